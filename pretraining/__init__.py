@@ -1,0 +1,1 @@
+"""How text becomes a loss: corpus, store, layouts, corruption, objectives and the loop."""

@@ -1,0 +1,71 @@
+"""The layout interface: how documents become rows, as a plan that can be resumed anywhere.
+
+A plan is a table, not an iterator: row n is a list of pieces of the store, each followed by a separator
+or not. Any position of any epoch can therefore be reached at once, and shared out over processes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.random import Draw
+from pretraining.rows import Rows
+from pretraining.store import Store
+from zoo.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """N rows as pieces of the store.
+
+    Args:
+        starts: (P,) int64 first token of each piece.
+        lengths: (P,) int32 tokens of each piece.
+        types: (P,) int8 segment of each piece.
+        offsets: (N + 1,) int64; row n is pieces [offsets[n], offsets[n + 1]).
+        documents: (N,) int64 document of each row's first piece.
+        pair_label: (N,) int8, where the layout makes pairs.
+    """
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    types: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    pair_label: NDArray[np.int8] | None = None
+
+    def __len__(self) -> int:
+        """Rows in the plan."""
+        return len(self.offsets) - 1
+
+
+class Layout(ABC):
+    """Documents to rows.
+
+    Attributes:
+        provides: fields of :class:`Rows` that this layout fills beyond the always present ones
+            (``token_type_ids``, ``pair_label``, names of store arrays).
+        order: ``shuffled`` rows, or ``streams`` that keep a document's rows in order (memory).
+    """
+
+    provides: frozenset[str] = frozenset()
+    order: Literal["shuffled", "streams"] = "shuffled"
+
+    @abstractmethod
+    def plan(
+        self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw
+    ) -> Plan:
+        """The rows of one epoch over ``documents`` (ascending store numbers), each at most ``length`` tokens.
+
+        Raises:
+            ZooError: these documents cannot be laid out this way; says which layout would work.
+        """
+
+    @abstractmethod
+    def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
+        """The named rows of a plan, template tokens in place, padded to the longest of them."""

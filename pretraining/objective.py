@@ -1,0 +1,167 @@
+"""The objective plug-in: what is hidden from the core, and how its answer is scored."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pretraining.random import Draw
+from pretraining.rows import Rows
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs, CoreOutput, Visibility
+from zoo.vocabulary import Vocabulary
+
+
+class LossTerm(NamedTuple):
+    """One loss as a sum and a count; only the training loop divides, by the global count.
+
+    Args:
+        total: 0-d sum of the losses, in nats.
+        count: number of losses summed, as :meth:`Objective.targets` announced it.
+        weight: factor in the run's loss.
+        row_total: (B,) the same sum by row, for per-document validation losses (no gradient).
+        row_count: (B,) number of losses by row.
+        correct: 0-d number of right answers, where that is a meaningful figure (no gradient).
+    """
+
+    total: Tensor
+    count: int
+    weight: float = 1.0
+    row_total: Tensor | None = None
+    row_count: Tensor | None = None
+    correct: Tensor | None = None
+
+
+class Targets(NamedTuple):
+    """What one objective expects of one batch.
+
+    Args:
+        tensors: positions, labels and the like, by name.
+        count: number of losses that :meth:`Objective.forward` will sum.
+    """
+
+    tensors: dict[str, Tensor]
+    count: int
+
+
+class Batch(NamedTuple):
+    """One micro batch, ready for the device.
+
+    Args:
+        inputs: the core's inputs.
+        targets: tensors by objective name.
+        counts: number of losses by objective name; the loop sums them before its first backward.
+        tokens: real (non-padding) input tokens.
+        documents: (B,) document number of each row.
+    """
+
+    inputs: CoreInputs
+    targets: dict[str, dict[str, Tensor]]
+    counts: dict[str, int]
+    tokens: int
+    documents: Tensor
+
+
+Encode = Callable[..., CoreOutput]
+"""``encode()`` runs the core on the batch's inputs, once per batch however many objectives ask;
+``encode(inputs)`` runs it on other inputs."""
+
+
+class Objective(nn.Module, ABC):
+    """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
+
+    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the
+    core's facts and the vocabulary are known. Objectives of one task read the same corrupted rows.
+
+    Attributes:
+        needs: optional fields of :class:`Rows` that it reads; checked against the layout's ``provides``.
+        weight: factor of its loss.
+    """
+
+    needs: frozenset[str] = frozenset()
+    weight: float = 1.0
+
+    @abstractmethod
+    def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
+        """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
+
+    def corrupt(self, rows: Rows, draw: Draw) -> Rows:
+        """Whole-batch, pure, on the CPU: hide things, and note in ``rows.targets`` what was there."""
+        return rows
+
+    def inputs(self, rows: Rows, inputs: CoreInputs) -> CoreInputs:
+        """Amend the core's inputs (visibility, second stream, task ids). Default: as they are."""
+        return inputs
+
+    @abstractmethod
+    def targets(self, rows: Rows) -> Targets:
+        """What is predicted of these rows, and how many losses that makes."""
+
+    @abstractmethod
+    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+        """Loss of one batch.
+
+        Args:
+            encode: runs the core; shared between the objectives of a task.
+            embedding: (V, E) the core's token embedding, for tied heads.
+            batch: this objective's targets, on the device.
+
+        Returns:
+            sum and count; zeros, never NaN, where there is no target.
+        """
+
+    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+        """(B,) log-probability, in nats, that this objective gives each row's text.
+
+        Raises:
+            ZooError: this objective does not define one.
+        """
+        raise ZooError(f"{type(self).__name__} does not say how it scores a sentence.")
+
+    def describe(self, rows: Rows) -> dict[str, Any]:
+        """What ``zoo show`` prints of corrupted rows beyond ids and targets."""
+        return {}
+
+
+def base_inputs(rows: Rows) -> CoreInputs:
+    """Core inputs of rows before any objective amends them: everything real is visible."""
+    length = rows.input_ids.shape[1]
+    full = bool((rows.lengths == length).all())
+    lengths = None if full else torch.from_numpy(rows.lengths)
+    types = None if rows.token_type_ids is None else torch.from_numpy(rows.token_type_ids.astype(np.int64))
+    return CoreInputs(
+        input_ids=torch.from_numpy(rows.input_ids.astype(np.int64)),
+        visible=Visibility(lengths=lengths),
+        token_type_ids=types,
+    )
+
+
+def collate(rows: Rows, objectives: dict[str, Objective]) -> Batch:
+    """Corrupted rows to a batch: inputs amended by every objective, targets and counts by name.
+
+    Raises:
+        ZooError: two objectives of a task disagree about who may see whom.
+    """
+    start = base_inputs(rows)
+    inputs = start
+    for name, objective in objectives.items():
+        amended = objective.inputs(rows, inputs)
+        changed_before = inputs.visible is not start.visible
+        if changed_before and amended.visible is not inputs.visible:
+            raise ZooError(f"objective {name!r} and one before it disagree about who may see whom; give each its own task.")
+        inputs = amended
+    targets = {name: objective.targets(rows) for name, objective in objectives.items()}
+    return Batch(
+        inputs=inputs,
+        targets={name: target.tensors for name, target in targets.items()},
+        counts={name: target.count for name, target in targets.items()},
+        tokens=int(rows.lengths.sum()),
+        documents=torch.from_numpy(rows.document),
+    )

@@ -1,0 +1,58 @@
+"""A batch of rows on its way from the store to the core: numpy, padded, columnar."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Rows:
+    """B rows of up to L tokens. Shapes are (B, L) unless said otherwise; nothing is changed in place.
+
+    Args:
+        input_ids: int32, padding id beyond each row's length.
+        lengths: (B,) int64 real tokens, template tokens included.
+        special: True at the layout's template tokens ([CLS], [SEP]) and at padding.
+        flags: uint8 bits of ``pretraining.store``; template tokens and padding carry ``WORD_START``.
+        example: (B,) int64 identity of the row in its plan: the key of all its random draws.
+        document: (B,) int64 store document that the row's first piece comes from.
+        token_type_ids: int32 segment of each token, where the layout makes segments.
+        pair_label: (B,) int64, where the layout makes pairs: 0 = true order or true continuation.
+        arrays: named per-token arrays of the store, gathered like the tokens (0 at template tokens).
+        targets: what objectives' ``corrupt`` adds, by name: selections, original ids, orders.
+    """
+
+    input_ids: NDArray[np.int32]
+    lengths: NDArray[np.int64]
+    special: NDArray[np.bool_]
+    flags: NDArray[np.uint8]
+    example: NDArray[np.int64]
+    document: NDArray[np.int64]
+    token_type_ids: NDArray[np.int32] | None = None
+    pair_label: NDArray[np.int64] | None = None
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    targets: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L)."""
+        return self.input_ids.shape  # type: ignore[return-value]
+
+    @property
+    def real(self) -> NDArray[np.bool_]:
+        """(B, L), True at real tokens, False at padding."""
+        mask: NDArray[np.bool_] = np.arange(self.input_ids.shape[1])[None, :] < self.lengths[:, None]
+        return mask
+
+    def replace(self, **changes: Any) -> Rows:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def with_targets(self, **targets: NDArray[Any]) -> Rows:
+        """A copy with targets added."""
+        return self.replace(targets={**self.targets, **targets})

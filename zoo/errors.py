@@ -1,0 +1,53 @@
+"""Errors a user can mend: what was wrong, what was found, what would work."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import sys
+from collections.abc import Callable, Iterable
+
+
+class ZooError(Exception):
+    """A mistake in the input, the configuration or the surroundings, told in one screen.
+
+    The message says what was wrong, where it was found and what would work. Commands print it as
+    their last output and exit with code 2; a traceback is for our own mistakes only.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``" Did you mean 'x'?"`` for the closest known name, or an empty string."""
+    options = sorted(set(known))
+    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    if not close:  # the last part alone often carries the typing mistake
+        tails = {option.rsplit(".", 1)[-1]: option for option in options}
+        tail = difflib.get_close_matches(name.rsplit(".", 1)[-1], list(tails), n=1, cutoff=0.5)
+        close = [tails[tail[0]]] if tail else []
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def run_command(command: Callable[[], int | None]) -> None:
+    """Run a command line's body and turn :class:`ZooError` into a message and exit code 2."""
+    try:
+        code = command()
+    except ZooError as error:
+        sys.stdout.flush()
+        print(f"\nerror: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.stdout.flush()
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"\nerror: the disk is full{where}. What was finished before stays valid: free some room "
+            "and start the same command again, it continues from there.",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ninterrupted: start the same command again to continue.", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(code or 0)

@@ -1,0 +1,98 @@
+"""What flows into and out of a core.
+
+Shape legend, used everywhere: B rows of the batch, L tokens of a row, H heads, D width of a head,
+W hidden width, E embedding width, V vocabulary, T positions that have targets.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+
+class Visibility(NamedTuple):
+    """Who may see whom, as structure, so that attention can choose its fastest kernel.
+
+    Nothing set = everything is visible. Facts combine: ``causal`` with ``lengths`` hides both later
+    positions and padding.
+
+    Args:
+        causal: position i sees positions <= i only.
+        lengths: (B,) real tokens of each row; later positions are padding and seen by nobody.
+        documents: (B, L) number of the packed document a position belongs to; documents do not see
+            each other.
+        orders: (B, L) rank in a factorisation order; a position sees the ranks before its own, and,
+            in the content stream, its own.
+        dense: (B, L, L) boolean, True = may look. The general and the slowest case.
+    """
+
+    causal: bool = False
+    lengths: Tensor | None = None
+    documents: Tensor | None = None
+    orders: Tensor | None = None
+    dense: Tensor | None = None
+
+
+class SecondStream(NamedTuple):
+    """A second stream of states through the same weights, reading the first one's keys and values.
+
+    Args:
+        hidden_states: (B, T, W) start vectors.
+        positions: (B, T) position of each start vector in the row.
+        visible: its own visibility.
+    """
+
+    hidden_states: Tensor
+    positions: Tensor
+    visible: Visibility
+
+
+class CoreInputs(NamedTuple):
+    """Inputs of a core; absent fields are ``None``. Nested named tuples move to a device unchanged.
+
+    Args:
+        input_ids: (B, L) token numbers.
+        visible: who may see whom.
+        token_type_ids: (B, L) segment of each token.
+        task_type_ids: (B,) or (B, L) task of each row or token.
+        position_ids: (B, L) positions; absent = 0, 1, 2, ...
+        dropout_keys: (B,) int32, one hashed key per global row and step; absent = no dropout.
+        query: second stream (permutation language models).
+        entity_ids: (B, L) entity aligned with a token (knowledge-fused cores).
+        entity_states: (B, L, E) entity vectors.
+        encoder_states: (B, L', W) states to cross-attend to (encoder-decoder).
+        encoder_visible: visibility of ``encoder_states``.
+        character_ids: (B, L, characters) for cores that read characters.
+    """
+
+    input_ids: Tensor
+    visible: Visibility = Visibility()
+    token_type_ids: Tensor | None = None
+    task_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
+    dropout_keys: Tensor | None = None
+    query: SecondStream | None = None
+    entity_ids: Tensor | None = None
+    entity_states: Tensor | None = None
+    encoder_states: Tensor | None = None
+    encoder_visible: Visibility | None = None
+    character_ids: Tensor | None = None
+
+
+class CoreOutput(NamedTuple):
+    """What a core gives back.
+
+    Args:
+        last_hidden_state: (B, L, W).
+        pooler_output: (B, W), where the core has a pooler.
+        hidden_states: every layer's states, first the embeddings, where they were asked for.
+        query_states: (B, T, W) the second stream's last states, where there was one.
+        state: segment memory, LSTM carry or KV cache for the next call; rows follow the batch.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    query_states: Tensor | None = None
+    state: Any = None
