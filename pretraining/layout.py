@@ -30,6 +30,7 @@ class Plan:
         offsets: (N + 1,) int64; row n is pieces [offsets[n], offsets[n + 1]).
         documents: (N,) int64 document of each row's first piece.
         pair_label: (N,) int8, where the layout makes pairs.
+        separators: (P,) whether a separator follows the piece; absent = one follows every piece.
     """
 
     starts: NDArray[np.int64]
@@ -38,6 +39,7 @@ class Plan:
     offsets: NDArray[np.int64]
     documents: NDArray[np.int64]
     pair_label: NDArray[np.int8] | None = None
+    separators: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Rows in the plan."""
@@ -57,9 +59,7 @@ class Layout(ABC):
     order: Literal["shuffled", "streams"] = "shuffled"
 
     @abstractmethod
-    def plan(
-        self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw
-    ) -> Plan:
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The rows of one epoch over ``documents`` (ascending store numbers), each at most ``length`` tokens.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class LossTerm(NamedTuple):
     """
 
     total: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     weight: float = 1.0
     row_total: Tensor | None = None
     row_count: Tensor | None = None
@@ -48,7 +48,7 @@ class Targets(NamedTuple):
     """
 
     tensors: dict[str, Tensor]
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
 
 
 class Batch(NamedTuple):
@@ -83,10 +83,16 @@ class Objective(nn.Module, ABC):
     Attributes:
         needs: optional fields of :class:`Rows` that it reads; checked against the layout's ``provides``.
         weight: factor of its loss.
+        visibility: how tokens see each other in a row; a fact of the model for fine-tuning and scoring.
+        predicts_tokens: its loss is comparable with the corpus' unigram entropy.
+        normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
     needs: frozenset[str] = frozenset()
     weight: float = 1.0
+    visibility: Literal["all", "causal"] = "all"
+    normalise: Literal["count", "sum"] = "count"
+    predicts_tokens: bool = False
 
     @abstractmethod
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
@@ -125,6 +131,10 @@ class Objective(nn.Module, ABC):
         """
         raise ZooError(f"{type(self).__name__} does not say how it scores a sentence.")
 
+    def head_flops(self, targets: int) -> int:
+        """Forward operations of the head's matrix products on ``targets`` targets (for budgets in FLOPs)."""
+        return 0
+
     def describe(self, rows: Rows) -> dict[str, Any]:
         """What ``zoo show`` prints of corrupted rows beyond ids and targets."""
         return {}
@@ -155,7 +165,9 @@ def collate(rows: Rows, objectives: dict[str, Objective]) -> Batch:
         amended = objective.inputs(rows, inputs)
         changed_before = inputs.visible is not start.visible
         if changed_before and amended.visible is not inputs.visible:
-            raise ZooError(f"objective {name!r} and one before it disagree about who may see whom; give each its own task.")
+            raise ZooError(
+                f"objective {name!r} and one before it disagree about who may see whom; give each its own task."
+            )
         inputs = amended
     targets = {name: objective.targets(rows) for name, objective in objectives.items()}
     return Batch(

@@ -41,7 +41,7 @@ class Rows:
     @property
     def shape(self) -> tuple[int, int]:
         """(B, L)."""
-        return self.input_ids.shape  # type: ignore[return-value]
+        return self.input_ids.shape[0], self.input_ids.shape[1]
 
     @property
     def real(self) -> NDArray[np.bool_]:

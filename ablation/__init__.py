@@ -1,0 +1,1 @@
+"""Ablation: one base, named changes, several seeds in; paired differences and one page out."""

@@ -1,0 +1,192 @@
+"""What an ablation is: a base, named changes, seeds, and the measure that decides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
+
+from zoo.errors import ZooError, nearest
+from zoo.settings import check_keys, find_config, flatten, merge, parse_arguments, read_yaml
+
+KIND = "ablation"
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tuning of every arm.
+
+    Args:
+        tasks: comma-separated names.
+        data: folder in the tasks' official layout, ``sample`` = the embedded one, or ``hub``.
+        task_file: YAML file with tasks of your own.
+        seeds: seeds of fine-tuning; a pretraining seed's score is the mean over them.
+        settings: further settings of ``python -m finetune``.
+    """
+
+    tasks: str
+    data: str = "sample"
+    task_file: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [1])
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PrimaryConfig:
+    """The one measure that carries the verdict, named before the run.
+
+    Args:
+        measure: ``validation.NAME`` (held-out loss of an objective, nats per target),
+            ``validation_accuracy.NAME``, or ``TASK.METRIC`` of fine-tuning.
+        better: the direction that counts as better.
+        smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
+    """
+
+    measure: str
+    better: Literal["lower", "higher"] = "lower"
+    smallest_effect: float | None = None
+
+
+@dataclass(frozen=True)
+class AblationConfig:
+    """An ablation.
+
+    Args:
+        name: names its folder.
+        primary: the deciding measure.
+        changes: what each arm changes, by arm; ``base: pretrain/NAME`` inside starts from a shipped config.
+        pretrain: what all arms start from.
+        common: laid over every arm, whatever it changes (the budget, the corpus).
+        reference: arm that the others are compared with; absent = the first.
+        seeds: pretraining seeds; a seed is a pair: same documents, order and initial values in every arm.
+        finetune: fine-tuning of every arm; absent = none.
+        title: heading of the report.
+        claim: what is asked, and the expected sign, written before the run.
+        charts: ``together`` (one chart, arms comparable) or ``apart`` (one chart per arm, losses of different
+            objectives).
+        output: folder of the ablation's own folder.
+        workers: runs at a time; absent = 1 on a machine with an accelerator, else one per two cores.
+    """
+
+    name: str
+    primary: PrimaryConfig
+    changes: dict[str, Any]
+    pretrain: dict[str, Any] = field(default_factory=dict)
+    common: dict[str, Any] = field(default_factory=dict)
+    reference: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    finetune: FinetuneConfig | None = None
+    title: str = ""
+    claim: str = ""
+    charts: Literal["together", "apart"] = "together"
+    output: str = "runs"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be compared."""
+        if not self.changes:
+            raise ZooError("changes is empty; an ablation needs at least one arm (an arm without changes is {}).")
+        for arm in self.changes:
+            if not arm or not all(letter.isalnum() or letter in "-_." for letter in arm):
+                raise ZooError(f"arm {arm!r}: a name of letters, digits, '-', '_' and '.' is needed (it names files).")
+        if self.reference is not None and self.reference not in self.changes:
+            raise ZooError(
+                f"reference = {self.reference!r} is not an arm.{nearest(self.reference, self.changes)} "
+                f"Arms: {', '.join(self.changes)}."
+            )
+        for where, seeds in (("seeds", self.seeds), ("finetune.seeds", self.finetune.seeds if self.finetune else [0])):
+            if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+                raise ZooError(
+                    f"{where} = {seeds!r}; a list of different whole numbers is needed, such as [1, 2, 3, 4, 5]."
+                )
+        for key in ("seed", "output", "run_folder", "name"):
+            if any(key in part for part in (self.pretrain, self.common, *self._changes())):
+                raise ZooError(f"{key!r} belongs to the ablation itself (name, seeds, output), not to its arms.")
+
+    def _changes(self) -> Iterator[dict[str, Any]]:
+        for change in self.changes.values():
+            yield {key: value for key, value in (change or {}).items() if key != "name"}
+
+    @property
+    def against(self) -> str:
+        """The reference arm."""
+        return self.reference or next(iter(self.changes))
+
+
+class Arm(NamedTuple):
+    """One cell of the grid.
+
+    Args:
+        name: the arm.
+        seed: its pretraining seed.
+        values: complete values of its pretraining config.
+    """
+
+    name: str
+    seed: int
+    values: dict[str, Any]
+
+
+def arms(config: AblationConfig) -> list[Arm]:
+    """The grid, seed by seed, so that an interrupted ablation has whole pairs."""
+    grid = []
+    for seed in config.seeds:
+        for name, change in config.changes.items():
+            values = merge(merge(config.pretrain, change or {}), config.common)
+            own = {"name": f"{config.name}-{name}", "seed": {"init": seed, "data": seed}, "output": config.output}
+            grid.append(Arm(name, seed, merge(values, own)))
+    return grid
+
+
+def differences(config: AblationConfig) -> dict[str, list[tuple[str, Any, Any]]]:
+    """For each arm the keys in which it differs from the reference: (key, reference's value, its value)."""
+    first = {arm.name: flatten(arm.values) for arm in arms(config) if arm.seed == config.seeds[0]}
+    base = first[config.against]
+    result = {}
+    for name, values in first.items():
+        keys = sorted((values.keys() | base.keys()) - {"name", "chain"})
+        result[name] = [(k, base.get(k), values.get(k)) for k in keys if base.get(k) != values.get(k)]
+    return result
+
+
+def load_ablation(argv: list[str], values: dict[str, Any] | None = None) -> AblationConfig:
+    """Read ``--config FILE`` (several merge in order) and ``--key value``; ``values`` are laid on top.
+
+    Raises:
+        ZooError: an unknown key (with the nearest), a missing or a wrong value.
+    """
+    files, overrides, wants_help = parse_arguments(argv)
+    if wants_help or not files:
+        print(USAGE)
+        raise SystemExit(0 if wants_help else 2)
+    merged: dict[str, Any] = {}
+    for name in files:
+        merged = merge(merged, read_yaml(find_config(name, KIND), KIND))
+    return build(merge(merge(merged, overrides), values or {}))
+
+
+def build(values: dict[str, Any]) -> AblationConfig:
+    """An :class:`AblationConfig` from plain values."""
+    names = [f.name for f in fields(AblationConfig)]
+    for key in values:
+        if key not in names:
+            raise ZooError(f"unknown key {key!r} in an ablation.{nearest(key, names)} Known here: {', '.join(names)}.")
+    missing = [key for key in ("name", "primary", "changes") if not values.get(key)]
+    if missing:
+        raise ZooError(f"the ablation lacks {', '.join(missing)}.")
+    own = dict(values)
+    primary = own["primary"] if isinstance(own["primary"], dict) else {"measure": own["primary"]}
+    try:
+        own["primary"] = PrimaryConfig(**check_keys(PrimaryConfig, primary, "primary"))
+        if own.get("finetune") is not None:
+            own["finetune"] = FinetuneConfig(**check_keys(FinetuneConfig, own["finetune"], "finetune"))
+        return AblationConfig(**own)
+    except (TypeError, AttributeError) as error:
+        raise ZooError(f"the ablation cannot be read: {error}") from error
+
+
+USAGE = """usage: python -m ablation --config FILE [--config FILE ...] [--key.subkey value ...] [--report-only]
+
+Pretrains and fine-tunes every (arm, seed), skips what is finished, resumes what is not, and writes
+report.md, report.json and report.html. Shipped: `--config masking`, `--config pair-task`.
+--report-only writes the report from what is finished."""

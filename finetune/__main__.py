@@ -1,0 +1,89 @@
+"""``accelerate launch -m finetune --model RUN --tasks cola,rte --seeds 1,2,3 [--data FOLDER | hub]``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from finetune.config import FinetuneConfig
+from finetune.pool import Job, run_pool
+from finetune.tasks import Task, read_task_file, select
+from zoo.errors import ZooError, run_command
+from zoo.settings import load_settings
+
+
+def main() -> int:
+    """Read the command, fine-tune what is not finished, report."""
+    config = load_settings(FinetuneConfig, sys.argv[1:], "python -m finetune", "finetune").value
+    extra = read_task_file(config.task_file) if config.task_file else {}
+    tasks, seeds = select(config.tasks, extra), config.seed_list
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.jobs > 1 and launched > 1:
+        raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
+    output = output_folder(config)
+    if config.jobs > 1:
+        run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune")
+    return run_all(config, tasks, seeds, output)
+
+
+def output_folder(config: FinetuneConfig) -> Path:
+    """``--output``, or a folder in the model's own whose name changes with weights and settings."""
+    from finetune.run import model_digest
+    from zoo.folder import read_facts
+
+    facts = read_facts(config.model)
+    if config.output:
+        return Path(config.output)
+    decides = json.dumps([model_digest(facts.path), config.to_dict(), config.data], sort_keys=True)
+    return facts.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
+
+
+def folder_of(output: Path, task: str, seed: int) -> Path:
+    """Where one task's and seed's result lies."""
+    return output / task / f"seed-{seed}"
+
+
+def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
+    """One child process per task and seed, each with its share of the cores."""
+    threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
+    fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
+    options = [word for key, value in fixed.items() if value is not None for word in (f"--{key}", str(value))]
+    jobs = []
+    for task in tasks:
+        for seed in seeds:
+            own = ["--tasks", task.name, "--seeds", str(seed), "--output", str(output), "--threads", str(threads)]
+            folder = folder_of(output, task.name, seed)
+            argv = (sys.executable, "-m", "finetune", *options, *own, "--report", "false")
+            environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+            jobs.append(Job(f"{task.name}/{seed}", argv, folder / "result.json", folder / "log.txt", environment))
+    return jobs
+
+
+def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> int:
+    """Every task and seed in this process (or this group of processes), one after the other, then the report."""
+    from finetune.report import write_report
+    from finetune.run import Prepared, Processes, finetune
+    from pretraining.processes import resolve_precision, start_processes
+
+    precision = resolve_precision(config.precision)
+    accelerator = start_processes(precision, config.threads, [], output)
+    processes = Processes(accelerator)
+    results = []
+    for task in tasks:
+        prepared = Prepared(Path(config.model), task, config.data, config.settings)
+        for seed in seeds:
+            folder = folder_of(output, task.name, seed)
+            results.append(
+                finetune(config.model, task, prepared, seed, config.settings, folder, config.progress, processes)
+            )
+    if config.report and processes.rank == 0:
+        print(write_report(output, config.model, config.to_dict(), results))
+        print(f"\nresults and predictions: {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,127 @@
+"""What a fine-tuning command can be told."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from zoo.errors import ZooError
+
+
+@dataclass(frozen=True)
+class FinetuneSettings:
+    """How one task is fine-tuned; ``None`` leaves the choice to the task's row or the model's facts.
+
+    Args:
+        lr: peak learning rate.
+        epochs: passes over the training rows; ``None`` = the task's own.
+        batch_size: rows per step, over all processes.
+        max_length: longest input in tokens; ``None`` = the task's own, or the core's where that is shorter.
+        warmup: share of the steps over which the rate rises.
+        weight_decay: decoupled decay of all but norms and biases.
+        classifier_dropout: dropout on the pooled state (the core keeps its own probabilities).
+        grad_clip: largest gradient norm.
+        precision: ``fp32``, ``bf16`` autocast, or ``auto`` = bf16 where the hardware multiplies it faster.
+        limit: keep at most so many training and so many development rows, chosen by hash.
+    """
+
+    lr: float = 1e-4
+    epochs: int | None = None
+    batch_size: int = 32
+    max_length: int | None = None
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    classifier_dropout: float = 0.1
+    grad_clip: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("epochs", "batch_size", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ZooError(f"{name} is {value}; at least 1 is needed.")
+        for name in ("warmup", "classifier_dropout"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ZooError(f"{name} is {getattr(self, name)}; a share in [0, 1) is needed.")
+        for name in ("lr", "grad_clip"):
+            if not getattr(self, name) > 0.0:
+                raise ZooError(f"{name} is {getattr(self, name)}; it must be above 0.")
+        if self.weight_decay < 0.0:
+            raise ZooError(f"weight_decay is {self.weight_decay}; it cannot be negative.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fine-tuning settings as JSON values, without what a subclass adds."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(FinetuneSettings)}
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(FinetuneSettings):
+    """Fine-tune a pretrained run on tasks, once per seed.
+
+    Args:
+        model: the pretrained run's folder.
+        tasks: comma-separated names; ``glue`` and ``clue`` stand for all tasks of that group.
+        seeds: comma-separated fine-tuning seeds (new weights, data order, dropout).
+        data: ``hub``, or a folder with the tasks' official files.
+        task_file: YAML with rows for tasks of your own.
+        output: folder for results; by default one in the model's folder, named by these settings.
+        jobs: processes that fine-tune at the same time, each one task and seed; 1 = all in this process.
+        threads: threads per process; ``None`` = the cores shared out.
+        progress: show a progress line.
+        report: write and print the table (the children of a pool leave that to their parent).
+        lr: peak learning rate.
+        epochs: passes over the training rows; default: the task's own.
+        batch_size: rows per step, over all processes.
+        max_length: longest input in tokens; default: the task's own, or the core's where that is shorter.
+        warmup: share of the steps over which the rate rises.
+        weight_decay: decoupled decay of all but norms and biases.
+        classifier_dropout: dropout on the pooled state (the core keeps its own probabilities).
+        grad_clip: largest gradient norm.
+        precision: ``fp32``, ``bf16`` autocast, or ``auto`` = bf16 where the hardware multiplies it faster.
+        limit: keep at most so many training and so many development rows, chosen by hash.
+    """
+
+    model: str = ""
+    tasks: str = ""
+    seeds: str | int | list[int] = "1,2,3"
+    data: str = "hub"
+    task_file: str | None = None
+    output: str | None = None
+    jobs: int = 1
+    threads: int | None = None
+    progress: bool = True
+    report: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse a command that cannot start."""
+        super().__post_init__()
+        if not self.model:
+            raise ZooError("no model: give the folder of a pretrained run, --model runs/NAME.")
+        if self.jobs < 1:
+            raise ZooError(f"jobs is {self.jobs}; at least 1 is needed.")
+
+    @property
+    def settings(self) -> FinetuneSettings:
+        """The part that decides the results."""
+        return FinetuneSettings(**self.to_dict())
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds, each once, in the order given.
+
+        Raises:
+            ZooError: not whole numbers.
+        """
+        parts = self.seeds if isinstance(self.seeds, list) else str(self.seeds).split(",")
+        try:
+            seeds = [int(part) for part in parts if str(part).strip()]
+        except ValueError as error:
+            raise ZooError(
+                f"--seeds {self.seeds!r}: whole numbers separated by commas are needed, as in 1,2,3."
+            ) from error
+        if not seeds or min(seeds) < 0:
+            raise ZooError(f"--seeds {self.seeds!r}: at least one seed, none negative, as in 1,2,3.")
+        return list(dict.fromkeys(seeds))

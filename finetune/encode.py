@@ -1,0 +1,215 @@
+"""Labelled texts to padded batches: template, longest-first truncation, length groups. Whole arrays throughout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.data import Examples
+from pretraining.random import Draw
+from zoo.dropout import row_keys
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs, Visibility
+from zoo.vocabulary import Template
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_GROUP = 64  # batches whose rows are sorted by length together
+_CHUNK = 16_384  # texts handed to the tokenizer at a time
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """N rows of token ids, one after the other.
+
+    Args:
+        ids: (T,) int32 all rows' tokens, template tokens in place.
+        types: (T,) int8 segment of each token.
+        offsets: (N + 1,) int64; row n is tokens [n, n + 1).
+        labels: (N,) int64 class numbers.
+        numbers: (N,) int64 row numbers in the source.
+        truncated: rows that lost tokens.
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    truncated: int
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) tokens of each row."""
+        return np.diff(self.offsets)
+
+
+def template_words(template: Template, pair: bool) -> list[str]:
+    """The layout's words; ``$A`` and ``$B`` stand for the texts.
+
+    Raises:
+        ZooError: a text is missing or named twice.
+    """
+    layout = template.pair if pair else template.single
+    words = layout.split()
+    texts = ["$A", "$B"] if pair else ["$A"]
+    if [word for word in words if word.startswith("$")] != texts:
+        kind = "pair" if pair else "single"
+        raise ZooError(
+            f"the template's {kind} layout is {layout!r}; it must name {' and '.join(texts)}, once, in order."
+        )
+    return words
+
+
+def special_ids(words: list[str], tokenizer: Tokenizer, vocab_size: int) -> tuple[dict[str, int], list[str]]:
+    """Ids of a layout's special tokens; those that the tokenizer lacks get the numbers after the vocabulary.
+
+    Returns:
+        the id of each special word, and the words that are new, in the order of their ids.
+    """
+    ids: dict[str, int] = {}
+    new: list[str] = []
+    for word in words:
+        if word.startswith("$") or word in ids:
+            continue
+        known = tokenizer.token_to_id(word)
+        if known is None:
+            new.append(word)
+        ids[word] = vocab_size + len(new) - 1 if known is None else known
+    return ids, new
+
+
+def truncate(a: NDArray[np.int64], b: NDArray[np.int64], budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Lengths after taking tokens off the end of the longer text, one by one, ties from the second.
+
+    The closed form of BERT's ``_truncate_seq_pair`` (specs: BERT, section 5).
+    """
+    half = budget // 2
+    return np.minimum(a, np.maximum(budget - half, budget - b)), np.minimum(b, np.maximum(half, budget - a))
+
+
+def tokenize(texts: list[str], tokenizer: Tokenizer, limit: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(T,) ids of all texts and (N,) lengths; at most ``limit`` + 1 tokens are kept of each."""
+    ids: list[NDArray[np.int32]] = []
+    lengths = np.empty(len(texts), dtype=np.int64)
+    for start in range(0, len(texts), _CHUNK):
+        encodings = tokenizer.encode_batch_fast(texts[start : start + _CHUNK], add_special_tokens=False)
+        for number, encoding in enumerate(encodings, start=start):
+            row = np.asarray(encoding.ids[: limit + 1], dtype=np.int32)
+            ids.append(row)
+            lengths[number] = len(row)
+    return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
+
+
+def encode(
+    examples: Examples, words: list[str], specials: dict[str, int], tokenizer: Tokenizer, max_length: int
+) -> Encoded:
+    """Tokenise, truncate and lay out all rows.
+
+    Args:
+        examples: N labelled rows.
+        words: the layout (:func:`template_words`).
+        specials: ids of its special tokens (:func:`special_ids`).
+        tokenizer: the run's tokenizer.
+        max_length: longest row, special tokens included.
+
+    Raises:
+        ZooError: no room for the texts.
+    """
+    budget = max_length - sum(not word.startswith("$") for word in words)
+    if budget < len(words) - (max_length - budget):
+        raise ZooError(f"max_length = {max_length} leaves no room beside the template {' '.join(words)!r}.")
+    a_ids, a_full = tokenize(examples.texts, tokenizer, budget)
+    b_ids, b_full = np.zeros(0, np.int32), np.zeros_like(a_full)
+    if examples.pairs is not None:
+        b_ids, b_full = tokenize(examples.pairs, tokenizer, budget)
+    a, b = truncate(a_full, b_full, budget)
+    parts = [a if word == "$A" else b if word == "$B" else np.ones_like(a) for word in words]
+    ends = np.cumsum(np.stack(parts, axis=1), axis=1)  # (N, words) within the row
+    offsets = np.concatenate([[0], np.cumsum(ends[:, -1])])
+    ids, types = np.empty(offsets[-1], np.int32), np.zeros(offsets[-1], np.int8)
+    second = words.index("$B") if "$B" in words else len(words)
+    sources = {"$A": (a_ids, a_full), "$B": (b_ids, b_full)}
+    for place, word in enumerate(words):
+        at = _ragged(offsets[:-1] + ends[:, place] - parts[place], parts[place])
+        if word in sources:
+            flat, full = sources[word]
+            ids[at] = flat[_ragged(np.cumsum(full) - full, parts[place])]
+        else:
+            ids[at] = specials[word]
+        types[at] = place >= second
+    cut = int(((a < a_full) | (b < b_full)).sum())
+    return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut)
+
+
+def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """start, start + 1, ... of each run, one run after the other."""
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(starts - before, lengths) + np.arange(int(lengths.sum()))
+
+
+def training_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """One epoch's batches: every row once, rows of like length together, a pure function of the arguments.
+
+    Rows are shuffled, sorted by length within groups of 64 batches, cut into batches (the last of the epoch may
+    be smaller), and the batches shuffled.
+    """
+    draw = Draw(seed, epoch)
+    order = draw.permutation(len(lengths), "finetune.rows")
+    group = batch_size * _GROUP
+    batches: list[NDArray[np.int64]] = []
+    for start in range(0, len(order), group):
+        rows = order[start : start + group]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        batches.extend(rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+    return [batches[i] for i in draw.permutation(len(batches), "finetune.batches")]
+
+
+def evaluation_batches(lengths: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Batches of like length, in order of length."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def collate(
+    data: Encoded,
+    rows: NDArray[np.int64],
+    pad: int,
+    causal: bool,
+    segments: bool,
+    keys: tuple[int, int, NDArray[np.int64]] | None = None,
+) -> tuple[CoreInputs, Tensor]:
+    """Rows padded to the longest of them, and their labels.
+
+    Args:
+        data: the encoded rows.
+        rows: (B,) which of them.
+        pad: padding id.
+        causal: positions see the past only.
+        segments: the core tells segments apart.
+        keys: seed, step and (B,) places in the global batch for dropout; ``None`` = no dropout.
+    """
+    starts, lengths = data.offsets[rows], data.lengths[rows]
+    columns = np.arange(int(lengths.max()))
+    real = columns[None, :] < lengths[:, None]
+    at = np.where(real, starts[:, None] + columns[None, :], 0)
+    ids = np.where(real, data.ids[at], pad).astype(np.int64)
+    types = np.where(real, data.types[at], 0).astype(np.int64)
+    full = bool(real.all())
+    inputs = CoreInputs(
+        input_ids=torch.from_numpy(ids),
+        visible=Visibility(causal=causal, lengths=None if full else torch.from_numpy(lengths)),
+        token_type_ids=torch.from_numpy(types) if segments else None,
+        dropout_keys=None if keys is None else row_keys(*keys),
+    )
+    return inputs, torch.from_numpy(data.labels[rows])

@@ -1,0 +1,52 @@
+"""Official metrics by name, and what a classifier that always gives one answer would score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int64]
+Metric = Callable[[Labels, Labels], float]
+
+
+def _accuracy(gold: Labels, predicted: Labels) -> float:
+    from sklearn.metrics import accuracy_score
+
+    return float(accuracy_score(gold, predicted))
+
+
+def _f1(gold: Labels, predicted: Labels) -> float:
+    """F1 of class 1, GLUE's convention for MRPC; 0 where nothing is predicted positive."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(gold, predicted, pos_label=1, average="binary", zero_division=0))
+
+
+def _macro_f1(gold: Labels, predicted: Labels) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(gold, predicted, average="macro", zero_division=0))
+
+
+def _matthews(gold: Labels, predicted: Labels) -> float:
+    """Matthews correlation, 0 by definition where either side is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(gold, predicted))
+
+
+METRICS: dict[str, Metric] = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}
+"""Metric functions of (gold, predicted), both (N,) class numbers; scikit-learn is imported when one is called."""
+
+
+def scores(metrics: Sequence[str], gold: Labels, predicted: Labels) -> dict[str, float]:
+    """The named metrics of one set of predictions."""
+    return {name: METRICS[name](gold, predicted) for name in metrics}
+
+
+def majority_baseline(metrics: Sequence[str], train: Labels, gold: Labels) -> dict[str, float]:
+    """The named metrics of always answering the training rows' most frequent class (ties: the first)."""
+    answer = int(np.bincount(train).argmax())
+    return scores(metrics, gold, np.full_like(gold, answer))

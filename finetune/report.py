@@ -1,0 +1,89 @@
+"""Scores of all tasks and seeds as a table, beside what answering the most frequent class would score."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zoo
+from finetune.run import Result
+from finetune.statistics import FEWEST_SEEDS, mean_sd
+from zoo.folder import write_atomic, write_json
+
+_COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "dev rows", "seeds that predict one class only")
+
+
+def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row per task and metric, in order of first appearance; scores and majority times 100."""
+    rows = []
+    for task in dict.fromkeys(result.task for result in results):
+        own = [result for result in results if result.task == task]
+        for place, metric in enumerate(own[0].scores):
+            mean, sd, n = mean_sd([100 * result.scores[metric] for result in own])
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "primary": place == 0,
+                    "mean": mean,
+                    "sd": sd,
+                    "n": n,
+                    "majority": 100 * own[0].majority[metric],
+                    "train_rows": own[0].train_rows,
+                    "eval_rows": own[0].eval_rows,
+                    "collapsed": sum(result.classes_predicted == 1 for result in own),
+                    "scores": {str(result.seed): 100 * result.scores[metric] for result in own},
+                }
+            )
+    return rows
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    sd = "-" if row["sd"] is None else f"{row['sd']:.2f}"
+    collapsed = f"{row['collapsed']} of {row['n']}" if row["collapsed"] else "-"
+    numbers = [f"{row['mean']:.2f}", sd, str(row["n"]), f"{row['majority']:.2f}", str(row["eval_rows"]), collapsed]
+    return [row["task"], row["metric"], *numbers]
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table in aligned columns."""
+    lines = [list(_COLUMNS), *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([aligned[0], "  ".join("-" * width for width in widths), *aligned[1:]])
+
+
+def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader must know to read the figures rightly."""
+    told = ["Scores x 100 on the development rows; sd over fine-tuning seeds of one pretrained model."]
+    small = list(dict.fromkeys(row["task"] for row in rows if row["eval_rows"] < 3000))
+    if small:
+        told.append(f"Fewer than 3,000 rows, so shown and never deciding: {', '.join(small)}.")
+    if any(row["n"] < FEWEST_SEEDS for row in rows):
+        told.append(f"Fewer than {FEWEST_SEEDS} seeds carry no verdict between models.")
+    return told
+
+
+def write_report(output: Path, model: str, settings: dict[str, Any], results: Sequence[Result]) -> str:
+    """Write ``results.json`` and ``results.md``, and return the table for the terminal."""
+    rows, told = summary(results), notes(summary(results))
+    versions = {"zoo": zoo.__version__, "python": platform.python_version()}
+    write_json(
+        output / "results.json",
+        {"model": model, "settings": settings, "versions": versions, "rows": rows, "notes": told},
+    )
+    table = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]
+    table += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    write_atomic(
+        output / "results.md",
+        "\n".join([f"# Fine-tuning of `{model}`", "", *table, "", *(f"- {note}" for note in told)]) + "\n",
+    )
+    return "\n".join([text_table(rows), "", *told])

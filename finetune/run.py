@@ -1,0 +1,457 @@
+"""One task, one seed: from a model folder and labelled rows to scores and predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from finetune import data as task_data
+from finetune.config import FinetuneSettings
+from finetune.data import Examples, TaskData
+from finetune.encode import Encoded, collate, encode, evaluation_batches, special_ids, template_words, training_batches
+from finetune.metrics import majority_baseline, scores
+from finetune.model import Classifier
+from finetune.tasks import Task
+from pretraining.optim import WarmupDecay, parameter_groups
+from pretraining.processes import one_writer, resolve_precision, together
+from pretraining.tokenizer import load_tokenizer
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.folder import ModelFacts, load_core, read_facts, write_atomic, write_json
+from zoo.inputs import CoreInputs
+
+RESULT = "result.json"
+_EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one task and seed gave.
+
+    Args:
+        task: its name.
+        seed: fine-tuning seed.
+        scores: metric by name on the development rows, the primary one first.
+        majority: the same metrics of always answering the training rows' most frequent class.
+        train_rows: rows trained on.
+        eval_rows: rows scored.
+        classes_predicted: different classes among the predictions; 1 = the model has collapsed.
+        truncated: share of all rows that lost tokens to ``max_length``.
+        steps: optimiser steps.
+        train_loss: mean loss of each epoch, in nats.
+        fingerprint: what decides the result: weights, task, rows, settings, seed.
+    """
+
+    task: str
+    seed: int
+    scores: dict[str, float]
+    majority: dict[str, float]
+    train_rows: int
+    eval_rows: int
+    classes_predicted: int
+    truncated: float
+    steps: int
+    train_loss: list[float]
+    fingerprint: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that share a run. The default is one process, and needs no launcher.
+
+    Args:
+        accelerator: accelerate's handle where a launcher started several.
+    """
+
+    accelerator: Any = None
+
+    @property
+    def rank(self) -> int:
+        """This process's number."""
+        return int(self.accelerator.process_index) if self.accelerator else 0
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return int(self.accelerator.num_processes) if self.accelerator else 1
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        if self.accelerator:
+            return torch.device(self.accelerator.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def share(self, model: nn.Module) -> nn.Module:
+        """The model with gradients averaged over the processes."""
+        return self.accelerator.prepare(model) if self.world > 1 else model
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes."""
+        return self.accelerator.reduce(value, reduction="sum") if self.world > 1 else value
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.world > 1:
+            self.accelerator.wait_for_everyone()
+
+
+ALONE = Processes()
+
+
+class Prepared:
+    """A task's rows for one model; read once, tokenised when first needed, shared by all seeds.
+
+    Args:
+        model_folder: the pretrained run.
+        task: the task's row of facts.
+        data: ``hub``, a folder, or rows already read.
+        settings: how it is fine-tuned.
+    """
+
+    def __init__(self, model_folder: Path, task: Task, data: str | Path | TaskData, settings: FinetuneSettings) -> None:
+        self.facts: ModelFacts = read_facts(model_folder)
+        self.task = task
+        self.words = template_words(self.facts.template, task.pair)
+        self.max_length = _max_length(settings.max_length, task, self.facts)
+        self.settings = dataclasses.replace(
+            settings,
+            epochs=settings.epochs or task.epochs,
+            max_length=self.max_length,
+            precision=cast(Literal["fp32", "bf16"], resolve_precision(settings.precision)),
+        )
+        loaded = data if isinstance(data, TaskData) else task_data.load(task, data)
+        limit = settings.limit
+        self.data = TaskData(loaded.train.limited(limit), loaded.evaluation.limited(limit))
+        self.fingerprint = {
+            "model": model_digest(model_folder),
+            "task": {"labels": list(task.labels), "metrics": list(task.metrics)},
+            "data": self.data.digest(),
+            "settings": self.settings.to_dict(),
+        }
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The run's tokenizer; its vocabulary must fit the core's."""
+        tokenizer = load_tokenizer(self.facts.path)
+        size, rows = tokenizer.vocabulary.size, self.facts.config.vocab_size or 0
+        if size > rows:
+            raise ZooError(
+                f"the tokenizer in {self.facts.path} has {size} entries, the model's embedding {rows} rows; "
+                "they are not of the same run."
+            )
+        return tokenizer
+
+    @cached_property
+    def specials(self) -> tuple[dict[str, int], list[str]]:
+        """Ids of the layout's special tokens, and those of them that the tokenizer lacks."""
+        return special_ids(self.words, self.tokenizer.backend, self.facts.config.vocab_size or 0)
+
+    @property
+    def pad(self) -> int:
+        """Padding id; any would do, since nothing looks at padding."""
+        found = self.tokenizer.vocabulary.pad
+        return self.facts.config.pad_token_id if found is None else found
+
+    @cached_property
+    def train(self) -> Encoded:
+        """Training rows as ids."""
+        return self._encode(self.data.train)
+
+    @cached_property
+    def evaluation(self) -> Encoded:
+        """Development rows as ids."""
+        return self._encode(self.data.evaluation)
+
+    def _encode(self, examples: Examples) -> Encoded:
+        return encode(examples, self.words, self.specials[0], self.tokenizer.backend, self.max_length)
+
+    def classifier(self, seed: int) -> Classifier:
+        """The pretrained core, with rows for new special tokens, under a new classifier."""
+        core, facts = load_core(self.facts.path)
+        new = self.specials[1]
+        if new:
+            core.resize_token_embeddings((facts.config.vocab_size or 0) + len(new), seed)
+        return Classifier(core, facts.template, len(self.task.labels), self.settings.classifier_dropout, seed)
+
+    def batch(
+        self, data: Encoded, rows: NDArray[np.int64], keys: tuple[int, int, NDArray[np.int64]] | None = None
+    ) -> tuple[CoreInputs, Tensor]:
+        """Padded inputs and labels of some rows."""
+        causal, segments = self.facts.visibility == "causal", self.facts.config.type_vocab_size > 1
+        return collate(data, rows, self.pad, causal, segments, keys)
+
+
+def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:
+    longest = facts.config.max_length if facts.config.position_type != "none" else sys.maxsize
+    if asked is None:
+        return min(task.max_length, longest)
+    if asked > longest:
+        raise ZooError(
+            f"max_length = {asked}, but {facts.path} has positions for {longest} tokens; {longest} would work."
+        )
+    return asked
+
+
+def model_digest(folder: Path) -> str:
+    """16 hex digits that change with the weights, the facts or the tokenizer of a model folder."""
+    hashed = hashlib.sha256()
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        path = Path(folder) / name
+        if path.exists():
+            with path.open("rb") as stream:
+                hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()[:16]
+
+
+def finetune(
+    model_folder: str | Path,
+    task: Task,
+    data: str | Path | TaskData | Prepared,
+    seed: int,
+    settings: FinetuneSettings,
+    output: str | Path,
+    progress: bool = True,
+    processes: Processes = ALONE,
+) -> Result:
+    """Fine-tune once and score on the development rows; a finished result in ``output`` is read back instead.
+
+    Args:
+        model_folder: a run folder with ``config.json``, ``model.safetensors`` and its tokenizer.
+        task: the task's row of facts.
+        data: ``hub``, a folder in the official layout, rows already read, or all of it prepared.
+        seed: keys the new weights, the order of the rows and dropout; independent of pretraining's seeds.
+        settings: learning rate and the like (ignored where ``data`` is prepared: those are taken).
+        output: folder of this task and seed: ``predictions.tsv`` and, last, ``result.json``.
+        progress: show a line with rate and time left.
+        processes: who shares the work.
+
+    Raises:
+        ZooError: unusable model or data, ``output`` holds a result of something else, or another process
+            writes there.
+    """
+    prepared = data if isinstance(data, Prepared) else Prepared(Path(model_folder), task, data, settings)
+    output = Path(output)
+    fingerprint = {**prepared.fingerprint, "seed": seed}
+    stored = stored_result(output, fingerprint)
+    processes.wait()  # everybody has looked before anybody writes
+    if stored is not None:
+        return stored
+    with _writer(output, processes):
+        model = prepared.classifier(seed).to(processes.device)
+        losses, steps = _train(model, prepared, seed, processes, _Progress(f"{task.name} seed {seed}", progress))
+        probabilities = predict(model, prepared, processes)
+        result = _result(prepared, seed, probabilities, losses, steps, fingerprint)
+        if processes.rank == 0:
+            write_predictions(output / "predictions.tsv", prepared.task, prepared.evaluation, probabilities)
+            write_json(output / RESULT, dataclasses.asdict(result))
+    processes.wait()
+    return result
+
+
+def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
+    """The finished result in a folder, or ``None``.
+
+    Raises:
+        ZooError: it is a result of other weights, rows or settings; names what differs.
+    """
+    if not (output / RESULT).exists():
+        return None
+    result = Result(**read_json(output / RESULT))
+    found = result.fingerprint
+    differing = sorted(key for key in fingerprint.keys() | found.keys() if fingerprint.get(key) != found.get(key))
+    if "settings" in differing:
+        old, new = found.get("settings", {}), fingerprint["settings"]
+        differing.remove("settings")
+        differing += [f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in new if old.get(k) != new[k]]
+    if differing:
+        raise ZooError(
+            f"{output} holds a finished result that differs in: {', '.join(differing)}. "
+            "Give another --output, or delete that folder."
+        )
+    return result
+
+
+@contextlib.contextmanager
+def _writer(folder: Path, processes: Processes) -> Iterator[None]:
+    """The main process holds the folder's lock; where it is refused, all processes leave."""
+    with contextlib.ExitStack() as stack:
+        refused: ZooError | None = None
+        if processes.rank == 0:
+            try:
+                stack.enter_context(one_writer(folder))
+            except ZooError as error:
+                refused = error
+        if processes.world > 1:
+            together(processes.accelerator, refused)
+        elif refused is not None:
+            raise refused
+        yield
+
+
+def _train(
+    model: Classifier, prepared: Prepared, seed: int, processes: Processes, progress: _Progress
+) -> tuple[list[float], int]:
+    """Train in place; mean loss by epoch and number of steps."""
+    settings, data = prepared.settings, prepared.train
+    assert settings.epochs is not None
+    per_epoch = math.ceil(len(data) / settings.batch_size)
+    total, step = settings.epochs * per_epoch, 0
+    groups = parameter_groups(model.named_parameters(), settings.weight_decay, ["bias", "norm"])
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), eps=1e-6, fused=True)
+    schedule = WarmupDecay(warmup=settings.warmup, decay="linear", decay_from="warmup_end")
+    shared = processes.share(model)
+    shared.train()
+    losses: list[float] = []
+    for epoch in range(settings.epochs):
+        summed = torch.zeros((), device=processes.device)
+        for rows in training_batches(data.lengths, settings.batch_size, seed, epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = settings.lr * schedule.factor((step + 1) / (total + 1))
+            loss = _loss(shared, prepared, rows, (seed, step), processes)
+            optimizer.zero_grad()
+            (loss * (processes.world / len(rows))).backward()  # DDP averages: times world makes it the global mean
+            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
+            optimizer.step()
+            summed += loss.detach()
+            step += 1
+            if progress.due() and processes.rank == 0:
+                progress.show(step, total, float(summed) * processes.world / max(1, (step - epoch * per_epoch)))
+        losses.append(float(processes.total(summed)) / len(data))
+        if not math.isfinite(losses[-1]):
+            raise ZooError(f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr.")
+    progress.done()
+    return losses, step
+
+
+def _loss(
+    model: nn.Module, prepared: Prepared, rows: NDArray[np.int64], key: tuple[int, int], processes: Processes
+) -> Tensor:
+    """Summed loss of this process's share of a global batch.
+
+    Rows go round robin; a process left without one computes the first row with weight 0, because every process
+    must take part in the exchange of gradients.
+    """
+    places = np.arange(len(rows))[processes.rank :: processes.world]
+    weight = 1.0 if len(places) else 0.0
+    places = places if len(places) else np.zeros(1, dtype=np.int64)
+    inputs, labels = prepared.batch(prepared.train, rows[places], (*key, places))
+    logits = _forward(model, inputs, prepared, processes.device)
+    return weight * functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")
+
+
+def _forward(model: nn.Module, inputs: CoreInputs, prepared: Prepared, device: torch.device) -> Tensor:
+    bf16 = prepared.settings.precision == "bf16"
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+        logits: Tensor = model(_to(inputs, device))
+    return logits.float()
+
+
+def _to(inputs: CoreInputs, device: torch.device) -> CoreInputs:
+    """The fields that fine-tuning fills, on the device."""
+    if device.type == "cpu":
+        return inputs
+
+    def moved(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.to(device)
+
+    return inputs._replace(
+        input_ids=inputs.input_ids.to(device),
+        visible=inputs.visible._replace(lengths=moved(inputs.visible.lengths)),
+        token_type_ids=moved(inputs.token_type_ids),
+        dropout_keys=moved(inputs.dropout_keys),
+    )
+
+
+def predict(model: Classifier, prepared: Prepared, processes: Processes = ALONE) -> NDArray[np.float64]:
+    """(N, labels) probabilities of the development rows, in their order."""
+    data = prepared.evaluation
+    model.eval()
+    logits = torch.zeros(len(data), len(prepared.task.labels), device=processes.device)
+    batches = evaluation_batches(data.lengths, _EVALUATION_BATCH)
+    with torch.inference_mode():
+        for rows in batches[processes.rank :: processes.world]:
+            inputs, _ = prepared.batch(data, rows)
+            logits[torch.from_numpy(rows).to(logits.device)] = _forward(model, inputs, prepared, processes.device)
+    return processes.total(logits.clone()).double().softmax(-1).cpu().numpy()
+
+
+def _result(
+    prepared: Prepared,
+    seed: int,
+    probabilities: NDArray[np.float64],
+    losses: list[float],
+    steps: int,
+    fingerprint: dict[str, Any],
+) -> Result:
+    task, train, evaluation = prepared.task, prepared.train, prepared.evaluation
+    predicted = probabilities.argmax(axis=1)
+    return Result(
+        task=task.name,
+        seed=seed,
+        scores=scores(task.metrics, evaluation.labels, predicted),
+        majority=majority_baseline(task.metrics, train.labels, evaluation.labels),
+        train_rows=len(train),
+        eval_rows=len(evaluation),
+        classes_predicted=len(np.unique(predicted)),
+        truncated=(train.truncated + evaluation.truncated) / (len(train) + len(evaluation)),
+        steps=steps,
+        train_loss=losses,
+        fingerprint=fingerprint,
+    )
+
+
+def write_predictions(path: Path, task: Task, data: Encoded, probabilities: NDArray[np.float64]) -> None:
+    """A TSV with a header: row number in the source, gold label, predicted label, probability of each label."""
+    lines = ["\t".join(["id", "gold", "predicted", *(f"p({label})" for label in task.labels)])]
+    predicted = probabilities.argmax(axis=1)
+    for number, gold, best, row in zip(data.numbers, data.labels, predicted, probabilities, strict=True):
+        cells = [str(number), task.labels[gold], task.labels[best], *(f"{value:.6f}" for value in row)]
+        lines.append("\t".join(cells))
+    write_atomic(path, "\n".join(lines) + "\n")
+
+
+class _Progress:
+    """One line that overwrites itself on a terminal; elsewhere a line every half minute."""
+
+    def __init__(self, label: str, shown: bool) -> None:
+        self.label, self.shown = label, shown
+        self.terminal = sys.stderr.isatty()
+        self.every = 0.5 if self.terminal else 30.0
+        self.start = self.last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether it is time for the next line."""
+        return self.shown and time.monotonic() - self.last >= self.every
+
+    def show(self, step: int, total: int, loss: float) -> None:
+        """Print where it stands; ``loss`` is the epoch's mean so far, per batch row, roughly."""
+        self.last = time.monotonic()
+        rate = step / (self.last - self.start)
+        left = int((total - step) / rate)
+        text = (
+            f"{self.label}: step {step}/{total}  loss {loss:.3f}  {rate:.1f} steps/s  {left // 60}:{left % 60:02d} left"
+        )
+        print(
+            f"\r{text}\033[K" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    def done(self) -> None:
+        """Clear the line."""
+        if self.shown and self.terminal:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

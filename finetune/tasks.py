@@ -1,0 +1,231 @@
+"""The table of tasks. A task is a row of facts; readers, metrics and training know nothing of its name."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from finetune.metrics import METRICS
+from zoo.errors import ZooError, nearest
+
+GLUE_HUB = "nyu-mll/glue"
+CLUE_HUB = "clue/clue"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One labelled task: where its rows lie, what their columns mean, how predictions are scored.
+
+    Args:
+        name: what ``--tasks`` calls it.
+        columns: the text columns, one (single texts) or two (pairs): names, or numbers from 0 in a file
+            without header.
+        labels: all labels as they stand in the file, in class order; the second is the positive class of F1.
+        metrics: names in :data:`finetune.metrics.METRICS`; the first is the primary one.
+        label_column: name, or number, of the label's column.
+        file_format: ``tsv`` (tab-separated, never quoted) or ``json`` (one object per line).
+        header: whether a TSV's first line names the columns.
+        skip_labels: rows with these labels carry no gold answer and are dropped.
+        folders: names the task's folder may have below ``--data``; it may also be ``--data`` itself.
+        train_files: possible names of the training file, first found wins.
+        eval_files: possible names of the labelled development file.
+        hub: dataset id for ``--data hub``.
+        hub_config: its configuration.
+        hub_columns: the text columns' names there; empty = ``columns``.
+        hub_labels: the labels' names there, in the order of ``labels``; empty = the same names.
+        hub_eval: name of the labelled development split there.
+        max_length: default input length in tokens.
+        epochs: default passes over the training rows.
+    """
+
+    name: str
+    columns: tuple[str | int, ...]
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...] = ("accuracy",)
+    label_column: str | int = "label"
+    file_format: Literal["tsv", "json"] = "tsv"
+    header: bool = True
+    skip_labels: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    train_files: tuple[str, ...] = ("train.tsv",)
+    eval_files: tuple[str, ...] = ("dev.tsv",)
+    hub: str | None = None
+    hub_config: str | None = None
+    hub_columns: tuple[str, ...] = ()
+    hub_labels: tuple[str, ...] = ()
+    hub_eval: str = "validation"
+    max_length: int = 128
+    epochs: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse rows that cannot be read or scored."""
+        where = f"task {self.name!r}"
+        if len(self.columns) not in (1, 2):
+            raise ZooError(f"{where} names {len(self.columns)} text columns; one (single) or two (pair) are needed.")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise ZooError(f"{where} needs at least two different labels, found {list(self.labels)}.")
+        if self.file_format not in ("tsv", "json"):
+            raise ZooError(f"{where}: file_format is {self.file_format!r}; 'tsv' and 'json' are known.")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise ZooError(
+                    f"{where}: unknown metric {metric!r}.{nearest(metric, METRICS)} Known: {', '.join(METRICS)}."
+                )
+        if not self.metrics:
+            raise ZooError(f"{where} names no metric; known: {', '.join(METRICS)}.")
+        if "f1" in self.metrics and len(self.labels) != 2:
+            raise ZooError(f"{where}: f1 is defined for two labels, not {len(self.labels)}; macro_f1 would work.")
+        numbers = [c for c in (*self.columns, self.label_column) if isinstance(c, int)]
+        if self.file_format == "tsv" and not self.header and len(numbers) != len(self.columns) + 1:
+            raise ZooError(f"{where}: without a header, columns and label_column are numbers counted from 0.")
+
+    @property
+    def pair(self) -> bool:
+        """Whether a row holds two texts."""
+        return len(self.columns) == 2
+
+
+def _glue(name: str, columns: tuple[str | int, ...], labels: tuple[str, ...], **facts: Any) -> Task:
+    return Task(name=name, columns=columns, labels=labels, hub=GLUE_HUB, hub_config=name, **facts)
+
+
+def _clue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **facts: Any) -> Task:
+    return Task(
+        name=name,
+        columns=columns,
+        labels=labels,
+        file_format="json",
+        hub=CLUE_HUB,
+        hub_config=name,
+        **{"train_files": ("train.json",), "eval_files": ("dev.json",), **facts},
+    )
+
+
+_ENTAILMENT = ("entailment", "not_entailment")
+_NLI = ("entailment", "neutral", "contradiction")
+_TNEWS = ("100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116")
+
+GLUE = (
+    _glue(
+        "cola",
+        (3,),
+        ("0", "1"),
+        label_column=1,
+        header=False,
+        metrics=("matthews",),
+        folders=("CoLA", "cola"),
+        hub_columns=("sentence",),
+        hub_labels=("unacceptable", "acceptable"),
+    ),
+    _glue("sst2", ("sentence",), ("0", "1"), folders=("SST-2", "sst2", "SST2"), hub_labels=("negative", "positive")),
+    _glue(
+        "mrpc",
+        ("#1 String", "#2 String"),
+        ("0", "1"),
+        label_column="Quality",
+        metrics=("f1", "accuracy"),
+        folders=("MRPC", "mrpc"),
+        hub_columns=("sentence1", "sentence2"),
+        hub_labels=("not_equivalent", "equivalent"),
+    ),
+    _glue("rte", ("sentence1", "sentence2"), _ENTAILMENT, folders=("RTE", "rte")),
+    _glue("qnli", ("question", "sentence"), _ENTAILMENT, folders=("QNLI", "qnli")),
+    _glue(
+        "mnli",
+        ("sentence1", "sentence2"),
+        _NLI,
+        label_column="gold_label",
+        skip_labels=("-",),
+        folders=("MNLI", "mnli"),
+        eval_files=("dev_matched.tsv",),
+        hub_columns=("premise", "hypothesis"),
+        hub_eval="validation_matched",
+    ),
+)
+CLUE = (
+    _clue(
+        "ocnli",
+        ("sentence1", "sentence2"),
+        _NLI,
+        skip_labels=("-",),
+        folders=("ocnli", "OCNLI", "ocnli_public"),
+        train_files=("train.50k.json", "train.30k.json", "train.10k.json", "train.json"),
+    ),
+    _clue("afqmc", ("sentence1", "sentence2"), ("0", "1"), folders=("afqmc", "AFQMC", "afqmc_public")),
+    _clue("tnews", ("sentence",), _TNEWS, folders=("tnews", "TNEWS", "tnews_public")),
+)
+TASKS: dict[str, Task] = {task.name: task for task in (*GLUE, *CLUE)}
+GROUPS: dict[str, tuple[str, ...]] = {
+    "glue": tuple(task.name for task in GLUE),
+    "clue": tuple(task.name for task in CLUE),
+}
+
+
+def select(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
+    """The tasks that a comma-separated list names; a group's name stands for all its tasks.
+
+    Raises:
+        ZooError: an unknown task, with the nearest known name, or none at all.
+    """
+    table = {**TASKS, **(extra or {})}
+    chosen: dict[str, Task] = {}
+    for name in (part.strip() for part in names.split(",")):
+        for member in GROUPS.get(name.lower(), (name,)) if name else ():
+            if member not in table:
+                known = ", ".join([*table, *GROUPS])
+                raise ZooError(f"unknown task {member!r}.{nearest(member, [*table, *GROUPS])} Known: {known}.")
+            chosen[member] = table[member]
+    if not chosen:
+        raise ZooError(f"no task is named; --tasks takes a comma-separated list of: {', '.join([*table, *GROUPS])}.")
+    return list(chosen.values())
+
+
+def read_task_file(path: str | Path) -> dict[str, Task]:
+    """A user's own tasks: a YAML mapping of :class:`Task`'s fields, or a list of such mappings.
+
+    Raises:
+        ZooError: not YAML, an unknown field (with the nearest), or a row that cannot work.
+    """
+    path = Path(path)
+    try:
+        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ZooError(f"the task file {path} does not exist.") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ZooError(f"{path} is not valid YAML: {error}") from error
+    tasks = [_task_of(row, path) for row in (rows if isinstance(rows, list) else [rows])]
+    return {task.name: task for task in tasks}
+
+
+def _task_of(row: Any, path: Path) -> Task:
+    fields = {field.name: field for field in dataclasses.fields(Task)}
+    required = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
+    if not isinstance(row, dict):
+        raise ZooError(f"{path}: a task is a mapping with at least {', '.join(required)}; found {type(row).__name__}.")
+    for key in row:
+        if key not in fields:
+            raise ZooError(
+                f"{path}: unknown field {key!r} of a task.{nearest(str(key), fields)} Known: {', '.join(fields)}."
+            )
+    missing = [name for name in required if name not in row]
+    if missing:
+        raise ZooError(f"{path}: the task lacks {', '.join(missing)}.")
+    facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    for key, value in facts.items():
+        if fields[key].type.startswith("tuple") and not isinstance(value, tuple):  # `columns: text` means one column
+            facts[key] = (value,)
+    for key in ("labels", "skip_labels", "hub_labels"):  # YAML reads 0 and 1 as numbers; a file holds text
+        facts[key] = tuple(_label_text(value, path) for value in facts.get(key, ()))
+    if facts.get("file_format") == "json":
+        facts = {"train_files": ("train.json",), "eval_files": ("dev.json",), **facts}
+    return Task(**facts)
+
+
+def _label_text(value: Any, path: Path) -> str:
+    if isinstance(value, bool):
+        raise ZooError(f"{path}: YAML reads an unquoted yes, no, true or false as {value}; put such a label in quotes.")
+    return str(value)

@@ -1,0 +1,124 @@
+"""Checkpoints that survive a kill at any moment: written aside, hashed, renamed into place last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.folder import load_state, load_tensors, save_tensors, write_json
+
+_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(
+    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+) -> Path:
+    """Write ``checkpoints/step-N`` and prune old ones.
+
+    Args:
+        folder: the run folder.
+        step: optimiser steps done.
+        model: unwrapped model.
+        optimizer: its optimiser.
+        state: the loop's JSON state.
+        keep: checkpoints kept; the newest complete one is never removed.
+    """
+    root = folder / "checkpoints"
+    root.mkdir(parents=True, exist_ok=True)
+    final, temporary = root / f"step-{step:09d}", root / f".writing-{step:09d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    tensors, groups = _pack_optimizer(optimizer)
+    try:
+        save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
+        save_tensors(temporary / "optimizer.safetensors", tensors)
+        write_json(temporary / "state.json", {**state, "optimizer_groups": groups})
+        manifest = {n: {"bytes": (temporary / n).stat().st_size, "sha256": _digest(temporary / n)} for n in _FILES}
+        write_json(temporary / "manifest.json", manifest)
+    except (OSError, RuntimeError):
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk: give the room back, older checkpoints stay
+        raise
+    _sync_folder(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync_folder(root)
+    for old in sorted(root.glob("step-*"))[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; half-written or damaged ones are passed over."""
+    for path in sorted((folder / "checkpoints").glob("step-*"), reverse=True):
+        if _complete(path):
+            return path
+    return None
+
+
+def _complete(path: Path) -> bool:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        return all(
+            (path / n).stat().st_size == m["bytes"] and _digest(path / n) == m["sha256"] for n, m in manifest.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fill model and optimiser from a checkpoint and return the loop's state."""
+    load_state(model, load_tensors(path / "model.safetensors"), str(path / "model.safetensors"))
+    state = read_json(path / "state.json")
+    _unpack_optimizer(optimizer, load_tensors(path / "optimizer.safetensors"), state.pop("optimizer_groups"), path)
+    return state
+
+
+def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Optimiser state as tensors ``INDEX.NAME`` and, as JSON, its groups and its values that are no tensors."""
+    raw = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {"empty": torch.zeros(0)}
+    values: dict[str, Any] = {}
+    for index, entries in raw["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                values[f"{index}.{name}"] = value
+    return tensors, {"groups": [list(g["params"]) for g in raw["param_groups"]], "values": values}
+
+
+def _unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any], path: Path
+) -> None:
+    raw = optimizer.state_dict()
+    if [list(g["params"]) for g in raw["param_groups"]] != facts["groups"]:
+        raise ZooError(f"{path}: the optimiser's parameter groups differ from this run's; was the code changed?")
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *facts["values"].items()]:
+        if key != "empty":
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": raw["param_groups"]})

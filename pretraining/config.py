@@ -1,0 +1,245 @@
+"""Everything a pretraining run is, as typed settings read from YAML."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from pretraining.corpus import CorpusConfig
+from pretraining.layout import Layout
+from pretraining.objective import Objective
+from pretraining.optim import Schedule, WarmupDecay
+from pretraining.tokenizer import TokenizerConfig
+from zoo.config import CoreConfig
+from zoo.errors import ZooError, nearest
+from zoo.settings import Settings, flatten, load_settings
+from zoo.vocabulary import Template
+
+# Keys that do not change what is computed: they take no part in a run folder's name.
+_INCIDENTAL = (
+    "output",
+    "run_folder",
+    "data.stores",
+    "data.processes",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.trackers",
+    "train.threads",
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Text and how it is cut.
+
+    Args:
+        corpus: where the text comes from.
+        tokenizer: trained on the corpus, or loaded.
+        sequence_length: longest row, in tokens, template tokens included.
+        copies: number of differently masked copies of the data (static masking: the data of epoch e are
+            those of epoch e modulo copies); ``null`` = new draws every epoch (dynamic masking).
+        validation_tokens: tokens of held-out documents; at most a tenth of the corpus; 0 = none.
+        stores: folder that prepared token stores are kept in.
+        processes: processes for the preparation; ``null`` = one per core.
+    """
+
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    sequence_length: int = 128
+    copies: int | None = None
+    validation_tokens: int = 20_000
+    stores: str = "stores"
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A layout and the objectives that read its rows together.
+
+    Args:
+        layout: how documents become rows.
+        objectives: names from the run's ``objectives``.
+    """
+
+    layout: Layout
+    objectives: list[str]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A part of the run.
+
+    Args:
+        until: progress at which the stage ends; the last one must end at 1.
+        tasks: share of the steps that each task gets.
+    """
+
+    until: float
+    tasks: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SeedConfig:
+    """Seeds, apart so that data can be paired while initial values differ.
+
+    Args:
+        init: initial values.
+        data: order, masks, dropout.
+    """
+
+    init: int = 0
+    data: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop. Exactly one of ``steps``, ``tokens`` and ``flops`` is the budget.
+
+    Args:
+        steps: budget in optimiser steps.
+        tokens: budget in non-padding input tokens.
+        flops: budget in floating-point operations of the matrix products.
+        batch_size: sequences per optimiser step over all processes.
+        micro_batch_size: sequences per forward pass and process; ``null`` = batch_size / processes.
+        lr: peak learning rate.
+        schedule: learning-rate factor over progress.
+        optimizer: class path of a torch optimiser; ``null`` = torch.optim.AdamW, fused, eps 1e-6.
+        weight_decay: decay of what is decayed.
+        no_decay: parts of parameter names that are not decayed.
+        max_grad_norm: clip the global gradient norm; 0 = no clipping.
+        precision: ``auto`` = bf16 where the hardware multiplies it faster, else fp32.
+        compile: torch.compile; ``auto`` = for runs that are long enough to pay for it on a GPU.
+        threads: CPU threads per process; ``null`` = cores / local processes.
+        gradient_checkpointing: recompute activations in the backward pass.
+        log_every: steps between log lines.
+        validate_every: steps between validations; 0 = at the end only.
+        save_every: steps between checkpoints.
+        keep: checkpoints kept.
+        trackers: accelerate trackers by name, beside the JSONL log.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    batch_size: int = 32
+    micro_batch_size: int | None = None
+    lr: float = 1e-3
+    schedule: Schedule = field(default_factory=WarmupDecay)
+    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None
+    weight_decay: float = 0.01
+    no_decay: list[str] = field(default_factory=lambda: ["bias", "norm"])
+    max_grad_norm: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    threads: int | None = None
+    gradient_checkpointing: bool = False
+    log_every: int = 20
+    validate_every: int = 0
+    save_every: int = 200
+    keep: int = 2
+    trackers: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse budgets and sizes that cannot be run."""
+        budgets = {name: getattr(self, name) for name in ("steps", "tokens", "flops")}
+        given = [name for name, value in budgets.items() if value is not None]
+        if len(given) != 1:
+            raise ZooError(f"train needs exactly one budget out of steps, tokens and flops; found {given or 'none'}.")
+        if budgets[given[0]] <= 0:
+            raise ZooError(f"train.{given[0]} = {budgets[given[0]]}; a budget above 0 is needed.")
+        for name in ("batch_size", "log_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ZooError(f"train.{name} = {getattr(self, name)}; at least 1 is needed.")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining run: a core, data, objectives and the loop.
+
+    Args:
+        name: first part of the run folder's name.
+        chain: place in the chain of models: what it changed, and the claim (shown by ``zoo list``).
+        model: the core's facts.
+        data: text and tokenizer.
+        objectives: objectives by name; the name is also the name of the head and of the loss.
+        tasks: layouts with the objectives that read them, by name.
+        stages: schedule of tasks, by name, in order of ``until``; absent = the single task throughout.
+        train: the loop.
+        template: layout of texts for fine-tuning and scoring.
+        seed: seeds.
+        output: folder that run folders are made in.
+        run_folder: the run folder itself, instead of one named after the settings.
+    """
+
+    name: str
+    model: CoreConfig
+    data: DataConfig
+    objectives: dict[str, Objective]
+    tasks: dict[str, TaskConfig]
+    train: TrainConfig
+    stages: dict[str, StageConfig] | None = None
+    template: Template = field(default_factory=Template)
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    chain: str = ""
+    output: str = "runs"
+    run_folder: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what spans several keys."""
+        if not self.tasks:
+            raise ZooError("tasks is empty; a run needs at least one task (a layout and its objectives).")
+        for name, task in self.tasks.items():
+            for objective in task.objectives:
+                if objective not in self.objectives:
+                    raise ZooError(
+                        f"tasks.{name}.objectives names {objective!r}, which is not among objectives "
+                        f"({', '.join(self.objectives)}).{nearest(objective, self.objectives)}"
+                    )
+            if not task.objectives:
+                raise ZooError(f"tasks.{name}.objectives is empty.")
+        if self.stages is None and len(self.tasks) > 1:
+            raise ZooError(f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run.")
+        for stage in (self.stages or {}).values():
+            for task_name in stage.tasks:
+                if task_name not in self.tasks:
+                    raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")
+        if self.model.position_type != "none" and self.data.sequence_length > self.model.max_length:
+            raise ZooError(
+                f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
+                "positions; shorten the rows or raise model.max_position_embeddings."
+            )
+        if self.data.copies is not None and self.data.copies < 1:
+            raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
+
+
+def load_pretrain_config(argv: list[str], values: dict[str, Any] | None = None) -> Settings[PretrainConfig]:
+    """Settings of ``python -m pretraining`` from its command line; ``values`` overlay the files."""
+    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values)
+
+
+def config_digest(resolved: dict[str, Any]) -> str:
+    """8 hex digits of what determines a run's outcome."""
+    flat = {key: value for key, value in flatten(resolved).items() if key not in _INCIDENTAL}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys, with both values, in which two resolved configs would compute different things."""
+    first, second = flatten(old), flatten(new)
+    keys = sorted((first.keys() | second.keys()) - set(_INCIDENTAL))
+    return [f"{k}: {first.get(k)!r} -> {second.get(k)!r}" for k in keys if first.get(k) != second.get(k)]
+
+
+def run_folder(settings: Settings[PretrainConfig]) -> Path:
+    """Where a run lives: the same settings always lead to the same folder."""
+    config = settings.value
+    if config.run_folder is not None:
+        return Path(config.run_folder)
+    return Path(config.output) / f"{config.name}-{config_digest(settings.resolved)}"

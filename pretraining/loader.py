@@ -1,0 +1,148 @@
+"""From a plan to the rows of a step: order, epochs, shares of processes, held-out documents."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.layout import Layout, Plan
+from pretraining.objective import Objective
+from pretraining.random import Draw
+from pretraining.rows import Rows
+from pretraining.store import WORD_START, Store
+from zoo.errors import ZooError
+from zoo.vocabulary import Vocabulary
+
+_VALIDATION_SEED = 20_181_011  # held-out documents and their masks are the same for every run
+_VALIDATION_SHARE = 0.1
+
+
+def split_documents(store: Store, validation_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Training and held-out documents, chosen by a hash of the document's number.
+
+    Args:
+        store: the corpus.
+        validation_tokens: held-out tokens wanted; at most a tenth of the corpus is taken, so that small
+            corpora keep their training text.
+    """
+    documents = np.arange(store.num_documents, dtype=np.int64)
+    lengths = np.diff(store.document_tokens())
+    wanted = min(validation_tokens, int(_VALIDATION_SHARE * lengths.sum()))
+    if wanted <= 0 or len(documents) < 4:
+        return documents, documents[:0]
+    order = Draw(_VALIDATION_SEED, 0).permutation(len(documents), "validation")
+    count = int(np.searchsorted(np.cumsum(lengths[order]), wanted)) + 1
+    count = min(max(count, 2), len(documents) // 2)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+@dataclass
+class Cursor:
+    """How far a task has read: the epoch and the rows of it that are used up."""
+
+    epoch: int = 0
+    offset: int = 0
+
+
+@dataclass
+class TaskData:
+    """The rows of one task, reachable at any position.
+
+    Args:
+        store: the token store.
+        documents: store numbers that are read.
+        layout: how they become rows.
+        objectives: those whose ``corrupt`` the rows pass through, by name.
+        vocabulary: special ids and size.
+        length: longest row.
+        seed: the run's ``seed.data``.
+        copies: static copies of the data, or ``None``.
+    """
+
+    store: Store
+    documents: NDArray[np.int64]
+    layout: Layout
+    objectives: dict[str, Objective]
+    vocabulary: Vocabulary
+    length: int
+    seed: int
+    copies: int | None = None
+    _plans: dict[int, tuple[Plan, NDArray[np.int64]]] = field(default_factory=dict)
+
+    def _draw(self, epoch: int) -> Draw:
+        """Random numbers of an epoch's data; static copies repeat."""
+        return Draw(self.seed, epoch if self.copies is None else epoch % self.copies)
+
+    def plan(self, epoch: int) -> tuple[Plan, NDArray[np.int64]]:
+        """An epoch's rows and the order they are read in."""
+        if epoch not in self._plans:
+            plan = self.layout.plan(self.store, self.documents, self.length, self.vocabulary, self._draw(epoch))
+            if len(plan) == 0:
+                raise ZooError(
+                    f"{self.store.path}: the {len(self.documents)} documents give no row for "
+                    f"{type(self.layout).__name__}; more text, or a shorter data.sequence_length, is needed."
+                )
+            shuffled = self.layout.order == "shuffled"
+            order = Draw(self.seed, epoch).permutation(len(plan), "order") if shuffled else np.arange(len(plan))
+            self._plans = {e: p for e, p in self._plans.items() if e >= epoch - 1}
+            self._plans[epoch] = (plan, order)
+        return self._plans[epoch]
+
+    def advance(self, cursor: Cursor, count: int) -> list[tuple[int, NDArray[np.int64]]]:
+        """The next ``count`` rows as (epoch, plan indices), moving ``cursor`` past them."""
+        taken = []
+        while count > 0:
+            plan, order = self.plan(cursor.epoch)
+            part = order[cursor.offset : cursor.offset + count]
+            if len(part):
+                taken.append((cursor.epoch, part))
+            count -= len(part)
+            cursor.offset += len(part)
+            if cursor.offset >= len(plan):
+                cursor.epoch, cursor.offset = cursor.epoch + 1, 0
+        return taken
+
+    def corrupted(self, epoch: int, indices: NDArray[np.int64]) -> Rows:
+        """Rows of one epoch, laid out and corrupted."""
+        plan, _ = self.plan(epoch)
+        rows = self.layout.rows(self.store, plan, indices, self.length, self.vocabulary)
+        for objective in self.objectives.values():
+            rows = objective.corrupt(rows, self._draw(epoch))
+        return rows
+
+    def rows(self, taken: list[tuple[int, NDArray[np.int64]]], start: int, stop: int) -> Rows:
+        """Rows ``start`` to ``stop`` of those that :meth:`advance` named; a batch may span two epochs."""
+        parts, first = [], 0
+        for epoch, indices in taken:
+            own = indices[max(start - first, 0) : max(stop - first, 0)]
+            if len(own):
+                parts.append(self.corrupted(epoch, own))
+            first += len(indices)
+        return concatenate(parts, self.vocabulary.pad or 0)
+
+
+def concatenate(parts: list[Rows], pad: int) -> Rows:
+    """Rows one below the other, padded to the longest."""
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.input_ids.shape[1] for part in parts)
+    fills = {"input_ids": pad, "special": True, "flags": WORD_START}
+
+    def join(arrays: list[NDArray[np.generic]], fill: int | bool) -> NDArray[np.generic]:
+        if arrays[0].ndim == 1:
+            return np.concatenate(arrays)
+        wide = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=fill) for a in arrays]
+        return np.concatenate(wide)
+
+    values: dict[str, Any] = {}
+    for item in dataclasses.fields(Rows):
+        own = [getattr(part, item.name) for part in parts]
+        if isinstance(own[0], dict):
+            values[item.name] = {key: join([o[key] for o in own], 0) for key in own[0]}
+        else:
+            values[item.name] = None if own[0] is None else join(own, fills.get(item.name, 0))
+    return Rows(**values)

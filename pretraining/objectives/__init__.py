@@ -1,0 +1,7 @@
+"""The objectives of the zoo; see ``pretraining.objective`` for the interface and CONTRIBUTING for a recipe."""
+
+from pretraining.objectives.causal import CausalLM
+from pretraining.objectives.masked import MaskedLM
+from pretraining.objectives.pair import PairClassification
+
+__all__ = ["CausalLM", "MaskedLM", "PairClassification"]

@@ -1,0 +1,68 @@
+"""Causal language modelling: every token from those before it (GPT, section 3.1)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
+from pretraining.rows import Rows
+from zoo.config import CoreConfig
+from zoo.heads import TokenHead
+from zoo.inputs import CoreInputs
+from zoo.vocabulary import Vocabulary
+
+
+class CausalLM(Objective):
+    """Predict the next token at every real position but a row's last.
+
+    Args:
+        weight: factor of the loss.
+    """
+
+    visibility = "causal"
+    head: TokenHead
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
+        """Create the head: the tied output matrix, without transform or bias."""
+        self.head = TokenHead(config, transform=False, bias=False)
+
+    def inputs(self, rows: Rows, inputs: CoreInputs) -> CoreInputs:
+        """Nobody sees later positions."""
+        return inputs._replace(visible=inputs.visible._replace(causal=True))
+
+    def targets(self, rows: Rows) -> Targets:
+        """Position i is answered by token i + 1 of the same row."""
+        asks = np.zeros(rows.shape, dtype=bool)
+        asks[:, :-1] = rows.real[:, 1:]
+        positions = np.flatnonzero(asks)
+        return token_targets(positions, rows.input_ids.reshape(-1)[positions + 1])
+
+    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+        """Summed cross-entropy of the next tokens."""
+        return token_loss(self.head, encode().last_hidden_state, embedding, batch, self.weight)
+
+    @torch.no_grad()
+    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+        """(B,) log-probability in nats by the chain rule.
+
+        Template tokens are not scored. A text's first token has a probability only where a template token
+        stands before it; in bare rows the sum starts at the second token.
+        """
+        asked = np.zeros(rows.shape, dtype=bool)
+        asked[:, :-1] = ~rows.special[:, 1:]
+        row, column = np.nonzero(asked)
+        states = encode(self.inputs(rows, base_inputs(rows))).last_hidden_state
+        picked = states[torch.from_numpy(row), torch.from_numpy(column)]
+        labels = torch.from_numpy(rows.input_ids[row, column + 1].astype(np.int64)).to(picked.device)
+        chances = token_log_probabilities(self.head, picked, embedding, labels)
+        total = np.zeros(len(rows.lengths), dtype=np.float64)
+        np.add.at(total, row, chances.cpu().double().numpy())
+        return total

@@ -1,0 +1,138 @@
+"""Masked language modelling: some tokens are hidden, and predicted from both sides.
+
+BERT (Devlin et al. 2018), RoBERTa, ALBERT and whole-word masks are this class with other parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretraining.choose import Choose
+from pretraining.fill import Fill, Replace
+from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
+from pretraining.predict import Predict, Selected
+from pretraining.random import Draw
+from pretraining.rows import Rows
+from pretraining.store import WORD_START
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+from zoo.heads import TokenHead
+from zoo.vocabulary import Vocabulary
+
+_SCORE_TOKENS = 16_384  # input tokens of the copies that are scored at once
+
+
+class MaskedLM(Objective):
+    """Predict hidden tokens from everything that is left.
+
+    ``corrupt`` leaves ``rows.targets["selected"]`` and ``rows.targets["original_ids"]``, both (B, L).
+
+    Args:
+        choose: which positions.
+        fill: what stands there instead; default :class:`pretraining.fill.Replace`, that is 80/10/10.
+        predict: what is predicted; default the original tokens at the chosen positions.
+        weight: factor of the loss.
+    """
+
+    head: TokenHead
+
+    def __init__(
+        self, choose: Choose, fill: Fill | None = None, predict: Predict | None = None, weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.choose = choose
+        self.fill = fill or Replace()
+        self.predict = predict or Selected()
+        self.weight = weight
+
+    def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
+        """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""
+        if vocabulary.mask is None and self.fill.needs_mask:
+            raise ZooError(
+                "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load a "
+                "tokenizer that has one, or use the objective CausalLM, which needs none."
+            )
+        self.vocabulary = vocabulary
+        self.head = TokenHead(config, transform=True, bias=True)
+
+    def corrupt(self, rows: Rows, draw: Draw) -> Rows:
+        """Choose positions, note the original ids, put something else there."""
+        selected = self.choose(rows, draw, self.vocabulary)
+        original = rows.targets.get("original_ids", rows.input_ids)
+        hidden = rows.replace(input_ids=self.fill(rows, selected, draw, self.vocabulary))
+        return hidden.with_targets(selected=selected, original_ids=original)
+
+    def targets(self, rows: Rows) -> Targets:
+        """The original ids where ``predict`` wants them."""
+        positions = np.flatnonzero(self.predict(rows, rows.targets["selected"]))
+        return token_targets(positions, rows.targets["original_ids"].reshape(-1)[positions])
+
+    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+        """Summed cross-entropy of the hidden tokens."""
+        return token_loss(self.head, encode().last_hidden_state, embedding, batch, self.weight)
+
+    @torch.no_grad()
+    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+        """(B,) pseudo-log-likelihood in nats, in the form "PLL-word-l2r".
+
+        A token is predicted with itself and the later pieces of its word hidden (Kauf & Ivanova 2023, "A Better
+        Way to Do Masked Language Model Scoring"). Template tokens are neither scored nor hidden.
+        """
+        if self.vocabulary.mask is None:
+            raise ZooError("MaskedLM cannot score a sentence with a tokenizer that has no mask token.")
+        row, column = np.nonzero(~rows.special)
+        order = np.argsort(rows.lengths[row], kind="stable")  # copies of like length together: little padding
+        total = np.zeros(len(rows.lengths), dtype=np.float64)
+        start = 0
+        while start < len(order):
+            length = int(rows.lengths[row[order[start]]])
+            part = order[start : start + max(1, _SCORE_TOKENS // length)]
+            chance = self._score_copies(encode, embedding, rows, row[part], column[part])
+            np.add.at(total, row[part], chance)
+            start += len(part)
+        return total
+
+    def _score_copies(
+        self, encode: Encode, embedding: Tensor, rows: Rows, row: NDArray[np.int64], column: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """(C,) log-probability of the token at each (row, column), one copy of the row for each."""
+        assert self.vocabulary.mask is not None
+        width = int(rows.lengths[row].max())
+        columns = np.arange(width)[None, :]
+        starts = (rows.flags[row, :width] & WORD_START) != 0
+        starts |= rows.special[row, :width]
+        later_starts = np.cumsum(starts & (columns > column[:, None]), axis=1)
+        hidden = (columns >= column[:, None]) & (later_starts == 0)
+        input_ids = np.where(hidden, np.int32(self.vocabulary.mask), rows.input_ids[row, :width])
+        types = rows.token_type_ids
+        copies = Rows(
+            input_ids=input_ids,
+            lengths=rows.lengths[row],
+            special=rows.special[row, :width],
+            flags=rows.flags[row, :width],
+            example=rows.example[row],
+            document=rows.document[row],
+            token_type_ids=None if types is None else types[row, :width],
+        )
+        states = encode(base_inputs(copies)).last_hidden_state
+        picked = states[torch.arange(len(row)), torch.from_numpy(column)]
+        labels = torch.from_numpy(rows.input_ids[row, column].astype(np.int64)).to(picked.device)
+        return token_log_probabilities(self.head, picked, embedding, labels).cpu().double().numpy()
+
+    def describe(self, rows: Rows) -> dict[str, Any]:
+        """Shares of what happened to the tokens."""
+        selected = rows.targets["selected"]
+        count = int(selected.sum())
+        changed = (rows.input_ids != rows.targets["original_ids"]) & selected
+        masked = (rows.input_ids == self.vocabulary.mask) & selected
+        return {
+            "selected": count / max(int(rows.lengths.sum()), 1),
+            "masked": int(masked.sum()) / max(count, 1),
+            "replaced": int((changed & ~masked).sum()) / max(count, 1),
+        }

@@ -1,0 +1,74 @@
+"""What objectives that predict tokens share: targets, the tied head's loss, log-probabilities."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretraining.objective import LossTerm, Targets
+from zoo.heads import TokenHead
+from zoo.loss import linear_cross_entropy
+
+_LOGIT_BYTES = 128 * 2**20
+
+
+def token_targets(positions: NDArray[np.int64], labels: NDArray[np.integer]) -> Targets:
+    """Flat positions (row * L + column) to read, ascending, and the ids expected there."""
+    tensors = {
+        "positions": torch.from_numpy(positions),
+        "labels": torch.from_numpy(labels.astype(np.int64)),
+    }
+    return Targets(tensors, len(positions))
+
+
+def token_loss(head: TokenHead, hidden: Tensor, embedding: Tensor, batch: Targets, weight: float) -> LossTerm:
+    """Cross-entropy at the target positions.
+
+    States are gathered before the head's first matrix product, so nothing is computed elsewhere.
+
+    Args:
+        head: the objective's head.
+        hidden: (B, L, W) states.
+        embedding: (V, E) the core's token embedding.
+        batch: what :func:`token_targets` made.
+        weight: factor of the term.
+    """
+    rows, length, width = hidden.shape
+    positions, labels = batch.tensors["positions"], batch.tensors["labels"]
+    states = hidden.reshape(rows * length, width).index_select(0, positions)
+    loss = linear_cross_entropy(head.features(states), head.matrix(embedding), head.bias, labels)
+    row = positions // length
+    zeros = torch.zeros(rows, dtype=torch.float32, device=hidden.device)
+    return LossTerm(
+        total=loss.total,
+        count=batch.count,
+        weight=weight,
+        row_total=zeros.index_add(0, row, loss.nll.detach().float()),
+        row_count=zeros.index_add(0, row, torch.ones_like(loss.nll, dtype=torch.float32)),
+        correct=loss.correct,
+    )
+
+
+@torch.no_grad()
+def token_log_probabilities(head: TokenHead, states: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
+    """(T,) log-probability of each label, computed in fp32 whatever the core's precision.
+
+    Args:
+        head: the objective's head.
+        states: (T, W) states that predict.
+        embedding: (V, E) the core's token embedding.
+        labels: (T,) ids.
+    """
+    found = []
+    with torch.autocast(states.device.type, enabled=False):
+        matrix = head.matrix(embedding).float()
+        chunk = max(1, _LOGIT_BYTES // (4 * len(matrix)))
+        dtype = next((p.dtype for p in head.parameters() if p.ndim > 1), torch.float32)
+        for part, expected in zip(states.split(chunk), labels.split(chunk), strict=True):
+            logits = head.features(part.to(dtype)).float() @ matrix.t()
+            if head.bias is not None:
+                logits = logits + head.bias.float()
+            found.append(torch.log_softmax(logits, dim=-1).gather(1, expected[:, None]).squeeze(1))
+    return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)

@@ -1,0 +1,222 @@
+"""Optimisers that torch lacks, parameter groups, and learning-rate schedules over progress in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+
+
+def parameter_groups(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, no_decay: list[str]
+) -> list[dict[str, Any]]:
+    """Two groups: decayed, and those whose name contains one of ``no_decay`` (biases and norms, usually).
+
+    Args:
+        named_parameters: as ``module.named_parameters()`` gives them; shared ones come once.
+        weight_decay: decay of the first group; the second gets 0.
+        no_decay: parts of names, for example ``bias`` and ``norm``.
+    """
+    decayed: list[nn.Parameter] = []
+    spared: list[nn.Parameter] = []
+    for name, parameter in named_parameters:
+        if parameter.requires_grad:
+            (spared if any(part in name for part in no_decay) else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+class _Moments(torch.optim.Optimizer):
+    """Shared part of the Adam family below: moments, and an update per group."""
+
+    def __init__(
+        self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float, bias_correction: bool
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "bias_correction": bias_correction,
+        }
+        super().__init__(params, defaults)
+
+    def _updates(self, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
+        """Parameters with gradients, and m / (sqrt(v) + eps) + decay * p for each."""
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return [], []
+        for p in params:
+            if not self.state[p]:
+                self.state[p] = {
+                    "step": torch.zeros((), dtype=torch.float32),
+                    "exp_avg": torch.zeros_like(p),
+                    "exp_avg_sq": torch.zeros_like(p),
+                }
+        grads = [p.grad for p in params if p.grad is not None]
+        first = [self.state[p]["exp_avg"] for p in params]
+        second = [self.state[p]["exp_avg_sq"] for p in params]
+        beta1, beta2 = group["betas"]
+        torch._foreach_lerp_(first, grads, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
+        for p in params:
+            self.state[p]["step"] += 1
+        step = float(self.state[params[0]]["step"])
+        correct1 = 1 - beta1**step if group["bias_correction"] else 1.0
+        correct2 = 1 - beta2**step if group["bias_correction"] else 1.0
+        update = torch._foreach_sqrt(second)
+        torch._foreach_div_(update, math.sqrt(correct2))
+        torch._foreach_add_(update, group["eps"])
+        update = torch._foreach_div(first, update)
+        torch._foreach_div_(update, correct1)
+        if group["weight_decay"]:
+            torch._foreach_add_(update, params, alpha=group["weight_decay"])
+        return params, list(update)
+
+
+class AdamW(_Moments):
+    """AdamW whose bias correction can be left out, as BERT's own optimiser does.
+
+    For the corrected form use ``torch.optim.AdamW``, which has fused kernels. Source:
+    google-research/bert, optimization.py, AdamWeightDecayOptimizer (specs: BERT, section 4).
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled decay.
+        bias_correction: divide the moments by 1 - beta**step.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.0,
+        bias_correction: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, bias_correction)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update."""
+        for group in self.param_groups:
+            params, update = self._updates(group)
+            if params:
+                torch._foreach_add_(params, update, alpha=-group["lr"])
+
+
+class Lamb(_Moments):
+    """LAMB as ALBERT uses it: no bias correction, trust ratio norm(p) / norm(update) per tensor.
+
+    Groups without weight decay (biases, norms) keep ratio 1, as in google-research/albert, lamb_optimizer.py
+    and optimization.py (specs: ALBERT, section 4). Paper: arXiv 1904.00962.
+
+    Args:
+        params: parameters or groups.
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the root of the second moment.
+        weight_decay: decoupled decay, part of the update whose norm is taken.
+        bias_correction: divide the moments by 1 - beta**step.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float = 1.76e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0.01,
+        bias_correction: bool = False,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay, bias_correction)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update."""
+        for group in self.param_groups:
+            params, update = self._updates(group)
+            if params and group["weight_decay"]:
+                torch._foreach_mul_(update, self.trust_ratios(params, update))
+            if params:
+                torch._foreach_add_(params, update, alpha=-group["lr"])
+
+    @staticmethod
+    def trust_ratios(params: list[Tensor], update: list[Tensor]) -> list[Tensor]:
+        """norm(p) / norm(u) for each tensor, 1 where either norm is 0."""
+        ratios = []
+        for p, u in zip(torch._foreach_norm(params), torch._foreach_norm(update), strict=True):
+            ratios.append(torch.where((p > 0) & (u > 0), p / u.clamp_min(1e-38), torch.ones_like(p)))
+        return ratios
+
+
+class Schedule(ABC):
+    """A learning-rate factor as a function of progress, so that any kind of budget shares one path."""
+
+    @abstractmethod
+    def factor(self, progress: float) -> float:
+        """Factor of the peak learning rate at ``progress`` in [0, 1] of the budget."""
+
+
+class WarmupDecay(Schedule):
+    """Linear warm-up, then linear, cosine or no decay to zero at the budget's end.
+
+    Args:
+        warmup: share of the budget for the warm-up.
+        decay: ``linear``, ``cosine`` or ``constant``.
+        decay_from: where the decay line starts: ``start`` (BERT's and ALBERT's code: the peak is never quite
+            reached and the rate drops slightly when the warm-up ends) or ``warmup_end`` (RoBERTa, GPT).
+    """
+
+    def __init__(
+        self,
+        warmup: float = 0.01,
+        decay: Literal["linear", "cosine", "constant"] = "linear",
+        decay_from: Literal["start", "warmup_end"] = "warmup_end",
+    ) -> None:
+        if not 0.0 <= warmup < 1.0:
+            raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in [0, 1).")
+        self.warmup, self.decay, self.decay_from = warmup, decay, decay_from
+
+    def factor(self, progress: float) -> float:
+        """0 at the start, 0 (or 1 if constant) at the end."""
+        progress = min(max(progress, 0.0), 1.0)
+        if progress < self.warmup:
+            return progress / self.warmup
+        start = self.warmup if self.decay_from == "warmup_end" else 0.0
+        done = (progress - start) / (1.0 - start)
+        if self.decay == "linear":
+            return 1.0 - done
+        if self.decay == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 1.0
+
+
+class Noam(Schedule):
+    """Linear warm-up, then 1/sqrt(step), scaled to 1 at the peak (Vaswani et al. 2017, 5.3).
+
+    Args:
+        warmup: share of the budget for the warm-up.
+    """
+
+    def __init__(self, warmup: float = 0.04) -> None:
+        if not 0.0 < warmup < 1.0:
+            raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in (0, 1).")
+        self.warmup = warmup
+
+    def factor(self, progress: float) -> float:
+        """1 at the end of the warm-up."""
+        if progress <= 0.0:
+            return 0.0
+        return min(progress / self.warmup, math.sqrt(self.warmup / progress))

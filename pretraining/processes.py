@@ -1,0 +1,167 @@
+"""Processes, threads, precision, signals and the one-writer lock of a run folder."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+import torch
+from accelerate import Accelerator
+
+from zoo.errors import ZooError
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop, saved its state and can be continued; exit code 143 as after SIGTERM."""
+
+    def __init__(self) -> None:
+        super().__init__(143)
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies bf16 faster than fp32 in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    return "AVX512" in capabilities and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` to ``bf16`` or ``fp32``."""
+    return precision if precision != "auto" else ("bf16" if fast_bf16() else "fp32")
+
+
+def start_processes(precision: str, threads: int | None, trackers: list[str], folder: Path) -> Accelerator:
+    """The accelerator of this process: device, precision and process group, checked against the launcher.
+
+    Args:
+        precision: resolved precision.
+        threads: CPU threads per process, ``None`` = cores / local processes.
+        trackers: accelerate trackers.
+        folder: where trackers write.
+
+    Raises:
+        ZooError: the launcher asked for several processes that did not find each other, or for another
+            precision.
+    """
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    own = "bf16" if precision == "bf16" else "no"
+    if wanted not in ("no", own):
+        raise ZooError(
+            f"the launcher asks for mixed precision {wanted!r} but the settings say train.precision = {precision}; "
+            "leave the launcher's flag away: the YAML owns precision."
+        )
+    on_gpu = torch.cuda.is_available()
+    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=own, log_with=trackers or None, project_dir=str(folder))
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ZooError(
+            f"the launcher started {launched} processes but this one sees {accelerator.num_processes}: each would "
+            "believe it is alone and all would write. Start with `accelerate launch --multi_gpu --num_processes "
+            f"{launched} -m pretraining ...` (it also starts CPU processes)."
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
+    _keep_heap()
+    die_with_parent()
+    return accelerator
+
+
+def _keep_heap() -> None:
+    """Let glibc keep freed blocks up to 32 MB instead of returning them to the kernel at every step.
+
+    A training step frees and takes the same blocks again; without this each costs page faults.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, its largest value
+        libc.mallopt(-1, 512 * 2**20)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        return
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the launcher dies, so that no orphan goes on writing (Linux).
+
+    Only under a launcher (or a job pool that sets ``ZOO_DIE_WITH_PARENT``): a run started from a shell may
+    outlive it.
+    """
+    marks = ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION", "ZOO_DIE_WITH_PARENT")
+    if not sys.platform.startswith("linux") or not any(mark in os.environ for mark in marks):
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it died before we asked
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class StopRequest:
+    """Remembers SIGTERM, so that the loop can save and leave at a step's end."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """The signal handler."""
+        self.asked = True
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[StopRequest]:
+    """Within the block SIGTERM only sets a flag; afterwards the old handler is back."""
+    request = StopRequest()
+    try:
+        old: Any = signal.signal(signal.SIGTERM, request)
+    except ValueError:  # not the main thread: whoever runs us handles signals
+        yield request
+        return
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+@contextmanager
+def one_writer(folder: Path) -> Iterator[IO[str]]:
+    """Hold the run folder's lock; it goes with the process, however that ends.
+
+    Raises:
+        ZooError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            stream.seek(0)
+            holder = stream.read().strip() or "another process"
+            raise ZooError(
+                f"{folder} is being written by {holder}; a run folder has one writer. Wait for it, stop it, or "
+                "choose other settings or another --output."
+            ) from error
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"process {os.getpid()}")
+        stream.flush()
+        yield stream
+
+
+def together(accelerator: Accelerator, error: ZooError | None) -> None:
+    """Raise the main process's error in every process, so that none waits for one that has left."""
+    if accelerator.num_processes == 1:
+        if error is not None:
+            raise error
+        return
+    message = [None if error is None else str(error)]
+    torch.distributed.broadcast_object_list(message, src=0)
+    if message[0] is not None:
+        raise error if error is not None else ZooError(message[0])

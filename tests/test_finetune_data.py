@@ -1,0 +1,390 @@
+"""Reading the official layouts, the table of tasks, and rows to batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from finetune.config import FinetuneConfig
+from finetune.data import Examples, find_files, from_dataset, load, read_file
+from finetune.encode import (
+    collate,
+    encode,
+    evaluation_batches,
+    special_ids,
+    template_words,
+    tokenize,
+    training_batches,
+    truncate,
+)
+from finetune.tasks import GROUPS, TASKS, Task, read_task_file, select
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
+
+SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+
+
+# --- the table -------------------------------------------------------------------------------------------------
+
+
+def test_select_expands_groups_and_keeps_order() -> None:
+    assert [task.name for task in select("rte, cola")] == ["rte", "cola"]
+    assert tuple(task.name for task in select("glue")) == GROUPS["glue"]
+    assert next(task.name for task in select("sst2,glue")) == "sst2"
+
+
+def test_user_task_file(tmp_path: Path) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text("name: mine\ncolumns: text\nlabels: [0, 1]\nmetrics: [macro_f1, accuracy]\n", encoding="utf-8")
+    task = read_task_file(path)["mine"]
+    assert task == Task(name="mine", columns=("text",), labels=("0", "1"), metrics=("macro_f1", "accuracy"))
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).write_text('label\ttext\n1\t"quoted\n0\tplain\n', encoding="utf-8")
+    found = load(task, tmp_path)
+    assert found.train.texts == ['"quoted', "plain"]
+    assert found.train.labels.tolist() == [1, 0]
+    assert load(task, folder).digest() == found.digest()
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nmetric: [f1]", "Did you mean 'metrics'"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nmetrics: [acuracy]", "Did you mean 'accuracy'"),
+        ("name: x\ncolumns: [a, b, c]\nlabels: [p, q]", "3 text columns"),
+        ("name: x\ncolumns: [a]\nlabels: [p]", "at least two different labels"),
+        ("name: x\ncolumns: [a]\nlabels: [yes, no]", "in quotes"),
+        ("name: x\nlabels: [p, q]", "lacks columns"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q, r]\nmetrics: [f1]", "macro_f1 would work"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nheader: false", "counted from 0"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: csv", "'tsv' and 'json'"),
+        ("- just text", "found str"),
+        ("a: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_task_file(tmp_path: Path, text: str, part: str) -> None:
+    path = tmp_path / "my.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ZooError, match=part):
+        read_task_file(path)
+
+
+def test_mistakes_in_names() -> None:
+    with pytest.raises(ZooError, match="Did you mean 'cola'"):
+        select("colla")
+    with pytest.raises(ZooError, match="no task is named"):
+        select(" ,")
+
+
+# --- files -----------------------------------------------------------------------------------------------------
+
+
+def write(folder: Path, name: str, content: bytes | str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def test_cola_has_no_header_and_quotes_are_letters(tmp_path: Path) -> None:
+    path = write(tmp_path, "dev.tsv", 'gj04\t1\t\tHe said "go.\ngj04\t0\t*\tGo he.\u2028Still one line.\r\n')
+    rows = read_file(TASKS["cola"], path)
+    assert rows.texts == ['He said "go.', "Go he.\u2028Still one line."]
+    assert rows.labels.tolist() == [1, 0]
+    assert rows.numbers.tolist() == [0, 1]
+
+
+def test_mrpc_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+    path = write(tmp_path, "dev.tsv", b"\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\tx y\tz\n")
+    rows = read_file(TASKS["mrpc"], path)
+    assert (rows.texts, rows.pairs, rows.labels.tolist()) == (["x y"], ["z"], [1])
+
+
+def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
+    lines = [
+        json.dumps({"sentence1": "一", "sentence2": "二", "label": label}) for label in ("neutral", "-", "entailment")
+    ]
+    rows = read_file(TASKS["ocnli"], write(tmp_path, "dev.json", "\n".join(lines) + "\n"))
+    assert rows.labels.tolist() == [1, 0]
+    assert rows.numbers.tolist() == [0, 2]  # row numbers of the source survive
+    assert rows.skipped == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "part"),
+    [
+        ("cola", "gj04\t1\t\tfine\ngj04\t7\t\tbad label\n", r"line 2: unknown label '7'.*known: 0, 1"),
+        ("cola", "gj04\t1\t\tfine\ngj04\t1\tshort\n", "line 2: 3 tab-separated columns where line 1 has 4"),
+        ("cola", b"gj04\t1\t\tfine\ngj04\t1\t\t\xff\n", r"line 2: invalid UTF-8 \(byte 0xff\)"),
+        ("cola", b"\x1f\x8b\x08\x00", "gzip"),
+        ("cola", b"\x00\x01", "no UTF-8 text"),
+        ("cola", "", "is empty"),
+        ("cola", "a\tb\n", "reads column 3, but line 1 has columns 0 to 1"),
+        (
+            "rte",
+            "index\tsentense1\tsentence2\tlabel\n0\ta\tb\tentailment\n",
+            "no column 'sentence1'. Did you mean 'sentense1'",
+        ),
+        ("rte", "index\tsentence1\tsentence2\tlabel\n", "no labelled row"),
+        (
+            "ocnli",
+            '{"sentence1": "a", "sentence2": "b", "lable": "neutral"}',
+            "line 1: no key 'label'. Did you mean 'lable'",
+        ),
+        ("ocnli", '{"sentence1": "a", "sentence2": "b", "label": "neutral"}\n{oops', "line 2: not a JSON object"),
+        ("ocnli", '["a"]', "line 1: a JSON object was expected"),
+    ],
+)
+def test_bad_files_are_told_by_line(tmp_path: Path, task: str, content: bytes | str, part: str) -> None:
+    path = write(tmp_path, "dev.any", content)
+    with pytest.raises(ZooError, match=part) as caught:
+        read_file(TASKS[task], path)
+    assert str(path) in str(caught.value)
+
+
+def test_missing_files(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="is not a folder"):
+        find_files(TASKS["cola"], tmp_path / "nowhere")
+    with pytest.raises(ZooError, match=r"no train.tsv with dev.tsv .*CoLA"):
+        find_files(TASKS["cola"], tmp_path)
+    write(tmp_path / "CoLA", "train.tsv", "x")
+    with pytest.raises(ZooError, match=r"has .*train.tsv but no dev.tsv"):
+        find_files(TASKS["cola"], tmp_path)
+
+
+def test_limit_is_a_fixed_sample_not_the_head() -> None:
+    rows = Examples([str(i) for i in range(1000)], None, np.arange(1000) % 2, np.arange(1000), 0, "x")
+    chosen = rows.limited(100)
+    assert chosen.numbers.tolist() == rows.limited(100).numbers.tolist() == sorted(chosen.numbers.tolist())
+    assert chosen.texts == [str(i) for i in chosen.numbers]
+    assert chosen.numbers.max() > 800
+    assert rows.limited(None) is rows
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "dev", "skipped"),
+    [
+        ("cola", 8551, 1043, (0, 0)),
+        ("sst2", 67349, 872, (0, 0)),
+        ("mrpc", 3668, 408, (0, 0)),
+        ("rte", 2490, 277, (0, 0)),
+        ("qnli", 9999, 5463, (0, 0)),
+        ("mnli", 9999, 9815, (0, 0)),
+        ("ocnli", 9985, 2950, (15, 50)),
+        ("afqmc", 34334, 4316, (0, 0)),
+        ("tnews", 53360, 10000, (0, 0)),
+    ],
+)
+def test_official_files_have_the_documented_rows(name: str, train: int, dev: int, skipped: tuple[int, int]) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the shared data folder is not beside this checkout")
+    found = load(TASKS[name], SHARED)
+    assert (len(found.train), len(found.evaluation)) == (train, dev)
+    assert (found.train.skipped, found.evaluation.skipped) == skipped
+    assert set(found.train.labels) == set(range(len(TASKS[name].labels)))
+    assert not any("\t" in text or "\n" in text for text in found.evaluation.texts)
+
+
+# --- the hub ---------------------------------------------------------------------------------------------------
+
+
+def test_hub_rows_convert_by_label_name() -> None:
+    import datasets
+
+    names = ["unacceptable", "acceptable"]
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
+    rows = datasets.Dataset.from_dict({"sentence": ["Good.", "Bad."], "label": [1, 0]}, features=features)
+    found = from_dataset(TASKS["cola"], rows, "hub")
+    assert (found.texts, found.labels.tolist()) == (["Good.", "Bad."], [1, 0])
+
+
+def test_hub_order_of_labels_may_differ() -> None:
+    import datasets
+
+    names = ["neutral", "entailment", "contradiction"]  # another order than the task's row
+    features = datasets.Features(
+        {c: datasets.Value("string") for c in ("sentence1", "sentence2")} | {"label": datasets.ClassLabel(names=names)}
+    )
+    rows = datasets.Dataset.from_dict(
+        {"sentence1": list("abcd"), "sentence2": list("efgh"), "label": [0, 1, 2, -1]}, features=features
+    )
+    found = from_dataset(TASKS["ocnli"], rows, "hub")
+    assert [TASKS["ocnli"].labels[i] for i in found.labels] == names
+    assert found.skipped == 1
+    assert found.pairs == ["e", "f", "g"]
+
+
+def test_hub_mistakes() -> None:
+    import datasets
+
+    features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = datasets.Dataset.from_dict({"sentence": ["x"], "label": [0]}, features=features)
+    with pytest.raises(ZooError, match="are not those of task 'sst2'"):
+        from_dataset(TASKS["sst2"], rows, "hub")
+    with pytest.raises(ZooError, match=r"no column 'sentence1'. Did you mean 'sentence'"):
+        from_dataset(TASKS["rte"], rows, "hub")
+    test_split = datasets.Dataset.from_dict({"sentence": ["x"], "label": [-1]})
+    with pytest.raises(ZooError, match="unknown label '-1'"):
+        from_dataset(TASKS["sst2"], test_split, "hub")
+
+
+def test_unreachable_hub_says_what_would_work(monkeypatch) -> None:
+    import datasets
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ZooError, match=r"nyu-mll/glue/cola.*ConnectionError: no route\).*--data FOLDER"):
+        load(TASKS["cola"], "hub")
+
+
+# --- rows to batches -------------------------------------------------------------------------------------------
+
+
+def reference_truncation(a: int, b: int, budget: int) -> tuple[int, int]:
+    while a + b > budget:
+        if a > b:
+            a -= 1
+        else:
+            b -= 1
+    return a, b
+
+
+def test_truncation_equals_popping_one_by_one() -> None:
+    for budget in (2, 3, 7, 12):
+        a, b = (grid.ravel() for grid in np.meshgrid(np.arange(20), np.arange(20)))
+        found = np.stack(truncate(a, b, budget), axis=1)
+        expected = [reference_truncation(int(x), int(y), budget) for x, y in zip(a, b)]
+        assert found.tolist() == [list(pair) for pair in expected]
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    words = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", *"abcdefghij"]
+    made = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Whitespace()
+    return made
+
+
+def examples(texts: list[str], pairs: list[str] | None = None) -> Examples:
+    count = len(texts)
+    return Examples(texts, pairs, np.zeros(count, np.int64), np.arange(count), 0, "test")
+
+
+def test_pairs_are_laid_out_and_typed(tokenizer: Tokenizer) -> None:
+    words = template_words(Template(), pair=True)
+    specials, new = special_ids(words, tokenizer, 14)
+    assert new == []
+    data = encode(examples(["a b", "c", ""], ["d", "e f g h i j", "a"]), words, specials, tokenizer, 8)
+    rows = [data.ids[s:e].tolist() for s, e in zip(data.offsets, data.offsets[1:])]
+    assert rows == [[1, 4, 5, 2, 7, 2], [1, 6, 2, 8, 9, 10, 11, 2], [1, 2, 4, 2]]
+    types = [data.types[s:e].tolist() for s, e in zip(data.offsets, data.offsets[1:])]
+    assert types == [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1, 1, 1], [0, 0, 1, 1]]
+    assert data.truncated == 1
+
+
+def test_tokens_the_tokenizer_lacks_get_the_next_ids(tokenizer: Tokenizer) -> None:
+    template = Template(pair="_start_ $A _delimiter_ $B _extract_", pooling="last")
+    words = template_words(template, pair=True)
+    specials, new = special_ids(words, tokenizer, 20)  # the embedding may have more rows than the tokenizer entries
+    assert new == ["_start_", "_delimiter_", "_extract_"]
+    assert specials == {"_start_": 20, "_delimiter_": 21, "_extract_": 22}
+    data = encode(examples(["a"], ["b"]), words, specials, tokenizer, 8)
+    assert data.ids.tolist() == [20, 4, 21, 5, 22]
+
+
+def test_a_repeated_special_token_is_added_once(tokenizer: Tokenizer) -> None:
+    words = template_words(Template(pair="<s> $A </s> </s> $B </s>"), pair=True)
+    assert special_ids(words, tokenizer, 14) == ({"<s>": 14, "</s>": 15}, ["<s>", "</s>"])
+
+
+def test_templates_and_lengths_that_cannot_work(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ZooError, match=r"must name \$A and \$B"):
+        template_words(Template(pair="[CLS] $A [SEP]"), pair=True)
+    words = template_words(Template(), pair=True)
+    with pytest.raises(ZooError, match="leaves no room"):
+        encode(examples(["a"], ["b"]), words, special_ids(words, tokenizer, 14)[0], tokenizer, 4)
+
+
+def test_long_texts_are_cut_before_they_are_kept(tokenizer: Tokenizer) -> None:
+    ids, lengths = tokenize(["a " * 5000, "b"], tokenizer, 10)
+    assert (len(ids), lengths.tolist()) == (12, [11, 1])  # one over the limit, so that truncation is seen
+
+
+def test_every_row_once_per_epoch_keyed_by_seed_and_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, size=10_001)
+    batches = training_batches(lengths, 32, seed=1, epoch=0)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(10_001))
+    assert len(batches) == 313
+    assert sorted(map(len, batches)) == [17] + [32] * 312  # only one batch is short
+    again = training_batches(lengths, 32, seed=1, epoch=0)
+    assert all((x == y).all() for x, y in zip(batches, again))
+    for other in (training_batches(lengths, 32, seed=2, epoch=0), training_batches(lengths, 32, seed=1, epoch=1)):
+        assert not np.array_equal(np.concatenate(batches), np.concatenate(other))
+
+
+def test_length_groups_waste_little_and_keep_lengths_mixed_over_time() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, size=10_000)
+    batches = training_batches(lengths, 32, seed=1, epoch=0)
+    padded = sum(len(rows) * int(lengths[rows].max()) for rows in batches)
+    assert lengths.sum() / padded > 0.95  # random batches: about 0.54
+    means = np.array([lengths[rows].mean() for rows in batches])
+    assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.2  # not from short to long
+
+
+def test_evaluation_covers_every_row() -> None:
+    lengths = np.random.default_rng(0).integers(5, 100, size=1001)
+    batches = evaluation_batches(lengths, 64)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1001))
+
+
+def test_collate_pads_and_hides_padding(tokenizer: Tokenizer) -> None:
+    words = template_words(Template(), pair=False)
+    data = encode(examples(["a b c", "d"]), words, special_ids(words, tokenizer, 14)[0], tokenizer, 16)
+    inputs, labels = collate(data, np.array([1, 0]), pad=9, causal=True, segments=True)
+    assert inputs.input_ids.tolist() == [[1, 7, 2, 9, 9], [1, 4, 5, 6, 2]]
+    assert inputs.visible.lengths is not None
+    assert inputs.visible.lengths.tolist() == [3, 5]
+    assert inputs.visible.causal
+    assert inputs.dropout_keys is None
+    assert labels.tolist() == [0, 0]
+    alone, _ = collate(data, np.array([0]), 9, False, False, keys=(1, 2, np.array([0])))
+    assert alone.visible.lengths is None  # nothing is padded, so the fastest kernel may be chosen
+    assert alone.token_type_ids is None
+    assert alone.dropout_keys is not None
+
+
+# --- the command -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"model": ""}, "no model"),
+        ({"lr": 0.0}, "lr is 0.0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"warmup": 1.0}, "warmup is 1.0"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"weight_decay": -0.1}, "cannot be negative"),
+    ],
+)
+def test_settings_that_cannot_train(change: dict, part: str) -> None:
+    with pytest.raises(ZooError, match=part):
+        FinetuneConfig(**{"model": "run", **change})
+
+
+def test_seeds_are_split_and_checked() -> None:
+    assert FinetuneConfig(model="run", seeds="3, 1,3").seed_list == [3, 1]
+    assert FinetuneConfig(model="run", seeds=7).seed_list == [7]
+    for wrong in ("1,x", "", "-1"):
+        with pytest.raises(ZooError, match="--seeds"):
+            _ = FinetuneConfig(model="run", seeds=wrong).seed_list

@@ -1,0 +1,209 @@
+"""The Transformer core: ids and visibility in, hidden states out. It knows no objective and no model's name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from zoo.attention import Attention, Mask, make_mask
+from zoo.config import CoreConfig
+from zoo.dropout import keyed_dropout
+from zoo.errors import ZooError
+from zoo.init import initialise, named_generator
+from zoo.inputs import CoreInputs, CoreOutput
+
+_SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function of that name: ``gelu`` is the erf form, ``gelu_new`` the tanh form."""
+    table: dict[str, Callable[[Tensor], Tensor]] = {
+        "gelu": functional.gelu,
+        "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+        "relu": functional.relu,
+        "silu": functional.silu,
+    }
+    return table[name]
+
+
+def sinusoids(count: int, width: int) -> Tensor:
+    """(count, width) fixed positions: sines in even, cosines in odd columns (Vaswani et al. 2017, 3.5)."""
+    angles = torch.arange(count)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))[None]
+    table = torch.zeros(count, width)
+    table[:, 0::2] = angles.sin()
+    table[:, 1::2] = angles.cos()[:, : width // 2]
+    return table
+
+
+class Embeddings(nn.Module):
+    """Token + position + segment + task, norm, dropout, and the map to the hidden width where there is one."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        if not config.vocab_size:
+            raise ZooError("model.vocab_size is not set: give it, or let the tokenizer decide by leaving it null.")
+        width = config.embedding_width
+        self.config = config
+        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        self.position_embeddings: nn.Embedding | None = None
+        if config.position_type == "learned":
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        elif config.position_type == "sinusoidal":
+            self.register_buffer("sinusoids", sinusoids(config.max_position_embeddings, width), persistent=False)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.task_type_embeddings = (
+            nn.Embedding(config.task_type_vocab_size, width) if config.task_type_vocab_size else None
+        )
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.embedding_norm else nn.Identity()
+        self.projection = nn.Linear(width, config.hidden_size) if config.has_embedding_projection else nn.Identity()
+
+    def forward(self, inputs: CoreInputs) -> Tensor:
+        """(B, L) ids -> (B, L, W)."""
+        hidden: Tensor = self.word_embeddings(inputs.input_ids)
+        hidden = hidden + self._positions(inputs)
+        if self.token_type_embeddings is not None:
+            if inputs.token_type_ids is None:  # all rows are segment 0
+                hidden = hidden + self.token_type_embeddings.weight[0]
+            else:
+                hidden = hidden + self.token_type_embeddings(inputs.token_type_ids)
+        if self.task_type_embeddings is not None:
+            tasks = inputs.task_type_ids
+            if tasks is None:
+                hidden = hidden + self.task_type_embeddings.weight[0]
+            else:
+                hidden = hidden + self.task_type_embeddings(tasks if tasks.ndim == 2 else tasks[:, None])
+        hidden = keyed_dropout(self.norm(hidden), inputs.dropout_keys, 0, self.config.hidden_dropout_prob)
+        return self.projection(hidden)
+
+    def _positions(self, inputs: CoreInputs) -> Tensor | float:
+        if self.config.position_type == "none":
+            return 0.0
+        length, offset = inputs.input_ids.shape[1], self.config.position_offset
+        table = self.position_embeddings.weight if self.position_embeddings is not None else self.sinusoids
+        assert isinstance(table, Tensor)
+        if inputs.position_ids is not None:
+            return functional.embedding(inputs.position_ids + offset, table)
+        return table[offset : offset + length]
+
+
+class Layer(nn.Module):
+    """One set of layer weights: attention and feed-forward, each with residual, norm and dropout."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        self.pre = config.norm_position == "pre"
+        self.dropout = config.hidden_dropout_prob
+        self.activation = activation(config.hidden_act)
+        self.attention = Attention(config)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.output.residual_output = True  # type: ignore[assignment]
+        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor, mask: Mask, keys: Tensor | None, site: int) -> Tensor:
+        """(B, L, W) -> (B, L, W); ``site`` numbers this run of the weights for dropout."""
+        attended = self.attention(self.attention_norm(hidden) if self.pre else hidden, mask, keys, site)
+        hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
+        if not self.pre:
+            hidden = self.attention_norm(hidden)
+        inner = self.activation(self.intermediate(self.output_norm(hidden) if self.pre else hidden))
+        hidden = hidden + keyed_dropout(self.output(inner), keys, site + 2, self.dropout)
+        return hidden if self.pre else self.output_norm(hidden)
+
+
+class Transformer(nn.Module):
+    """The Transformer core (Vaswani et al. 2017; Devlin et al. 2018; Lan et al. 2019 for shared layers).
+
+    Args:
+        config: the facts.
+
+    Attributes:
+        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.groups))
+        pre = config.norm_position == "pre"
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre else nn.Identity()
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
+
+    @property
+    def token_embedding(self) -> Tensor:
+        """(V, E) the token embedding, which tied heads multiply with."""
+        return self.embeddings.word_embeddings.weight
+
+    def forward(self, inputs: CoreInputs, state: Any = None, output_hidden_states: bool = False) -> CoreOutput:
+        """Run the core.
+
+        Args:
+            inputs: (B, L) ids with visibility and what else the config asks for.
+            state: must be ``None``: this core carries nothing from one call to the next.
+            output_hidden_states: also return the embeddings and every layer's states.
+
+        Raises:
+            ZooError: the rows are longer than the position table, or a field is given that this core
+                does not read.
+        """
+        self._check(inputs, state)
+        mask = make_mask(inputs.visible, inputs.input_ids.shape[1], inputs.input_ids.device)
+        hidden = self.embeddings(inputs)
+        states = [hidden]
+        for number in range(self.config.num_hidden_layers):
+            layer, site = self.layers[self.config.group_of(number)], (number + 1) * _SITES_PER_LAYER
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden = checkpoint(layer, hidden, mask, inputs.dropout_keys, site, use_reentrant=False)
+            else:
+                hidden = layer(hidden, mask, inputs.dropout_keys, site)
+            if output_hidden_states:
+                states.append(hidden)
+        hidden = self.final_norm(hidden)
+        pooled = None if self.pooler is None else self.pooler(hidden[:, 0]).tanh()
+        return CoreOutput(hidden, pooled, tuple(states) if output_hidden_states else None)
+
+    def _check(self, inputs: CoreInputs, state: Any) -> None:
+        length = inputs.input_ids.shape[1]
+        if self.config.position_type != "none" and length > self.config.max_length:
+            raise ZooError(
+                f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
+                "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
+            )
+        unread = ("query", "entity_ids", "entity_states", "encoder_states", "character_ids")
+        given = [name for name in unread if getattr(inputs, name) is not None] + (
+            ["state"] if state is not None else []
+        )
+        if given:
+            raise ZooError(f"this core does not read {', '.join(given)}.")
+
+    def resize_token_embeddings(self, size: int, seed: int) -> None:
+        """Change the vocabulary to ``size`` rows; new rows are drawn as at the start, keyed by their number."""
+        old = self.embeddings.word_embeddings.weight
+        new = nn.Embedding(size, old.shape[1], device=old.device, dtype=old.dtype)
+        with torch.no_grad():
+            kept = min(size, old.shape[0])
+            new.weight[:kept] = old[:kept]
+            for row in range(kept, size):
+                values = torch.empty(old.shape[1]).normal_(
+                    0.0, self.config.initializer_range, generator=named_generator(seed, f"token-{row}")
+                )
+                new.weight[row] = values
+        self.embeddings.word_embeddings = new
+        self.config = self.config.replace(vocab_size=size)
+        self.embeddings.config = self.config
+
+
+def build_core(config: CoreConfig, seed: int = 0) -> Transformer:
+    """A core with its initial values, keyed by ``seed`` and parameter names."""
+    core = Transformer(config)
+    initialise(core, config, seed, "core.")
+    return core
