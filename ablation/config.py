@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
@@ -18,14 +17,14 @@ class FinetuneConfig:
 
     Args:
         tasks: comma-separated names.
-        data: folder in the tasks' official layout, ``sample`` = the embedded one, or ``hub``.
+        data: folder in the tasks' official layout, ``zoo:sample/tasks`` = the embedded one, or ``hub``.
         task_file: YAML file with tasks of your own.
         seeds: seeds of fine-tuning; a pretraining seed's score is the mean over them.
         settings: further settings of ``python -m finetune``.
     """
 
     tasks: str
-    data: str = "sample"
+    data: str = "zoo:sample/tasks"
     task_file: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1])
     settings: dict[str, Any] = field(default_factory=dict)
@@ -36,7 +35,8 @@ class PrimaryConfig:
     """The one measure that carries the verdict, named before the run.
 
     Args:
-        measure: ``validation.NAME`` (held-out loss of an objective, nats per target),
+        measure: ``validation.NAME`` (held-out loss of an objective, nats per target), ``reference_masks.NAME``
+            (the same, on the rows and masks of the reference arm: for arms that mask or lay out otherwise),
             ``validation_accuracy.NAME``, or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
         smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
@@ -57,6 +57,7 @@ class AblationConfig:
         changes: what each arm changes, by arm; ``base: pretrain/NAME`` inside starts from a shipped config.
         pretrain: what all arms start from.
         common: laid over every arm, whatever it changes (the budget, the corpus).
+        extra: arms that ``zoo demo`` runs with ``--all`` or by name only.
         reference: arm that the others are compared with; absent = the first.
         seeds: pretraining seeds; a seed is a pair: same documents, order and initial values in every arm.
         finetune: fine-tuning of every arm; absent = none.
@@ -73,6 +74,7 @@ class AblationConfig:
     changes: dict[str, Any]
     pretrain: dict[str, Any] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
+    extra: list[str] = field(default_factory=list)
     reference: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     finetune: FinetuneConfig | None = None
@@ -99,13 +101,9 @@ class AblationConfig:
                 raise ZooError(
                     f"{where} = {seeds!r}; a list of different whole numbers is needed, such as [1, 2, 3, 4, 5]."
                 )
-        for key in ("seed", "output", "run_folder", "name"):
-            if any(key in part for part in (self.pretrain, self.common, *self._changes())):
-                raise ZooError(f"{key!r} belongs to the ablation itself (name, seeds, output), not to its arms.")
-
-    def _changes(self) -> Iterator[dict[str, Any]]:
-        for change in self.changes.values():
-            yield {key: value for key, value in (change or {}).items() if key != "name"}
+        for key in ("seed", "output", "run_folder"):
+            if any(key in (part or {}) for part in (self.pretrain, self.common, *self.changes.values())):
+                raise ZooError(f"{key!r} belongs to the ablation itself (seeds, output), not to its arms.")
 
     @property
     def against(self) -> str:

@@ -329,16 +329,19 @@ h1{font-size:1.9rem;line-height:1.2;margin:0 0 .4rem;letter-spacing:-.01em}
 h2{font-size:1.2rem;margin:2.4rem 0 .7rem}
 .lead{color:var(--soft);max-width:68ch;margin:0}
 p{max-width:76ch}
-.note{color:var(--soft);font-size:.86rem;margin:.5rem 0 0}
+.note{color:var(--soft);font-size:.86rem;margin:.5rem 0 0;max-width:100ch}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,400px),1fr));gap:14px}
-figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:14px 14px 12px;min-width:0}
+figure{margin:0;background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:14px 14px 12px;
+min-width:0}
 figure.wide{margin:0 0 14px}
 figcaption{font-weight:600;margin-bottom:.15rem;overflow-wrap:anywhere}
 figure svg{display:block;width:100%;height:auto}
-.legend{display:flex;flex-wrap:wrap;gap:.1rem 1rem;margin:.1rem 0 .4rem;font-size:.84rem;color:var(--soft);max-width:none}
+.legend{display:flex;flex-wrap:wrap;gap:.1rem 1rem;margin:.1rem 0 .4rem;font-size:.84rem;
+color:var(--soft);max-width:none}
 .legend span{display:inline-flex;align-items:center;gap:.4rem}
 .legend svg.key{width:24px;height:12px}
-svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft);font-variant-numeric:tabular-nums}
+svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--soft);
+font-variant-numeric:tabular-nums}
 .halo,.label{paint-order:stroke;stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 .grid{stroke:var(--rule);stroke-width:1}
 .axis{stroke:var(--soft);stroke-width:1}
@@ -353,13 +356,13 @@ polyline.points{stroke-width:1;opacity:.55}
 table{border-collapse:collapse;font-size:.9rem;width:100%;font-variant-numeric:tabular-nums}
 th,td{padding:.45rem .7rem;text-align:right;border-bottom:1px solid var(--rule);vertical-align:middle}
 td{white-space:nowrap}
-th[scope=row]{text-align:left;position:sticky;left:0;background:var(--paper);font-weight:600}
+th[scope=row]{text-align:left;white-space:nowrap;position:sticky;left:0;background:var(--paper);font-weight:600}
 figure th[scope=row]{background:var(--card)}
 thead th{color:var(--soft);font-weight:500;font-size:.82rem;vertical-align:bottom;line-height:1.3}
 thead th:first-child{text-align:left}
 td.left,td:has(code){text-align:left}
-.forest td:last-child{text-align:left}
-.forest .plot{width:55%;min-width:190px;padding:.1rem .4rem}
+.forest td:last-child{text-align:left;white-space:normal;min-width:11rem}
+.forest .plot{width:45%;min-width:210px;padding:.1rem .4rem}
 .forest tr.foot td{border:0}
 .zero{stroke:var(--ink);stroke-width:1}
 .strip{fill:var(--strip)}
@@ -369,10 +372,11 @@ td.left,td:has(code){text-align:left}
 dl{display:grid;grid-template-columns:max-content minmax(0,1fr);gap:.25rem 1.2rem;margin:0;font-size:.9rem}
 dt{color:var(--soft)}
 dd{margin:0;overflow-wrap:anywhere}
-pre{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.7rem .9rem;overflow-x:auto;font-size:.85rem}
+pre{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:.7rem .9rem;
+overflow-x:auto;font-size:.85rem}
 code{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 @media(max-width:520px){h1{font-size:1.5rem}main{padding:18px 12px 48px}dl{grid-template-columns:1fr;gap:0}
-dd{margin-bottom:.4rem}.forest td:last-child{white-space:normal}}
+dd{margin-bottom:.4rem}}
 @media print{body{background:#fff}figure{break-inside:avoid}}
 """
 )

@@ -17,6 +17,7 @@ from ablation.report import (
     format_score,
     format_value,
     is_accuracy,
+    token_objectives,
     validation_curve,
 )
 from finetune.statistics import FEWEST_SEEDS, mean_sd
@@ -54,8 +55,8 @@ def demo_page(results: Results, changed: Mapping[str, list[tuple[str, Any, Any]]
 def _lead(results: Results) -> str:
     seeds = sorted({run.seed for run in results.runs})
     return (
-        f"{len(results.arms)} arms × {len(seeds)} seeds (n = {len(seeds)}), {len(results.runs)} finished runs. Same seed = "
-        "one pair: same documents in the same order, same initial values of what arms have in common."
+        f"{len(results.arms)} arms × {len(seeds)} seeds (n = {len(seeds)}), {len(results.runs)} finished runs. Same "
+        "seed = one pair: same documents in the same order, same initial values of what arms have in common."
     )
 
 
@@ -97,8 +98,8 @@ def _forest(results: Results, primary: bool) -> Markup:
             html.forest_plot(
                 f"{measure}: arm minus {results.reference}, {unit}",
                 [_effect(c) for c in rows],
-                "Large dot and bar: mean and 95% t interval. Small dots: one pair (seed) each. n: pairs. r: correlation "
-                "of the paired scores; near 0, pairing bought nothing."
+                "Large dot and bar: mean and 95% t interval. Small dots: one pair (seed) each. n: pairs. r: "
+                "correlation of the paired scores; near 0, pairing bought nothing."
                 + (" Shaded: smaller than what matters." if primary and results.smallest_effect else ""),
                 _scale(measure) * results.smallest_effect if primary and results.smallest_effect else None,
             )
@@ -113,7 +114,7 @@ def _scale(measure: str) -> float:
 def _effect(c: Comparison) -> Effect:
     scale = _scale(c.measure)
     interval = None if c.interval is None else (scale * c.interval[0], scale * c.interval[1])
-    note = f"{format_comparison(c)} · {c.verdict}"
+    note = format_comparison(c) if not c.primary else f"{c.verdict}: {format_comparison(c)}"
     points = [scale * value for value in c.by_seed.values()]
     return Effect(c.arm, scale * c.difference, interval, points, note, c.primary)
 
@@ -131,9 +132,13 @@ def together(results: Results) -> list[Markup]:
     bands = any(len(runs) > 1 for runs in by_arm.values())
     seeds = ", ".join(f"{arm} n = {len(runs)}" for arm, runs in by_arm.items())
     note = f"Mean over seeds{', band ± 1 sd' if bands else ''}: {seeds}."
-    train = [Series(arm, *_split(curve(runs)), colour=i) for i, (arm, runs) in enumerate(by_arm.items())]
-    train = [_with_band(one, by_arm[one.name]) for one in train]
-    figures.append(html.line_chart("Training loss", train, "tokens seen", "nats, weighted sum of all terms", note=note))
+    for name in token_objectives(results.runs):
+        train = [
+            Series(arm, x, y, i, "line", band)
+            for i, arm in enumerate(results.arms)
+            for x, y, band in [curve(by_arm[arm], name)]
+        ]
+        figures.append(html.line_chart(f"Training: {name}", train, "tokens seen", "nats per target", lines, note=note))
     losses = sorted({m for run in results.runs for _, v in run.validation for m in v if m.startswith("validation.")})
     for measure in losses:
         series = []
@@ -141,45 +146,28 @@ def together(results: Results) -> list[Markup]:
             x, y, band = validation_curve(runs, measure)
             if x:
                 series.append(Series(arm, x, y, i, "points", band))
-        token_loss = measure != "validation.loss" and any(max(one.y) > 0.5 * v for one in series for _, v in lines)
+        marks = lines if _term(measure) in token_objectives(results.runs) else ()
         figures.append(
-            html.line_chart(measure, series, "tokens seen", "nats per target", lines if token_loss else (), note=note)
+            html.line_chart(f"Held out: {_term(measure)}", series, "tokens seen", "nats per target", marks, note=note)
         )
     return figures
 
 
-def _split(values: tuple[list[float], list[float], list[float] | None]) -> tuple[list[float], list[float]]:
-    return values[0], values[1]
-
-
-def _with_band(one: Series, runs: Sequence[Run]) -> Series:
-    return Series(one.name, one.x, one.y, one.colour, one.style, curve(runs)[2])
-
-
 def apart(results: Results) -> list[Markup]:
-    """One chart per arm on one vertical scale: training loss, held-out losses, unigram entropy."""
+    """One chart per arm on one vertical scale: training and held-out loss of tokens, and the unigram entropy."""
     drawn: dict[str, list[Series]] = {}
     lines = entropy_line(results.runs)
     for i, arm in enumerate(results.arms):
         runs = [run for run in results.runs if run.arm == arm]
-        x, y, band = curve(runs)
-        drawn[arm] = [Series("training", x, y, i, "line", band)]
-        for j, measure in enumerate(_terms(runs)):
-            series = Series(
-                f"held out: {_term(measure)}", *_split(validation_curve(runs, measure)), i + 4 * j, "points"
-            )
-            drawn[arm].append(series)
+        drawn[arm] = []
+        for name in token_objectives(runs):
+            x, y, band = curve(runs, name)
+            drawn[arm].append(Series(f"training: {name}", x, y, i, "line", band))
+            x, y, band = validation_curve(runs, f"validation.{name}")
+            drawn[arm].append(Series(f"held out: {name}", x, y, i, "points", band))
     shared = html.value_range([one for series in drawn.values() for one in series], lines)
     return [
-        html.line_chart(
-            arm,
-            series,
-            "tokens seen",
-            "nats per target",
-            lines,
-            (max(0.0, shared[0]), shared[1]),
-            f"n = {sum(run.arm == arm for run in results.runs)} run. {_objectives(results.runs, arm)}",
-        )
+        html.line_chart(arm, series, "tokens seen", "nats per target", lines, shared, _caption(results.runs, arm))
         for arm, series in drawn.items()
     ]
 
@@ -193,14 +181,10 @@ def _term(measure: str) -> str:
     return measure.removeprefix("validation.")
 
 
-def _objectives(runs: Sequence[Run], arm: str) -> str:
-    first = next(run for run in runs if run.arm == arm)
-    chain = str(first.facts.get("config", {}).get("chain", ""))
-    names = ", ".join(_term(m) for m in _terms([first]))
-    text = f"Objectives: {names}." if names else ""
-    if len(_terms([first])) > 1:
-        text += " The training line is their weighted sum."
-    return f"{text} {chain}".strip()
+def _caption(runs: Sequence[Run], arm: str) -> str:
+    own = [run for run in runs if run.arm == arm]
+    chain = str(own[0].facts.get("config", {}).get("chain", ""))
+    return f"{chain} n = {len(own)} run{'s' if len(own) > 1 else ''}.".strip()
 
 
 def comparison_table(runs: Sequence[Run]) -> Markup:
@@ -213,7 +197,7 @@ def comparison_table(runs: Sequence[Run]) -> Markup:
     rows = []
     for run in runs:
         last = run.validation[-1][1] if run.validation else {}
-        losses = [f"{_term(m)} {last[m]:.3f}" for m in _terms([run]) if m in last]
+        losses = [_loss(_term(m), last) for m in _terms([run]) if m in last]
         row: list[object] = [
             run.arm,
             _count(run.facts.get("parameters")),
@@ -224,9 +208,16 @@ def comparison_table(runs: Sequence[Run]) -> Markup:
         for name in scored:
             score = mean_sd(list(run.scores[name].values())) if name in run.scores else None
             row += [format_score(name, score) if score else "—", _percent(run.baselines.get(name))]
-        rows.append([*row, _seconds(run.facts.get("seconds")), _count(run.facts.get("tokens_per_second"))])
+        rows.append([*row, _seconds(run.facts.get("seconds")), _count(run.tokens_per_second)])
     entropy = "; ".join(f"{value:.3f}" for _, value in entropy_line(runs))
     return html.table(head, rows, _caution(entropy, len(scored)))
+
+
+def _loss(name: str, figures: Mapping[str, float]) -> str:
+    accuracy = figures.get(f"validation_accuracy.{name}")
+    return f"{name} {figures[f'validation.{name}']:.3f}" + (
+        "" if accuracy is None else f" ({100 * accuracy:.0f}% right)"
+    )
 
 
 def _caution(entropy: str, tasks: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from ablation.config import AblationConfig
 from finetune.statistics import FEWEST_SEEDS, MeanSd, holm, mean_sd, paired
 from zoo.config import read_json
 from zoo.errors import ZooError
+
+Log = list[tuple[float, dict[str, float]]]
 
 
 @dataclass(frozen=True)
@@ -24,26 +26,37 @@ class Run:
         seed: its pretraining seed.
         folder: its run folder.
         facts: its ``run.json``.
-        train: (tokens, loss) by log line.
+        train: (tokens, loss by objective) by log line.
         validation: (tokens, losses and accuracies by measure) by validation.
         scores: fine-tuned scores by ``TASK.METRIC``: one per fine-tuning seed.
         baselines: the majority baseline by ``TASK.METRIC``.
+        same_questions: ``reference_masks.NAME``: held-out losses on the reference arm's rows and masks.
+        tokens_per_second: over the whole run, validation left out.
     """
 
     arm: str
     seed: int
     folder: Path
     facts: dict[str, Any]
-    train: list[tuple[float, float]]
-    validation: list[tuple[float, dict[str, float]]]
+    train: Log
+    validation: Log
     scores: dict[str, dict[int, float]] = field(default_factory=dict)
     baselines: dict[str, float] = field(default_factory=dict)
+    same_questions: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float | None = None
 
     @property
     def measures(self) -> dict[str, float]:
-        """One value per measure: the last validation, and fine-tuned means."""
+        """One value per measure: the last validation, the reference's questions, and fine-tuned means."""
         last = self.validation[-1][1] if self.validation else {}
-        return {**last, **{name: mean_sd(list(s.values())).mean for name, s in self.scores.items()}}
+        return {
+            **last,
+            **self.same_questions,
+            **{name: mean_sd(list(s.values())).mean for name, s in self.scores.items()},
+        }
+
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,8 +83,9 @@ class Comparison:
     sd: float | None
     interval: tuple[float, float] | None
     correlation: float | None
-    p: float
+    p: float | None
     p_holm: float | None
+    p_sign_flip: float
     by_seed: dict[int, float]
     verdict: str
     primary: bool
@@ -109,13 +123,13 @@ def read_run(arm: str, seed: int, folder: Path) -> Run:
     if not facts.get("finished"):
         raise ZooError(f"{folder} is not finished; start the same command again to continue it.")
     train, validation = read_log(folder / "log.jsonl")
-    return Run(arm, seed, folder, facts, train, validation)
+    return Run(arm, seed, folder, facts, train, validation, tokens_per_second=_speed(folder / "timing.jsonl", facts))
 
 
-def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, dict[str, float]]]]:
+def read_log(path: Path) -> tuple[Log, Log]:
     """Training losses and validations of a ``log.jsonl``, by tokens seen."""
-    train: list[tuple[float, float]] = []
-    validation: list[tuple[float, dict[str, float]]] = []
+    train: Log = []
+    validation: Log = []
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
@@ -126,17 +140,25 @@ def read_log(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, d
         tokens = float(entry.get("tokens", train[-1][0] if train else 0.0))
         if "validation" in entry:
             validation.append((tokens, _validation_measures(entry["validation"])))
-        elif "loss" in entry:
-            train.append((tokens, float(entry["loss"])))
+        elif "terms" in entry:
+            train.append((tokens, {name: float(value) for name, value in entry["terms"].items()}))
     return train, validation
 
 
 def _validation_measures(entry: Mapping[str, Any]) -> dict[str, float]:
-    measures = {f"validation.{name}": float(value) for name, value in entry.get("terms", {}).items()}
-    measures |= {f"validation_accuracy.{name}": float(v) for name, v in entry.get("accuracy", {}).items()}
-    if "loss" in entry:
-        measures["validation.loss"] = float(entry["loss"])
+    measures = {}
+    for name, figures in entry.get("terms", {}).items():
+        measures[f"validation.{name}"] = float(figures["loss"])
+        if figures.get("accuracy") is not None:
+            measures[f"validation_accuracy.{name}"] = float(figures["accuracy"])
     return measures
+
+
+def _speed(path: Path, facts: Mapping[str, Any]) -> float | None:
+    if not path.exists():
+        return None
+    seconds = sum(float(json.loads(line)["seconds"]) for line in path.read_text(encoding="utf-8").split("\n") if line)
+    return float(facts["tokens"]) / seconds if seconds and facts.get("tokens") else None
 
 
 def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
@@ -146,6 +168,7 @@ def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
     """
     names = [name for name in config.changes if any(run.arm == name for run in runs)]
     reference = config.against
+    runs = [_asked_itself(run, reference) for run in runs]
     primary = config.primary.measure
     measures = sorted({m for run in runs for m in run.measures}, key=lambda m: (m != primary, m))
     values = {
@@ -179,8 +202,16 @@ def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
         names,
         list(runs),
         scores,
-        _adjust(comparisons),
+        _decide(comparisons, config),
     )
+
+
+def _asked_itself(run: Run, reference: str) -> Run:
+    """The reference arm's own validation is its answer to the reference's questions."""
+    if run.arm != reference or not run.validation:
+        return run
+    own = {k.replace("validation.", "reference_masks."): v for k, v in run.validation[-1][1].items()}
+    return replace(run, same_questions={k: v for k, v in own.items() if k.startswith("reference_masks.")})
 
 
 def compare(
@@ -204,40 +235,75 @@ def compare(
         result.sd,
         interval,
         result.correlation,
-        result.p,
+        t_p_value(result.mean_difference, result.sd, result.n),
         None,
+        result.p,
         {seed: a[seed] - b[seed] for seed in sorted(set(a) & set(b))},
-        verdict(result.n, result.mean_difference, interval, config) if is_primary else "exploratory",
+        "" if is_primary else "exploratory",
         is_primary,
     )
 
 
-def verdict(n: int, difference: float, interval: tuple[float, float] | None, config: AblationConfig) -> str:
-    """What the interval allows to say on the primary measure (design: rules of fair comparison)."""
-    if n < FEWEST_SEEDS or interval is None:
-        return f"no verdict: n = {n}, at least {FEWEST_SEEDS} seeds are needed"
-    smallest = config.primary.smallest_effect or 0.0
-    low, high = interval
-    if (low > 0 or high < 0) and abs(difference) >= smallest:
-        return "better" if (difference > 0) == (config.primary.better == "higher") else "worse"
-    if smallest and -smallest < low and high < smallest:
+def t_p_value(mean: float, sd: float | None, n: int) -> float | None:
+    """Two-sided p value of mean difference 0 by Student's t; ``None`` for one pair."""
+    if sd is None:
+        return None
+    if sd == 0.0:
+        return 1.0 if mean == 0.0 else 0.0
+    from scipy.stats import t  # half a second, and not needed before here
+
+    return float(2 * t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1))
+
+
+def verdict(c: Comparison, better: str, smallest_effect: float | None) -> str:
+    """What the primary measure allows to say (docs: rules of fair comparison).
+
+    A direction needs a Holm-adjusted p below 0.05 and an estimate of at least the smallest effect that matters;
+    equivalence needs the whole interval within it; the rest is undecided.
+    """
+    if c.n < FEWEST_SEEDS or c.interval is None or c.p_holm is None:
+        return f"no verdict: n = {c.n}, at least {FEWEST_SEEDS} seeds are needed"
+    smallest = smallest_effect or 0.0
+    if c.p_holm < LEVEL and abs(c.difference) >= smallest:
+        return "better" if (c.difference > 0) == (better == "higher") else "worse"
+    if -smallest < c.interval[0] and c.interval[1] < smallest:
         return f"equivalent within ±{smallest:g}"
     return "undecided at this budget"
 
 
-def _adjust(comparisons: list[Comparison]) -> list[Comparison]:
+def _decide(comparisons: list[Comparison], config: AblationConfig) -> list[Comparison]:
+    """Holm over the primary measure's comparisons, then their verdicts."""
     chosen = [c for c in comparisons if c.primary]
-    adjusted = dict(zip([c.arm for c in chosen], holm([c.p for c in chosen]), strict=True))
-    return [Comparison(**{**vars(c), "p_holm": adjusted[c.arm]}) if c.primary else c for c in comparisons]
+    tested = [c for c in chosen if c.p is not None]
+    adjusted = dict(zip([c.arm for c in tested], holm([c.p or 0.0 for c in tested]), strict=True))
+    result = []
+    for c in comparisons:
+        if c.primary:
+            c = replace(c, p_holm=adjusted.get(c.arm))
+            c = replace(c, verdict=verdict(c, config.primary.better, config.primary.smallest_effect))
+        result.append(c)
+    return result
 
 
-def curve(runs: Iterable[Run], points: int = 60) -> tuple[list[float], list[float], list[float] | None]:
-    """Mean training loss over runs at common token counts, and its sd where there are several runs.
+def token_objectives(runs: Iterable[Run]) -> list[str]:
+    """Objectives that predict tokens: their training loss starts above half the unigram entropy."""
+    found: dict[str, None] = {}
+    for run in runs:
+        for name in (name for _, terms in run.train[:3] for name in terms):
+            first = next(terms[name] for _, terms in run.train if name in terms)
+            if first > 0.5 * float(run.facts.get("unigram_entropy") or 0.0):
+                found[name] = None
+    return list(found)
+
+
+def curve(runs: Iterable[Run], name: str, points: int = 60) -> tuple[list[float], list[float], list[float] | None]:
+    """Mean training loss of an objective over runs at common token counts, and its sd where there are several.
 
     Each run's log is averaged in equal bins of the token axis, so that a point is the mean of what was logged
     in its bin, not a chance value.
     """
-    logs = [run.train for run in runs if run.train]
+    logs = [[(tokens, terms[name]) for tokens, terms in run.train if name in terms] for run in runs]
+    logs = [log for log in logs if log]
     if not logs:
         return [], [], None
     last = min(log[-1][0] for log in logs)
@@ -245,13 +311,12 @@ def curve(runs: Iterable[Run], points: int = 60) -> tuple[list[float], list[floa
     binned = [_binned(log, last, bins) for log in logs]
     x, y, sd = [], [], []
     for index in range(bins):
-        there = [b[index] for b in binned if b[index] is not None]
-        if not there:
-            continue
-        summary = mean_sd([v for v in there if v is not None])
-        x.append(last * (index + 0.5) / bins)
-        y.append(summary.mean)
-        sd.append(summary.sd or 0.0)
+        there = [value for value in (b[index] for b in binned) if value is not None]
+        if there:
+            summary = mean_sd(there)
+            x.append(last * (index + 0.5) / bins)
+            y.append(summary.mean)
+            sd.append(summary.sd or 0.0)
     return x, y, sd if len(logs) > 1 else None
 
 
@@ -277,7 +342,7 @@ def validation_curve(runs: Iterable[Run], measure: str) -> tuple[list[float], li
 
 def is_accuracy(measure: str) -> bool:
     """Whether a measure is a share or a correlation (shown in percent) and not a loss."""
-    return not measure.startswith("validation.")
+    return not measure.startswith(("validation.", "reference_masks."))
 
 
 def format_value(measure: str, value: float, sign: bool = False) -> str:
@@ -301,7 +366,7 @@ def format_comparison(c: Comparison) -> str:
     parts.append(f"n = {c.n}")
     if c.correlation is not None:
         parts.append(f"r = {c.correlation:.2f}")
-    if c.n > 1:
+    if c.p is not None:
         parts.append(f"p = {c.p:.3g}" + (f", Holm {c.p_holm:.3g}" if c.p_holm is not None else ""))
     return " · ".join(parts)
 

@@ -64,6 +64,8 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
 
 def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> int:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
+    import torch
+
     from finetune.report import write_report
     from finetune.run import Prepared, Processes, finetune
     from pretraining.processes import resolve_precision, start_processes
@@ -71,6 +73,11 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     precision = resolve_precision(config.precision)
     accelerator = start_processes(precision, config.threads, [], output)
     processes = Processes(accelerator)
+    if config.progress and processes.rank == 0:
+        several = "processes" if processes.world > 1 else "process"
+        print(
+            f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
+        )
     results = []
     for task in tasks:
         prepared = Prepared(Path(config.model), task, config.data, config.settings)

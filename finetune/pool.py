@@ -14,13 +14,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from pretraining.log import duration
 from zoo.errors import ZooError
 
 _GRACE = 20.0  # seconds from SIGTERM, on which a pretraining run saves its state, to SIGKILL
@@ -78,7 +79,7 @@ def run_pool(
         raise ZooError("two jobs of a pool would leave the same file; give each its own output.")
     outcomes = [Outcome(job, 0, skipped=True) for job in jobs if job.done.exists()]
     waiting = [job for job in jobs if not job.done.exists()]
-    progress = _Progress(label, len(jobs), len(outcomes), show or _print_line)
+    progress = _Count(label, len(jobs), len(outcomes), show or _print_line)
     running: dict[subprocess.Popen[bytes], Job] = {}
     with _ended_by_signals():
         try:
@@ -192,8 +193,8 @@ def _raise_failures(failed: list[Outcome]) -> None:
     )
 
 
-class _Progress:
-    """``label: 3/12 done, 2 running (...), 0:41 elapsed, about 2:03 left``."""
+class _Count:
+    """``label: 3/12 done, running a, b, 41s elapsed, about 2m03s left``."""
 
     def __init__(self, label: str, total: int, skipped: int, show: Callable[[str], None]) -> None:
         self.label, self.total, self.skipped, self.print = label, total, skipped, show
@@ -205,7 +206,7 @@ class _Progress:
         self.done += 1
         self.failed += outcome.code != 0
 
-    def show(self, running: Any) -> None:
+    def show(self, running: Iterable[Job]) -> None:
         """Print where the pool stands."""
         elapsed = time.monotonic() - self.start
         names = ", ".join(job.name for job in running)
@@ -216,17 +217,12 @@ class _Progress:
             parts.append(f"{self.failed} failed")
         if names:
             parts.append(f"running {names}")
-        parts.append(f"{_clock(elapsed)} elapsed")
+        parts.append(f"{duration(elapsed)} elapsed")
         if self.done and names:
             left = self.total - self.skipped - self.done
-            parts.append(f"about {_clock(elapsed / self.done * left)} left")
+            parts.append(f"about {duration(elapsed / self.done * left)} left")
         self.print(f"{self.label}: " + ", ".join(parts))
 
 
-def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
 def _print_line(text: str) -> None:
-    terminal = sys.stderr.isatty()
-    print(f"\r{text}\033[K" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)

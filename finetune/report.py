@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import zoo
 from finetune.run import Result
 from finetune.statistics import FEWEST_SEEDS, mean_sd
+from pretraining.provenance import surroundings
 from zoo.folder import write_atomic, write_json
 
 _COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "dev rows", "seeds that predict one class only")
@@ -74,11 +73,11 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_report(output: Path, model: str, settings: dict[str, Any], results: Sequence[Result]) -> str:
     """Write ``results.json`` and ``results.md``, and return the table for the terminal."""
-    rows, told = summary(results), notes(summary(results))
-    versions = {"zoo": zoo.__version__, "python": platform.python_version()}
+    rows = summary(results)
+    told = notes(rows)
     write_json(
         output / "results.json",
-        {"model": model, "settings": settings, "versions": versions, "rows": rows, "notes": told},
+        {"model": model, "settings": settings, "rows": rows, "notes": told, **surroundings()},
     )
     table = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]
     table += ["| " + " | ".join(_cells(row)) + " |" for row in rows]

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import math
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,6 +26,7 @@ from finetune.encode import Encoded, collate, encode, evaluation_batches, specia
 from finetune.metrics import majority_baseline, scores
 from finetune.model import Classifier
 from finetune.tasks import Task
+from pretraining.log import Progress
 from pretraining.optim import WarmupDecay, parameter_groups
 from pretraining.processes import one_writer, resolve_precision, together
 from pretraining.tokenizer import load_tokenizer
@@ -37,6 +37,7 @@ from zoo.inputs import CoreInputs
 
 RESULT = "result.json"
 _EVALUATION_BATCH = 64
+_SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits for a GPU
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class Prepared:
     def tokenizer(self) -> Any:
         """The run's tokenizer; its vocabulary must fit the core's."""
         tokenizer = load_tokenizer(self.facts.path)
+        tokenizer.backend.encode_special_tokens = True  # "[SEP]" written in a text is text
         size, rows = tokenizer.vocabulary.size, self.facts.config.vocab_size or 0
         if size > rows:
             raise ZooError(
@@ -254,7 +256,9 @@ def finetune(
         return stored
     with _writer(output, processes):
         model = prepared.classifier(seed).to(processes.device)
-        losses, steps = _train(model, prepared, seed, processes, _Progress(f"{task.name} seed {seed}", progress))
+        losses, steps = _train(
+            model, prepared, seed, processes, Progress(f"{task.name} seed {seed}", progress and processes.rank == 0)
+        )
         probabilities = predict(model, prepared, processes)
         result = _result(prepared, seed, probabilities, losses, steps, fingerprint)
         if processes.rank == 0:
@@ -305,7 +309,7 @@ def _writer(folder: Path, processes: Processes) -> Iterator[None]:
 
 
 def _train(
-    model: Classifier, prepared: Prepared, seed: int, processes: Processes, progress: _Progress
+    model: Classifier, prepared: Prepared, seed: int, processes: Processes, progress: Progress
 ) -> tuple[list[float], int]:
     """Train in place; mean loss by epoch and number of steps."""
     settings, data = prepared.settings, prepared.train
@@ -330,12 +334,13 @@ def _train(
             optimizer.step()
             summed += loss.detach()
             step += 1
-            if progress.due() and processes.rank == 0:
-                progress.show(step, total, float(summed) * processes.world / max(1, (step - epoch * per_epoch)))
+            if step % _SHOW_EVERY == 0 or step == total:
+                seen = max(1, (step - epoch * per_epoch) * settings.batch_size)
+                mean = float(summed) * processes.world / seen  # this process's share stands for all
+                progress.show(step / total, f"step {step}/{total}  loss {mean:.3f}", last=step == total)
         losses.append(float(processes.total(summed)) / len(data))
         if not math.isfinite(losses[-1]):
             raise ZooError(f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr.")
-    progress.done()
     return losses, step
 
 
@@ -424,34 +429,3 @@ def write_predictions(path: Path, task: Task, data: Encoded, probabilities: NDAr
         cells = [str(number), task.labels[gold], task.labels[best], *(f"{value:.6f}" for value in row)]
         lines.append("\t".join(cells))
     write_atomic(path, "\n".join(lines) + "\n")
-
-
-class _Progress:
-    """One line that overwrites itself on a terminal; elsewhere a line every half minute."""
-
-    def __init__(self, label: str, shown: bool) -> None:
-        self.label, self.shown = label, shown
-        self.terminal = sys.stderr.isatty()
-        self.every = 0.5 if self.terminal else 30.0
-        self.start = self.last = time.monotonic()
-
-    def due(self) -> bool:
-        """Whether it is time for the next line."""
-        return self.shown and time.monotonic() - self.last >= self.every
-
-    def show(self, step: int, total: int, loss: float) -> None:
-        """Print where it stands; ``loss`` is the epoch's mean so far, per batch row, roughly."""
-        self.last = time.monotonic()
-        rate = step / (self.last - self.start)
-        left = int((total - step) / rate)
-        text = (
-            f"{self.label}: step {step}/{total}  loss {loss:.3f}  {rate:.1f} steps/s  {left // 60}:{left % 60:02d} left"
-        )
-        print(
-            f"\r{text}\033[K" if self.terminal else text, end="" if self.terminal else "\n", file=sys.stderr, flush=True
-        )
-
-    def done(self) -> None:
-        """Clear the line."""
-        if self.shown and self.terminal:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)

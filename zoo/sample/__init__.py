@@ -8,7 +8,7 @@ from typing import Any
 from zoo.errors import ZooError
 
 FOLDER = Path(__file__).parent
-PREFIX = "sample:"
+PREFIX = "zoo:sample/"
 
 
 def sample_path(name: str) -> Path:
@@ -25,7 +25,7 @@ def sample_path(name: str) -> Path:
 
 
 def resolve(value: Any) -> Any:
-    """``value`` with every string ``sample:NAME`` in it, at any depth, turned into the path."""
+    """``value`` with every string ``zoo:sample/NAME`` in it, at any depth, turned into the path."""
     if isinstance(value, dict):
         return {key: resolve(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,0 +1,77 @@
+"""``python -m ablation --config configs/ablation/masking.yaml``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from zoo.errors import ZooError, run_command
+
+
+def main(argv: list[str]) -> int:
+    """Run the grid and write the report; with ``--only.*`` one cell of it (this is what the pool starts)."""
+    from ablation.config import load_ablation
+    from ablation.grid import ablation_folder, cells, read_cell, run_cell, run_grid
+
+    rest, only, report_only = split_arguments(argv)
+    config = load_ablation(rest)
+    grid = cells(config)
+    if only:
+        chosen = [c for c in grid if c.arm.name == only["arm"] and c.arm.seed == int(only["seed"])]
+        if not chosen:
+            raise ZooError(f"no cell {only['arm']}/{only['seed']} in this ablation.")
+        run_cell(config, chosen[0], int(only["threads"]), show=True)
+        return 0
+    if report_only:
+        runs = [run for run in map(read_cell, grid) if run is not None]
+        if not runs:
+            raise ZooError(f"nothing is finished in {ablation_folder(config)}; leave --report-only away to run it.")
+    else:
+        runs = run_grid(config, rest, say)
+    write_reports(config, runs, f"python -m ablation {shlex.join(rest)}")
+    return 0
+
+
+def split_arguments(argv: list[str]) -> tuple[list[str], dict[str, str], bool]:
+    """The ablation's own settings, the one cell asked for, and whether only the report is wanted."""
+    rest, only, report_only = [], dict[str, str](), False
+    words = iter(argv)
+    for word in words:
+        if word == "--report-only":
+            report_only = True
+        elif word.startswith("--only."):
+            only[word.removeprefix("--only.")] = next(words, "")
+        else:
+            rest.append(word)
+    return rest, only, report_only
+
+
+def write_reports(config: Any, runs: list[Any], command: str) -> Path:
+    """``report.md``, ``report.json`` and ``report.html`` in the ablation's folder."""
+    from ablation.config import differences
+    from ablation.grid import ablation_folder
+    from ablation.page import ablation_page
+    from ablation.report import markdown, summarise, to_json
+    from zoo.folder import write_atomic, write_json
+
+    folder = ablation_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    results, changed = summarise(config, runs), differences(config)
+    text = markdown(results)
+    write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})
+    write_atomic(folder / "report.md", text)
+    write_atomic(folder / "report.html", ablation_page(results, changed, command))
+    print(text)
+    print(f"report: {folder / 'report.html'}")
+    return folder / "report.html"
+
+
+def say(text: str) -> None:
+    """One line on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    run_command(lambda: main(sys.argv[1:]))

@@ -1,0 +1,267 @@
+"""The grid: every (arm, seed) is pretrained, fine-tuned and asked the reference's validation questions.
+
+An arm's work is a chain of steps that each recognise what is finished and resume what is not, so starting the
+same command again continues it. Its last act is a small JSON file, by which the grid knows it as done.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ablation.config import AblationConfig, Arm, arms
+from ablation.report import Run, read_run
+from finetune.pool import Job, run_pool
+from pretraining.config import PretrainConfig, load_pretrain_config, run_folder
+from pretraining.objective import Objective
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.folder import write_atomic, write_json
+from zoo.sample import resolve
+from zoo.settings import Settings, merge
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (arm, seed) with its settings checked and its places known.
+
+    Args:
+        arm: name, seed and values.
+        folder: its pretraining run folder.
+        config_file: YAML with its complete values.
+        done: file that its last step leaves.
+    """
+
+    arm: Arm
+    folder: Path
+    config_file: Path
+    done: Path
+
+    @property
+    def name(self) -> str:
+        """``ARM/SEED``."""
+        return f"{self.arm.name}/{self.arm.seed}"
+
+
+def ablation_folder(config: AblationConfig) -> Path:
+    """Where reports, the arms' config files and their results lie."""
+    return Path(config.output) / f"ablation-{config.name}"
+
+
+def settings_of(arm: Arm) -> Settings[PretrainConfig]:
+    """An arm's pretraining settings; its objectives are new instances at every call.
+
+    Raises:
+        ZooError: they are wrong, naming the arm.
+    """
+    try:
+        return load_pretrain_config([], arm.values)
+    except ZooError as error:
+        raise ZooError(f"arm {arm.name!r}: {error}") from error
+
+
+def cells(config: AblationConfig) -> list[Cell]:
+    """The whole grid, checked before anything runs.
+
+    Raises:
+        ZooError: an arm's settings are wrong, or two arms are the same run.
+    """
+    root, grid, seen = ablation_folder(config), [], dict[str, str]()
+    for arm in arms(config):
+        arm = arm._replace(values=resolve(arm.values))
+        folder = run_folder(settings_of(arm))
+        afterwards = json.dumps([str(folder), _plain(config), _reference_values(config, arm.seed)], sort_keys=True)
+        digest = hashlib.sha256(afterwards.encode()).hexdigest()[:8]
+        stem = f"{arm.name}-seed-{arm.seed}-{digest}"
+        cell = Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json")
+        if str(folder) in seen:
+            raise ZooError(f"arms {seen[str(folder)]} and {cell.name} are the same run; change something, or drop one.")
+        seen[str(folder)] = cell.name
+        grid.append(cell)
+    return grid
+
+
+def _plain(config: AblationConfig) -> Any:
+    return None if config.finetune is None else vars(config.finetune)
+
+
+def _reference_values(config: AblationConfig, seed: int) -> dict[str, Any]:
+    """What decides the reference's validation questions."""
+    found = next(arm for arm in arms(config) if arm.name == config.against and arm.seed == seed)
+    return {key: found.values.get(key) for key in ("data", "objectives", "tasks")}
+
+
+def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool) -> Path:
+    """Pretrain, fine-tune and validate one (arm, seed) in this process; finished steps are read back.
+
+    Returns:
+        its ``done`` file.
+    """
+    from pretraining.train import pretrain
+
+    arm = cell.arm
+    if threads is not None:
+        arm = arm._replace(values=merge(arm.values, {"train": {"threads": threads}}))
+    folder = pretrain(settings_of(arm), show=show)
+    scores, baselines = finetune_cell(config, folder, show)
+    reference = next(a for a in arms(config) if a.name == config.against and a.seed == arm.seed)
+    reference = reference._replace(values=resolve(reference.values))
+    same = {} if arm.name == config.against else fixed_validation(folder, settings_of(reference))
+    record = {"run": str(folder), "scores": scores, "baselines": baselines, "reference_validation": same}
+    cell.done.parent.mkdir(parents=True, exist_ok=True)
+    write_json(cell.done, record)
+    return cell.done
+
+
+def finetune_cell(
+    config: AblationConfig, folder: Path, show: bool
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Fine-tuned scores by ``TASK.METRIC`` and seed, and the majority baselines."""
+    if config.finetune is None:
+        return {}, {}
+    from finetune.config import FinetuneSettings
+    from finetune.run import Prepared, finetune
+    from finetune.tasks import read_task_file, select
+
+    wanted = config.finetune
+    data = resolve(wanted.data)
+    extra = read_task_file(resolve(wanted.task_file)) if wanted.task_file else {}
+    settings = FinetuneSettings(**_known(FinetuneSettings, wanted.settings))
+    scores: dict[str, dict[str, float]] = {}
+    baselines: dict[str, float] = {}
+    decides = json.dumps([data, settings.to_dict()], sort_keys=True)
+    output = folder / f"finetune-{config.name}-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
+    for task in select(wanted.tasks, extra):
+        prepared = Prepared(folder, task, data, settings)
+        for seed in wanted.seeds:
+            place = output / task.name / f"seed-{seed}"
+            result = finetune(folder, task, prepared, seed, settings, place, progress=show)
+            for metric, value in result.scores.items():
+                scores.setdefault(f"{task.name}.{metric}", {})[str(seed)] = float(value)
+                baselines[f"{task.name}.{metric}"] = float(result.majority[metric])
+    return scores, baselines
+
+
+def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
+    from zoo.settings import check_keys
+
+    checked: dict[str, Any] = check_keys(cls, values, "finetune.settings")
+    return checked
+
+
+def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[str, float]:
+    """Held-out losses of a run on the *reference's* rows and masks, for the heads that both have.
+
+    Arms that mask otherwise, or lay documents out otherwise, have other validation targets; a difference of
+    their own losses would mix the model with the question. Empty where the two read different tokens.
+    """
+    from accelerate import Accelerator
+    from pretraining.prepare import prepare
+
+    from pretraining.evaluate import evaluate
+    from pretraining.loader import TaskData, split_documents
+    from pretraining.model import PretrainingModel
+    from pretraining.tokenizer import load_tokenizer
+    from zoo.folder import load_core, load_head, load_tensors
+
+    config, data = reference.value, reference.value.data
+    store = prepare(data.corpus, data.tokenizer, data.stores, data.processes, config.template, quiet=True)
+    if read_json(folder / "run.json").get("data_fingerprint") != store.fingerprint:
+        return {}
+    vocabulary = load_tokenizer(store.path).vocabulary
+    core, facts = load_core(folder)
+    names = {key.split(".")[1] for key in load_tensors(folder / "model.safetensors") if key.startswith("heads.")}
+    heads = {name: objective for name, objective in config.objectives.items() if name in names}
+    for name, objective in heads.items():
+        objective.build(facts.config, vocabulary)
+        load_head(folder, name, objective)
+    accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()
+    model = PretrainingModel(core, heads).to(accelerator.device)
+    _, held_out = split_documents(store, data.validation_tokens)
+    losses: dict[str, float] = {}
+    for task in config.tasks.values():
+        if any(name not in heads and _corrupts(config.objectives[name]) for name in task.objectives):
+            continue  # without that objective these would be other rows
+        own = {name: heads[name] for name in task.objectives if name in heads}
+        if len(held_out) and own:
+            rows = TaskData(store, held_out, task.layout, own, vocabulary, data.sequence_length, seed=0, copies=1)
+            figures = evaluate(model, rows, accelerator, 32)
+            losses |= {name: float(figure["loss"]) for name, figure in figures.items()}
+    return losses
+
+
+def _corrupts(objective: Objective) -> bool:
+    return type(objective).corrupt is not Objective.corrupt
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def read_cell(cell: Cell) -> Run | None:
+    """A finished cell's figures; ``None`` where it is not done.
+
+    Raises:
+        ZooError: its run folder has no ``run.json`` or is not finished.
+    """
+    if not cell.done.exists():
+        return None
+    record = read_json(cell.done)
+    run = read_run(cell.arm.name, cell.arm.seed, Path(record["run"]))
+    scores = {name: {int(s): v for s, v in by_seed.items()} for name, by_seed in record["scores"].items()}
+    same = {f"reference_masks.{name}": value for name, value in record["reference_validation"].items()}
+    return replace(run, scores=scores, baselines=record["baselines"], same_questions=same)
+
+
+def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
+    """Run what is not finished, in child processes, and read everything back.
+
+    Args:
+        config: the ablation.
+        argv: its own command line; children get it with one cell named.
+        say: prints a line.
+    """
+    grid = cells(config)
+    workers = config.workers or (1 if _has_gpu() else max(1, len(os.sched_getaffinity(0)) // 2))
+    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    waiting = [cell for cell in grid if not cell.done.exists()]
+    say(
+        f"{config.name}: {len(grid)} runs, {len(grid) - len(waiting)} finished, {workers} at a time x {threads} threads"
+    )
+    _prepare_stores(waiting)
+    jobs = []
+    for cell in grid:
+        cell.config_file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(cell.config_file, yaml.safe_dump(cell.arm.values, allow_unicode=True, sort_keys=False))
+        own = ("--only.arm", cell.arm.name, "--only.seed", str(cell.arm.seed), "--only.threads", str(threads))
+        command = (sys.executable, "-m", "ablation", *argv, *own)
+        environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        jobs.append(Job(cell.name, command, cell.done, cell.done.with_suffix(".log"), environment))
+    run_pool(jobs, workers, config.name)
+    return [run for run in map(read_cell, grid) if run is not None]
+
+
+def _prepare_stores(waiting: list[Cell]) -> None:
+    """Build the token stores here, once, before the children ask for them."""
+    from pretraining.prepare import prepare
+
+    done = set()
+    for cell in waiting:
+        config = settings_of(cell.arm).value
+        data = config.data
+        key = repr((data.corpus, data.tokenizer, data.stores, config.template))
+        if key not in done:
+            prepare(data.corpus, data.tokenizer, data.stores, data.processes, config.template)
+            done.add(key)

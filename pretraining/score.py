@@ -1,0 +1,194 @@
+"""Sentence scores by each objective's own rule: minimal pairs (BLiMP's layout) and clozes.
+
+Chain rule for causal models, pseudo-log-likelihood for masked ones: these are different functionals, so compare
+across families in direction only.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pretraining.config import PretrainConfig
+from pretraining.layouts import rows_from_texts
+from pretraining.log import Progress
+from pretraining.model import Encoder
+from pretraining.objective import Objective, base_inputs
+from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from zoo.config import read_json
+from zoo.errors import ZooError, nearest
+from zoo.folder import load_core, load_head, write_json
+from zoo.settings import load_settings
+
+_OWN_CODE = "pretraining."
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """What ``zoo score`` is asked for.
+
+    Args:
+        run: a finished run folder of ``python -m pretraining``.
+        pairs: folder of ``*.jsonl`` or ``*.jsonl.gz`` with ``sentence_good`` and ``sentence_bad`` (BLiMP's layout).
+        cloze: JSONL file with ``text`` (the gap written as ``___``), ``options`` and ``answer`` (an option's number).
+        limit: items per file.
+        batch_size: sentences per call of the model.
+        objective: which of the run's objectives scores; absent = the first that can.
+        trust_code: also run objectives from outside the package, which ``run.json`` names.
+        output: JSON file for the figures; absent = ``scores.json`` in the run folder.
+    """
+
+    run: str
+    pairs: str | None = None
+    cloze: str | None = None
+    limit: int | None = None
+    batch_size: int = 64
+    objective: str | None = None
+    trust_code: bool = False
+    output: str | None = None
+
+
+class Scorer:
+    """Log-probabilities of sentences under a run.
+
+    Args:
+        run: the run folder.
+        objective: name of the objective that scores, ``None`` = the first that can.
+        trust_code: allow objectives that are not part of the package.
+    """
+
+    def __init__(self, run: str | Path, objective: str | None = None, trust_code: bool = False) -> None:
+        self.folder = Path(run)
+        self.core, self.facts = load_core(self.folder)
+        self.core.eval()
+        self.tokenizer = load_tokenizer(self.folder)
+        self.name, self.objective = _load_objective(self.folder, objective, trust_code)
+        self.objective.build(self.core.config, self.tokenizer.vocabulary)
+        load_head(self.folder, self.name, self.objective)
+        self.objective.eval()
+        self.prefix, self.suffix = _template_ids(self.facts.template.single, self.tokenizer)
+
+    @torch.no_grad()
+    def score(self, sentences: list[str], batch_size: int = 64) -> NDArray[np.float64]:
+        """(N,) log-probability in nats of each sentence; sentences of like length are scored together."""
+        encoded = self.tokenizer.encode_batch(sentences)
+        longest = self.core.config.max_length - len(self.prefix) - len(self.suffix)
+        for text, (ids, _) in zip(sentences, encoded, strict=True):
+            if len(ids) > longest and self.core.config.position_type != "none":
+                raise ZooError(f"a sentence of {len(ids)} tokens is longer than this model's {longest}: {text[:80]!r}")
+        order = np.argsort([len(ids) for ids, _ in encoded], kind="stable")
+        scores = np.zeros(len(sentences))
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            rows = rows_from_texts([encoded[i] for i in part], self.tokenizer.vocabulary, self.prefix, self.suffix)
+            encode = Encoder(self.core, base_inputs(rows))
+            scores[part] = self.objective.score(encode, self.core.token_embedding, rows)
+        return scores
+
+
+def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[str, Objective]:
+    """The objective of a run that scores sentences, built from ``run.json``."""
+    resolved = read_json(folder / "run.json").get("config", {})
+    specs: dict[str, Any] = resolved.get("objectives", {})
+    for key, spec in specs.items():
+        if not trust_code and not str(spec["class_path"]).startswith(_OWN_CODE):
+            raise ZooError(
+                f"objective {key!r} of {folder} is {spec['class_path']}, not the package's own code; if you trust it, "
+                "say --trust_code."
+            )
+    config = load_settings(PretrainConfig, [], "zoo score", "pretrain", resolved).value
+    able = [k for k, o in config.objectives.items() if type(o).score is not Objective.score]
+    if name is not None and name not in able:
+        raise ZooError(
+            f"objective {name!r} of {folder} does not score sentences; these do: {able}.{nearest(name, able)}"
+        )
+    if not able:
+        raise ZooError(f"no objective of {folder} ({', '.join(specs)}) says how it scores a sentence.")
+    chosen = name or able[0]
+    return chosen, config.objectives[chosen]
+
+
+def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:
+    """Template ids before and after the text; tokens that fine-tuning would add are left out, being untrained."""
+    before, _, after = single.partition("$A")
+    known = tokenizer.backend.token_to_id
+    return (
+        [i for i in map(known, before.split()) if i is not None],
+        [i for i in map(known, after.split()) if i is not None],
+    )
+
+
+def read_items(path: Path, fields: tuple[str, ...], limit: int | None) -> Iterator[dict[str, Any]]:
+    """JSON objects of a ``.jsonl`` or ``.jsonl.gz`` file that have ``fields``."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream, 1):
+            if limit is not None and number > limit:
+                return
+            try:
+                item = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ZooError(f"{path}, line {number} is not JSON: {error}") from error
+            missing = [field for field in fields if field not in item]
+            if missing:
+                raise ZooError(f"{path}, line {number} has no {missing[0]!r}.{nearest(missing[0], item)}")
+            yield item
+
+
+def score_pairs(scorer: Scorer, folder: Path, limit: int | None, batch_size: int, show: bool) -> dict[str, Any]:
+    """Accuracy per paradigm and over all: share of pairs whose good sentence scores higher, ties one half."""
+    files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+    if not files:
+        raise ZooError(f"{folder} holds no *.jsonl or *.jsonl.gz file of minimal pairs.")
+    progress, paradigms = Progress("pairs", show), {}
+    for number, path in enumerate(files):
+        items = list(read_items(path, ("sentence_good", "sentence_bad"), limit))
+        texts = [i["sentence_good"] for i in items] + [i["sentence_bad"] for i in items]
+        good, bad = np.split(scorer.score(texts, batch_size), 2)
+        wins = (good > bad) + 0.5 * (good == bad)
+        name = path.name.removesuffix(".gz").removesuffix(".jsonl")
+        paradigms[name] = {"accuracy": float(wins.mean()), "pairs": len(items)}
+        progress.show((number + 1) / len(files), f"{name} {wins.mean():.3f}", last=number + 1 == len(files))
+    mean = float(np.mean([p["accuracy"] for p in paradigms.values()]))
+    return {"accuracy": mean, "paradigms": paradigms, "chance": 0.5}
+
+
+def score_cloze(scorer: Scorer, path: Path, limit: int | None, batch_size: int) -> dict[str, Any]:
+    """Share of clozes whose right option makes the best sentence, beside the chance of guessing."""
+    items = list(read_items(path, ("text", "options", "answer"), limit))
+    if not items:
+        raise ZooError(f"{path} holds no cloze.")
+    texts = [item["text"].replace("___", option) for item in items for option in item["options"]]
+    sizes = [len(item["options"]) for item in items]
+    parts = np.split(scorer.score(texts, batch_size), np.cumsum(sizes)[:-1])
+    hits = [float(np.argmax(part) == item["answer"]) for part, item in zip(parts, items, strict=True)]
+    return {"accuracy": float(np.mean(hits)), "items": len(items), "chance": float(np.mean([1 / s for s in sizes]))}
+
+
+def score_command(argv: list[str]) -> int:
+    """``zoo score RUN --pairs FOLDER`` and ``zoo score RUN --cloze FILE``."""
+    if argv and not argv[0].startswith("-"):
+        argv = ["--run", *argv]
+    config = load_settings(ScoreConfig, argv, "zoo score RUN", "score").value
+    if config.pairs is None and config.cloze is None:
+        raise ZooError("nothing to score: give --pairs FOLDER (minimal pairs) or --cloze FILE.")
+    scorer = Scorer(config.run, config.objective, config.trust_code)
+    result: dict[str, Any] = {"objective": scorer.name, "run": Path(config.run).name}
+    if config.pairs is not None:
+        result["pairs"] = score_pairs(scorer, Path(config.pairs), config.limit, config.batch_size, True)
+        print(f"minimal pairs: {100 * result['pairs']['accuracy']:.2f} % (chance 50.00 %) by {scorer.name}")
+    if config.cloze is not None:
+        result["cloze"] = score_cloze(scorer, Path(config.cloze), config.limit, config.batch_size)
+        print(f"cloze: {100 * result['cloze']['accuracy']:.2f} % (chance {100 * result['cloze']['chance']:.2f} %)")
+    target = Path(config.output) if config.output else Path(config.run) / "scores.json"
+    write_json(target, result)
+    print(f"written to {target}")
+    return 0

@@ -1,0 +1,336 @@
+"""The core against transformers' models, from random weights, offline."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from zoo.config import CoreConfig
+from zoo.core import Transformer, build_core, sinusoids
+from zoo.errors import ZooError
+from zoo.heads import TokenHead
+from zoo.inputs import CoreInputs, SecondStream, Visibility
+
+V, W, N, H, F = 120, 32, 3, 4, 64
+SHAPE = {
+    "vocab_size": V,
+    "hidden_size": W,
+    "num_hidden_layers": N,
+    "num_attention_heads": H,
+    "intermediate_size": F,
+    "max_position_embeddings": 40,
+}
+DROP = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def bert_names(prefix=""):
+    names = {
+        "embeddings.word_embeddings": "embeddings.word_embeddings",
+        "embeddings.position_embeddings": "embeddings.position_embeddings",
+        "embeddings.token_type_embeddings": "embeddings.token_type_embeddings",
+        "embeddings.LayerNorm": "embeddings.norm",
+        "pooler.dense": "pooler",
+    }
+    for i in range(N):
+        theirs, ours = f"encoder.layer.{i}.", f"layers.{i}."
+        names |= {
+            theirs + "attention.self.query": ours + "attention.query",
+            theirs + "attention.self.key": ours + "attention.key",
+            theirs + "attention.self.value": ours + "attention.value",
+            theirs + "attention.output.dense": ours + "attention.output",
+            theirs + "attention.output.LayerNorm": ours + "attention_norm",
+            theirs + "intermediate.dense": ours + "intermediate",
+            theirs + "output.dense": ours + "output",
+            theirs + "output.LayerNorm": ours + "output_norm",
+        }
+    return names
+
+
+def albert_names():
+    layer = "encoder.albert_layer_groups.0.albert_layers.0."
+    ours = "layers.0."
+    return {
+        "embeddings.word_embeddings": "embeddings.word_embeddings",
+        "embeddings.position_embeddings": "embeddings.position_embeddings",
+        "embeddings.token_type_embeddings": "embeddings.token_type_embeddings",
+        "embeddings.LayerNorm": "embeddings.norm",
+        "encoder.embedding_hidden_mapping_in": "embeddings.projection",
+        layer + "attention.query": ours + "attention.query",
+        layer + "attention.key": ours + "attention.key",
+        layer + "attention.value": ours + "attention.value",
+        layer + "attention.dense": ours + "attention.output",
+        layer + "attention.LayerNorm": ours + "attention_norm",
+        layer + "ffn": ours + "intermediate",
+        layer + "ffn_output": ours + "output",
+        layer + "full_layer_layer_norm": ours + "output_norm",
+        "pooler": "pooler",
+    }
+
+
+def copy_named(theirs: nn.Module, ours: nn.Module, names: dict[str, str]) -> None:
+    state = {}
+    for key, value in theirs.state_dict().items():
+        stem, _, last = key.rpartition(".")
+        if stem in names:
+            state[f"{names[stem]}.{last}"] = value
+    ours.load_state_dict(state)
+
+
+def copy_gpt(theirs: nn.Module, ours: nn.Module) -> None:
+    source, state = theirs.state_dict(), {}
+    state["embeddings.word_embeddings.weight"] = source["tokens_embed.weight"]
+    state["embeddings.position_embeddings.weight"] = source["positions_embed.weight"]
+    for i in range(N):
+        a, b = f"h.{i}.", f"layers.{i}."
+        for part, value in (("weight", source[a + "attn.c_attn.weight"].t()), ("bias", source[a + "attn.c_attn.bias"])):
+            for name, third in zip(("query", "key", "value"), value.chunk(3, 0), strict=True):
+                state[f"{b}attention.{name}.{part}"] = third
+        for mine, name in (
+            ("attention.output", "attn.c_proj"),
+            ("intermediate", "mlp.c_fc"),
+            ("output", "mlp.c_proj"),
+        ):
+            state[f"{b}{mine}.weight"] = source[f"{a}{name}.weight"].t()
+            state[f"{b}{mine}.bias"] = source[f"{a}{name}.bias"]
+        for mine, name in (("attention_norm", "ln_1"), ("output_norm", "ln_2")):
+            for part in ("weight", "bias"):
+                state[f"{b}{mine}.{part}"] = source[f"{a}{name}.{part}"]
+    ours.load_state_dict(state)
+
+
+def randomise(model: nn.Module) -> None:
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+
+
+def make_pair(family: str):
+    if family == "bert":
+        from transformers import BertConfig, BertModel
+
+        theirs = BertModel(BertConfig(**SHAPE, **DROP))
+        ours = Transformer(CoreConfig(**SHAPE))
+        randomise(theirs)
+        copy_named(theirs, ours, bert_names())
+    elif family == "roberta":
+        from transformers import RobertaConfig, RobertaModel
+
+        config = RobertaConfig(**SHAPE, **DROP, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1)
+        theirs = RobertaModel(config, add_pooling_layer=False)
+        ours = Transformer(
+            CoreConfig(**SHAPE, type_vocab_size=1, layer_norm_eps=1e-5, position_offset=2, pooler=False)
+        )
+        randomise(theirs)
+        copy_named(theirs, ours, bert_names())
+    elif family == "albert":
+        from transformers import AlbertConfig, AlbertModel
+
+        theirs = AlbertModel(AlbertConfig(**SHAPE, **DROP, embedding_size=16))
+        ours = Transformer(CoreConfig(**SHAPE, embedding_size=16, num_hidden_groups=1, hidden_act="gelu_new"))
+        randomise(theirs)
+        copy_named(theirs, ours, albert_names())
+    else:
+        from transformers import OpenAIGPTConfig, OpenAIGPTModel
+
+        config = OpenAIGPTConfig(
+            vocab_size=V, n_positions=40, n_embd=W, n_layer=N, n_head=H, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0
+        )
+        theirs = OpenAIGPTModel(config)
+        shape = {**SHAPE, "intermediate_size": 4 * W}
+        ours = Transformer(
+            CoreConfig(
+                **shape, embedding_norm=False, type_vocab_size=0, hidden_act="gelu_new", layer_norm_eps=1e-5, pooler=False
+            )
+        )
+        randomise(theirs)
+        copy_gpt(theirs, ours)
+    return theirs.eval(), ours.eval()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "albert", "gpt"])
+@pytest.mark.parametrize("length", [7, 38])
+def test_same_states_and_gradients_as_transformers(family, length):
+    theirs, ours = make_pair(family)
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, V, (3, length), generator=generator)
+    lengths = torch.tensor([length, length - 3, 2])
+    real = torch.arange(length)[None] < lengths[:, None]
+    ids = torch.where(real, ids, torch.tensor(1))
+    visible = Visibility(lengths=lengths)
+    kwargs = {"attention_mask": real.long()}
+    types = None
+    if family in ("bert", "albert"):
+        types = torch.randint(0, 2, ids.shape, generator=generator)
+        kwargs["token_type_ids"] = types
+    if family == "gpt":
+        visible, kwargs = Visibility(causal=True, lengths=lengths), {}
+    expected = theirs(ids, **kwargs)
+    found = ours(CoreInputs(ids, visible, types))
+    mask = real[..., None]
+    assert ((found.last_hidden_state - expected.last_hidden_state) * mask).abs().max() < 1e-5
+    if family in ("bert", "albert"):
+        assert (found.pooler_output - expected.pooler_output).abs().max() < 1e-5
+    weight = torch.randn(expected.last_hidden_state.shape, generator=generator) * mask
+    (expected.last_hidden_state * weight).sum().backward()
+    (found.last_hidden_state * weight).sum().backward()
+    table = "tokens_embed" if family == "gpt" else "embeddings.word_embeddings"
+    reference = theirs.get_parameter(f"{table}.weight").grad
+    own = ours.embeddings.word_embeddings.weight.grad
+    rows = [i for i in range(V) if i != 1]  # transformers keeps the padding row's gradient at zero
+    assert (own[rows] - reference[rows]).abs().max() < 1e-5 * max(1.0, float(reference.abs().max()))
+
+
+def test_visibility_decides_what_is_seen():
+    core = build_core(CoreConfig(**SHAPE)).eval()
+    ids = torch.randint(0, V, (1, 6))
+    changed = ids.clone()
+    changed[0, 4] = (ids[0, 4] + 1) % V
+
+    def state(at, visible, which):
+        return core(CoreInputs(which, visible)).last_hidden_state[0, at]
+
+    everything, causal = Visibility(), Visibility(causal=True)
+    assert not torch.equal(state(1, everything, ids), state(1, everything, changed))
+    assert torch.equal(state(1, causal, ids), state(1, causal, changed))
+    documents = Visibility(documents=torch.tensor([[0, 0, 0, 1, 1, 1]]))
+    assert torch.equal(state(1, documents, ids), state(1, documents, changed))
+    assert not torch.equal(state(5, documents, ids), state(5, documents, changed))
+    dense = torch.ones(1, 6, 6, dtype=torch.bool)
+    dense[:, 1, 4] = False
+    one_layer = build_core(CoreConfig(**{**SHAPE, "num_hidden_layers": 1})).eval()
+    before = one_layer(CoreInputs(ids, Visibility(dense=dense))).last_hidden_state
+    after = one_layer(CoreInputs(changed, Visibility(dense=dense))).last_hidden_state
+    assert torch.equal(before[0, 1], after[0, 1])
+    assert not torch.equal(before[0, 2], after[0, 2])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("padded", [False, True])
+def test_written_out_attention_equals_the_fused_kernel(causal, padded):
+    config = CoreConfig(**SHAPE, attention_probs_dropout_prob=1e-9, hidden_dropout_prob=0.0)
+    core = build_core(config)
+    ids = torch.randint(0, V, (2, 9))
+    visible = Visibility(causal=causal, lengths=torch.tensor([9, 4]) if padded else None)
+    keys = torch.tensor([3, 4], dtype=torch.int32)
+    fused = core(CoreInputs(ids, visible)).last_hidden_state
+    written = core(CoreInputs(ids, visible, dropout_keys=keys)).last_hidden_state
+    real = torch.arange(9)[None, :, None] < (torch.tensor([9, 4]) if padded else torch.tensor([9, 9]))[:, None, None]
+    assert ((fused - written) * real).abs().max() < 1e-5
+
+
+def test_gradient_checkpointing_changes_nothing():
+    config = CoreConfig(**SHAPE)
+    ids = torch.randint(0, V, (2, 9))
+    keys = torch.tensor([3, 4], dtype=torch.int32)
+    grads = []
+    for on in (False, True):
+        core = build_core(config, seed=3)
+        core.gradient_checkpointing = on
+        core(CoreInputs(ids, dropout_keys=keys)).last_hidden_state.square().sum().backward()
+        grads.append([p.grad for p in core.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+def test_initial_values_depend_on_seed_name_and_shape_only():
+    small = build_core(CoreConfig(**{**SHAPE, "num_hidden_layers": 2}), seed=5)
+    large = build_core(CoreConfig(**{**SHAPE, "num_hidden_layers": 4, "type_vocab_size": 0}), seed=5)
+    other = build_core(CoreConfig(**{**SHAPE, "num_hidden_layers": 2}), seed=6)
+    shared = dict(large.named_parameters())
+    for name, parameter in small.named_parameters():
+        if name in shared:
+            assert torch.equal(parameter, shared[name]), name
+    name = "layers.1.attention.query.weight"
+    assert not torch.equal(small.get_parameter(name), other.get_parameter(name))
+    weight = small.embeddings.word_embeddings.weight
+    assert weight.abs().max() <= 0.04  # cut at two standard deviations
+    assert 0.015 < weight.std() < 0.02
+
+
+def test_residual_scaling_and_biases():
+    config = CoreConfig(**SHAPE, initializer="normal", residual_init_scale=True)
+    core = build_core(config, seed=1)
+    layer = core.layers[0]
+    ratio = (layer.output.weight.std() / layer.intermediate.weight.std()).item()
+    assert ratio == pytest.approx(1 / math.sqrt(2 * N), rel=0.1)
+    assert all(p.abs().max() == 0 for n, p in core.named_parameters() if n.endswith("bias"))
+
+
+def test_tied_head_has_no_storage_of_its_own():
+    config = CoreConfig(**SHAPE)
+    core, head = build_core(config), TokenHead(config)
+    assert head.matrix(core.token_embedding) is core.token_embedding
+    assert all(p.shape[0] != V or p.ndim == 1 for p in head.parameters())
+    untied = TokenHead(config.replace(tie_word_embeddings=False))
+    assert untied.matrix(core.token_embedding) is not core.token_embedding
+
+
+def test_shared_layers_do_not_grow_with_depth():
+    def count(layers):
+        config = CoreConfig(**{**SHAPE, "num_hidden_layers": layers}, num_hidden_groups=1)
+        return sum(p.numel() for p in Transformer(config).parameters())
+
+    assert count(2) == count(12)
+
+
+def test_groups_follow_floor_rule():
+    config = CoreConfig(**{**SHAPE, "num_hidden_layers": 12}, num_hidden_groups=5)
+    assert [config.group_of(i) for i in range(12)] == [i * 5 // 12 for i in range(12)]
+
+
+def test_post_norm_output_is_normalised_and_pre_norm_has_a_final_norm():
+    for position in ("post", "pre"):
+        core = build_core(CoreConfig(**SHAPE, norm_position=position)).eval()
+        out = core(CoreInputs(torch.randint(0, V, (2, 9)))).last_hidden_state
+        assert out.mean(-1).abs().max() < 1e-5
+        assert (out.var(-1, unbiased=False) - 1).abs().max() < 1e-3
+
+
+def test_sinusoids_follow_the_paper():
+    table = sinusoids(50, 16)
+    assert table[0].tolist() == [0.0, 1.0] * 8
+    assert table[7, 4] == pytest.approx(math.sin(7 / 10000 ** (4 / 16)), abs=1e-5)
+    assert table[7, 5] == pytest.approx(math.cos(7 / 10000 ** (4 / 16)), abs=1e-5)
+
+
+def test_resized_vocabulary_keeps_old_rows_and_keys_new_ones():
+    core = build_core(CoreConfig(**SHAPE), seed=1)
+    old = core.token_embedding.detach().clone()
+    core.resize_token_embeddings(V + 3, seed=9)
+    again = build_core(CoreConfig(**SHAPE), seed=2)
+    again.resize_token_embeddings(V + 3, seed=9)
+    assert torch.equal(core.token_embedding[:V], old)
+    assert torch.equal(core.token_embedding[V:], again.token_embedding[V:])
+    assert core.config.vocab_size == V + 3
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"num_attention_heads": 5}, "does not divide"),
+        ({"num_hidden_groups": 9}, "num_hidden_groups"),
+        ({"hidden_dropout_prob": 1.5}, "probability"),
+        ({"position_offset": 40}, "position_offset"),
+        ({"embedding_size": 8, "embedding_projection": False}, "embedding_projection"),
+        ({"hidden_size": 0}, "at least 1"),
+    ],
+)
+def test_impossible_facts_are_refused(facts, message):
+    with pytest.raises(ZooError, match=message):
+        CoreConfig(**{**SHAPE, **facts})
+
+
+def test_rows_that_are_too_long_and_unread_fields_are_refused():
+    core = build_core(CoreConfig(**SHAPE))
+    with pytest.raises(ZooError, match="longer than the 40 positions"):
+        core(CoreInputs(torch.zeros(1, 41, dtype=torch.long)))
+    stream = SecondStream(torch.zeros(1, 2, W), torch.zeros(1, 2, dtype=torch.long), Visibility())
+    with pytest.raises(ZooError, match="does not read query"):
+        core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), query=stream))
+    with pytest.raises(ZooError, match="orders"):
+        core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), Visibility(orders=torch.zeros(1, 4))))
+
+
+def test_an_unknown_fact_names_the_nearest():
+    with pytest.raises(ZooError, match="'hidden_size'"):
+        CoreConfig.from_dict({"hiden_size": 3})

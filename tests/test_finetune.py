@@ -1,0 +1,363 @@
+"""Fine-tuning end to end on tiny cores: learning, repeating, resuming, refusing, and the report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from finetune.config import FinetuneSettings
+from finetune.report import notes, summary, text_table, write_report
+from finetune.run import Prepared, Processes, Result, _loss, finetune, predict
+from finetune.tasks import Task
+from zoo.config import CoreConfig
+from zoo.core import build_core
+from zoo.errors import ZooError
+from zoo.folder import load_core, save_model_folder
+from zoo.vocabulary import Template
+
+ROOT = Path(__file__).parents[1]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
+SINGLE = Task(name="mood", columns=("text",), labels=("neg", "pos"), metrics=("accuracy", "f1"), epochs=6)
+PAIR = Task(name="colour", columns=("a", "b"), labels=("other", "same"), epochs=15)
+_TINY = CoreConfig(
+    vocab_size=len(WORDS), hidden_size=32, num_attention_heads=2, intermediate_size=64, initializer_range=0.1
+)  # a wide start, so that an untrained core learns a toy task within seconds
+BERT = (_TINY, Template(), "all")
+GPT = (
+    _TINY.replace(type_vocab_size=0, pooler=False, norm_position="pre", embedding_norm=False),
+    Template("_start_ $A _extract_", "_start_ $A _delimiter_ $B _extract_", pooling="last"),
+    "causal",
+)
+SETTINGS = FinetuneSettings(lr=3e-3)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def make_model(folder: Path, config: CoreConfig, template: Template, visibility: str, seed: int = 0) -> Path:
+    save_model_folder(folder, build_core(config, seed), {}, config, template, visibility)  # type: ignore[arg-type]
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(WORDS[:5])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def make_data(folder: Path) -> Path:
+    """A single-text task that one word decides, and a pair task that comparing decides."""
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 320), ("dev", 96)):
+        single, pair = ["text\tlabel"], ["a\tb\tlabel"]
+        for _ in range(count):
+            filler = [*generator.choice(list("abcdefghijklmn"), size=generator.integers(2, 12))]
+            label = int(generator.random() < 0.6)
+            filler.insert(int(generator.integers(len(filler) + 1)), ("bad", "good")[label])
+            single.append(" ".join(filler) + "\t" + SINGLE.labels[label])
+            first, second = generator.choice(["red", "blue"], size=2)
+            pair.append(f"{first}\t{second}\t{PAIR.labels[int(first == second)]}")
+        for task, lines in ((SINGLE, single), (PAIR, pair)):
+            (folder / task.name).mkdir(parents=True, exist_ok=True)
+            (folder / task.name / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module", params=[BERT, GPT], ids=["first-all", "last-causal"])
+def model(request, tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"), *request.param)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("bert"), *BERT)
+
+
+def test_a_learnable_single_task_is_learned(model: Path, data: Path, tmp_path: Path) -> None:
+    result = finetune(model, SINGLE, data, 1, SETTINGS, tmp_path, progress=False)
+    assert result.scores["accuracy"] > 0.95
+    assert result.majority["accuracy"] < 0.75
+    assert result.train_loss[-1] < 0.3 < result.train_loss[0]
+    assert result.steps == 6 * 10
+    assert (result.train_rows, result.eval_rows, result.classes_predicted) == (320, 96, 2)
+
+
+def test_a_pair_task_that_needs_both_texts_is_learned(model: Path, data: Path, tmp_path: Path) -> None:
+    result = finetune(model, PAIR, data, 1, SETTINGS, tmp_path, progress=False)
+    assert result.scores["accuracy"] > 0.95
+    assert result.majority["accuracy"] < 0.65
+
+
+def test_predictions_are_saved_in_the_order_of_the_file(bert: Path, data: Path, tmp_path: Path) -> None:
+    result = finetune(bert, SINGLE, data, 1, SETTINGS, tmp_path, progress=False)
+    header, *lines = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()
+    assert header.split("\t") == ["id", "gold", "predicted", "p(neg)", "p(pos)"]
+    rows = [line.split("\t") for line in lines]
+    gold = [line.split("\t")[1] for line in (data / "mood" / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    assert [row[0] for row in rows] == [str(i) for i in range(96)]
+    assert [row[1] for row in rows] == gold
+    assert np.mean([row[1] == row[2] for row in rows]) == pytest.approx(result.scores["accuracy"])
+    assert all(abs(float(row[3]) + float(row[4]) - 1) < 2e-6 for row in rows)
+
+
+def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, data: Path, tmp_path: Path) -> None:
+    settings = FinetuneSettings(lr=1e-3, epochs=1)
+    prepared = Prepared(bert, SINGLE, data, settings)
+    found = {
+        name: finetune(bert, SINGLE, prepared, seed, settings, tmp_path / name, progress=False)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    }
+    assert found["a"] == found["b"]
+    assert (tmp_path / "a/predictions.tsv").read_bytes() == (tmp_path / "b/predictions.tsv").read_bytes()
+    assert found["a"].train_loss != found["c"].train_loss
+
+
+def test_finetuning_seed_changes_new_weights_only(bert: Path, data: Path) -> None:
+    prepared = Prepared(bert, SINGLE, data, SETTINGS)
+    one, two, again = (prepared.classifier(seed).state_dict() for seed in (1, 2, 1))
+    differing = {name for name in one if not torch.equal(one[name], two[name])}
+    assert differing == {"classifier.weight"}
+    assert all(torch.equal(one[name], again[name]) for name in one)
+
+
+def test_missing_template_tokens_become_new_rows(tmp_path: Path, data: Path) -> None:
+    folder = make_model(tmp_path / "gpt", *GPT)
+    prepared = Prepared(folder, PAIR, data, SETTINGS)
+    assert prepared.specials[1] == ["_start_", "_delimiter_", "_extract_"]
+    old = load_core(folder)[0].token_embedding.detach()
+    one, two = (prepared.classifier(seed).core.token_embedding.detach() for seed in (1, 2))
+    assert one.shape[0] == len(WORDS) + 3
+    assert torch.equal(one[: len(WORDS)], old)
+    assert not torch.equal(one[len(WORDS) :], two[len(WORDS) :])
+    assert 0.05 < float(one[len(WORDS) :].std()) < 0.2
+    assert int(prepared.train.ids.max()) == len(WORDS) + 2
+
+
+def test_a_row_scores_the_same_alone_and_padded(model: Path, data: Path) -> None:
+    prepared = Prepared(model, SINGLE, data, SETTINGS)
+    classifier = prepared.classifier(1).eval()
+    rows = np.arange(12)
+    with torch.inference_mode():
+        together, _ = prepared.batch(prepared.evaluation, rows)
+        assert together.visible.lengths is not None
+        padded = classifier(together)
+        for row in rows:
+            alone = classifier(prepared.batch(prepared.evaluation, rows[row : row + 1])[0])
+            torch.testing.assert_close(alone[0], padded[row], rtol=0, atol=2e-6)
+
+
+def test_finished_results_are_read_back_and_interrupted_ones_redone(bert: Path, data: Path, tmp_path: Path) -> None:
+    settings = FinetuneSettings(lr=1e-3, epochs=1, limit=64)
+    first = finetune(bert, SINGLE, data, 1, settings, tmp_path, progress=False)
+    stamp = (tmp_path / "result.json").stat().st_mtime_ns
+    assert finetune(bert, SINGLE, data, 1, settings, tmp_path, progress=False) == first
+    assert (tmp_path / "result.json").stat().st_mtime_ns == stamp
+    (tmp_path / "result.json").unlink()  # killed after the predictions, before the end
+    assert finetune(bert, SINGLE, data, 1, settings, tmp_path, progress=False) == first
+
+
+def test_results_of_something_else_are_not_taken(bert: Path, data: Path, tmp_path: Path) -> None:
+    settings = FinetuneSettings(lr=1e-3, epochs=1, limit=64)
+    finetune(bert, SINGLE, data, 1, settings, tmp_path / "out", progress=False)
+    with pytest.raises(ZooError, match=r"differs in: lr \(0.001 there, 0.002 now\)"):
+        finetune(bert, SINGLE, data, 1, FinetuneSettings(lr=2e-3, epochs=1, limit=64), tmp_path / "out", progress=False)
+    other = make_model(tmp_path / "other", *BERT, seed=5)
+    with pytest.raises(ZooError, match="differs in: model"):
+        finetune(other, SINGLE, data, 1, settings, tmp_path / "out", progress=False)
+
+
+def test_a_second_writer_is_refused(bert: Path, data: Path, tmp_path: Path) -> None:
+    from pretraining.processes import one_writer
+
+    with one_writer(tmp_path), pytest.raises(ZooError, match="one writer"):
+        finetune(bert, SINGLE, data, 1, FinetuneSettings(epochs=1, limit=16), tmp_path, progress=False)
+
+
+def test_models_that_do_not_fit_are_refused(bert: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="positions for 512 tokens"):
+        Prepared(bert, SINGLE, data, FinetuneSettings(max_length=513))
+    small = BERT[0].replace(vocab_size=10)
+    folder = make_model(tmp_path / "small", small, *BERT[1:])
+    with pytest.raises(ZooError, match=r"tokenizer .* has 25 entries, the model's embedding 10 rows"):
+        _ = Prepared(folder, SINGLE, data, SETTINGS).tokenizer
+    with pytest.raises(ZooError, match="is not a folder"):
+        Prepared(tmp_path / "nowhere", SINGLE, data, SETTINGS)
+    short = make_model(tmp_path / "short", BERT[0].replace(max_position_embeddings=8), *BERT[1:])
+    prepared = Prepared(short, SINGLE, data, SETTINGS)  # not asked for a length: the core's own is taken
+    assert prepared.train.lengths.max() == prepared.max_length == 8
+    assert prepared.train.truncated > 0
+
+
+def test_a_diverging_run_says_so(bert: Path, data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="no longer a number"):
+        finetune(
+            bert, SINGLE, data, 1, FinetuneSettings(lr=1e38, epochs=1, warmup=0.0, grad_clip=1e38), tmp_path, False
+        )
+    assert not (tmp_path / "result.json").exists()
+
+
+class _Share(Processes):
+    """One of several processes, as seen by the code that shares out rows."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        object.__setattr__(
+            self, "accelerator", type("A", (), {"process_index": rank, "num_processes": world, "device": "cpu"})
+        )
+
+
+@pytest.mark.parametrize("count", [16, 5, 1])
+def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, data: Path, count: int) -> None:
+    prepared = Prepared(bert, SINGLE, data, SETTINGS)
+    model = prepared.classifier(1).train()
+    rows = np.arange(count) * 3
+
+    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
+        model.zero_grad()
+        for share in shares:
+            _loss(model, prepared, rows, (1, 7), share).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    whole, parts = gradients([Processes()]), gradients([_Share(0, 2), _Share(1, 2)])
+    assert len(whole) == len(parts)
+    for one, two in zip(whole, parts):  # the same dropout, because its keys follow the place in the global batch
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_works_in_training_and_not_in_prediction(bert: Path, data: Path) -> None:
+    prepared = Prepared(bert, SINGLE, data, SETTINGS)
+    model, rows = prepared.classifier(1), np.arange(4)
+    one, two = (_loss(model, prepared, rows, (1, step), Processes()).item() for step in (0, 1))
+    assert one != two
+    assert np.array_equal(predict(model, prepared), predict(model, prepared))
+
+
+# --- the report ------------------------------------------------------------------------------------------------
+
+
+def result(task: str, seed: int, accuracy: float, rows: int = 5000, classes: int = 2) -> Result:
+    return Result(task, seed, {"accuracy": accuracy}, {"accuracy": 0.6}, 100, rows, classes, 0.0, 10, [0.5], {})
+
+
+def test_report_gives_mean_sd_n_and_majority() -> None:
+    rows = summary([result("a", 1, 0.7), result("b", 1, 0.5, rows=277, classes=1), result("a", 2, 0.8)])
+    assert [(row["task"], row["n"]) for row in rows] == [("a", 2), ("b", 1)]
+    assert rows[0]["mean"] == pytest.approx(75.0)
+    assert rows[0]["sd"] == pytest.approx(np.std([70, 80], ddof=1))
+    assert rows[0]["majority"] == pytest.approx(60.0)
+    assert rows[0]["scores"] == pytest.approx({"1": 70.0, "2": 80.0})
+    assert rows[1]["sd"] is None
+    table = text_table(rows).splitlines()
+    assert "majority" in table[0]
+    assert table[2].split()[:6] == ["a", "accuracy", "75.00", "7.07", "2", "60.00"]
+    assert table[3].endswith("1 of 1")  # one seed predicted a single class
+    told = " ".join(notes(rows))
+    assert "never deciding: b." in told
+    assert "Fewer than 5 seeds" in told
+
+
+def test_report_files(tmp_path: Path) -> None:
+    text = write_report(tmp_path, "runs/x", {"lr": 0.1}, [result("a", i, 0.7 + i / 100) for i in range(5)])
+    stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert stored["rows"][0]["n"] == 5
+    assert stored["settings"] == {"lr": 0.1}
+    assert "| a | accuracy | 72.00 | 1.58 | 5 | 60.00 |" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    assert "Fewer than" not in text
+
+
+# --- the command -----------------------------------------------------------------------------------------------
+
+
+def command(*words: str | Path, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    argv = [*launcher, "-m", "finetune", *map(str, words)]
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def task_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.yaml"
+    path.write_text(
+        "- {name: mood, columns: text, labels: [neg, pos], metrics: [accuracy, f1]}\n"
+        "- {name: colour, columns: [a, b], labels: [other, same]}\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+@pytest.mark.slow
+def test_the_command_pools_resumes_and_reports(bert: Path, data: Path, task_file: Path, tmp_path: Path) -> None:
+    words = ["--model", bert, "--tasks", "mood,colour", "--seeds", "1,2", "--data", data, "--task_file", task_file]
+    words += ["--epochs", "1", "--limit", "64", "--output", tmp_path / "out"]
+    alone = command(*words)
+    assert alone.returncode == 0, alone.stderr
+    assert "mood    accuracy" in alone.stdout
+    kept = (tmp_path / "out/mood/seed-1/result.json").read_bytes()
+    for victim in ("mood/seed-1", "colour/seed-2"):
+        (tmp_path / "out" / victim / "result.json").unlink()
+    pooled = command(*words, "--jobs", "2", "--threads", "1")
+    assert pooled.returncode == 0, pooled.stderr
+    assert "2 of them before" in pooled.stderr
+    assert (tmp_path / "out/mood/seed-1/result.json").read_bytes() == kept  # a child gives what one process gave
+    assert len(json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["rows"]) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(bert: Path, data: Path, task_file: Path, tmp_path: Path) -> None:
+    words = [
+        "--model",
+        bert,
+        "--tasks",
+        "mood",
+        "--seeds",
+        "1",
+        "--data",
+        data,
+        "--task_file",
+        task_file,
+        "--epochs",
+        "1",
+    ]
+    one = command(*words, "--output", tmp_path / "one")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
+    two = command(*words, "--output", tmp_path / "two", launcher=launcher)
+    assert one.returncode == 0, one.stderr
+    assert two.returncode == 0, two.stderr
+    assert "1 process " in one.stderr
+    assert "2 processes " in two.stderr
+    losses = [json.loads((tmp_path / n / "mood/seed-1/result.json").read_text())["train_loss"] for n in ("one", "two")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    probabilities = [
+        np.loadtxt(tmp_path / n / "mood/seed-1/predictions.tsv", skiprows=1, usecols=3) for n in ("one", "two")
+    ]
+    np.testing.assert_allclose(*probabilities, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_mistakes_end_in_one_message(bert: Path, data: Path) -> None:
+    for words, part in (
+        (["--model", bert, "--tasks", "colla", "--data", data], "unknown task 'colla'. Did you mean 'cola'?"),
+        (["--model", bert, "--tasks", "cola", "--epoch", "3"], "unknown key 'epoch'. Did you mean 'epochs'?"),
+        (["--tasks", "cola"], "no model"),
+    ):
+        found = command(*words)
+        assert found.returncode == 2
+        assert part in found.stderr
+        assert "Traceback" not in found.stderr

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch.nn import functional
+
+import zoo.loss
+from zoo.config import CoreConfig
+from zoo.flops import core_flops, token_head_flops, training_flops
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
+@pytest.mark.parametrize("bias", [False, True])
+def test_equals_torch_cross_entropy_with_gradients(monkeypatch, chunk_rows, bias):
+    monkeypatch.setattr(zoo.loss, "_CHUNK_BYTES", 4 * 301 * chunk_rows)
+    torch.manual_seed(0)
+    leaves = [torch.randn(50, 16), torch.randn(301, 16), torch.randn(301)]
+    labels = torch.randint(0, 301, (50,))
+    results = []
+    for own in (True, False):
+        features, weight, offset = (x.clone().requires_grad_() for x in leaves)
+        if own:
+            loss = zoo.loss.linear_cross_entropy(features, weight, offset if bias else None, labels)
+            total = loss.total
+            assert loss.correct is None
+        else:
+            logits = functional.linear(features, weight, offset if bias else None)
+            total = functional.cross_entropy(logits, labels, reduction="sum")
+            assert torch.allclose(results[0][1], functional.cross_entropy(logits, labels, reduction="none"), atol=1e-5)
+        (total / 7).backward()
+        results.append((total, loss.nll, features.grad, weight.grad, offset.grad))
+    for a, b in zip(results[0], results[1], strict=True):
+        if a is not None:
+            assert torch.allclose(a, b, atol=2e-5, rtol=1e-5)
+
+
+def test_no_targets_gives_zeros_not_nan():
+    features, weight = torch.zeros(0, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
+    loss = zoo.loss.linear_cross_entropy(features, weight, None, torch.zeros(0, dtype=torch.long))
+    loss.total.backward()
+    assert loss.total.item() == 0
+    assert weight.grad.abs().max() == 0
+
+
+def test_hits_are_counted_without_gradients():
+    weight = torch.eye(5)
+    labels = torch.tensor([0, 1, 2, 3])
+    features = weight[torch.tensor([0, 1, 4, 3])]
+    with torch.no_grad():
+        assert zoo.loss.linear_cross_entropy(features, weight, None, labels).correct == 3
+
+
+def test_bf16_agrees_to_its_rounding():
+    torch.manual_seed(0)
+    features, weight = torch.randn(64, 32), torch.randn(500, 32) * 0.1
+    labels = torch.randint(0, 500, (64,))
+    exact = zoo.loss.linear_cross_entropy(features, weight, None, labels).total
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = zoo.loss.linear_cross_entropy(features, weight, None, labels).total
+    assert rounded.dtype == torch.float32
+    assert abs(float(rounded - exact)) / float(exact) < 2**-8
+
+
+@pytest.mark.parametrize("facts", [{}, {"embedding_size": 16, "num_hidden_groups": 1}, {"pooler": False}])
+def test_analytic_flops_equal_torchs_counter(facts):
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from zoo.core import Transformer
+    from zoo.heads import TokenHead
+    from zoo.inputs import CoreInputs
+
+    config = CoreConfig(
+        vocab_size=301, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, **facts
+    )
+    core, head = Transformer(config), TokenHead(config)
+    ids = torch.randint(0, 301, (4, 20))
+    # The written-out kernel: torch's counter does not know the fused one on a CPU.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        output = core(CoreInputs(ids))
+        logits = head(output.last_hidden_state.view(-1, 32)[:9], core.token_embedding)
+        forward = counter.get_total_flops()
+        loss = logits.sum() + (0 if output.pooler_output is None else output.pooler_output.sum())
+        loss.backward()
+    own = core_flops(config, 4, 20) + token_head_flops(config, 9, transform=True)
+    assert own == forward
+    assert training_flops(own) == counter.get_total_flops()

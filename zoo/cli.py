@@ -1,0 +1,59 @@
+"""The ``zoo`` command. Every subcommand is imported only when it is called, so ``zoo --help`` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from zoo import __version__
+from zoo.errors import ZooError, nearest, run_command
+
+_COMMANDS = {
+    "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
+    "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
+    "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
+    "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
+}
+
+_USAGE = """usage: zoo COMMAND [--key value ...]
+
+Sesame Zoo {version}: one codebase for the evolution of pretrained language models.
+
+commands:
+{commands}
+
+stages (each --help lists its keys):
+  accelerate launch -m pretraining --config bert-tiny --train.lr 5e-4
+  accelerate launch -m finetune --model RUN --tasks cola,rte --seeds 1,2,3
+  python -m ablation --config masking
+"""
+
+
+def usage() -> str:
+    """The help text."""
+    lines = [f"  {name:<10}{text}" for name, (_, _, text) in _COMMANDS.items()]
+    return _USAGE.format(version=__version__, commands="\n".join(lines))
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run the subcommand that ``argv`` names."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(__version__)
+        return 0
+    if argv[0] not in _COMMANDS:
+        raise ZooError(f"zoo has no command {argv[0]!r}.{nearest(argv[0], _COMMANDS)} See `zoo --help`.")
+    module, function, _ = _COMMANDS[argv[0]]
+    result: int = getattr(importlib.import_module(module), function)(argv[1:])
+    return result
+
+
+def main() -> None:
+    """Entry point of the ``zoo`` script."""
+    run_command(lambda: dispatch(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
