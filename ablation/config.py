@@ -54,7 +54,8 @@ class AblationConfig:
     Args:
         name: names its folder.
         primary: the deciding measure.
-        changes: what each arm changes, by arm; ``base: pretrain/NAME`` inside starts from a shipped config.
+        changes: what each arm changes, by arm; ``base: pretrain/NAME`` inside starts from a shipped config, and
+            ``finetune:`` changes its fine-tuning.
         pretrain: what all arms start from.
         common: laid over every arm, whatever it changes (the budget, the corpus).
         extra: arms that ``zoo demo`` runs with ``--all`` or by name only.
@@ -118,11 +119,13 @@ class Arm(NamedTuple):
         name: the arm.
         seed: its pretraining seed.
         values: complete values of its pretraining config.
+        finetune: its fine-tuning.
     """
 
     name: str
     seed: int
     values: dict[str, Any]
+    finetune: FinetuneConfig | None = None
 
 
 def arms(config: AblationConfig) -> list[Arm]:
@@ -130,9 +133,18 @@ def arms(config: AblationConfig) -> list[Arm]:
     grid = []
     for seed in config.seeds:
         for name, change in config.changes.items():
-            values = merge(merge(config.pretrain, change or {}), config.common)
-            own = {"name": f"{config.name}-{name}", "seed": {"init": seed, "data": seed}, "output": config.output}
-            grid.append(Arm(name, seed, merge(values, own)))
+            own_tuning = (change or {}).get("finetune")
+            values = {key: value for key, value in (change or {}).items() if key != "finetune"}
+            values = merge(merge(config.pretrain, values), config.common)
+            own = {
+                "name": f"{config.name}-{name}-seed{seed}",
+                "seed": {"init": seed, "data": seed},
+                "output": config.output,
+            }
+            tuning = config.finetune
+            if own_tuning is not None:
+                tuning = _finetune(merge(vars(tuning) if tuning else {}, own_tuning), f"changes.{name}.finetune")
+            grid.append(Arm(name, seed, merge(values, own), tuning))
     return grid
 
 
@@ -177,10 +189,17 @@ def build(values: dict[str, Any]) -> AblationConfig:
     try:
         own["primary"] = PrimaryConfig(**check_keys(PrimaryConfig, primary, "primary"))
         if own.get("finetune") is not None:
-            own["finetune"] = FinetuneConfig(**check_keys(FinetuneConfig, own["finetune"], "finetune"))
+            own["finetune"] = _finetune(own["finetune"], "finetune")
         return AblationConfig(**own)
     except (TypeError, AttributeError) as error:
         raise ZooError(f"the ablation cannot be read: {error}") from error
+
+
+def _finetune(values: dict[str, Any], where: str) -> FinetuneConfig:
+    try:
+        return FinetuneConfig(**check_keys(FinetuneConfig, values, where))
+    except TypeError as error:
+        raise ZooError(f"{where} cannot be read: {error}") from error
 
 
 USAGE = """usage: python -m ablation --config FILE [--config FILE ...] [--key.subkey value ...] [--report-only]

@@ -113,6 +113,8 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
         runs.append(run)
         print(f"[{number}/{len(grid)}] {summary_line(run)}, {duration(time.monotonic() - before)}", flush=True)
     folder = ablation_folder(config)
+    if all(config.primary.measure not in run.measures for run in runs):  # families of another language only
+        config = replace(config, primary=replace(config.primary, measure=next(iter(runs[0].measures))))
     results, changed = summarise(config, runs), differences(config)
     seconds = time.monotonic() - started
     write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})

@@ -20,7 +20,7 @@ import yaml
 from ablation.config import AblationConfig, Arm, arms
 from ablation.report import Run, read_run
 from finetune.pool import Job, run_pool
-from pretraining.config import PretrainConfig, load_pretrain_config, run_folder
+from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
 from pretraining.objective import Objective
 from zoo.config import read_json
 from zoo.errors import ZooError
@@ -74,25 +74,23 @@ def cells(config: AblationConfig) -> list[Cell]:
     """The whole grid, checked before anything runs.
 
     Raises:
-        ZooError: an arm's settings are wrong, or two arms are the same run.
+        ZooError: an arm's settings are wrong.
     """
-    root, grid, seen = ablation_folder(config), [], dict[str, str]()
+    root, grid, resolved = ablation_folder(config), [], dict[str, dict[str, Any]]()
     for arm in arms(config):
-        arm = arm._replace(values=resolve(arm.values))
-        folder = run_folder(settings_of(arm))
-        afterwards = json.dumps([str(folder), _plain(config), _reference_values(config, arm.seed)], sort_keys=True)
+        if arm.name not in resolved:  # half a second each, and seeds differ in nothing else
+            resolved[arm.name] = settings_of(arm).resolved
+        own = {**resolved[arm.name], "seed": arm.values["seed"], "name": arm.values["name"]}
+        folder = Path(config.output) / f"{arm.values['name']}-{config_digest(own)}"
+        afterwards = json.dumps([str(folder), _plain(arm), _reference_values(config, arm.seed)], sort_keys=True)
         digest = hashlib.sha256(afterwards.encode()).hexdigest()[:8]
         stem = f"{arm.name}-seed-{arm.seed}-{digest}"
-        cell = Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json")
-        if str(folder) in seen:
-            raise ZooError(f"arms {seen[str(folder)]} and {cell.name} are the same run; change something, or drop one.")
-        seen[str(folder)] = cell.name
-        grid.append(cell)
+        grid.append(Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
     return grid
 
 
-def _plain(config: AblationConfig) -> Any:
-    return None if config.finetune is None else vars(config.finetune)
+def _plain(arm: Arm) -> Any:
+    return None if arm.finetune is None else vars(arm.finetune)
 
 
 def _reference_values(config: AblationConfig, seed: int) -> dict[str, Any]:
@@ -113,9 +111,8 @@ def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool
     if threads is not None:
         arm = arm._replace(values=merge(arm.values, {"train": {"threads": threads}}))
     folder = pretrain(settings_of(arm), show=show)
-    scores, baselines = finetune_cell(config, folder, show)
+    scores, baselines = finetune_cell(arm, folder, show)
     reference = next(a for a in arms(config) if a.name == config.against and a.seed == arm.seed)
-    reference = reference._replace(values=resolve(reference.values))
     same = {} if arm.name == config.against else fixed_validation(folder, settings_of(reference))
     record = {"run": str(folder), "scores": scores, "baselines": baselines, "reference_validation": same}
     cell.done.parent.mkdir(parents=True, exist_ok=True)
@@ -123,24 +120,22 @@ def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool
     return cell.done
 
 
-def finetune_cell(
-    config: AblationConfig, folder: Path, show: bool
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
     """Fine-tuned scores by ``TASK.METRIC`` and seed, and the majority baselines."""
-    if config.finetune is None:
+    if arm.finetune is None:
         return {}, {}
     from finetune.config import FinetuneSettings
     from finetune.run import Prepared, finetune
     from finetune.tasks import read_task_file, select
 
-    wanted = config.finetune
+    wanted = arm.finetune
     data = resolve(wanted.data)
     extra = read_task_file(resolve(wanted.task_file)) if wanted.task_file else {}
     settings = FinetuneSettings(**_known(FinetuneSettings, wanted.settings))
     scores: dict[str, dict[str, float]] = {}
     baselines: dict[str, float] = {}
     decides = json.dumps([data, settings.to_dict()], sort_keys=True)
-    output = folder / f"finetune-{config.name}-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
+    output = folder / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
     for task in select(wanted.tasks, extra):
         prepared = Prepared(folder, task, data, settings)
         for seed in wanted.seeds:
@@ -166,16 +161,18 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     their own losses would mix the model with the question. Empty where the two read different tokens.
     """
     from accelerate import Accelerator
-    from pretraining.prepare import prepare
 
     from pretraining.evaluate import evaluate
     from pretraining.loader import TaskData, split_documents
     from pretraining.model import PretrainingModel
+    from pretraining.prepare import prepare
     from pretraining.tokenizer import load_tokenizer
     from zoo.folder import load_core, load_head, load_tensors
 
     config, data = reference.value, reference.value.data
-    store = prepare(data.corpus, data.tokenizer, data.stores, data.processes, config.template, quiet=True)
+    store = prepare(
+        data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template, quiet=True
+    )
     if read_json(folder / "run.json").get("data_fingerprint") != store.fingerprint:
         return {}
     vocabulary = load_tokenizer(store.path).vocabulary
@@ -263,5 +260,5 @@ def _prepare_stores(waiting: list[Cell]) -> None:
         data = config.data
         key = repr((data.corpus, data.tokenizer, data.stores, config.template))
         if key not in done:
-            prepare(data.corpus, data.tokenizer, data.stores, data.processes, config.template)
+            prepare(data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template)
             done.add(key)

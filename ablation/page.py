@@ -115,6 +115,7 @@ def _effect(c: Comparison) -> Effect:
     scale = _scale(c.measure)
     interval = None if c.interval is None else (scale * c.interval[0], scale * c.interval[1])
     note = format_comparison(c) if not c.primary else f"{c.verdict}: {format_comparison(c)}"
+    note = note.replace(" = ", "\u00a0=\u00a0")
     points = [scale * value for value in c.by_seed.values()]
     return Effect(c.arm, scale * c.difference, interval, points, note, c.primary)
 
@@ -156,18 +157,18 @@ def together(results: Results) -> list[Markup]:
 def apart(results: Results) -> list[Markup]:
     """One chart per arm on one vertical scale: training and held-out loss of tokens, and the unigram entropy."""
     drawn: dict[str, list[Series]] = {}
-    lines = entropy_line(results.runs)
+    lines: dict[str, list[tuple[str, float]]] = {}
     for i, arm in enumerate(results.arms):
         runs = [run for run in results.runs if run.arm == arm]
-        drawn[arm] = []
+        drawn[arm], lines[arm] = [], entropy_line(runs)
         for name in token_objectives(runs):
             x, y, band = curve(runs, name)
             drawn[arm].append(Series(f"training: {name}", x, y, i, "line", band))
             x, y, band = validation_curve(runs, f"validation.{name}")
             drawn[arm].append(Series(f"held out: {name}", x, y, i, "points", band))
-    shared = html.value_range([one for series in drawn.values() for one in series], lines)
+    shared = html.value_range([one for series in drawn.values() for one in series], entropy_line(results.runs))
     return [
-        html.line_chart(arm, series, "tokens seen", "nats per target", lines, shared, _caption(results.runs, arm))
+        html.line_chart(arm, series, "tokens seen", "nats per target", lines[arm], shared, _caption(results.runs, arm))
         for arm, series in drawn.items()
     ]
 
@@ -190,7 +191,7 @@ def _caption(runs: Sequence[Run], arm: str) -> str:
 def comparison_table(runs: Sequence[Run]) -> Markup:
     """One row per run: size, cost, held-out loss, fine-tuned score beside the majority baseline."""
     scored = sorted({name for run in runs for name in run.scores})
-    head = ["family", "parameters", "tokens seen", "targets seen", "held-out loss, nats per target"]
+    head = ["family", "parameters", "tokens seen", "targets seen", "held-out loss, nats per target", "unigram entropy"]
     for name in scored:
         head += [f"{name}, %: mean ± sd", "majority, %"]
     head += ["seconds", "tokens/s"]
@@ -204,13 +205,13 @@ def comparison_table(runs: Sequence[Run]) -> Markup:
             _count(run.facts.get("tokens")),
             _targets(run.facts.get("targets")),
             html.join(losses, Markup("<br>")),
+            ", ".join(f"{value:.3f}" for _, value in entropy_line([run])) or "—",
         ]
         for name in scored:
             score = mean_sd(list(run.scores[name].values())) if name in run.scores else None
             row += [format_score(name, score) if score else "—", _percent(run.baselines.get(name))]
         rows.append([*row, _seconds(run.facts.get("seconds")), _count(run.tokens_per_second)])
-    entropy = "; ".join(f"{value:.3f}" for _, value in entropy_line(runs))
-    return html.table(head, rows, _caution(entropy, len(scored)))
+    return html.table(head, rows, _caution(len(scored)))
 
 
 def _loss(name: str, figures: Mapping[str, float]) -> str:
@@ -220,11 +221,11 @@ def _loss(name: str, figures: Mapping[str, float]) -> str:
     )
 
 
-def _caution(entropy: str, tasks: int) -> str:
+def _caution(tasks: int) -> str:
     parts = [
         "Masked and causal losses are not comparable: a masked model sees both sides of its targets, a causal one only "
-        "the left, and RoBERTa's and BERT's masks fall on different rows. Compare each with the unigram entropy"
-        + (f" ({entropy} nats): below it, a model has learned more than word frequencies." if entropy else ".")
+        "the left; and masks of words, spans and single tokens ask different questions. Compare each with the unigram "
+        "entropy: below it, a model has learned more than word frequencies."
     ]
     if tasks:
         parts.append(

@@ -324,7 +324,7 @@ def _binned(log: Sequence[tuple[float, float]], last: float, bins: int) -> list[
     groups: list[list[float]] = [[] for _ in range(bins)]
     for tokens, loss in log:
         if tokens <= last and math.isfinite(loss):
-            groups[min(bins - 1, int(tokens / last * bins)) if last else 0].append(loss)
+            groups[max(0, math.ceil(tokens / last * bins) - 1) if last else 0].append(loss)
     return [sum(group) / len(group) if group else None for group in groups]
 
 

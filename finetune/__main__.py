@@ -14,6 +14,9 @@ from finetune.tasks import Task, read_task_file, select
 from zoo.errors import ZooError, run_command
 from zoo.settings import load_settings
 
+HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
+"""Modules that the children of a pool share: imported once, without starting a thread."""
+
 
 def main() -> int:
     """Read the command, fine-tune what is not finished, report."""
@@ -25,7 +28,7 @@ def main() -> int:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
     if config.jobs > 1:
-        run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune")
+        run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
 
 
@@ -89,6 +92,8 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     if config.report and processes.rank == 0:
         print(write_report(output, config.model, config.to_dict(), results))
         print(f"\nresults and predictions: {output}")
+    if processes.world > 1:
+        torch.distributed.destroy_process_group()
     return 0
 
 

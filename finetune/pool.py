@@ -3,19 +3,26 @@
 Jobs are processes of their own, so a crash takes one job along and not the pool. When the pool ends, by itself, by
 a signal or by SIGKILL, no job goes on: each runs in a process group that the pool ends, and asks the kernel for a
 SIGTERM at its parent's death.
+
+Importing torch and its kin takes seconds. A *warm* pool pays that once: a server process imports the modules, does
+nothing else, and forks itself for each ``python -m MODULE ...`` job.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
+import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,6 +33,9 @@ from zoo.errors import ZooError
 
 _GRACE = 20.0  # seconds from SIGTERM, on which a pretraining run saves its state, to SIGKILL
 _POLL = 0.05
+_NOT_DONE = -1000  # stands for: ended well, but without its `done` file
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Environment under which importing numpy, and pyarrow by way of scikit-learn, starts no thread."""
 _TAIL = 12  # lines of a failed job's log that are shown
 
 
@@ -58,7 +68,11 @@ class Outcome:
 
 
 def run_pool(
-    jobs: Sequence[Job], at_once: int, label: str = "jobs", show: Callable[[str], None] | None = None
+    jobs: Sequence[Job],
+    at_once: int,
+    label: str = "jobs",
+    show: Callable[[str], None] | None = None,
+    warm: Sequence[str] = (),
 ) -> list[Outcome]:
     """Run jobs, at most ``at_once`` at a time, in their order; finished ones are skipped.
 
@@ -69,6 +83,7 @@ def run_pool(
         at_once: processes at the same time.
         label: first word of the progress line.
         show: takes a progress line whenever a job starts or ends; ``None`` = print to standard error.
+        warm: modules to import once for all jobs, which must then be ``(sys.executable, "-m", MODULE, ...)``.
 
     Raises:
         ZooError: jobs failed, ended without their ``done`` file, or share one.
@@ -80,40 +95,180 @@ def run_pool(
     outcomes = [Outcome(job, 0, skipped=True) for job in jobs if job.done.exists()]
     waiting = [job for job in jobs if not job.done.exists()]
     progress = _Count(label, len(jobs), len(outcomes), show or _print_line)
-    running: dict[subprocess.Popen[bytes], Job] = {}
+    running: dict[int, Job] = {}
     with _ended_by_signals():
+        starter = _Warm(warm) if warm and len(waiting) > 1 else _Fresh()
         try:
             while waiting or running:
                 while waiting and len(running) < at_once:
                     job = waiting.pop(0)
-                    running[_start(job)] = job
+                    running[starter.start(job)] = job
                     progress.show(running.values())
-                for process in [process for process in running if process.poll() is not None]:
-                    job = running.pop(process)
-                    outcomes.append(Outcome(job, _exit_code(process, job)))
+                for pid, code in starter.ended():
+                    job = running.pop(pid)
+                    outcomes.append(Outcome(job, _NOT_DONE if code == 0 and not job.done.exists() else code))
                     progress.finished(outcomes[-1])
                     progress.show(running.values())
                 time.sleep(_POLL)
         finally:
-            _end(list(running))
+            _end(starter, set(running))
+            starter.close()
     _raise_failures([outcome for outcome in outcomes if outcome.code != 0])
     return sorted(outcomes, key=lambda outcome: jobs.index(outcome.job))
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _make_room(job: Job) -> dict[str, str]:
+    """Make the folders of a job; what is laid over its environment."""
     job.done.parent.mkdir(parents=True, exist_ok=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, **job.environment, "ZOO_DIE_WITH_PARENT": "1"}
-    with job.log.open("wb") as log:
-        return subprocess.Popen(
-            job.argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,  # a Ctrl-C is for the pool, which then ends the whole group
+    return {**job.environment, "ZOO_DIE_WITH_PARENT": "1"}
+
+
+class _Fresh:
+    """Starts each job as a new program."""
+
+    def __init__(self) -> None:
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    def start(self, job: Job) -> int:
+        """The new process's number, which is also its group's."""
+        environment = {**os.environ, **_make_room(job)}
+        with job.log.open("wb") as log:
+            process = subprocess.Popen(
+                job.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a Ctrl-C is for the pool, which then ends the whole group
+                preexec_fn=_die_with_parent(),
+            )
+        self._processes[process.pid] = process
+        return process.pid
+
+    def ended(self) -> list[tuple[int, int]]:
+        """Process numbers and exit codes of jobs that ended since the last call."""
+        codes = [(pid, code) for pid, process in self._processes.items() if (code := process.poll()) is not None]
+        for pid, _ in codes:
+            del self._processes[pid]
+        return codes
+
+    def close(self) -> None:
+        """Nothing stays behind."""
+
+
+class _Warm:
+    """Starts each job as a fork of a server that has imported the heavy modules (``python -m finetune.pool``)."""
+
+    def __init__(self, modules: Sequence[str]) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "finetune.pool", *modules],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **NO_THREADS},
+            start_new_session=True,
             preexec_fn=_die_with_parent(),
         )
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        self._server.stdin.flush()
+        answer = self._server.stdout.readline()
+        if not answer:
+            raise ZooError(f"the pool's server ended with exit code {self._server.wait()}; its message stands above.")
+        return json.loads(answer)
+
+    def start(self, job: Job) -> int:
+        """The fork's process number, which is also its group's."""
+        if job.argv[:2] != (sys.executable, "-m"):
+            raise ZooError(f"job {job.name}: a warm pool runs `python -m MODULE ...`, not {' '.join(job.argv[:3])!r}.")
+        pid: int = self._ask({"argv": job.argv[2:], "log": str(job.log), "environment": _make_room(job)})
+        return pid
+
+    def ended(self) -> list[tuple[int, int]]:
+        """Process numbers and exit codes of jobs that ended since the last call."""
+        return [(pid, code) for pid, code in self._ask({})]
+
+    def close(self) -> None:
+        """End the server."""
+        _signal_group(self._server.pid, signal.SIGKILL)
+        self._server.wait()
+
+
+def serve(modules: Sequence[str]) -> None:
+    """The warm server: import, then fork for each request line on standard input until that closes.
+
+    A request with ``argv`` starts a job and is answered by its process number; an empty one is answered by
+    ``[[process number, exit code], ...]`` of what ended. Nothing here may start a thread or compute anything:
+    forks inherit memory, but not threads.
+    """
+    with redirect_stdout(sys.stderr):  # standard output carries answers only
+        for module in modules:
+            importlib.import_module(module)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request:
+            answer: Any = _fork(request)
+        else:
+            answer = _reap()
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+def _reap() -> list[tuple[int, int]]:
+    ended = []
+    with suppress(ChildProcessError):  # no child left
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            ended.append((pid, os.waitstatus_to_exitcode(status)))
+    return ended
+
+
+def _fork(request: dict[str, Any]) -> int:
+    ask = _die_with_parent()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setsid()
+            if ask is not None:
+                ask()
+            _redirect(Path(request["log"]))
+            os.environ.update(request["environment"])
+            code = _run_module(request["argv"])
+        finally:
+            os._exit(code)  # not through the server's own endings
+    return pid
+
+
+def _redirect(log: Path) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for target, source in ((0, null), (1, file), (2, file)):
+        os.dup2(source, target)
+
+
+def _run_module(argv: list[str]) -> int:
+    """``python -m`` in this process; its exit code."""
+    sys.argv = list(argv)
+    try:
+        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as leaving:
+        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+        if isinstance(leaving.code, str):
+            print(leaving.code, file=sys.stderr)
+    except BaseException:  # what python itself does at the top
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    return code
 
 
 def _die_with_parent() -> Callable[[], None] | None:
@@ -131,29 +286,24 @@ def _die_with_parent() -> Callable[[], None] | None:
     return ask
 
 
-def _exit_code(process: subprocess.Popen[bytes], job: Job) -> int:
-    """The exit code; -1000 where the job ended well but left no ``done`` file."""
-    code = process.returncode
-    return -1000 if code == 0 and not job.done.exists() else code
-
-
-def _end(processes: list[subprocess.Popen[bytes]]) -> None:
+def _end(starter: _Fresh | _Warm, pids: set[int]) -> None:
     """SIGTERM to every group, SIGKILL to what is left after the grace time."""
-    for process in processes:
-        _signal_group(process, signal.SIGTERM)
-    deadline = time.monotonic() + _GRACE
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        _signal_group(process, signal.SIGKILL)  # also what the job itself has started and left
-        process.wait()
+    for pid in pids:
+        _signal_group(pid, signal.SIGTERM)
+    deadline, left = time.monotonic() + _GRACE, set(pids)
+    while left and time.monotonic() < deadline:
+        try:
+            left -= {pid for pid, _ in starter.ended()}
+        except (ZooError, OSError):  # the server is gone, and its forks were told so by the kernel
+            break
+        time.sleep(_POLL)
+    for pid in pids:
+        _signal_group(pid, signal.SIGKILL)  # also what a job itself has started and left
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    try:
-        os.killpg(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        return
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
 
 
 @contextmanager
@@ -183,9 +333,10 @@ def _raise_failures(failed: list[Outcome]) -> None:
         return
     told = []
     for outcome in failed[:3]:
-        lines = outcome.job.log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()[-_TAIL:]
-        how = {-1000: f"ended without writing {outcome.job.done}"}.get(outcome.code, f"exit code {outcome.code}")
-        told.append("\n    ".join([f"{outcome.job.name}: {how}; the end of {outcome.job.log}:", *lines]))
+        log = outcome.job.log
+        lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if log.exists() else []
+        how = {_NOT_DONE: f"ended without writing {outcome.job.done}"}.get(outcome.code, f"exit code {outcome.code}")
+        told.append("\n    ".join([f"{outcome.job.name}: {how}; the end of {log}:", *lines[-_TAIL:]]))
     names = ", ".join(outcome.job.name for outcome in failed)
     raise ZooError(
         f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed ({names}); what is finished stays, the same "
@@ -226,3 +377,7 @@ class _Count:
 
 def _print_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1:])

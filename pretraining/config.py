@@ -14,7 +14,7 @@ import torch
 from pretraining.corpus import CorpusConfig
 from pretraining.layout import Layout
 from pretraining.objective import Objective
-from pretraining.optim import Schedule, WarmupDecay
+from pretraining.optim import Schedule
 from pretraining.tokenizer import TokenizerConfig
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
@@ -109,7 +109,7 @@ class TrainConfig:
         batch_size: sequences per optimiser step over all processes.
         micro_batch_size: sequences per forward pass and process; ``null`` = batch_size / processes.
         lr: peak learning rate.
-        schedule: learning-rate factor over progress.
+        schedule: learning-rate factor over progress; ``null`` = 1 % linear warm-up, then linear to 0.
         optimizer: class path of a torch optimiser; ``null`` = torch.optim.AdamW, fused, eps 1e-6.
         weight_decay: decay of what is decayed.
         no_decay: parts of parameter names that are not decayed.
@@ -131,7 +131,7 @@ class TrainConfig:
     batch_size: int = 32
     micro_batch_size: int | None = None
     lr: float = 1e-3
-    schedule: Schedule = field(default_factory=WarmupDecay)
+    schedule: Schedule | None = None
     optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None
     weight_decay: float = 0.01
     no_decay: list[str] = field(default_factory=lambda: ["bias", "norm"])

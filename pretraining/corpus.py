@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+import zoo
 from pretraining.segment import SegmenterName
 from zoo.errors import ZooError, nearest
 
@@ -58,7 +59,8 @@ class CorpusConfig:
 
     Args:
         files: a file, a folder (searched through, sorted by name), a glob, a hub id of ``datasets``
-            (``wikitext``, ``org/name``), or a list of these, read in the order given.
+            (``wikitext``, ``org/name``), ``zoo:sample/en`` (text that ships with the package), or a list of
+            these, read in the order given.
         text_field: field of JSON lines, Parquet files and hub data sets that holds the text.
         sentences: ``rule`` (:mod:`pretraining.sentences`) or ``line`` (one sentence per line).
         segmenter: where Chinese words come from: ``none``, ``rjieba``, ``space`` (segmented already).
@@ -169,7 +171,7 @@ def resolve_sources(config: CorpusConfig) -> list[Source]:
 
 def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
     """Sources of one entry of ``corpus.files``."""
-    path = Path(entry).expanduser()
+    path = _packaged(entry) or Path(entry).expanduser()
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and _extension(p) is not None)
         if not found:
@@ -188,6 +190,13 @@ def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
     if _HUB_ID.fullmatch(entry) and _extension(path) is None and path.suffix not in (".json", ".gz", ".csv", ".tsv"):
         return [Source(entry, "hub")]
     raise ZooError(_missing(path))
+
+
+def _packaged(entry: str) -> Path | None:
+    """The file that ``zoo:sample/en`` names inside the installed package, ``None`` for other entries."""
+    if not entry.startswith("zoo:"):
+        return None
+    return Path(zoo.__file__).parent / entry.removeprefix("zoo:")
 
 
 def _missing(path: Path) -> str:

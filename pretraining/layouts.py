@@ -30,6 +30,42 @@ _SLAB = 2_000_000  # sentences planned at once, which bounds the memory of a pla
 # --- from a plan to rows ---------------------------------------------------------------------------
 
 
+class _Grid(NamedTuple):
+    """Where the Q pieces of B rows go in a padded, flattened grid.
+
+    Args:
+        lengths: (B,) tokens of each row.
+        width: columns of the grid.
+        piece: (Q,) number of each piece in the plan.
+        cell: (Q,) flat cell of each piece's first token.
+        tokens: (Q,) tokens of each piece.
+        follows: (Q,) 1 where a separator follows the piece, else 0.
+    """
+
+    lengths: Ints
+    width: int
+    piece: Ints
+    cell: Ints
+    tokens: Ints
+    follows: Ints
+
+
+def _grid(plan: Plan, indices: Ints, opens: bool) -> _Grid:
+    first = plan.offsets[indices]
+    counts = plan.offsets[indices + 1] - first
+    piece = _ranges(first, counts)
+    row = np.repeat(np.arange(len(indices)), counts)
+    tokens = plan.lengths[piece].astype(np.int64)
+    follows = np.ones_like(tokens) if plan.separators is None else plan.separators[piece].astype(np.int64)
+    ends = np.cumsum(tokens + follows)
+    row_ends = np.append(0, ends)[np.cumsum(counts)]
+    row_starts = np.append(0, row_ends[:-1])
+    lengths = row_ends - row_starts + int(opens)
+    width = int(lengths.max(initial=1))
+    cell = row * width + ends - tokens - follows - row_starts[row] + int(opens)
+    return _Grid(lengths, width, piece, cell, tokens, follows)
+
+
 def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Vocabulary, opens: bool) -> Rows:
     """The named rows of a plan as one padded batch; no Python per row or token.
 
@@ -45,55 +81,39 @@ def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Voc
         ZooError: the plan was made for longer rows.
     """
     indices = np.asarray(indices, dtype=np.int64)
-    first, counts = plan.offsets[indices], np.diff(plan.offsets)[indices]
-    piece = _ranges(first, counts)
-    row = np.repeat(np.arange(len(indices)), counts)
-    tokens = plan.lengths[piece].astype(np.int64)
-    follows = (
-        np.ones(len(piece), dtype=np.int64) if plan.separators is None else plan.separators[piece].astype(np.int64)
-    )
-    ends = np.cumsum(tokens + follows)
-    row_ends = np.append(0, ends)[np.cumsum(counts)]
-    row_starts = np.append(0, row_ends[:-1])
-    lengths = row_ends - row_starts + int(opens)
-    width = int(lengths.max(initial=1))
-    if width > length:
-        raise ZooError(f"a row of this plan has {width} tokens, rows of {length} were asked for: plan again.")
-    column = ends - tokens - follows - row_starts[row] + int(opens)
-    place = _ranges(row * width + column, tokens)
-    source = _ranges(plan.starts[piece], tokens)
+    grid = _grid(plan, indices, opens)
+    if grid.width > length:
+        raise ZooError(f"a row of this plan has {grid.width} tokens, rows of {length} were asked for: plan again.")
+    shape, size = (len(indices), grid.width), len(indices) * grid.width
+    place, source = _ranges(grid.cell, grid.tokens), _ranges(plan.starts[grid.piece], grid.tokens)
 
-    shape, size = (len(indices), width), len(indices) * width
-    input_ids = np.full(size, vocabulary.pad or 0, dtype=np.int32)
-    special = np.ones(size, dtype=bool)
-    flags = np.full(size, WORD_START, dtype=np.uint8)
-    input_ids[place] = np.asarray(store.tokens)[source]
-    flags[place] = np.asarray(store.flags)[source]
-    special[place] = False
-    if follows.any():
-        input_ids[(row * width + column + tokens)[follows > 0]] = _id(vocabulary.sep)
+    def fetched(values: NDArray[Any], fill: int, dtype: Any) -> NDArray[Any]:
+        cells = np.full(size, fill, dtype=dtype)
+        cells[place] = np.asarray(values)[source]
+        return cells
+
+    input_ids = fetched(store.tokens, vocabulary.pad or 0, np.int32)
+    if grid.follows.any():
+        input_ids[(grid.cell + grid.tokens)[grid.follows > 0]] = _id(vocabulary.sep)
     if opens:
-        input_ids[::width] = _id(vocabulary.cls)
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, values in store.arrays.items():
-        arrays[name] = np.zeros(size, dtype=values.dtype)
-        arrays[name][place] = np.asarray(values)[source]
-        arrays[name] = arrays[name].reshape(shape)
+        input_ids[:: grid.width] = _id(vocabulary.cls)
+    special = np.ones(size, dtype=bool)
+    special[place] = False
     rows = Rows(
         input_ids=input_ids.reshape(shape),
-        lengths=lengths,
+        lengths=grid.lengths,
         special=special.reshape(shape),
-        flags=flags.reshape(shape),
+        flags=fetched(store.flags, WORD_START, np.uint8).reshape(shape),
         example=indices,
         document=plan.documents[indices],
-        arrays=arrays,
+        arrays={name: fetched(values, 0, values.dtype).reshape(shape) for name, values in store.arrays.items()},
     )
     if plan.pair_label is None:
         return rows
     types = np.zeros(size, dtype=np.int32)
-    later = plan.types[piece] != 0
-    spans = (tokens + follows)[later]
-    types[_ranges((row * width + column)[later], spans)] = np.repeat(plan.types[piece][later], spans)
+    later = plan.types[grid.piece] != 0
+    spans = (grid.tokens + grid.follows)[later]
+    types[_ranges(grid.cell[later], spans)] = np.repeat(plan.types[grid.piece][later], spans)
     return rows.replace(token_type_ids=types.reshape(shape), pair_label=plan.pair_label[indices].astype(np.int64))
 
 

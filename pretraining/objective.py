@@ -83,14 +83,15 @@ class Objective(nn.Module, ABC):
     Attributes:
         needs: optional fields of :class:`Rows` that it reads; checked against the layout's ``provides``.
         weight: factor of its loss.
-        visibility: how tokens see each other in a row; a fact of the model for fine-tuning and scoring.
+        visibility: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
+            fine-tuning and scoring; objectives of one task must agree.
         predicts_tokens: its loss is comparable with the corpus' unigram entropy.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
     needs: frozenset[str] = frozenset()
     weight: float = 1.0
-    visibility: Literal["all", "causal"] = "all"
+    visibility: Literal["all", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
 

@@ -29,6 +29,7 @@ TRAINING = 1
 
 TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
 Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]
+Flat = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -141,6 +142,7 @@ class ZooTokenizer:
         self.template: Template | None = None
         self.segments = True
         self._words: _WordCache | None = None
+        self._table = _start_table(backend)
 
     # -- encoding
 
@@ -165,6 +167,12 @@ class ZooTokenizer:
             for each text (n,) int32 ids and (n,) uint8 flags: ``WORD_START`` where a word starts (the first
             piece always does), ``CAPITALISED`` at every piece of a word whose first letter was upper case.
         """
+        ids, flags, sizes = self.encode_flat(texts, word_boundaries)
+        edges = np.cumsum(sizes)[:-1]
+        return list(zip(np.split(ids, edges), np.split(flags, edges))) if len(sizes) else []
+
+    def encode_flat(self, texts: Sequence[str], word_boundaries: Sequence[Sequence[int] | None] | None = None) -> Flat:
+        """As :meth:`encode_batch`, but end to end: all ids, all flags, and the (texts,) numbers of tokens."""
         if self._words is None:
             self._words = _WordCache(self.backend)
         return self._words.encode(texts, word_boundaries or [None] * len(texts))
@@ -184,9 +192,31 @@ class ZooTokenizer:
             raise ZooError(f"token id {index} is outside the vocabulary of {self.vocabulary.size} entries.")
         return str(found)
 
+    @property
+    def keeps_spaces(self) -> bool:
+        """Whether a space before a sentence is part of its first token (byte-level vocabularies)."""
+        return self._table[2] == "Ġ"
+
+    @property
+    def whole_words(self) -> bool:
+        """Whether the unit is the word (word-level vocabularies)."""
+        return isinstance(self.backend.model, models.WordLevel)
+
+    def backend_key(self) -> str:
+        """What the ids of plain text depend on, as text: the backend without its template."""
+        state = json.loads(self.backend.to_str())
+        return json.dumps({**state, "post_processor": None, "padding": None, "truncation": None}, sort_keys=True)
+
+    def word_starts(self, ids: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
+        """(n,) 1 where a word starts, by the spelling of the tokens alone."""
+        starts, ends, _ = self._table
+        if ends is None:
+            return starts[ids].astype(np.uint8)
+        return np.concatenate([[True], ends[ids]])[: len(ids)].astype(np.uint8)
+
     def word_start_ids(self) -> NDArray[np.bool_]:
         """(V,) whether a token can start a word by its own spelling."""
-        return _start_table(self.backend)[0]
+        return self._table[0]
 
     # -- template and files
 
@@ -205,7 +235,7 @@ class ZooTokenizer:
             if self.backend.token_to_id(name) is None:
                 have = list(self.roles.values())
                 raise ZooError(
-                    f"template: {name!r} is no token of the vocabulary; its special tokens are {', '.join(have) or 'none'}."
+                    f"template: {name!r} is no token of the vocabulary; special tokens are {', '.join(have) or 'none'}."
                     f"{nearest(name, have)}"
                 )
         self.backend.post_processor = processors.TemplateProcessing(
@@ -270,6 +300,8 @@ def _start_table(backend: Tokenizer) -> tuple[NDArray[np.bool_], NDArray[np.bool
         return np.array([not token.startswith(prefix) for token in tokens], dtype=bool) | everywhere, None, prefix
     parts = json.dumps(state.get("pre_tokenizer") or {})
     marker = "▁" if '"Metaspace"' in parts else "Ġ" if '"ByteLevel"' in parts else ""
+    if marker and model.get("unk_id") is not None:
+        everywhere[model["unk_id"]] = False  # an unknown character inside a word, not an unknown word
     return np.array([token.startswith(marker) for token in tokens], dtype=bool) | everywhere, None, marker
 
 
@@ -313,35 +345,36 @@ class _WordCache:
             bool(steps) and steps[0].get("type") == "Nmt" and state["pre_tokenizer"].get("prepend_scheme") == "always"
         )
 
-    def encode(self, texts: Sequence[str], boundaries: Sequence[Sequence[int] | None]) -> list[Encoded]:
-        """See :meth:`ZooTokenizer.encode_batch`."""
+    def encode(self, texts: Sequence[str], boundaries: Sequence[Sequence[int] | None]) -> Flat:
+        """All ids and flags end to end, and how many belong to each text."""
         if len(self._known) + len(self._segmented) > _CACHED_WORDS:
             self._known.clear()
             self._segmented.clear()
         units = [self._units(text, starts) for text, starts in zip(texts, boundaries)]
-        self._learn(
-            unit for found, starts in zip(units, boundaries) if found is not None and starts is None for unit in found
-        )
-        for found, starts in zip(units, boundaries):
-            if found is not None and starts is not None:
-                self._learn_segmented(found)
+        plain = {unit for found, starts in zip(units, boundaries) if found and starts is None for unit in found}
+        words = {unit for found, starts in zip(units, boundaries) if found and starts is not None for unit in found}
+        self._learn(self._known, sorted(plain - self._known.keys()), None)
+        self._learn(self._segmented, sorted(words - self._segmented.keys()), [0])
         direct = [place for place, found in enumerate(units) if found is None]
-        answers = dict(zip(direct, self._direct([texts[i] for i in direct], [boundaries[i] for i in direct])))
-        results = []
-        for place, (found, starts) in enumerate(zip(units, boundaries)):
+        whole = iter(self._listed([texts[i] for i in direct], [boundaries[i] for i in direct]))
+        joined: list[int] = []
+        sizes: list[int] = []
+        for found, starts in zip(units, boundaries):
+            before = len(joined)
             if found is None:
-                results.append(answers[place])
-                continue
-            table = self._known if starts is None else self._segmented
-            joined = np.fromiter(itertools.chain.from_iterable(map(table.__getitem__, found)), dtype=np.int64)
-            results.append(((joined >> 8).astype(np.int32), (joined & 255).astype(np.uint8)))
-        return results
+                joined.extend(next(whole))
+            else:
+                table = self._known if starts is None else self._segmented
+                joined.extend(itertools.chain.from_iterable(map(table.__getitem__, found)))
+            sizes.append(len(joined) - before)
+        both = np.array(joined, dtype=np.int64)
+        return (both >> 8).astype(np.int32), (both & 255).astype(np.uint8), np.array(sizes, dtype=np.int64)
 
     def _units(self, text: str, starts: Sequence[int] | None) -> list[str] | None:
         """Stretches of the text that are encoded by themselves, or ``None``: encode it whole."""
         if not self._local or _NOT_PLAIN.search(text):
             return None
-        if has_cjk(text):
+        if not text.isascii() and has_cjk(text):
             if not self._splits_cjk:
                 return None
             if starts is None:
@@ -358,70 +391,86 @@ class _WordCache:
         first, *rest = text.split(" ")
         return [*([first] if first else []), *[" " + word for word in rest]]
 
-    def _learn(self, units: Iterable[str]) -> None:
-        """Encode the units that are new."""
-        new = sorted({unit for unit in units if unit not in self._known})
-        for unit, (ids, flags) in zip(new, self._direct(new, [None] * len(new))):
-            self._known[unit] = (ids.astype(np.int64) << 8 | flags).tolist()
+    def _learn(self, table: dict[str, list[int]], new: list[str], starts: list[int] | None) -> None:
+        """Encode units that are new. ``starts = [0]``: each is one word, whatever its characters."""
+        table.update(zip(new, self._listed(new, [starts] * len(new))))
 
-    def _learn_segmented(self, units: list[str]) -> None:
-        """Encode the segmenter's words that are new: each is one word, whatever its characters."""
-        new = sorted({unit for unit in units if unit not in self._segmented})
-        for unit, (ids, flags) in zip(new, self._direct(new, [[0]] * len(new))):
-            self._segmented[unit] = (ids.astype(np.int64) << 8 | flags).tolist()
+    def _listed(self, texts: list[str], boundaries: Sequence[Sequence[int] | None]) -> list[list[int]]:
+        """Texts encoded by the backend, each as a list of ``id << 8 | flags``."""
+        ids, flags, sizes = self._direct(texts, boundaries)
+        both = (ids.astype(np.int64) << 8 | flags).tolist()
+        ends = np.cumsum(sizes).tolist()
+        return [both[end - size : end] for end, size in zip(ends, sizes.tolist())]
 
-    def _direct(self, texts: list[str], boundaries: list[Sequence[int] | None]) -> list[Encoded]:
+    def _direct(self, texts: list[str], boundaries: Sequence[Sequence[int] | None]) -> Flat:
         """Encode whole texts by the backend; flags from spelling, offsets and boundaries."""
-        results: list[Encoded] = []
-        for text, starts, encoding in zip(
-            texts, boundaries, self._backend.encode_batch(texts, add_special_tokens=False)
-        ):
-            ids = np.array(encoding.ids, dtype=np.int32)
-            if not len(ids):
-                results.append((ids, np.zeros(0, dtype=np.uint8)))
-                continue
-            offsets = np.array(encoding.offsets, dtype=np.int64)
-            codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-            begin = self._word_starts(ids, offsets, codes, starts)
-            first = np.minimum(offsets[:, 0], len(codes) - 1)
-            space = (codes[first] == 32) & (first + 1 < len(codes))
-            upper = np.array(
-                [chr(code).isupper() or chr(code).istitle() for code in codes[first + space][begin]], dtype=bool
-            )
-            word = np.cumsum(begin) - 1
-            results.append((ids, (begin * WORD_START + upper[word] * CAPITALISED).astype(np.uint8)))
-        return results
+        if not texts:
+            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
+        encodings = self._backend.encode_batch(texts, add_special_tokens=False)
+        sizes = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        shift = np.cumsum(lengths + 1) - lengths - 1  # texts side by side, a line feed behind each
+        chain = itertools.chain.from_iterable
+        ids = np.fromiter(chain(encoding.ids for encoding in encodings), dtype=np.int32, count=sizes.sum())
+        flat = chain(chain(encoding.offsets for encoding in encodings))
+        offsets = (
+            np.fromiter(flat, dtype=np.int64, count=2 * len(ids)).reshape(-1, 2) + np.repeat(shift, sizes)[:, None]
+        )
+        codes = np.frombuffer(("\n".join(texts) + "\n").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        first = np.zeros(len(ids), dtype=bool)
+        edges = np.cumsum(sizes) - sizes
+        first[edges[sizes > 0]] = True
+        begin = self._word_starts(ids, offsets, codes, first, self._bounds(codes, boundaries, lengths, shift))
+        initial = np.minimum(offsets[:, 0], len(codes) - 1)
+        initial = initial + (codes[initial] == 32)  # a byte-level token holds the space before it
+        upper = _is_upper(codes[np.minimum(initial, len(codes) - 1)][begin])
+        flags = begin * np.uint8(WORD_START)
+        if len(ids):
+            flags = flags + upper[np.cumsum(begin) - 1] * np.uint8(CAPITALISED)
+        return ids, flags.astype(np.uint8), sizes
+
+    @staticmethod
+    def _bounds(
+        codes: NDArray[np.uint32],
+        boundaries: Sequence[Sequence[int] | None],
+        lengths: NDArray[np.int64],
+        shift: NDArray[np.int64],
+    ) -> NDArray[np.bool_] | None:
+        """(characters,) where a segmenter, or the script, starts a word; ``None`` without Chinese."""
+        cjk = _is_cjk(codes)
+        if not cjk.any():
+            return None
+        bound = cjk | np.concatenate([[False], cjk[:-1]])
+        for starts, length, begin in zip(boundaries, lengths, shift):
+            if starts is not None:
+                bound[begin : begin + length] = False
+                bound[begin + np.asarray(starts, dtype=np.int64)] = True
+        return bound
 
     def _word_starts(
         self,
         ids: NDArray[np.int32],
         offsets: NDArray[np.int64],
         codes: NDArray[np.uint32],
-        starts: Sequence[int] | None,
+        first: NDArray[np.bool_],
+        bounds: NDArray[np.bool_] | None,
     ) -> NDArray[np.bool_]:
         """(n,) where a word starts: by spelling, and at Chinese characters by boundaries."""
         if self._ends is not None:
-            begin = np.concatenate([[True], self._ends[ids[:-1]]])
+            begin = np.concatenate([[True], self._ends[ids]])[: len(ids)]
         else:
-            begin = self._starts[ids].copy()
-        cjk = _is_cjk(codes)
-        if cjk.any():
-            bound = np.zeros(len(codes) + 1, dtype=np.int64)
-            if starts is not None:
-                bound[np.asarray(starts, dtype=np.int64)] = 1
-            else:
-                bound[:-1] = cjk | np.concatenate([[False], cjk[:-1]])
-            inside = np.concatenate([[0], np.cumsum(bound[:-1])])
+            begin = self._starts[ids]
+        if bounds is not None and len(ids):
+            cjk = _is_cjk(codes)
             previous = np.concatenate([[0], np.maximum.accumulate(offsets[:, 1])[:-1]])
             fresh = np.maximum(offsets[:, 0], previous)  # the later bytes of one character start nothing
-            holds = inside[np.maximum(offsets[:, 1], fresh)] > inside[fresh]
-            touches = _any_in(cjk, offsets)
-            after = np.concatenate([[False], _last_is(cjk, offsets)[:-1]])
-            begin = np.where(touches, holds, begin | (after & holds))
-            lone = np.concatenate([[False], (offsets[:-1, 1] - offsets[:-1, 0] <= 1) & self._is_marker(ids[:-1])])
-            begin &= ~lone
-        begin[0] = True
-        return begin
+            end = np.maximum(offsets[:, 1], fresh)
+            holds = _count(bounds, fresh, end) > 0
+            touches = _count(cjk, offsets[:, 0], offsets[:, 1]) > 0
+            after = cjk[np.maximum(offsets[:, 0] - 1, 0)]
+            marked = np.concatenate([[False], self._is_marker(ids[:-1])])  # the lone marker began the word
+            begin = np.where(touches, holds & ~marked, begin | (after & holds))
+        return begin | first
 
     def _is_marker(self, ids: NDArray[np.int32]) -> NDArray[np.bool_]:
         """(n,) tokens that are the word marker and nothing else."""
@@ -441,17 +490,18 @@ def _is_cjk(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
     return found
 
 
-def _any_in(marks: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) whether any mark lies in [start, end)."""
+def _count(marks: NDArray[np.bool_], start: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) how many marks lie in [start, end)."""
     total = np.concatenate([[0], np.cumsum(marks)])
-    within: NDArray[np.bool_] = total[offsets[:, 1]] > total[offsets[:, 0]]
-    return within
+    counted: NDArray[np.int64] = total[end] - total[start]
+    return counted
 
 
-def _last_is(marks: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """(n,) whether the last character of [start, end) is marked."""
-    last: NDArray[np.bool_] = marks[np.maximum(offsets[:, 1] - 1, 0)] & (offsets[:, 1] > offsets[:, 0])
-    return last
+def _is_upper(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """(n,) whether each code point is an upper-case or title-case letter."""
+    distinct, places = np.unique(codes, return_inverse=True)
+    upper = np.array([chr(code).isupper() or chr(code).istitle() for code in distinct.tolist()], dtype=bool)
+    return upper[places]
 
 
 # ----------------------------------------------------------------------------------------------- training
@@ -641,15 +691,17 @@ def _train_unigram(
 
     The trainer sums in the order of a randomised hash table: scores differ in the last digits, and the
     characters that no piece needed are scored in random order. Scores are rounded, those characters
-    share one score just below the worst piece, and ties are ordered by spelling.
+    share one score just below the worst piece, and ties are ordered by spelling. What remains: where two
+    pieces are exactly equally dispensable, which happens in small repetitive text, either may be pruned.
     """
     unknown = config.roles.get("unk")
     if unknown is None:
         raise ZooError("tokenizer.special: a unigram model needs a token for unknown characters (role unk).")
     special = list(config.roles.values())
-    allowed = characters[: max(config.vocab_size - len(special) - 1, 1)]
+    allowed = characters[: max((config.vocab_size - len(special)) // 2, 1)]
     keep = re.compile("[^" + re.escape("".join(allowed)) + "\\s]+") if allowed else None
-    prepared = (keep.sub(" ", backend.normalizer.normalize_str(text)) if keep else text for text in texts)
+    clean = backend.normalizer.normalize_str  # asked for here: the backend is locked while it trains
+    prepared = (keep.sub(" ", clean(text)) if keep else text for text in texts)
     trainer = tokenizer_trainers.UnigramTrainer(
         vocab_size=config.vocab_size, special_tokens=special, unk_token=unknown, show_progress=False
     )
@@ -657,7 +709,7 @@ def _train_unigram(
     pieces = [(piece, score) for piece, score in json.loads(backend.to_str())["model"]["vocab"] if piece not in special]
     worst = min((round(score, 4) for piece, score in pieces if len(piece) > 1), default=-10.0)
     ranked = sorted(
-        ((piece, round(score, 4) if score >= worst else worst - 0.1) for piece, score in pieces),
+        ((piece, round(score, 4) if score >= worst else round(worst - 0.1, 4)) for piece, score in pieces),
         key=lambda item: (-item[1], item[0]),
     )
     vocabulary = [(token, 0.0) for token in special] + ranked
@@ -707,7 +759,8 @@ def _check_size(config: TokenizerConfig) -> None:
     if config.vocab_size < least:
         what = "256 bytes and " if config.kind == "bytebpe" else ""
         raise ZooError(
-            f"tokenizer.vocab_size = {config.vocab_size} is too small: {what}{len(config.roles)} special tokens need {least}."
+            f"tokenizer.vocab_size = {config.vocab_size} is too small: {what}{len(config.roles)} special "
+            f"tokens need {least}."
         )
 
 

@@ -25,7 +25,7 @@ from pretraining.loader import Cursor, TaskData, split_documents
 from pretraining.log import JsonLines, Progress, duration
 from pretraining.model import build_model
 from pretraining.objective import Batch, LossTerm, collate
-from pretraining.optim import parameter_groups
+from pretraining.optim import WarmupDecay, parameter_groups
 from pretraining.prepare import prepare
 from pretraining.processes import (
     Stopped,
@@ -178,6 +178,12 @@ class Run:
                         f"{type(task.layout).__name__} of task {name!r} does not provide "
                         f"(it provides {', '.join(sorted(provided)) or 'nothing beyond the tokens'})."
                     )
+            needed = {key: objective.visibility for key, objective in own.items() if objective.visibility}
+            if len(set(needed.values())) > 1:
+                raise ZooError(
+                    f"the objectives of task {name!r} contradict each other about who may see whom ({needed}); give each "
+                    "a task of its own, and `stages` that say when it is run."
+                )
             base[name] = TaskData(
                 self.store, train, task.layout, own, vocabulary, config.data.sequence_length, config.seed.data,
                 config.data.copies,
@@ -223,7 +229,7 @@ class Run:
         figures = [*counts, sum(batch.tokens for batch in batches), flops, float(stop.asked)]
         *global_counts, tokens, flops_, stopping = self._sum(figures)
 
-        lr = config.lr * config.schedule.factor(progress)
+        lr = config.lr * (config.schedule or WarmupDecay()).factor(progress)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         totals = [torch.zeros((), dtype=torch.float64) for _ in names]
@@ -407,10 +413,20 @@ class Run:
         if choice == "yes" or (choice == "auto" and steps > _COMPILE_PAYS and self.accelerator.device.type == "cuda"):
             model.compile(dynamic=True)
         if self.accelerator.num_processes > 1:
-            # Heads without targets in a step, and a pooler nobody reads, have no gradient.
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+            unused = len(self.config.tasks) > 1 or self._has_idle_parameters()
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
         self.model = self.accelerator.prepare(model)
         self.model.train()
+
+    def _has_idle_parameters(self) -> bool:
+        """Whether a part of the model gets no gradient from its only task (a pooler nobody reads)."""
+        data = next(iter(self.training_data.values()))
+        batch = collate(data.corrupted(0, np.arange(min(2, len(data.plan(0)[0])))), data.objectives)
+        terms, _ = self.raw_model(send_to_device(batch, self.accelerator.device))
+        self._loss(terms, dict.fromkeys(terms, 1.0)).backward()
+        idle = any(p.grad is None for p in self.raw_model.parameters() if p.requires_grad)
+        self.raw_model.zero_grad(set_to_none=True)
+        return idle
 
     def _warn_if_changed(self, state: dict[str, Any]) -> None:
         now = {"processes": self.accelerator.num_processes, "threads": torch.get_num_threads()}
@@ -453,11 +469,11 @@ class Run:
     def finish(self) -> None:
         """Write the model folder's weights and mark the run finished."""
         if self.main:
-            causal = any(o.visibility == "causal" for o in self.objectives.values())
+            needed = {o.visibility for o in self.objectives.values()} - {None}
             heads: dict[str, torch.nn.Module] = dict(self.raw_model.heads.items())
             save_model_folder(
                 self.folder, self.raw_model.core, heads, self.model_config, self.config.template,
-                "causal" if causal else "all",
+                "causal" if needed == {"causal"} else "all",
             )  # fmt: skip
             self._write_run(finished=True)
             self.progress_line.note(f"finished after {duration(time.time() - self.started)}: {self.folder}")

@@ -26,7 +26,15 @@ def write_run(
     log = []
     for i, count in enumerate(tokens):
         loss = final + (9 - final) * math.exp(-4 * i / lines) + noise.normal(0, 0.08)
-        log.append({"step": i + 1, "tokens": count, "loss": loss, "lr": 1e-3, "terms": dict.fromkeys(terms, loss)})
+        log.append(
+            {
+                "step": i + 1,
+                "tokens": count,
+                "loss": loss,
+                "lr": 1e-3,
+                "terms": {t: loss if t.endswith("lm") else 0.69 for t in terms},
+            }
+        )
         if (i + 1) % 10 == 0:
             figures = {
                 t: {"loss": (loss if t.endswith("lm") else 0.6) + 0.1, "accuracy": 0.3, "count": 900} for t in terms

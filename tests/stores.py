@@ -78,7 +78,6 @@ def full_rows(count: int, length: int, seed=0, word_start_share=1.0, vocabulary=
     ids[special] = vocabulary.sep
     ids[:, 0] = vocabulary.cls
     flags[special] = WORD_START
-    flags[:, 1] |= WORD_START
     example = np.arange(count, dtype=np.int64)
     return Rows(ids, np.full(count, length, dtype=np.int64), special, flags, example, document=example)
 

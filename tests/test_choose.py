@@ -100,7 +100,9 @@ def test_other_impossible_settings():
 # --- single tokens ---
 
 
-@pytest.mark.parametrize(("length", "limit", "expected"), [(128, 20, 19), (512, 77, 77), (512, 20, 20), (512, None, 77)])
+@pytest.mark.parametrize(
+    ("length", "limit", "expected"), [(128, 20, 19), (512, 77, 77), (512, 20, 20), (512, None, 77)]
+)
 def test_bert_counts(length, limit, expected):
     """specs/bert.md checks 2 and 3."""
     chosen = Tokens(max_predictions=limit)(full_rows(100, length, separators=2), Draw(0, 0), BERT_LIKE)

@@ -118,9 +118,7 @@ def make_pair(family: str):
 
         config = RobertaConfig(**SHAPE, **DROP, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1)
         theirs = RobertaModel(config, add_pooling_layer=False)
-        ours = Transformer(
-            CoreConfig(**SHAPE, type_vocab_size=1, layer_norm_eps=1e-5, position_offset=2, pooler=False)
-        )
+        ours = Transformer(CoreConfig(**SHAPE, type_vocab_size=1, layer_norm_eps=1e-5, position_offset=2, pooler=False))
         randomise(theirs)
         copy_named(theirs, ours, bert_names())
     elif family == "albert":
@@ -140,7 +138,12 @@ def make_pair(family: str):
         shape = {**SHAPE, "intermediate_size": 4 * W}
         ours = Transformer(
             CoreConfig(
-                **shape, embedding_norm=False, type_vocab_size=0, hidden_act="gelu_new", layer_norm_eps=1e-5, pooler=False
+                **shape,
+                embedding_norm=False,
+                type_vocab_size=0,
+                hidden_act="gelu_new",
+                layer_norm_eps=1e-5,
+                pooler=False,
             )
         )
         randomise(theirs)

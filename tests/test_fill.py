@@ -16,9 +16,9 @@ from zoo.vocabulary import Vocabulary
 ROWS = full_rows(4000, 128, word_start_share=0.8)
 
 
-def shares(fill, rows, selected, vocabulary, draw=Draw(0, 0)):
+def shares(fill, rows, selected, vocabulary):
     """(masked, kept, replaced) among the selected; a redrawn original counts as kept."""
-    ids = fill(rows, selected, draw, vocabulary)
+    ids = fill(rows, selected, Draw(0, 0), vocabulary)
     new, old = ids[selected], rows.input_ids[selected]
     masked = (new == vocabulary.mask) & (old != vocabulary.mask)
     kept = new == old
@@ -62,7 +62,17 @@ def test_random_tokens_are_uniform_over_the_whole_vocabulary():
     assert stats.chisquare(np.bincount(ids, minlength=50)).pvalue > 1e-4  # specials included
 
 
-@pytest.mark.parametrize("vocabulary", [ROBERTA_LIKE, BERT_LIKE, Vocabulary(size=40, pad=39, unk=7, cls=38, sep=0, mask=9)])
+def test_random_tokens_do_not_depend_on_the_decision_for_them():
+    selected = Tokens(rate=0.5)(ROWS, Draw(0, 0), BERT_LIKE)
+    ids = Replace(mask=0.6, random=0.2, keep=0.2)(ROWS, selected, Draw(0, 0), BERT_LIKE)
+    replaced = ids[selected & (ids != ROWS.input_ids) & (ids != BERT_LIKE.mask)]
+    assert len(replaced) > 40_000
+    assert stats.chisquare(np.bincount(replaced // 50, minlength=20)[1:]).pvalue > 1e-4  # bin 0 lacks the mask
+
+
+@pytest.mark.parametrize(
+    "vocabulary", [ROBERTA_LIKE, BERT_LIKE, Vocabulary(size=40, pad=39, unk=7, cls=38, sep=0, mask=9)]
+)
 def test_random_tokens_without_special_ones(vocabulary):
     """specs/roberta.md check 6 and point 5: never the first four ids; the mask token stays possible."""
     ids = random_ids(Draw(0, 0).bits(np.arange(1000), 200, "x").ravel(), vocabulary, exclude_special=True)

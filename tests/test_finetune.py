@@ -14,11 +14,14 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from training import FAMILIES, SAMPLE, arguments
 
 from finetune.config import FinetuneSettings
 from finetune.report import notes, summary, text_table, write_report
 from finetune.run import Prepared, Processes, Result, _loss, finetune, predict
-from finetune.tasks import Task
+from finetune.tasks import Task, read_task_file
+from pretraining.config import load_pretrain_config
+from pretraining.train import pretrain
 from zoo.config import CoreConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
@@ -361,3 +364,25 @@ def test_mistakes_end_in_one_message(bert: Path, data: Path) -> None:
         assert found.returncode == 2
         assert part in found.stderr
         assert "Traceback" not in found.stderr
+
+
+# --- real runs -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_of_every_family_can_be_finetuned(family: str, tmp_path: Path) -> None:
+    """What pretraining writes is what fine-tuning reads: facts, weights, tokenizer, template, visibility."""
+    run = pretrain(load_pretrain_config(arguments(tmp_path, family, steps=3)), show=False)
+    tasks = read_task_file(SAMPLE / "tasks" / "tasks.yaml")
+    task = tasks["fewrel"]
+    settings = FinetuneSettings(limit=64, epochs=1)
+    prepared = Prepared(run, task, SAMPLE / "tasks", settings)
+    found = finetune(run, task, prepared, 1, settings, tmp_path / "out", progress=False)
+    assert np.isfinite(found.train_loss).all()
+    facts = prepared.facts
+    assert (facts.visibility == "causal") == (facts.template.pooling == "last")
+    first = prepared.train.ids[prepared.train.offsets[:-1]]
+    assert len(set(first.tolist())) == 1  # the start token, known to the tokenizer or new
+    unknown = prepared.tokenizer.vocabulary.unk
+    assert unknown is None or np.mean(prepared.train.ids == unknown) < 0.05

@@ -436,8 +436,10 @@ def test_what_is_missing_is_named():
     with pytest.raises(ZooError, match="SentencePairs"):
         PairClassification().targets(some_rows().replace(pair_label=None))
     with pytest.raises(ZooError, match="disagree"):
-        both = {"a": CausalLM(), "b": CausalLM()}
-        collate(some_rows(), both)
+        collate(some_rows(), {"a": CausalLM(), "b": CausalLM()})
+    masked = build(MaskedLM(Tokens()))[1]
+    with pytest.raises(ZooError, match="a task of its own"):
+        masked.corrupt(masked.corrupt(some_rows(), DRAW), DRAW)
 
 
 def test_factorised_embeddings():

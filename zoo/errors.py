@@ -35,6 +35,9 @@ def run_command(command: Callable[[], int | None]) -> None:
         sys.stdout.flush()
         print(f"\nerror: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+    except BrokenPipeError:  # `zoo list | head`: the reader has seen enough
+        sys.stderr.close()
+        sys.exit(0)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

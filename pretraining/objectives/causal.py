@@ -11,6 +11,7 @@ from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inp
 from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
 from pretraining.rows import Rows
 from zoo.config import CoreConfig
+from zoo.flops import token_head_flops
 from zoo.heads import TokenHead
 from zoo.inputs import CoreInputs
 from zoo.vocabulary import Vocabulary
@@ -24,6 +25,7 @@ class CausalLM(Objective):
     """
 
     visibility = "causal"
+    predicts_tokens = True
     head: TokenHead
 
     def __init__(self, weight: float = 1.0) -> None:
@@ -32,6 +34,7 @@ class CausalLM(Objective):
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: the tied output matrix, without transform or bias."""
+        self.config = config
         self.head = TokenHead(config, transform=False, bias=False)
 
     def inputs(self, rows: Rows, inputs: CoreInputs) -> CoreInputs:
@@ -48,6 +51,10 @@ class CausalLM(Objective):
     def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the next tokens."""
         return token_loss(self.head, encode().last_hidden_state, embedding, batch, self.weight)
+
+    def head_flops(self, targets: int) -> int:
+        """The head's forward operations."""
+        return token_head_flops(self.config, targets, transform=False)
 
     @torch.no_grad()
     def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:

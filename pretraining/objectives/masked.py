@@ -22,6 +22,7 @@ from pretraining.rows import Rows
 from pretraining.store import WORD_START
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
+from zoo.flops import token_head_flops
 from zoo.heads import TokenHead
 from zoo.vocabulary import Vocabulary
 
@@ -40,6 +41,8 @@ class MaskedLM(Objective):
         weight: factor of the loss.
     """
 
+    visibility = "all"
+    predicts_tokens = True
     head: TokenHead
 
     def __init__(
@@ -58,15 +61,16 @@ class MaskedLM(Objective):
                 "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load a "
                 "tokenizer that has one, or use the objective CausalLM, which needs none."
             )
-        self.vocabulary = vocabulary
+        self.vocabulary, self.config = vocabulary, config
         self.head = TokenHead(config, transform=True, bias=True)
 
     def corrupt(self, rows: Rows, draw: Draw) -> Rows:
         """Choose positions, note the original ids, put something else there."""
+        if "selected" in rows.targets:
+            raise ZooError("two objectives of one task hide tokens of the same rows; give each a task of its own.")
         selected = self.choose(rows, draw, self.vocabulary)
-        original = rows.targets.get("original_ids", rows.input_ids)
         hidden = rows.replace(input_ids=self.fill(rows, selected, draw, self.vocabulary))
-        return hidden.with_targets(selected=selected, original_ids=original)
+        return hidden.with_targets(selected=selected, original_ids=rows.input_ids)
 
     def targets(self, rows: Rows) -> Targets:
         """The original ids where ``predict`` wants them."""
@@ -124,6 +128,10 @@ class MaskedLM(Objective):
         picked = states[torch.arange(len(row)), torch.from_numpy(column)]
         labels = torch.from_numpy(rows.input_ids[row, column].astype(np.int64)).to(picked.device)
         return token_log_probabilities(self.head, picked, embedding, labels).cpu().double().numpy()
+
+    def head_flops(self, targets: int) -> int:
+        """The head's forward operations."""
+        return token_head_flops(self.config, targets, transform=True)
 
     def describe(self, rows: Rows) -> dict[str, Any]:
         """Shares of what happened to the tokens."""

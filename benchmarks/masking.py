@@ -1,0 +1,176 @@
+"""Tokens per second of masking and collation on one core, beside transformers' collator.
+
+    python benchmarks/masking.py [--batch 256] [--length 128] [--rounds 40]
+
+One process, one thread, pinned to one core. Both arms start from rows in memory (transformers: a list of
+dictionaries with ids, special-token masks and offsets, as ``datasets`` yields them) and end with torch
+tensors for the core and for the loss; the arms take turns, and the median is printed. "with gather" adds
+what only ours includes here: fetching the rows from the memory-mapped token store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+import torch
+
+from pretraining.choose import Choose, NGrams, Spans, Tokens, WholeWords
+from pretraining.layout import Layout, Plan
+from pretraining.layouts import FullSentences
+from pretraining.objective import collate
+from pretraining.objectives import MaskedLM
+from pretraining.random import Draw
+from pretraining.rows import Rows
+from pretraining.store import SCHEMA, WORD_START, Store
+from zoo.config import CoreConfig
+from zoo.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(size=30_522, pad=0, unk=1, cls=2, sep=3, mask=4)
+PARTS: dict[str, Choose] = {
+    "token masks": Tokens(),
+    "token masks (stochastic)": Tokens(count="stochastic", include_special=True),
+    "whole words": WholeWords(),
+    "random spans": Spans(),
+    "n-gram masks": NGrams(),
+}
+
+
+def make_store(folder: Path, tokens: int) -> Store:
+    """Random ids, one document, sentences of 20 tokens, four of five tokens starting a word."""
+    rng = np.random.default_rng(0)
+    sentences = tokens // 20
+    ids = rng.integers(5, VOCABULARY.size, sentences * 20).astype(np.uint16)
+    ids.tofile(folder / "tokens.bin")
+    np.where(rng.random(len(ids)) < 0.8, WORD_START, 0).astype(np.uint8).tofile(folder / "flags.bin")
+    (np.arange(sentences + 1, dtype=np.int64) * 20).tofile(folder / "sentences.bin")
+    np.array([0, sentences], dtype=np.int64).tofile(folder / "documents.bin")
+    np.bincount(ids, minlength=VOCABULARY.size).astype(np.int64).tofile(folder / "counts.bin")
+    meta = {
+        "schema": SCHEMA,
+        "fingerprint": "benchmark",
+        "tokens": len(ids),
+        "sentences": sentences,
+        "documents": 1,
+        "vocab_size": VOCABULARY.size,
+        "token_dtype": "uint16",
+    }
+    (folder / "meta.json").write_text(json.dumps(meta))
+    return Store(folder)
+
+
+def theirs(whole_words: bool) -> Callable[[list[dict[str, Any]]], Any] | None:
+    """The collator of transformers with a tokenizer of the same size; ``None`` where it is not installed."""
+    try:
+        from tokenizers import Tokenizer, models
+        from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFast
+    except ImportError:
+        return None
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = {name: i for i, name in enumerate([*names, *(f"w{i}" for i in range(5, VOCABULARY.size))])}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="[UNK]")),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return DataCollatorForLanguageModeling(tokenizer, whole_word_mask=whole_words)
+
+
+def as_examples(rows: Rows, offsets: bool) -> list[dict[str, Any]]:
+    """Rows as the lists that transformers' collator is given."""
+    found = []
+    for row in range(len(rows.lengths)):
+        end = rows.lengths[row]
+        example = {
+            "input_ids": rows.input_ids[row, :end].tolist(),
+            "special_tokens_mask": rows.special[row, :end].astype(int).tolist(),
+        }
+        if offsets:
+            starts = np.cumsum((rows.flags[row, :end] & WORD_START) != 0) + np.arange(end)
+            example["offset_mapping"] = [(int(s), int(s) + 1) for s in starts]
+        found.append(example)
+    return found
+
+
+def rate(times: list[float], tokens: int) -> float:
+    """Millions of tokens per second at the median."""
+    return tokens / statistics.median(times) / 1e6
+
+
+def measure(
+    name: str, choose: Choose, layout: Layout, store: Store, plan: Plan, batches: list[np.ndarray], length: int
+) -> None:
+    """One line of the table."""
+    objective = MaskedLM(choose)
+    objective.build(CoreConfig(vocab_size=VOCABULARY.size), VOCABULARY)
+    whole_words = isinstance(choose, WholeWords | NGrams)
+    peer = theirs(whole_words)
+    batch_rows = [layout.rows(store, plan, batch, length, VOCABULARY) for batch in batches]
+    ours: list[float] = []
+    gathered: list[float] = []
+    peers: list[float] = []
+    for number, (batch, rows) in enumerate(zip(batches, batch_rows, strict=True)):
+        start = time.perf_counter()
+        collate(objective.corrupt(rows, Draw(0, number)), {"masked": objective})
+        ours.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        fresh = layout.rows(store, plan, batch, length, VOCABULARY)
+        collate(objective.corrupt(fresh, Draw(1, number)), {"masked": objective})
+        gathered.append(time.perf_counter() - start)
+        if peer is not None and number % 4 == 0:  # the slower arm needs fewer rounds
+            examples = as_examples(rows, whole_words)
+            start = time.perf_counter()
+            peer(examples)
+            peers.append(time.perf_counter() - start)
+    tokens = int(batch_rows[0].lengths.sum())
+    line = f"{name:26} {rate(ours, tokens):8.1f} {rate(gathered, tokens):12.1f}"
+    if peers:
+        line += f" {rate(peers, tokens):13.2f} {rate(ours, tokens) / rate(peers, tokens):8.1f}x"
+    print(line, flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    layout = FullSentences()
+    with tempfile.TemporaryDirectory() as folder:
+        store = make_store(Path(folder), 4_000_000)
+        plan = layout.plan(store, np.arange(1), options.length, VOCABULARY, Draw(0, 0))
+        order = Draw(0, 0).permutation(len(plan), "rows")
+        if len(order) < options.batch:
+            sys.exit(f"--batch {options.batch} is more than the {len(order)} rows of this benchmark's text")
+        count = len(order) // options.batch
+        pick = [number % count * options.batch for number in range(options.rounds)]
+        batches = [order[start : start + options.batch] for start in pick]
+        print(f"million tokens/s on one core, batch {options.batch} x {options.length}, median of {options.rounds}")
+        print(f"{'':26} {'ours':>8} {'with gather':>12} {'transformers':>13} {'ratio':>9}")
+        for name, choose in PARTS.items():
+            measure(name, choose, layout, store, plan, batches, options.length)
+    print("transformers' figure beside whole words, spans and n-grams is its whole_word_mask (all-[MASK]).")
+
+
+if __name__ == "__main__":
+    main()

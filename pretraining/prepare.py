@@ -1,0 +1,865 @@
+"""Corpus to token store: all cores, bounded memory, restartable, never built twice.
+
+The parent process reads: it cuts the sources into chunks, looks up which are finished already (a
+chunk is known by its bytes and by what is done with it), and hands the others to worker processes
+through pipes. A worker writes one *shard* per chunk, atomically. When all are there they are joined,
+in order, into the store, whose folder appears by one rename. So a kill costs at most the chunks in
+hand, a mended line only its own chunk, and the result does not depend on the number of processes.
+
+Layout below the parent folder::
+
+    wiki_en-1a2b3c4d/            finished stores (see pretraining.store)
+    .work/wiki_en-5e6f7a8b/      lock, trained tokenizers and shards of unfinished ones
+    .hashes.json                 content hashes of files by (path, size, time)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining import sentences as splitter
+from pretraining.corpus import (
+    Chunk,
+    CorpusConfig,
+    Source,
+    load_hub,
+    no_documents,
+    parse_chunk,
+    read_chunks,
+    resolve_sources,
+)
+from pretraining.segment import Segmenter, join_words
+from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
+from pretraining.tokenizer import Flat, TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
+
+RECIPE = 1
+"""Version of what is done between text and store; part of every fingerprint."""
+_SENTENCES_AT_ONCE = 512
+_Piece = tuple[str, list[int] | None]
+
+
+def prepare(
+    corpus: CorpusConfig,
+    tokenizer: TokenizerConfig,
+    folder: str | Path,
+    *,
+    processes: int | None = None,
+    template: Template | None = None,
+    quiet: bool = False,
+) -> Store:
+    """Build the token store of a corpus, or open it where it is finished.
+
+    Args:
+        corpus: where the text is.
+        tokenizer: what it becomes ids with; trained on the corpus unless its kind is ``file``.
+        folder: parent folder; the store is ``folder/NAME-FINGERPRINT``.
+        processes: worker processes; ``None`` = one per core.
+        template: layout written into the store's tokenizer files (the ids do not depend on it).
+        quiet: no progress on stderr.
+
+    Returns:
+        the finished store, opened.
+
+    Raises:
+        ZooError: bad input (naming file and line), no room on the disk, a fingerprint that clashes.
+    """
+    job = _Job(corpus, tokenizer, Path(folder), quiet)
+    if job.finished():
+        return job.open()
+    with _locked(job.work, quiet):
+        if not job.finished():  # another process may have built it while we waited
+            job.build(processes or os.cpu_count() or 1, template)
+    return job.open()
+
+
+class _Job:
+    """One store to be built: its sources, its fingerprint and its folders."""
+
+    def __init__(self, corpus: CorpusConfig, tokenizer: TokenizerConfig, folder: Path, quiet: bool) -> None:
+        self.corpus, self.tokenizer, self.folder, self.quiet = corpus, tokenizer, folder, quiet
+        self.sources = resolve_sources(corpus)
+        self.segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.contents = _identities(self.sources, corpus, folder)
+        loaded = load_tokenizer(tokenizer.path or "", tokenizer) if tokenizer.kind == "file" else None
+        self.loaded = loaded
+        made_by = {"backend": _digest(loaded.backend.to_str())} if loaded else tokenizer.facts()
+        recipe = {
+            "recipe": RECIPE,
+            "sentences": [corpus.sentences, splitter.VERSION],
+            "segmenter": self.segmenter.facts,
+            "text_field": corpus.text_field,
+        }
+        self.facts: dict[str, Any] = {"schema": SCHEMA, "tokenizer": made_by, **recipe, "contents": self.contents}
+        self.recipe = recipe
+        self.fingerprint = _digest(json.dumps(self.facts, sort_keys=True))
+        stem = _stem(corpus)
+        self.path = folder / f"{stem}-{self.fingerprint[:8]}"
+        self.work = folder / ".work" / f"{stem}-{_digest(json.dumps([made_by, recipe], sort_keys=True))[:8]}"
+
+    def finished(self) -> bool:
+        """Whether the store is there already."""
+        return (self.path / "meta.json").exists()
+
+    def open(self) -> Store:
+        """The finished store."""
+        store = Store(self.path)
+        if store.fingerprint != self.fingerprint:
+            raise ZooError(
+                f"{self.path} was made from something else, though its name fits; move it away, start again."
+            )
+        return store
+
+    def build(self, processes: int, template: Template | None) -> None:
+        """Tokenizer, shards, store."""
+        total = sum(source.size for source in self.sources)
+        _check_disk(self.folder, self.sources)
+        tokenizer = self.loaded or self._trained(total)
+        if template is not None:
+            _use_template(tokenizer, template)
+        shards = _Shards(self, tokenizer, processes, total).run()
+        if not any(shard.tokens for shard in shards):
+            raise no_documents(self.corpus)
+        self._join(shards, tokenizer, total)
+        shutil.rmtree(self.work / "shards", ignore_errors=True)
+
+    def _trained(self, total: int) -> ZooTokenizer:
+        """A tokenizer trained on (a sample of) the corpus; trained once per sample."""
+        sample = _Sample(self, total)
+        place = self.work / f"tokenizer-{_digest(json.dumps([self.tokenizer.facts(), sample.identity]))[:16]}"
+        if (place / "tokenizer.json").exists():
+            return load_tokenizer(place, dataclasses.replace(self.tokenizer, special=self.tokenizer.roles))
+        note(f"training the tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size} entries)", self.quiet)
+        words_given = self.tokenizer.kind == "word" and self.segmenter.name != "none"
+        trained = train_tokenizer(self.tokenizer, sample, words_given=words_given)
+        trained.save(place)
+        return trained
+
+    def _join(self, shards: list[_Shard], tokenizer: ZooTokenizer, total: int) -> None:
+        """Shards to the store, in order."""
+        writer = StoreWriter(self.path, tokenizer.vocabulary.size)
+        with writer:
+            for shard in shards:
+                writer.append(*read_shard(shard.path), continues=shard.continues)
+            tokenizer.save(writer.folder)
+            meta = {"facts": self.facts, "source": self.corpus.files, "source_bytes": total, "special": tokenizer.roles}
+            writer.finish(self.fingerprint, meta)
+        note(
+            f"{self.path}: {writer.tokens:,} tokens, {writer.sentences:,} sentences, {writer.documents:,} documents",
+            self.quiet,
+        )
+
+
+def _use_template(tokenizer: ZooTokenizer, template: Template) -> None:
+    """Put the template into the tokenizer where the vocabulary has its tokens; fine-tuning adds others."""
+    names = {word for word in f"{template.single} {template.pair}".split() if word not in ("$A", "$B")}
+    if all(tokenizer.backend.token_to_id(name) is not None for name in names):
+        tokenizer.set_template(template)
+
+
+def _stem(corpus: CorpusConfig) -> str:
+    """A short name for people; the fingerprint tells stores apart."""
+    first = corpus.files if isinstance(corpus.files, str) else corpus.files[0]
+    path = Path(first)
+    if any(mark in path.name for mark in "*?["):
+        path = path.parent
+    name = path.name.split(".")[0] or path.resolve().name
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in name)[:40] or "corpus"
+
+
+def _digest(text: str | bytes) -> str:
+    """32 hex digits."""
+    return hashlib.blake2b(text.encode() if isinstance(text, str) else text, digest_size=16).hexdigest()
+
+
+def note(text: str, quiet: bool) -> None:
+    """One line on stderr."""
+    if not quiet:
+        print(f"prepare: {text}", file=sys.stderr, flush=True)
+
+
+# ---------------------------------------------------------------------------------------- what was read
+
+
+def _identities(sources: list[Source], corpus: CorpusConfig, folder: Path) -> list[list[Any]]:
+    """Kind, size and content hash of every source; where it lies does not matter.
+
+    Hashes are kept by (path, size, time of change), so that looking again costs nothing. A file changed
+    within the last seconds is not trusted to change its time when it changes again.
+    """
+    place = folder / ".hashes.json"
+    try:
+        known: dict[str, list[Any]] = read_json(place) if place.exists() else {}
+    except ZooError:
+        known = {}
+    found: list[list[Any]] = []
+    changed = False
+    for source in sources:
+        if source.kind == "hub":
+            data = load_hub(source.path, corpus)
+            found.append(["hub", source.path, corpus.subset, corpus.split, str(data._fingerprint)])
+            continue
+        path = Path(source.path).resolve()
+        status = path.stat()
+        entry = known.get(str(path))
+        if entry is None or entry[:2] != [status.st_size, status.st_mtime_ns]:
+            entry = [status.st_size, status.st_mtime_ns, _file_hash(path)]
+            if time.time() - status.st_mtime > 3:
+                known[str(path)] = entry
+                changed = True
+        found.append([source.kind, source.gzipped, entry[0], entry[2]])
+    if changed:
+        _write_json(place, known)
+    return found
+
+
+def _file_hash(path: Path) -> str:
+    """Content hash of a file."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(2**22):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _write_json(path: Path, value: Any) -> None:
+    """Write JSON atomically."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+class _Sample:
+    """The text that a tokenizer is trained on: all chunks, or an even share of them chosen by hash.
+
+    The share is a power of 1/2 and a chunk is chosen by its own bytes: mending a line elsewhere leaves
+    the sample, and with it the tokenizer and all finished shards, as they were.
+    """
+
+    def __init__(self, job: _Job, total: int) -> None:
+        self._job = job
+        self._halvings = 0
+        expanded = sum(_expanded(source) for source in job.sources)
+        while expanded > job.tokenizer.train_bytes << self._halvings:
+            self._halvings += 1
+        self._total = total
+        self.identity = [chunk.key for chunk in self._chunks("reading")]
+        if not self.identity:
+            raise no_documents(job.corpus)
+
+    def _chunks(self, what: str) -> Iterator[Chunk]:
+        progress = _Progress(what, self._total, self._job.quiet)
+        before = 0
+        for source in self._job.sources:
+            for number, chunk in enumerate(read_chunks(source, self._job.corpus)):
+                progress.show(before + chunk.position)
+                first = before == 0 and number == 0  # so that the sample is never empty
+                if first or int(chunk.key[:8], 16) & ((1 << self._halvings) - 1) == 0:
+                    yield chunk
+            before += source.size
+        progress.end()
+
+    def __iter__(self) -> Iterator[str]:
+        segmenter = self._job.segmenter
+        joins = self._job.tokenizer.kind == "word"
+        for chunk in self._chunks("reading for the tokenizer"):
+            for document in parse_chunk(chunk, self._job.corpus.text_field):
+                for line in document.lines:
+                    for start, end in splitter.line_spans(line):
+                        text = line[start:end]
+                        found = segmenter.words(text) if joins or segmenter.name == "space" else None
+                        if found is None:
+                            yield text
+                        else:
+                            yield join_words(*found) if joins else found[0]
+
+
+def _expanded(source: Source) -> int:
+    """About how many bytes of text a source holds."""
+    if source.kind == "parquet":
+        return source.size * 3
+    return source.size * 4 if source.gzipped else source.size
+
+
+def _check_disk(folder: Path, sources: list[Source]) -> None:
+    """Refuse to start where shards and store together will not fit.
+
+    A token takes 3 or 5 bytes, in the shards and, while they are joined, in the store once more; about
+    one token per 3 bytes of text is the most that the shipped kinds make of running text.
+    """
+    needed = sum(_expanded(source) for source in sources) * 2 * 4 // 3 + 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ZooError(
+            f"{folder}: about {needed / 1e6:,.0f} MB are needed to prepare this corpus, {free / 1e6:,.0f} MB are free. "
+            "Free some room, or name a folder on another disk."
+        )
+
+
+# --------------------------------------------------------------------------------------- from text to ids
+
+
+class _Recipe:
+    """What a worker does with a chunk: documents, sentences, words, ids."""
+
+    def __init__(self, corpus: CorpusConfig, tokenizer: ZooTokenizer, joins: bool) -> None:
+        self._field = corpus.text_field
+        self._spans = splitter.sentence_spans if corpus.sentences == "rule" else splitter.line_spans
+        self._segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
+        self._tokenizer = tokenizer
+        self._joins = joins
+        self._keeps_spaces = tokenizer.keeps_spaces
+        self._dtype = token_dtype(tokenizer.vocabulary.size)
+
+    def _sentences(self, line: str) -> Iterator[_Piece]:
+        """Sentences of a paragraph with their word boundaries.
+
+        Where spaces are part of the tokens, a sentence keeps the space before it, so that a paragraph's
+        tokens are those of the running text and decode to it.
+        """
+        previous = 0
+        for start, end in self._spans(line):
+            text = line[start:end]
+            found = self._segmenter.words(text)
+            if found is None:
+                spaced = self._keeps_spaces and 0 < previous < start
+                yield (" " + text if spaced else text), None
+            elif self._joins:
+                yield join_words(*found), None
+            else:
+                yield found
+            previous = end
+
+    def run(self, chunk: Chunk) -> ShardArrays:
+        """One chunk's tokens. Sentences and documents without tokens are dropped."""
+        pieces: list[_Piece] = []
+        lengths: list[int] = []
+        continues = False
+        parts: list[Flat] = []
+        for place, document in enumerate(parse_chunk(chunk, self._field)):
+            continues |= place == 0 and document.continues
+            lengths.append(0)
+            for line in document.lines:
+                before = len(pieces)
+                pieces.extend(self._sentences(line))
+                lengths[-1] += len(pieces) - before
+                if len(pieces) >= _SENTENCES_AT_ONCE:
+                    parts.append(self._encode(pieces))
+        parts.append(self._encode(pieces))
+        sizes = np.concatenate([part[2] for part in parts])
+        owner = np.repeat(np.arange(len(lengths)), lengths)[sizes > 0]
+        documents = np.bincount(owner, minlength=len(lengths)).astype(np.int64)
+        sizes = sizes[sizes > 0]
+        tokens = np.concatenate([part[0] for part in parts]).astype(self._dtype)
+        flags = np.concatenate([part[1] for part in parts])
+        flags[np.cumsum(sizes) - sizes] |= SENTENCE_START
+        return ShardArrays(tokens, flags, sizes, documents, continues)
+
+    def _encode(self, pieces: list[_Piece]) -> Flat:
+        """Ids and flags of the pieces, which are taken away."""
+        encoded = self._tokenizer.encode_flat([text for text, _ in pieces], [starts for _, starts in pieces])
+        pieces.clear()
+        return encoded
+
+
+def token_dtype(vocab_size: int) -> str:
+    """Smallest type of the store's tokens that holds every id."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+# ------------------------------------------------------------------------------------------------- shards
+
+
+class ShardArrays(NamedTuple):
+    """One chunk, tokenised.
+
+    Args:
+        tokens: (n,) ids.
+        flags: (n,) bits of :mod:`pretraining.store`.
+        sentences: (s,) tokens per sentence, none 0.
+        documents: (d,) sentences per document; 0 where nothing was left of it.
+        continues: the first document goes on from the shard before.
+    """
+
+    tokens: NDArray[Any]
+    flags: NDArray[np.uint8]
+    sentences: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    continues: bool
+
+
+@dataclass(frozen=True)
+class _Shard:
+    path: Path
+    tokens: int
+    continues: bool
+
+
+_HEADER = struct.Struct("<8sqqqqq")
+_MAGIC = b"ZOOSHRD1"
+
+
+def write_shard(path: Path, arrays: ShardArrays) -> None:
+    """Write one shard atomically: a header with all sizes, then the arrays."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        sizes = (
+            len(arrays.tokens),
+            len(arrays.sentences),
+            len(arrays.documents),
+            arrays.tokens.itemsize,
+            arrays.continues,
+        )
+        file.write(_HEADER.pack(_MAGIC, *sizes))
+        for array in arrays[:4]:
+            file.write(array.tobytes())
+    temporary.replace(path)
+
+
+def shard_info(path: Path) -> _Shard | None:
+    """What a finished shard holds, or ``None`` where it is missing or not whole."""
+    try:
+        with path.open("rb") as file:
+            magic, tokens, sentences, documents, itemsize, continues = _HEADER.unpack(file.read(_HEADER.size))
+            whole = _HEADER.size + tokens * (itemsize + 1) + (sentences + documents) * 8
+            if magic != _MAGIC or os.fstat(file.fileno()).st_size != whole:
+                return None
+    except (FileNotFoundError, struct.error):
+        return None
+    return _Shard(path, tokens, bool(continues))
+
+
+def read_shard(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens, flags, sentence lengths, document lengths of a shard."""
+    data = path.read_bytes()
+    _, tokens, sentences, documents, itemsize, _ = _HEADER.unpack_from(data)
+    place = _HEADER.size
+    arrays = []
+    for dtype, length in (
+        (f"uint{8 * itemsize}", tokens),
+        ("uint8", tokens),
+        ("int64", sentences),
+        ("int64", documents),
+    ):
+        arrays.append(np.frombuffer(data, dtype=dtype, count=length, offset=place))
+        place += length * np.dtype(dtype).itemsize
+    return arrays[0], arrays[1], arrays[2], arrays[3]
+
+
+class _Shards:
+    """Turns all chunks into shards, reusing the finished ones."""
+
+    def __init__(self, job: _Job, tokenizer: ZooTokenizer, processes: int, total: int) -> None:
+        self._job, self._processes, self._total = job, processes, total
+        self._tokenizer = tokenizer
+        self._joins = tokenizer.whole_words and job.segmenter.name != "none"
+        self._folder = job.work / "shards"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._salt = _digest(tokenizer.backend_key() + json.dumps(job.recipe, sort_keys=True))
+        for leftover in self._folder.glob("*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+    def run(self) -> list[_Shard]:
+        """All shards in order.
+
+        Raises:
+            ZooError: the first bad chunk's message; shards finished by then stay for the next start.
+        """
+        paths: list[Path] = []
+        running: dict[Future[None], int] = {}
+        errors: dict[int, BaseException] = {}
+        progress = _Progress("encoding", self._total, self._job.quiet)
+        with _Workers(self._spec(), self._processes) as workers:
+            for chunk, position in self._chunks(errors):
+                path = self._folder / f"{_digest(self._salt + chunk.key)}.shard"
+                paths.append(path)
+                progress.show(position)
+                if shard_info(path) is not None or path in paths[-65:-1]:
+                    progress.skip(len(chunk.data))
+                    continue
+                running[workers.submit(chunk, path)] = len(paths) - 1
+                if len(running) >= 2 * self._processes:
+                    self._collect(running, errors, all_of_them=False)
+                if errors:
+                    break
+            while running:
+                self._collect(running, errors, all_of_them=True)
+        progress.end()
+        if errors:
+            raise errors[min(errors)]
+        found = [shard_info(path) for path in paths]
+        return [shard for shard in found if shard is not None]
+
+    def _chunks(self, errors: dict[int, BaseException]) -> Iterator[tuple[Chunk, int]]:
+        """Chunks with their position in the whole; a reading error ends them, after what is in hand."""
+        before = number = 0
+        try:
+            for source in self._job.sources:
+                for chunk in read_chunks(source, self._job.corpus):
+                    yield chunk, before + chunk.position
+                    number += 1
+                before += source.size
+        except ZooError as error:
+            errors[number] = error
+
+    @staticmethod
+    def _collect(running: dict[Future[None], int], errors: dict[int, BaseException], *, all_of_them: bool) -> None:
+        """Take finished work out of ``running``; note what failed."""
+        done, _ = wait(running, return_when=FIRST_COMPLETED if not all_of_them else "ALL_COMPLETED")
+        for future in done:
+            number = running.pop(future)
+            error = future.exception()
+            if error is not None:
+                errors[number] = error
+
+    def _spec(self) -> dict[str, Any]:
+        """What a worker has to know, as JSON; the tokenizer goes by file."""
+        place = self._job.work / "encoding"
+        self._tokenizer.save(place)
+        return {"corpus": dataclasses.asdict(self._job.corpus), "tokenizer": str(place), "joins": self._joins}
+
+
+def _recipe_from(spec: dict[str, Any]) -> _Recipe:
+    """The worker's side of :meth:`_Shards._spec`."""
+    return _Recipe(CorpusConfig(**spec["corpus"]), load_tokenizer(spec["tokenizer"]), spec["joins"])
+
+
+class _Workers:
+    """Worker processes behind threads; with one process the work is done here.
+
+    They are plain subprocesses that read chunks from a pipe: nothing of the parent's state is forked,
+    its main module is not imported again, and they end when the parent does, however it ends.
+    """
+
+    def __init__(self, spec: dict[str, Any], processes: int) -> None:
+        self._spec, self._processes = spec, processes
+        self._pool = ThreadPoolExecutor(processes)
+        self._own = threading.local()
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._recipe = _recipe_from(spec) if processes == 1 else None
+
+    def __enter__(self) -> _Workers:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._pool.shutdown(wait=failure[0] is None, cancel_futures=True)
+        for child in self._children:
+            if child.stdin is not None:
+                with contextlib.suppress(OSError):
+                    child.stdin.close()
+        for child in self._children:
+            if failure[0] is not None:
+                child.kill()
+            child.wait()
+
+    def submit(self, chunk: Chunk, path: Path) -> Future[None]:
+        """Turn a chunk into a shard file."""
+        return self._pool.submit(self._here if self._recipe is not None else self._there, chunk, path)
+
+    def _here(self, chunk: Chunk, path: Path) -> None:
+        assert self._recipe is not None
+        write_shard(path, self._recipe.run(chunk))
+
+    def _there(self, chunk: Chunk, path: Path) -> None:
+        if not hasattr(self._own, "child"):
+            self._own.child = self._start()
+        child = self._own.child
+        head = {**dataclasses.asdict(dataclasses.replace(chunk, data=b"")), "path": str(path), "bytes": len(chunk.data)}
+        del head["data"]
+        try:
+            child.stdin.write(json.dumps(head).encode() + b"\n")
+            child.stdin.write(chunk.data)
+            child.stdin.flush()
+        except BrokenPipeError:
+            pass  # it has died; the empty answer below says so
+        line = child.stdout.readline()
+        if not line:
+            raise ZooError(
+                f"a worker process died (exit code {child.wait()}) on {chunk.file}:{chunk.line}; out of memory is the "
+                "usual reason: fewer processes need less. Finished parts are kept."
+            )
+        answer = json.loads(line)
+        if answer.get("errno"):
+            raise OSError(answer["errno"], answer["error"], str(path))
+        if answer.get("error"):
+            raise (ZooError if answer["expected"] else RuntimeError)(answer["error"])
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        root = str(Path(__file__).resolve().parents[1])
+        path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": path, "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
+        child = subprocess.Popen(
+            [sys.executable, "-m", "pretraining.prepare"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            start_new_session=False,
+        )
+        assert child.stdin is not None
+        child.stdin.write(json.dumps(self._spec).encode() + b"\n")
+        child.stdin.flush()
+        self._children.append(child)
+        return child
+
+
+def _worker(stdin: IO[bytes], stdout: IO[bytes]) -> None:
+    """A worker's life: one JSON line and the chunk's bytes in, one JSON line out, until the pipe closes."""
+    recipe: _Recipe | None = None
+    spec = json.loads(stdin.readline())
+    while line := stdin.readline():
+        head = json.loads(line)
+        path, size = Path(head.pop("path")), head.pop("bytes")
+        data = stdin.read(size)
+        if len(data) < size:
+            return  # the parent was killed
+        answer: dict[str, Any] = {}
+        try:
+            recipe = recipe or _recipe_from(spec)
+            write_shard(path, recipe.run(Chunk(data, **head)))
+        except ZooError as error:
+            answer = {"error": str(error), "expected": True}
+        except OSError as error:
+            answer = {"error": error.strerror or str(error), "expected": False, "errno": error.errno or 5}
+        except Exception as error:
+            import traceback
+
+            answer = {"error": "".join(traceback.format_exception(error)), "expected": False}
+        stdout.write(json.dumps(answer).encode() + b"\n")
+        stdout.flush()
+
+
+# ----------------------------------------------------------------------------------------- writing stores
+
+
+class StoreWriter:
+    """Writes a store into a hidden folder beside its place and renames it there when it is finished.
+
+    Args:
+        path: where the store will be.
+        vocab_size: entries of the vocabulary.
+    """
+
+    def __init__(self, path: Path, vocab_size: int) -> None:
+        self.path = path
+        self.folder = path.with_name(f".{path.name}.partial")
+        self._vocab_size, self._dtype = vocab_size, token_dtype(vocab_size)
+        self._counts = np.zeros(vocab_size, dtype=np.int64)
+        self._pending = 0
+        self.tokens = self.sentences = self.documents = 0
+
+    def __enter__(self) -> StoreWriter:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        names = ("tokens", "flags", "sentences", "documents")
+        self._files = {name: (self.folder / f"{name}.bin").open("wb") for name in names}
+        for name in ("sentences", "documents"):
+            self._files[name].write(np.zeros(1, dtype=np.int64).tobytes())
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        for file in self._files.values():
+            file.close()
+        if failure[0] is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def append(
+        self,
+        tokens: NDArray[Any],
+        flags: NDArray[np.uint8],
+        sentences: NDArray[np.int64],
+        documents: NDArray[np.int64],
+        *,
+        continues: bool = False,
+    ) -> None:
+        """Add tokenised documents.
+
+        Args:
+            tokens: (n,) ids.
+            flags: (n,) flag bits.
+            sentences: (s,) tokens per sentence.
+            documents: (d,) sentences per document; those with 0 are dropped.
+            continues: the first document is the rest of the last one added.
+        """
+        self._files["tokens"].write(tokens.astype(self._dtype, copy=False).tobytes())
+        self._files["flags"].write(flags.tobytes())
+        self._files["sentences"].write((np.cumsum(sentences) + self.tokens).astype(np.int64).tobytes())
+        self._counts += np.bincount(tokens, minlength=self._vocab_size)
+        self.tokens += len(tokens)
+        lengths = documents.tolist()
+        if not continues:
+            self._close_document()
+        for place, length in enumerate(lengths):
+            if place:
+                self._close_document()
+            self._pending += length
+        self.sentences += len(sentences)
+
+    def _close_document(self) -> None:
+        """End the document that is open, where it holds anything."""
+        if self._pending:
+            self._written = getattr(self, "_written", 0) + self._pending
+            self._files["documents"].write(np.array([self._written], dtype=np.int64).tobytes())
+            self.documents += 1
+            self._pending = 0
+
+    def finish(self, fingerprint: str, extra: dict[str, Any]) -> None:
+        """Counts and meta.json, then the rename that makes the store appear."""
+        self._close_document()
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+            file.close()
+        (self.folder / "counts.bin").write_bytes(self._counts.tobytes())
+        meta = {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint,
+            "token_dtype": self._dtype,
+            "vocab_size": self._vocab_size,
+            "tokens": self.tokens,
+            "sentences": self.sentences,
+            "documents": self.documents,
+            **extra,
+        }
+        _write_json(self.folder / "meta.json", meta)
+        shutil.rmtree(self.path, ignore_errors=True)  # an unfinished or damaged one: a finished one is never rebuilt
+        self.folder.replace(self.path)
+
+
+def prepare_from_ids(
+    documents: Iterable[Sequence[Sequence[int]]],
+    tokenizer: ZooTokenizer,
+    folder: str | Path,
+    *,
+    name: str = "ids",
+    template: Template | None = None,
+) -> Store:
+    """A store of documents that are tokenised already.
+
+    Args:
+        documents: documents as lists of sentences as lists of ids; read once, not held in memory.
+        tokenizer: what the ids belong to.
+        folder: parent folder.
+        name: the store is ``folder/NAME-FINGERPRINT``.
+        template: layout written into the store's tokenizer files.
+
+    Raises:
+        ZooError: an id outside the vocabulary (naming document and sentence), or no tokens at all.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if template is not None:
+        _use_template(tokenizer, template)
+    temporary = folder / f"{name}-{os.getpid()}"
+    writer = StoreWriter(temporary, tokenizer.vocabulary.size)
+    digest = hashlib.blake2b(f"{SCHEMA} {RECIPE} {tokenizer.backend_key()}".encode(), digest_size=16)
+    with writer:
+        for number, document in enumerate(documents):
+            kept = [np.asarray(sentence, dtype=np.int64) for sentence in document if len(sentence)]
+            for place, ids in enumerate(kept):
+                if ids.min() < 0 or ids.max() >= tokenizer.vocabulary.size:
+                    wrong = int(ids.min() if ids.min() < 0 else ids.max())
+                    raise ZooError(
+                        f"document {number}, sentence {place}: id {wrong} is outside the vocabulary of "
+                        f"{tokenizer.vocabulary.size} entries."
+                    )
+            lengths = np.array([len(ids) for ids in kept], dtype=np.int64)
+            tokens = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+            flags = tokenizer.word_starts(tokens) * np.uint8(WORD_START)
+            flags[np.cumsum(lengths) - lengths] |= SENTENCE_START | WORD_START
+            digest.update(tokens.tobytes() + lengths.tobytes() + b"/")
+            writer.append(tokens, flags, lengths, np.array([len(kept)], dtype=np.int64))
+        if not writer.tokens:
+            raise ZooError("prepare_from_ids: there is not a single token in the documents.")
+        fingerprint = digest.hexdigest()
+        final = folder / f"{name}-{fingerprint[:8]}"
+        if (final / "meta.json").exists():
+            shutil.rmtree(writer.folder)
+            return Store(final)
+        tokenizer.save(writer.folder)
+        writer.path = final
+        writer.finish(fingerprint, {"special": tokenizer.roles})
+    return Store(final)
+
+
+# ------------------------------------------------------------------------------------- lock and progress
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, quiet: bool) -> Iterator[None]:
+    """Hold the folder's lock; wait for another preparation of the same store, saying so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            note(f"waiting for another process that prepares this store ({file.read().strip() or 'unknown'})", quiet)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield
+
+
+class _Progress:
+    """One line: share done, MB/s, time left. Rewritten on a terminal, else a line every ten seconds."""
+
+    def __init__(self, what: str, total: int, quiet: bool) -> None:
+        self._what, self._total, self._quiet = what, max(total, 1), quiet
+        self._start = self._shown = time.monotonic()
+        self._done = self._skipped = 0
+        self._terminal = sys.stderr.isatty()
+
+    def skip(self, size: int) -> None:
+        """Bytes that were finished before and do not count for the rate."""
+        self._skipped += size
+
+    def show(self, done: int) -> None:
+        """Tell how far the reading is."""
+        self._done = done
+        now = time.monotonic()
+        if self._quiet or now - self._shown < (0.5 if self._terminal else 10):
+            return
+        self._shown = now
+        rate = max(done - self._skipped, 0) / max(now - self._start, 1e-9)
+        left = f"{(self._total - done) / rate:,.0f} s left" if rate and done <= self._total else "…"
+        line = f"prepare: {self._what} {done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB, {rate / 1e6:.1f} MB/s, {left}"
+        print(
+            f"\r{line:<78}" if self._terminal else line, end="" if self._terminal else "\n", file=sys.stderr, flush=True
+        )
+
+    def end(self) -> None:
+        """Close the line."""
+        if self._quiet:
+            return
+        spent = time.monotonic() - self._start
+        rate = max(self._done - self._skipped, 0) / max(spent, 1e-9)
+        line = f"prepare: {self._what} {self._done / 1e6:,.1f} MB in {spent:,.1f} s ({rate / 1e6:.1f} MB/s)"
+        print(f"\r{line:<78}" if self._terminal else line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    _worker(sys.stdin.buffer, sys.stdout.buffer)

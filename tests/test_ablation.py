@@ -1,0 +1,300 @@
+"""The grid of arms and seeds: expansion, refusals, skipping, resuming; and the demo's command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from runs import write_run
+
+from ablation.__main__ import main, split_arguments
+from ablation.config import AblationConfig, arms, build, differences, load_ablation
+from ablation.demo import choose_families, demo_command, take_options, with_tokens
+from ablation.grid import Cell, cells, read_cell, settings_of
+from pretraining.config import run_folder
+from zoo.errors import ZooError
+from zoo.sample import resolve, sample_path
+from zoo.settings import shipped_configs
+
+SHIPPED = sorted(path.stem for path in (shipped_configs() / "ablation").glob("*.yaml"))
+
+
+def ablation(**values: object) -> AblationConfig:
+    base = {
+        "name": "trial",
+        "primary": "validation.masked_lm",
+        "changes": {"a": {"data": {"copies": 1}}, "b": {"data": {"copies": None}, "finetune": {"tasks": "thuocl"}}},
+        "pretrain": {"train": {"lr": 1.0, "tokens": 5}, "data": {"copies": 10, "sequence_length": 64}},
+        "common": {"train": {"tokens": 7}},
+        "seeds": [3, 1],
+        "finetune": {"tasks": "fewrel", "seeds": [1, 2]},
+    }
+    return build({**base, **values})
+
+
+def test_arms_lay_changes_over_the_base_and_the_common_part_over_both() -> None:
+    grid = arms(ablation())
+    assert [(arm.name, arm.seed) for arm in grid] == [("a", 3), ("b", 3), ("a", 1), ("b", 1)]
+    first, second = grid[0].values, grid[1].values
+    assert first["train"] == second["train"] == {"lr": 1.0, "tokens": 7}
+    assert (first["data"], second["data"]) == (
+        {"copies": 1, "sequence_length": 64},
+        {"copies": None, "sequence_length": 64},
+    )
+    assert first["seed"] == second["seed"] == {"init": 3, "data": 3}
+    assert "finetune" not in second
+    assert grid[0].finetune is not None
+    assert grid[1].finetune is not None
+    assert (grid[0].finetune.tasks, grid[1].finetune.tasks) == ("fewrel", "thuocl")
+    assert grid[1].finetune.seeds == [1, 2]
+
+
+def test_differences_name_what_an_arm_changes() -> None:
+    assert differences(ablation()) == {"a": [], "b": [("data.copies", 1, None)]}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"changse": {}}, "unknown key 'changse'.*Did you mean 'changes'"),
+        ({"changes": {}}, "lacks changes"),
+        ({"changes": {"a b": {}}}, "arm 'a b'"),
+        ({"changes": {"../a": {}}}, "arm '../a'"),
+        ({"changes": {"a": {"seed": {"init": 3}}}}, "'seed' belongs to the ablation"),
+        ({"reference": "c"}, "reference = 'c' is not an arm"),
+        ({"seeds": []}, "seeds = \\[\\]"),
+        ({"seeds": [1, 1]}, "different whole numbers"),
+        ({"primary": {"measures": "x"}}, "unknown key 'primary.measures'.*'measure'"),
+        ({"finetune": {"task": "fewrel"}}, "unknown key 'finetune.task'.*'tasks'"),
+        ({"finetune": {"seeds": [1]}}, "finetune cannot be read.*tasks"),
+        ({"changes": {"a": {"finetune": {"taks": "x"}}}}, "changes.a.finetune.taks"),
+    ],
+)
+def test_mistakes_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ZooError, match=message):
+        arms(ablation(**values))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_arm_of_a_shipped_ablation_is_a_valid_run(name: str) -> None:
+    config = load_ablation(["--config", name])
+    grid = cells(config)
+    assert len({cell.folder for cell in grid}) == len(config.seeds) * len(config.changes)
+    for cell in grid[: len(config.changes)]:
+        settings = settings_of(cell.arm)
+        assert settings.value.seed.init == settings.value.seed.data == config.seeds[0]
+        assert settings.value.data.tokenizer == settings_of(grid[0].arm).value.data.tokenizer
+        assert settings.value.train.tokens == settings_of(grid[0].arm).value.train.tokens
+    assert "base" not in json.dumps(config.changes)
+
+
+def test_the_demo_compares_families_on_one_tokenizer_and_budget() -> None:
+    config = load_ablation(["--config", "demo"])
+    assert {"gpt", "bert", "roberta", "albert"} <= set(config.changes)
+    english = [arm for arm in arms(config) if arm.name not in config.extra]
+    assert len({json.dumps(arm.values["data"]["tokenizer"], sort_keys=True) for arm in english}) == 1
+    assert len({arm.values["data"]["corpus"]["files"] for arm in english}) == 1
+    assert len({arm.values["train"]["tokens"] for arm in english}) == 1
+
+
+def test_an_arm_with_wrong_settings_is_named() -> None:
+    config = load_ablation(["--config", "masking"])
+    broken = build({**vars_of(config), "changes": {"odd": {"data": {"copeis": 1}}}, "reference": None})
+    with pytest.raises(ZooError, match=r"arm 'odd'.*unknown key 'data\.copeis'.*'copies'"):
+        cells(broken)
+
+
+@pytest.mark.slow
+def test_a_cell_knows_the_run_folder_that_pretraining_will_use() -> None:
+    config = load_ablation(["--config", "masking", "--seeds", "[1, 4]"])
+    for cell in (cells(config)[1], cells(config)[-1]):
+        assert cell.folder == run_folder(settings_of(cell.arm))
+
+
+def vars_of(config: AblationConfig) -> dict[str, object]:
+    values = dict(vars(config))
+    return {**values, "primary": vars(config.primary), "finetune": vars(config.finetune) if config.finetune else None}
+
+
+@pytest.mark.slow
+def test_done_files_change_with_everything_that_decides_the_result() -> None:
+    two = [{name: change for name, change in load_ablation(["--config", "masking"]).changes.items() if name in TWO}]
+    config = build({**vars_of(load_ablation(["--config", "masking", "--seeds", "[1, 2]"])), "changes": two[0]})
+    base = {cell.name: cell.done.name for cell in cells(config)}
+    fewer = cells(build({**vars_of(config), "seeds": [2]}))
+    assert {cell.name: cell.done.name for cell in fewer}.items() <= base.items()  # more seeds keep what is done
+    for key, value in (("settings", {"lr": 1e-3}), ("seeds", [9])):
+        tuned = {**vars(config.finetune), key: value}
+        assert not set(base.values()) & {c.done.name for c in cells(build({**vars_of(config), "finetune": tuned}))}
+    longer = build({**vars_of(config), "common": {**config.common, "train": {"tokens": 9}}})
+    assert not set(base.values()) & {cell.done.name for cell in cells(longer)}
+    other = build({**vars_of(config), "reference": "one-copy"})  # other validation questions
+    assert not set(base.values()) & {cell.done.name for cell in cells(other)}
+
+
+def test_a_cell_is_read_back_or_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    cell = Cell(arms(ablation())[0], folder, tmp_path / "a.yaml", tmp_path / "a.json")
+    assert read_cell(cell) is None
+    record = {
+        "run": str(folder),
+        "scores": {"t.accuracy": {"1": 0.5, "2": 0.7}},
+        "baselines": {"t.accuracy": 0.1},
+        "reference_validation": {"masked_lm": 5.5},
+    }
+    cell.done.write_text(json.dumps(record))
+    run = read_cell(cell)
+    assert run is not None
+    assert run.measures["t.accuracy"] == pytest.approx(0.6)
+    assert run.measures["reference_masks.masked_lm"] == 5.5
+    (folder / "run.json").unlink()
+    with pytest.raises(ZooError, match=r"no run\.json"):
+        read_cell(cell)
+
+
+def test_the_command_line_is_split() -> None:
+    argv = ["--config", "masking", "--only.arm", "a", "--report-only", "--only.seed", "2"]
+    assert split_arguments(argv) == (["--config", "masking"], {"arm": "a", "seed": "2"}, True)
+
+
+def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="nothing is finished"):
+        main(["--config", "masking", "--output", str(tmp_path), "--report-only"])
+
+
+def test_demo_options() -> None:
+    options, rest = take_options(["--families=gpt,bert", "--tokens", "1e5", "--output", "o", "--seeds", "[2]"])
+    assert options == {"families": "gpt,bert", "tokens": "1e5", "output": "o"}
+    assert rest == ["--seeds", "[2]"]
+    config = load_ablation(["--config", "demo"])
+    assert list(choose_families(config, options).changes) == ["gpt", "bert"]
+    assert choose_families(config, {"families": "gpt"}).against == "gpt"
+    assert set(config.changes) - set(choose_families(config, {}).changes) == set(config.extra)
+    assert set(choose_families(config, {"all": "true"}).changes) == set(config.changes)
+    with pytest.raises(ZooError, match=r"unknown family 'brt'.*Did you mean 'bert'"):
+        choose_families(config, {"families": "brt"})
+    assert with_tokens({"train": {"lr": 1}}, "2_000") == {"train": {"lr": 1, "tokens": 2000}}
+    for wrong in ("many", "0"):
+        with pytest.raises(ZooError, match="--tokens"):
+            with_tokens({}, wrong)
+
+
+def test_demo_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert demo_command(["--help"]) == 0
+    assert "--families" in capsys.readouterr().out
+
+
+def test_sample_names_are_resolved() -> None:
+    assert resolve({"a": ["zoo:sample/en", 3]}) == {"a": [str(sample_path("en")), 3]}
+    with pytest.raises(ZooError, match="has no 'fr'"):
+        resolve("zoo:sample/fr")
+
+
+TWO = ("dynamic", "one-copy")
+TINY = {
+    "name": "tiny",
+    "primary": {"measure": "reference_masks.masked_lm"},
+    "reference": "tokens",
+    "seeds": [1, 2],
+    "pretrain": {"base": "pretrain/bert-tiny"},
+    "common": {
+        "data": {
+            "tokenizer": {"vocab_size": 600},
+            "sequence_length": 32,
+            "validation_tokens": 2000,
+            "processes": 1,
+        },
+        "model": {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1},
+        "train": {"tokens": 2500, "batch_size": 16, "log_every": 1, "save_every": 2, "precision": "fp32"},
+    },
+    "changes": {
+        "tokens": {},
+        "words": {
+            "objectives": {
+                "masked_lm": {"init_args": {"choose": {"class_path": "pretraining.choose.WholeWords", "init_args": {}}}}
+            }
+        },
+    },
+    "finetune": {"tasks": "tiny", "seeds": [1], "settings": {"epochs": 1, "max_length": 16}},
+}
+
+
+def write_tiny(folder: Path) -> Path:
+    """A small corpus, a small task and an ablation over them."""
+    text = sample_path("en/wikipedia.txt").read_text(encoding="utf-8")
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "text.txt").write_text("\n\n".join(text.split("\n\n")[:40]), encoding="utf-8")
+    (folder / "tasks" / "tiny").mkdir(parents=True)
+    for side, count in (("train", 33), ("dev", 17)):
+        lines = sample_path(f"tasks/fewrel/{side}.tsv").read_text(encoding="utf-8").split("\n")
+        kept = [line for line in lines if line.endswith(("\tsport", "\tcrosses"))][:count]
+        (folder / "tasks" / "tiny" / f"{side}.tsv").write_text("\n".join([lines[0], *kept]) + "\n", encoding="utf-8")
+    task = {"name": "tiny", "columns": ["sentence"], "labels": ["crosses", "sport"], "folders": ["tiny"]}
+    (folder / "task.yaml").write_text(yaml.safe_dump(task))
+    values = json.loads(json.dumps(TINY))
+    values["output"] = str(folder / "runs")
+    values["common"]["data"] |= {"corpus": {"files": str(folder / "corpus")}, "stores": str(folder / "stores")}
+    values["finetune"] |= {"data": str(folder / "tasks"), "task_file": str(folder / "task.yaml")}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
+    return folder / "tiny.yaml"
+
+
+@pytest.mark.slow
+def test_an_ablation_runs_skips_and_resumes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The real thing at toy size: child processes, pairs, fixed questions, a report; then nothing is run twice."""
+    file = write_tiny(tmp_path)
+    assert main(["--config", str(file)]) == 0
+    root = tmp_path / "runs" / "ablation-tiny"
+    report = json.loads((root / "report.json").read_text())
+    assert [(run["arm"], run["seed"]) for run in report["runs"]] == [
+        ("tokens", 1), ("words", 1), ("tokens", 2), ("words", 2),
+    ]  # fmt: skip
+    compared = {c["measure"]: c for c in report["comparisons"]}
+    assert compared["reference_masks.masked_lm"]["n"] == 2
+    assert "no verdict" in compared["reference_masks.masked_lm"]["verdict"]
+    assert "tiny.accuracy" in compared
+    assert (root / "report.html").exists()
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
+    done = sorted((root / "arms").glob("*.json"))
+    done[0].unlink()  # one cell is asked again, and finds all its steps finished
+    capfd.readouterr()
+    assert main(["--config", str(file)]) == 0
+    assert "4 runs, 3 finished" in capfd.readouterr().err
+    assert json.loads((root / "report.json").read_text())["scores"] == report["scores"]
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
+
+
+@pytest.mark.slow
+def test_the_reference_questions_reproduce_a_runs_own_validation(tmp_path: Path) -> None:
+    """Asked its own questions through the ablation's path, a run gives the loss that it logged itself."""
+    from ablation.grid import fixed_validation
+    from pretraining.train import pretrain
+
+    config = load_ablation(["--config", str(write_tiny(tmp_path))])
+    cell = cells(config)[0]
+    folder = pretrain(settings_of(cell.arm), show=False)
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    own = [line["validation"]["terms"] for line in lines if "validation" in line][-1]
+    again = fixed_validation(folder, settings_of(cell.arm))
+    assert again == pytest.approx({name: figures["loss"] for name, figures in own.items()}, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_the_demo_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--families", "gpt,bert", "--tokens", "3000", "--output", str(tmp_path / "runs"), "--config"]
+    assert demo_command([*argv, str(write_demo(tmp_path))]) == 0
+    page = tmp_path / "runs" / "ablation-demo" / "demo.html"
+    assert str(page) in capsys.readouterr().out
+    assert "unigram entropy" in page.read_text()
+
+
+def write_demo(folder: Path) -> Path:
+    """The shipped demo at toy size."""
+    values = yaml.safe_load(write_tiny(folder).read_text())
+    own = {"base": "demo", "common": values["common"], "finetune": values["finetune"]}
+    own["primary"] = {"measure": "tiny.accuracy", "better": "higher"}
+    (folder / "demo.yaml").write_text(yaml.safe_dump(own))
+    return folder / "demo.yaml"

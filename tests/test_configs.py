@@ -1,0 +1,114 @@
+"""Every shipped YAML is built; published sizes have the published parameter counts."""
+
+import pytest
+import torch
+
+from pretraining.config import PretrainConfig, load_pretrain_config
+from pretraining.listing import count_parameters
+from zoo.config import CoreConfig
+from zoo.core import Transformer
+from zoo.heads import SequenceHead, TokenHead
+from zoo.settings import read_yaml, shipped_configs
+
+MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))
+RUNS = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))
+
+# Specs, section 2 and 8 of each: (core with pooler, with both heads or with the head that the model has).
+PUBLISHED = {
+    "bert-tiny": (4_385_920, 4_433_468),
+    "bert-mini": (11_170_560, 11_267_900),
+    "bert-small": (28_763_648, 29_058_876),
+    "bert-medium": (41_373_184, 41_668_412),
+    "bert-base": (109_482_240, 110_106_428),
+    "bert-base-cased": (108_310_272, 108_932_934),
+    "bert-base-zh": (102_267_648, 102_882_442),
+    "bert-base-multilingual-cased": (177_853_440, 178_566_653),
+    "bert-large": (335_141_888, 336_226_108),
+    "bert-large-cased": (333_579_264, 334_661_958),
+    "roberta-base": (124_055_040, 124_697_433),
+    "roberta-large": (354_310_144, 355_412_057),
+    "albert-base": (11_683_584, 11_813_810),
+    "albert-large": (17_683_968, 17_847_474),
+    "albert-xlarge": (58_724_864, 59_021_490),
+    "albert-xxlarge": (222_595_584, 223_158_450),
+    "albert-base-zh": (10_547_968, None),
+    "albert-large-zh": (16_548_352, None),
+    "albert-xlarge-zh": (57_589_248, None),
+    "albert-xxlarge-zh": (221_459_968, None),
+    "gpt-base": (116_534_784, 116_534_784),
+}
+
+
+def facts(name):
+    return CoreConfig.from_dict(read_yaml(shipped_configs() / "model" / f"{name}.yaml", "model"))
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_built_on_the_meta_device(name):
+    config = facts(name)
+    with torch.device("meta"):
+        core = Transformer(config)
+    if name in PUBLISHED:
+        assert size(core) == PUBLISHED[name][0]
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if n.startswith("bert") and PUBLISHED[n][1]])
+def test_published_counts_of_both_bert_heads(name):
+    with torch.device("meta"):
+        parts = Transformer(facts(name)), TokenHead(facts(name)), SequenceHead(facts(name))
+    assert sum(size(part) for part in parts) == PUBLISHED[name][1]
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if n in RUNS and n.endswith("e") and PUBLISHED[n][1]])
+def test_published_counts_with_heads(name):
+    """The config's own objectives make the heads, so this also checks that the recipe names them."""
+    config = load_pretrain_config(["--config", name]).value
+    core, whole = count_parameters(config)
+    assert (core, whole) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize(
+    ("embedding_size", "shared", "unshared"),
+    [(64, 9_681_408, 87_648_000), (128, 11_683_584, 89_650_176), (256, 15_687_936, 93_654_528)],
+)
+def test_albert_embedding_sizes_and_sharing(embedding_size, shared, unshared):
+    base = facts("albert-base").replace(embedding_size=embedding_size)
+    with torch.device("meta"):
+        assert size(Transformer(base)) == shared
+        assert size(Transformer(base.replace(num_hidden_groups=None))) == unshared
+    assert unshared - shared == 77_966_592 == 11 * 7_087_872
+
+
+def test_albert_without_factorisation():
+    base = facts("albert-base").replace(embedding_size=768)
+    with torch.device("meta"):
+        assert size(Transformer(base)) == 31_114_752
+        assert size(Transformer(base.replace(embedding_projection=True))) == 31_705_344
+
+
+def test_parts_of_bert_base():
+    config = facts("bert-base")
+    with torch.device("meta"):
+        core, head, pair = Transformer(config), TokenHead(config), SequenceHead(config)
+    assert size(core.embeddings) == 23_837_184
+    assert size(core.layers[0]) == 7_087_872
+    assert size(core.pooler) == 590_592
+    assert size(head) == 622_650
+    assert size(pair) == 1_538
+    with torch.device("meta"):
+        assert size(Transformer(facts("bert-large")).layers[0]) == 12_596_224
+        without = config.replace(pooler=False)
+        assert size(Transformer(without)) + size(TokenHead(without)) == 109_514_298
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_config_reads_back_to_itself(name):
+    settings = load_pretrain_config(["--config", name])
+    assert isinstance(settings.value, PretrainConfig)
+    assert settings.value.name == name
+    assert settings.value.chain
+    assert load_pretrain_config([], settings.resolved).resolved == settings.resolved

@@ -1,0 +1,179 @@
+"""Reading: formats, bad input by file and line, long documents, sentences and words."""
+
+import gzip
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from pretraining import corpus as reader
+from pretraining.corpus import CorpusConfig, iter_documents, read_chunks, resolve_sources
+from pretraining.segment import Segmenter, join_words
+from pretraining.sentences import MAX_CHARACTERS, sentence_spans, split_sentences
+from zoo.errors import ZooError
+
+TEXTS = ["First line.\nSecond line.", "Another\u2028document.", "第三篇。"]
+
+
+def write_all(folder: Path) -> dict[str, Path]:
+    import pyarrow
+    import pyarrow.parquet
+
+    text = "\n\n".join(TEXTS) + "\n"
+    rows = "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(TEXTS))
+    paths = {name: folder / f"a.{name}" for name in ("txt", "txt.gz", "jsonl", "jsonl.gz", "parquet")}
+    paths["txt"].write_text(text)
+    paths["txt.gz"].write_bytes(gzip.compress(text.encode()))
+    paths["jsonl"].write_text(rows)
+    paths["jsonl.gz"].write_bytes(gzip.compress(rows.encode()))
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS, "id": [1, 2, 3]}), paths["parquet"])
+    return paths
+
+
+def test_every_format_gives_the_same_documents(tmp_path):
+    expected = [text.split("\n") for text in TEXTS]
+    for name, path in write_all(tmp_path).items():
+        assert [d.lines for d in iter_documents(CorpusConfig(str(path)))] == expected, name
+    everything = list(iter_documents(CorpusConfig(str(tmp_path))))
+    assert [d.lines for d in everything] == expected * 5
+    assert [d.lines for d in iter_documents(CorpusConfig(str(tmp_path / "*.jsonl*")))] == expected * 2
+
+
+def test_byte_order_mark_and_carriage_returns(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfOne.\r\nTwo.\r\n\r\n \t\r\nThree.\r\n")
+    found = list(iter_documents(CorpusConfig(str(path))))
+    assert [d.lines for d in found] == [["One.", "Two."], ["Three."]]
+    assert [d.line for d in found] == [1, 5]
+
+
+BAD = {
+    "empty": ("a.txt", b"", "a.txt is empty"),
+    "white": ("a.txt", b" \n\n\t\n", "holds no documents"),
+    "utf8": ("a.txt", b"good\n\nalso good\nb\xe4d\n", r"a\.txt:4: invalid UTF-8 at byte 2"),
+    "nul": ("a.txt", b"text\x00more", "is binary"),
+    "late nul": ("a.txt", b"x" * 5000 + b"\nab\x00c\n", r"a\.txt:2: a NUL byte"),
+    "utf16": ("a.txt", "text".encode("utf-16"), "UTF-16"),
+    "gzip as text": ("a.txt", gzip.compress(b"text"), "is gzip data under the name"),
+    "text as gzip": ("a.txt.gz", b"text", "is not gzip data"),
+    "cut gzip": ("a.txt.gz", gzip.compress(bytes(range(32, 127)) * 90)[:-9], "damaged or cut short"),
+    "parquet": ("a.parquet", b"text", "is not a Parquet file"),
+    "json": ("a.jsonl", b'{"text": "a"}\n{"text": \n', r"a\.jsonl:2: broken JSON"),
+    "list": ("a.jsonl", b"[1]\n", r"a\.jsonl:1: a JSON list"),
+    "column": (
+        "a.jsonl",
+        b'{"txet": "a", "id": 1}\n',
+        r"a\.jsonl:1: no field 'text'.*'txet', 'id'.*Did you mean 'txet'",
+    ),
+    "number": ("a.jsonl", b'{"text": 5}\n', r"a\.jsonl:1: field 'text' holds a int"),
+    "extension": ("a.csv", b"text", "no reader knows; readable are .txt"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD.values(), ids=BAD.keys())
+def test_bad_files(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ZooError, match=message):
+        list(iter_documents(CorpusConfig(str(tmp_path / name))))
+
+
+def test_bad_places(tmp_path):
+    (tmp_path / "corpus.txt").write_text("text")
+    with pytest.raises(ZooError, match=r"does not exist.*Did you mean 'corpus\.txt'"):
+        resolve_sources(CorpusConfig(str(tmp_path / "corpsu.txt")))
+    with pytest.raises(ZooError, match="nothing matches"):
+        resolve_sources(CorpusConfig(str(tmp_path / "*.jsonl")))
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(ZooError, match="it is empty"):
+        resolve_sources(CorpusConfig(str(tmp_path / "sub")))
+    with pytest.raises(ZooError, match="Did you mean 'rjieba'"):
+        CorpusConfig("a.txt", segmenter="jieba")
+
+
+def test_parquet_without_the_column(tmp_path):
+    write_all(tmp_path)
+    with pytest.raises(ZooError, match=r"no field 'texts'.*'text', 'id'.*Did you mean 'text'"):
+        resolve_sources(CorpusConfig(str(tmp_path / "a.parquet"), text_field="texts"))
+
+
+@pytest.mark.parametrize("separator", ["\n", " ", ""])
+def test_a_document_longer_than_a_chunk_comes_in_parts(tmp_path, monkeypatch, separator):
+    monkeypatch.setattr(reader, "CHUNK", 1000)
+    body = separator.join(f"wörd{i}" for i in range(2000))
+    (tmp_path / "a.txt").write_text(f"before\n\n{body}\n\nafter\n")
+    config = CorpusConfig(str(tmp_path / "a.txt"))
+    chunks = list(read_chunks(resolve_sources(config)[0], config))
+    assert b"".join(c.data for c in chunks).decode() == (tmp_path / "a.txt").read_text()
+    assert max(len(c.data) for c in chunks) <= 2000
+    documents = list(iter_documents(config))
+    whole: list[list[str]] = []
+    for document in documents:
+        if document.continues:
+            whole[-1] += document.lines
+        else:
+            whole.append(list(document.lines))
+    assert len(whole) == 3
+    assert "".join(whole[1]).replace(" ", "") == body.replace(separator, "") if separator else "".join(whole[1]) == body
+
+
+def test_a_json_line_beyond_the_limit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "CHUNK", 1000)
+    monkeypatch.setattr(reader, "RECORD_LIMIT", 2**20)
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "fine"}\n' + json.dumps({"text": "x" * 500_000}) + "\n")
+    assert [len(d.lines[0]) for d in iter_documents(CorpusConfig(str(path)))] == [4, 500_000]
+    path.write_text('{"text": "fine"}\n' * 200 + json.dumps({"text": "x" * 1_100_000}) + "\n")
+    with pytest.raises(ZooError, match=r"a\.jsonl:\d+: a JSON line of more than 1 MB"):
+        list(iter_documents(CorpusConfig(str(path))))
+
+
+SENTENCES = [
+    ("Mr. Smith paid $3.50. He left.", ["Mr. Smith paid $3.50.", "He left."]),
+    ('"Really?" she asked. "Yes." He went.', ['"Really?" she asked.', '"Yes."', "He went."]),
+    ("The U.S. Army came. In the U.S. The rest.", ["The U.S. Army came.", "In the U.S.", "The rest."]),
+    ("J. K. Rowling wrote No. 5. Good!", ["J. K. Rowling wrote No. 5.", "Good!"]),
+    ("Wait... and see... Then go.", ["Wait... and see...", "Then go."]),
+    ("all lower case. no capitals here.", ["all lower case.", "no capitals here."]),
+    ("他说：“你好。”然后走了。真的吗？！好……吧。", ["他说：“你好。”", "然后走了。", "真的吗？！", "好……", "吧。"]),
+    ("价格是3.5元。（完。）下一句", ["价格是3.5元。", "（完。）", "下一句"]),
+    ("  ", []),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SENTENCES)
+def test_sentences(text, expected):
+    assert split_sentences(text) == expected
+
+
+def test_sentences_lose_nothing_but_spaces_and_stay_short():
+    text = "Word. " * 50 + "x" * (3 * MAX_CHARACTERS) + " end of it " * 2000
+    spans = sentence_spans(text)
+    assert "".join(text[a:b] for a, b in spans).replace(" ", "") == text.replace(" ", "")
+    assert all(0 < b - a <= MAX_CHARACTERS for a, b in spans)
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+def test_presegmented_text_loses_spaces_beside_chinese_only():
+    text, starts = Segmenter("space").words("我 爱 北京 天安门 ， hello world 。")
+    assert text == "我爱北京天安门，hello world。"
+    assert [text[a:b].strip() for a, b in zip(starts, [*starts[1:], len(text)])] == [
+        "我", "爱", "北京", "天安门", "，", "hello", "world", "。",
+    ]  # fmt: skip
+    assert join_words(text, starts) == "我 爱 北京 天安门 ， hello world 。"
+    assert Segmenter("none").words("我爱") is None
+
+
+def test_rjieba_and_its_dictionary(tmp_path):
+    pytest.importorskip("rjieba")
+    assert Segmenter("rjieba").words("我爱北京天安门") == ("我爱北京天安门", [0, 1, 2, 4])
+    (tmp_path / "words.txt").write_text("爱北京 100000\n")
+    own = Segmenter("rjieba", str(tmp_path / "words.txt"))
+    assert own.words("我爱北京天安门")[1] == [0, 1, 4]
+    assert own.facts != Segmenter("rjieba").facts
+
+
+def test_rjieba_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "rjieba", None)
+    with pytest.raises(ZooError, match=r"pip install sesame-zoo\[zh\]"):
+        Segmenter("rjieba")

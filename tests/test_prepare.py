@@ -1,0 +1,282 @@
+"""Preparation: contents, boundaries, restart after a kill, one store whatever the processes, bad input."""
+
+import collections
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretraining import corpus as reader
+from pretraining import prepare as preparation
+from pretraining.corpus import CorpusConfig
+from pretraining.prepare import prepare, prepare_from_ids
+from pretraining.sentences import split_sentences
+from pretraining.store import SENTENCE_START, WORD_START
+from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
+
+WORDS = TokenizerConfig(vocab_size=400)
+
+
+def write_corpus(path: Path, documents: int = 60, seed: int = 1) -> list[list[str]]:
+    rng = np.random.default_rng(seed)
+    names = ["Alpha", "beta", "gamma", "Delta", "epsilon", "zeta", "café", "Theta", "iota", "kappa"]
+    texts = []
+    for _ in range(documents):
+        lines = []
+        for _ in range(rng.integers(1, 4)):
+            sentences = [
+                " ".join(rng.choice(names, rng.integers(2, 9))).capitalize() + "." for _ in range(rng.integers(1, 5))
+            ]
+            lines.append(" ".join(sentences))
+        texts.append(lines)
+    path.write_text("\n\n".join("\n".join(lines) for lines in texts) + "\n")
+    return texts
+
+
+def content(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.name != "meta.json":
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(reader, "CHUNK", 2000)
+
+
+def test_a_store_holds_what_the_text_says(tmp_path, small_chunks):
+    texts = write_corpus(tmp_path / "a.txt")
+    store = prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    tokenizer = load_tokenizer(store.path)
+    assert store.path.name == f"a-{store.fingerprint[:8]}"
+    assert store.num_documents == len(texts)
+    offsets = np.asarray(store.sentences)
+    sentences = [s for lines in texts for line in lines for s in split_sentences(line)]
+    assert len(offsets) - 1 == len(sentences)
+    per_document = [sum(len(split_sentences(line)) for line in lines) for lines in texts]
+    assert np.diff(store.documents).tolist() == per_document
+    for number in range(0, len(sentences), 7):
+        ids = store.tokens[offsets[number] : offsets[number + 1]]
+        assert ids.tolist() == tokenizer.encode_batch([sentences[number]])[0][0].tolist()
+    starts = np.flatnonzero(np.asarray(store.flags) & SENTENCE_START)
+    assert starts.tolist() == offsets[:-1].tolist()
+    assert (np.asarray(store.flags)[starts] & WORD_START).all()
+    counted = collections.Counter(np.asarray(store.tokens).tolist())
+    assert {i: n for i, n in enumerate(store.counts.tolist()) if n} == dict(counted)
+    assert store.tokens.dtype == np.uint16
+    assert not (tmp_path / "stores" / ".work" / "shards").exists()
+
+
+def test_the_template_is_in_the_files_but_not_in_the_fingerprint(tmp_path):
+    write_corpus(tmp_path / "a.txt")
+    config = CorpusConfig(str(tmp_path / "a.txt"))
+    one = prepare(config, WORDS, tmp_path / "one", processes=1, quiet=True)
+    two = prepare(config, WORDS, tmp_path / "two", processes=1, quiet=True, template=Template())
+    assert one.fingerprint == two.fingerprint
+    assert load_tokenizer(two.path).encode("alpha").tokens[0] == "[CLS]"
+
+
+def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_corpus(path)
+    first = prepare(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    with monkeypatch.context() as m:
+        m.setattr(preparation._Job, "build", lambda *_: pytest.fail("built again"))
+        assert prepare(CorpusConfig(str(path)), WORDS, tmp_path / "stores").path == first.path
+        elsewhere = tmp_path / "elsewhere" / "a.txt"
+        elsewhere.parent.mkdir()
+        shutil.copy(path, elsewhere)  # the same bytes in another place are the same store
+        assert prepare(CorpusConfig(str(elsewhere)), WORDS, tmp_path / "stores").path == first.path
+    path.write_text(path.read_text().replace("kappa", "kappo", 1))  # same length, another content
+    second = prepare(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    assert second.path != first.path
+    seen = {first.fingerprint, second.fingerprint}
+    for corpus, tokenizer in [
+        (CorpusConfig(str(path), sentences="line"), WORDS),
+        (CorpusConfig(str(path), segmenter="space"), WORDS),
+        (CorpusConfig(str(path)), TokenizerConfig(vocab_size=300)),
+        (CorpusConfig(str(path)), TokenizerConfig(kind="word", vocab_size=400)),
+        (CorpusConfig([str(path), str(elsewhere)]), WORDS),
+    ]:
+        seen.add(preparation._Job(corpus, tokenizer, tmp_path / "stores", True).fingerprint)
+    assert len(seen) == 7
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytebpe"])
+def test_one_document_in_many_chunks_is_one_document(tmp_path, monkeypatch, kind):
+    body = "\n".join(f"Sentence number {i} is here." for i in range(400))
+    (tmp_path / "a.txt").write_text(f"Before it.\n\n{body}\n\nAfter it.\n")
+    config = CorpusConfig(str(tmp_path / "a.txt"))
+    whole = prepare(config, TokenizerConfig(kind=kind, vocab_size=400), tmp_path / "whole", processes=1, quiet=True)
+    monkeypatch.setattr(reader, "CHUNK", 1000)
+    parts = prepare(config, TokenizerConfig(kind=kind, vocab_size=400), tmp_path / "parts", processes=1, quiet=True)
+    assert np.diff(whole.documents).tolist() == [1, 400, 1]
+    assert content(whole.path) == content(parts.path)
+
+
+def test_byte_level_tokens_of_a_paragraph_decode_to_it(tmp_path):
+    text = "One sentence here.  Two of them! And “three”, perhaps. 中文句子。再来一句。"
+    (tmp_path / "a.txt").write_text(text + "\n")
+    tokenizer = TokenizerConfig(kind="bytebpe", vocab_size=400)
+    store = prepare(CorpusConfig(str(tmp_path / "a.txt")), tokenizer, tmp_path / "s", processes=1, quiet=True)
+    assert len(store.sentences) - 1 == 5
+    assert load_tokenizer(store.path).decode(np.asarray(store.tokens)) == text.replace("  ", " ")
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_write_the_same_bytes(tmp_path, small_chunks):
+    write_corpus(tmp_path / "a.txt", 300)
+    config = CorpusConfig(str(tmp_path / "a.txt"))
+    one = prepare(config, WORDS, tmp_path / "one", processes=1, quiet=True)
+    two = prepare(config, WORDS, tmp_path / "two", processes=2, quiet=True)
+    assert content(one.path) == content(two.path)
+    assert one.meta["fingerprint"] == two.meta["fingerprint"]
+
+
+CHILD = """
+import sys
+from pretraining import corpus
+corpus.CHUNK = 4000
+from pretraining.prepare import _Recipe, prepare
+import time
+if {slow}:
+    run = _Recipe.run
+    _Recipe.run = lambda self, chunk: (time.sleep(0.05), run(self, chunk))[1]
+from pretraining.tokenizer import TokenizerConfig
+prepare(corpus.CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
+"""
+
+
+def start(path: Path, folder: Path, processes: int, slow: bool) -> subprocess.Popen:
+    code = CHILD.format(path=str(path), folder=str(folder), processes=processes, slow=slow)
+    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+
+
+@pytest.mark.slow
+def test_killed_preparation_goes_on_with_its_finished_shards(tmp_path):
+    path = tmp_path / "a.txt"
+    write_corpus(path, 600)
+    assert start(path, tmp_path / "whole", 1, slow=False).wait(60) == 0
+    child = start(path, tmp_path / "killed", 1, slow=True)
+    try:
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "killed").glob(".work/*/shards/*.shard"))) < 5:
+            assert time.monotonic() < deadline
+            assert child.poll() is None
+            time.sleep(0.01)
+    finally:
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    done = {p: p.stat().st_mtime_ns for p in (tmp_path / "killed").glob(".work/*/shards/*.shard")}
+    assert not list((tmp_path / "killed").glob("a-*/meta.json"))
+    kept = tmp_path / "kept"  # the shards go when the store is finished: hard links remember them
+    kept.mkdir()
+    for shard in done:
+        os.link(shard, kept / shard.name)
+    assert start(path, tmp_path / "killed", 2, slow=False).wait(60) == 0
+    for shard, changed in done.items():
+        assert (kept / shard.name).stat().st_mtime_ns == changed
+    (whole,), (again,) = (tmp_path / "whole").glob("a-*"), (tmp_path / "killed").glob("a-*")
+    assert whole.name == again.name
+    assert content(whole) == content(again)
+
+
+def test_finished_shards_are_not_made_again_after_a_bad_line_is_mended(tmp_path, small_chunks, monkeypatch):
+    write_corpus(tmp_path / "seed.txt")
+    given = prepare(CorpusConfig(str(tmp_path / "seed.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    tokenizer = TokenizerConfig(kind="file", path=str(given.path))
+    path = tmp_path / "b.txt"
+    write_corpus(path, 200, seed=2)
+    good = path.read_bytes()
+    place = good.index(b"\n", len(good) // 2) + 5
+    line = good.count(b"\n", 0, place) + 1
+    path.write_bytes(good[:place] + b"\xff" + good[place + 1 :])
+    made = []
+    write = preparation.write_shard
+    monkeypatch.setattr(preparation, "write_shard", lambda p, a: (made.append(p), write(p, a)))
+    with pytest.raises(ZooError, match=rf"b\.txt:{line}: invalid UTF-8"):
+        prepare(CorpusConfig(str(path)), tokenizer, tmp_path / "stores", processes=1, quiet=True)
+    before = list(made)
+    assert len(before) > 3
+    path.write_bytes(good)
+    store = prepare(CorpusConfig(str(path)), tokenizer, tmp_path / "stores", processes=1, quiet=True)
+    assert not set(before) & set(made[len(before) :])
+    fresh = prepare(CorpusConfig(str(path)), tokenizer, tmp_path / "fresh", processes=1, quiet=True)
+    assert content(store.path) == content(fresh.path)
+
+
+@pytest.mark.slow
+def test_bad_input_in_a_worker_is_told_by_file_and_line(tmp_path, small_chunks):
+    write_corpus(tmp_path / "seed.txt")
+    given = prepare(CorpusConfig(str(tmp_path / "seed.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    rows = [json.dumps({"text": f"Row number {i} here."}) for i in range(500)]
+    rows[321] = '{"txt": "no"}'
+    (tmp_path / "b.jsonl").write_text("\n".join(rows) + "\n")
+    tokenizer = TokenizerConfig(kind="file", path=str(given.path))
+    with pytest.raises(ZooError, match=r"b\.jsonl:322: no field 'text'.*Did you mean 'txt'"):
+        prepare(CorpusConfig(str(tmp_path / "b.jsonl")), tokenizer, tmp_path / "stores", processes=2, quiet=True)
+
+
+def test_a_second_preparation_waits_for_the_first(tmp_path, capfd):
+    work = tmp_path / "work"
+    with preparation._locked(work, True):
+        code = (
+            "from pathlib import Path; from pretraining.prepare import _locked\n"
+            f"with _locked(Path({str(work)!r}), False): print('inside')"
+        )
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
+        )
+        assert f"process {os.getpid()}" in child.stderr.readline()
+        assert child.poll() is None
+    assert child.wait(20) == 0
+
+
+def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    write_corpus(tmp_path / "a.txt")
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 10))
+    with pytest.raises(ZooError, match=r"MB are needed.*0 MB are free"):
+        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", quiet=True)
+
+
+def test_white_space_only_is_no_corpus(tmp_path):
+    (tmp_path / "a.txt").write_text(" \n\n \n")
+    with pytest.raises(ZooError, match=r"no text|no documents"):
+        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+
+
+def test_ids_become_a_store(tmp_path):
+    write_corpus(tmp_path / "a.txt")
+    tokenizer = load_tokenizer(
+        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path, processes=1, quiet=True).path
+    )
+    documents = [[[5, 6, 7], [8]], [], [[9, 10], []]]
+    store = prepare_from_ids(documents, tokenizer, tmp_path)
+    assert store.tokens.tolist() == [5, 6, 7, 8, 9, 10]
+    assert store.sentences.tolist() == [0, 3, 4, 6]
+    assert store.documents.tolist() == [0, 2, 3]
+    assert (np.asarray(store.flags) & SENTENCE_START).tolist() == [2, 0, 0, 2, 2, 0]
+    assert prepare_from_ids(documents, tokenizer, tmp_path).path == store.path
+    assert not list(tmp_path.glob(".*partial"))
+    with pytest.raises(ZooError, match=r"document 0, sentence 0: id 99999 is outside"):
+        prepare_from_ids([[[99999]]], tokenizer, tmp_path)
+
+
+def test_preparing_imports_nothing_heavy():
+    heavy = {"torch", "transformers", "datasets", "sklearn", "pyarrow"}
+    code = f"import sys, pretraining.prepare; print(*{heavy} & set(sys.modules))"
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True)
+    assert out.strip() == ""

@@ -1,0 +1,267 @@
+"""Statistics shown right, and a page that is complete, safe and self-contained."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+from runs import write_run
+
+from ablation import html
+from ablation.config import AblationConfig, build
+from ablation.page import ablation_page, demo_page
+from ablation.report import Results, Run, curve, markdown, read_run, summarise, t_p_value, to_json
+from zoo.errors import ZooError
+
+VOID = {"meta", "br"}
+EVIL = "<script>alert('x')</script>&\"'"
+
+
+def ablation(**values: object) -> AblationConfig:
+    base = {
+        "name": "trial",
+        "primary": {"measure": "validation.masked_lm", "smallest_effect": 0.01},
+        "changes": {"a": {}, "b": {"train": {"lr": 0.1}}},
+        "seeds": [1, 2, 3, 4, 5],
+    }
+    return build({**base, **values})
+
+
+def run_of(arm: str, seed: int, value: float, **extra: object) -> Run:
+    facts = {"unigram_entropy": 6.0, "versions": {"torch": "2"}, "commit": "abc", "parameters": 10, "tokens": 100}
+    train = [(50.0 * i, {"masked_lm": 9.0 - i}) for i in range(1, 5)]
+    run = Run(arm, seed, Path(f"runs/{arm}-{seed}"), facts, train, [(200.0, {"validation.masked_lm": value})])
+    return replace(run, **extra)  # type: ignore[arg-type]
+
+
+def results_of(a: list[float], b: list[float], **values: object) -> Results:
+    runs = [run_of("a", i, v) for i, v in enumerate(a, 1)] + [run_of("b", i, v) for i, v in enumerate(b, 1)]
+    return summarise(ablation(**values), runs)
+
+
+class Checker(HTMLParser):
+    """Every tag is closed in order; nothing is fetched and nothing is executed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert name not in {"src", "href", "xlink:href"}, f"<{tag} {name}> fetches something"
+            assert not name.startswith("on"), f"<{tag} {name}> executes something"
+            assert "url(" not in (value or "")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def checked(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    assert not checker.open
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(checker.tags)
+    assert "@import" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    return checker
+
+
+def test_paired_difference_interval_and_correlation_by_hand() -> None:
+    found = results_of([5.0, 5.1, 5.2, 5.3, 5.4], [5.2, 5.2, 5.5, 5.4, 5.7]).comparisons[0]
+    differences = np.array([0.2, 0.1, 0.3, 0.1, 0.3])
+    half = 2.7764451 * differences.std(ddof=1) / math.sqrt(5)
+    assert found.difference == pytest.approx(0.2)
+    assert found.interval == pytest.approx((0.2 - half, 0.2 + half))
+    assert found.n == 5
+    assert list(found.by_seed.values()) == pytest.approx(list(differences))
+    assert found.correlation == pytest.approx(np.corrcoef([5.0, 5.1, 5.2, 5.3, 5.4], [5.2, 5.2, 5.5, 5.4, 5.7])[0, 1])
+    assert found.verdict == "worse"  # a higher loss
+
+
+def test_pairs_are_by_seed_and_not_by_order() -> None:
+    runs = [run_of("a", s, 5.0 + s) for s in (1, 2, 3)] + [run_of("b", s, 5.5 + s) for s in (3, 1, 2)]
+    found = summarise(ablation(), runs).comparisons[0]
+    assert found.sd == pytest.approx(0.0)
+    assert found.difference == pytest.approx(0.5)
+
+
+def test_unpaired_seeds_are_left_out() -> None:
+    runs = [run_of("a", s, 5.0) for s in (1, 2, 3)] + [run_of("b", s, 5.5) for s in (2, 3, 9)]
+    found = summarise(ablation(), runs).comparisons[0]
+    assert found.n == 2
+    assert sorted(found.by_seed) == [2, 3]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_no_verdict_from_fewer_than_five_seeds(n: int) -> None:
+    found = results_of([5.0] * n, [9.0 + 0.001 * i for i in range(n)]).comparisons[0]
+    assert found.verdict == f"no verdict: n = {n}, at least 5 seeds are needed"
+    assert (found.interval is None) == (n == 1)
+
+
+@pytest.mark.parametrize(
+    ("b", "better", "said"),
+    [
+        ([4.5, 4.52, 4.49, 4.51, 4.5], "lower", "better"),
+        ([4.5, 4.52, 4.49, 4.51, 4.5], "higher", "worse"),
+        ([5.001, 4.999, 5.0, 5.001, 4.999], "lower", "equivalent within ±0.01"),
+        ([5.9, 4.2, 5.1, 4.7, 5.3], "lower", "undecided at this budget"),
+    ],
+)
+def test_verdicts(b: list[float], better: str, said: str) -> None:
+    primary = {"measure": "validation.masked_lm", "better": better, "smallest_effect": 0.01}
+    assert results_of([5.0] * 5, b, primary=primary).comparisons[0].verdict == said
+
+
+def test_a_significant_but_small_effect_is_not_called_better() -> None:
+    b = [4.9951, 4.9949, 4.995, 4.9951, 4.9949]
+    assert results_of([5.0] * 5, b).comparisons[0].verdict == "equivalent within ±0.01"
+
+
+def test_simulated_a_a_comparisons_cover_and_rarely_decide() -> None:
+    """Equal arms: the 95% interval misses 0 in about 5%, and three corrected verdicts err in at most about 5%."""
+    noise = np.random.default_rng(7)
+    config = ablation(changes={"a": {}, "b": {}, "c": {}, "d": {}}, primary="validation.masked_lm")
+    missed, wrong, trials = 0, 0, 400
+    for _ in range(trials):
+        seeds = noise.normal(0, 0.05, 5)
+        runs = [run_of(arm, s + 1, 5 + seeds[s] + noise.normal(0, 0.02)) for arm in "abcd" for s in range(5)]
+        found = summarise(config, runs).comparisons
+        missed += sum(not c.interval[0] <= 0 <= c.interval[1] for c in found if c.interval)
+        wrong += any(c.verdict in ("better", "worse") for c in found)
+    assert 0.03 < missed / (3 * trials) < 0.075
+    assert wrong / trials < 0.085
+
+
+def test_t_p_value_agrees_with_the_interval() -> None:
+    values = np.array([0.1, 0.3, -0.05, 0.2, 0.15])
+    p = t_p_value(float(values.mean()), float(values.std(ddof=1)), 5)
+    assert p == pytest.approx(scipy.stats.ttest_1samp(values, 0.0).pvalue)
+    assert t_p_value(0.2, 0.0, 5) == 0.0
+    assert t_p_value(0.2, None, 1) is None
+
+
+def test_fine_tuning_seeds_are_averaged_within_a_pretraining_seed() -> None:
+    runs = [run_of("a", 1, 5.0, scores={"t.accuracy": {1: 0.4, 2: 0.6}}), run_of("b", 1, 5.0)]
+    score = next(s for s in summarise(ablation(), runs).scores if s.measure == "t.accuracy")
+    assert (score.mean, score.sd, score.n) == (0.5, None, 1)
+
+
+def test_the_reference_answers_its_own_questions() -> None:
+    runs = [run_of("a", 1, 5.0), run_of("b", 1, 7.0, same_questions={"reference_masks.masked_lm": 5.25})]
+    found = summarise(ablation(primary="reference_masks.masked_lm"), runs).comparisons[0]
+    assert found.difference == pytest.approx(0.25)
+
+
+def test_an_unknown_primary_measure_names_what_there_is() -> None:
+    with pytest.raises(ZooError, match=r"'validation.masked'.*validation\.masked_lm"):
+        results_of([5.0], [5.0], primary="validation.masked")
+
+
+def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    assert read_run("a", 1, folder).facts["parameters"] == 1_500_000
+    (folder / "run.json").unlink()
+    with pytest.raises(ZooError, match=r"no run\.json"):
+        read_run("a", 1, folder)
+
+
+def test_an_unfinished_run_and_a_broken_log_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="not finished"):
+        read_run("a", 1, write_run(tmp_path / "open", finished=False))
+    folder = write_run(tmp_path / "broken")
+    with (folder / "log.jsonl").open("a") as log:
+        log.write('{"step": 3, "los')
+    with pytest.raises(ZooError, match=r"log\.jsonl, line 45"):
+        read_run("a", 1, folder)
+
+
+def test_curves_average_over_seeds_at_common_tokens(tmp_path: Path) -> None:
+    runs = [run_of("a", 1, 5.0), run_of("a", 2, 5.0)]
+    runs[1] = replace(runs[1], train=[(t, {"masked_lm": v["masked_lm"] + 2}) for t, v in runs[1].train])
+    x, y, band = curve(runs, "masked_lm")
+    assert x == [25.0, 75.0, 125.0, 175.0]
+    assert band is not None
+    assert band == pytest.approx([math.sqrt(2)] * len(y))
+    assert curve(runs[:1], "masked_lm")[2] is None
+    assert curve([read_run("a", 1, write_run(tmp_path / "x"))], "no_such_objective") == ([], [], None)
+
+
+def test_ticks_are_round_and_inside() -> None:
+    for low, high in [(0.0, 1.0), (4.61, 9.3), (-0.2, 0.07), (0, 1_500_000), (5.0, 5.0)]:
+        found = html.ticks(low, high)
+        assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)
+        assert 1 <= len(found) <= 11
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_pages_are_whole_and_self_contained(count: int, tmp_path: Path) -> None:
+    runs = []
+    for arm, final in (("a", 5.0), ("b", 5.4)):
+        for seed in range(1, count + 1):
+            run = read_run(arm, seed, write_run(tmp_path / f"{arm}{seed}", final, seed, ("masked_lm", "next_sentence")))
+            runs.append(replace(run, scores={"t.accuracy": {1: 0.5, 2: 0.6}}, baselines={"t.accuracy": 0.25}))
+    results = summarise(ablation(), runs)
+    changed = {"a": [], "b": [("train.lr", 0.01, 0.1)]}
+    for page in (ablation_page(results, changed, "command"), demo_page(results, changed, "command", 61.0)):
+        text = " ".join(checked(page).text)
+        if count:
+            assert "unigram entropy" in text
+            assert "0123abc" in text  # the commit
+            assert f"n = {count}" in text.replace("\u00a0", " ")
+    if count:
+        assert "25.0" in text  # the majority baseline
+        assert "not comparable" in text
+
+
+def test_everything_from_data_is_escaped(tmp_path: Path) -> None:
+    run = read_run("a", 1, write_run(tmp_path / "x", terms=("masked_lm", EVIL), commit=EVIL, machine={EVIL: EVIL}))
+    run = replace(run, arm=EVIL, scores={EVIL: {1: 0.5}}, baselines={EVIL: 0.1}, folder=Path(EVIL))
+    other = replace(run, arm="a")
+    results = summarise(ablation(title=EVIL, claim=EVIL), [other, replace(run, arm="b")])
+    results = replace(results, arms=[EVIL], runs=[run], title=EVIL, reference=EVIL)
+    changed = {EVIL: [(EVIL, EVIL, EVIL)], "b": [(EVIL, EVIL, None)]}
+    for page in (ablation_page(results, changed, EVIL), demo_page(results, changed, EVIL, 1.0)):
+        checked(page)
+        assert "<script" not in page
+        assert "&lt;script&gt;" in page
+
+
+def test_points_of_a_chart_lie_inside_its_axes() -> None:
+    series = [html.Series("s", [0, 1e6, 2e6], [9.0, float("nan"), 4.0], band=[0.1, 0.1, 0.1])]
+    drawing = html.line_chart("t", series, "x", "y", [("line", 6.0)])
+    centres = re.findall(r"class=hit cx=([\d.]+) cy=([\d.]+)", drawing)
+    assert len(centres) == 2  # the gap is left out
+    for x, y in centres:
+        assert html.LEFT <= float(x) <= html.WIDTH - html.RIGHT
+        assert html.TOP <= float(y) <= html.HEIGHT - html.BOTTOM
+    assert float(centres[0][1]) < float(centres[1][1])  # a higher loss is drawn higher up
+    assert "Nothing was logged" in html.line_chart("t", [], "x", "y")
+
+
+def test_markdown_and_json_carry_the_same_figures() -> None:
+    results = results_of([5.0, 5.1, 5.2, 5.3, 5.4], [5.2, 5.2, 5.5, 5.4, 5.7])
+    text, facts = markdown(results), json.loads(json.dumps(to_json(results)))
+    assert "+0.200" in text
+    assert "(n = 5)" in text
+    assert facts["comparisons"][0]["difference"] == pytest.approx(0.2)
+    assert facts["runs"][0]["folder"] == "runs/a-1"
+    assert len(facts["runs"]) == 10

@@ -1,0 +1,144 @@
+import sys
+from dataclasses import dataclass, field
+
+import pytest
+
+from zoo.errors import ZooError, nearest
+from zoo.settings import flatten, load_settings, merge, parse_arguments, read_yaml
+
+
+class Part:
+    def __init__(self, size: int = 3, share: float = 0.5) -> None:
+        self.size, self.share = size, share
+
+
+class OtherPart(Part):
+    pass
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Inner.
+
+    Args:
+        rate: a rate.
+    """
+
+    rate: float = 0.1
+
+
+@dataclass(frozen=True)
+class Outer:
+    """Outer.
+
+    Args:
+        name: a name.
+        inner: nested.
+        part: a plug-in.
+        parts: plug-ins by name.
+    """
+
+    name: str
+    inner: Inner = field(default_factory=Inner)
+    part: Part | None = None
+    parts: dict[str, Part] = field(default_factory=dict)
+
+
+def load(argv, tmp_path=None):
+    return load_settings(Outer, argv, "test", "pretrain")
+
+
+def test_files_merge_in_order_and_overrides_win(tmp_path):
+    (tmp_path / "a.yaml").write_text("name: a\ninner: {rate: 0.2}\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\nname: b\n")
+    (tmp_path / "c.yaml").write_text("inner: {rate: 1e-4}\n")
+    settings = load(["--config", str(tmp_path / "b.yaml"), "--config", str(tmp_path / "c.yaml"), "--name=z"])
+    assert settings.value == Outer("z", Inner(1e-4), settings.value.part)
+    assert settings.resolved["inner"] == {"rate": 1e-4}
+
+
+def test_base_works_at_any_depth_and_refuses_circles(tmp_path):
+    (tmp_path / "inner.yaml").write_text("rate: 0.7\n")
+    (tmp_path / "outer.yaml").write_text("name: a\ninner: {base: inner.yaml}\n")
+    assert load(["--config", str(tmp_path / "outer.yaml")]).value.inner.rate == 0.7
+    (tmp_path / "x.yaml").write_text("base: y.yaml\n")
+    (tmp_path / "y.yaml").write_text("base: x.yaml\n")
+    with pytest.raises(ZooError, match="back to this file"):
+        read_yaml(tmp_path / "x.yaml", "pretrain")
+
+
+def test_another_class_path_starts_afresh():
+    old = {"class_path": "a.A", "init_args": {"x": 1}}
+    assert merge(old, {"class_path": "a.B"}) == {"class_path": "a.B"}
+    assert merge(old, {"init_args": {"y": 2}}) == {"class_path": "a.A", "init_args": {"x": 1, "y": 2}}
+
+
+def test_a_users_class_from_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(
+        "from test_settings import Part\n\nclass Mine(Part):\n    def __init__(self, depth: int = 1):\n"
+        "        super().__init__(size=depth)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path)])
+    settings = load(["--name", "a", "--part.class_path", "my_parts.Mine", "--part.init_args.depth", "4"])
+    assert type(settings.value.part).__name__ == "Mine"
+    assert settings.value.part.size == 4
+    again = load_settings(Outer, [], "test", "pretrain", settings.resolved)
+    assert again.resolved == settings.resolved
+
+
+def test_null_drops_an_entry_by_name():
+    part = "test_settings.OtherPart"
+    argv = ["--name", "a", "--parts.x.class_path", part, "--parts.y.class_path", part, "--parts.y", "null"]
+    assert list(load(argv).value.parts) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--nam", "a"], "Did you mean 'name'"),
+        (["--name", "a", "--inner.rat", "1"], "unknown key 'inner.rat'.*'rate'"),
+        (["--name", "a", "--inner.rate", "fast"], "inner.rate"),
+        (["--name", "a", "--part.class_path", "test_settings.Prt"], "Did you mean 'Part'"),
+        (["--name", "a", "--part.class_path", "no_such_module.Part"], "no module 'no_such_module'"),
+        (["--name", "a", "--part.class_path", "test_settings.OtherPart", "--part.init_args.siz", "1"], "'size'"),
+        (["--config", "bert-tny"], "Did you mean 'bert-tiny'"),
+        (["name"], "unexpected argument 'name'"),
+        ([], "name"),
+    ],
+)
+def test_mistakes_are_named(argv, message):
+    with pytest.raises(ZooError, match=message):
+        load(argv)
+
+
+def test_broken_yaml_is_named(tmp_path):
+    (tmp_path / "bad.yaml").write_text("name: [a\n")
+    with pytest.raises(ZooError, match="not valid YAML"):
+        load(["--config", str(tmp_path / "bad.yaml")])
+    (tmp_path / "list.yaml").write_text("- a\n")
+    with pytest.raises(ZooError, match="holds a list"):
+        load(["--config", str(tmp_path / "list.yaml")])
+
+
+def test_command_line_forms():
+    configs, overrides, wants_help = parse_arguments(["--config", "x", "--a.b", "1e-3", "--flag", "--c=[1, 2]"])
+    assert configs == ["x"]
+    assert overrides == {"a": {"b": 0.001}, "flag": True, "c": [1, 2]}
+    assert not wants_help
+    assert parse_arguments(["--help"])[2]
+
+
+def test_flatten_and_nearest():
+    assert flatten({"a": {"b": 1, "c": {}}}) == {"a.b": 1, "a.c": {}}
+    assert nearest("hiden_size", ["hidden_size", "vocab_size"]) == " Did you mean 'hidden_size'?"
+    assert nearest("lr", ["train.lr", "data.copies"]) == " Did you mean 'train.lr'?"
+    assert nearest("qqq", ["hidden_size"]) == ""
+
+
+def test_help_lists_every_key(capsys):
+    with pytest.raises(SystemExit):
+        load(["--help"])
+    text = capsys.readouterr().out
+    assert "--inner.rate (default 0.1)" in text
+    assert "a rate." in text

@@ -1,0 +1,219 @@
+"""Tokenizers: flags, cached = direct, round trips, AutoTokenizer, repeatable training, loading."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretraining.store import CAPITALISED, WORD_START
+from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
+
+ENGLISH = [
+    "The quick brown Fox doesn't jump over 3.5 lazy dogs, unbelievable!",
+    "Café society in Zürich: naïve readers — and others — read (mostly) at night.",
+    "She sells sea shells by the sea shore; the shells she sells are surely sea shells.",
+] * 20
+CHINESE = [
+    "我爱北京天安门，天安门上太阳升。",
+    "他在北京大学读书，喜欢T恤 and Hello。",
+    "中国人民银行发布了新的货币政策。",
+] * 20
+TEMPLATES = {
+    "wordpiece": Template(),
+    "word": Template(),
+    "unigram": Template(),
+    "bytebpe": Template("<s> $A </s>", "<s> $A </s> </s> $B </s>"),
+}
+
+
+def train(kind: str, size: int = 600, **facts) -> ZooTokenizer:
+    return train_tokenizer(TokenizerConfig(kind=kind, vocab_size=size, **facts), iter(ENGLISH + CHINESE))
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, ZooTokenizer]:
+    return {kind: train(kind) for kind in TEMPLATES}
+
+
+def test_special_ids_are_the_published_ones(trained):
+    def order(kind):
+        v = trained[kind].vocabulary
+        return v.pad, v.unk, v.cls, v.sep, v.mask
+
+    assert order("wordpiece") == (0, 1, 2, 3, 4)
+    assert order("unigram") == (0, 1, 2, 3, 4)
+    assert order("bytebpe") == (1, 3, 0, 2, trained["bytebpe"].vocabulary.size - 1)
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_looking_words_up_equals_encoding_whole_texts(trained, kind):
+    tokenizer = trained[kind]
+    texts = [
+        *ENGLISH[:3],
+        *CHINESE[:3],
+        "",
+        " two  spaces ",
+        " lead",
+        "tab\there",
+        "x",
+        "[MASK] <s>",
+        "e\u0301A\u00a0b",
+        "Ǆx",
+    ]
+    ids = [e.ids for e in _as_text(tokenizer).encode_batch(texts, add_special_tokens=False)]
+    once = tokenizer.encode_batch(texts)
+    again = tokenizer.encode_batch(texts)
+    alone = [tokenizer._words._direct([text], [None])[:2] for text in texts]
+    for text, wanted, first, second, whole in zip(texts, ids, once, again, alone):
+        assert first[0].tolist() == wanted, text
+        assert np.array_equal(first[0], second[0])
+        assert np.array_equal(first[1], second[1])
+        assert first[1].tolist() == whole[1].tolist(), text
+
+
+def _as_text(tokenizer):
+    from tokenizers import Tokenizer
+
+    backend = Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.encode_special_tokens = True
+    return backend
+
+
+def test_wordpiece_word_starts_follow_the_hashes_and_capitals_the_surface(trained):
+    tokenizer = trained["wordpiece"]
+    ids, flags = tokenizer.encode_batch(["The quick Fox unbelievable Zürich 我爱"])[0]
+    tokens = [tokenizer.token(i) for i in ids]
+    assert [bool(f & WORD_START) for f in flags] == [not t.startswith("##") for t in tokens]
+    words = np.cumsum(flags & WORD_START) - 1
+    capital = [bool(flags[words == w][0] & CAPITALISED) for w in range(words[-1] + 1)]
+    assert capital == [True, False, True, False, True, False, False]
+    for w in range(words[-1] + 1):
+        assert len(set((flags[words == w] & CAPITALISED).tolist())) == 1  # all pieces of a word agree
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytebpe", "unigram"])
+def test_a_chinese_word_is_one_group(trained, kind):
+    tokenizer = trained[kind]
+    text = "我爱北京天安门"
+    ids, flags = tokenizer.encode_batch([text], [[0, 1, 2, 4]])[0]
+    alone, alone_flags = tokenizer.encode_batch([text])[0]
+    assert ids.tolist() == alone.tolist()  # the segmenter changes flags, never ids
+    offsets = _as_text(tokenizer).encode(text, add_special_tokens=False).offsets
+    begins = {offsets[i][0] for i in range(len(ids)) if flags[i] & WORD_START}
+    assert begins <= {0, 1, 2, 4}
+    if kind == "wordpiece":
+        assert (flags & WORD_START).tolist() == [1, 1, 1, 0, 1, 0, 0]
+        assert (alone_flags & WORD_START).all()
+
+
+def test_segmented_mixed_text_is_aligned_like_the_direct_way(trained):
+    tokenizer = trained["wordpiece"]
+    text, starts = "他在北京大学读书，喜欢T恤 and Hello。", [0, 1, 2, 6, 8, 9, 11, 13, 14, 17, 18, 23]
+    cached = tokenizer.encode_batch([text], [starts])[0]
+    direct = tokenizer._words._direct([text], [starts])
+    assert cached[0].tolist() == direct[0].tolist()
+    assert (cached[1] & WORD_START).tolist() == (direct[1] & WORD_START).tolist()
+
+
+def test_round_trips(trained):
+    for text in ENGLISH[:3] + CHINESE[:3]:
+        assert trained["bytebpe"].decode(trained["bytebpe"].encode_batch([text])[0][0]) == text
+    text = "she sells sea shells by the sea shore"
+    for kind in ("wordpiece", "unigram", "word"):
+        assert trained[kind].decode(trained[kind].encode_batch([text])[0][0]) == text
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_autotokenizer_opens_it_and_agrees(trained, kind, tmp_path):
+    from transformers import AutoTokenizer
+
+    tokenizer = train(kind)
+    tokenizer.set_template(TEMPLATES[kind], segments=kind != "bytebpe")
+    tokenizer.save(tmp_path)
+    opened = AutoTokenizer.from_pretrained(str(tmp_path))
+    assert opened.mask_token_id == tokenizer.vocabulary.mask
+    assert opened.pad_token_id == tokenizer.vocabulary.pad
+    for text in [*ENGLISH[:3], *CHINESE[:3], f"a {tokenizer.roles['mask']} here"]:
+        assert opened(text)["input_ids"] == tokenizer.encode(text).ids
+        pair, ours = opened(text, "second text"), tokenizer.encode(text, "second text")
+        assert pair["input_ids"] == ours.ids
+        assert ("token_type_ids" in pair) == (kind != "bytebpe")
+        if kind != "bytebpe":
+            assert pair["token_type_ids"] == ours.type_ids
+            assert set(ours.type_ids) == {0, 1}
+    again = load_tokenizer(tmp_path)
+    assert again.vocabulary == tokenizer.vocabulary
+    assert again.backend_key() == tokenizer.backend_key()
+
+
+def test_wordpiece_agrees_with_transformers_bert_tokenizer(trained, tmp_path):
+    from transformers import BertTokenizerFast
+
+    vocabulary = trained["wordpiece"].backend.get_vocab()
+    (tmp_path / "vocab.txt").write_text("".join(t + "\n" for t in sorted(vocabulary, key=vocabulary.get)))
+    theirs = BertTokenizerFast(vocab=vocabulary, do_lower_case=True)
+    ours = load_tokenizer(tmp_path / "vocab.txt")
+    for text in ENGLISH[:3] + CHINESE[:3] + ["\x07bell \ufffd Ünï"]:
+        expected = theirs(text, add_special_tokens=False)["input_ids"]
+        assert trained["wordpiece"].encode_batch([text])[0][0].tolist() == expected
+        assert ours.encode_batch([text])[0][0].tolist() == expected
+
+
+TRAIN_ELSEWHERE = """
+import hashlib
+from pathlib import Path
+from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+lines = Path({text!r}).read_text()[:400_000].split("\\n")
+trained = train_tokenizer(TokenizerConfig(kind={kind!r}, vocab_size=1500), lines)
+print(hashlib.sha256(trained.backend.to_str().encode()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_training_repeats_in_another_process(kind):
+    root = str(Path(__file__).parents[1])
+    text = Path(root).parent / "shared" / "data" / "corpus_en" / "gutenberg_en.txt"
+    if not text.exists():
+        pytest.skip("needs shared/data/corpus_en beside the repository")
+    code = TRAIN_ELSEWHERE.format(text=str(text), kind=kind)
+    runs = {subprocess.check_output([sys.executable, "-c", code], cwd=root, text=True) for _ in range(3)}
+    assert len(runs) == 1
+
+
+def test_gpt1_vocabulary_loads_and_ends_words(tmp_path):
+    base = ["<unk>", *"abcdehlorw", *[c + "</w>" for c in "abcdehlorw,"], "lo", "lo</w>", "he", "hel"]
+    (tmp_path / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(base)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nl o\nl o</w>\nh e\nhe l\n")
+    tokenizer = load_tokenizer(tmp_path)
+    ids, flags = tokenizer.encode_batch(["Hello, world"])[0]
+    assert [tokenizer.token(i) for i in ids] == ["hel", "lo</w>", ",</w>", "w", "o", "r", "l", "d</w>"]
+    assert (flags & WORD_START).tolist() == [1, 0, 1, 1, 0, 0, 0, 0]
+    assert tokenizer.decode(ids) == "hello , world"
+    assert tokenizer.vocabulary.unk == 0
+    assert tokenizer.vocabulary.mask is None
+
+
+def test_mistakes_are_explained(trained, tmp_path):
+    with pytest.raises(ZooError, match="Did you mean 'wordpiece'"):
+        TokenizerConfig(kind="wordpeice")
+    with pytest.raises(ZooError, match=r"needs tokenizer\.path"):
+        TokenizerConfig(kind="file")
+    with pytest.raises(ZooError, match="too small"):
+        train("bytebpe", 100)
+    with pytest.raises(ZooError, match="no text"):
+        train_tokenizer(TokenizerConfig(), iter(["", " "]))
+    with pytest.raises(ZooError, match=r"'\[CLS\]' is no token"):
+        trained["bytebpe"].set_template(Template())
+    with pytest.raises(ZooError, match=r"does not exist"):
+        load_tokenizer(tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ZooError, match=r"is no tokenizer\.json"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(ZooError, match="outside the vocabulary"):
+        trained["word"].token(10**6)

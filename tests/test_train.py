@@ -1,0 +1,283 @@
+"""The loop in one process: learning, resume, budgets, refusal of what cannot work."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
+
+from pretraining.config import load_pretrain_config, run_folder
+from pretraining.objective import collate
+from pretraining.processes import StopRequest, Stopped
+from pretraining.train import Run, divide_batch, task_at
+from zoo.errors import ZooError
+from zoo.folder import load_core, read_facts
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder whose corpus and stores the tests of this module share."""
+    folder = tmp_path_factory.mktemp("train")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    """An uninterrupted run per family."""
+    return {family: train(arguments(place, family)) for family in FAMILIES}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_run_folder_is_a_model_folder(finished, family):
+    folder = finished[family]
+    core, facts = load_core(folder)
+    assert facts.visibility == ("causal" if family == "gpt" else "all")
+    assert core.config.vocab_size <= 600
+    record = json.loads((folder / "run.json").read_text())
+    assert record["finished"]
+    assert record["step"] == 12
+    assert record["config"]["name"] == f"{family}-tiny"
+    assert {"versions", "commit", "machine", "data_fingerprint", "seed", "unigram_entropy"} <= record.keys()
+    from transformers import AutoTokenizer
+
+    assert AutoTokenizer.from_pretrained(folder)("A small test.")["input_ids"]
+    lines = log_lines(folder)
+    assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    validation = [line for line in lines if "validation" in line]
+    assert [line["step"] for line in validation] == [5, 10, 12]
+    documents = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
+    term = validation[-1]["validation"]["terms"][documents[-1]["objective"]]
+    assert sum(documents[-1]["totals"]) / sum(documents[-1]["counts"]) == pytest.approx(term["loss"])
+    assert len(documents[-1]["documents"]) == validation[-1]["validation"]["documents"] >= 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("killed_at", [2, 7])
+def test_interrupted_and_continued_is_bit_identical(place, finished, family, killed_at, monkeypatch, tmp_path):
+    argv = [*arguments(place, family), "--output", str(tmp_path)]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, killed_at)
+        train(argv)
+    assert outcome(train(argv)) == outcome(finished[family])
+
+
+def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch, tmp_path):
+    argv = arguments(place, "bert", steps=14, **{"train.micro_batch_size": 2, "data.copies": 2})
+    whole = train([*argv, "--output", str(tmp_path / "a")])
+    calls = []
+    original = Run._loss
+
+    def cut(self, terms, counts):
+        calls.append(1)
+        if len(calls) == 4 * 9 + 2:  # the second of four micro batches of step 9
+            raise Killed
+        return original(self, terms, counts)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "_loss", cut)
+        train([*argv, "--output", str(tmp_path / "b")])
+    assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
+
+
+def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypatch, tmp_path):
+    argv = [*arguments(place, "gpt"), "--output", str(tmp_path)]
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 8)
+        train(argv)
+    folder = run_folder(load_pretrain_config(argv))
+    newest = max((folder / "checkpoints").glob("step-*"))
+    assert newest.name.endswith("6")
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    shutil.copytree(newest, newest.with_name(".writing-000000009"))
+    assert outcome(train(argv)) == outcome(finished["gpt"])
+
+
+def test_sigterm_saves_and_leaves_and_continues(place, finished, monkeypatch, tmp_path):
+    argv = [*arguments(place, "bert"), "--output", str(tmp_path)]
+    original = Run.train_step
+
+    def ask(self, stop: StopRequest):
+        if self.step == 4:
+            stop.asked = True
+        return original(self, stop)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
+        patch.setattr(Run, "train_step", ask)
+        train(argv)
+    assert stopped.value.code == 143
+    folder = run_folder(load_pretrain_config(argv))
+    assert max((folder / "checkpoints").glob("step-*")).name.endswith("5")
+    assert outcome(train(argv)) == outcome(finished["bert"])
+
+
+def test_accumulation_changes_rounding_only(place, finished, tmp_path):
+    argv = arguments(place, "bert", **{"train.micro_batch_size": 2})
+    split = log_lines(train([*argv, "--output", str(tmp_path)]))
+    whole = log_lines(finished["bert"])
+    for a, b in zip(split, whole, strict=True):
+        if "loss" in a:
+            assert a["loss"] == pytest.approx(b["loss"], abs=1e-4)
+            assert (a["tokens"], a["lr"]) == (b["tokens"], b["lr"])
+
+
+def test_a_finished_run_is_recognised(finished, place):
+    folder = finished["bert"]
+    before = (folder / "run.json").stat().st_mtime_ns
+    assert train(arguments(place, "bert")) == folder
+    assert (folder / "run.json").stat().st_mtime_ns == before
+
+
+def test_other_settings_in_the_same_folder_are_refused_by_key(finished, place):
+    argv = [*arguments(place, "bert", **{"train.lr": 0.5}), "--run_folder", str(finished["bert"])]
+    with pytest.raises(ZooError, match=r"train\.lr: 0\.001 -> 0\.5"):
+        train(argv)
+
+
+def test_a_second_writer_is_refused(place, tmp_path):
+    import fcntl
+
+    argv = [*arguments(place, "bert"), "--output", str(tmp_path)]
+    folder = run_folder(load_pretrain_config(argv))
+    folder.mkdir(parents=True)
+    with (folder / ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(ZooError, match="one writer"):
+            train(argv)
+
+
+def test_changed_text_is_not_mixed_into_an_old_run(tmp_path, monkeypatch):
+    argv = arguments(tmp_path, "gpt")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 5)
+        train(argv)
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(corpus.read_text() + "\n\nOne more document. It has two sentences.\n")
+    with pytest.raises(ZooError, match="other data"):
+        train(argv)
+
+
+@pytest.mark.parametrize("budget", ["tokens", "flops"])
+def test_budgets_share_one_path(place, budget, tmp_path):
+    amount = 2500 if budget == "tokens" else 3e8
+    argv = arguments(place, "gpt", **{"train.steps": "null", f"train.{budget}": amount, "output": tmp_path})
+    lines = [line for line in log_lines(train(argv)) if "loss" in line]
+    assert lines[-1][budget] >= amount > lines[-2][budget]
+    assert lines[0]["lr"] == 0
+    assert lines[-1]["lr"] < max(line["lr"] for line in lines) / 2
+
+
+def test_the_log_counts_what_the_batches_hold(place, tmp_path):
+    """Loss is a sum over all targets of a window, divided once by their global number."""
+    settings = load_pretrain_config([*arguments(place, "bert", steps=2), "--output", str(tmp_path)])
+    seen = []
+    original = Run._batches
+
+    def note(self, task):
+        batches = original(self, task)
+        seen.append(sum(int((b.inputs.input_ids != 0).sum()) for b in batches))
+        assert [b.counts["masked_lm"] for b in batches] == [len(b.targets["masked_lm"]["labels"]) for b in batches]
+        return batches
+
+    from pretraining.train import pretrain
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "_batches", note)
+        folder = pretrain(settings, show=False)
+    lines = [line for line in log_lines(folder) if "loss" in line]
+    assert lines[-1]["tokens"] == sum(seen)
+    assert lines[0]["loss"] == pytest.approx(sum(lines[0]["terms"].values()))
+
+
+def test_schedule_of_tasks_is_keyed_and_shared_out():
+    from pretraining.config import StageConfig
+
+    stages = {"a": StageConfig(0.5, {"x": 1.0}), "b": StageConfig(1.0, {"x": 0.25, "y": 0.75})}
+    names = [task_at(stages, ["x", "y"], step, step / 8000, seed=3) for step in range(8000)]
+    assert set(names[:4000]) == {"x"}
+    assert names[4000:].count("y") / 4000 == pytest.approx(0.75, abs=0.03)
+    assert names == [task_at(stages, ["x", "y"], step, step / 8000, seed=3) for step in range(8000)]
+
+
+def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path):
+    more = {
+        "objectives.causal_lm.class_path": "pretraining.objectives.CausalLM",
+        "tasks.blocks.layout.class_path": "pretraining.layouts.Blocks",
+        "tasks.blocks.objectives": "[causal_lm]",
+        "stages.first.until": 0.5,
+        "stages.first.tasks.pairs": 1.0,
+        "stages.second.until": 1.0,
+        "stages.second.tasks": "{pairs: 0.5, blocks: 0.5}",
+    }
+    argv = arguments(place, "bert", steps=20, **more)
+    whole = train([*argv, "--output", str(tmp_path / "a")])
+    names = {tuple(line["terms"]) for line in log_lines(whole) if "loss" in line}
+    assert names == {("masked_lm", "next_sentence"), ("causal_lm",)}
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 16)
+        train([*argv, "--output", str(tmp_path / "b")])
+    assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
+
+
+def test_learning_goes_below_the_unigram_entropy(place, tmp_path):
+    argv = arguments(place, "gpt", steps=400, **{"train.lr": 5e-3, "train.save_every": 1000, "output": tmp_path})
+    folder = train(argv)
+    losses = [line["loss"] for line in log_lines(folder) if "loss" in line]
+    entropy = json.loads((folder / "run.json").read_text())["unigram_entropy"]
+    assert losses[0] > math.log(500)
+    assert sum(losses[-20:]) / 20 < entropy - 0.25
+
+
+def test_a_stuck_run_is_told_once(place, tmp_path, capsys):
+    from pretraining.train import pretrain
+
+    argv = arguments(place, "gpt", **{"train.lr": 1e-9, "output": tmp_path})
+    pretrain(load_pretrain_config(argv), show=True)
+    assert capsys.readouterr().err.count("no better than guessing") == 1
+
+
+def test_bf16_trains(place, tmp_path):
+    argv = arguments(place, "bert", **{"train.precision": "bf16", "output": tmp_path})
+    losses = [line["loss"] for line in log_lines(train(argv)) if "loss" in line]
+    assert all(math.isfinite(loss) for loss in losses)
+    _, facts = load_core(train(argv))
+    assert facts.config.hidden_size == 32
+
+
+def test_batches_that_do_not_divide_are_refused_with_one_that_does():
+    assert divide_batch(32, None, 2) == (16, 1)
+    assert divide_batch(32, 4, 2) == (4, 4)
+    with pytest.raises(ZooError, match="30 would be"):
+        divide_batch(32, 3, 2)
+
+
+def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
+    argv = [*arguments(place, "bert", **{"data.copies": 2}), "--output", str(tmp_path)]
+    settings = load_pretrain_config(argv)
+    from pretraining.processes import start_processes
+    from pretraining.train import _prepare
+
+    accelerator = start_processes("fp32", 1, [], tmp_path)
+    run = Run(settings, tmp_path, accelerator, _prepare(settings.value, False), False)
+    data = run.training_data["pairs"]
+    plan, _ = data.plan(0)
+    indices = torch.arange(min(16, len(plan))).numpy()
+
+    def masks(epoch):
+        return collate(data.corrupted(epoch, indices), data.objectives).inputs.input_ids
+
+    assert torch.equal(masks(0), masks(2))
+    assert not torch.equal(masks(0), masks(1))
+    data.copies = None
+    assert masks(0).shape != masks(2).shape or not torch.equal(masks(0), masks(2))
+
+
+def test_facts_of_a_foreign_folder_are_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ZooError, match="type 'bert'"):
+        read_facts(tmp_path)
+    with pytest.raises(ZooError, match="not a folder"):
+        read_facts(tmp_path / "missing")

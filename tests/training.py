@@ -1,0 +1,128 @@
+"""What tests of the loop share: a small corpus and settings that run in a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from pretraining.config import load_pretrain_config
+from pretraining.processes import StopRequest
+from pretraining.train import Run, pretrain
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "zoo" / "sample"
+FAMILIES = ("bert", "roberta", "albert", "gpt")
+
+
+def write_corpus(folder: Path, documents: int = 60) -> Path:
+    """The first documents of the shipped English sample as one file."""
+    text = (SAMPLE / "en" / "wikipedia.txt").read_text(encoding="utf-8")
+    path = folder / "text.txt"
+    path.write_text("\n\n".join(text.split("\n\n")[:documents]) + "\n", encoding="utf-8")
+    return path
+
+
+def arguments(folder: Path, family: str = "bert", steps: int = 12, **more: object) -> list[str]:
+    """Command line of a tiny run in ``folder``."""
+    corpus = folder / "text.txt"
+    if not corpus.exists():
+        write_corpus(folder)
+    values: dict[str, object] = {
+        "data.corpus.files": corpus,
+        "data.stores": folder / "stores",
+        "data.processes": 1,
+        "data.tokenizer.vocab_size": 600,
+        "data.sequence_length": 48,
+        "data.validation_tokens": 1500,
+        "model.hidden_size": 32,
+        "model.num_hidden_layers": 1,
+        "model.intermediate_size": 64,
+        "train.steps": steps,
+        "train.tokens": "null",
+        "train.batch_size": 8,
+        "train.log_every": 1,
+        "train.save_every": 3,
+        "train.validate_every": 5,
+        "train.threads": 1,
+        "train.precision": "fp32",
+        "output": folder / "runs",
+        **more,
+    }
+    if family == "albert":
+        values.setdefault("model.embedding_size", 16)
+    argv = ["--config", f"{family}-tiny"]
+    for key, value in values.items():
+        argv += [f"--{key.replace('__', '.')}", str(value)]
+    return argv
+
+
+def train(argv: list[str]) -> Path:
+    """Run in this process."""
+    return pretrain(load_pretrain_config(argv), show=False)
+
+
+def outcome(folder: Path) -> tuple[bytes, bytes, bytes]:
+    """What must repeat bit for bit: weights, log, per-document validation losses."""
+    return tuple((folder / n).read_bytes() for n in ("model.safetensors", "log.jsonl", "validation.jsonl"))
+
+
+def log_lines(folder: Path) -> list[dict]:
+    """The log's records."""
+    path = folder / "log.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Killed(BaseException):
+    """Stands for a kill inside the process: nothing in the code may catch it."""
+
+
+def interrupt_at(monkeypatch, step: int) -> None:
+    """The step with this number is cut short, as by a kill."""
+    original = Run.train_step
+
+    def cut(self: Run, stop: StopRequest):
+        if self.step == step:
+            raise Killed
+        return original(self, stop)
+
+    monkeypatch.setattr(Run, "train_step", cut)
+
+
+def launch(argv: list[str], processes: int = 1) -> subprocess.Popen:
+    """A real run under accelerate's launcher, in its own process group."""
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    if processes > 1:
+        command += ["--multi_gpu", "--main_process_port", "0"]
+    command += ["--num_processes", str(processes), "-m", "pretraining", *argv]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(condition, seconds: float = 120.0, process: subprocess.Popen | None = None) -> None:
+    """Wait until ``condition()`` holds; the process must not end before."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process is not None and process.poll() is not None:
+            raise AssertionError(f"ended with {process.returncode} too early:\n{process.communicate()[0][-3000:]}")
+        if time.monotonic() > end:
+            raise AssertionError("waited too long")
+        time.sleep(0.02)
+
+
+def reset_threads() -> None:
+    """Undo what a run in this process set."""
+    torch.set_num_threads(2)
