@@ -15,6 +15,7 @@ from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from zoo.errors import ZooError
 
@@ -60,6 +61,8 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
             f"the launcher asks for mixed precision {wanted!r} but the settings say train.precision = {precision}; "
             "leave the launcher's flag away: the YAML owns precision."
         )
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != own:
+        AcceleratorState._reset_state()  # an earlier run of this process (demo, tests) had another precision
     on_gpu = torch.cuda.is_available()
     accelerator = Accelerator(cpu=not on_gpu, mixed_precision=own, log_with=trackers or None, project_dir=str(folder))
     launched = int(os.environ.get("WORLD_SIZE", "1"))

@@ -181,8 +181,8 @@ class Run:
             needed = {key: objective.visibility for key, objective in own.items() if objective.visibility}
             if len(set(needed.values())) > 1:
                 raise ZooError(
-                    f"the objectives of task {name!r} contradict each other about who may see whom ({needed}); give each "
-                    "a task of its own, and `stages` that say when it is run."
+                    f"the objectives of task {name!r} contradict each other about who may see whom ({needed}); "
+                    "give each a task of its own, and `stages` that say when it is run."
                 )
             base[name] = TaskData(
                 self.store, train, task.layout, own, vocabulary, config.data.sequence_length, config.seed.data,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from training import SAMPLE, arguments, log_lines, train
 
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.listing import count_parameters
@@ -112,3 +113,26 @@ def test_every_run_config_reads_back_to_itself(name):
     assert settings.value.name == name
     assert settings.value.chain
     assert load_pretrain_config([], settings.resolved).resolved == settings.resolved
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Small corpora and the stores that the tests below share."""
+    folder = tmp_path_factory.mktemp("configs")
+    for language in ("en", "zh"):
+        text = (SAMPLE / language / "wikipedia.txt").read_text(encoding="utf-8")
+        (folder / f"{language}.txt").write_text("\n\n".join(text.split("\n\n")[:30]), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, tmp_path):
+    model = {"model.num_attention_heads": 2, "model.vocab_size": "null"}
+    if name.startswith("albert"):
+        model["model.embedding_size"] = 16
+    language = "zh" if name.endswith("-zh") else "en"
+    argv = arguments(place, "bert", 1, **model, **{"data.corpus.files": place / f"{language}.txt", "output": tmp_path})
+    argv[1] = name
+    lines = log_lines(train(argv))
+    assert lines[0]["step"] == 1
+    assert all(5 < value < 8 or key not in ("masked_lm", "causal_lm") for key, value in lines[0]["terms"].items())

@@ -123,6 +123,35 @@ def wait_for(condition, seconds: float = 120.0, process: subprocess.Popen | None
         time.sleep(0.02)
 
 
+def last_step(folder: Path) -> int:
+    """The last optimiser step whose line is in the log; a line that is being written does not count."""
+    path = folder / "log.jsonl"
+    if not path.exists():
+        return 0
+    whole, _, _ = path.read_text().rpartition("\n")
+    return max((json.loads(line)["step"] for line in whole.splitlines()), default=0)
+
+
+def children(pid: int) -> list[int]:
+    """Processes that ``pid`` started and that still run."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in found]
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Processes whose command line names ``folder``: launchers, trainers, workers. Dead ones are not listed."""
+    found = []
+    for place in Path("/proc").iterdir():
+        if not place.name.isdigit() or int(place.name) == os.getpid():
+            continue
+        try:
+            if str(folder) in (place / "cmdline").read_bytes().decode(errors="replace"):
+                found.append(int(place.name))
+        except OSError:  # it has just gone
+            continue
+    return found
+
+
 def reset_threads() -> None:
     """Undo what a run in this process set."""
     torch.set_num_threads(2)

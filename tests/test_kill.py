@@ -1,0 +1,113 @@
+"""Real runs under a real launcher, killed at any moment: they go on by themselves and end bit for bit the same."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+
+import pytest
+from training import arguments, children, last_step, launch, outcome, processes_of, wait_for, write_corpus
+
+from pretraining.checkpoint import find_checkpoint
+from pretraining.config import load_pretrain_config, run_folder
+
+pytestmark = pytest.mark.slow
+STEPS = 240
+FEW = 6  # steps a run must have made before it is killed: not a multiple of save_every
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kill")
+    write_corpus(folder)
+    return folder
+
+
+def kill_child(launcher):
+    (child,) = children(launcher.pid)
+    os.kill(child, signal.SIGKILL)
+
+
+def kill_launcher(launcher):
+    os.kill(launcher.pid, signal.SIGKILL)
+
+
+def kill_group(launcher):
+    os.killpg(launcher.pid, signal.SIGKILL)
+
+
+def end_child(launcher):
+    (child,) = children(launcher.pid)
+    os.kill(child, signal.SIGTERM)
+
+
+def end_launcher(launcher):
+    os.kill(launcher.pid, signal.SIGTERM)
+
+
+def cut_short(argv, strike, moment=None):
+    """Start the run, strike at ``moment`` (some steps after it came up), and wait until nothing of it is left.
+
+    Returns:
+        the step that it resumed from and all that it printed.
+    """
+    folder = run_folder(load_pretrain_config(argv))
+    checkpoint = find_checkpoint(folder)
+    begun = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+    launcher = launch(argv)
+    # Under way: the log has been cut back to the checkpoint and has grown again.
+    timing = folder / "timing.jsonl"
+    lines = len(timing.read_text().splitlines()) if timing.exists() else 0
+    wait_for(lambda: timing.exists() and timing.read_text().count("\n") >= lines + FEW, process=launcher)
+    if moment is not None:
+        wait_for(moment, process=launcher)
+    assert last_step(folder) < STEPS, "it ended before it could be killed: more steps are needed"
+    strike(launcher)
+    out = launcher.communicate(timeout=60)[0]
+    wait_for(lambda: not processes_of(folder.parent), seconds=60)
+    assert launcher.returncode != 0
+    return begun, out
+
+
+def finish(argv):
+    launcher = launch(argv)
+    out = launcher.communicate(timeout=120)[0]
+    assert launcher.returncode == 0, out[-3000:]
+    return out
+
+
+def checkpoint_step(folder):
+    return int(find_checkpoint(folder).name.removeprefix("step-"))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt"])
+def test_killed_in_every_way_and_started_again_it_ends_bit_for_bit_the_same(place, family, tmp_path):
+    more = {"train.save_every": 7, "train.validate_every": 60, "train.micro_batch_size": 4}
+    argv = arguments(place, family, steps=STEPS, **more)
+    whole = [*argv, "--output", str(tmp_path / "whole")]
+    finish(whole)
+    expected = outcome(run_folder(load_pretrain_config(whole)))
+
+    argv = [*argv, "--output", str(tmp_path / "killed")]
+    folder = run_folder(load_pretrain_config(argv))
+    assert folder.name == run_folder(load_pretrain_config(whole)).name
+
+    for strike in (kill_child, kill_group):
+        begun, _ = cut_short(argv, strike)
+        reached = last_step(folder)
+        assert begun + FEW <= reached < STEPS
+        assert checkpoint_step(folder) % 7 == 0
+    # The launcher alone: its orphan is told by the kernel, saves where it is and goes.
+    for strike in (kill_launcher, end_launcher):
+        cut_short(argv, strike)
+        assert checkpoint_step(folder) == last_step(folder)
+    begun, out = cut_short(argv, end_child)
+    assert checkpoint_step(folder) == last_step(folder) > begun
+    assert f"stopped at step {last_step(folder)}, saved" in out
+    assert "Traceback" not in out.split("stopped at step")[0]
+
+    out = finish(argv)
+    assert f"continuing from step {last_checkpoint(out)}" in out
+    assert outcome(folder) == expected
+    assert len(list((folder / "checkpoints").iterdir())) == 2
