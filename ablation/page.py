@@ -48,7 +48,7 @@ def demo_page(results: Results, changed: Mapping[str, list[tuple[str, Any, Any]]
         html.section("What each family changes", changes(results.reference, changed)),
         html.section("Where the numbers come from", provenance(results.runs, command)),
     ]
-    lead = f"{results.claim} The whole demo took {seconds / 60:.1f} minutes."
+    lead = f"{results.claim} This call took {seconds / 60:.1f} minutes; finished parts are not run again."
     return html.page(results.title, lead, sections)
 
 

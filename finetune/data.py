@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from finetune.tasks import GROUPS, Task
 from pretraining.random import Draw
 from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
 
 HUB = "hub"
 
@@ -88,7 +89,7 @@ def load(task: Task, data: str | Path, limit: int | None = None) -> TaskData:
     if str(data) == HUB:
         both = _from_hub(task)
     else:
-        train, evaluation = find_files(task, Path(data))
+        train, evaluation = find_files(task, Path(resolve(data)))
         both = TaskData(read_file(task, train), read_file(task, evaluation))
     return TaskData(both.train.limited(limit), both.evaluation.limited(limit))
 

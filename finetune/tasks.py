@@ -11,6 +11,7 @@ import yaml
 
 from finetune.metrics import METRICS
 from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
 
 GLUE_HUB = "nyu-mll/glue"
 CLUE_HUB = "clue/clue"
@@ -190,7 +191,7 @@ def read_task_file(path: str | Path) -> dict[str, Task]:
     Raises:
         ZooError: not YAML, an unknown field (with the nearest), or a row that cannot work.
     """
-    path = Path(path)
+    path = Path(resolve(str(path)))
     try:
         rows = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
-import zoo
 from pretraining.segment import SegmenterName
 from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
 
 CHUNK = 4 * 2**20
 """Bytes after which the next document end closes a chunk; twice as much closes it anywhere."""
@@ -171,7 +171,7 @@ def resolve_sources(config: CorpusConfig) -> list[Source]:
 
 def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
     """Sources of one entry of ``corpus.files``."""
-    path = _packaged(entry) or Path(entry).expanduser()
+    path = Path(resolve(entry)).expanduser()
     if path.is_dir():
         found = sorted(p for p in path.rglob("*") if p.is_file() and _extension(p) is not None)
         if not found:
@@ -190,13 +190,6 @@ def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
     if _HUB_ID.fullmatch(entry) and _extension(path) is None and path.suffix not in (".json", ".gz", ".csv", ".tsv"):
         return [Source(entry, "hub")]
     raise ZooError(_missing(path))
-
-
-def _packaged(entry: str) -> Path | None:
-    """The file that ``zoo:sample/en`` names inside the installed package, ``None`` for other entries."""
-    if not entry.startswith("zoo:"):
-        return None
-    return Path(zoo.__file__).parent / entry.removeprefix("zoo:")
 
 
 def _missing(path: Path) -> str:

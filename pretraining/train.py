@@ -439,11 +439,12 @@ class Run:
     def _announce(self) -> None:
         size = sum(p.numel() for p in self.raw_model.parameters())
         plan, _ = next(iter(self.training_data.values())).plan(0)
+        processes = self.accelerator.num_processes
         self.progress_line.note(
-            f"{self.accelerator.num_processes} processes x {torch.get_num_threads()} threads, precision "
+            f"{processes} process{'' if processes == 1 else 'es'} x {torch.get_num_threads()} threads, precision "
             f"{resolve_precision(self.config.train.precision)}, {size:,} parameters, {self.store.num_tokens:,} tokens, "
-            f"{len(plan):,} rows an epoch, batch {self.config.train.batch_size} = {self.accelerator.num_processes} x "
-            f"{self.accumulation} x {self.micro}\n{self.folder}"
+            f"{len(plan):,} rows an epoch, batch {self.config.train.batch_size} = {processes} x {self.accumulation} x "
+            f"{self.micro}\n{self.folder}"
         )
 
     def _write_run(self, finished: bool) -> None:

@@ -1,20 +1,17 @@
 """Real runs under a real launcher, killed at any moment: they go on by themselves and end bit for bit the same."""
 
-import contextlib
 import os
-import shutil
 import signal
-import subprocess
 
 import pytest
-from training import arguments, children, last_step, launch, outcome, processes_of, wait_for, write_corpus
+from training import arguments, children, last_step, launch, outcome, processes_of, train, wait_for, write_corpus
 
 from pretraining.checkpoint import find_checkpoint
 from pretraining.config import load_pretrain_config, run_folder
 
 pytestmark = pytest.mark.slow
-STEPS = 240
-FEW = 6  # steps a run must have made before it is killed: not a multiple of save_every
+STEPS = 150
+FEW = 10  # steps a run must have made before it is killed: not a multiple of save_every
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +83,7 @@ def test_killed_in_every_way_and_started_again_it_ends_bit_for_bit_the_same(plac
     more = {"train.save_every": 7, "train.validate_every": 60, "train.micro_batch_size": 4}
     argv = arguments(place, family, steps=STEPS, **more)
     whole = [*argv, "--output", str(tmp_path / "whole")]
-    finish(whole)
-    expected = outcome(run_folder(load_pretrain_config(whole)))
+    expected = outcome(train(whole))
 
     argv = [*argv, "--output", str(tmp_path / "killed")]
     folder = run_folder(load_pretrain_config(argv))
@@ -107,7 +103,46 @@ def test_killed_in_every_way_and_started_again_it_ends_bit_for_bit_the_same(plac
     assert f"stopped at step {last_step(folder)}, saved" in out
     assert "Traceback" not in out.split("stopped at step")[0]
 
-    out = finish(argv)
-    assert f"continuing from step {last_checkpoint(out)}" in out
+    begun = checkpoint_step(folder)
+    assert f"continuing from step {begun} " in finish(argv)
     assert outcome(folder) == expected
     assert len(list((folder / "checkpoints").iterdir())) == 2
+
+
+def test_killed_while_a_checkpoint_is_written(place, tmp_path):
+    """Every checkpoint that carries its final name is whole; what a kill left half written is passed over."""
+    more = {"train.save_every": 1, "train.validate_every": 0, "model.hidden_size": 128}
+    argv = [*arguments(place, "gpt", steps=60, **more), "--output", str(tmp_path / "killed")]
+    folder = run_folder(load_pretrain_config(argv))
+    half, begun = [], 0
+
+    def writing():
+        return any((folder / "checkpoints").glob(".writing-*"))
+
+    for _ in range(3):
+        launcher = launch(argv)
+        wait_for(lambda: last_step(folder) >= begun + 3, process=launcher)  # noqa: B023
+        wait_for(writing, process=launcher, every=0)
+        os.killpg(launcher.pid, signal.SIGKILL)
+        launcher.communicate(timeout=60)
+        wait_for(lambda: not processes_of(folder.parent), seconds=60)
+        half += [path.name for path in (folder / "checkpoints").glob(".writing-*")]
+        begun = checkpoint_step(folder)
+        assert last_step(folder) - 1 <= begun <= last_step(folder)
+        if half:
+            break
+    assert half, "no kill fell into the writing of a checkpoint"
+    finish(argv)
+    assert not list((folder / "checkpoints").glob(".writing-*"))
+    whole = [*argv, "--output", str(tmp_path / "whole"), "--train.save_every", "1000"]
+    assert outcome(folder) == outcome(train(whole))
+
+
+def test_an_orphan_of_a_launcher_that_died_during_the_start_does_not_go_on(place, tmp_path):
+    argv = [*arguments(place, "gpt", steps=STEPS), "--output", str(tmp_path / "killed")]
+    launcher = launch(argv)
+    wait_for(lambda: children(launcher.pid), process=launcher, every=0)
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate(timeout=60)
+    wait_for(lambda: not processes_of(tmp_path), seconds=60)
+    assert last_step(run_folder(load_pretrain_config(argv))) == 0

@@ -112,15 +112,17 @@ def launch(argv: list[str], processes: int = 1) -> subprocess.Popen:
     )
 
 
-def wait_for(condition, seconds: float = 120.0, process: subprocess.Popen | None = None) -> None:
-    """Wait until ``condition()`` holds; the process must not end before."""
+def wait_for(
+    condition, seconds: float = 120.0, process: subprocess.Popen | None = None, every: float = 0.02
+) -> None:
+    """Wait until ``condition()`` holds, asking ``every`` so many seconds; the process must not end before."""
     end = time.monotonic() + seconds
     while not condition():
         if process is not None and process.poll() is not None:
             raise AssertionError(f"ended with {process.returncode} too early:\n{process.communicate()[0][-3000:]}")
         if time.monotonic() > end:
             raise AssertionError("waited too long")
-        time.sleep(0.02)
+        time.sleep(every)
 
 
 def last_step(folder: Path) -> int:
