@@ -62,7 +62,7 @@ def make_store(folder: Path, vocab: int, rows: int, length: int) -> Store:
     words = rows * length // DOCUMENTS // length * length + length
     rng = np.random.default_rng(0)
 
-    def documents() -> Iterator[list[NDArray[np.int64]]]:
+    def documents() -> Iterator[Any]:
         for _ in range(DOCUMENTS):
             ids = rng.choice(len(shares), words, p=shares / shares.sum()) + len(SPECIAL)
             yield np.array_split(ids, max(1, words // 20))
@@ -137,7 +137,7 @@ class Clock:
 
     def __init__(self, warmup: int, steps: int) -> None:
         self.warmup, self.last = warmup, warmup + steps
-        self.started = self.seconds = 0.0
+        self.started = self.seconds = self.cpu_started = self.cpu_seconds = 0.0
         self.steps = 0
         self.before = _memory("VmRSS")
         if torch.cuda.is_available():
@@ -150,9 +150,10 @@ class Clock:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if self.steps == self.warmup:
-                self.started = time.perf_counter()
+                self.started, self.cpu_started = time.perf_counter(), time.process_time()
             else:
                 self.seconds = time.perf_counter() - self.started
+                self.cpu_seconds = time.process_time() - self.cpu_started
 
     def result(self, options: Options, losses: list[float], parameters: int, targets: float) -> dict[str, Any]:
         """What the child reports."""
@@ -163,6 +164,7 @@ class Clock:
         return {
             "tokens_per_second": tokens / self.seconds,
             "seconds_per_step": self.seconds / options.steps,
+            "cpu_seconds_per_step": self.cpu_seconds / options.steps,
             "steps": self.steps,
             "peak_mb": _memory("VmHWM"),
             "before_mb": self.before,
@@ -204,7 +206,7 @@ def products(options: Options) -> list[tuple[int, int, int, int, int]]:
     return found
 
 
-def product_rate(options: Options, precision: str, repeats: int = 3) -> float:
+def product_rate(options: Options, precision: str, repeats: int = 5) -> float:
     """FLOP/s of bare matrix products in a step's shapes and proportions: what the step could reach at most."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -242,17 +244,17 @@ def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
     accelerator = start_processes(resolve_precision(options.precision), options.threads, [], folder)
     run = Run(settings, folder, accelerator, store, show=False)
     run.resume()
-    losses, targets, stop = [], [], StopRequest()
+    sums, stop = [], StopRequest()
     clock = Clock(options.warmup, options.steps)
     for _ in range(options.warmup + options.steps):
         run.train_step(stop)
-        total, count = run.window.pop("masked")
-        losses.append(total / count)
-        targets.append(count)
+        sums.append(run.window[0].clone())  # summed loss and count, left on the device
+        run.window.zero_()
         clock.step_ended()
+    losses, targets = [float(total / count) for total, count in sums], [float(count) for _, count in sums]
     result = clock.result(options, losses, sum(p.numel() for p in run.raw_model.parameters()), statistics.mean(targets))
-    run.close()
-    return result
+    # Measured next to the steps, since a busy machine's rate wanders; after them, since it takes memory.
+    return {**result, "product_rate": product_rate(options, resolve_precision(options.precision))}
 
 
 def run_peer(options: Options, store: Store, folder: Path, precision: str) -> dict[str, Any]:
@@ -328,9 +330,6 @@ def child(options: Options) -> dict[str, Any]:
     """One measurement in this process."""
     store, precision = Store(options.store), options.child.removeprefix("peer-")
     with tempfile.TemporaryDirectory() as folder:
-        if options.child == "rate":
-            torch.set_num_threads(options.threads)
-            return {"flops_per_second": product_rate(options, resolve_precision(options.precision))}
         if options.child == "ours":
             return run_ours(options, store, Path(folder))
         return run_peer(options, store, Path(folder), precision)
@@ -360,12 +359,11 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summarise(rounds: list[dict[str, dict[str, Any]]], rates: list[float], flops: int) -> dict[str, Any]:
+def summarise(rounds: list[dict[str, dict[str, Any]]], flops: int) -> dict[str, Any]:
     """Figures by arm, ratios ours : peer of medians and pair by pair, and the share of the product rate.
 
     Args:
         rounds: figures by arm, one dictionary for each round.
-        rates: FLOP/s of bare products, measured in each round.
         flops: operations of one of our steps.
     """
     arms = {
@@ -388,11 +386,15 @@ def summarise(rounds: list[dict[str, dict[str, Any]]], rates: list[float], flops
         ratios[name] = {
             "of_medians": ours["tokens_per_second"]["median"] / peer["tokens_per_second"]["median"],
             "pairs": spread(pairs),
+            "cpu_time": statistics.median(
+                one[name]["cpu_seconds_per_step"] / one["ours"]["cpu_seconds_per_step"] for one in rounds
+            ),
             "peak_memory": ours["peak_mb"] / peer["peak_mb"],
             "memory_of_training": (ours["peak_mb"] - ours["before_mb"]) / (peer["peak_mb"] - peer["before_mb"]),
         }
         if "device_mb" in ours:
             ratios[name]["device_memory"] = ours["device_mb"] / peer["device_mb"]
+    rates = [one["ours"]["product_rate"] for one in rounds]
     shares = [flops / one["ours"]["seconds_per_step"] / rate for one, rate in zip(rounds, rates, strict=True)]
     return {"arms": arms, "ratios": ratios, "product_rate": spread(rates), "share_of_product_rate": spread(shares)}
 
@@ -427,7 +429,8 @@ def report(summary: dict[str, Any]) -> str:
         device = f", on the device {ratio['device_memory']:.2f}x" if "device_memory" in ratio else ""
         lines.append(
             f"ours : {name}  {ratio['of_medians']:.2f}x of medians, pair by pair {pairs['median']:.2f}x "
-            f"({pairs['min']:.2f}-{pairs['max']:.2f}); peak memory {ratio['peak_memory']:.2f}x, of training alone "
+            f"({pairs['min']:.2f}-{pairs['max']:.2f}), by CPU time "
+            f"{ratio['cpu_time']:.2f}x; peak memory {ratio['peak_memory']:.2f}x, of training alone "
             f"{ratio['memory_of_training']:.2f}x{device}"
         )
     rate, share = summary["product_rate"], summary["share_of_product_rate"]
@@ -474,18 +477,17 @@ def main(argv: list[str]) -> None:
         f"dropout {options.dropout}, {options.steps} steps x {options.rounds} rounds",
         flush=True,
     )
-    rounds, rates = [], []
+    rounds = []
     with tempfile.TemporaryDirectory() as folder:
         count = (options.warmup + options.steps + 1) * options.batch
         store = make_store(Path(folder), options.vocab, count, options.length)
         for number in range(options.rounds):
             found = {}
-            rates.append(start_child("rate", argv, store, options.threads)["flops_per_second"])
             for name in ("ours", *(f"peer-{peer}" for peer in peers)):
                 found[name] = start_child(name, argv, store, options.threads)
                 print(f"round {number + 1}: {name} {found[name]['tokens_per_second']:,.0f} tokens/s", flush=True)
             rounds.append(found)
-    summary = summarise(rounds, rates, step_flops(options))
+    summary = summarise(rounds, step_flops(options))
     print(report(summary))
     if options.output:
         record = {
@@ -498,7 +500,6 @@ def main(argv: list[str]) -> None:
             "step_flops": step_flops(options),
             **summary,
             "rounds": rounds,
-            "rates": rates,
         }
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     if problems(summary):

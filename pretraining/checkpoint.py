@@ -70,6 +70,29 @@ def save_checkpoint(
     return final
 
 
+def check_room(folder: Path, model: nn.Module, keep: int) -> None:
+    """Refuse to start where the disk has no room for the checkpoints that a run keeps, and one being written.
+
+    Args:
+        folder: the run folder.
+        model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim`.
+        keep: checkpoints kept.
+
+    Raises:
+        ZooError: too little room; says how much is needed.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    there = sum(path.stat().st_size for path in folder.glob("checkpoints/step-*/*.safetensors"))
+    needed = weights * (3 * (keep + 1) + 1) - there  # weights and two moments each, and the finished model
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ZooError(
+            f"{folder}: about {needed / 1e6:,.1f} MB are needed for {keep} checkpoints (train.keep), one more while it "
+            f"is written, and the finished model; {free / 1e6:,.1f} MB are free. Free some room, or name a folder on "
+            "another disk with --output."
+        )
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint; half-written or damaged ones are passed over."""
     for path in sorted((folder / "checkpoints").glob("step-*"), reverse=True):

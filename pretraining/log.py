@@ -19,12 +19,13 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stream = path.open("ab")
+        self._stream = path.open("ab", buffering=0)  # a full disk is told at the write, not at the exit
 
     def write(self, record: dict[str, Any]) -> None:
         """Append one line and hand it to the kernel."""
-        self._stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._stream.flush()
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        while line:
+            line = line[self._stream.write(line) :]
 
     def size(self) -> int:
         """Bytes so far, safely on disk."""

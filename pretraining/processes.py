@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, disk_full
 
 
 class Stopped(SystemExit):
@@ -101,26 +101,44 @@ def die_with_parent() -> None:
     marks = ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION", "ZOO_DIE_WITH_PARENT")
     if not sys.platform.startswith("linux") or not any(mark in os.environ for mark in marks):
         return
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-    if os.getppid() != parent:  # it died before we asked
+    if _orphaned():  # it died before we asked, most likely during the seconds that the imports take
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def _orphaned() -> bool:
+    """Whether the launcher is dead already, so that this process belongs to init or another reaper.
+
+    accelerate's own launcher shares its session with its child. torchrun gives each child a session of its own; there
+    only a reaper that is no Python program (inside a container the launcher itself may be process 1) tells.
+    """
+    parent, session = os.getppid(), os.getsid(0)
+    if session != os.getpid():
+        return os.getsid(parent) != session
+    return parent == 1 and b"python" not in Path("/proc/1/cmdline").read_bytes()
+
+
 class StopRequest:
-    """Remembers SIGTERM, so that the loop can save and leave at a step's end."""
+    """Takes SIGTERM: at once until the loop runs (a kill loses nothing then), at a step's end from then on.
+
+    Attributes:
+        asked: SIGTERM came.
+        patient: only remember it, so that the loop can save and leave.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.patient = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """The signal handler."""
         self.asked = True
+        if not self.patient:
+            raise Stopped
 
 
 @contextmanager
 def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Within the block SIGTERM only sets a flag; afterwards the old handler is back."""
+    """Within the block SIGTERM goes to a :class:`StopRequest`; afterwards the old handler is back."""
     request = StopRequest()
     try:
         old: Any = signal.signal(signal.SIGTERM, request)
@@ -159,12 +177,46 @@ def one_writer(folder: Path) -> Iterator[IO[str]]:
 
 
 def together(accelerator: Accelerator, error: ZooError | None) -> None:
-    """Raise the main process's error in every process, so that none waits for one that has left."""
+    """Raise any process's error in every process, so that none waits for one that has left."""
     if accelerator.num_processes == 1:
         if error is not None:
             raise error
         return
-    message = [None if error is None else str(error)]
-    torch.distributed.broadcast_object_list(message, src=0)
-    if message[0] is not None:
-        raise error if error is not None else ZooError(message[0])
+    messages: list[str | None] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(messages, None if error is None else str(error))
+    if error is not None:
+        raise error
+    for message in filter(None, messages):
+        raise ZooError(message)
+
+
+@contextmanager
+def agreed(accelerator: Accelerator) -> Iterator[None]:
+    """What goes wrong in the block in one process, a full disk included, is raised in every process at its end."""
+    error: ZooError | None = None
+    try:
+        yield
+    except ZooError as problem:
+        error = problem
+    except OSError as problem:
+        error = disk_full(problem)
+        if error is None:
+            raise
+    together(accelerator, error)
+
+
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """End the process group where all processes leave the block, so that none aborts while it exits."""
+    try:
+        yield
+    except (ZooError, Stopped):
+        _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group() -> None:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)

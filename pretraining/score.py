@@ -128,6 +128,8 @@ def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list
 
 def read_items(path: Path, fields: tuple[str, ...], limit: int | None) -> Iterator[dict[str, Any]]:
     """JSON objects of a ``.jsonl`` or ``.jsonl.gz`` file that have ``fields``."""
+    if not path.is_file():
+        raise ZooError(f"{path} is not a file.")
     opener = gzip.open if path.suffix == ".gz" else open
     with opener(path, "rt", encoding="utf-8", newline="\n") as stream:
         for number, line in enumerate(stream, 1):

@@ -146,3 +146,22 @@ def test_an_orphan_of_a_launcher_that_died_during_the_start_does_not_go_on(place
     launcher.communicate(timeout=60)
     wait_for(lambda: not processes_of(tmp_path), seconds=60)
     assert last_step(run_folder(load_pretrain_config(argv))) == 0
+
+
+def test_sigterm_during_the_preparation_leaves_at_once(tmp_path):
+    """Preparing a large corpus can take an hour; what it has finished is kept, so there is nothing to wait for."""
+    write_corpus(tmp_path)
+    large = tmp_path / "large.txt"
+    with large.open("w", encoding="utf-8") as stream:
+        for number in range(60_000):
+            stream.write(f"This is sentence {number} of many. Another one follows it here.\n\n")
+    argv = arguments(tmp_path, "gpt", **{"data.corpus.files": large, "data.tokenizer.vocab_size": 8000})
+    launcher = launch(argv)
+    wait_for(lambda: list((tmp_path / "stores").glob("*")), process=launcher)
+    (child,) = children(launcher.pid)
+    os.kill(child, signal.SIGTERM)
+    out = launcher.communicate(timeout=60)[0]
+    assert launcher.returncode != 0
+    assert "exit status 143" in out
+    assert not processes_of(tmp_path)
+    assert not list((tmp_path / "stores").glob("*/meta.json"))

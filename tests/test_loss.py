@@ -41,9 +41,9 @@ def test_no_targets_gives_zeros_not_nan():
 
 
 def test_hits_are_counted_without_gradients():
-    weight = torch.eye(5)
+    weight = torch.eye(5, requires_grad=True)  # as in validation: a parameter, but no gradient wanted
     labels = torch.tensor([0, 1, 2, 3])
-    features = weight[torch.tensor([0, 1, 4, 3])]
+    features = weight.detach()[torch.tensor([0, 1, 4, 3])]
     with torch.no_grad():
         assert zoo.loss.linear_cross_entropy(features, weight, None, labels).correct == 3
 

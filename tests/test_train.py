@@ -8,10 +8,11 @@ import pytest
 import torch
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
+from pretraining.assemble import divide_batch, prepare_store
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.objective import collate
-from pretraining.processes import StopRequest, Stopped
-from pretraining.train import Run, divide_batch, task_at
+from pretraining.processes import Stopped, StopRequest
+from pretraining.train import Run, task_at
 from zoo.errors import ZooError
 from zoo.folder import load_core, read_facts
 
@@ -101,7 +102,7 @@ def test_sigterm_saves_and_leaves_and_continues(place, finished, monkeypatch, tm
     original = Run.train_step
 
     def ask(self, stop: StopRequest):
-        if self.step == 4:
+        if self.counters.step == 4:
             stop.asked = True
         return original(self, stop)
 
@@ -258,11 +259,10 @@ def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     argv = [*arguments(place, "bert", **{"data.copies": 2}), "--output", str(tmp_path)]
     settings = load_pretrain_config(argv)
     from pretraining.processes import start_processes
-    from pretraining.train import _prepare
 
     accelerator = start_processes("fp32", 1, [], tmp_path)
-    run = Run(settings, tmp_path, accelerator, _prepare(settings.value, False), False)
-    data = run.training_data["pairs"]
+    run = Run(settings, tmp_path, accelerator, prepare_store(settings.value, False), False)
+    data = run.data["pairs"]
     plan, _ = data.plan(0)
     indices = torch.arange(min(16, len(plan))).numpy()
 

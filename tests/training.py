@@ -87,24 +87,33 @@ def interrupt_at(monkeypatch, step: int) -> None:
     original = Run.train_step
 
     def cut(self: Run, stop: StopRequest):
-        if self.step == step:
+        if self.counters.step == step:
             raise Killed
         return original(self, stop)
 
     monkeypatch.setattr(Run, "train_step", cut)
 
 
-def launch(argv: list[str], processes: int = 1) -> subprocess.Popen:
-    """A real run under accelerate's launcher, in its own process group."""
-    command = [sys.executable, "-m", "accelerate.commands.launch"]
-    if processes > 1:
-        command += ["--multi_gpu", "--main_process_port", "0"]
-    command += ["--num_processes", str(processes), "-m", "pretraining", *argv]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def launch(argv: list[str], processes: int = 1, flags: list[str] | None = None) -> subprocess.Popen:
+    """A real run under accelerate's launcher, in its own process group.
+
+    Args:
+        argv: the run's own command line.
+        processes: how many; the launcher's flags that really start so many on a CPU are added.
+        flags: the launcher's flags instead of those.
+    """
+    if flags is None:
+        several = ["--multi_gpu", "--main_process_port", "0"] if processes > 1 else []
+        flags = [*several, "--num_processes", str(processes)]
+    return start(["-m", "accelerate.commands.launch", *flags, "-m", "pretraining", *argv])
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    """A Python process in its own process group, both its outputs in one pipe."""
     return subprocess.Popen(
-        command,
+        [sys.executable, *arguments],
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -112,9 +121,7 @@ def launch(argv: list[str], processes: int = 1) -> subprocess.Popen:
     )
 
 
-def wait_for(
-    condition, seconds: float = 120.0, process: subprocess.Popen | None = None, every: float = 0.02
-) -> None:
+def wait_for(condition, seconds: float = 120.0, process: subprocess.Popen | None = None, every: float = 0.02) -> None:
     """Wait until ``condition()`` holds, asking ``every`` so many seconds; the process must not end before."""
     end = time.monotonic() + seconds
     while not condition():

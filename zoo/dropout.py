@@ -83,12 +83,12 @@ class _KeyedDropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, keys: Tensor, site: int, p: float) -> Tensor:
         ctx.save_for_backward(keys)
         ctx.site, ctx.p = site, p
-        return (x * _factors(x, keys, site, p)).to(x.dtype)
+        return _factors(x, keys, site, p).mul_(x).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (keys,) = ctx.saved_tensors
-        return (grads[0] * _factors(grads[0], keys, ctx.site, ctx.p)).to(grads[0].dtype), None, None, None
+        return _factors(grads[0], keys, ctx.site, ctx.p).mul_(grads[0]).to(grads[0].dtype), None, None, None
 
 
 def keyed_dropout(x: Tensor, keys: Tensor | None, site: int, p: float) -> Tensor:

@@ -27,6 +27,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def disk_full(error: OSError) -> ZooError | None:
+    """The message for a full disk, or ``None`` for another error."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    return ZooError(
+        f"the disk is full{where}. What was finished before stays valid: free some room "
+        "and start the same command again, it continues from there."
+    )
+
+
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command line's body and turn :class:`ZooError` into a message and exit code 2."""
     try:
@@ -39,16 +50,11 @@ def run_command(command: Callable[[], int | None]) -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        full = disk_full(error)
+        if full is None:
             raise
         sys.stdout.flush()
-        where = f" ({error.filename})" if error.filename else ""
-        print(
-            f"\nerror: the disk is full{where}. What was finished before stays valid: free some room "
-            "and start the same command again, it continues from there.",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(f"\nerror: {full}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted: start the same command again to continue.", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -56,11 +57,14 @@ def write_json(path: Path, value: Any) -> None:
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file atomically. Shared storage must have been dropped before (tied weights)."""
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(
-        {k: v.detach().contiguous() for k, v in tensors.items()},
-        temporary,
-        metadata={"format": "pt", **(metadata or {})},
-    )
+    content = {k: v.detach().contiguous() for k, v in tensors.items()}
+    try:
+        save_file(content, temporary, metadata={"format": "pt", **(metadata or {})})
+    except SafetensorError as error:
+        temporary.unlink(missing_ok=True)
+        if f"os error {errno.ENOSPC}" in str(error):  # the library hides the kernel's error number in a text
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)

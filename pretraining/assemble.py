@@ -1,0 +1,132 @@
+"""From settings to the parts of a run: store, rows of every task, optimiser; what cannot work is refused here."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretraining.config import PretrainConfig, TrainConfig, differing_keys
+from pretraining.loader import TaskData, split_documents
+from pretraining.objective import Objective
+from pretraining.optim import parameter_groups
+from pretraining.prepare import prepare
+from pretraining.store import Store
+from zoo.config import CoreConfig, read_json
+from zoo.errors import ZooError
+from zoo.settings import Settings
+from zoo.vocabulary import Vocabulary
+
+
+def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
+    """Refuse a run folder that belongs to other settings, naming the keys."""
+    if not (folder / "run.json").exists():
+        return
+    changed = differing_keys(read_json(folder / "run.json").get("config", {}), settings.resolved)
+    if changed:
+        listing = "\n  ".join(changed[:12])
+        raise ZooError(
+            f"{folder} holds a run with other settings:\n  {listing}\nChoose another --run_folder or --output."
+        )
+
+
+def prepare_store(config: PretrainConfig, show: bool) -> Store:
+    """The token store of a run, built or found finished."""
+    data = config.data
+    return prepare(
+        data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template, quiet=not show
+    )
+
+
+def make_tasks(
+    config: PretrainConfig, store: Store, vocabulary: Vocabulary
+) -> tuple[dict[str, TaskData], dict[str, TaskData]]:
+    """Training and held-out rows of every task.
+
+    Raises:
+        ZooError: an objective lacks what it needs, objectives of a task contradict each other, or the documents
+            cannot be laid out.
+    """
+    train, held_out = split_documents(store, config.data.validation_tokens)
+    training: dict[str, TaskData] = {}
+    validation: dict[str, TaskData] = {}
+    for name, task in config.tasks.items():
+        own = {key: config.objectives[key] for key in task.objectives}
+        _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own)
+        _check_visibility(name, own)
+        length, seed, copies = config.data.sequence_length, config.seed.data, config.data.copies
+        training[name] = TaskData(store, train, task.layout, own, vocabulary, length, seed, copies)
+        training[name].plan(0)
+        if len(held_out):
+            validation[name] = dataclasses.replace(training[name], documents=held_out, seed=0, copies=1, _plans={})
+            validation[name].plan(0)
+    return training, validation
+
+
+def _check_needs(task: str, layout: str, provided: frozenset[str], objectives: dict[str, Objective]) -> None:
+    for key, objective in objectives.items():
+        if objective.needs - provided:
+            missing, given = ", ".join(sorted(objective.needs - provided)), ", ".join(sorted(provided))
+            raise ZooError(
+                f"objective {key!r} needs {missing}, which the layout {layout} of task {task!r} does not provide (it "
+                f"provides {given or 'nothing beyond the tokens'})."
+            )
+
+
+def _check_visibility(task: str, objectives: dict[str, Objective]) -> None:
+    needed = {key: objective.visibility for key, objective in objectives.items() if objective.visibility}
+    if len(set(needed.values())) > 1:
+        raise ZooError(
+            f"the objectives of task {task!r} contradict each other about who may see whom ({needed}); give each "
+            "a task of its own, and `stages` that say when it is run."
+        )
+
+
+def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over decayed and spared parameters."""
+    groups = parameter_groups(model.named_parameters(), train.weight_decay, train.no_decay)
+    if train.optimizer is None:
+        return torch.optim.AdamW(groups, lr=train.lr, eps=1e-6, fused=True)
+    return train.optimizer(groups)
+
+
+def fit_vocabulary(config: CoreConfig, vocabulary: Vocabulary) -> CoreConfig:
+    """The core's facts with the tokenizer's size and padding id.
+
+    Raises:
+        ZooError: the model has fewer rows than the tokenizer has tokens.
+    """
+    pad = vocabulary.pad if vocabulary.pad is not None else config.pad_token_id
+    if config.vocab_size is not None and config.vocab_size < vocabulary.size:
+        raise ZooError(
+            f"the tokenizer has {vocabulary.size} tokens but model.vocab_size is {config.vocab_size}: set "
+            f"model.vocab_size to {vocabulary.size} (or null), or train a tokenizer with data.tokenizer.vocab_size = "
+            f"{config.vocab_size}."
+        )
+    return config.replace(vocab_size=config.vocab_size or vocabulary.size, pad_token_id=pad)
+
+
+def divide_batch(batch_size: int, micro_batch_size: int | None, processes: int) -> tuple[int, int]:
+    """Rows per forward pass and accumulation steps.
+
+    Raises:
+        ZooError: they do not divide the global batch.
+    """
+    micro = micro_batch_size or batch_size // processes
+    if micro < 1 or batch_size % (micro * processes):
+        works = max(1, batch_size // (max(micro, 1) * processes)) * max(micro, 1) * processes
+        raise ZooError(
+            f"train.batch_size = {batch_size} is not a multiple of train.micro_batch_size = {micro} x {processes} "
+            f"processes; {works} would be."
+        )
+    return micro, batch_size // (micro * processes)
+
+
+def unigram_entropy(store: Store) -> float:
+    """Entropy of the corpus' token frequencies, in nats: the loss of knowing frequencies only."""
+    counts = np.asarray(store.counts, dtype=np.float64)
+    shares = counts[counts > 0] / max(counts.sum(), 1.0)
+    return float(-(shares * np.log(shares)).sum())

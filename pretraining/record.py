@@ -1,0 +1,191 @@
+"""What a run leaves behind and shows: logs, ``run.json``, progress, warnings. Only the main process writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from pretraining.assemble import unigram_entropy
+from pretraining.config import PretrainConfig
+from pretraining.log import JsonLines, Progress
+from pretraining.model import PretrainingModel
+from pretraining.processes import resolve_precision
+from pretraining.provenance import surroundings
+from pretraining.store import Store
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.folder import write_json
+from zoo.settings import Settings
+
+_STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
+
+
+@dataclass
+class Counters:
+    """How far a run is; a part of every checkpoint.
+
+    Args:
+        step: optimiser steps done.
+        tokens: non-padding input tokens seen.
+        flops: operations of the matrix products done.
+        targets: losses summed so far, by objective.
+        window: sum and count of each objective's loss since the last log line.
+        warned: the warning about a stuck run was given.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    flops: int = 0
+    targets: dict[str, int] = field(default_factory=dict)
+    window: dict[str, list[float]] = field(default_factory=dict)
+    warned: bool = False
+
+
+class Recorder:
+    """The writing side of a run.
+
+    Args:
+        settings: the run's settings.
+        folder: its folder.
+        accelerator: tells the main process.
+        store: the corpus, for its fingerprint and unigram entropy.
+        show: progress on standard error.
+    """
+
+    def __init__(
+        self, settings: Settings[PretrainConfig], folder: Path, accelerator: Accelerator, store: Store, show: bool
+    ) -> None:
+        self.settings, self.config, self.folder, self.store = settings, settings.value, folder, store
+        self.accelerator, self.main = accelerator, accelerator.is_main_process
+        self.progress = Progress(self.config.name, show and self.main)
+        self.unigram = unigram_entropy(store)
+        self.started = self._clock = time.monotonic()
+        self._tokens = 0
+        self._logs: dict[str, JsonLines] = {}
+
+    def open(self, sizes: dict[str, int], tokens: int) -> None:
+        """Open the logs, cut back to the checkpoint's ``sizes``; start trackers and the clock."""
+        if self.main:
+            names = ("log.jsonl", "validation.jsonl", "timing.jsonl")
+            self._logs = {name: JsonLines(self.folder / name) for name in names}
+            for name in names[:2]:
+                self._logs[name].cut(sizes.get(name, 0))
+        if self.config.train.trackers:
+            self.accelerator.init_trackers(self.config.name, config={"run": str(self.folder)})
+        self._clock, self._tokens = time.monotonic(), tokens
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the logs that a resumed run keeps."""
+        return {name: log.size() for name, log in self._logs.items() if name != "timing.jsonl"}
+
+    def announce(self, model: PretrainingModel, rows: int, accumulation: int, micro: int) -> None:
+        """A run's first line: processes, threads, precision, size."""
+        size = sum(p.numel() for p in model.parameters())
+        processes, train = self.accelerator.num_processes, self.config.train
+        self.progress.note(
+            f"{processes} process{'' if processes == 1 else 'es'} x {torch.get_num_threads()} threads, precision "
+            f"{resolve_precision(train.precision)}, {size:,} parameters, {self.store.num_tokens:,} tokens, "
+            f"{rows:,} rows an epoch, batch {train.batch_size} = {processes} x {accumulation} x {micro}\n{self.folder}"
+        )
+
+    def log(self, counters: Counters, done: float, facts: dict[str, Any]) -> None:
+        """One line of the log from the window's sums, which start afresh; progress; the warning if it is stuck.
+
+        Args:
+            counters: how far the run is.
+            done: share of the budget.
+            facts: learning rate, gradient norm, epoch.
+        """
+        terms = {name: total / max(count, 1.0) for name, (total, count) in counters.window.items() if count}
+        loss = sum(self.config.objectives[name].weight * value for name, value in terms.items())
+        counters.window = {}
+        now = time.monotonic()
+        seconds, tokens = max(now - self._clock, 1e-9), counters.tokens - self._tokens
+        self._clock, self._tokens = now, counters.tokens
+        if self.main:
+            amounts = {"step": counters.step, "tokens": counters.tokens, "flops": counters.flops}
+            self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **facts})
+            timing = {"step": counters.step, "seconds": seconds, "tokens_per_second": tokens / seconds}
+            self._logs["timing.jsonl"].write(timing)
+            if self.config.train.trackers:
+                self.accelerator.log({"loss": loss, "lr": facts["lr"], **terms}, step=counters.step)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        line = f"step {counters.step}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
+        self.progress.show(min(done, 1.0), line, last=done >= 1.0)
+        self._warn_if_stuck(counters, done, terms)
+
+    def _warn_if_stuck(self, counters: Counters, done: float, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if counters.warned or not self.config.objectives[name].predicts_tokens or done < 1 / 3:
+                continue
+            if value > _STUCK_SHARE * self.unigram:
+                counters.warned = True
+                self.progress.note(
+                    f"warning: {name} is at {value:.2f} nats after a third of the budget, no better than guessing by "
+                    f"word frequency ({self.unigram:.2f}). Usual mends: another train.lr, a longer budget."
+                )
+
+    def validation(self, counters: Counters, task: str, figures: dict[str, dict[str, Any]]) -> None:
+        """One line for the log, one per objective with the losses of each document."""
+        loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in figures.items())
+        terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in figures.items()}
+        documents = len(next(iter(figures.values()))["documents"])
+        if self.main:
+            summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
+            amounts = {"step": counters.step, "tokens": counters.tokens}
+            self._logs["log.jsonl"].write({**amounts, "validation": summary})
+            for name, f in figures.items():
+                part = {k: f[k] for k in ("documents", "totals", "counts")}
+                self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
+        text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in figures.items())
+        self.progress.note(f"validation at step {counters.step}: {text}  ({documents} documents)")
+        self._clock = time.monotonic()  # its time is not training time
+
+    def write_run(self, counters: Counters, model: PretrainingModel, finished: bool) -> None:
+        """Write ``run.json``: everything a figure of this run depends on.
+
+        Raises:
+            ZooError: the folder was started on other data.
+        """
+        path = self.folder / "run.json"
+        old = read_json(path) if path.exists() else {}
+        if old and old.get("data_fingerprint") != self.store.fingerprint:
+            raise ZooError(
+                f"{self.folder} was started on other data (fingerprint {old.get('data_fingerprint')}, now "
+                f"{self.store.fingerprint}): the corpus or the tokenizer changed. Restore it, or delete the folder."
+            )
+        seconds = time.monotonic() - self.started if finished else 0.0
+        record = {
+            "finished": finished,
+            "name": self.config.name,
+            "config": self.settings.resolved,
+            "data_fingerprint": self.store.fingerprint,
+            "seed": dataclasses.asdict(self.config.seed),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "core_parameters": sum(p.numel() for p in model.core.parameters()),
+            "unigram_entropy": self.unigram,
+            "step": counters.step,
+            "tokens": counters.tokens,
+            "flops": counters.flops,
+            "targets": counters.targets,
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "precision": resolve_precision(self.config.train.precision),
+            "seconds": old.get("seconds", 0.0) + seconds,
+            **surroundings(),
+        }
+        write_json(path, record)
+
+    def close(self) -> None:
+        """Close logs and trackers."""
+        for log in self._logs.values():
+            log.close()
+        if self.config.train.trackers:
+            self.accelerator.end_training()
+        self.accelerator.wait_for_everyone()

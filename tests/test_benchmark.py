@@ -1,0 +1,136 @@
+"""The throughput benchmark compares like with like. Nothing here asserts a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from zoo.config import CoreConfig
+from zoo.flops import core_flops, token_head_flops, training_flops
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
+TINY = {"layers": 1, "hidden": 32, "heads": 2, "vocab": 400, "length": 32, "batch": 8, "steps": 8, "warmup": 2}
+ARGV = [text for key, value in TINY.items() for text in (f"--{key}", str(value))] + ["--threads", "1", "--lr", "5e-3"]
+
+
+@pytest.fixture(scope="module")
+def throughput():
+    spec = importlib.util.spec_from_file_location("throughput", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def options(throughput):
+    threads = torch.get_num_threads()
+    yield throughput.parse([*ARGV, "--precision", "fp32"])
+    torch.set_num_threads(threads)
+
+
+def test_both_arms_do_the_same_work(throughput, options, tmp_path):
+    store = throughput.make_store(tmp_path / "stores", options.vocab, 200, options.length)
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "peer").mkdir()
+    ours = throughput.run_ours(options, store, tmp_path / "ours")
+    peer = throughput.run_peer(options, store, tmp_path / "peer", "fp32")
+    assert ours["parameters"] == peer["parameters"]
+    assert ours["steps"] == peer["steps"] == 10
+    assert ours["threads"] == peer["threads"] == 1
+    for arm in (ours, peer):
+        # Ours is exact to a row; the peer hides each token with probability 0.15: two steps, six deviations.
+        tokens = options.batch * options.length
+        assert abs(arm["targets_per_step"] - 0.15 * tokens) < 6 * (0.15 * 0.85 * tokens / 2) ** 0.5
+        assert abs(arm["first_loss"] - np.log(options.vocab)) < 1.0
+        assert arm["last_loss"] < arm["first_loss"]
+        assert arm["peak_mb"] >= arm["before_mb"] > 0
+
+
+def test_both_arms_read_the_same_rows(throughput, options, tmp_path):
+    from pretraining.layouts import Blocks
+    from pretraining.random import Draw
+    from pretraining.tokenizer import load_tokenizer
+
+    store = throughput.make_store(tmp_path, options.vocab, 60, options.length)
+    vocabulary = load_tokenizer(store.path).vocabulary
+    assert vocabulary.size == options.vocab
+    layout = Blocks()
+    plan = layout.plan(store, np.arange(store.num_documents), options.length, vocabulary, Draw(0, 0))
+    rows = layout.rows(store, plan, np.arange(len(plan)), options.length, vocabulary)
+    assert np.array_equal(rows.input_ids, throughput.blocks(store, options.length))
+    counts = np.asarray(store.counts)
+    assert counts[:5].sum() == 0  # no special tokens
+    assert counts[5] > 4 * counts[25]  # Zipf
+
+
+def test_products_are_the_steps_counted_operations(throughput, options):
+    config = CoreConfig(**throughput.core_facts(options), pooler=False)
+    targets = round(throughput.MASK_RATE * options.batch * options.length)
+    forward = core_flops(config, options.batch, options.length) + token_head_flops(config, targets, transform=True)
+    timed = sum(2 * times * batch * m * k * n for times, batch, m, k, n in throughput.products(options))
+    assert timed == training_flops(forward) == throughput.step_flops(options)
+
+
+def arm(speed, peak=500.0, **changes):
+    facts = {
+        "tokens_per_second": speed, "seconds_per_step": 100 / speed, "cpu_seconds_per_step": 100 / speed,
+        "peak_mb": peak, "before_mb": 100.0, "device_mb": None, "parameters": 7, "targets_per_step": 15.0,
+        "first_loss": 6.0, "last_loss": 5.0, "product_rate": 1000.0,
+    }  # fmt: skip
+    return {**facts, **changes}
+
+
+def test_summary(throughput):
+    rounds = [
+        {"ours": arm(speed), "peer-fp32": arm(peer, 900.0)} for speed, peer in ((300, 100), (400, 100), (330, 110))
+    ]
+    found = throughput.summarise(rounds, flops=100)
+    ratio = found["ratios"]["peer-fp32"]
+    assert ratio["of_medians"] == pytest.approx(3.3)
+    assert ratio["pairs"] == pytest.approx({"median": 3.0, "min": 3.0, "max": 4.0})
+    assert ratio["cpu_time"] == pytest.approx(3.0)
+    assert ratio["peak_memory"] == pytest.approx(5 / 9)
+    assert ratio["memory_of_training"] == pytest.approx(0.5)
+    assert found["share_of_product_rate"] == pytest.approx({"median": 0.33, "min": 0.3, "max": 0.4})
+    assert throughput.problems(found) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"last_loss": 6.0}, "did not fall"),
+        ({"parameters": 8}, "8 parameters"),
+        ({"targets_per_step": 10.0}, "predicts 10 tokens"),
+    ],
+)
+def test_an_arm_that_does_less_is_reported(throughput, changes, message):
+    found = throughput.summarise([{"ours": arm(3), "peer-bf16": arm(1, **changes)}], flops=100)
+    assert message in throughput.problems(found)[0]
+    assert "WARNING" in throughput.report(found)
+
+
+def test_steps_that_were_not_done_are_an_error(throughput, options):
+    clock = throughput.Clock(options.warmup, options.steps)
+    for _ in range(options.steps):
+        clock.step_ended()
+    with pytest.raises(SystemExit, match="8 steps were done instead of 10"):
+        clock.result(options, [1.0], 1, 1.0)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path):
+    output = tmp_path / "figures.json"
+    command = [sys.executable, str(SCRIPT), *ARGV, "--rounds", "1", "--peer-precision", "fp32", "--output", str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bf16 in hardware: " in done.stdout
+    record = json.loads(output.read_text())
+    assert set(record["arms"]) == {"ours", "peer-fp32"}
+    assert record["rounds"][0]["ours"]["steps"] == 10

@@ -1,0 +1,167 @@
+"""One process and two real ones (gloo) see the same rows, masks and rates, and lose the same to rounding."""
+
+import json
+import os
+import signal
+
+import pytest
+from training import (
+    arguments,
+    last_step,
+    launch,
+    log_lines,
+    outcome,
+    processes_of,
+    start,
+    train,
+    wait_for,
+    write_corpus,
+)
+
+from pretraining.config import load_pretrain_config, run_folder
+
+pytestmark = pytest.mark.slow
+STEPS = 40
+MORE = {"train.save_every": 7, "train.validate_every": 15, "train.micro_batch_size": 2}  # accumulates in both
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("processes")
+    write_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def two(place):
+    """An uninterrupted run of two processes per family, and what was printed, made when first asked for."""
+    made = {}
+
+    def get(family):
+        if family not in made:
+            argv = arguments(place, family, steps=STEPS, **MORE)
+            made[family] = (run_folder(load_pretrain_config(argv)), finish(launch(argv, processes=2)))
+        return made[family]
+
+    return get
+
+
+def finish(process):
+    out = process.communicate(timeout=150)[0]
+    assert process.returncode == 0, out[-3000:]
+    return out
+
+
+def refusal(process):
+    """What a run printed that must end with an error soon."""
+    out = process.communicate(timeout=100)[0]
+    assert process.returncode != 0
+    assert "Traceback" not in out.split("error: ")[0], out[-3000:]
+    return out
+
+
+def record(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def assert_same_course(one, other):
+    """Steps, tokens, learning rates exactly; losses to rounding."""
+    for a, b in zip(log_lines(one), log_lines(other), strict=True):
+        assert (a["step"], a["tokens"]) == (b["step"], b["tokens"])
+        if "loss" in a:
+            assert (a["lr"], a["epoch"], a["flops"]) == (b["lr"], b["epoch"], b["flops"])
+            assert a["terms"] == {name: pytest.approx(value, rel=1e-5) for name, value in b["terms"].items()}
+            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+        else:
+            first, second = a["validation"], b["validation"]
+            assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+            assert {k: t["count"] for k, t in first["terms"].items()} == {
+                k: t["count"] for k, t in second["terms"].items()
+            }
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt"])
+def test_two_processes_take_the_same_course_as_one(place, two, family, tmp_path):
+    folder, out = two(family)
+    assert "2 processes x 1 threads" in out
+    assert "batch 8 = 2 x 2 x 2" in out
+    assert record(folder)["processes"] == 2
+    argv = [*arguments(place, family, steps=STEPS, **MORE), "--output", str(tmp_path)]
+    config = load_pretrain_config(argv)
+    assert config.value.model.hidden_dropout_prob == config.value.model.attention_probs_dropout_prob == 0.1
+    alone = train(argv)
+    assert record(alone)["processes"] == 1
+    assert_same_course(folder, alone)
+    lines = [(folder / "validation.jsonl").read_text(), (alone / "validation.jsonl").read_text()]
+    per_document = [[json.loads(line) for line in text.splitlines()] for text in lines]
+    for a, b in zip(*per_document, strict=True):
+        assert (a["documents"], a["counts"]) == (b["documents"], b["counts"])
+        assert a["totals"] == pytest.approx(b["totals"], rel=1e-4)
+
+
+def test_torchrun_starts_the_same_run(place, two, tmp_path):
+    """The other launcher, without accumulation: one micro batch of four rows in each process."""
+    argv = [*arguments(place, "bert", steps=STEPS, **{**MORE, "train.micro_batch_size": "null"})]
+    argv += ["--output", str(tmp_path)]
+    out = finish(start([*TORCHRUN, "-m", "pretraining", *argv]))
+    assert "2 processes x 1 threads" in out
+    assert "batch 8 = 2 x 1 x 4" in out
+    folder = run_folder(load_pretrain_config(argv))
+    assert record(folder)["processes"] == 2
+    assert_same_course(folder, two("bert")[0])
+
+
+def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, two, tmp_path):
+    expected = outcome(two("bert")[0])
+    argv = [*arguments(place, "bert", steps=STEPS, **MORE), "--output", str(tmp_path / "killed")]
+    folder = run_folder(load_pretrain_config(argv))
+    launcher = launch(argv, processes=2)
+    wait_for(lambda: last_step(folder) >= 10, process=launcher)
+    everybody = processes_of(tmp_path)
+    assert len(everybody) >= 3  # the launcher and two trainers, which have process groups of their own
+    for process in everybody:
+        os.kill(process, signal.SIGKILL)
+    launcher.communicate(timeout=60)
+    assert last_step(folder) < STEPS, "it ended before it could be killed: more steps are needed"
+
+    # The launcher alone: both its orphans save and go, whatever they were doing.
+    begun, launcher = last_step(folder), launch(argv, processes=2)
+    wait_for(lambda: (folder / "timing.jsonl").read_text().count("\n") >= begun + 5, process=launcher)
+    os.kill(launcher.pid, signal.SIGKILL)
+    launcher.communicate(timeout=60)
+    wait_for(lambda: not processes_of(tmp_path), seconds=60)
+
+    assert "continuing from step" in finish(launch(argv, processes=2))
+    assert outcome(folder) == expected
+
+
+def test_flags_that_start_one_process_only_say_so(place, tmp_path):
+    """`--num_processes 2` without `--multi_gpu` starts one process on a machine without a GPU."""
+    argv = [*arguments(place, "gpt", steps=3), "--output", str(tmp_path)]
+    out = finish(launch(argv, flags=["--num_processes", "2"]))
+    assert "1 process x 1 threads" in out or "1 processes x 1 threads" in out
+    assert record(run_folder(load_pretrain_config(argv)))["processes"] == 1
+
+
+def test_a_precision_flag_of_the_launcher_is_refused(place, tmp_path):
+    argv = [*arguments(place, "gpt", steps=3), "--output", str(tmp_path)]
+    out = refusal(launch(argv, flags=["--num_processes", "1", "--mixed_precision", "bf16"]))
+    assert "the launcher asks for mixed precision 'bf16' but the settings say train.precision = fp32" in out
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"data.corpus.files": "/missing/text.txt"}, "/missing/text.txt does not exist"),  # the main process only
+        ({"train.batch_size": 9}, "train.batch_size = 9 is not a multiple"),  # every process
+        ({"train.lr": 1e30, "train.max_grad_norm": 0}, "the run diverged"),  # in the middle of the loop
+    ],
+)
+def test_an_error_ends_all_processes_soon(place, change, message, tmp_path):
+    argv = [*arguments(place, "gpt", steps=STEPS, **change), "--output", str(tmp_path)]
+    out = refusal(start([*TORCHRUN, "-m", "pretraining", *argv]))
+    assert f"error: {message}" in out or message in out.split("error: ")[1]
+    assert out.count("error: ") - out.count("Error: ") <= 2
+    wait_for(lambda: not processes_of(tmp_path), seconds=30)
