@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from pretraining.config import load_pretrain_config
-from pretraining.processes import StopRequest, fast_bf16, resolve_precision, start_processes
+from pretraining.processes import StopRequest, die_with_parent, fast_bf16, resolve_precision, start_processes
 from pretraining.store import Store
 from zoo.config import CoreConfig
 from zoo.flops import core_flops, token_head_flops, training_flops
@@ -345,6 +345,7 @@ def start_child(name: str, argv: list[str], store: Store, threads: int) -> dict[
         command = [sys.executable, __file__, *argv, "--child", name, "--store", str(store.path)]
         command += ["--threads", str(threads), "--output", str(result)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment["ZOO_DIE_WITH_PARENT"] = "1"  # an interrupted benchmark leaves nobody behind
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode or not result.exists():
             sys.exit(
@@ -466,6 +467,7 @@ def parse(argv: list[str]) -> Options:
 def main(argv: list[str]) -> None:
     options = parse(argv)
     if options.child:
+        die_with_parent()
         options.output.write_text(json.dumps(child(options)))
         return
     peers = ["fp32", "bf16"] if options.peer_precision == "both" else [options.peer_precision]

@@ -153,7 +153,10 @@ class _Job:
             return load_tokenizer(place, dataclasses.replace(self.tokenizer, special=self.tokenizer.roles))
         note(f"training the tokenizer ({self.tokenizer.kind}, {self.tokenizer.vocab_size} entries)", self.quiet)
         words_given = self.tokenizer.kind == "word" and self.segmenter.name != "none"
-        trained = train_tokenizer(self.tokenizer, sample, words_given=words_given)
+        try:
+            trained = train_tokenizer(self.tokenizer, sample, words_given=words_given)
+        except ZooError as error:
+            raise ZooError(f"{self.corpus.files}: {error}") from error
         trained.save(place)
         return trained
 

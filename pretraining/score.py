@@ -70,6 +70,12 @@ class Scorer:
         self.core, self.facts = load_core(self.folder)
         self.core.eval()
         self.tokenizer = load_tokenizer(self.folder)
+        size, rows = self.tokenizer.vocabulary.size, self.core.config.vocab_size or 0
+        if size > rows:
+            raise ZooError(
+                f"the tokenizer in {self.folder} has {size} entries, the model's embedding {rows} rows; "
+                "they are not of the same run."
+            )
         self.name, self.objective = _load_objective(self.folder, objective, trust_code)
         self.objective.build(self.core.config, self.tokenizer.vocabulary)
         load_head(self.folder, self.name, self.objective)

@@ -20,7 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
 from pretraining.assemble import claim, divide_batch, fit_vocabulary, make_optimizer, make_tasks, prepare_store
-from pretraining.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from pretraining.checkpoint import check_room, find_checkpoint, load_checkpoint, save_checkpoint
 from pretraining.config import PretrainConfig, StageConfig, run_folder
 from pretraining.evaluate import evaluate
 from pretraining.loader import Cursor
@@ -31,11 +31,12 @@ from pretraining.optim import WarmupDecay
 from pretraining.processes import (
     Stopped,
     StopRequest,
+    agreed,
+    leaving_together,
     one_writer,
     resolve_precision,
     start_processes,
     stop_on_sigterm,
-    together,
 )
 from pretraining.random import Draw
 from pretraining.record import Counters, Recorder

@@ -2,12 +2,10 @@
 
 import gzip
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -113,8 +111,12 @@ CORPORA = {
     "no such file": ("bert", lambda folder: folder / "txet.txt", ["txet.txt does not exist"]),
     "single sentences, next": ("bert", text(SINGLES), ["is a single sentence", "FullSentences", "sentences: rule"]),
     "single sentences, order": ("albert", text(SINGLES), ["is a single sentence", "FullSentences", "sentences: rule"]),
-    "invalid UTF-8": ("gpt", text(GOOD + b"\n\nline five \xff\xfe is broken."), ["bad.txt:5: invalid UTF-8", "0xff"]),
-    "latin-1": ("gpt", text("Nichts.\nEin schöner Tag.".encode("latin-1")), ["bad.txt:2: invalid UTF-8", "0xf6"]),
+    "invalid UTF-8": (
+        "gpt",
+        text(GOOD + b"\n\nline five \xff\xfe is broken."),
+        ["bad.txt:5: invalid UTF-8", r"\xff\xfe"],
+    ),
+    "latin-1": ("gpt", text("Nichts.\nEin schöner Tag.".encode("latin-1")), ["bad.txt:2: invalid UTF-8", "iconv"]),
     "binary": ("gpt", text(b"text\0\x01\x02" * 50), ["bad.txt is binary", "UTF-8 text was expected"]),
     "binary far inside": ("gpt", text(GOOD * 400 + b"\n\nab\0\0cd. More."), ["bad.txt:", "NUL"]),
     "a program": ("gpt", text(b"\x7fELF" + b"\x02" * 100), ["is a program under the name of a .txt file"]),
@@ -130,7 +132,11 @@ CORPORA = {
     "not JSON": ("gpt", named("bad.jsonl", b'{"text": "One."}\n{"text": "Two.\n'), ["bad.jsonl:2", "JSON"]),
     "missing column": ("gpt", parquet, ["bad.parquet: no field 'text'", "'content', 'title'"]),
     "not Parquet": ("gpt", named("bad.parquet", GOOD), ["bad.parquet is not a Parquet file"]),
-    "one document": ("bert", text("Only one document. It has two sentences. And three."), ["pretraining.layouts", "blank line"]),
+    "one document": (
+        "bert",
+        text("Only one document. It has two sentences. And three."),
+        ["pretraining.layouts", "blank line"],
+    ),
 }
 
 
@@ -159,6 +165,7 @@ _MASKS_ON_BLOCKS = {
     "objectives.masked.class_path": "pretraining.objectives.MaskedLM",
     "objectives.masked.init_args.choose.class_path": "pretraining.choose.Tokens",
     "tasks.blocks.objectives": "[masked]",
+    "data.tokenizer.special": "{pad: <pad>, unk: <unk>, cls: <s>}",
 }
 SETTINGS = {
     # name: (family, settings, words that the message must have)
@@ -271,7 +278,7 @@ def small_disk(tmp_path):
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_too_little_room_for_the_checkpoints_is_told_before_the_first_step(place, tmp_path, monkeypatch, refuse):
@@ -296,7 +303,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(place, tmp_path, sma
     original = Run.train_step
 
     def fill(self, stop):
-        if self.step == 7:
+        if self.counters.step == 7:
             with (disk / "filler").open("wb", buffering=0) as stream:
                 while True:
                     try:
@@ -339,6 +346,8 @@ def test_bad_tasks(model, tmp_path, refuse):
     refuse("finetune", tuned(model, data), "CoLA/train.tsv, line 4: unknown label '2'", "known: 0, 1")
     refuse("finetune", tuned(model, data, "coal"), "unknown task 'coal'", "Did you mean 'cola'?")
     refuse("finetune", tuned(model, tmp_path / "none"), "none is not a folder")
+    shutil.rmtree(tmp_path / "CoLA")
+    cola(tmp_path, SENTENCES)
     (tmp_path / "CoLA" / "dev.tsv").write_bytes(b"gj04\t1\t\tCaf\xe9.\n")
     refuse("finetune", tuned(model, data), "invalid UTF-8")
     (tmp_path / "CoLA" / "dev.tsv").unlink()
@@ -417,15 +426,15 @@ def test_the_command_lines_themselves(place, tmp_path):
 
 @pytest.mark.slow
 def test_a_line_of_50_megabytes_is_prepared_in_bounded_memory(tmp_path):
-    """Its peak is that of the same text in lines of ordinary length."""
+    """Five times as much text in one line needs hardly more than text in lines of ordinary length."""
     sentence = b"This is sentence %d of a very long line, and it goes on. "
-    content = b"".join(sentence % n for n in range(850_000))
+    content = b"".join(sentence % (n % 1000) for n in range(900_000))
     assert len(content) > 50 * 10**6
     peaks = []
-    for name, data in (("long", content), ("short", content[: 20 * 10**6].replace(b"on. This", b"on.\nThis"))):
+    for name, data in (("long", content), ("short", content[: 10**7].replace(b"on. This", b"on.\nThis"))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "text.txt").write_bytes(data)
-        argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2})
+        argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
             "import resource, sys; from pretraining.commands import prepare_command; prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
@@ -434,4 +443,4 @@ def test_a_line_of_50_megabytes_is_prepared_in_bounded_memory(tmp_path):
             [sys.executable, "-c", code, *argv], cwd=ROOT, capture_output=True, text=True, check=True, timeout=300
         )
         peaks.append(int(process.stdout.split()[-1]))
-    assert peaks[0] < 1.3 * peaks[1], peaks
+    assert peaks[0] < 1.5 * peaks[1], peaks

@@ -1,5 +1,6 @@
 """Real runs under a real launcher, killed at any moment: they go on by themselves and end bit for bit the same."""
 
+import contextlib
 import os
 import signal
 
@@ -19,6 +20,15 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("kill")
     write_corpus(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test(place):
+    """Also where a test fails half-way: every run here reads the corpus in ``place``."""
+    yield
+    for process in processes_of(place):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 def kill_child(launcher):

@@ -1,5 +1,6 @@
 """One process and two real ones (gloo) see the same rows, masks and rates, and lose the same to rounding."""
 
+import contextlib
 import json
 import os
 import signal
@@ -31,6 +32,15 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     write_corpus(folder)
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test(place):
+    """Also where a test fails half-way: every run here reads the corpus in ``place``."""
+    yield
+    for process in processes_of(place):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")

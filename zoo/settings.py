@@ -291,7 +291,8 @@ def load_settings(
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        raise ZooError(_readable(str(error))) from error
+        hint = "" if configs or values else "\nNo --config was given: name a YAML file, or a config of `zoo list`."
+        raise ZooError(_readable(str(error)) + hint) from error
     return Settings(value, resolved)
 
 
