@@ -1,0 +1,1 @@
+"""Configs that ship with the package: read by path, never imported for code."""

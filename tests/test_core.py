@@ -337,3 +337,11 @@ def test_rows_that_are_too_long_and_unread_fields_are_refused():
 def test_an_unknown_fact_names_the_nearest():
     with pytest.raises(ZooError, match="'hidden_size'"):
         CoreConfig.from_dict({"hiden_size": 3})
+
+
+@pytest.mark.parametrize("types", [0, 1])
+def test_a_core_without_segment_types_reads_pairs_all_the_same(types):
+    core = build_core(CoreConfig(**SHAPE, type_vocab_size=types)).eval()
+    ids = torch.randint(0, V, (2, 6))
+    segments = torch.tensor([[0, 0, 0, 1, 1, 1]] * 2)
+    assert torch.equal(core(CoreInputs(ids)).last_hidden_state, core(CoreInputs(ids, Visibility(), segments))[0])

@@ -32,7 +32,7 @@ class CoreConfig:
         position_type: ``learned``, ``sinusoidal`` or ``none``.
         max_position_embeddings: rows of the position table, ``position_offset`` included.
         position_offset: row of the first position (2 where a table keeps rows for padding).
-        type_vocab_size: segment types; 0 = no table.
+        type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
         task_type_vocab_size: task types; 0 = no table.
         attention_bias: biases on the attention projections.
         layer_norm_eps: epsilon of every norm.

@@ -68,7 +68,7 @@ class Embeddings(nn.Module):
         hidden: Tensor = self.word_embeddings(inputs.input_ids)
         hidden = hidden + self._positions(inputs)
         if self.token_type_embeddings is not None:
-            if inputs.token_type_ids is None:  # all rows are segment 0
+            if inputs.token_type_ids is None or self.config.type_vocab_size == 1:  # one segment for all
                 hidden = hidden + self.token_type_embeddings.weight[0]
             else:
                 hidden = hidden + self.token_type_embeddings(inputs.token_type_ids)
