@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -16,6 +17,7 @@ from typing import IO, Any
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from zoo.errors import ZooError, disk_full
 
@@ -64,7 +66,15 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != own:
         AcceleratorState._reset_state()  # an earlier run of this process (demo, tests) had another precision
     on_gpu = torch.cuda.is_available()
-    accelerator = Accelerator(cpu=not on_gpu, mixed_precision=own, log_with=trackers or None, project_dir=str(folder))
+    # The others wait while the main process prepares a corpus; the usual half hour would end a large one.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision=own,
+        log_with=trackers or None,
+        project_dir=str(folder),
+        kwargs_handlers=[patience],
+    )
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ZooError(
