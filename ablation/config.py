@@ -46,6 +46,11 @@ class PrimaryConfig:
     better: Literal["lower", "higher"] = "lower"
     smallest_effect: float | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse a direction that would turn verdicts round silently."""
+        if self.better not in ("lower", "higher"):
+            raise ZooError(f"primary.better = {self.better!r}; 'lower' or 'higher' is needed.")
+
 
 @dataclass(frozen=True)
 class AblationConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -157,7 +158,12 @@ def _validation_measures(entry: Mapping[str, Any]) -> dict[str, float]:
 def _speed(path: Path, facts: Mapping[str, Any]) -> float | None:
     if not path.exists():
         return None
-    seconds = sum(float(json.loads(line)["seconds"]) for line in path.read_text(encoding="utf-8").split("\n") if line)
+    spent: dict[int, float] = {}  # steps repeated after a kill stand twice in the file; the last counts
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        with contextlib.suppress(ValueError, KeyError):  # a half line that a kill left
+            entry = json.loads(line)
+            spent[int(entry["step"])] = float(entry["seconds"])
+    seconds = sum(spent.values())
     return float(facts["tokens"]) / seconds if seconds and facts.get("tokens") else None
 
 

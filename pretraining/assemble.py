@@ -33,6 +33,27 @@ def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
         )
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder says that its run has used up its budget."""
+    path = folder / "run.json"
+    return path.exists() and bool(read_json(path).get("finished"))
+
+
+def check_data(folder: Path, store: Store) -> None:
+    """Refuse a run folder that was started on other data.
+
+    Raises:
+        ZooError: the fingerprints differ.
+    """
+    path = folder / "run.json"
+    old = read_json(path).get("data_fingerprint") if path.exists() else store.fingerprint
+    if old != store.fingerprint:
+        raise ZooError(
+            f"{folder} was started on other data (fingerprint {old}, now {store.fingerprint}): the corpus or the "
+            "tokenizer changed. Restore it, delete the folder, or choose another --output."
+        )
+
+
 def prepare_store(config: PretrainConfig, show: bool) -> Store:
     """The token store of a run, built or found finished."""
     data = config.data

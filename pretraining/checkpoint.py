@@ -65,9 +65,16 @@ def save_checkpoint(
         shutil.rmtree(final)
     temporary.rename(final)
     _sync_folder(root)
-    for old in sorted(root.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    _prune(root, final, keep)
     return final
+
+
+def _prune(root: Path, newest: Path, keep: int) -> None:
+    """Keep ``newest`` and those just before it; later ones were passed over as damaged when the run was resumed."""
+    found = sorted(root.glob("step-*"))
+    earlier = [path for path in found if path.name <= newest.name]
+    for path in [*earlier[:-keep], *(path for path in found if path.name > newest.name)]:
+        shutil.rmtree(path)
 
 
 def check_room(folder: Path, model: nn.Module, keep: int) -> None:

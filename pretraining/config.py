@@ -154,8 +154,8 @@ class TrainConfig:
             raise ZooError(f"train needs exactly one budget out of steps, tokens and flops; found {given or 'none'}.")
         if budgets[given[0]] <= 0:
             raise ZooError(f"train.{given[0]} = {budgets[given[0]]}; a budget above 0 is needed.")
-        for name in ("batch_size", "log_every", "save_every", "keep"):
-            if getattr(self, name) < 1:
+        for name in ("batch_size", "log_every", "save_every", "keep", "threads"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ZooError(f"train.{name} = {getattr(self, name)}; at least 1 is needed.")
 
 
@@ -206,7 +206,11 @@ class PretrainConfig:
                 raise ZooError(f"tasks.{name}.objectives is empty.")
         if self.stages is None and len(self.tasks) > 1:
             raise ZooError(f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run.")
-        for stage in (self.stages or {}).values():
+        if self.stages and max(stage.until for stage in self.stages.values()) != 1.0:
+            raise ZooError("stages: the last one must end at until: 1, the end of the budget.")
+        for stage_name, stage in (self.stages or {}).items():
+            if not stage.tasks or min(stage.tasks.values()) <= 0:
+                raise ZooError(f"stages.{stage_name}.tasks = {stage.tasks}: at least one task, every share above 0.")
             for task_name in stage.tasks:
                 if task_name not in self.tasks:
                     raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")

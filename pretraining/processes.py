@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -21,6 +22,9 @@ from accelerate.utils import InitProcessGroupKwargs
 
 from zoo.errors import ZooError, disk_full
 
+LOCK_PATIENCE = 5.0
+"""Seconds that a second writer waits before it is refused."""
+
 
 class Stopped(SystemExit):
     """The run was asked to stop, saved its state and can be continued; exit code 143 as after SIGTERM."""
@@ -32,7 +36,7 @@ class Stopped(SystemExit):
 def fast_bf16() -> bool:
     """Whether this machine multiplies bf16 faster than fp32 in hardware."""
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.backends.cpu.get_cpu_capability()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
     return "AVX512" in capabilities and ("avx512_bf16" in flags or "amx_bf16" in flags)
@@ -161,6 +165,19 @@ def stop_on_sigterm() -> Iterator[StopRequest]:
         signal.signal(signal.SIGTERM, old)
 
 
+def _lock(stream: IO[str]) -> None:
+    """Take the lock, waiting a little: a run whose launcher was killed needs a step to notice and leave."""
+    end = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
 @contextmanager
 def one_writer(folder: Path) -> Iterator[IO[str]]:
     """Hold the run folder's lock; it goes with the process, however that ends.
@@ -171,7 +188,7 @@ def one_writer(folder: Path) -> Iterator[IO[str]]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a+", encoding="utf-8") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(stream)
         except OSError as error:
             stream.seek(0)
             holder = stream.read().strip() or "another process"

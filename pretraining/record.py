@@ -18,8 +18,6 @@ from pretraining.model import PretrainingModel
 from pretraining.processes import resolve_precision
 from pretraining.provenance import surroundings
 from pretraining.store import Store
-from zoo.config import read_json
-from zoo.errors import ZooError
 from zoo.folder import write_json
 from zoo.settings import Settings
 
@@ -66,6 +64,7 @@ class Recorder:
         self.progress = Progress(self.config.name, show and self.main)
         self.unigram = unigram_entropy(store)
         self.started = self._clock = time.monotonic()
+        self.earlier = 0.0  # seconds of the run before it was continued
         self._tokens = 0
         self._logs: dict[str, JsonLines] = {}
 
@@ -79,6 +78,10 @@ class Recorder:
         if self.config.train.trackers:
             self.accelerator.init_trackers(self.config.name, config={"run": str(self.folder)})
         self._clock, self._tokens = time.monotonic(), tokens
+
+    def seconds(self) -> float:
+        """Wall seconds of the run, those before an interruption included up to the checkpoint it went on from."""
+        return self.earlier + time.monotonic() - self.started
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the logs that a resumed run keeps."""
@@ -131,8 +134,8 @@ class Recorder:
                     f"word frequency ({self.unigram:.2f}). Usual mends: another train.lr, a longer budget."
                 )
 
-    def validation(self, counters: Counters, task: str, figures: dict[str, dict[str, Any]]) -> None:
-        """One line for the log, one per objective with the losses of each document."""
+    def validation(self, counters: Counters, task: str, figures: dict[str, dict[str, Any]], seconds: float) -> None:
+        """One line for the log, one per objective with the losses of each document; it took ``seconds``."""
         loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in figures.items())
         terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in figures.items()}
         documents = len(next(iter(figures.values()))["documents"])
@@ -145,22 +148,10 @@ class Recorder:
                 self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
         text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in figures.items())
         self.progress.note(f"validation at step {counters.step}: {text}  ({documents} documents)")
-        self._clock = time.monotonic()  # its time is not training time
+        self._clock += seconds  # its time is not training time
 
     def write_run(self, counters: Counters, model: PretrainingModel, finished: bool) -> None:
-        """Write ``run.json``: everything a figure of this run depends on.
-
-        Raises:
-            ZooError: the folder was started on other data.
-        """
-        path = self.folder / "run.json"
-        old = read_json(path) if path.exists() else {}
-        if old and old.get("data_fingerprint") != self.store.fingerprint:
-            raise ZooError(
-                f"{self.folder} was started on other data (fingerprint {old.get('data_fingerprint')}, now "
-                f"{self.store.fingerprint}): the corpus or the tokenizer changed. Restore it, or delete the folder."
-            )
-        seconds = time.monotonic() - self.started if finished else 0.0
+        """Write ``run.json``: everything a figure of this run depends on."""
         record = {
             "finished": finished,
             "name": self.config.name,
@@ -177,10 +168,10 @@ class Recorder:
             "processes": self.accelerator.num_processes,
             "threads": torch.get_num_threads(),
             "precision": resolve_precision(self.config.train.precision),
-            "seconds": old.get("seconds", 0.0) + seconds,
+            "seconds": self.seconds(),
             **surroundings(),
         }
-        write_json(path, record)
+        write_json(self.folder / "run.json", record)
 
     def close(self) -> None:
         """Close logs and trackers."""

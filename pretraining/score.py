@@ -28,7 +28,7 @@ from zoo.errors import ZooError, nearest
 from zoo.folder import load_core, load_head, write_json
 from zoo.settings import load_settings
 
-_OWN_CODE = "pretraining."
+_KNOWN_CODE = ("pretraining.", "torch.optim.")
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[s
     """The objective of a run that scores sentences, built from ``run.json``."""
     resolved = read_json(folder / "run.json").get("config", {})
     specs: dict[str, Any] = resolved.get("objectives", {})
-    for key, spec in specs.items():
-        if not trust_code and not str(spec["class_path"]).startswith(_OWN_CODE):
-            raise ZooError(
-                f"objective {key!r} of {folder} is {spec['class_path']}, not the package's own code; if you trust it, "
-                "say --trust_code."
-            )
+    foreign = [path for path in _class_paths(resolved) if not path.startswith(_KNOWN_CODE)]
+    if foreign and not trust_code:
+        raise ZooError(
+            f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
+            "--trust_code."
+        )
     config = load_settings(PretrainConfig, [], "zoo score", "pretrain", resolved).value
     able = [k for k, o in config.objectives.items() if type(o).score is not Objective.score]
     if name is not None and name not in able:
@@ -120,6 +120,18 @@ def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[s
         raise ZooError(f"no objective of {folder} ({', '.join(specs)}) says how it scores a sentence.")
     chosen = name or able[0]
     return chosen, config.objectives[chosen]
+
+
+def _class_paths(value: Any) -> Iterator[str]:
+    """Every class that settings name, at any depth: all of them are imported when the settings are read."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for item in value.values():
+            yield from _class_paths(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _class_paths(item)
 
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:

@@ -19,7 +19,16 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
-from pretraining.assemble import claim, divide_batch, fit_vocabulary, make_optimizer, make_tasks, prepare_store
+from pretraining.assemble import (
+    check_data,
+    claim,
+    divide_batch,
+    fit_vocabulary,
+    is_finished,
+    make_optimizer,
+    make_tasks,
+    prepare_store,
+)
 from pretraining.checkpoint import check_room, find_checkpoint, load_checkpoint, save_checkpoint
 from pretraining.config import PretrainConfig, StageConfig, run_folder
 from pretraining.evaluate import evaluate
@@ -42,7 +51,6 @@ from pretraining.random import Draw
 from pretraining.record import Counters, Recorder
 from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
-from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
@@ -76,7 +84,8 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 stack.enter_context(one_writer(folder))
                 claim(folder, settings)
                 store = prepare_store(config, show)
-        if (folder / "run.json").exists() and read_json(folder / "run.json").get("finished"):
+                check_data(folder, store)
+        if is_finished(folder):
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)
             return folder
@@ -248,8 +257,9 @@ class Run:
                 self.window.zero_()
             if ended or (train.validate_every and counters.step % train.validate_every == 0):
                 for task, data in self.validation_data.items():
+                    start = time.monotonic()
                     figures = evaluate(self.model, data, self.accelerator, self.micro)
-                    self.recorder.validation(counters, task, figures)
+                    self.recorder.validation(counters, task, figures, time.monotonic() - start)
             if saving:
                 with agreed(self.accelerator):
                     self._save()
@@ -276,8 +286,8 @@ class Run:
             "counters": dataclasses.asdict(self.counters),
             "cursors": {name: dataclasses.asdict(cursor) for name, cursor in self.cursors.items()},
             "log_bytes": self.recorder.sizes(),
-            "processes": self.accelerator.num_processes,
-            "threads": torch.get_num_threads(),
+            "seconds": self.recorder.seconds(),
+            **self._surroundings(),
         }
         step, keep = self.counters.step, self.config.train.keep
         save_checkpoint(self.folder, step, self.raw_model, self.optimizer, state, keep)
@@ -297,19 +307,29 @@ class Run:
             state = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
             self.counters, sizes = Counters(**state["counters"]), state["log_bytes"]
             self.cursors = {name: Cursor(**value) for name, value in state["cursors"].items()}
-            self.window += torch.tensor([self.counters.window.get(n, [0.0, 0.0]) for n in self.names]).to(self.window)
+            sums = [self.counters.window.get(name, [0.0, 0.0]) for name in self.names]
+            self.window = torch.tensor(sums, dtype=torch.float64).to(self.window)
             self.recorder.progress.note(f"continuing from step {self.counters.step} ({path[0]})")
             self._warn_if_changed(state)
+            self.recorder.earlier = state.get("seconds", 0.0)
+        elif main and any((self.folder / "checkpoints").glob("step-*")):
+            self.recorder.progress.note(
+                "note: no checkpoint is complete and undamaged; the run starts from the beginning."
+            )
         self.recorder.open(sizes, self.counters.tokens)
         self._wrap()
 
     def _wrap(self) -> None:
-        choice, steps = self.config.train.compile, self.config.train.steps or 0
+        train = self.config.train
+        choice, row = train.compile, self.config.data.sequence_length
+        steps = train.steps or (train.tokens or 0) // (train.batch_size * row)
         if choice == "yes" or (choice == "auto" and steps > _COMPILE_PAYS and self.accelerator.device.type == "cuda"):
             self.raw_model.compile(dynamic=True)
         if self.accelerator.num_processes > 1:
             unused = len(self.config.tasks) > 1 or self._has_idle_parameters()
-            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused)
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(
+                find_unused_parameters=unused, broadcast_buffers=False
+            )
         self.model = self.accelerator.prepare(self.raw_model)
         self.model.train()
 
@@ -324,12 +344,22 @@ class Run:
         return idle
 
     def _warn_if_changed(self, state: dict[str, Any]) -> None:
-        now = {"processes": self.accelerator.num_processes, "threads": torch.get_num_threads()}
-        changed = [f"{key} {state[key]} -> {value}" for key, value in now.items() if state[key] != value]
+        now = self._surroundings()
+        changed = [f"{key} {state.get(key)} -> {value}" for key, value in now.items() if state.get(key) != value]
         if changed:
             self.recorder.progress.note(
                 f"note: {', '.join(changed)}: same rows and masks, but losses will agree to rounding only."
             )
+
+    def _surroundings(self) -> dict[str, Any]:
+        """What has to stay as it is for a resumed run to repeat bit for bit."""
+        return {
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "precision": resolve_precision(self.config.train.precision),
+            "device": self.accelerator.device.type,
+            "torch": torch.__version__,
+        }
 
     def finish(self) -> None:
         """Write the model folder's weights and mark the run finished."""
@@ -340,6 +370,5 @@ class Run:
             template = self.config.template
             save_model_folder(self.folder, self.raw_model.core, heads, self.model_config, template, visibility)
             self.recorder.write_run(self.counters, self.raw_model, finished=True)
-            seconds = time.monotonic() - self.recorder.started
-            self.recorder.progress.note(f"finished after {duration(seconds)}: {self.folder}")
+            self.recorder.progress.note(f"finished after {duration(self.recorder.seconds())}: {self.folder}")
         self.recorder.close()

@@ -45,6 +45,16 @@ def test_old_ones_are_pruned_but_never_the_last_good_one(tmp_path):
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-000000003", "step-000000004"]
 
 
+def test_pruning_does_not_count_damaged_later_ones(tmp_path):
+    model, optimizer = trained()
+    save_checkpoint(tmp_path, 2, model, optimizer, {}, keep=1)
+    later = save_checkpoint(tmp_path, 3, model, optimizer, {}, keep=2)
+    (later / "manifest.json").unlink()
+    good = save_checkpoint(tmp_path, 2, model, optimizer, {"again": 1}, keep=1)
+    assert find_checkpoint(tmp_path) == good
+    assert list((tmp_path / "checkpoints").iterdir()) == [good]
+
+
 @pytest.mark.parametrize("damage", ["truncate", "remove", "flip", "no manifest", "half written"])
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
     model, optimizer = trained()

@@ -12,6 +12,7 @@ from zoo.settings import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODULES = re.findall(r"^```python (\w+\.py)\n(.*?)^```", README, flags=re.M | re.S)
 TESTED = re.findall(r"^```bash tested\n(.*?)^```", README, flags=re.M | re.S)
 
 
@@ -24,6 +25,8 @@ def environment() -> dict[str, str]:
 @pytest.mark.slow
 def test_tested_blocks_run(tmp_path):
     assert TESTED, "the README has lost its tested block"
+    for name, code in MODULES:
+        (tmp_path / name).write_text(code)
     for block in TESTED:
         for command in filter(None, block.splitlines()):
             done = subprocess.run(

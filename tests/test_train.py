@@ -83,6 +83,16 @@ def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch
     assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
 
 
+def test_resume_between_two_log_lines(place, monkeypatch, tmp_path):
+    """The sums since the last log line are part of the checkpoint, with every digit."""
+    argv = arguments(place, "bert", steps=22, **{"train.log_every": 10, "train.save_every": 3})
+    whole = train([*argv, "--output", str(tmp_path / "a")])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 17)
+        train([*argv, "--output", str(tmp_path / "b")])
+    assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
+
+
 def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypatch, tmp_path):
     argv = [*arguments(place, "gpt"), "--output", str(tmp_path)]
     with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -159,6 +169,36 @@ def test_changed_text_is_not_mixed_into_an_old_run(tmp_path, monkeypatch):
     corpus.write_text(corpus.read_text() + "\n\nOne more document. It has two sentences.\n")
     with pytest.raises(ZooError, match="other data"):
         train(argv)
+
+
+def test_a_finished_run_is_not_taken_for_one_on_changed_text(tmp_path):
+    argv = arguments(tmp_path, "gpt", steps=2)
+    train(argv)
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(corpus.read_text() + "\n\nOne more document. It has two sentences.\n")
+    with pytest.raises(ZooError, match="other data"):
+        train(argv)
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [("{a: {until: 0.5, tasks: {pairs: 1}}}", "until: 1"), ("{a: {until: 1, tasks: {}}}", "at least one task"),
+     ("{a: {until: 1, tasks: {pairs: 0}}}", "above 0"), ("{a: {until: 1, tasks: {pair: 1}}}", "'pairs'")],
+)  # fmt: skip
+def test_stages_that_cannot_run_are_refused(place, stages, message):
+    with pytest.raises(ZooError, match=message):
+        load_pretrain_config([*arguments(place, "bert"), "--stages", stages])
+
+
+def test_scoring_does_not_import_what_run_json_names(finished, tmp_path):
+    from pretraining.score import Scorer
+
+    folder = tmp_path / "run"
+    shutil.copytree(finished["bert"], folder)
+    text = (folder / "run.json").read_text().replace("pretraining.choose.Tokens", "somebody.elses.Chooser")
+    (folder / "run.json").write_text(text)
+    with pytest.raises(ZooError, match=r"somebody\.elses\.Chooser.*--trust_code"):
+        Scorer(folder)
 
 
 @pytest.mark.parametrize("budget", ["tokens", "flops"])

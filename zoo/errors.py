@@ -50,11 +50,11 @@ def run_command(command: Callable[[], int | None]) -> None:
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        full = disk_full(error)
-        if full is None:
-            raise
+        problem = disk_full(error) or error
+        if problem is error and not error.filename:
+            raise  # not about a file that the user named: a mistake of ours
         sys.stdout.flush()
-        print(f"\nerror: {full}", file=sys.stderr, flush=True)
+        print(f"\nerror: {problem}", file=sys.stderr, flush=True)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ninterrupted: start the same command again to continue.", file=sys.stderr)
