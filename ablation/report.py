@@ -174,7 +174,6 @@ def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
     """
     names = [name for name in config.changes if any(run.arm == name for run in runs)]
     reference = config.against
-    runs = [_asked_itself(run, reference) for run in runs]
     primary = config.primary.measure
     measures = sorted({m for run in runs for m in run.measures}, key=lambda m: (m != primary, m))
     values = {
@@ -210,14 +209,6 @@ def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
         scores,
         _decide(comparisons, config),
     )
-
-
-def _asked_itself(run: Run, reference: str) -> Run:
-    """The reference arm's own validation is its answer to the reference's questions."""
-    if run.arm != reference or not run.validation:
-        return run
-    own = {k.replace("validation.", "reference_masks."): v for k, v in run.validation[-1][1].items()}
-    return replace(run, same_questions={k: v for k, v in own.items() if k.startswith("reference_masks.")})
 
 
 def compare(

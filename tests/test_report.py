@@ -166,7 +166,10 @@ def test_fine_tuning_seeds_are_averaged_within_a_pretraining_seed() -> None:
 
 
 def test_the_reference_answers_its_own_questions() -> None:
-    runs = [run_of("a", 1, 5.0), run_of("b", 1, 7.0, same_questions={"reference_masks.masked_lm": 5.25})]
+    runs = [
+        run_of("a", 1, 5.0, same_questions={"reference_masks.masked_lm": 5.0}),
+        run_of("b", 1, 7.0, same_questions={"reference_masks.masked_lm": 5.25}),
+    ]
     found = summarise(ablation(primary="reference_masks.masked_lm"), runs).comparisons[0]
     assert found.difference == pytest.approx(0.25)
 
