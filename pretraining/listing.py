@@ -55,7 +55,7 @@ def list_command(argv: list[str]) -> int:
     """Print every shipped pretraining config, grouped by its place in the chain."""
     if {"-h", "--help"} & set(argv):
         print(
-            "usage: zoo list [PART OF A NAME ...]\n\nEvery shipped config in the order of the chain, or those whose name has a part."
+            "usage: zoo list [PART OF A NAME ...]\n\nShipped configs in the order of the chain; with parts, those alone."
         )
         return 0
     names = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))
