@@ -54,9 +54,7 @@ def describe_config(name: str) -> dict[str, Any]:
 def list_command(argv: list[str]) -> int:
     """Print every shipped pretraining config, grouped by its place in the chain."""
     if {"-h", "--help"} & set(argv):
-        print(
-            "usage: zoo list [PART OF A NAME ...]\n\nShipped configs in the order of the chain; with parts, those alone."
-        )
+        print("usage: zoo list [PART OF A NAME ...]\n\nShipped configs in the chain's order; with parts, those alone.")
         return 0
     names = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))
     chosen = [n for n in names if not argv or any(a in n for a in argv)]
