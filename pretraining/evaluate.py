@@ -27,7 +27,7 @@ def evaluate(
 
     Returns:
         by objective: ``loss`` (nats per target), ``count``, ``accuracy`` where it is defined, and the lists
-        ``documents``, ``totals``, ``counts``.
+        ``documents``, ``totals``, ``counts``. A row that spans documents counts for its first piece's one.
     """
     model.eval()
     plan, order = data.plan(0)

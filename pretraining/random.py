@@ -92,14 +92,6 @@ class Draw(NamedTuple):
         return np.argsort(self.keys(np.arange(count), stream), kind="stable")
 
 
-def below(bits: UInt32, share: float) -> NDArray[np.bool_]:
-    """True with probability ``share``; all True at 1 and all False at 0, exactly."""
-    threshold = round(share * 2**32)
-    if threshold >= 2**32:
-        return np.ones(bits.shape, dtype=bool)
-    return bits < np.uint32(threshold)
-
-
 def scaled(bits: UInt32, high: int) -> NDArray[np.int64]:
     """Uniform whole numbers in [0, high) from 32-bit draws (multiply and shift; bias below high/2**32)."""
     return ((bits.astype(np.uint64) * np.uint64(high)) >> np.uint64(32)).astype(np.int64)
