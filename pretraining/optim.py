@@ -47,6 +47,18 @@ class _Moments(torch.optim.Optimizer):
         }
         super().__init__(params, defaults)
 
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One update."""
+        for group in self.param_groups:
+            params, update = self._updates(group)
+            if params:
+                self._scale(group, params, update)
+                torch._foreach_add_(params, update, alpha=-group["lr"])
+
+    def _scale(self, group: dict[str, Any], params: list[Tensor], update: list[Tensor]) -> None:
+        """Scale each tensor's update in place; as it is by default."""
+
     def _updates(self, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor]]:
         """Parameters with gradients, and m / (sqrt(v) + eps) + decay * p for each."""
         params = [p for p in group["params"] if p.grad is not None]
@@ -68,14 +80,15 @@ class _Moments(torch.optim.Optimizer):
         torch._foreach_addcmul_(second, grads, grads, 1 - beta2)
         for p in params:
             self.state[p]["step"] += 1
-        step = float(self.state[params[0]]["step"])
-        correct1 = 1 - beta1**step if group["bias_correction"] else 1.0
-        correct2 = 1 - beta2**step if group["bias_correction"] else 1.0
         update = torch._foreach_sqrt(second)
-        torch._foreach_div_(update, math.sqrt(correct2))
+        # Each tensor by its own count: a head that a later stage brings in starts later than the core.
+        steps = [float(self.state[p]["step"]) for p in params] if group["bias_correction"] else []
+        if steps:
+            torch._foreach_div_(update, [math.sqrt(1 - beta2**step) for step in steps])
         torch._foreach_add_(update, group["eps"])
         update = torch._foreach_div(first, update)
-        torch._foreach_div_(update, correct1)
+        if steps:
+            torch._foreach_div_(update, [1 - beta1**step for step in steps])
         if group["weight_decay"]:
             torch._foreach_add_(update, params, alpha=group["weight_decay"])
         return params, list(update)
@@ -107,14 +120,6 @@ class AdamW(_Moments):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, bias_correction)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update."""
-        for group in self.param_groups:
-            params, update = self._updates(group)
-            if params:
-                torch._foreach_add_(params, update, alpha=-group["lr"])
-
 
 class Lamb(_Moments):
     """LAMB as ALBERT uses it: no bias correction, trust ratio norm(p) / norm(update) per tensor.
@@ -142,15 +147,9 @@ class Lamb(_Moments):
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, bias_correction)
 
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update."""
-        for group in self.param_groups:
-            params, update = self._updates(group)
-            if params and group["weight_decay"]:
-                torch._foreach_mul_(update, self.trust_ratios(params, update))
-            if params:
-                torch._foreach_add_(params, update, alpha=-group["lr"])
+    def _scale(self, group: dict[str, Any], params: list[Tensor], update: list[Tensor]) -> None:
+        if group["weight_decay"]:
+            torch._foreach_mul_(update, self.trust_ratios(params, update))
 
     @staticmethod
     def trust_ratios(params: list[Tensor], update: list[Tensor]) -> list[Tensor]:

@@ -48,6 +48,16 @@ def test_adamw_with_correction_equals_torchs():
     assert torch.allclose(ours, theirs, atol=1e-6)
 
 
+def test_a_parameter_that_joins_late_is_corrected_by_its_own_steps():
+    early, late = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = AdamW([early, late], lr=0.1, bias_correction=True)
+    for step in range(4):
+        early.grad = torch.full((3,), 0.5)
+        late.grad = torch.full((3,), 0.5) if step == 3 else None
+        optimizer.step()
+    assert torch.allclose(late, torch.full((3,), 0.9), atol=1e-4)  # a first step moves by the learning rate
+
+
 def reference(start, grads, lr, decay, trust, eps=1e-6):
     p, m, v = start.astype(np.float64), 0.0, 0.0
     for g in grads:
