@@ -168,7 +168,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     from pretraining.model import PretrainingModel
     from pretraining.prepare import prepare
     from pretraining.tokenizer import load_tokenizer
-    from zoo.folder import load_core, load_head, load_tensors
+    from zoo.folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data
     store = prepare(
@@ -178,7 +178,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         return {}
     vocabulary = load_tokenizer(store.path).vocabulary
     core, facts = load_core(folder)
-    names = {key.split(".")[1] for key in load_tensors(folder / "model.safetensors") if key.startswith("heads.")}
+    names = {key.split(".")[1] for key in open_weights(folder) if key.startswith(("heads.", "objectives."))}
     heads = {name: objective for name, objective in config.objectives.items() if name in names}
     for name, objective in heads.items():
         objective.build(facts.config, vocabulary)

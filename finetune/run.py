@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -200,7 +199,7 @@ class Prepared:
 
 
 def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:
-    longest = facts.config.max_length if facts.config.position_type != "none" else sys.maxsize
+    longest = facts.config.max_length
     if asked is None:
         return min(task.max_length, longest)
     if asked > longest:

@@ -214,7 +214,7 @@ class PretrainConfig:
             for task_name in stage.tasks:
                 if task_name not in self.tasks:
                     raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")
-        if self.model.position_type != "none" and self.data.sequence_length > self.model.max_length:
+        if self.data.sequence_length > self.model.max_length:
             raise ZooError(
                 f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
                 "positions; shorten the rows or raise model.max_position_embeddings."

@@ -88,7 +88,7 @@ class Scorer:
         encoded = self.tokenizer.encode_batch(sentences)
         longest = self.core.config.max_length - len(self.prefix) - len(self.suffix)
         for text, (ids, _) in zip(sentences, encoded, strict=True):
-            if len(ids) > longest and self.core.config.position_type != "none":
+            if len(ids) > longest:
                 raise ZooError(f"a sentence of {len(ids)} tokens is longer than this model's {longest}: {text[:80]!r}")
         order = np.argsort([len(ids) for ids, _ in encoded], kind="stable")
         scores = np.zeros(len(sentences))

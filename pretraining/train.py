@@ -54,7 +54,7 @@ from pretraining.tokenizer import load_tokenizer
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
-from zoo.folder import save_model_folder
+from zoo.folder import ModelFacts, save_model_folder
 from zoo.settings import Settings
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
@@ -366,9 +366,8 @@ class Run:
         if self.accelerator.is_main_process:
             needed = {o.visibility for o in self.objectives.values()} - {None}
             visibility: Literal["all", "causal"] = "causal" if needed == {"causal"} else "all"
-            heads: dict[str, nn.Module] = dict(self.raw_model.heads.items())
-            template = self.config.template
-            save_model_folder(self.folder, self.raw_model.core, heads, self.model_config, template, visibility)
+            facts = ModelFacts(self.model_config, self.config.template, visibility)
+            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), facts)
             self.recorder.write_run(self.counters, self.raw_model, finished=True)
             self.recorder.progress.note(f"finished after {duration(self.recorder.seconds())}: {self.folder}")
         self.recorder.close()

@@ -25,7 +25,7 @@ from pretraining.train import pretrain
 from zoo.config import CoreConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
-from zoo.folder import load_core, save_model_folder
+from zoo.folder import ModelFacts, load_core, save_model_folder
 from zoo.vocabulary import Template
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def _one_thread():
 
 
 def make_model(folder: Path, config: CoreConfig, template: Template, visibility: str, seed: int = 0) -> Path:
-    save_model_folder(folder, build_core(config, seed), {}, config, template, visibility)  # type: ignore[arg-type]
+    save_model_folder(folder, build_core(config, seed), {}, ModelFacts(config, template, visibility))
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(WORDS[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,8 @@ class CoreConfig:
         hidden_size: width of the hidden states.
         num_hidden_layers: layers that are run.
         num_attention_heads: heads per layer; must divide ``hidden_size``.
+        num_key_value_heads: heads of keys and values, each shared by a group of query heads; ``None`` = as
+            many as query heads.
         intermediate_size: inner width of the feed-forward part.
         embedding_size: width of the embedding tables; ``None`` = ``hidden_size`` (no factorisation).
         embedding_projection: linear map from ``embedding_size`` to ``hidden_size``; ``None`` = only where
@@ -27,14 +30,20 @@ class CoreConfig:
         num_hidden_groups: distinct sets of layer weights; ``None`` = one per layer. Layer ``i`` uses
             group ``floor(i / num_hidden_layers * num_hidden_groups)``.
         hidden_act: ``gelu`` (erf), ``gelu_new`` (tanh form), ``relu``, ``silu``.
+        glu: gated feed-forward, act(x G) * (x V) before the output matrix (Shazeer 2020).
+        norm: ``layer`` (LayerNorm) or ``rms`` (RMSNorm: no mean, no bias; Zhang & Sennrich 2019).
         norm_position: ``post`` (after the residual sum) or ``pre`` (before each part, plus a final norm).
         embedding_norm: LayerNorm after the embedding sum.
-        position_type: ``learned``, ``sinusoidal`` or ``none``.
-        max_position_embeddings: rows of the position table, ``position_offset`` included.
+        position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
+            k and k + D/2; Su et al. 2021) or ``none``.
+        rope_theta: base of the rotary angles.
+        max_position_embeddings: rows of the position table, ``position_offset`` included; without a table the
+            length that the model is meant for, and no limit.
         position_offset: row of the first position (2 where a table keeps rows for padding).
         type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
         task_type_vocab_size: task types; 0 = no table.
         attention_bias: biases on the attention projections.
+        mlp_bias: biases on the feed-forward projections.
         layer_norm_eps: epsilon of every norm.
         hidden_dropout_prob: dropout on embeddings and on each part's output.
         attention_probs_dropout_prob: dropout on attention probabilities.
@@ -50,19 +59,24 @@ class CoreConfig:
     hidden_size: int = 128
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
+    num_key_value_heads: int | None = None
     intermediate_size: int = 512
     embedding_size: int | None = None
     embedding_projection: bool | None = None
     num_hidden_groups: int | None = None
     hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
+    glu: bool = False
+    norm: Literal["layer", "rms"] = "layer"
     norm_position: Literal["post", "pre"] = "post"
     embedding_norm: bool = True
-    position_type: Literal["learned", "sinusoidal", "none"] = "learned"
+    position_type: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    rope_theta: float = 10000.0
     max_position_embeddings: int = 512
     position_offset: int = 0
     type_vocab_size: int = 2
     task_type_vocab_size: int = 0
     attention_bias: bool = True
+    mlp_bias: bool = True
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
@@ -84,6 +98,18 @@ class CoreConfig:
             raise ZooError(
                 f"model.num_attention_heads = {self.num_attention_heads} does not divide model.hidden_size = "
                 f"{self.hidden_size}; these would work: {', '.join(map(str, works))}."
+            )
+        if self.num_key_value_heads is not None and self.num_key_value_heads < 1:
+            raise ZooError(f"model.num_key_value_heads is {self.num_key_value_heads}; it must be at least 1.")
+        if self.num_attention_heads % self.key_value_heads:
+            raise ZooError(
+                f"model.num_key_value_heads = {self.num_key_value_heads} does not divide model.num_attention_heads = "
+                f"{self.num_attention_heads}: every group of query heads shares one."
+            )
+        if self.position_type == "rotary" and self.head_width % 2:
+            raise ZooError(
+                f"model.position_type: rotary turns pairs, and a head is {self.head_width} wide (hidden_size / "
+                "num_attention_heads); an even width is needed."
             )
         groups = self.num_hidden_groups
         if groups is not None and not 1 <= groups <= self.num_hidden_layers:
@@ -123,9 +149,24 @@ class CoreConfig:
         return self.num_hidden_groups or self.num_hidden_layers
 
     @property
+    def head_width(self) -> int:
+        """Width of an attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def has_position_table(self) -> bool:
+        """Whether positions are rows of a table, which limits the length."""
+        return self.position_type in ("learned", "sinusoidal")
+
+    @property
     def max_length(self) -> int:
-        """Longest input, in tokens."""
-        return self.max_position_embeddings - self.position_offset
+        """Longest input, in tokens; without a position table there is no limit."""
+        return self.max_position_embeddings - self.position_offset if self.has_position_table else sys.maxsize
 
     def group_of(self, layer: int) -> int:
         """Number of the weight set that layer ``layer`` uses (specs: ALBERT, section 2)."""

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from zoo.attention import Attention, Mask, make_mask
+from zoo.attention import Attention, Cache, Shared, make_mask, rotary_angles
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
@@ -28,6 +27,7 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
         "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
         "relu": functional.relu,
         "silu": functional.silu,
+        "tanh": torch.tanh,
     }
     return table[name]
 
@@ -39,6 +39,27 @@ def sinusoids(count: int, width: int) -> Tensor:
     table[:, 0::2] = angles.sin()
     table[:, 1::2] = angles.cos()[:, : width // 2]
     return table
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight, statistics in fp32 (Zhang & Sennrich 2019; specs: LLaMA block, section 2)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``; cast back before the gain, as the original does."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+def make_norm(config: CoreConfig, width: int) -> nn.Module:
+    """The norm that the facts name."""
+    kind = {"layer": nn.LayerNorm, "rms": RMSNorm}[config.norm]
+    return kind(width, eps=config.layer_norm_eps)
 
 
 class Embeddings(nn.Module):
@@ -60,13 +81,14 @@ class Embeddings(nn.Module):
         self.task_type_embeddings = (
             nn.Embedding(config.task_type_vocab_size, width) if config.task_type_vocab_size else None
         )
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if config.embedding_norm else nn.Identity()
+        self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
         self.projection = nn.Linear(width, config.hidden_size) if config.has_embedding_projection else nn.Identity()
 
-    def forward(self, inputs: CoreInputs) -> Tensor:
-        """(B, L) ids -> (B, L, W)."""
+    def forward(self, inputs: CoreInputs, past: int = 0) -> Tensor:
+        """(B, L) ids -> (B, L, W); ``past`` tokens of the rows were run before."""
         hidden: Tensor = self.word_embeddings(inputs.input_ids)
-        hidden = hidden + self._positions(inputs)
+        if self.config.has_position_table:
+            hidden = hidden + self._positions(inputs, past)
         if self.token_type_embeddings is not None:
             if inputs.token_type_ids is None or self.config.type_vocab_size == 1:  # one segment for all
                 hidden = hidden + self.token_type_embeddings.weight[0]
@@ -81,15 +103,13 @@ class Embeddings(nn.Module):
         hidden = keyed_dropout(self.norm(hidden), inputs.dropout_keys, 0, self.config.hidden_dropout_prob)
         return self.projection(hidden)
 
-    def _positions(self, inputs: CoreInputs) -> Tensor | float:
-        if self.config.position_type == "none":
-            return 0.0
+    def _positions(self, inputs: CoreInputs, past: int) -> Tensor:
         length, offset = inputs.input_ids.shape[1], self.config.position_offset
         table = self.position_embeddings.weight if self.position_embeddings is not None else self.sinusoids
         assert isinstance(table, Tensor)
         if inputs.position_ids is not None:
             return functional.embedding(inputs.position_ids + offset, table)
-        return table[offset : offset + length]
+        return table[offset + past : offset + past + length]
 
 
 class Layer(nn.Module):
@@ -99,23 +119,38 @@ class Layer(nn.Module):
         super().__init__()
         self.pre = config.norm_position == "pre"
         self.dropout = config.hidden_dropout_prob
-        self.activation = activation(config.hidden_act)
         self.attention = Attention(config)
-        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.intermediate = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.output = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.attention_norm = make_norm(config, config.hidden_size)
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = activation(config.hidden_act)
+        self.gate = nn.Linear(width, inner, bias=bias) if config.glu else None
+        self.intermediate = nn.Linear(width, inner, bias=bias)
+        self.output = nn.Linear(inner, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
-        self.output_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.output_norm = make_norm(config, config.hidden_size)
 
-    def forward(self, hidden: Tensor, mask: Mask, keys: Tensor | None, site: int) -> Tensor:
-        """(B, L, W) -> (B, L, W); ``site`` numbers this run of the weights for dropout."""
-        attended = self.attention(self.attention_norm(hidden) if self.pre else hidden, mask, keys, site)
+    def forward(self, hidden: Tensor, shared: Shared, number: int) -> tuple[Tensor, Tensor | None]:
+        """(B, L, W) -> (B, L, W), and attention probabilities where they are written out.
+
+        Args:
+            hidden: states.
+            shared: what all layers have in common.
+            number: how many layers were run before; shared weights are run under several numbers.
+        """
+        keys, site = shared.dropout_keys, (number + 1) * _SITES_PER_LAYER
+        asking = self.attention_norm(hidden) if self.pre else hidden
+        attended, probabilities = self.attention(asking, shared, number, site)
         hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
         if not self.pre:
             hidden = self.attention_norm(hidden)
-        inner = self.activation(self.intermediate(self.output_norm(hidden) if self.pre else hidden))
-        hidden = hidden + keyed_dropout(self.output(inner), keys, site + 2, self.dropout)
-        return hidden if self.pre else self.output_norm(hidden)
+        inner = self._feed_forward(self.output_norm(hidden) if self.pre else hidden)
+        hidden = hidden + keyed_dropout(inner, keys, site + 2, self.dropout)
+        return (hidden if self.pre else self.output_norm(hidden)), probabilities
+
+    def _feed_forward(self, hidden: Tensor) -> Tensor:
+        inner = self.intermediate(hidden)
+        inner = self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
+        return self.output(inner)
 
 
 class Transformer(nn.Module):
@@ -126,16 +161,18 @@ class Transformer(nn.Module):
 
     Attributes:
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        written_out: never use a fused attention kernel.
     """
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
+        self.written_out = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.groups))
         pre = config.norm_position == "pre"
-        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre else nn.Identity()
+        self.final_norm = make_norm(config, config.hidden_size) if pre else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
 
     @property
@@ -143,45 +180,75 @@ class Transformer(nn.Module):
         """(V, E) the token embedding, which tied heads multiply with."""
         return self.embeddings.word_embeddings.weight
 
-    def forward(self, inputs: CoreInputs, state: Any = None, output_hidden_states: bool = False) -> CoreOutput:
+    def forward(
+        self,
+        inputs: CoreInputs,
+        state: Cache | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> CoreOutput:
         """Run the core.
 
         Args:
             inputs: (B, L) ids with visibility and what else the config asks for.
-            state: must be ``None``: this core carries nothing from one call to the next.
-            output_hidden_states: also return the embeddings and every layer's states.
+            state: keys and values of the tokens before these, which are looked at too; it is extended in place.
+            output_hidden_states: also return the embeddings and every layer's states, the last one after the
+                final norm.
+            output_attentions: also return every layer's attention probabilities.
 
         Raises:
             ZooError: the rows are longer than the position table, or a field is given that this core
                 does not read.
         """
-        self._check(inputs, state)
-        mask = make_mask(inputs.visible, inputs.input_ids.shape[1], inputs.input_ids.device)
-        hidden = self.embeddings(inputs)
-        states = [hidden]
+        past = 0 if state is None else state.get_seq_length()
+        self._check(inputs, past)
+        length, device = inputs.input_ids.shape[1], inputs.input_ids.device
+        shared = Shared(
+            mask=make_mask(inputs.visible, length, device, past),
+            dropout_keys=inputs.dropout_keys,
+            rotation=self._rotation(inputs, past),
+            cache=state,
+            written_out=output_attentions or self.written_out,
+        )
+        hidden = self.embeddings(inputs, past)
+        states, attentions = [hidden], []
         for number in range(self.config.num_hidden_layers):
-            layer, site = self.layers[self.config.group_of(number)], (number + 1) * _SITES_PER_LAYER
+            layer = self.layers[self.config.group_of(number)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden = checkpoint(layer, hidden, mask, inputs.dropout_keys, site, use_reentrant=False)
+                hidden, probabilities = checkpoint(layer, hidden, shared, number, use_reentrant=False)
             else:
-                hidden = layer(hidden, mask, inputs.dropout_keys, site)
+                hidden, probabilities = layer(hidden, shared, number)
             if output_hidden_states:
                 states.append(hidden)
-        hidden = self.final_norm(hidden)
-        pooled = None if self.pooler is None else self.pooler(hidden[:, 0]).tanh()
-        return CoreOutput(hidden, pooled, tuple(states) if output_hidden_states else None)
+            attentions.append(probabilities)
+        states[-1] = hidden = self.final_norm(hidden)
+        return CoreOutput(
+            last_hidden_state=hidden,
+            pooler_output=None if self.pooler is None else self.pooler(hidden[:, 0]).tanh(),
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+            state=state,
+        )
 
-    def _check(self, inputs: CoreInputs, state: Any) -> None:
-        length = inputs.input_ids.shape[1]
-        if self.config.position_type != "none" and length > self.config.max_length:
+    def _rotation(self, inputs: CoreInputs, past: int) -> tuple[Tensor, Tensor] | None:
+        """Angles of these tokens' positions; the cache holds keys that were turned already."""
+        if self.config.position_type != "rotary":
+            return None
+        positions = inputs.position_ids
+        if positions is None:
+            length = inputs.input_ids.shape[1]
+            positions = torch.arange(past, past + length, device=inputs.input_ids.device)[None]
+        return rotary_angles(positions, self.config.head_width, self.config.rope_theta)
+
+    def _check(self, inputs: CoreInputs, past: int) -> None:
+        length = past + inputs.input_ids.shape[1]
+        if length > self.config.max_length:
             raise ZooError(
                 f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
                 "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
             )
         unread = ("query", "entity_ids", "entity_states", "encoder_states", "character_ids")
-        given = [name for name in unread if getattr(inputs, name) is not None] + (
-            ["state"] if state is not None else []
-        )
+        given = [name for name in unread if getattr(inputs, name) is not None]
         if given:
             raise ZooError(f"this core does not read {', '.join(given)}.")
 

@@ -12,7 +12,8 @@ from zoo.config import CoreConfig
 def core_flops(config: CoreConfig, rows: int, length: int) -> int:
     """Forward operations of the core on ``rows`` rows of ``length`` (padded) tokens."""
     tokens, width = rows * length, config.hidden_size
-    layer = 2 * tokens * (4 * width * width + 2 * width * config.intermediate_size)
+    projections = 2 * width * width + 2 * width * config.key_value_heads * config.head_width
+    layer = 2 * tokens * (projections + (3 if config.glu else 2) * width * config.intermediate_size)
     attention = 2 * 2 * rows * length * length * width
     total = config.num_hidden_layers * (layer + attention)
     if config.has_embedding_projection:

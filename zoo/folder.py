@@ -1,12 +1,18 @@
-"""A model folder: ``config.json``, ``model.safetensors`` and the tokenizer's files. No class is executed to load it."""
+"""A model folder: ``config.json``, ``model.safetensors`` and the tokenizer's files. No class is executed to load it.
+
+Tensors are named ``core.*``, ``heads.NAME.*`` (heads that ``config.json`` describes) and ``objectives.NAME.*`` (what
+else an objective owns). The weights may be one file or shards with an index, as transformers writes them.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,23 +26,41 @@ from zoo.errors import ZooError, nearest
 from zoo.vocabulary import Template
 
 MODEL_TYPE = "sesame-zoo"
-_OWN_KEYS = ("model_type", "zoo_version", "template", "visibility")
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 
 
-class ModelFacts(NamedTuple):
+@dataclass(frozen=True)
+class ModelFacts:
     """What a model folder says about itself beside its weights.
 
     Args:
         config: the core's facts.
         template: layout of single texts and pairs, and pooling.
         visibility: how tokens see each other: ``all`` or ``causal``.
+        heads: facts of each head by name (:func:`zoo.heads.build_head`).
+        origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
     """
 
     config: CoreConfig
-    template: Template
-    visibility: Literal["all", "causal"]
-    path: Path
+    template: Template = field(default_factory=Template)
+    visibility: Literal["all", "causal"] = "all"
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origin: str | None = None
+    path: Path = field(default_factory=Path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        return {
+            "model_type": MODEL_TYPE,
+            "zoo_version": __version__,
+            "core": self.config.to_dict(),
+            "visibility": self.visibility,
+            "template": self.template.to_dict(),
+            "heads": self.heads,
+            "origin": self.origin,
+        }
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -70,39 +94,122 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     temporary.replace(path)
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a damaged or missing one is named."""
+class Weights(Mapping[str, Tensor]):
+    """Tensors by name in safetensors files, read only when asked for and mapped, not copied, on a CPU.
+
+    Args:
+        files: file of each tensor.
+
+    Raises:
+        ZooError: a file is damaged or missing.
+    """
+
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+        self._open: dict[Path, Any] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Read one tensor."""
+        path = self._files[name]
+        try:
+            if path not in self._open:
+                self._open[path] = safe_open(path, framework="pt")
+            tensor: Tensor = self._open[path].get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise _unreadable(path, error) from error
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        """Number of tensors."""
+        return len(self._files)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        path = self._files[name]
+        if path not in self._open:
+            self._open[path] = safe_open(path, framework="pt")
+        return tuple(self._open[path].get_slice(name).get_shape())
+
+
+def open_tensors(path: Path) -> Weights:
+    """The tensors of one safetensors file; a damaged or missing one is named."""
     if not path.exists():
         raise ZooError(f"{path} does not exist.")
     try:
         with safe_open(path, framework="pt") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (not a dict)
+            return Weights(dict.fromkeys(stream.keys(), path))
     except (SafetensorError, OSError) as error:
-        raise ZooError(f"{path} is not a readable safetensors file ({error}); is the copy complete?") from error
+        raise _unreadable(path, error) from error
 
 
-def save_model_folder(
-    folder: Path,
-    core: nn.Module,
-    heads: dict[str, nn.Module],
-    config: CoreConfig,
-    template: Template,
-    visibility: Literal["all", "causal"],
-) -> None:
-    """Write ``config.json`` and ``model.safetensors`` (``core.*``, ``heads.NAME.*``) atomically."""
-    folder.mkdir(parents=True, exist_ok=True)
+def open_weights(folder: Path) -> Weights:
+    """The tensors of a model folder: ``model.safetensors``, or the shards that its index names."""
+    index = folder / INDEX
+    if (folder / WEIGHTS).exists() or not index.exists():
+        return open_tensors(folder / WEIGHTS)
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict):
+        raise ZooError(f"{index} has no weight_map, which says in which file each tensor lies.")
+    found: dict[str, Path] = {}
+    for file in sorted(set(named.values())):
+        path = folder / Path(file).name
+        found.update(dict.fromkeys(open_tensors(path), path))
+    missing = sorted(set(named) - set(found))
+    if missing:
+        raise ZooError(f"{index} names {missing[0]!r}, which {named[missing[0]]} does not hold; is the copy complete?")
+    return Weights(found)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a whole safetensors file; a damaged or missing one is named."""
+    return dict(open_tensors(path))
+
+
+def _unreadable(path: Path, error: Exception) -> ZooError:
+    return ZooError(f"{path} is not a readable safetensors file ({error}); is the copy complete?")
+
+
+def pack_model(core: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Tensors of a model under a folder's names; ``heads`` are head modules or the objectives that own them."""
     tensors = {f"core.{name}": value for name, value in core.state_dict().items()}
-    for head, module in heads.items():
-        tensors.update({f"heads.{head}.{name}": value for name, value in module.state_dict().items()})
-    save_tensors(folder / "model.safetensors", tensors)
-    facts = {
-        "model_type": MODEL_TYPE,
-        "zoo_version": __version__,
-        **config.to_dict(),
-        "visibility": visibility,
-        "template": template.to_dict(),
-    }
-    write_json(folder / "config.json", facts)
+    for name, module in heads.items():
+        described = _head_of(module)
+        if described is not None:
+            tensors |= {f"heads.{name}.{key}": value for key, value in described.state_dict().items()}
+        if described is not module:
+            own = {k: v for k, v in module.state_dict().items() if described is None or not k.startswith("head.")}
+            tensors |= {f"objectives.{name}.{key}": value for key, value in own.items()}
+    return tensors
+
+
+def head_facts(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+    """Facts of the heads that can describe themselves; a user's own head module need not."""
+    found = {name: _head_of(module) for name, module in heads.items()}
+    return {name: dict(head.facts) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
+
+
+def _head_of(module: nn.Module) -> nn.Module | None:
+    """The head with facts: the module itself, or the ``head`` of the objective that it is."""
+    head = module if hasattr(module, "facts") else getattr(module, "head", None)
+    return head if isinstance(head, nn.Module) and hasattr(head, "facts") else None
+
+
+def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Module], facts: ModelFacts) -> None:
+    """Write ``config.json`` and ``model.safetensors`` atomically, the weights first.
+
+    Args:
+        folder: where to.
+        core: the core.
+        heads: head modules, or the objectives that own them, by name.
+        facts: everything but ``heads``, which are asked themselves.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / WEIGHTS, pack_model(core, heads))
+    write_json(folder / "config.json", replace(facts, heads=head_facts(heads)).to_dict())
 
 
 def read_facts(folder: str | Path) -> ModelFacts:
@@ -118,11 +225,23 @@ def read_facts(folder: str | Path) -> ModelFacts:
     if facts.get("model_type") != MODEL_TYPE:
         raise ZooError(
             f"{path / 'config.json'} describes a model of type {facts.get('model_type')!r}, not one of the zoo's "
-            f"({MODEL_TYPE!r}); give a run folder of `python -m pretraining`."
+            f"({MODEL_TYPE!r}); give a run folder of `python -m pretraining`, or bring it in with `zoo import`."
         )
-    core = {key: value for key, value in facts.items() if key not in _OWN_KEYS}
-    template = Template(**facts.get("template", {}))
-    return ModelFacts(CoreConfig.from_dict(core), template, facts.get("visibility", "all"), path)
+    return facts_from_dict(facts, path)
+
+
+def facts_from_dict(facts: Mapping[str, Any], path: Path) -> ModelFacts:
+    """Facts out of the content of a ``config.json``, which transformers may have added keys of its own to."""
+    if not isinstance(facts.get("core"), dict):
+        raise ZooError(f"{path / 'config.json'} has no `core`, the facts about the architecture.")
+    return ModelFacts(
+        config=CoreConfig.from_dict(facts["core"]),
+        template=Template(**facts.get("template", {})),
+        visibility=facts.get("visibility", "all"),
+        heads=facts.get("heads", {}),
+        origin=facts.get("origin"),
+        path=path,
+    )
 
 
 def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
@@ -146,15 +265,19 @@ def load_core(folder: str | Path) -> tuple[Transformer, ModelFacts]:
     """The core of a model folder with its weights, and the folder's facts; heads are left out."""
     facts = read_facts(folder)
     core = Transformer(facts.config)
-    path = facts.path / "model.safetensors"
-    tensors = {k.removeprefix("core."): v for k, v in load_tensors(path).items() if k.startswith("core.")}
-    load_state(core, tensors, str(path))
+    weights = open_weights(facts.path)
+    load_state(core, _below(weights, "core."), str(facts.path / WEIGHTS))
     return core.to(torch.float32), facts
 
 
 def load_head(folder: str | Path, name: str, module: nn.Module) -> None:
-    """Fill a head module from ``heads.NAME.*`` of a model folder."""
-    path = Path(folder) / "model.safetensors"
-    prefix = f"heads.{name}."
-    tensors = {k.removeprefix(prefix): v for k, v in load_tensors(path).items() if k.startswith(prefix)}
-    load_state(module, tensors, str(path))
+    """Fill a head module, or an objective with its head, from ``heads.NAME.*`` and ``objectives.NAME.*``."""
+    weights = open_weights(Path(folder))
+    tensors = _below(weights, f"heads.{name}.")
+    if _head_of(module) is not module:
+        tensors = {f"head.{key}": value for key, value in tensors.items()} | _below(weights, f"objectives.{name}.")
+    load_state(module, tensors, str(Path(folder) / WEIGHTS))
+
+
+def _below(weights: Weights, prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}

@@ -1,6 +1,13 @@
-"""Head modules: what stands between hidden states and scores. Losses live in ``zoo.loss`` and the objectives."""
+"""Head modules: what stands between hidden states and scores. Losses live in ``zoo.loss`` and the objectives.
+
+A head is described by facts, ``{"kind": "token", "transform": true, ...}``, which a model folder's ``config.json``
+keeps by the head's name; :func:`build_head` makes the module again, without the objective that trained it.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +15,7 @@ from torch.nn import functional
 
 from zoo.config import CoreConfig
 from zoo.core import activation
+from zoo.errors import ZooError, nearest
 
 
 class TokenHead(nn.Module):
@@ -23,6 +31,7 @@ class TokenHead(nn.Module):
     def __init__(self, config: CoreConfig, transform: bool = True, bias: bool = True) -> None:
         super().__init__()
         assert config.vocab_size is not None
+        self.facts: dict[str, Any] = {"kind": "token", "transform": transform, "bias": bias}
         width = config.embedding_width
         # A factorised core needs the map back to the embedding width even without the transform.
         self.dense = nn.Linear(config.hidden_size, width) if transform or width != config.hidden_size else nn.Identity()
@@ -45,17 +54,105 @@ class TokenHead(nn.Module):
 
 
 class SequenceHead(nn.Module):
-    """Linear scores of a pooled state: next sentence, sentence order.
+    """Scores of a whole row: next sentence, sentence order, the class of a text.
 
     Args:
         config: the core's facts.
         num_labels: classes.
+        kind: ``pair`` (a pretraining objective's) or ``classification`` (a fine-tuned one's).
+        dense: activation of a dense layer of its own, W -> W, over the state that the template's ``pooling`` names;
+            ``pooler`` = the core's pooled state instead; ``none`` = that state as it is (GPT, section 3.2).
+        bias: a bias per class.
+        labels: names of the classes.
     """
 
-    def __init__(self, config: CoreConfig, num_labels: int = 2) -> None:
+    def __init__(
+        self,
+        config: CoreConfig,
+        num_labels: int = 2,
+        kind: str = "pair",
+        dense: str = "pooler",
+        bias: bool = True,
+        labels: list[str] | None = None,
+    ) -> None:
         super().__init__()
+        if dense == "pooler" and not config.pooler:
+            raise ZooError("this head reads the core's pooled state, and this core has no pooler (model.pooler: true).")
+        self.facts: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense, "bias": bias}
+        if labels is not None:
+            self.facts["labels"] = list(labels)
+        own = dense not in ("pooler", "none")
+        self.reads_pooler = dense == "pooler"
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
+        self.activation = activation(dense) if own else nn.Identity()
+        self.classifier = nn.Linear(config.hidden_size, num_labels, bias=bias)
+
+    def features(self, state: Tensor) -> Tensor:
+        """(B, W) state -> (B, W) what the classifier is multiplied with; dropout, where wanted, follows it."""
+        return self.activation(self.dense(state))
+
+    def forward(self, state: Tensor) -> Tensor:
+        """(B, W) pooled or chosen state -> (B, num_labels)."""
+        return self.classifier(self.features(state))
+
+
+class LabelHead(nn.Module):
+    """Scores of every position: tags, the two ends of an answer, replaced or not.
+
+    Args:
+        config: the core's facts.
+        num_labels: scores per position.
+        kind: ``tagging``, ``span`` (start and end) or ``replaced`` (one logit: a token that does not belong).
+        dense: activation of a dense layer of its own before the scores; ``none`` = none.
+        labels: names of the classes.
+    """
+
+    def __init__(
+        self,
+        config: CoreConfig,
+        num_labels: int,
+        kind: str = "tagging",
+        dense: str = "none",
+        labels: list[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.facts: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense}
+        if labels is not None:
+            self.facts["labels"] = list(labels)
+        own = dense != "none"
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
+        self.activation = activation(dense) if own else nn.Identity()
         self.classifier = nn.Linear(config.hidden_size, num_labels)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, W) -> (B, num_labels)."""
-        return self.classifier(pooled)
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, L, W) -> (B, L, num_labels)."""
+        return self.classifier(self.activation(self.dense(hidden)))
+
+
+Head = TokenHead | SequenceHead | LabelHead
+HEADS: dict[str, Callable[..., Head]] = {
+    "token": TokenHead,
+    "pair": SequenceHead,
+    "classification": SequenceHead,
+    "tagging": LabelHead,
+    "span": LabelHead,
+    "replaced": LabelHead,
+}
+"""Module of each kind of head; the kind says what it is for."""
+
+
+def build_head(config: CoreConfig, facts: dict[str, Any]) -> Head:
+    """The module that ``facts`` describe, with torch's own initial values.
+
+    Raises:
+        ZooError: an unknown kind or fact.
+    """
+    options = dict(facts)
+    kind = str(options.pop("kind", ""))
+    if kind not in HEADS:
+        raise ZooError(f"unknown kind of head {kind!r}; known: {', '.join(HEADS)}.{nearest(kind, HEADS)}")
+    named = {} if kind == "token" else {"kind": kind}
+    try:
+        return HEADS[kind](config, **named, **options)
+    except TypeError as error:
+        raise ZooError(f"the facts {facts} do not describe a head of kind {kind!r}: {error}") from error

@@ -37,10 +37,8 @@ def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "
             if parameter.is_meta:
                 continue
             with torch.no_grad():
-                if isinstance(part, nn.LayerNorm):
+                if parameter.ndim < 2:  # biases, and the gains of norms
                     parameter.fill_(1.0 if name == "weight" else 0.0)
-                elif parameter.ndim < 2:
-                    parameter.zero_()
                 else:
                     scale = residual if getattr(part, "residual_output", False) else 1.0
                     _fill(parameter, config, config.initializer_range * scale, named_generator(seed, full))

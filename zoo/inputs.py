@@ -18,13 +18,13 @@ class Visibility(NamedTuple):
     positions and padding.
 
     Args:
-        causal: position i sees positions <= i only.
+        causal: position i sees positions <= i only, and always itself.
         lengths: (B,) real tokens of each row; later positions are padding and seen by nobody.
         documents: (B, L) number of the packed document a position belongs to; documents do not see
             each other.
         orders: (B, L) rank in a factorisation order; a position sees the ranks before its own, and,
             in the content stream, its own.
-        dense: (B, L, L) boolean, True = may look. The general and the slowest case.
+        dense: boolean that broadcasts to (B, L, L), True = may look. The general and the slowest case.
     """
 
     causal: bool = False
@@ -87,6 +87,7 @@ class CoreOutput(NamedTuple):
         last_hidden_state: (B, L, W).
         pooler_output: (B, W), where the core has a pooler.
         hidden_states: every layer's states, first the embeddings, where they were asked for.
+        attentions: (B, H, L, K) probabilities of every layer, where they were asked for.
         query_states: (B, T, W) the second stream's last states, where there was one.
         state: segment memory, LSTM carry or KV cache for the next call; rows follow the batch.
     """
@@ -94,5 +95,6 @@ class CoreOutput(NamedTuple):
     last_hidden_state: Tensor
     pooler_output: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     query_states: Tensor | None = None
     state: Any = None
