@@ -52,7 +52,7 @@ class CoreConfig:
         residual_init_scale: scale the output projections' initial values by 1/sqrt(2 * layers).
         tie_word_embeddings: output matrix of token heads = token embedding.
         pooler: dense + tanh on the first token's state, as a part of the core.
-        pad_token_id: row of the padding token.
+        pad_token_id: row of the padding token; ``None`` = there is none.
     """
 
     vocab_size: int | None = None
@@ -85,7 +85,7 @@ class CoreConfig:
     residual_init_scale: bool = False
     tie_word_embeddings: bool = True
     pooler: bool = True
-    pad_token_id: int = 0
+    pad_token_id: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse facts that cannot be built, naming the ones that would work."""

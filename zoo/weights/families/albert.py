@@ -1,0 +1,83 @@
+"""ALBERT: factorised embeddings, sets of shared layer weights (specs: ALBERT, section 7)."""
+
+from typing import Any
+
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED
+from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+
+_LAYER = "encoder.albert_layer_groups.{}.albert_layers.0."
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 30000,
+    "hidden_size": 4096,
+    "num_attention_heads": 64,
+    "intermediate_size": 16384,
+}
+_DEFAULTS |= {"hidden_act": "gelu_new", "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+FAMILY = Family(
+    model_type="albert",
+    title="ALBERT",
+    prefix="albert",
+    visibility="all",
+    fixed={**FIXED, "embedding_projection": True},
+    facts=(
+        *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
+        Fact("embedding_size", "embedding_size", 128),
+        Fact("num_hidden_groups", "num_hidden_groups", 1),
+    ),
+    presumed={"inner_group_num": 1, "position_embedding_type": "absolute"},
+    core=(
+        *EMBEDDINGS,
+        Row("embeddings.projection", "encoder.embedding_hidden_mapping_in"),
+        Row("layers.{}.attention.query", _LAYER + "attention.query"),
+        Row("layers.{}.attention.key", _LAYER + "attention.key"),
+        Row("layers.{}.attention.value", _LAYER + "attention.value"),
+        Row("layers.{}.attention.output", _LAYER + "attention.dense"),
+        Row("layers.{}.attention_norm", _LAYER + "attention.LayerNorm"),
+        Row("layers.{}.intermediate", _LAYER + "ffn"),
+        Row("layers.{}.output", _LAYER + "ffn_output"),
+        Row("layers.{}.output_norm", _LAYER + "full_layer_layer_norm"),
+        Row("pooler", "pooler"),
+    ),
+    heads=(
+        HeadTable(
+            "masked_lm",
+            {"kind": "token", "transform": True, "bias": True},
+            (
+                Row("dense", "predictions.dense"),
+                Row("norm", "predictions.LayerNorm"),
+                Row("bias", "predictions.bias", tied=True),
+                Row("bias", "predictions.decoder.bias", tied=False),
+                Row("decoder", "predictions.decoder", tied=False),
+            ),
+            (
+                Copy("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
+                Copy("predictions.decoder.bias", "predictions.bias"),
+                Copy("predictions.bias", "predictions.decoder.bias", written=True, tied=False),
+            ),
+        ),
+        HeadTable(
+            "sentence_order",
+            {"kind": "pair", "num_labels": 2, "dense": "pooler", "bias": True},
+            (Row("classifier", "sop_classifier.classifier"),),
+        ),
+        HeadTable(
+            "classifier",
+            {"kind": "classification", "dense": "pooler", "bias": True},
+            (Row("classifier", "classifier"),),
+            pooling="first",
+        ),
+        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
+        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+    ),
+    architectures={
+        "AlbertForPreTraining": ("masked_lm", "sentence_order"),
+        "AlbertForMaskedLM": ("masked_lm",),
+        "AlbertForSequenceClassification": ("classifier",),
+        "AlbertForTokenClassification": ("tagger",),
+        "AlbertForQuestionAnswering": ("answer",),
+        "AlbertModel": (),
+    },
+    derived=DERIVED,
+    at_least={"type_vocab_size": 1},
+)

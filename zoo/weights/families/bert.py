@@ -1,0 +1,122 @@
+"""BERT, and with it BERT-wwm, MacBERT, MiniLM: whatever has ``model_type`` bert (specs: BERT, section 7)."""
+
+from typing import Any
+
+from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+
+ACTIVATIONS = (("gelu", "gelu"), ("gelu_new", "gelu_new"), ("relu", "relu"), ("silu", "silu"))
+
+FACTS = (
+    Fact("vocab_size", "vocab_size", 30522),
+    Fact("hidden_size", "hidden_size", 768),
+    Fact("num_hidden_layers", "num_hidden_layers", 12),
+    Fact("num_attention_heads", "num_attention_heads", 12),
+    Fact("intermediate_size", "intermediate_size", 3072),
+    Fact("hidden_act", "hidden_act", "gelu", ACTIVATIONS),
+    Fact("max_position_embeddings", "max_position_embeddings", 512),
+    Fact("type_vocab_size", "type_vocab_size", 2),
+    Fact("layer_norm_eps", "layer_norm_eps", 1e-12),
+    Fact("hidden_dropout_prob", "hidden_dropout_prob", 0.1),
+    Fact("attention_probs_dropout_prob", "attention_probs_dropout_prob", 0.1),
+    Fact("initializer_range", "initializer_range", 0.02),
+    Fact("pad_token_id", "pad_token_id", 0),
+    Fact("tie_word_embeddings", "tie_word_embeddings", True),
+)
+
+FIXED: dict[str, Any] = {"norm_position": "post", "embedding_norm": True, "position_type": "learned"}
+
+PRESUMED = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
+
+EMBEDDINGS = (
+    Row("embeddings.word_embeddings", "embeddings.word_embeddings"),
+    Row("embeddings.position_embeddings", "embeddings.position_embeddings"),
+    Row("embeddings.token_type_embeddings", "embeddings.token_type_embeddings"),
+    Row("embeddings.norm", "embeddings.LayerNorm"),
+)
+
+LAYERS = (
+    Row("layers.{}.attention.query", "encoder.layer.{}.attention.self.query"),
+    Row("layers.{}.attention.key", "encoder.layer.{}.attention.self.key"),
+    Row("layers.{}.attention.value", "encoder.layer.{}.attention.self.value"),
+    Row("layers.{}.attention.output", "encoder.layer.{}.attention.output.dense"),
+    Row("layers.{}.attention_norm", "encoder.layer.{}.attention.output.LayerNorm"),
+    Row("layers.{}.intermediate", "encoder.layer.{}.intermediate.dense"),
+    Row("layers.{}.output", "encoder.layer.{}.output.dense"),
+    Row("layers.{}.output_norm", "encoder.layer.{}.output.LayerNorm"),
+)
+
+POOLER = (Row("pooler", "pooler.dense"),)
+
+DERIVED = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
+
+
+def heads(base: str) -> tuple[HeadTable, ...]:
+    """Rows of the heads over a base model called ``base``."""
+    return (
+        HeadTable(
+            "masked_lm",
+            {"kind": "token", "transform": True, "bias": True},
+            (
+                Row("dense", "cls.predictions.transform.dense"),
+                Row("norm", "cls.predictions.transform.LayerNorm"),
+                Row("bias", "cls.predictions.bias", tied=True),
+                Row("bias", "cls.predictions.decoder.bias", tied=False),
+                Row("decoder", "cls.predictions.decoder", tied=False),
+            ),
+            (
+                Copy("cls.predictions.decoder.weight", f"{base}.embeddings.word_embeddings.weight"),
+                Copy("cls.predictions.decoder.bias", "cls.predictions.bias"),
+                Copy("cls.predictions.bias", "cls.predictions.decoder.bias", written=True, tied=False),
+            ),
+        ),
+        HeadTable(
+            "next_sentence",
+            {"kind": "pair", "num_labels": 2, "dense": "pooler", "bias": True},
+            (Row("classifier", "cls.seq_relationship"),),
+        ),
+        HeadTable(
+            "classifier",
+            {"kind": "classification", "dense": "pooler", "bias": True},
+            (Row("classifier", "classifier"),),
+            pooling="first",
+        ),
+        # A dense layer with tanh of the head's own is their pooler.
+        HeadTable(
+            "classifier_with_dense",
+            {"kind": "classification", "dense": "tanh", "bias": True},
+            (Row("dense", f"{base}.pooler.dense"), Row("classifier", "classifier")),
+            needs={"pooler": False},
+            pooling="first",
+        ),
+        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
+        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+    )
+
+
+def architectures(name: str) -> dict[str, tuple[str, ...]]:
+    """Class names of a family whose classes are called ``name`` + purpose."""
+    return {
+        f"{name}ForPreTraining": ("masked_lm", "next_sentence"),
+        f"{name}ForMaskedLM": ("masked_lm",),
+        f"{name}ForNextSentencePrediction": ("next_sentence",),
+        f"{name}ForSequenceClassification": ("classifier", "classifier_with_dense"),
+        f"{name}ForTokenClassification": ("tagger",),
+        f"{name}ForQuestionAnswering": ("answer",),
+        f"{name}Model": (),
+    }
+
+
+FAMILY = Family(
+    model_type="bert",
+    title="BERT",
+    prefix="bert",
+    visibility="all",
+    fixed=FIXED,
+    facts=FACTS,
+    presumed=PRESUMED,
+    core=EMBEDDINGS + LAYERS + POOLER,
+    heads=heads("bert"),
+    architectures=architectures("Bert"),
+    derived=DERIVED,
+    at_least={"type_vocab_size": 1},
+)

@@ -1,0 +1,60 @@
+"""ELECTRA's two halves, generator and discriminator: one core, two heads (specs: ELECTRA, section 6)."""
+
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, PRESUMED
+from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+
+_DEFAULTS = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
+
+FAMILY = Family(
+    model_type="electra",
+    title="ELECTRA",
+    prefix="electra",
+    visibility="all",
+    fixed={**FIXED, "pooler": False},
+    facts=(
+        *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
+        Fact("embedding_size", "embedding_size", 128),
+    ),
+    presumed=PRESUMED,
+    core=(*EMBEDDINGS, Row("embeddings.projection", "embeddings_project"), *LAYERS),
+    heads=(
+        HeadTable(
+            "replaced_token",
+            {"kind": "replaced", "num_labels": 1, "dense": "$hidden_act"},
+            (
+                Row("dense", "discriminator_predictions.dense"),
+                Row("classifier", "discriminator_predictions.dense_prediction"),
+            ),
+        ),
+        HeadTable(
+            "masked_lm",
+            {"kind": "token", "transform": True, "bias": True},
+            (
+                Row("dense", "generator_predictions.dense"),
+                Row("norm", "generator_predictions.LayerNorm"),
+                Row("bias", "generator_lm_head.bias"),
+                Row("decoder", "generator_lm_head", tied=False),
+            ),
+            (Copy("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight"),),
+            needs={"hidden_act": "gelu"},
+        ),
+        HeadTable(
+            "classifier",
+            {"kind": "classification", "dense": "gelu", "bias": True},
+            (Row("dense", "classifier.dense"), Row("classifier", "classifier.out_proj")),
+            pooling="first",
+        ),
+        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
+        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+    ),
+    architectures={
+        "ElectraForPreTraining": ("replaced_token",),
+        "ElectraForMaskedLM": ("masked_lm",),
+        "ElectraForSequenceClassification": ("classifier",),
+        "ElectraForTokenClassification": ("tagger",),
+        "ElectraForQuestionAnswering": ("answer",),
+        "ElectraModel": (),
+    },
+    derived=DERIVED,
+    at_least={"type_vocab_size": 1},
+)

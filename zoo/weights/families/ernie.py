@@ -1,0 +1,29 @@
+"""Baidu's ERNIE 1.0 to 3.0: BERT's rows, with or without a table of task types (specs: ERNIE 2.0, section 7)."""
+
+from zoo.weights.families.bert import (
+    DERIVED,
+    EMBEDDINGS,
+    FACTS,
+    FIXED,
+    LAYERS,
+    POOLER,
+    PRESUMED,
+    architectures,
+    heads,
+)
+from zoo.weights.table import Fact, Family, Row
+
+FAMILY = Family(
+    model_type="ernie",
+    title="ERNIE",
+    prefix="ernie",
+    visibility="all",
+    fixed=FIXED,
+    facts=(*FACTS, Fact("task_type_vocab_size", "task_type_vocab_size", 3, "optional")),
+    presumed=PRESUMED,
+    core=(*EMBEDDINGS, Row("embeddings.task_type_embeddings", "embeddings.task_type_embeddings"), *LAYERS, *POOLER),
+    heads=heads("ernie"),
+    architectures=architectures("Ernie"),
+    derived=DERIVED,
+    at_least={"type_vocab_size": 1},
+)

@@ -1,0 +1,54 @@
+"""GPT-2: GPT's rows with the norm before each part (specs: GPT, section 7)."""
+
+from zoo.weights.families.gpt import DERIVED, FIXED, SCORE_HEAD, causal_head, layers, width_facts
+from zoo.weights.table import Fact, Family, HeadTable, Row
+
+FAMILY = Family(
+    model_type="gpt2",
+    title="GPT-2",
+    prefix="transformer",
+    visibility="causal",
+    fixed={**FIXED, "norm_position": "pre"},
+    facts=(
+        Fact("vocab_size", "vocab_size", 50257),
+        Fact("max_position_embeddings", "n_positions", 1024),
+        Fact(
+            "hidden_act",
+            "activation_function",
+            "gelu_new",
+            (("gelu_new", "gelu_new"), ("gelu", "gelu"), ("relu", "relu"), ("silu", "silu")),
+        ),
+        *width_facts(),
+        Fact("intermediate_size", "n_inner", None, "four times unless said"),
+    ),
+    presumed={
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,
+        "add_cross_attention": False,
+    },
+    core=(
+        Row("embeddings.word_embeddings", "wte"),
+        Row("embeddings.position_embeddings", "wpe"),
+        *layers(),
+        Row("final_norm", "ln_f"),
+    ),
+    heads=(
+        causal_head("transformer.wte"),
+        SCORE_HEAD,
+        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
+        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+    ),
+    architectures={
+        "GPT2LMHeadModel": ("causal_lm",),
+        "GPT2ForSequenceClassification": ("classifier",),
+        "GPT2ForTokenClassification": ("tagger",),
+        "GPT2ForQuestionAnswering": ("answer",),
+        "GPT2Model": (),
+    },
+    derived=DERIVED,
+    single="{bos} $A {eos}",
+    pair="{bos} $A {eos} $B {eos}",
+    specials={"bos": "<|endoftext|>", "eos": "<|endoftext|>"},
+    pooling="last",
+)

@@ -1,0 +1,66 @@
+"""LLaMA's block: RMSNorm, gated feed-forward, rotary positions, no biases (specs: LLaMA block, section 6)."""
+
+from zoo.weights.families.bert import ACTIVATIONS
+from zoo.weights.families.gpt import SCORE_HEAD, causal_head
+from zoo.weights.table import Fact, Family, Row
+
+_LAYER = "layers.{}."
+
+FAMILY = Family(
+    model_type="llama",
+    title="LLaMA",
+    prefix="model",
+    visibility="causal",
+    fixed={
+        "norm": "rms",
+        "norm_position": "pre",
+        "glu": True,
+        "position_type": "rotary",
+        "embedding_norm": False,
+        "type_vocab_size": 0,
+        "pooler": False,
+        "hidden_dropout_prob": 0.0,
+    },
+    facts=(
+        Fact("vocab_size", "vocab_size", 32000),
+        Fact("hidden_size", "hidden_size", 4096),
+        Fact("num_hidden_layers", "num_hidden_layers", 32),
+        Fact("num_attention_heads", "num_attention_heads", 32),
+        Fact("num_key_value_heads", "num_key_value_heads", None),
+        Fact("intermediate_size", "intermediate_size", 11008),
+        Fact("hidden_act", "hidden_act", "silu", ACTIVATIONS),
+        Fact("max_position_embeddings", "max_position_embeddings", 2048),
+        Fact("layer_norm_eps", "rms_norm_eps", 1e-6),
+        Fact("attention_probs_dropout_prob", "attention_dropout", 0.0),
+        Fact("initializer_range", "initializer_range", 0.02),
+        Fact("attention_bias", "attention_bias", False),
+        Fact("mlp_bias", "mlp_bias", False),
+        Fact("rope_theta", "rope_parameters", 10000.0, "rope"),
+        Fact("pad_token_id", "pad_token_id", None),
+        Fact("tie_word_embeddings", "tie_word_embeddings", False),
+    ),
+    core=(
+        Row("embeddings.word_embeddings", "embed_tokens"),
+        Row("layers.{}.attention.query", _LAYER + "self_attn.q_proj"),
+        Row("layers.{}.attention.key", _LAYER + "self_attn.k_proj"),
+        Row("layers.{}.attention.value", _LAYER + "self_attn.v_proj"),
+        Row("layers.{}.attention.output", _LAYER + "self_attn.o_proj"),
+        Row("layers.{}.attention_norm", _LAYER + "input_layernorm"),
+        Row("layers.{}.gate", _LAYER + "mlp.gate_proj"),
+        Row("layers.{}.intermediate", _LAYER + "mlp.up_proj"),
+        Row("layers.{}.output", _LAYER + "mlp.down_proj"),
+        Row("layers.{}.output_norm", _LAYER + "post_attention_layernorm"),
+        Row("final_norm", "norm"),
+    ),
+    heads=(causal_head("model.embed_tokens"), SCORE_HEAD),
+    architectures={
+        "LlamaForCausalLM": ("causal_lm",),
+        "LlamaForSequenceClassification": ("classifier",),
+        "LlamaModel": (),
+    },
+    derived=(r"rotary_emb\.inv_freq", r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq"),
+    single="{bos} $A {eos}",
+    pair="{bos} $A {eos} $B {eos}",
+    specials={"bos": "<s>", "eos": "</s>"},
+    pooling="last",
+)

@@ -1,0 +1,57 @@
+"""RoBERTa: BERT's layers, positions that start after the padding's row, its own heads (specs: RoBERTa, section 7)."""
+
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, POOLER, PRESUMED
+from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+
+FAMILY = Family(
+    model_type="roberta",
+    title="RoBERTa",
+    prefix="roberta",
+    visibility="all",
+    fixed=FIXED,
+    facts=(
+        *(f._replace(default=50265) if f.ours == "vocab_size" else f for f in FACTS if f.ours != "pad_token_id"),
+        Fact("pad_token_id", "pad_token_id", 1),
+        Fact("position_offset", "pad_token_id", 1, "after"),
+    ),
+    presumed=PRESUMED,
+    core=EMBEDDINGS + LAYERS + POOLER,
+    heads=(
+        HeadTable(
+            "masked_lm",
+            {"kind": "token", "transform": True, "bias": True},
+            (
+                Row("dense", "lm_head.dense"),
+                Row("norm", "lm_head.layer_norm"),
+                Row("bias", "lm_head.bias", tied=True),
+                Row("bias", "lm_head.decoder.bias", tied=False),
+                Row("decoder", "lm_head.decoder", tied=False),
+            ),
+            (
+                Copy("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
+                Copy("lm_head.decoder.bias", "lm_head.bias"),
+                Copy("lm_head.bias", "lm_head.decoder.bias", written=True, tied=False),
+            ),
+            needs={"hidden_act": "gelu"},  # their head uses the erf form whatever the layers use
+        ),
+        HeadTable(
+            "classifier",
+            {"kind": "classification", "dense": "tanh", "bias": True},
+            (Row("dense", "classifier.dense"), Row("classifier", "classifier.out_proj")),
+            pooling="first",
+        ),
+        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
+        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+    ),
+    architectures={
+        "RobertaForMaskedLM": ("masked_lm",),
+        "RobertaForSequenceClassification": ("classifier",),
+        "RobertaForTokenClassification": ("tagger",),
+        "RobertaForQuestionAnswering": ("answer",),
+        "RobertaModel": (),
+    },
+    derived=DERIVED,
+    pair="{cls} $A {sep} {sep} $B {sep}",
+    specials={"cls": "<s>", "sep": "</s>"},
+    at_least={"type_vocab_size": 1},
+)

@@ -1,0 +1,275 @@
+"""Weight tables as data: rows of (ours, theirs, operation), read in both directions by :func:`load` and :func:`dump`.
+
+A family is a :class:`Family` value in ``zoo/weights/families``; adding one means writing rows, never a function. Names
+in rows are those of modules or of single tensors: ``.weight`` and ``.bias`` below a module need no row of their own,
+and ``{}`` stands for the number of a layer (or of a set of layer weights, where layers share).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError, nearest
+
+# ---- operations on tensors: one function for each direction ---------------------------------------------------------
+
+
+class Operation(NamedTuple):
+    """A pair of tensor functions.
+
+    Args:
+        load: their tensors to our tensors.
+        dump: our tensors to their tensors.
+    """
+
+    load: Callable[[list[Tensor]], list[Tensor]]
+    dump: Callable[[list[Tensor]], list[Tensor]]
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    return tensor.t() if tensor.ndim == 2 else tensor
+
+
+OPERATIONS: dict[str, Operation] = {
+    "same": Operation(list, list),
+    # A matrix that is stored input first there.
+    "transpose": Operation(lambda x: [_turned(x[0])], lambda x: [_turned(x[0])]),
+    # Query, key and value in one input-first matrix there.
+    "fused": Operation(lambda x: list(_turned(x[0]).chunk(3, dim=0)), lambda x: [_turned(torch.cat(x, dim=0))]),
+}
+"""What a row may name as its ``op``."""
+
+
+class Row(NamedTuple):
+    """One correspondence.
+
+    Args:
+        ours: module or tensor in the core or head; a tuple where several make one of theirs.
+        theirs: module or tensor in their checkpoint, without the base model's prefix in rows of the core.
+        op: a name in :data:`OPERATIONS`.
+        tied: the row holds only where the output matrix is (``True``) or is not (``False``) the token embedding.
+    """
+
+    ours: str | tuple[str, ...]
+    theirs: str
+    op: str = "same"
+    tied: bool | None = None
+
+
+class Copy(NamedTuple):
+    """A tensor of theirs that repeats another one.
+
+    Args:
+        theirs: its name.
+        of: the tensor it repeats.
+        written: their library wants it in the file although it is not read; else it is left out, and checked to be
+            equal where a checkpoint has it.
+        tied: as in :class:`Row`.
+    """
+
+    theirs: str
+    of: str
+    written: bool = False
+    tied: bool | None = True
+
+
+# ---- facts of the configuration -------------------------------------------------------------------------------------
+
+
+class Fact(NamedTuple):
+    """A fact under both names.
+
+    Args:
+        ours: field of :class:`zoo.config.CoreConfig`.
+        theirs: key of their ``config.json``.
+        default: what their library takes where the key is absent.
+        op: a name in ``zoo.weights.facts.TRANSLATIONS``, or a dictionary from our value to theirs.
+    """
+
+    ours: str
+    theirs: str
+    default: Any = None
+    op: str | tuple[tuple[Any, Any], ...] = "same"
+
+
+@dataclass(frozen=True)
+class HeadTable:
+    """How one head is named and described there.
+
+    Args:
+        name: our name for it.
+        facts: facts of our head (``zoo.heads``), without labels.
+        rows: its tensors, under their full names there.
+        copies: tensors there that repeat others.
+        needs: facts of the core that their code presumes for this head.
+        pooling: the state that it reads, where it reads one.
+    """
+
+    name: str
+    facts: Mapping[str, Any]
+    rows: tuple[Row, ...] = ()
+    copies: tuple[Copy, ...] = ()
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    pooling: Literal["first", "last"] | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """Everything about one family of checkpoints, as data.
+
+    Args:
+        model_type: its name in their ``config.json``.
+        title: its name for people.
+        prefix: name of the base model inside a model with a head.
+        visibility: how tokens see each other.
+        fixed: facts of the core that every such model has.
+        facts: facts that vary, under both names.
+        presumed: their keys that must have this value if present, because the table stands for no other.
+        core: rows of the core.
+        heads: its heads.
+        architectures: their class names, each with our names of its heads; the first that covers a model's heads best
+            is what it is exported as.
+        derived: patterns of tensors that are rebuilt, never read.
+        single: template of a text; ``{cls}`` and the like stand for the tokenizer's own special tokens.
+        pair: template of two texts.
+        specials: special tokens where a tokenizer does not name its own.
+        pooling: state that sequence heads read.
+        at_least: smallest values of facts that their code can express.
+    """
+
+    model_type: str
+    title: str
+    prefix: str
+    visibility: Literal["all", "causal"]
+    fixed: Mapping[str, Any]
+    facts: tuple[Fact, ...]
+    core: tuple[Row, ...]
+    heads: tuple[HeadTable, ...]
+    architectures: Mapping[str, tuple[str, ...]]
+    presumed: Mapping[str, Any] = field(default_factory=dict)
+    derived: tuple[str, ...] = ()
+    single: str = "{cls} $A {sep}"
+    pair: str = "{cls} $A {sep} $B {sep}"
+    specials: Mapping[str, str] = field(default_factory=lambda: {"cls": "[CLS]", "sep": "[SEP]"})
+    pooling: Literal["first", "last"] = "first"
+    at_least: Mapping[str, int] = field(default_factory=dict)
+
+    def head(self, name: str) -> HeadTable:
+        """The head of that name."""
+        return next(head for head in self.heads if head.name == name)
+
+
+# ---- load and dump --------------------------------------------------------------------------------------------------
+
+
+class Parts(NamedTuple):
+    """A row applied to one set of tensors.
+
+    Args:
+        ours: full names on our side.
+        theirs: full name on theirs.
+        op: the operation.
+    """
+
+    ours: tuple[str, ...]
+    theirs: str
+    op: str
+
+
+def match(rows: tuple[Row, ...], names: Mapping[str, Any], tied: bool) -> list[Parts]:
+    """Apply rows to the tensors of a module.
+
+    Args:
+        rows: a core's or a head's.
+        names: the tensors that our module has.
+        tied: whether the output matrix is the token embedding.
+
+    Raises:
+        ZooError: a tensor that no row names, or that two rows name (a mistake in the table).
+    """
+    parts: list[Parts] = []
+    taken: set[str] = set()
+    for row in rows:
+        if row.tied not in (None, tied):
+            continue
+        first, *others = row.ours if isinstance(row.ours, tuple) else (row.ours,)
+        pattern = re.compile("^" + re.escape(first).replace(r"\{\}", r"(\d+)") + r"(\.weight|\.bias)?$")
+        for name in names:
+            found = pattern.match(name)
+            if found is None:
+                continue
+            *numbers, ending = found.groups()
+            ours = (name, *(other.format(*numbers) + (ending or "") for other in others))
+            if taken & set(ours):
+                raise ZooError(f"two rows of a weight table name {', '.join(sorted(taken & set(ours)))}.")
+            taken |= set(ours)
+            parts.append(Parts(ours, row.theirs.format(*numbers) + (ending or ""), row.op))
+    if missed := set(names) - taken:
+        raise ZooError(f"no row of the weight table names {', '.join(sorted(missed)[:6])}.")
+    return parts
+
+
+Recipe = tuple[tuple[str, ...], Callable[[list[Tensor]], list[Tensor]], int]
+
+
+class Converted(Mapping[str, Tensor]):
+    """Tensors that are made from others when they are asked for, so that a conversion never holds two models.
+
+    Args:
+        source: what they are made from.
+        recipes: for each name the source's names, the function, and which of its results is meant.
+    """
+
+    def __init__(
+        self,
+        source: Mapping[str, Tensor],
+        recipes: dict[str, Recipe],
+    ) -> None:
+        self.source, self.recipes = source, recipes
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Make one tensor."""
+        names, function, place = self.recipes[name]
+        return function([self.source[n] for n in names])[place]
+
+    def __iter__(self) -> Iterator[str]:
+        """Names."""
+        return iter(self.recipes)
+
+    def __len__(self) -> int:
+        """Number of tensors."""
+        return len(self.recipes)
+
+
+def load(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
+    """Their tensors under our names.
+
+    Args:
+        tensors: their checkpoint.
+        parts: matched rows (:func:`match`), with the names that the checkpoint uses.
+
+    Raises:
+        ZooError: tensors that are needed are missing; names the closest ones that nothing asked for.
+    """
+    needed = {part.theirs for part in parts}
+    missing = sorted(needed - set(tensors))
+    if missing:
+        spare = set(tensors) - needed
+        listing = "\n  ".join(f"missing {name}.{nearest(name, spare)}" for name in missing[:12])
+        raise ZooError(f"{len(missing)} tensors are missing from the checkpoint:\n  {listing}")
+    recipes: dict[str, Recipe] = {}
+    for part in parts:
+        for place, name in enumerate(part.ours):
+            recipes[name] = ((part.theirs,), OPERATIONS[part.op].load, place)
+    return Converted(tensors, recipes)
+
+
+def dump(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
+    """Our tensors under their names; the exact inverse of :func:`load`."""
+    return Converted(tensors, {part.theirs: (part.ours, OPERATIONS[part.op].dump, 0) for part in parts})
