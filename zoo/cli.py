@@ -12,6 +12,12 @@ _COMMANDS = {
     "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
     "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
+    "import": ("zoo.weights.commands", "import_command", "a transformers checkpoint to a model folder: SRC DST"),
+    "export": (
+        "zoo.weights.commands",
+        "export_command",
+        "a model folder to one for stock transformers: RUN DST",
+    ),
     "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }
 

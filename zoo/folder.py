@@ -6,9 +6,9 @@ else an objective owns). The weights may be one file or shards with an index, as
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo import __version__
@@ -78,19 +77,50 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file atomically. Shared storage must have been dropped before (tied weights)."""
+_DTYPES = {
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.float32: "F32",
+    torch.int32: "I32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int16: "I16",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.bool: "BOOL",
+}
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a safetensors file atomically, one tensor at a time.
+
+    The library's own writer wants all tensors in memory at once, and hides a full disk's error number in a text; the
+    format is a JSON header and the bytes behind it. Shared storage must have been dropped before (tied weights).
+
+    Args:
+        path: the file.
+        tensors: by name; asked for twice, so they may be made when asked for.
+    """
+    width, header, end = {n: (t.element_size(), t.dtype, t.shape) for n, t in tensors.items()}, {}, 0
+    names = sorted(width, key=lambda name: (-width[name][0], name))  # the widest first, so that all stay aligned
+    for name in names:
+        size, dtype, shape = width[name]
+        start, end = end, end + size * shape.numel()
+        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
     temporary = path.with_name(f".{path.name}.tmp")
-    content = {k: v.detach().contiguous() for k, v in tensors.items()}
     try:
-        save_file(content, temporary, metadata={"format": "pt", **(metadata or {})})
-    except SafetensorError as error:
+        with temporary.open("wb") as stream:
+            stream.write(struct.pack("<Q", len(text)) + text)
+            for name in names:
+                tensor = tensors[name].detach().cpu().contiguous()
+                stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError:
         temporary.unlink(missing_ok=True)
-        if f"os error {errno.ENOSPC}" in str(error):  # the library hides the kernel's error number in a text
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
-    with temporary.open("rb") as stream:
-        os.fsync(stream.fileno())
     temporary.replace(path)
 
 

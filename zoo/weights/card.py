@@ -1,0 +1,169 @@
+"""The model card of an export: data, objective, tokens, scores and the command, out of what the run wrote down."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.config import read_json
+from zoo.folder import ModelFacts
+
+_HAN = re.compile("[\u4e00-\u9fff]")
+_PIPELINES = {"token": {"all": "fill-mask", "causal": "text-generation"}}
+_PIPELINES |= {kind: {"all": task, "causal": task} for kind, task in {
+    "classification": "text-classification",
+    "tagging": "token-classification",
+    "span": "question-answering",
+}.items()}  # fmt: skip
+
+
+def pipeline_of(facts: ModelFacts) -> str:
+    """The pipeline that a model is made for: its head's, and else its features'."""
+    for head in facts.heads.values():
+        if head["kind"] in _PIPELINES:
+            return _PIPELINES[head["kind"]][facts.visibility]
+    return "feature-extraction"
+
+
+def write_card(folder: Path, name: str, facts: ModelFacts, config: Mapping[str, Any], report: list[str]) -> str:
+    """The text of a README.md.
+
+    Args:
+        folder: the model folder that is exported; what it says of itself is used, what it does not say left out.
+        name: the model's name.
+        facts: its facts.
+        config: the ``config.json`` of the export.
+        report: what the conversion did.
+    """
+    run = _json(folder / "run.json")
+    task = pipeline_of(facts)
+    parts = [
+        _front(facts, task, run),
+        f"# {name}",
+        str(run.get("config", {}).get("chain") or ""),
+        _architecture(facts, config),
+        _section("Data and objective", _training(run)),
+        _section("Scores", _scores(folder)),
+        _section("Command", [f"    {run['command']}"] if "command" in run else []),
+        _section("Origin", _origin(folder)),
+        _use(task),
+        _section("Conversion", report),
+        f"Written by sesame-zoo {_version()}{_made(run)}.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _version() -> str:
+    from zoo import __version__
+
+    return __version__
+
+
+def _section(title: str, lines: list[str]) -> str:
+    return "\n".join([f"## {title}", "", *lines]) if lines else ""
+
+
+def _front(facts: ModelFacts, task: str, run: Mapping[str, Any]) -> str:
+    """The YAML block that the hub reads."""
+    files = json.dumps(run.get("config", {}).get("data", {}).get("corpus", {}), ensure_ascii=False)
+    language = ["language: zh"] if re.search(r"\bzh\b|_zh|-zh|zh/", files) or _HAN.search(files) else []
+    objectives = [f"- {name}" for name in run.get("config", {}).get("objectives", {})]
+    lines = ["library_name: transformers", f"pipeline_tag: {task}", *language, "tags:", "- sesame-zoo", *objectives]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _architecture(facts: ModelFacts, config: Mapping[str, Any]) -> str:
+    core = facts.config
+    heads = ", ".join(f"{name} ({head['kind']})" for name, head in facts.heads.items()) or "none"
+    rows = {
+        "class": config["architectures"][0],
+        "layers × width": f"{core.num_hidden_layers} × {core.hidden_size}",
+        "heads, inner width": f"{core.num_attention_heads}, {core.intermediate_size}",
+        "vocabulary": f"{core.vocab_size:,}",
+        "longest input": f"{core.max_position_embeddings - core.position_offset} tokens",
+        "sees": "both directions" if facts.visibility == "all" else "the past only",
+        "output heads": heads,
+        "input": f"`{facts.template.single}`; pairs `{facts.template.pair}`",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _training(run: Mapping[str, Any]) -> list[str]:
+    """Data, objectives and amounts, from ``run.json``."""
+    if "config" not in run:
+        return []
+    config = run["config"]
+    corpus = config["data"]["corpus"]
+    files = corpus.get("files")
+    texts = files if isinstance(files, list) else [files]
+    names = ", ".join(f"`{Path(str(text)).name}`" for text in texts if text)
+    lines = [f"- Text: {names or 'see run.json'}; fingerprint of the tokenised corpus `{run.get('data_fingerprint')}`."]
+    for name, spec in config["objectives"].items():
+        details = {k: v for k, v in (spec.get("init_args") or {}).items() if v is not None}
+        text = re.sub(r"['\"{}]", "", json.dumps(details, ensure_ascii=False)) or "-"
+        lines.append(f"- Objective `{name}`: `{spec['class_path']}` ({text}).")
+    precision, processes = run.get("precision"), run.get("processes")
+    lines.append(
+        f"- {run.get('tokens', 0):,} tokens in {run.get('step', 0):,} steps of {config['train']['batch_size']} rows "
+        f"of up to {config['data']['sequence_length']} tokens; {run.get('flops', 0):.3g} floating-point operations; "
+        f"{precision}, {processes} process(es), seeds {run.get('seed')}."
+    )
+    if run.get("start"):
+        lines.append(f"- Started from the weights of `{Path(str(run['start'].get('model', ''))).name}`.")
+    if not run.get("finished", True):
+        lines.append("- **The run had not used up its budget when this was written.**")
+    return lines
+
+
+def _scores(folder: Path) -> list[str]:
+    """Held-out losses, fine-tuned scores and minimal pairs that lie in the folder."""
+    lines: list[str] = []
+    log = folder / "log.jsonl"
+    if log.exists():
+        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        last = next((row["validation"] for row in reversed(rows) if "validation" in row), None)
+        for name, term in (last or {}).get("terms", {}).items():
+            share = "" if term.get("accuracy") is None else f", right {100 * term['accuracy']:.1f} %"
+            lines.append(f"- Held-out {name}: {term['loss']:.3f} nats{share}.")
+    for path in sorted(folder.glob("finetune-*/results.json")):
+        for row in read_json(path)["rows"]:
+            spread = "" if row["sd"] is None else f" ± {row['sd']:.2f}"
+            lines.append(
+                f"- {row['task']} {row['metric']}: {row['mean']:.2f}{spread} (n = {row['n']} seeds; majority "
+                f"{row['majority']:.2f})."
+            )
+    result = _json(folder.parent / "result.json")
+    for metric, score in result.get("scores", {}).items():
+        lines.append(
+            f"- {result['task']} {metric}: {100 * score:.2f} (seed {result['seed']}, {result['eval_rows']} rows; "
+            f"majority {100 * result['majority'][metric]:.2f})."
+        )
+    pairs = _json(folder / "scores.json").get("pairs")
+    if pairs:
+        lines.append(f"- Minimal pairs: {100 * pairs['accuracy']:.2f} % (chance 50 %).")
+    return lines
+
+
+def _origin(folder: Path) -> list[str]:
+    found = _json(folder / "import.json")
+    return [f"- Brought in from `{found['source']}` ({found['architecture']})."] if found else []
+
+
+def _use(task: str) -> str:
+    name = {"feature-extraction": 'pipeline("feature-extraction", model=FOLDER)'}.get(
+        task, f'pipeline("{task}", FOLDER)'
+    )
+    return f"## Use\n\n```python\nfrom transformers import pipeline\n\nmodel = {name}\n```"
+
+
+def _made(run: Mapping[str, Any]) -> str:
+    versions = run.get("versions", {})
+    commit = f", commit {run['commit'][:12]}" if run.get("commit") else ""
+    return f" (trained with torch {versions['torch']}{commit})" if versions else ""

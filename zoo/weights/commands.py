@@ -1,0 +1,169 @@
+"""``zoo import SRC DST`` and ``zoo export RUN DST``: folders in, folders out, whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from zoo import __version__
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts, save_tensors, write_atomic, write_json
+from zoo.settings import load_settings
+from zoo.weights.card import write_card
+from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.weights.files import copy_tokenizer, find_folder, open_checkpoint, special_tokens, token_ids, whole_folder
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """What ``zoo import`` is told.
+
+    Args:
+        source: a transformers folder, or a hub id.
+        target: the model folder to make.
+        ignore: patterns (regular expressions) of tensors to leave behind.
+    """
+
+    source: str
+    target: str
+    ignore: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What ``zoo export`` is told.
+
+    Args:
+        source: a run folder, or any model folder of the zoo.
+        target: the transformers folder to make.
+        family: ``model_type`` to write; absent = where the weights came from, or the first that can say the model.
+    """
+
+    source: str
+    target: str
+    family: str | None = None
+
+
+def import_folder(source: str | Path, target: str | Path, ignore: list[str] | None = None) -> list[str]:
+    """Make a model folder of a transformers checkpoint.
+
+    Args:
+        source: a folder with ``config.json`` and weights (safetensors, or pickled tensors and nothing else), or a hub id.
+        target: the folder to make; must not exist.
+        ignore: patterns of tensors to leave behind.
+
+    Returns:
+        what was done, a line each; ``import.json`` keeps it.
+
+    Raises:
+        ZooError: the checkpoint is not what its config says, or no table stands for it; nothing is written then.
+    """
+    folder = find_folder(str(source))
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == MODEL_TYPE:
+        raise ZooError(f"{folder} is a model folder of the zoo already; it can be used as it is.")
+    tensors = open_checkpoint(folder)
+    with whole_folder(Path(target)) as made:
+        has_tokenizer = copy_tokenizer(folder, made)
+        specials = special_tokens(made)
+        model = read_checkpoint(config, tensors, specials, ignore or [])
+        report = [*model.report, *_check_tokenizer(made, has_tokenizer, model.facts)]
+        save_tensors(made / WEIGHTS, model.tensors)
+        write_json(made / "config.json", model.facts.to_dict())
+        record = {
+            "source": Path(str(source)).name if Path(str(source)).is_dir() else str(source),
+            "model_type": config["model_type"],
+            "architecture": (config.get("architectures") or ["unnamed class"])[0],
+            "heads": list(model.facts.heads),
+            "report": report,
+            "zoo_version": __version__,
+        }
+        write_json(made / "import.json", record)
+    return report
+
+
+def _check_tokenizer(folder: Path, has_tokenizer: bool, facts: ModelFacts) -> list[str]:
+    """Tokenizer and embedding must fit."""
+    if not has_tokenizer:
+        return ["no tokenizer there: fine-tuning and scoring will need one in this folder"]
+    _, size = token_ids(folder)
+    rows = facts.config.vocab_size or 0
+    if size > rows:
+        raise ZooError(
+            f"the tokenizer has {size} entries, the embedding {rows} rows: tokens from {rows} on would have no vector. "
+            "They are not of the same checkpoint, or the embedding was not resized after tokens were added."
+        )
+    return [f"{rows - size} rows of the embedding belong to no token"] if size < rows else []
+
+
+def export_folder(source: str | Path, target: str | Path, family: str | None = None) -> list[str]:
+    """Make a folder that stock transformers opens, without the zoo.
+
+    Args:
+        source: a finished run, or any model folder.
+        target: the folder to make; must not exist.
+        family: ``model_type`` to write, ``None`` = where the weights came from, or the first that can say the model.
+
+    Returns:
+        the class it opens as, and what was left out, a line each.
+
+    Raises:
+        ZooError: no class of theirs can express the model (the facts in the way are named), or the folder is damaged.
+    """
+    facts = read_facts(source)
+    checkpoint = write_checkpoint(facts, open_weights(facts.path), family)
+    with whole_folder(Path(target)) as made:
+        copy_tokenizer(facts.path, made)
+        config = {**checkpoint.config, **_special_ids(made, facts), "dtype": _dtype(checkpoint.tensors)}
+        save_tensors(made / WEIGHTS, checkpoint.tensors)
+        write_json(made / "config.json", config)
+        card = write_card(facts.path, Path(target).name, facts, config, checkpoint.report)
+        write_atomic(made / "README.md", card)
+    return [f"opens as {config['architectures'][0]}", *checkpoint.report]
+
+
+def _special_ids(folder: Path, facts: ModelFacts) -> dict[str, int]:
+    """Ids that their generation and padding go by; a row opens with ``cls`` and ends with ``sep`` where these exist."""
+    ids, _ = token_ids(folder)
+    names = special_tokens(folder)
+    wanted = {
+        "pad_token_id": names.get("pad"),
+        "bos_token_id": names.get("bos") or names.get("cls"),
+        "eos_token_id": names.get("eos") or names.get("sep"),
+    }
+    found = {key: ids[token] for key, token in wanted.items() if token in ids}
+    if facts.config.position_offset:  # their positions count from the padding's row: the two may not part
+        found.pop("pad_token_id", None)
+    return found
+
+
+def _dtype(tensors: Any) -> str:
+    name = next(iter(tensors))
+    return str(tensors[name].dtype).removeprefix("torch.")
+
+
+def _positional(argv: list[str]) -> list[str]:
+    """``SRC DST`` in front as ``--source SRC --target DST``."""
+    names, rest = ["--source", "--target"], list(argv)
+    given: list[str] = []
+    while names and rest and not rest[0].startswith("-"):
+        given += [names.pop(0), rest.pop(0)]
+    return given + rest
+
+
+def import_command(argv: list[str]) -> int:
+    """``zoo import SRC DST [--ignore '[PATTERN, ...]']``."""
+    config = load_settings(ImportConfig, _positional(argv), "zoo import SRC DST", "import").value
+    report = import_folder(config.source, config.target, config.ignore)
+    print("\n".join([*report, f"written to {config.target}"]))
+    return 0
+
+
+def export_command(argv: list[str]) -> int:
+    """``zoo export RUN DST [--family NAME]``."""
+    config = load_settings(ExportConfig, _positional(argv), "zoo export RUN DST", "export").value
+    report = export_folder(config.source, config.target, config.family)
+    print("\n".join([*report, f"written to {config.target}"]))
+    return 0

@@ -1,0 +1,166 @@
+"""Folders of theirs: where weights and tokenizers lie, hub ids, and writing a folder whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.folder import INDEX, WEIGHTS, open_weights
+
+PICKLE = "pytorch_model.bin"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+SPECIAL_ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
+
+
+def find_folder(source: str) -> Path:
+    """A folder here, or the snapshot of a hub id, fetched if need be.
+
+    Raises:
+        ZooError: neither.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists() or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1:
+        raise ZooError(f"{source} is not a folder; a folder with config.json and weights, or a hub id, is needed.")
+    from huggingface_hub import snapshot_download
+
+    patterns = ["config.json", "*.safetensors", INDEX, "pytorch_model*.bin", f"{PICKLE}.index.json", *TOKENIZER_FILES]
+    try:
+        return Path(snapshot_download(source, allow_patterns=patterns))
+    except Exception as error:  # the hub client raises dozens of kinds
+        reason = str(error).strip().split("\n")[0][:300]
+        raise ZooError(
+            f"{source!r} is no folder here, and could not be fetched from the hub: {type(error).__name__}: {reason}"
+        ) from error
+
+
+def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
+    """The tensors of a transformers folder: safetensors, one file or shards; else pickles that hold tensors only.
+
+    Raises:
+        ZooError: no weights, damaged ones, or a pickle that would run code.
+    """
+    if (folder / WEIGHTS).exists() or (folder / INDEX).exists():
+        return open_weights(folder)
+    files = [folder / PICKLE]
+    index = folder / f"{PICKLE}.index.json"
+    if index.exists():
+        files = [folder / Path(name).name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
+    elif not files[0].exists():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "nothing"
+        raise ZooError(f"{folder} holds neither {WEIGHTS} nor {PICKLE}; found: {found}.")
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors |= _open_pickle(file)
+    return tensors
+
+
+def _open_pickle(path: Path) -> dict[str, Tensor]:
+    """A pickled state dict, read by torch's restricted reader only and mapped, not copied, where the file allows it."""
+    try:
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 cannot be mapped
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ZooError(f"{path} does not exist.") from error
+    except pickle.UnpicklingError as error:
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ZooError(
+            f"{path} is a pickle with more than tensors in it ({reason}); reading it would run code from the file, "
+            "which the zoo never does. Convert it to safetensors where it comes from."
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ZooError(f"{path} is not a readable torch file ({error}); is the copy complete?") from error
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ZooError(f"{path} holds something else than tensors by name; a state dict is needed.")
+    return found
+
+
+def copy_tokenizer(source: Path, target: Path) -> bool:
+    """Copy the tokenizer's files, made into a tokenizer.json where there is none; whether there is a tokenizer."""
+    present = [name for name in TOKENIZER_FILES if (source / name).exists()]
+    if not {*present} - {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}:
+        return False
+    if "tokenizer.json" not in present:
+        from transformers import AutoTokenizer
+
+        try:
+            AutoTokenizer.from_pretrained(source).save_pretrained(target)
+        except Exception as error:  # the converters raise dozens of kinds
+            reason = str(error).strip().split("\n")[0][:300]
+            raise ZooError(f"the tokenizer in {source} ({', '.join(present)}) could not be read: {reason}") from error
+        return True
+    for name in present:
+        shutil.copyfile(source / name, target / name)
+    return True
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Special tokens by role that a tokenizer's files name."""
+    found: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        facts = read_json(folder / name) if (folder / name).exists() else {}
+        for role in SPECIAL_ROLES:
+            token = facts.get(f"{role}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if token:
+                found[role] = token
+    return found
+
+
+def token_ids(folder: Path) -> tuple[dict[str, int], int]:
+    """Ids of all tokens of a folder's tokenizer.json, and its size; empty where there is none."""
+    path = folder / "tokenizer.json"
+    if not path.exists():
+        return {}, 0
+    from tokenizers import Tokenizer
+
+    try:
+        ids: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    except Exception as error:  # the Rust side raises plain Exception
+        raise ZooError(f"{path} is no tokenizer.json of the tokenizers library: {error}") from error
+    return ids, max(ids.values(), default=-1) + 1
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that appears under its name only when the block has ended well.
+
+    Raises:
+        ZooError: the target exists and is not an empty folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ZooError(f"{target} exists already; choose another folder, or remove it first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            target.rmdir()
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
