@@ -50,7 +50,7 @@ def import_folder(source: str | Path, target: str | Path, ignore: list[str] | No
     """Make a model folder of a transformers checkpoint.
 
     Args:
-        source: a folder with ``config.json`` and weights (safetensors, or pickled tensors and nothing else), or a hub id.
+        source: a folder with ``config.json`` and weights (safetensors, or pickled tensors and no more), or a hub id.
         target: the folder to make; must not exist.
         ignore: patterns of tensors to leave behind.
 

@@ -131,11 +131,12 @@ def differences(family: Family, facts: ModelFacts) -> list[str]:
         if not isinstance(fact.op, str) and written[fact.theirs] is None:
             known = " or ".join(str(value) for value, _ in fact.op)
             found.append(f"{fact.ours} = {ours[fact.ours]} ({family.title}: {known})")
-    if not found:
-        back = canonical(read_config(family, written).replace(**_free(family, core)))
-        for key, value in ours.items():
-            if key not in _TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
-                found.append(f"{key} = {value} ({family.title}: {back[key]})")
+            written[fact.theirs] = fact.op[0][1]  # said already; the others are still to be compared
+            ours.pop(fact.ours)
+    back = canonical(read_config(family, written).replace(**_free(family, core)))
+    for key, value in ours.items():
+        if key not in _TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
+            found.append(f"{key} = {value} ({family.title}: {back[key]})")
     if facts.visibility != family.visibility:
         found.append(f"visibility = {facts.visibility} ({family.title}: {family.visibility})")
     if facts.heads and not matching_heads(family, facts):
