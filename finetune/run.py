@@ -167,7 +167,7 @@ class Prepared:
     def pad(self) -> int:
         """Padding id; any would do, since nothing looks at padding."""
         found = self.tokenizer.vocabulary.pad
-        return self.facts.config.pad_token_id if found is None else found
+        return (self.facts.config.pad_token_id or 0) if found is None else found
 
     @cached_property
     def train(self) -> Encoded:

@@ -3,4 +3,18 @@
 ``import zoo`` stays light: nothing heavy is imported until it is asked for.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 __version__ = "0.1.0"
+_FROM_HF = ("from_transformers", "to_transformers")
+
+
+def __getattr__(name: str) -> Any:
+    """``zoo.from_transformers`` and ``zoo.to_transformers``, which import transformers when first asked for."""
+    if name in _FROM_HF:
+        from zoo import hf
+
+        return getattr(hf, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

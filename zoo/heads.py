@@ -59,7 +59,8 @@ class SequenceHead(nn.Module):
     Args:
         config: the core's facts.
         num_labels: classes.
-        kind: ``pair`` (a pretraining objective's) or ``classification`` (a fine-tuned one's).
+        kind: ``pair`` (a pretraining objective's), ``classification`` (a fine-tuned one's) or ``choice`` (one score for
+            each of several rows).
         dense: activation of a dense layer of its own, W -> W, over the state that the template's ``pooling`` names;
             ``pooler`` = the core's pooled state instead; ``none`` = that state as it is (GPT, section 3.2).
         bias: a bias per class.
@@ -134,6 +135,7 @@ HEADS: dict[str, Callable[..., Head]] = {
     "token": TokenHead,
     "pair": SequenceHead,
     "classification": SequenceHead,
+    "choice": SequenceHead,
     "tagging": LabelHead,
     "span": LabelHead,
     "replaced": LabelHead,
