@@ -86,7 +86,7 @@ class SequenceHead(nn.Module):
         self.reads_pooler = dense == "pooler"
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
         self.activation = activation(dense) if own else nn.Identity()
-        self.classifier = nn.Linear(config.hidden_size, num_labels, bias=bias)
+        self.output = nn.Linear(config.hidden_size, num_labels, bias=bias)
 
     def features(self, state: Tensor) -> Tensor:
         """(B, W) state -> (B, W) what the classifier is multiplied with; dropout, where wanted, follows it."""
@@ -94,7 +94,7 @@ class SequenceHead(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         """(B, W) pooled or chosen state -> (B, num_labels)."""
-        return self.classifier(self.features(state))
+        return self.output(self.features(state))
 
 
 class LabelHead(nn.Module):
@@ -123,11 +123,11 @@ class LabelHead(nn.Module):
         own = dense != "none"
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
         self.activation = activation(dense) if own else nn.Identity()
-        self.classifier = nn.Linear(config.hidden_size, num_labels)
+        self.output = nn.Linear(config.hidden_size, num_labels)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, W) -> (B, L, num_labels)."""
-        return self.classifier(self.activation(self.dense(hidden)))
+        return self.output(self.activation(self.dense(hidden)))
 
 
 Head = TokenHead | SequenceHead | LabelHead

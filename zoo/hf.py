@@ -57,12 +57,13 @@ from zoo.weights.convert import read_checkpoint, write_checkpoint
 from zoo.weights.files import find_folder, open_checkpoint, special_tokens
 
 _Forward = TypeVar("_Forward", bound=Callable[..., Any])
+# Names of new heads. PEFT trains what ends in "classifier" or "qa_outputs" in full, beside its adapters.
 _NAMES = {
     "token": "token_lm",
     "classification": "classifier",
-    "tagging": "tagger",
-    "span": "answer",
-    "choice": "choice",
+    "tagging": "token_classifier",
+    "span": "qa_outputs",
+    "choice": "choice_classifier",
 }
 
 
@@ -692,13 +693,10 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     stock: PreTrainedModel = getattr(transformers, architecture)(stock_config)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.tensors.items()}
     told = stock.load_state_dict(state, strict=False)
-    gaps = [
-        name for name in told.missing_keys if name not in stock.all_tied_weights_keys and "position_ids" not in name
-    ]
-    if gaps or told.unexpected_keys:
-        raise ZooError(
-            f"{architecture} of this transformers version has other tensors: {[*gaps, *told.unexpected_keys][:6]}."
-        )
+    wrong = [n for n in told.missing_keys if n not in stock.all_tied_weights_keys and "position_ids" not in n]
+    wrong += told.unexpected_keys
+    if wrong:
+        raise ZooError(f"{architecture} of this transformers version has other tensors: {', '.join(wrong[:6])}.")
     return stock.to(next(iter(state.values())).dtype).eval()
 
 

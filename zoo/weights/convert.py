@@ -221,7 +221,7 @@ def _read_head_facts(reader: _Reader, table: HeadTable, core: CoreConfig, config
     """Facts of one head, number and names of its classes included."""
     plain = core.to_dict()
     facts = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.facts.items()}
-    scores = next((row.theirs for row in table.rows if row.ours == "classifier"), None)
+    scores = next((row.theirs for row in table.rows if row.ours == "output"), None)
     if scores is None:
         return facts
     tensor = reader.tensors.get(f"{scores}.weight")

@@ -72,24 +72,24 @@ def heads(base: str) -> tuple[HeadTable, ...]:
         HeadTable(
             "next_sentence",
             {"kind": "pair", "num_labels": 2, "dense": "pooler", "bias": True},
-            (Row("classifier", "cls.seq_relationship"),),
+            (Row("output", "cls.seq_relationship"),),
         ),
         HeadTable(
             "classifier",
             {"kind": "classification", "dense": "pooler", "bias": True},
-            (Row("classifier", "classifier"),),
+            (Row("output", "classifier"),),
             pooling="first",
         ),
         # A dense layer with tanh of the head's own is their pooler.
         HeadTable(
             "classifier_with_dense",
             {"kind": "classification", "dense": "tanh", "bias": True},
-            (Row("dense", f"{base}.pooler.dense"), Row("classifier", "classifier")),
+            (Row("dense", f"{base}.pooler.dense"), Row("output", "classifier")),
             needs={"pooler": False},
             pooling="first",
         ),
-        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
-        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
+        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
     )
 
 
@@ -100,8 +100,8 @@ def architectures(name: str) -> dict[str, tuple[str, ...]]:
         f"{name}ForMaskedLM": ("masked_lm",),
         f"{name}ForNextSentencePrediction": ("next_sentence",),
         f"{name}ForSequenceClassification": ("classifier", "classifier_with_dense"),
-        f"{name}ForTokenClassification": ("tagger",),
-        f"{name}ForQuestionAnswering": ("answer",),
+        f"{name}ForTokenClassification": ("token_classifier",),
+        f"{name}ForQuestionAnswering": ("qa_outputs",),
         f"{name}Model": (),
     }
 

@@ -23,7 +23,7 @@ FAMILY = Family(
             {"kind": "replaced", "num_labels": 1, "dense": "$hidden_act"},
             (
                 Row("dense", "discriminator_predictions.dense"),
-                Row("classifier", "discriminator_predictions.dense_prediction"),
+                Row("output", "discriminator_predictions.dense_prediction"),
             ),
         ),
         HeadTable(
@@ -41,18 +41,18 @@ FAMILY = Family(
         HeadTable(
             "classifier",
             {"kind": "classification", "dense": "gelu", "bias": True},
-            (Row("dense", "classifier.dense"), Row("classifier", "classifier.out_proj")),
+            (Row("dense", "classifier.dense"), Row("output", "classifier.out_proj")),
             pooling="first",
         ),
-        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
-        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
+        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
     ),
     architectures={
         "ElectraForPreTraining": ("replaced_token",),
         "ElectraForMaskedLM": ("masked_lm",),
         "ElectraForSequenceClassification": ("classifier",),
-        "ElectraForTokenClassification": ("tagger",),
-        "ElectraForQuestionAnswering": ("answer",),
+        "ElectraForTokenClassification": ("token_classifier",),
+        "ElectraForQuestionAnswering": ("qa_outputs",),
         "ElectraModel": (),
     },
     derived=DERIVED,

@@ -7,7 +7,7 @@ from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
 SCORE_HEAD = HeadTable(
     "classifier",
     {"kind": "classification", "dense": "none", "bias": False},
-    (Row("classifier", "score"),),
+    (Row("output", "score"),),
     pooling="last",
 )
 FIXED: dict[str, Any] = {"embedding_norm": False, "position_type": "learned", "type_vocab_size": 0, "pooler": False}

@@ -36,14 +36,14 @@ FAMILY = Family(
     heads=(
         causal_head("transformer.wte"),
         SCORE_HEAD,
-        HeadTable("tagger", {"kind": "tagging", "dense": "none"}, (Row("classifier", "classifier"),)),
-        HeadTable("answer", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("classifier", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
+        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
     ),
     architectures={
         "GPT2LMHeadModel": ("causal_lm",),
         "GPT2ForSequenceClassification": ("classifier",),
-        "GPT2ForTokenClassification": ("tagger",),
-        "GPT2ForQuestionAnswering": ("answer",),
+        "GPT2ForTokenClassification": ("token_classifier",),
+        "GPT2ForQuestionAnswering": ("qa_outputs",),
         "GPT2Model": (),
     },
     derived=DERIVED,
