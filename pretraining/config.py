@@ -15,6 +15,7 @@ from pretraining.corpus import CorpusConfig
 from pretraining.layout import Layout
 from pretraining.objective import Objective
 from pretraining.optim import Schedule
+from pretraining.start import StartConfig, overlay
 from pretraining.tokenizer import TokenizerConfig
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
@@ -173,6 +174,7 @@ class PretrainConfig:
         stages: schedule of tasks, by name, in order of ``until``; absent = the single task throughout.
         train: the loop.
         template: layout of texts for fine-tuning and scoring.
+        start: weights to start from instead of random ones; absent = random.
         seed: seeds.
         output: folder that run folders are made in.
         run_folder: the run folder itself, instead of one named after the settings.
@@ -186,6 +188,7 @@ class PretrainConfig:
     train: TrainConfig
     stages: dict[str, StageConfig] | None = None
     template: Template = field(default_factory=Template)
+    start: StartConfig | None = None
     seed: SeedConfig = field(default_factory=SeedConfig)
     chain: str = ""
     output: str = "runs"
@@ -225,7 +228,7 @@ class PretrainConfig:
 
 def load_pretrain_config(argv: list[str], values: dict[str, Any] | None = None) -> Settings[PretrainConfig]:
     """Settings of ``python -m pretraining`` from its command line; ``values`` overlay the files."""
-    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values)
+    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, overlay)
 
 
 def config_digest(resolved: dict[str, Any]) -> str:

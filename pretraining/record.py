@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,7 @@ class Recorder:
         self.unigram = unigram_entropy(store)
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
+        self.start: dict[str, Any] | None = None  # what the weights started from
         self._tokens = 0
         self._logs: dict[str, JsonLines] = {}
 
@@ -155,7 +157,9 @@ class Recorder:
         record = {
             "finished": finished,
             "name": self.config.name,
+            "command": shlex.join(["python", "-m", "pretraining", *self.settings.argv]),
             "config": self.settings.resolved,
+            "start": self.start,
             "data_fingerprint": self.store.fingerprint,
             "seed": dataclasses.asdict(self.config.seed),
             "parameters": sum(p.numel() for p in model.parameters()),

@@ -39,6 +39,7 @@ _SPECIALS: dict[str, dict[str, str]] = {
     "unigram": {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     "bytebpe": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
 }
+_BRACKETED = re.compile(r"\[[^\[\]]+\]|<[^<>]+>")
 _CACHED_WORDS = 200_000
 _NOT_PLAIN = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
 _UNITS = re.compile(f"[{CJK}]|[^ {CJK}]+")
@@ -61,6 +62,8 @@ class TokenizerConfig:
         min_frequency: a piece or word must occur this often.
         character_coverage: share of the characters in the text that get an entry (not for bytebpe).
         train_bytes: upper bound on the text that is trained on; an even sample of chunks beyond it.
+        new_tokens: tokens to add where the vocabulary lacks them; those in brackets ([MASK], <mask>) become special
+            ones, and take the role that their name says.
         special: role (``pad, unk, cls, sep, mask``) to token. Order gives the ids from 0 on; the mask
             of bytebpe is the last id, as in RoBERTa. Empty = the kind's usual ones.
     """
@@ -73,6 +76,7 @@ class TokenizerConfig:
     min_frequency: int = 2
     character_coverage: float = 0.9995
     train_bytes: int = 2**27
+    new_tokens: list[str] = field(default_factory=list)
     special: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -113,6 +117,8 @@ class TokenizerConfig:
         """What training depends on besides the text, for fingerprints."""
         facts = dataclasses.asdict(self)
         facts.pop("path")
+        if not self.new_tokens:
+            facts.pop("new_tokens")
         facts |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
         return {**facts, "special": list(self.roles.items())}
 
@@ -290,7 +296,7 @@ def _start_table(backend: Tokenizer) -> tuple[NDArray[np.bool_], NDArray[np.bool
     tokens = [""] * (max(vocabulary.values(), default=-1) + 1)
     for token, index in vocabulary.items():
         tokens[index] = token
-    added = {entry["id"] for entry in state.get("added_tokens", []) if entry.get("special")}
+    added = {entry["id"] for entry in state.get("added_tokens", [])}
     everywhere = np.array([index in added for index in range(len(tokens))], dtype=bool)
     suffix = model.get("end_of_word_suffix")
     if suffix:
@@ -537,7 +543,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], *, words_give
             "word": _train_word,
         }
         trained = train[config.kind](backend, config, stream, characters)
-    return ZooTokenizer(trained, config.roles)
+    return _extended(ZooTokenizer(trained, config.roles), config)
 
 
 class _Rereadable:
@@ -779,6 +785,27 @@ def load_tokenizer(path: str | Path, config: TokenizerConfig | None = None) -> Z
         ZooError: nothing there that can be read, naming what was found.
     """
     config = config or TokenizerConfig(kind="file", path=str(path))
+    return _extended(_opened(path, config), config)
+
+
+def _extended(tokenizer: ZooTokenizer, config: TokenizerConfig) -> ZooTokenizer:
+    """With ``new_tokens`` that the vocabulary lacks; those in brackets are special, and may take a role."""
+    new = [token for token in dict.fromkeys(config.new_tokens) if tokenizer.backend.token_to_id(token) is None]
+    if not new:
+        return tokenizer
+    backend = tokenizer.backend
+    for token in new:  # one by one: the ids follow the order they were named in
+        if _BRACKETED.fullmatch(token):
+            backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+        else:
+            backend.add_tokens([AddedToken(token, single_word=True, normalized=True)])
+    extended = ZooTokenizer(backend, {**_roles_of(backend, {}, config), **tokenizer.roles})
+    extended.segments = tokenizer.segments
+    return extended
+
+
+def _opened(path: str | Path, config: TokenizerConfig) -> ZooTokenizer:
+    """The tokenizer as its files have it."""
     place = Path(path).expanduser()
     if not place.exists():
         return _load_elsewhere(str(path), config)

@@ -49,8 +49,10 @@ from pretraining.processes import (
 )
 from pretraining.random import Draw
 from pretraining.record import Counters, Recorder
+from pretraining.start import start_from
 from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
+from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
@@ -295,13 +297,14 @@ class Run:
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
         main = self.accelerator.is_main_process
-        with agreed(self.accelerator):
-            if main:
-                self.recorder.write_run(self.counters, self.raw_model, finished=False)
-                self.tokenizer.save(self.folder)
         path = [str(find_checkpoint(self.folder) or "")] if main else [""]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(path, src=0)
+        with agreed(self.accelerator):
+            self._start(anew=not path[0])
+            if main:
+                self.recorder.write_run(self.counters, self.raw_model, finished=False)
+                self.tokenizer.save(self.folder)
         sizes: dict[str, int] = {}
         if path[0]:
             state = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
@@ -318,6 +321,23 @@ class Run:
             )
         self.recorder.open(sizes, self.counters.tokens)
         self._wrap()
+
+    def _start(self, anew: bool) -> None:
+        """Weights of the checkpoint that the settings name, unless the run goes on from one of its own."""
+        record = self.folder / "run.json"
+        self.recorder.start = read_json(record).get("start") if record.exists() else None
+        if self.config.start is None or not anew:
+            return
+        report = start_from(self.config.start, self.raw_model, self.tokenizer)
+        earlier = (self.recorder.start or {}).get("digest", report.digest)
+        if earlier != report.digest:
+            raise ZooError(
+                f"{self.folder} was started from other weights of {self.config.start.model} (digest {earlier}, now "
+                f"{report.digest}); restore them, delete the folder, or choose another --output."
+            )
+        self.recorder.start = dataclasses.asdict(report)
+        for line in report.lines():
+            self.recorder.progress.note(line)
 
     def _wrap(self) -> None:
         train = self.config.train

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -130,21 +129,183 @@ def tied_names(model: PreTrainedModel) -> set[str]:
 # ---- ours -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class Ours(nn.Module):
-    """A core and its heads.
+    """A core and its heads, named as in a model folder.
 
     Args:
-        facts: what they were built from.
-        report: what reading said.
+        facts: what to build.
+        tensors: their values.
     """
 
-    facts: ModelFacts
-    report: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, facts: ModelFacts, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.core = Transformer(self.facts.config)
-        self.heads = nn.ModuleDict({name: build_head(self.facts.config, f) for name, f in self.facts.heads.items()})
+        self.facts = facts
+        self.core = Transformer(facts.config)
+        self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in facts.heads.items()})
+        self.load_state_dict(dict(tensors))
 
-    __hash__ = nn.Module.__hash__
+    def scores(self, name: str, output: CoreOutput, lengths: Tensor) -> Tensor:
+        """Logits of one head."""
+        head, hidden = self.heads[name], output.last_hidden_state
+        if self.facts.heads[name]["kind"] == "token":
+            return head(hidden, self.core.token_embedding)
+        if not isinstance(head, SequenceHead):
+            return head(hidden)
+        if head.reads_pooler:
+            return head(output.pooler_output)
+        rows = torch.arange(len(hidden))
+        return head(hidden[:, 0] if self.facts.template.pooling == "first" else hidden[rows, lengths - 1])
+
+
+def read_stock(model: PreTrainedModel) -> Ours:
+    """Their model as ours, through the weight table."""
+    config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    read = read_checkpoint(config, stored(model))
+    return Ours(read.facts, read.tensors).eval()
+
+
+def under_their_names(ours: Ours, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Values of our parameters (weights, gradients) through the weight table."""
+    return dict(write_checkpoint(ours.facts, tensors, ours.facts.origin).tensors)
+
+
+# ---- what both read -------------------------------------------------------------------------------------------------
+
+
+class Batch(NamedTuple):
+    """Rows for both sides.
+
+    Args:
+        inputs: for our core.
+        lengths: (B,) real tokens of each row.
+        real: (B, L) which positions are no padding.
+    """
+
+    inputs: CoreInputs
+    lengths: Tensor
+    real: Tensor
+
+
+def make_batch(
+    config: CoreConfig, visibility: str, seed: int, padded: bool = True, positions: bool = False, left: bool = False
+) -> Batch:
+    """Rows up to the last position there is: a full one, and shorter ones down to a single token.
+
+    Args:
+        config: the core's facts.
+        visibility: how tokens see each other.
+        seed: of the draws.
+        padded: without it all rows are full.
+        positions: give positions, in no order.
+        left: pad at the left; positions then count from the first real token.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    length = min(config.max_length, config.max_position_embeddings)
+    lengths = torch.tensor([length, length - 3, 2, 1] if padded else [length] * 4)
+    padding = config.pad_token_id
+    if padding is None:  # their classifiers of causal models then take one row only, and no padding
+        lengths, padding = lengths[:1], 0
+    real = torch.arange(length)[None] < lengths[:, None]
+    real = real.flip(1) if left else real
+    shape = real.shape
+    ids = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
+    ids = torch.where(real, ids + (ids >= padding), padding)  # the padding's id stands nowhere else
+    causal = visibility == "causal"
+    visible = Visibility(causal, dense=real[:, None, :]) if left else Visibility(causal, lengths)
+    types, tasks = config.type_vocab_size, config.task_type_vocab_size
+    given = torch.rand(shape, generator=generator).argsort(1) if positions else None
+    given = (real.cumsum(1) - 1).clamp(min=0) if left else given
+    inputs = CoreInputs(
+        ids,
+        visible,
+        token_type_ids=torch.randint(0, types, shape, generator=generator) if types > 1 else None,
+        task_type_ids=torch.randint(0, tasks, shape[: 2 if positions else 1], generator=generator) if tasks else None,
+        position_ids=given,
+    )
+    return Batch(inputs, lengths, real)
+
+
+def stock_inputs(batch: Batch, config: CoreConfig) -> dict[str, Tensor]:
+    """The same rows as arguments of their models."""
+    inputs = batch.inputs
+    given = {"input_ids": inputs.input_ids, "attention_mask": batch.real.long()}
+    if inputs.token_type_ids is not None:
+        given["token_type_ids"] = inputs.token_type_ids
+    if inputs.task_type_ids is not None:
+        tasks = inputs.task_type_ids
+        given["task_type_ids"] = tasks if tasks.ndim == 2 else tasks[:, None].expand_as(inputs.input_ids)
+    if inputs.position_ids is not None:
+        given["position_ids"] = inputs.position_ids + config.position_offset
+    return given
+
+
+def draw_labels(ours: Ours, batch: Batch, seed: int) -> list[Tensor]:
+    """Labels for every head in turn; an answer has two, its start and its end."""
+    generator = torch.Generator().manual_seed(seed + 1)
+    real, rows = batch.real, len(batch.lengths)
+    labels: list[Tensor] = []
+    for head in ours.facts.heads.values():
+        kind = head["kind"]
+        if kind == "token" and ours.facts.visibility == "causal":
+            labels.append(torch.where(real, batch.inputs.input_ids, -100))
+        elif kind == "token":
+            drawn = torch.randint(0, ours.facts.config.vocab_size, real.shape, generator=generator)
+            chosen = torch.rand(real.shape, generator=generator) < 0.4
+            chosen[:, 0] = True
+            labels.append(torch.where(real & chosen, drawn, -100))
+        elif kind in ("pair", "classification"):
+            labels.append(torch.randint(0, head["num_labels"], (rows,), generator=generator))
+        elif kind == "span":
+            ends = [torch.rand(rows, generator=generator) * batch.lengths for _ in range(2)]
+            labels += [end.long() for end in ends]
+        else:
+            drawn = torch.randint(0, max(2, head["num_labels"]), real.shape, generator=generator)
+            labels.append(torch.where(real, drawn, -100))
+    return labels
+
+
+def stock_labels(model: PreTrainedModel, labels: list[Tensor]) -> dict[str, Tensor]:
+    """The labels as arguments of their model."""
+    known = inspect.signature(model.forward).parameters
+    names = [name for name in known if "label" in name or name in ("start_positions", "end_positions")]
+    return dict(zip(names, labels, strict=True))
+
+
+def our_loss(ours: Ours, output: CoreOutput, batch: Batch, labels: list[Tensor]) -> Tensor:
+    """Sum over the heads of each one's mean loss."""
+    left = iter(labels)
+    total = torch.zeros((), dtype=torch.float32)
+    for name, facts in ours.facts.heads.items():
+        head, hidden, wanted = ours.heads[name], output.last_hidden_state, next(left)
+        if facts["kind"] == "token":
+            if ours.facts.visibility == "causal":
+                hidden, wanted = hidden[:, :-1], wanted[:, 1:]
+            chosen = wanted != -100
+            matrix = head.matrix(ours.core.token_embedding)
+            found = linear_cross_entropy(head.features(hidden[chosen]), matrix, head.bias, wanted[chosen])
+            total = total + found.total / chosen.sum()
+            continue
+        scores = ours.scores(name, output, batch.lengths)
+        if facts["kind"] == "replaced":
+            wanted = wanted[batch.real].float()
+            total = total + functional.binary_cross_entropy_with_logits(scores[batch.real].squeeze(-1), wanted)
+        elif facts["kind"] == "span":
+            both = [functional.cross_entropy(s, w) for s, w in zip(scores.unbind(-1), (wanted, next(left)))]
+            total = total + sum(both) / 2
+        else:
+            total = total + functional.cross_entropy(scores.flatten(0, -2), wanted.flatten())
+    return total
+
+
+def both_scores(ours: Ours, output: CoreOutput, theirs: Mapping[str, Tensor], batch: Batch) -> Iterator[tuple]:
+    """Pairs of our and their logits, whole rows or real positions only."""
+    found = [value for name, value in theirs.items() if name.endswith("logits")]
+    for name, facts in ours.facts.heads.items():
+        scores = ours.scores(name, output, batch.lengths)
+        parts = scores.unbind(-1) if facts["kind"] == "span" else [scores]
+        for part in parts:
+            expected = found.pop(0)
+            mine = part.reshape(expected.shape)
+            whole = facts["kind"] in ("pair", "classification")
+            yield (mine, expected) if whole else (mine[batch.real], expected[batch.real])
+    assert not found, "logits of theirs that no head of ours answers to"

@@ -6,6 +6,7 @@ else an objective owns). The weights may be one file or shards with an index, as
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -240,6 +241,15 @@ def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Modu
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, pack_model(core, heads))
     write_json(folder / "config.json", replace(facts, heads=head_facts(heads)).to_dict())
+
+
+def weights_digest(folder: Path) -> str:
+    """16 hex digits that change with a model folder's weights."""
+    hashed = hashlib.sha256()
+    for path in sorted(folder.glob("model*.safetensors")):
+        with path.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()[:16]
 
 
 def read_facts(folder: str | Path) -> ModelFacts:

@@ -16,6 +16,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar, Union
 
@@ -49,10 +50,12 @@ class Settings(Generic[T]):
     Args:
         value: the instance, plug-ins built.
         resolved: every key with its value, defaults included, as JSON values.
+        argv: the command line they were read from.
     """
 
     value: T
     resolved: dict[str, Any]
+    argv: tuple[str, ...] = ()
 
 
 def shipped_configs() -> Path:
@@ -253,7 +256,12 @@ def import_class(path: str, where: str) -> Any:
 
 
 def load_settings(
-    cls: type[T], argv: list[str], prog: str, kind: str, values: dict[str, Any] | None = None
+    cls: type[T],
+    argv: list[str],
+    prog: str,
+    kind: str,
+    values: dict[str, Any] | None = None,
+    amend: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Settings[T]:
     """Settings of a command.
 
@@ -263,6 +271,7 @@ def load_settings(
         prog: the command, for ``--help``.
         kind: folder of shipped configs that ``--config NAME`` is looked up in.
         values: values to lay over the files and under the overrides (ablation arms).
+        amend: (what the files say, the same with values and overrides) -> what the files are taken to say.
 
     Raises:
         ZooError: an unknown key, a wrong value, a missing file, each with what would work.
@@ -276,11 +285,13 @@ def load_settings(
     parser.add_argument("--settings", type=cls)
     if wants_help:
         _print_help(cls, prog)
-    merged: dict[str, Any] = {}
+    files: dict[str, Any] = {}
     for name in configs:
-        merged = merge(merged, read_yaml(find_config(name, kind), kind))
-    merged = merge(merge(merged, values or {}), overrides)
-    merged = check_keys(cls, merged)
+        files = merge(files, read_yaml(find_config(name, kind), kind))
+    laid = merge(values or {}, overrides)
+    if amend is not None:
+        files = amend(files, merge(files, laid))
+    merged = check_keys(cls, merge(files, laid))
     try:
         parsed = parser.parse_object({"settings": merged})
         resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]
@@ -293,7 +304,7 @@ def load_settings(
             raise cause from None
         hint = "" if configs or values else "\nNo --config was given: name a YAML file, or a config of `zoo list`."
         raise ZooError(_readable(str(error)) + hint) from error
-    return Settings(value, resolved)
+    return Settings(value, resolved, tuple(argv))
 
 
 def _readable(message: str) -> str:

@@ -59,7 +59,8 @@ class MaskedLM(Objective):
         if vocabulary.mask is None and self.fill.needs_mask:
             raise ZooError(
                 "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load a "
-                "tokenizer that has one, or use the objective CausalLM, which needs none."
+                "tokenizer that has one, add one (data.tokenizer.new_tokens: ['[MASK]']), or use the objective "
+                "CausalLM, which needs none."
             )
         self.vocabulary, self.config = vocabulary, config
         self.head = TokenHead(config, transform=True, bias=True)

@@ -11,6 +11,7 @@ from typing import Any
 from zoo.config import read_json
 from zoo.folder import ModelFacts
 
+_ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept
 _HAN = re.compile("[\u4e00-\u9fff]")
 _PIPELINES = {"token": {"all": "fill-mask", "causal": "text-generation"}}
 _PIPELINES |= {kind: {"all": task, "causal": task} for kind, task in {
@@ -47,7 +48,7 @@ def write_card(folder: Path, name: str, facts: ModelFacts, config: Mapping[str, 
         _architecture(facts, config),
         _section("Data and objective", _training(run)),
         _section("Scores", _scores(folder)),
-        _section("Command", [f"    {run['command']}"] if "command" in run else []),
+        _section("Command", [f"    {_ABSOLUTE.sub('', run['command'])}"] if "command" in run else []),
         _section("Origin", _origin(folder)),
         _use(task),
         _section("Conversion", report),
