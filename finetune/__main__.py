@@ -53,6 +53,7 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """One child process per task and seed, each with its share of the cores."""
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
+    fixed["save_model"] = config.save_model
     options = [word for key, value in fixed.items() if value is not None for word in (f"--{key}", str(value))]
     jobs = []
     for task in tasks:
@@ -87,7 +88,17 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         for seed in seeds:
             folder = folder_of(output, task.name, seed)
             results.append(
-                finetune(config.model, task, prepared, seed, config.settings, folder, config.progress, processes)
+                finetune(
+                    config.model,
+                    task,
+                    prepared,
+                    seed,
+                    config.settings,
+                    folder,
+                    config.progress,
+                    processes,
+                    config.save_model,
+                )
             )
     if config.report and processes.rank == 0:
         print(write_report(output, config.model, config.to_dict(), results))

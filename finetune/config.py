@@ -71,6 +71,8 @@ class FinetuneConfig(FinetuneSettings):
         jobs: processes that fine-tune at the same time, each one task and seed; 1 = all in this process.
         threads: threads per process; ``None`` = the cores shared out.
         progress: show a progress line.
+        save_model: keep each fine-tuned model, as a model folder TASK/seed-N/model (the size of the core for every task
+            and seed, which is why it is not the default).
         report: write and print the table (the children of a pool leave that to their parent).
         lr: peak learning rate.
         epochs: passes over the training rows; default: the task's own.
@@ -93,6 +95,7 @@ class FinetuneConfig(FinetuneSettings):
     jobs: int = 1
     threads: int | None = None
     progress: bool = True
+    save_model: bool = False
     report: bool = True
 
     def __post_init__(self) -> None:

@@ -1,12 +1,15 @@
-"""A core with a classifier on its pooled state."""
+"""A core with a classifier on one state of the row."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from zoo.core import Transformer
 from zoo.dropout import keyed_dropout
+from zoo.heads import SequenceHead
 from zoo.init import initialise
 from zoo.inputs import CoreInputs
 from zoo.vocabulary import Template
@@ -15,42 +18,38 @@ _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 
 
 class Classifier(nn.Module):
-    """Pooled state, dropout, linear (specs: BERT, section 5).
+    """State, dropout, linear (specs: BERT, section 5; GPT, section 5).
 
-    The pooled state is the core's own pooler's where it has one and reads the first token; else a new dense
-    layer with tanh over the state that the template's ``pooling`` names.
+    The state is the core's pooled one where it has a pooler and reads the first token; else, of the first token, a new
+    dense layer with tanh, and of the last one the state as it is, with a linear map without bias.
 
     Args:
         core: the pretrained core; its new rows and heads not included.
         template: says which state is read.
-        num_labels: classes.
-        dropout: probability on the pooled state.
+        labels: names of the classes.
+        dropout: probability on the state.
         seed: fine-tuning seed; keys the new weights.
     """
 
-    def __init__(self, core: Transformer, template: Template, num_labels: int, dropout: float, seed: int) -> None:
+    def __init__(self, core: Transformer, template: Template, labels: Sequence[str], dropout: float, seed: int) -> None:
         super().__init__()
         self.core = core
         self.pooling = template.pooling
         self.dropout = dropout
-        width = core.config.hidden_size
-        self.dense = None if core.pooler is not None and self.pooling == "first" else nn.Linear(width, width)
-        self.classifier = nn.Linear(width, num_labels)
-        for name in ("dense", "classifier"):
-            module = getattr(self, name)
-            if module is not None:
-                initialise(module, core.config, seed, f"finetune.{name}.")
-        if self.dense is not None and core.pooler is not None:
+        first = self.pooling == "first"
+        dense = ("pooler" if core.pooler is not None else "tanh") if first else "none"
+        self.head = SequenceHead(core.config, len(labels), "classification", dense, bias=first, labels=list(labels))
+        for key, module in (("dense", self.head.dense), ("classifier", self.head.output)):
+            initialise(module, core.config, seed, f"finetune.{key}.")
+        if core.pooler is not None and not self.head.reads_pooler:
             core.pooler.requires_grad_(False)  # read by nobody here
 
     def forward(self, inputs: CoreInputs) -> Tensor:
-        """(B, L) ids -> (B, num_labels) logits."""
+        """(B, L) ids -> (B, classes) logits."""
         output = self.core(inputs)
-        if self.dense is None:
-            pooled = output.pooler_output
-        else:
-            pooled = self.dense(self._state(output.last_hidden_state, inputs)).tanh()
-        return self.classifier(keyed_dropout(pooled, inputs.dropout_keys, _SITE, self.dropout))
+        state = output.pooler_output if self.head.reads_pooler else self._state(output.last_hidden_state, inputs)
+        features = self.head.features(state)
+        return self.head.output(keyed_dropout(features, inputs.dropout_keys, _SITE, self.dropout))
 
     def _state(self, hidden: Tensor, inputs: CoreInputs) -> Tensor:
         """(B, L, W) -> (B, W): the first token's state, or the last real one's."""

@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import AddedToken
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -31,10 +32,19 @@ from pretraining.processes import one_writer, resolve_precision, together
 from pretraining.tokenizer import load_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, read_facts, write_atomic, write_json
+from zoo.folder import (
+    ModelFacts,
+    load_core,
+    read_facts,
+    save_model_folder,
+    whole_folder,
+    write_atomic,
+    write_json,
+)
 from zoo.inputs import CoreInputs
 
 RESULT = "result.json"
+MODEL = "model"
 _EVALUATION_BATCH = 64
 _SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits for a GPU
 
@@ -160,8 +170,9 @@ class Prepared:
 
     @cached_property
     def specials(self) -> tuple[dict[str, int], list[str]]:
-        """Ids of the layout's special tokens, and those of them that the tokenizer lacks."""
-        return special_ids(self.words, self.tokenizer.backend, self.facts.config.vocab_size or 0)
+        """Ids of the layouts' special tokens, this task's first, and those of them that the tokenizer lacks."""
+        both = f"{self.facts.template.single} {self.facts.template.pair}".split()  # so that the tokenizer can say both
+        return special_ids([*self.words, *both], self.tokenizer.backend, self.tokenizer.vocabulary.size)
 
     @property
     def pad(self) -> int:
@@ -185,10 +196,22 @@ class Prepared:
     def classifier(self, seed: int) -> Classifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""
         core, facts = load_core(self.facts.path)
-        new = self.specials[1]
-        if new:
-            core.resize_token_embeddings((facts.config.vocab_size or 0) + len(new), seed)
-        return Classifier(core, facts.template, len(self.task.labels), self.settings.classifier_dropout, seed)
+        needed = self.tokenizer.vocabulary.size + len(self.specials[1])
+        if needed > (facts.config.vocab_size or 0):
+            core.resize_token_embeddings(needed, seed)
+        return Classifier(core, facts.template, self.task.labels, self.settings.classifier_dropout, seed)
+
+    def save(self, model: Classifier, folder: Path) -> None:
+        """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
+        tokenizer = load_tokenizer(self.facts.path)
+        backend = tokenizer.backend
+        for word in self.specials[1]:  # one by one: the ids follow this order
+            backend.add_special_tokens([AddedToken(word, special=True, normalized=False)])
+        tokenizer.set_template(self.facts.template, segments=self.facts.config.type_vocab_size > 1)
+        with whole_folder(folder) as made:
+            facts = dataclasses.replace(self.facts, config=model.core.config)
+            save_model_folder(made, model.core, {"classifier": model.head}, facts)
+            tokenizer.save(made)
 
     def batch(
         self, data: Encoded, rows: NDArray[np.int64], keys: tuple[int, int, NDArray[np.int64]] | None = None
@@ -229,6 +252,7 @@ def finetune(
     output: str | Path,
     progress: bool = True,
     processes: Processes = ALONE,
+    save_model: bool = False,
 ) -> Result:
     """Fine-tune once and score on the development rows; a finished result in ``output`` is read back instead.
 
@@ -241,6 +265,8 @@ def finetune(
         output: folder of this task and seed: ``predictions.tsv`` and, last, ``result.json``.
         progress: show a line with rate and time left.
         processes: who shares the work.
+        save_model: also write the fine-tuned model, as the model folder ``output/model``; where the result is finished
+            but the model was not kept, it is trained again.
 
     Raises:
         ZooError: unusable model or data, ``output`` holds a result of something else, or another process
@@ -250,6 +276,8 @@ def finetune(
     output = Path(output)
     fingerprint = {**prepared.fingerprint, "seed": seed}
     stored = stored_result(output, fingerprint)
+    if save_model and not (output / MODEL).exists():
+        stored = None
     processes.wait()  # everybody has looked before anybody writes
     if stored is not None:
         return stored
@@ -262,6 +290,8 @@ def finetune(
         result = _result(prepared, seed, probabilities, losses, steps, fingerprint)
         if processes.rank == 0:
             write_predictions(output / "predictions.tsv", prepared.task, prepared.evaluation, probabilities)
+            if save_model and not (output / MODEL).exists():
+                prepared.save(model, output / MODEL)
             write_json(output / RESULT, dataclasses.asdict(result))
     processes.wait()
     return result

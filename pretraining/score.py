@@ -17,15 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pretraining.choose import Tokens
 from pretraining.config import PretrainConfig
 from pretraining.layouts import rows_from_texts
 from pretraining.log import Progress
 from pretraining.model import Encoder
 from pretraining.objective import Objective, base_inputs
+from pretraining.objectives import CausalLM, MaskedLM
 from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
-from zoo.folder import load_core, load_head, write_json
+from zoo.folder import load_core, load_head, read_facts, write_json
 from zoo.settings import load_settings
 
 _KNOWN_CODE = ("pretraining.", "torch.optim.")
@@ -102,6 +104,8 @@ class Scorer:
 
 def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[str, Objective]:
     """The objective of a run that scores sentences, built from ``run.json``."""
+    if not (folder / "run.json").exists():  # a checkpoint that was brought in: its heads say what they are
+        return _objective_of_heads(folder, name)
     resolved = read_json(folder / "run.json").get("config", {})
     specs: dict[str, Any] = resolved.get("objectives", {})
     foreign = [path for path in _class_paths(resolved) if not path.startswith(_KNOWN_CODE)]
@@ -120,6 +124,17 @@ def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[s
         raise ZooError(f"no objective of {folder} ({', '.join(specs)}) says how it scores a sentence.")
     chosen = name or able[0]
     return chosen, config.objectives[chosen]
+
+
+def _objective_of_heads(folder: Path, name: str | None) -> tuple[str, Objective]:
+    """The objective that a token head was trained by, as far as scoring goes."""
+    facts = read_facts(folder)
+    able = [head for head, described in facts.heads.items() if described["kind"] == "token"]
+    if name is not None and name not in able:
+        raise ZooError(f"head {name!r} of {folder} does not score sentences; these do: {able}.{nearest(name, able)}")
+    if not able:
+        raise ZooError(f"no head of {folder} ({', '.join(facts.heads) or 'it has none'}) scores sentences.")
+    return name or able[0], CausalLM() if facts.visibility == "causal" else MaskedLM(choose=Tokens())
 
 
 def _class_paths(value: Any) -> Iterator[str]:

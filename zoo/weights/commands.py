@@ -9,11 +9,21 @@ from typing import Any
 from zoo import __version__
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts, save_tensors, write_atomic, write_json
+from zoo.folder import (
+    MODEL_TYPE,
+    WEIGHTS,
+    ModelFacts,
+    open_weights,
+    read_facts,
+    save_tensors,
+    whole_folder,
+    write_atomic,
+    write_json,
+)
 from zoo.settings import load_settings
 from zoo.weights.card import write_card
 from zoo.weights.convert import read_checkpoint, write_checkpoint
-from zoo.weights.files import copy_tokenizer, find_folder, open_checkpoint, special_tokens, token_ids, whole_folder
+from zoo.weights.files import copy_tokenizer, find_folder, open_checkpoint, special_tokens, token_ids
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -142,25 +140,3 @@ def token_ids(folder: Path) -> tuple[dict[str, int], int]:
     except Exception as error:  # the Rust side raises plain Exception
         raise ZooError(f"{path} is no tokenizer.json of the tokenizers library: {error}") from error
     return ids, max(ids.values(), default=-1) + 1
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that appears under its name only when the block has ended well.
-
-    Raises:
-        ZooError: the target exists and is not an empty folder.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ZooError(f"{target} exists already; choose another folder, or remove it first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
