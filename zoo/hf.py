@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -47,14 +48,14 @@ from transformers.modeling_outputs import (
 from transformers.utils import can_return_tuple as untyped_can_return_tuple
 
 from zoo.config import CoreConfig, read_json
-from zoo.core import Embeddings, RMSNorm, Transformer, sinusoids
+from zoo.core import Embeddings, Transformer, sinusoids
 from zoo.errors import ZooError
-from zoo.folder import MODEL_TYPE, ModelFacts, facts_from_dict
+from zoo.folder import MODEL_TYPE, ModelFacts, facts_from_dict, read_facts
 from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head
 from zoo.inputs import CoreInputs, CoreOutput, Visibility
 from zoo.vocabulary import Template
 from zoo.weights.convert import read_checkpoint, write_checkpoint
-from zoo.weights.files import find_folder, open_checkpoint, special_tokens
+from zoo.weights.files import find_folder, open_checkpoint, special_tokens, token_ids
 
 _Forward = TypeVar("_Forward", bound=Callable[..., Any])
 # Names of new heads. PEFT trains what ends in "classifier" or "qa_outputs" in full, beside its adapters.
@@ -111,7 +112,28 @@ class ZooConfig(PretrainedConfig):
             labels = labels or [f"LABEL_{i}" for i in range(counted[0])]
             self.id2label = dict(enumerate(labels))
             self.label2id = {label: i for i, label in enumerate(labels)}
+        if kwargs.get("name_or_path") and Path(str(kwargs["name_or_path"])).is_dir():
+            self._read_special_ids(Path(str(kwargs["name_or_path"])))
         super().__post_init__(**kwargs)
+
+    def _read_special_ids(self, folder: Path) -> None:
+        """Ids that ``config.json`` leaves open, from the tokenizer: rows open with ``cls`` and end with ``sep``."""
+        names, (ids, _) = special_tokens(folder), token_ids(folder)
+        if self.bos_token_id is None:
+            self.bos_token_id = ids.get(names.get("bos") or names.get("cls", ""))
+        if self.eos_token_id is None:
+            self.eos_token_id = ids.get(names.get("eos") or names.get("sep", ""))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """As in transformers; the folder's name is handed on, since its tokenizer is looked at."""
+        named = {"name_or_path": pretrained_model_name_or_path, **kwargs}
+        return super().from_pretrained(pretrained_model_name_or_path, **named)
+
+    @property
+    def head_dim(self) -> int:
+        """Width of an attention head, which caches ask for."""
+        return CoreConfig.from_dict(self.core or {}).head_width
 
     @classmethod
     def of(cls, facts: ModelFacts) -> ZooConfig:
@@ -142,7 +164,8 @@ for _field in dataclasses.fields(CoreConfig):
 class ZooPreTrainedModel(PreTrainedModel):
     """A core, and those heads of the configuration that the class reads.
 
-    A class takes the first head of its ``kind``; where there is none it makes a new one, which transformers reports.
+    A class takes the first head of each of its ``kinds``; one with a single kind makes a new head where there is none,
+    which transformers reports.
 
     Attributes:
         kinds: kinds of the heads it reads.
@@ -158,6 +181,9 @@ class ZooPreTrainedModel(PreTrainedModel):
     _no_split_modules: ClassVar[list[str]] = ["Embeddings", "Layer"]
     # Heads that the class does not read, and what objectives own beside their heads.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^heads\.", r"^objectives\."]
+
+    # Whether the loss is divided by Trainer's count over an accumulation window; else Trainer divides by its steps.
+    accepts_loss_kwargs: ClassVar[bool] = False
 
     kinds: ClassVar[tuple[str, ...]] = ()
     visibility_needed: ClassVar[str | None] = None
@@ -183,7 +209,8 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     def _choose_heads(self, config: ZooConfig, facts: ModelFacts) -> dict[str, dict[str, Any]]:
         """The heads that this class reads, those that are missing made up."""
-        found = {name: head for name, head in facts.heads.items() if head["kind"] in self.kinds}
+        first = {head["kind"]: name for name, head in reversed(facts.heads.items()) if head["kind"] in self.kinds}
+        found = {name: head for name, head in facts.heads.items() if name in first.values()}
         if len(self.kinds) != 1:
             return found
         (kind,) = self.kinds
@@ -247,12 +274,18 @@ class ZooPreTrainedModel(PreTrainedModel):
         return embeddings
 
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, TokenHead) and module.bias is not None:
-            hf_init.zeros_(module.bias)
-        elif isinstance(module, RMSNorm):
-            hf_init.ones_(module.weight)
-        elif isinstance(module, Embeddings) and hasattr(module, "sinusoids"):  # rebuilt, never in a file
+        """By the rules of :func:`zoo.init.initialise`, but drawn from torch's generator."""
+        config = CoreConfig.from_dict(self.config.core or {})
+        residual = config.residual_init_scale and getattr(module, "residual_output", False)
+        std = config.initializer_range / (math.sqrt(2 * config.num_hidden_layers) if residual else 1.0)
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim < 2:  # biases, and the gains of norms
+                hf_init.constant_(parameter, 1.0 if name == "weight" else 0.0)
+            elif config.initializer == "truncated_normal":
+                hf_init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
+            else:
+                hf_init.normal_(parameter, 0.0, std)
+        if isinstance(module, Embeddings) and hasattr(module, "sinusoids"):  # rebuilt, never in a file
             hf_init.copy_(module.sinusoids, _sinusoids(module))
 
     # ---- the forward pass -------------------------------------------------------------------------------------------
@@ -370,6 +403,7 @@ class ZooForMaskedLM(ZooPreTrainedModel):
 
     kinds = ("token",)
     visibility_needed = "all"
+    accepts_loss_kwargs = True
 
     @can_return_tuple
     def forward(
@@ -394,6 +428,14 @@ class ZooForCausalLM(ZooPreTrainedModel, GenerationMixin):
 
     kinds = ("token",)
     visibility_needed = "causal"
+    accepts_loss_kwargs = True
+
+    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, which reads ``config.json`` anew here; ids that it does not state follow."""
+        super().adjust_generation_fn(*args, **kwargs)
+        for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(self.generation_config, name) is None:
+                setattr(self.generation_config, name, getattr(self.config, name))
 
     @can_return_tuple
     def forward(
@@ -410,7 +452,8 @@ class ZooForCausalLM(ZooPreTrainedModel, GenerationMixin):
     ) -> Any:
         """(B, L, V) logits, of the last ``logits_to_keep`` positions only where asked; ``labels`` are shifted here."""
         wants = self.config.use_cache if use_cache is None else use_cache
-        if wants and past_key_values is None and not self.training:
+        recomputed = self.core.gradient_checkpointing and torch.is_grad_enabled()  # it would be filled twice
+        if wants and past_key_values is None and not self.training and not recomputed:
             past_key_values = DynamicCache()
         output = self.encode(
             input_ids, attention_mask, position_ids=position_ids, past_key_values=past_key_values, **kwargs
@@ -451,7 +494,7 @@ class ZooForPreTrainingOutput(ModelOutput):
 
 
 class ZooForPreTraining(ZooPreTrainedModel):
-    """All heads that a run trained and the zoo can describe."""
+    """The heads that a run trained: the first that predicts tokens, judges pairs, or finds replaced tokens."""
 
     kinds = ("token", "pair", "replaced")
 
@@ -484,6 +527,10 @@ class ZooForPreTraining(ZooPreTrainedModel):
                 found["pair_logits"] = head(output.pooler_output)
             elif isinstance(head, LabelHead):
                 found["replaced_logits"] = head(output.last_hidden_state).squeeze(-1)
+        asked_for = {"prediction_logits": labels, "pair_logits": pair_label, "replaced_logits": replaced_labels}
+        lacking = [name for name, wanted in asked_for.items() if wanted is not None and name not in found]
+        if lacking:
+            raise ZooError(f"labels were given for {', '.join(lacking)}, and this model's heads make only {[*found]}.")
         losses = []
         if labels is not None:
             shift = self.config.visibility == "causal"
@@ -516,19 +563,23 @@ class ZooForSequenceClassification(ZooPreTrainedModel):
         labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
-        """(B, num_labels) logits; ``labels`` (B,) are classes, or values where there is one label."""
+        """(B, num_labels) logits; ``labels`` are (B,) classes, or (B, num_labels) values or truths of each label."""
         output = self.encode(input_ids, attention_mask, **kwargs)
         logits = self.sequence_scores(output, attention_mask)
-        loss = None
-        if labels is not None and self.config.num_labels == 1:
-            loss = functional.mse_loss(logits.squeeze(-1).float(), labels.float())
-        elif labels is not None and labels.is_floating_point():
-            loss = functional.binary_cross_entropy_with_logits(logits.float(), labels)
-        elif labels is not None:
-            loss = _cross_entropy(logits, labels)
+        loss = None if labels is None else self._loss(logits.float(), labels)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """By the config's ``problem_type``; where it names none, by the number of labels and their type."""
+        several = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+        problem = self.config.problem_type or ("regression" if self.config.num_labels == 1 else several)
+        if problem == "regression":
+            return functional.mse_loss(logits.reshape(labels.shape), labels.float())
+        if problem == "multi_label_classification":
+            return functional.binary_cross_entropy_with_logits(logits, labels.float())
+        return _cross_entropy(logits, labels)
 
 
 class ZooForMultipleChoice(ZooPreTrainedModel):
@@ -561,6 +612,7 @@ class ZooForTokenClassification(ZooPreTrainedModel):
     """The class of every token."""
 
     kinds = ("tagging",)
+    accepts_loss_kwargs = True
 
     @can_return_tuple
     def forward(
@@ -635,6 +687,7 @@ def auto_class(facts: ModelFacts) -> type[ZooPreTrainedModel]:
         "classification": ZooForSequenceClassification,
         "tagging": ZooForTokenClassification,
         "span": ZooForQuestionAnswering,
+        "choice": ZooForMultipleChoice,
     }
     for kind, own in classes.items():
         if kind in kinds:
@@ -644,6 +697,19 @@ def auto_class(facts: ModelFacts) -> type[ZooPreTrainedModel]:
     if "token" in kinds:
         return ZooForCausalLM if facts.visibility == "causal" else ZooForMaskedLM
     return ZooModel
+
+
+def from_folder(path: str | Path) -> ZooPreTrainedModel:
+    """The model of a folder of the zoo, as the class that reads most of its heads.
+
+    Args:
+        path: a run folder, or what ``save_pretrained`` wrote.
+
+    Raises:
+        ZooError: not a model folder of the zoo.
+    """
+    model: ZooPreTrainedModel = auto_class(read_facts(path)).from_pretrained(path)
+    return model
 
 
 def from_transformers(source: str | Path | PreTrainedModel) -> ZooPreTrainedModel:
@@ -663,8 +729,7 @@ def from_transformers(source: str | Path | PreTrainedModel) -> ZooPreTrainedMode
         folder = find_folder(str(source))
         config, specials = read_json(folder / "config.json"), special_tokens(folder)
         if config.get("model_type") == MODEL_TYPE:
-            facts = facts_from_dict(config, folder)
-            return auto_class(facts).from_pretrained(folder)
+            return from_folder(folder)
         tensors = open_checkpoint(folder)
     found = read_checkpoint(config, tensors, specials)
     with torch.device("meta"):
