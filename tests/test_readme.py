@@ -13,7 +13,7 @@ from zoo.settings import shipped_configs
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = re.findall(r"^```python (\w+\.py)\n(.*?)^```", README, flags=re.M | re.S)
-TESTED = re.findall(r"^```bash tested\n(.*?)^```", README, flags=re.M | re.S)
+TESTED = re.findall(r"^```(bash|python) tested\n(.*?)^```", README, flags=re.M | re.S)
 
 
 def environment() -> dict[str, str]:
@@ -27,11 +27,10 @@ def test_tested_blocks_run(tmp_path):
     assert TESTED, "the README has lost its tested block"
     for name, code in MODULES:
         (tmp_path / name).write_text(code)
-    for block in TESTED:
-        for command in filter(None, block.splitlines()):
-            done = subprocess.run(
-                ["bash", "-c", command], cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400
-            )
+    for language, block in TESTED:
+        for command in filter(None, block.splitlines()) if language == "bash" else [block]:
+            words = ["bash", "-c", command] if language == "bash" else [sys.executable, "-c", command]
+            done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400)
             assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
     assert (tmp_path / "runs" / "first" / "model.safetensors").exists()
 
