@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
 from pretraining.prepare import prepare
+from pretraining.start import check_start
 from pretraining.store import Store
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
@@ -22,7 +24,9 @@ from zoo.vocabulary import Vocabulary
 
 
 def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
-    """Refuse a run folder that belongs to other settings, naming the keys."""
+    """Refuse a run folder that belongs to other settings, naming the keys, and a start that cannot be made."""
+    if settings.value.start is not None:
+        check_start(settings.value.start, settings.value.model, folder)
     if not (folder / "run.json").exists():
         return
     changed = differing_keys(read_json(folder / "run.json").get("config", {}), settings.resolved)
@@ -51,6 +55,26 @@ def check_data(folder: Path, store: Store) -> None:
         raise ZooError(
             f"{folder} was started on other data (fingerprint {old}, now {store.fingerprint}): the corpus or the "
             "tokenizer changed. Restore it, delete the folder, or choose another --output."
+        )
+
+
+def check_weights(folder: Path, model: str, digest: str) -> None:
+    """Refuse a run folder that was started from other weights.
+
+    Args:
+        folder: the run folder.
+        model: the folder it starts from.
+        digest: digest of the weights there now.
+
+    Raises:
+        ZooError: the digests differ.
+    """
+    path = folder / "run.json"
+    old = (read_json(path).get("start") if path.exists() else None) or {}
+    if old.get("digest", digest) != digest:
+        raise ZooError(
+            f"{folder} was started from other weights of {model} (digest {old['digest']}, now {digest}). Restore them, "
+            "delete the folder, or choose another --output."
         )
 
 
@@ -104,6 +128,12 @@ def _check_visibility(task: str, objectives: dict[str, Objective]) -> None:
             f"the objectives of task {task!r} contradict each other about who may see whom ({needed}); give each "
             "a task of its own, and `stages` that say when it is run."
         )
+
+
+def common_visibility(objectives: dict[str, Objective]) -> Literal["all", "causal"]:
+    """How tokens of the model see each other: a fact for fine-tuning and scoring."""
+    needed = {objective.visibility for objective in objectives.values()} - {None}
+    return "causal" if needed == {"causal"} else "all"
 
 
 def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:

@@ -31,6 +31,8 @@ class Plan:
         documents: (N,) int64 document of each row's first piece.
         pair_label: (N,) int8, where the layout makes pairs.
         separators: (P,) whether a separator follows the piece; absent = one follows every piece.
+        following: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
+        reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
     """
 
     starts: NDArray[np.int64]
@@ -40,6 +42,8 @@ class Plan:
     documents: NDArray[np.int64]
     pair_label: NDArray[np.int8] | None = None
     separators: NDArray[np.bool_] | None = None
+    following: NDArray[np.int32] | None = None
+    reversed: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """Rows in the plan."""
@@ -52,11 +56,16 @@ class Layout(ABC):
     Attributes:
         provides: fields of :class:`Rows` that this layout fills beyond the always present ones
             (``token_type_ids``, ``pair_label``, names of store arrays).
-        order: ``shuffled`` rows, or ``streams`` that keep a document's rows in order (memory).
+        order: ``shuffled`` rows, or ``streams``, whose rows go on from batch to batch, so that a core can remember
+            the row before. Such a plan's rows are in the order of training: row t * G + g is the t-th of stream g,
+            all streams are equally long, and they start anew with every epoch.
+        streams: G, for ``order = "streams"``: rows of a global batch, set before :meth:`plan` by what knows it. Text
+            for fewer rows makes as many streams as there are rows.
     """
 
     provides: frozenset[str] = frozenset()
     order: Literal["shuffled", "streams"] = "shuffled"
+    streams: int = 32
 
     @abstractmethod
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:

@@ -50,7 +50,7 @@ class _Grid(NamedTuple):
     follows: Ints
 
 
-def _grid(plan: Plan, indices: Ints, opens: bool) -> _Grid:
+def _grid(plan: Plan, indices: Ints, opens: bool, closes: bool) -> _Grid:
     first = plan.offsets[indices]
     counts = plan.offsets[indices + 1] - first
     piece = _ranges(first, counts)
@@ -60,13 +60,15 @@ def _grid(plan: Plan, indices: Ints, opens: bool) -> _Grid:
     ends = np.cumsum(tokens + follows)
     row_ends = np.append(0, ends)[np.cumsum(counts)]
     row_starts = np.append(0, row_ends[:-1])
-    lengths = row_ends - row_starts + int(opens)
+    lengths = row_ends - row_starts + int(opens) + int(closes)
     width = int(lengths.max(initial=1))
     cell = row * width + ends - tokens - follows - row_starts[row] + int(opens)
     return _Grid(lengths, width, piece, cell, tokens, follows)
 
 
-def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Vocabulary, opens: bool) -> Rows:
+def gather(
+    store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Vocabulary, opens: bool, closes: bool = False
+) -> Rows:
     """The named rows of a plan as one padded batch; no Python per row or token.
 
     Args:
@@ -76,16 +78,21 @@ def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Voc
         length: longest row allowed, template tokens included.
         vocabulary: gives the template tokens and the padding id (0 where there is none).
         opens: whether rows begin with the opening token.
+        closes: whether they end with it, in a segment of its own.
 
     Raises:
         ZooError: the plan was made for longer rows.
     """
     indices = np.asarray(indices, dtype=np.int64)
-    grid = _grid(plan, indices, opens)
+    grid = _grid(plan, indices, opens, closes)
     if grid.width > length:
         raise ZooError(f"a row of this plan has {grid.width} tokens, rows of {length} were asked for: plan again.")
     shape, size = (len(indices), grid.width), len(indices) * grid.width
     place, source = _ranges(grid.cell, grid.tokens), _ranges(plan.starts[grid.piece], grid.tokens)
+    if plan.reversed is not None:
+        backwards = np.repeat(plan.reversed[indices], plan.offsets[indices + 1] - plan.offsets[indices])
+        ends = (2 * plan.starts[grid.piece] + grid.tokens - 1) * backwards
+        source = np.where(np.repeat(backwards, grid.tokens), np.repeat(ends, grid.tokens) - source, source)
 
     def fetched(values: NDArray[Any], fill: int, dtype: Any) -> NDArray[Any]:
         cells = np.full(size, fill, dtype=dtype)
@@ -97,6 +104,8 @@ def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Voc
         input_ids[(grid.cell + grid.tokens)[grid.follows > 0]] = _id(vocabulary.sep)
     if opens:
         input_ids[:: grid.width] = _id(vocabulary.cls)
+    if closes:
+        input_ids[np.arange(len(indices)) * grid.width + grid.lengths - 1] = _id(vocabulary.cls)
     special = np.ones(size, dtype=bool)
     special[place] = False
     rows = Rows(
@@ -106,6 +115,8 @@ def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Voc
         flags=fetched(store.flags, WORD_START, np.uint8).reshape(shape),
         example=indices,
         document=plan.documents[indices],
+        following=None if plan.following is None else plan.following[indices],
+        reversed=None if plan.reversed is None else plan.reversed[indices],
         arrays={name: fetched(values, 0, values.dtype).reshape(shape) for name, values in store.arrays.items()},
     )
     if plan.pair_label is None:
@@ -114,6 +125,8 @@ def gather(store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Voc
     later = plan.types[grid.piece] != 0
     spans = (grid.tokens + grid.follows)[later]
     types[_ranges(grid.cell[later], spans)] = np.repeat(plan.types[grid.piece][later], spans)
+    if closes:
+        types[np.arange(len(indices)) * grid.width + grid.lengths - 1] = 2
     return rows.replace(token_type_ids=types.reshape(shape), pair_label=plan.pair_label[indices].astype(np.int64))
 
 
@@ -181,7 +194,8 @@ def _check_template(vocabulary: Vocabulary, layout: str, cls: bool, sep: bool) -
         names = {"cls": "an opening token (cls: [CLS] or <s>)", "sep": "a separator (sep: [SEP] or </s>)"}
         raise ZooError(
             f"{layout}: the tokenizer has no {' and no '.join(names[name] for name in missing)}. Train or load one "
-            "that has it, or use the layout pretraining.layouts.Blocks, which needs no template tokens."
+            "that has it, add it (data.tokenizer.new_tokens), or use the layout pretraining.layouts.Blocks, which "
+            "needs no template tokens."
         )
 
 

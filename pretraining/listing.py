@@ -10,7 +10,7 @@ import torch
 from pretraining.config import PretrainConfig
 from pretraining.model import PretrainingModel
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core import make_core
 from zoo.settings import load_settings, read_yaml, shipped_configs
 from zoo.vocabulary import Vocabulary
 
@@ -23,7 +23,7 @@ def count_parameters(config: PretrainConfig) -> tuple[int, int]:
     facts: CoreConfig = config.model.replace(vocab_size=size)
     ids = Vocabulary(size, pad=0, unk=1, cls=2, sep=3, mask=4)
     with torch.device("meta"):
-        core = Transformer(facts)
+        core = make_core(facts)
         for objective in config.objectives.values():
             objective.build(facts, ids)
         model = PretrainingModel(core, config.objectives)

@@ -7,8 +7,9 @@ from typing import Any
 from torch import nn
 
 from pretraining.objective import Batch, LossTerm, Objective, Targets
+from pretraining.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core import Core, make_core
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.vocabulary import Vocabulary
@@ -43,9 +44,9 @@ class PretrainingModel(nn.Module):
         objectives: built objectives by name; their parameters are the heads.
     """
 
-    core: Transformer
+    core: Core
 
-    def __init__(self, core: Transformer, objectives: dict[str, Objective]) -> None:
+    def __init__(self, core: Core, objectives: dict[str, Objective]) -> None:
         super().__init__()
         self.core = core
         self.heads = nn.ModuleDict(objectives)
@@ -62,11 +63,34 @@ class PretrainingModel(nn.Module):
         return terms, encode.carried
 
 
+def words_of(tokenizer: ZooTokenizer) -> list[str]:
+    """Every token by its id, empty where an id is nobody's."""
+    known = tokenizer.backend.get_vocab(with_added_tokens=True)
+    words = [""] * tokenizer.vocabulary.size
+    for word, number in known.items():
+        words[number] = word
+    return words
+
+
 def build_model(
-    config: CoreConfig, objectives: dict[str, Objective], vocabulary: Vocabulary, seed: int
+    config: CoreConfig,
+    objectives: dict[str, Objective],
+    vocabulary: Vocabulary,
+    seed: int,
+    tokenizer: ZooTokenizer | None = None,
 ) -> PretrainingModel:
-    """Core and heads with initial values keyed by ``seed`` and parameter names."""
-    core = Transformer(config)
+    """Core and heads with initial values keyed by ``seed`` and parameter names.
+
+    Args:
+        config: the core's facts.
+        objectives: what it is trained by.
+        vocabulary: of the tokenizer.
+        seed: the run's ``seed.init``.
+        tokenizer: says how tokens are spelt; a core that reads characters cannot run without.
+    """
+    core = make_core(config)
+    if core.spells and tokenizer is not None:
+        core.spell(words_of(tokenizer), vocabulary)
     for objective in objectives.values():
         objective.build(config, vocabulary)
     model = PretrainingModel(core, objectives)

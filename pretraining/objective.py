@@ -142,15 +142,22 @@ class Objective(nn.Module, ABC):
 
 
 def base_inputs(rows: Rows) -> CoreInputs:
-    """Core inputs of rows before any objective amends them: everything real is visible."""
+    """Core inputs of rows before any objective amends them: everything real is visible.
+
+    Where the next row shows the rest of this one again, the part that it remembers sees nothing of that rest.
+    """
     length = rows.input_ids.shape[1]
     full = bool((rows.lengths == length).all())
     lengths = None if full else torch.from_numpy(rows.lengths)
     types = None if rows.token_type_ids is None else torch.from_numpy(rows.token_type_ids.astype(np.int64))
+    orders = None if rows.reused is None else np.arange(length)[None, :] >= rows.reused[:, None]
     return CoreInputs(
         input_ids=torch.from_numpy(rows.input_ids.astype(np.int64)),
-        visible=Visibility(lengths=lengths),
+        visible=Visibility(
+            lengths=lengths, orders=None if orders is None else torch.from_numpy(orders.astype(np.int32))
+        ),
         token_type_ids=types,
+        reversed=None if rows.reversed is None else torch.from_numpy(rows.reversed),
     )
 
 

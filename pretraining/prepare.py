@@ -49,7 +49,7 @@ from pretraining.corpus import (
 )
 from pretraining.segment import Segmenter, join_words
 from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
-from pretraining.tokenizer import Flat, TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
+from pretraining.tokenizer import Flat, TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
@@ -76,7 +76,8 @@ def prepare(
         tokenizer: what it becomes ids with; trained on the corpus unless its kind is ``file``.
         folder: parent folder; the store is ``folder/NAME-FINGERPRINT``.
         processes: worker processes; ``None`` = one per core.
-        template: layout written into the store's tokenizer files (the ids do not depend on it).
+        template: layout written into the store's tokenizer files; of the ids, only those of ``new_tokens`` that it
+            names depend on it.
         quiet: no progress on stderr.
 
     Returns:
@@ -85,27 +86,34 @@ def prepare(
     Raises:
         ZooError: bad input (naming file and line), no room on the disk, a fingerprint that clashes.
     """
-    job = _Job(corpus, tokenizer, Path(folder), quiet)
+    job = _Job(corpus, tokenizer, Path(folder), quiet, template)
     if job.finished():
         return job.open()
     with _locked(job.work, quiet):
         if not job.finished():  # another process may have built it while we waited
-            job.build(processes or os.cpu_count() or 1, template)
+            job.build(processes or os.cpu_count() or 1)
     return job.open()
 
 
 class _Job:
     """One store to be built: its sources, its fingerprint and its folders."""
 
-    def __init__(self, corpus: CorpusConfig, tokenizer: TokenizerConfig, folder: Path, quiet: bool) -> None:
+    def __init__(
+        self,
+        corpus: CorpusConfig,
+        tokenizer: TokenizerConfig,
+        folder: Path,
+        quiet: bool,
+        template: Template | None = None,
+    ) -> None:
         self.corpus, self.tokenizer, self.folder, self.quiet = corpus, tokenizer, folder, quiet
+        self.template = template
         self.sources = resolve_sources(corpus)
         self.segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
         folder.mkdir(parents=True, exist_ok=True)
         self.contents = _identities(self.sources, corpus, folder)
-        loaded = load_tokenizer(tokenizer.path or "", tokenizer) if tokenizer.kind == "file" else None
-        self.loaded = loaded
-        made_by = {"backend": _digest(loaded.backend.to_str())} if loaded else tokenizer.facts()
+        self.loaded = self._extended(load_tokenizer(tokenizer.path, tokenizer)) if tokenizer.path else None
+        made_by = {"backend": _digest(self.loaded.backend.to_str())} if self.loaded else self._training_facts()
         recipe = {
             "recipe": RECIPE,
             "sentences": [corpus.sentences, splitter.VERSION],
@@ -132,13 +140,22 @@ class _Job:
             )
         return store
 
-    def build(self, processes: int, template: Template | None) -> None:
+    def _extended(self, tokenizer: ZooTokenizer) -> ZooTokenizer:
+        return extend(tokenizer, self.tokenizer, self.template)
+
+    def _training_facts(self) -> dict[str, Any]:
+        """What a trained tokenizer depends on beside the text, the tokens added to it included."""
+        new, named = self.tokenizer.new_tokens, self.template.tokens if self.template else []
+        added = {"new_tokens": [new, [token for token in new if token in named]]} if new else {}
+        return {**self.tokenizer.facts(), **added}
+
+    def build(self, processes: int) -> None:
         """Tokenizer, shards, store."""
         total = sum(source.size for source in self.sources)
         _check_disk(self.folder, self.sources)
-        tokenizer = self.loaded or self._trained(total)
-        if template is not None:
-            _use_template(tokenizer, template)
+        tokenizer = self.loaded or self._extended(self._trained(total))
+        if self.template is not None:
+            _use_template(tokenizer, self.template)
         shards = _Shards(self, tokenizer, processes, total).run()
         if not any(shard.tokens for shard in shards):
             raise no_documents(self.corpus)
@@ -177,8 +194,7 @@ class _Job:
 
 def _use_template(tokenizer: ZooTokenizer, template: Template) -> None:
     """Put the template into the tokenizer where the vocabulary has its tokens; fine-tuning adds others."""
-    names = {word for word in f"{template.single} {template.pair}".split() if word not in ("$A", "$B")}
-    if all(tokenizer.backend.token_to_id(name) is not None for name in names):
+    if all(tokenizer.backend.token_to_id(name) is not None for name in template.tokens):
         tokenizer.set_template(template)
 
 

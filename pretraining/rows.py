@@ -23,6 +23,10 @@ class Rows:
         document: (B,) int64 store document that the row's first piece comes from.
         token_type_ids: int32 segment of each token, where the layout makes segments.
         pair_label: (B,) int64, where the layout makes pairs: 0 = true order or true continuation.
+        following: (B,) int32 token that follows the row in its stream, -1 = none; where a layout knows it.
+        reused: (B,) int64 tokens at the row's start that the stream's next row remembers. They must not see the
+            others, which that row shows again; absent = no such part.
+        reversed: (B,) whether the row's text runs backwards; absent = no row's does.
         arrays: named per-token arrays of the store, gathered like the tokens (0 at template tokens).
         targets: what objectives' ``corrupt`` adds, by name: selections, original ids, orders.
     """
@@ -35,6 +39,9 @@ class Rows:
     document: NDArray[np.int64]
     token_type_ids: NDArray[np.int32] | None = None
     pair_label: NDArray[np.int64] | None = None
+    following: NDArray[np.int32] | None = None
+    reused: NDArray[np.int64] | None = None
+    reversed: NDArray[np.bool_] | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
 

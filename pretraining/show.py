@@ -1,51 +1,54 @@
-"""What an objective does to a text, as plain data; :mod:`pretraining.show_text` and ``show_html`` draw it.
+"""What an objective does to a text, as plain data; ``show_text`` and ``show_html`` draw it.
 
-The text becomes the first document of a small store, prepared as any corpus is, with documents of the config's own
-store behind it. The config's layout, objectives and draws then run over this store through the loader that training
-uses, so what is shown is what a run computes: row n of the text has the masks of row n of a run with that seed.
-
-Only generic facts are read: rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``.
+The config's layout, objectives and draws run over the text through the loader that training uses, so what is shown is
+what a run computes: row n of the text has the masks of row n of a run with that seed. Only generic facts are read:
+rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``; no objective is known by name.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from pretraining.assemble import fit_vocabulary, make_tasks, prepare_store
-from pretraining.config import PretrainConfig
-from pretraining.layout import Plan
+from pretraining.assemble import fit_vocabulary
 from pretraining.loader import TaskData
 from pretraining.objective import Objective, collate
-from pretraining.rows import Rows
-from pretraining.score import _KNOWN_CODE, _class_paths
 from pretraining.show_command import ShowConfig
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
+from pretraining.show_source import Subject, TextStore, make_task, others_wanted, row_length, tokenised
+from pretraining.store import WORD_START
+from pretraining.tokenizer import ZooTokenizer
 from zoo.attention import make_mask
-from zoo.config import read_json
+from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, Visibility
-from zoo.settings import load_settings
-from zoo.vocabulary import Vocabulary
+from zoo.relative import visible_keys
 
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 Fate = Literal["plain", "template", "masked", "replaced", "kept"]
-Mark = Literal["", "masked", "replaced", "kept", "same", "next", "previous", "other"]
+Mark = Literal["masked", "replaced", "kept", "same", "next", "previous", "other"]
 
-_OTHERS = 40  # documents that random second segments come from
-_OTHER_SENTENCES = 30  # sentences taken of each
-_ROOM = 8  # tokens that a row of a pair may have beyond the text
-_SHORTEST = 32  # unless the config's rows are shorter themselves
+_IGNORED = -100  # torch's label for "no loss here"
+
+SIGNS: dict[Mark, tuple[str, str]] = {
+    "masked": ("↑", "hidden by the mask token, and asked for"),
+    "replaced": ("≠", "replaced by another token, and asked for"),
+    "kept": ("=", "chosen, left as it was, and asked for"),
+    "same": ("·", "neither chosen nor changed, but asked for"),
+    "next": ("→", "the next token, asked for"),
+    "previous": ("←", "the token before, asked for"),
+    "other": ("?", "asked for"),
+}
+"""The sign of each mark, and its meaning."""
 
 
 # --- the description ---------------------------------------------------------------------------------
@@ -59,7 +62,7 @@ class Cell:
         read: token that the core reads.
         original: token that stood there.
         fate: what happened to it.
-        own: it is part of the text (template tokens are nobody's).
+        own: it is part of the text; template tokens are nobody's.
         starts_word: a word or a template token starts here.
     """
 
@@ -72,11 +75,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Span:
-    """Positions [start, stop) and what they are."""
+    """Positions [start, stop), and what they are: at length, and in a word where there is no room."""
 
     start: int
     stop: int
     label: str = ""
+    short: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,27 +88,21 @@ class Track:
     """One line below the tokens: a value for each position, or spans of positions.
 
     Args:
-        name: an objective's name for what it asks for, else what the values are.
+        name: the objective that asks for the values, else what they are.
         values: one for each position, empty = nothing there.
-        marks: what the values have to do with their positions, for what an objective asks for.
+        marks: what each value has to do with its position, where an objective asks for them.
         spans: instead of values.
     """
 
     name: str
     values: tuple[str, ...] = ()
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[Mark | None, ...] = ()
     spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What one objective makes of a row.
-
-    Args:
-        name: its name in the settings.
-        kind: its class.
-        facts: what it asks for and what it says of the row, in words.
-    """
+    """What one objective makes of a row: its name, its class, and what it asks for and says, in words."""
 
     name: str
     kind: str
@@ -116,18 +114,23 @@ class Stream:
     """Who sees whom among the states of one stream.
 
     Args:
-        name: ``tokens``, or, where there are two, ``content`` and ``query``.
+        name: what to call it.
         who: (Q,) position of each state that looks.
         seen: (Q, K) whether it sees the token at each position.
         sentence: the same in words.
-        shape: ``all``, ``causal``, or another.
+        plain: everything is seen, so that there is nothing to draw.
     """
 
     name: str
     who: tuple[int, ...]
     seen: Bools
     sentence: str
-    shape: Literal["all", "causal", "other"]
+    plain: bool
+
+    @property
+    def key(self) -> tuple[str, bytes]:
+        """What tells it from another one, so that nothing is drawn twice."""
+        return f"{self.name} {self.seen.shape}", self.seen.tobytes()
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,9 @@ class RowView:
         seed: data seed of its draws.
         epoch: pass over the data.
         number: its number in the plan, the key of its draws.
+        place: which of the text's rows it is, from 1.
         rows: how many rows the text makes.
-        pair: how its two segments belong together, and the label.
+        pair: how its two segments belong together, and the label; empty where it is no pair.
         cells: its positions.
         tracks: lines below them.
         asked: objective by objective.
@@ -149,6 +153,7 @@ class RowView:
     seed: int
     epoch: int
     number: int
+    place: int
     rows: int
     pair: str
     cells: tuple[Cell, ...]
@@ -164,163 +169,27 @@ class TaskView:
     Args:
         title: the config's or the run folder's name.
         chain: the config's place in the chain of models.
-        task: the task's name.
-        layout: class of its layout.
-        length: longest row.
-        objectives: (name, class) of those that read the rows.
+        about: task, layout and objectives in a sentence.
         rows: the rows shown, seed by seed.
         notes: what a reader should know besides.
     """
 
     title: str
     chain: str
-    task: str
-    layout: str
-    length: int
-    objectives: tuple[tuple[str, str], ...]
+    about: str
     rows: tuple[RowView, ...]
     notes: tuple[str, ...]
-
-
-# --- settings, tokenizer, text -----------------------------------------------------------------------
-
-
-class Subject(NamedTuple):
-    """Settings, and what they read a text with.
-
-    Args:
-        title: what to call them.
-        config: the settings.
-        tokenizer: the tokenizer.
-        home: folder that it lies in.
-        store: where other documents come from, if any are needed.
-    """
-
-    title: str
-    config: PretrainConfig
-    tokenizer: ZooTokenizer
-    home: Path
-    store: Store | None
-
-
-def load_config(name: str, overrides: Sequence[str], wish: ShowConfig) -> Subject:
-    """Settings by a config's name, or by several joined with ``+``; the store is built on demand as for a run."""
-    argv = [word for part in name.split("+") for word in ("--config", part)]
-    config = load_settings(PretrainConfig, [*argv, *overrides], "zoo show", "pretrain").value
-    store = prepare_store(config, True)
-    return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
-
-
-def load_run(name: str, overrides: Sequence[str], wish: ShowConfig) -> Subject:
-    """Settings and tokenizer of a run folder.
-
-    Raises:
-        ZooError: no run folder, one that names code from elsewhere, or its corpus is gone and is needed.
-    """
-    folder = Path(name)
-    if not (folder / "run.json").is_file():
-        raise ZooError(f"{folder} has no run.json; --run takes a folder of `python -m pretraining`, --config settings.")
-    record = read_json(folder / "run.json")
-    recorded: dict[str, Any] = record.get("config", {})
-    foreign = [path for path in _class_paths(recorded) if not path.startswith(_KNOWN_CODE)]
-    if foreign and not wish.trust_code:
-        raise ZooError(
-            f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
-            "--trust_code."
-        )
-    settings = load_settings(PretrainConfig, list(overrides), "zoo show", "pretrain", recorded)
-    config, store = settings.value, None
-    if any(_others(task.layout.provides, wish) for task in config.tasks.values()):
-        moved = settings.resolved["data"]["corpus"] != recorded["data"]["corpus"]
-        tokenizer = TokenizerConfig(kind="file", path=str(folder)) if moved else config.data.tokenizer
-        found = dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=tokenizer))
-        try:
-            store = prepare_store(found, True)
-        except ZooError as error:
-            raise ZooError(f"{error}\n{_ELSEWHERE.format(folder=folder)}") from error
-        if not moved and store.fingerprint != record.get("data_fingerprint"):
-            raise ZooError(f"{store.path} is not what {folder} was trained on.\n{_ELSEWHERE.format(folder=folder)}")
-    return Subject(folder.name, config, load_tokenizer(folder), folder, store)
-
-
-_ELSEWHERE = (
-    "Second segments come from the text that {folder} was trained on. --data.corpus.files PATH takes them from other "
-    "text, under the run's own tokenizer."
-)
-
-
-def _others(provides: frozenset[str], wish: ShowConfig) -> int:
-    """Documents wanted behind the text: by default only where the layout makes pairs."""
-    if wish.others is not None:
-        return wish.others
-    return _OTHERS if "pair_label" in provides else 0
-
-
-def _tokenised(subject: Subject, text: str, folder: Path) -> Store:
-    """The text as a store of its own, prepared as a run's corpus is, with the subject's tokenizer."""
-    path = folder / "text.txt"
-    path.write_bytes(text.encode("utf-8", "replace"))
-    data = subject.config.data
-    corpus = dataclasses.replace(data.corpus, files=str(path))
-    tokenizer = TokenizerConfig(kind="file", path=str(subject.home))
-    own = dataclasses.replace(data, corpus=corpus, tokenizer=tokenizer, stores=str(folder), processes=1)
-    try:
-        return prepare_store(dataclasses.replace(subject.config, data=own), False)
-    except ZooError as error:
-        raise ZooError(str(error).replace(repr(str(path)), "the text").replace(str(path), "the text")) from error
-
-
-class TextStore(Store):
-    """The documents of a text, and some of another store behind them, in memory.
-
-    Args:
-        own: the text.
-        other: where the others come from.
-        count: how many; spread evenly over the store.
-    """
-
-    def __init__(self, own: Store, other: Store | None, count: int) -> None:
-        available = 0 if other is None else other.num_documents
-        chosen = np.unique(np.linspace(0, max(available - 1, 0), min(count, available)).astype(np.int64))
-        parts = [(own, number, None) for number in range(own.num_documents)]
-        parts += [(other, int(number), _OTHER_SENTENCES) for number in chosen] if other is not None else []
-        spans, sizes, counts = [], [], []
-        for store, number, limit in parts:
-            first, last = (int(edge) for edge in store.documents[number : number + 2])
-            edges = np.asarray(store.sentences[first : min(last, first + (limit or last)) + 1])
-            spans.append((store, slice(int(edges[0]), int(edges[-1]))))
-            sizes.append(np.diff(edges))
-            counts.append(len(edges) - 1)
-        self.path, self.meta, self.fingerprint = Path("the text"), own.meta, own.fingerprint
-        self.tokens = np.concatenate([store.tokens[span] for store, span in spans])
-        self.flags = np.concatenate([store.flags[span] for store, span in spans])
-        self.sentences = np.append(0, np.cumsum(np.concatenate(sizes))).astype(np.int64)
-        self.documents = np.append(0, np.cumsum(counts)).astype(np.int64)
-        self.counts = (other or own).counts
-        self.arrays = {
-            name: np.concatenate([_array(store, name, span, values.dtype) for store, span in spans])
-            for name, values in {**(other.arrays if other is not None else {}), **own.arrays}.items()
-        }
-        self.own_documents, self.own_tokens = own.num_documents, own.num_tokens
-
-
-def _array(store: Store, name: str, span: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A part of a named array; zeros where a store was prepared without it."""
-    if name in store.arrays:
-        return np.asarray(store.arrays[name][span])
-    return np.zeros(span.stop - span.start, dtype=dtype)
 
 
 # --- from a text to rows -----------------------------------------------------------------------------
 
 
-def show_text(subject: Subject, text: str, wish: ShowConfig) -> list[TaskView]:
+def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
     """A text under every task of a config.
 
     Args:
         subject: settings and tokenizer.
-        text: what to show; blank lines end documents, as in any ``.txt`` corpus.
-        wish: seeds, rows, epoch, length, tasks.
+        wish: the text, and which seeds, rows, epoch, tasks.
 
     Raises:
         ZooError: what the tokenizer, the layout or an objective refuses.
@@ -329,192 +198,174 @@ def show_text(subject: Subject, text: str, wish: ShowConfig) -> list[TaskView]:
     facts = fit_vocabulary(config.model, vocabulary)
     for objective in config.objectives.values():
         objective.build(facts, vocabulary)
-    seeds = wish.seeds or [config.seed.data]
     views = []
     with tempfile.TemporaryDirectory() as folder:
-        own = _tokenised(subject, text, Path(folder))
+        own = tokenised(subject, wish.text, Path(folder))
         for name in wish.chosen_tasks(config.tasks):
             layout = config.tasks[name].layout
-            store = TextStore(own, subject.store, _others(layout.provides, wish))
-            length = wish.length or _length(layout.provides, store.own_tokens, config.data.sequence_length)
+            store = TextStore(own, subject.store, others_wanted(layout.provides, wish))
+            length = wish.length or row_length(layout.provides, store.own_tokens, config.data.sequence_length)
             rows: list[RowView] = []
-            for seed in seeds:
-                rows += _rows(_task(config, name, store, vocabulary, seed, length), subject.tokenizer, wish)
+            for seed in wish.seeds or [config.seed.data]:
+                task = make_task(config, name, store, vocabulary, seed, length)
+                rows += _rows(task, store, Speller(subject.tokenizer), facts, wish)
+            readers = " and ".join(f"{key} ({type(o).__name__})" for key, o in task.objectives.items())
+            about = f"{name}: {type(layout).__name__} makes rows of up to {length} tokens for {readers}."
             views.append(
-                TaskView(
-                    title=subject.title,
-                    chain=config.chain,
-                    task=name,
-                    layout=type(layout).__name__,
-                    length=length,
-                    objectives=tuple(
-                        (key, type(config.objectives[key]).__name__) for key in config.tasks[name].objectives
-                    ),
-                    rows=tuple(rows),
-                    notes=tuple(_notes(store, vocabulary, layout.provides, rows, wish)),
-                )
+                TaskView(subject.title, config.chain, about, tuple(rows), tuple(_notes(task, store, rows, wish)))
             )
     return views
 
 
-def _length(provides: frozenset[str], tokens: int, configured: int) -> int:
-    """Longest row: the config's, but little more than the text where a second segment would fill it up."""
-    return min(configured, max(tokens + _ROOM, _SHORTEST)) if "pair_label" in provides else configured
-
-
-def _task(
-    config: PretrainConfig, name: str, store: TextStore, vocabulary: Vocabulary, seed: int, length: int
-) -> TaskData:
-    """One task over the small store, made and checked as a run does."""
-    data = dataclasses.replace(config.data, sequence_length=length, validation_tokens=0)
-    seeds = dataclasses.replace(config.seed, data=seed)
-    alone = dataclasses.replace(config, tasks={name: config.tasks[name]}, stages=None, data=data, seed=seeds)
-    return make_tasks(alone, store, vocabulary)[0][name]
-
-
-def _rows(task: TaskData, tokenizer: ZooTokenizer, wish: ShowConfig) -> list[RowView]:
+def _rows(task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, wish: ShowConfig) -> list[RowView]:
     """The rows that begin with the text, as many as wanted."""
-    store = task.store
-    assert isinstance(store, TextStore)
     plan, _ = task.plan(wish.epoch)
-    numbers = np.flatnonzero(plan.documents < store.own_documents)
-    if not len(numbers):
+    numbers = np.flatnonzero(plan.documents < store.own_documents).tolist()
+    if not numbers:
         raise ZooError(f"{type(task.layout).__name__} makes no row of this text; a longer text would work.")
     return [
-        _Reader(task, tokenizer, plan, int(number)).view(wish.epoch, len(numbers)) for number in numbers[: wish.rows]
+        _Reader(task, store, spell, facts, wish.epoch, number).view(place, len(numbers))
+        for place, number in enumerate(numbers[: wish.rows], start=1)
     ]
 
 
-def _notes(
-    store: TextStore, vocabulary: Vocabulary, provides: frozenset[str], rows: list[RowView], wish: ShowConfig
-) -> Iterator[str]:
+def _notes(task: TaskData, store: TextStore, rows: Sequence[RowView], wish: ShowConfig) -> Iterator[str]:
     """What a reader should know besides."""
-    unknown = int((store.tokens[: store.own_tokens] == vocabulary.unk).sum())
+    unknown = int((store.tokens[: store.own_tokens] == task.vocabulary.unk).sum())
     if unknown:
         yield f"{unknown} of the text's {store.own_tokens} tokens are unknown to this vocabulary."
-    if "pair_label" in provides and np.diff(store.documents[: store.own_documents + 1]).max() < 2:
+    if "pair_label" in task.layout.provides and np.diff(store.documents[: store.own_documents + 1]).max() < 2:
         yield (
-            "The text is a single sentence, so its second segment is always a random one; with two sentences or more "
-            "other pairs come up too."
+            "The text is a single sentence, so its second segment is always a random one; of two sentences or more "
+            "other pairs are made too."
         )
     most = max(row.rows for row in rows)
     if most > wish.rows:
-        yield f"The text makes {most} rows, {wish.rows} are shown; --rows {most} shows all."
+        yield f"The text makes {most} rows; --rows {most} shows them all."
 
 
 # --- from a row to its description -------------------------------------------------------------------
 
 
 class _Reader:
-    """Reads one row of a plan: laid out, corrupted, collated.
+    """One row of a plan, laid out, corrupted and collated, as a description. L positions.
 
     Args:
-        task: the rows' task.
-        tokenizer: spells ids.
-        plan: an epoch's plan.
+        task: the row's task.
+        store: the text.
+        spell: ids to tokens.
+        facts: the core that will read the row.
+        epoch: pass over the data.
         number: the row.
     """
 
-    def __init__(self, task: TaskData, tokenizer: ZooTokenizer, plan: Plan, number: int) -> None:
-        self.task, self.plan, self.number = task, plan, number
-        self.vocabulary = task.vocabulary
-        self.spell = Speller(tokenizer)
-
-    def view(self, epoch: int, of: int) -> RowView:
-        """The row's description."""
-        task, index = self.task, np.array([self.number])
-        clean = task.layout.rows(task.store, self.plan, index, task.length, self.vocabulary)
+    def __init__(
+        self, task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, epoch: int, number: int
+    ) -> None:
+        self.task, self.store, self.spell, self.facts = task, store, spell, facts
+        self.epoch, self.number = epoch, number
+        plan, index = task.plan(epoch)[0], np.array([number])
+        clean = task.layout.rows(store, plan, index, task.length, task.vocabulary)
         self.rows = task.corrupted(epoch, index)
         self.inputs = collate(self.rows, task.objectives).inputs
         self.length = int(self.rows.lengths[0])
         self.read: Ints = self.inputs.input_ids[0, : self.length].numpy()
         self.original: Ints = clean.input_ids[0, : self.length]
+        self.special = self.rows.special[0, : self.length]
+        self.starts = (self.rows.flags[0, : self.length] & WORD_START != 0) | self.special
+        self.backwards = self.rows.reversed is not None and bool(self.rows.reversed[0])
         self.places = self._places()
         self.fates = self._fates()
-        asked = [self._asked(name, objective) for name, objective in task.objectives.items()]
-        tracks = [track for part in asked for track in part[1]]
+
+    def view(self, place: int, rows: int) -> RowView:
+        """The description; it is the ``place``-th of so many ``rows`` of the text."""
+        asked, tracks = [], []
+        for name, objective in self.task.objectives.items():
+            facts, lines = self._asked(name, objective)
+            asked.append(Asked(name, type(objective).__name__, tuple(facts)))
+            tracks += lines
         return RowView(
-            seed=task.seed,
-            epoch=epoch,
+            seed=self.task.seed,
+            epoch=self.epoch,
             number=self.number,
-            rows=of,
+            place=place,
+            rows=rows,
             pair=self._pair(),
             cells=tuple(self._cells()),
-            tracks=(*tracks, *self._tracks(tracks)),
-            asked=tuple(part[0] for part in asked),
-            streams=tuple(streams(self.inputs, self.length)),
+            tracks=(*tracks, *self._values(tracks), *self._brackets()),
+            asked=tuple(asked),
+            streams=tuple(streams(self.facts, self.inputs, self.length)),
         )
 
     def _places(self) -> NDArray[np.int64]:
         """(L,) where in the store each token is, -1 at template tokens."""
-        pieces = slice(self.plan.offsets[self.number], self.plan.offsets[self.number + 1])
-        starts, lengths = self.plan.starts[pieces], self.plan.lengths[pieces]
-        flat = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)] or [np.zeros(0)])
+        plan = self.task.plan(self.epoch)[0]
+        pieces = slice(plan.offsets[self.number], plan.offsets[self.number + 1])
+        way = -1 if self.backwards else 1
+        both = zip(plan.starts[pieces], plan.lengths[pieces], strict=True)
+        flat = np.concatenate([np.arange(start, start + count)[::way] for start, count in both] or [np.zeros(0)])
         places = np.full(self.length, -1, dtype=np.int64)
-        text = np.flatnonzero(~self.rows.special[0, : self.length])
+        text = np.flatnonzero(~self.special)
         places[text[: len(flat)]] = flat[: len(text)]
         return places
 
     def _fates(self) -> list[Fate]:
         """(L,) what happened to each token."""
         changed = self.read != self.original
-        chosen = self.rows.targets.get("selected")
-        kept = changed & False if chosen is None else chosen[0, : self.length] & ~changed
+        chosen = self.rows.targets.get("selected", self.rows.special & False)[0]
         fates: list[Fate] = []
-        for position in range(self.length):
-            if changed[position]:
-                fates.append("masked" if self.read[position] == self.vocabulary.mask else "replaced")
-            elif kept[position]:
+        for place in range(self.length):
+            if changed[place]:
+                fates.append("masked" if self.read[place] == self.task.vocabulary.mask else "replaced")
+            elif chosen[place]:
                 fates.append("kept")
             else:
-                fates.append("template" if self.rows.special[0, position] else "plain")
+                fates.append("template" if self.special[place] else "plain")
         return fates
 
     def _cells(self) -> Iterator[Cell]:
-        assert isinstance(self.task.store, TextStore)
-        starts = (self.rows.flags[0] & WORD_START) != 0
-        for i in range(self.length):
-            yield Cell(
-                read=self.spell(self.read[i]),
-                original=self.spell(self.original[i]),
-                fate=self.fates[i],
-                own=0 <= self.places[i] < self.task.store.own_tokens,
-                starts_word=bool(starts[i] or self.rows.special[0, i]),
-            )
+        for place, fate in enumerate(self.fates):
+            own = 0 <= self.places[place] < self.store.own_tokens
+            read, original = self.spell(self.read[place]), self.spell(self.original[place])
+            yield Cell(read, original, fate, bool(own), bool(self.starts[place]))
 
     def _pair(self) -> str:
         """How the two segments of a pair belong together, by where they lie in the store; and the label."""
         label, types = self.rows.pair_label, self.rows.token_type_ids
-        if label is None or types is None:
+        if label is None:
             return ""
-        text = self.places >= 0
-        sides = [self.places[text & (types[0, : self.length] == side)] for side in (0, 1)]
-        relation = ""
-        if all(map(len, sides)):
-            first, second = (int(side[0]) for side in sides)
-            documents = np.searchsorted(self.task.store.document_tokens(), [first, second], side="right")
-            if documents[0] != documents[1]:
-                relation = "B comes from another document"
-            else:
-                relation = "B follows A in the text" if first < second else "A and B are swapped"
-        return f"{relation} (label {label[0]})" if relation else f"label {label[0]}"
+        sides = [] if types is None else [self.places[~self.special & (types[0, : self.length] == t)] for t in (0, 1)]
+        if not sides or not all(map(len, sides)):
+            return f"label {label[0]}"
+        first, second = (side[:: -1 if self.backwards else 1] for side in sides)
+        documents = np.searchsorted(self.store.document_tokens(), [first[0], second[0]], side="right")
+        if label[0] == 0:  # by definition the true order
+            relation = "B follows A in the text"
+        elif documents[0] != documents[1]:
+            relation = "B comes from another document"
+        elif second[-1] + 1 == first[0]:
+            relation = "A and B are swapped"
+        else:
+            relation = f"B comes from {'earlier' if second[0] < first[0] else 'later'} in the document"
+        return f"{relation} (label {label[0]}){', read backwards' if self.backwards else ''}"
 
     # -- what is asked for
 
-    def _asked(self, name: str, objective: Objective) -> tuple[Asked, list[Track]]:
-        """What an objective asks for, as facts and as lines below the tokens."""
-        found = objective.targets(self.rows)
-        tensors = {key: tensor.numpy() for key, tensor in found.tensors.items()}
-        facts, tracks = [], []
+    def _asked(self, name: str, objective: Objective) -> tuple[list[str], list[Track]]:
+        """What an objective asks for and says, as facts and as lines below the tokens."""
+        tensors = {key: tensor.numpy() for key, tensor in objective.targets(self.rows).tensors.items()}
+        facts: list[str] = []
+        tracks: list[Track] = []
         for key, values in tensors.items():
-            where = key.replace("labels", "positions")
             if "positions" in key and key.replace("positions", "labels") in tensors:
                 continue
-            if "labels" in key and where in tensors:
-                tracks.append(self._asked_tokens(name, objective, tensors[where], values))
+            where = tensors.get(key.replace("labels", "positions")) if "labels" in key else None
+            if where is not None:
+                part = f"{name} {key.replace('labels', '').strip('_')}".strip()  # two halves have two pairs of tensors
+                tracks.append(self._asked_tokens(part, objective, where, values))
                 facts.append(f"asks for {len(values)} of {self.length} tokens")
             elif values.shape == (1,):
-                facts.append(f"asks for the row's label, {values[0]}")
+                facts.append(f"asks for the row's label: {values[0]}" if "label" in key else f"{key} {values[0]}")
             elif track := self._track(name, values):
                 tracks.append(track)
                 facts.append(f"asks for a value at {sum(map(bool, track.values))} of {self.length} tokens")
@@ -525,126 +376,120 @@ class _Reader:
                 tracks.append(track)
             else:
                 facts.append(f"{key} {_in_words(value)}")
-        return Asked(name, type(objective).__name__, tuple(facts)), tracks
+        return facts, tracks
 
-    def _asked_tokens(self, name: str, objective: Objective, flat: Ints, labels: Ints) -> Track:
-        """Labels at positions. Whose tokens they are, its own or a neighbour's, is seen from the labels themselves."""
-        where = flat.astype(np.int64)
+    def _asked_tokens(self, name: str, objective: Objective, where: Ints, labels: Ints) -> Track:
+        """Labels at positions. Whose tokens they are, a position's own or its neighbour's, the labels themselves say.
+
+        Positions count tokens, or, where there is a second stream, perhaps its states.
+        """
+        options = [where.astype(np.int64)]
         if self.inputs.query is not None:
             slots = self.inputs.query.positions[0].numpy()
-            if where.max(initial=0) < len(slots) and self._matches(slots[where], labels, 0) > self._matches(
-                where, labels, 0
-            ):
-                where = slots[where]
-        shares = {step: self._matches(where, labels, step) for step in (0, 1, -1)}
-        step = max(shares, key=lambda s: shares[s])
-        known = shares[step] > 0.5
-        values, marks = [""] * self.length, [Mark.__args__[0]] * self.length  # type: ignore[attr-defined]
-        for position, label in zip(where, labels, strict=True):
-            if not 0 <= position < self.length:
-                continue
-            values[position] = self.spell(label) if known or objective.predicts_tokens else str(label)
-            marks[position] = self._mark(int(position), step) if known else "other"
+            options.append(slots[np.minimum(options[0], len(slots) - 1)])
+        where, step = max(
+            ((option, step) for option in options for step in (0, 1, -1)),
+            key=lambda o: self._matches(o[0], labels, o[1]),
+        )
+        known = self._matches(where, labels, step) > 0.5
+        values, marks = [""] * self.length, [None] * self.length  # type: tuple[list[str], list[Mark | None]]
+        for place, label in zip(where.tolist(), labels, strict=True):
+            values[place] = self.spell(label) if known or objective.predicts_tokens else str(label)
+            marks[place] = self._mark(place, step) if known else "other"
         return Track(name, values=tuple(values), marks=tuple(marks))
 
     def _matches(self, where: Ints, labels: Ints, step: int) -> float:
         """Share of the labels that are the original tokens ``step`` places to the right."""
         beside = where + step
         inside = (beside >= 0) & (beside < self.length)
-        return float((self.original[beside[inside]] == labels[inside]).sum() / max(len(labels), 1))
+        return float((self.original[beside[inside]] == labels[inside]).sum()) / max(len(labels), 1)
 
-    def _mark(self, position: int, step: int) -> Mark:
+    def _mark(self, place: int, step: int) -> Mark:
         if step:
             return "next" if step > 0 else "previous"
-        fate = self.fates[position]
-        return "same" if fate in ("plain", "template") else fate  # type: ignore[return-value]
+        fate = self.fates[place]
+        return "same" if fate == "plain" or fate == "template" else fate
 
     # -- other lines
 
-    def _tracks(self, asked: Sequence[Track]) -> Iterator[Track]:
-        """Originals that nobody asks for, words, orders, arrays, segments."""
-        shown = np.zeros(self.length, dtype=bool)
+    def _values(self, asked: Sequence[Track]) -> Iterator[Track]:
+        """Originals that nobody asks for, factorisation orders, and what else ``corrupt`` has left."""
+        lost = self.read != self.original
         for track in asked:
-            shown |= np.array([mark in ("masked", "replaced") for mark in track.marks] or False)
-        lost = (self.read != self.original) & ~shown
+            lost &= np.array([mark not in ("masked", "replaced") for mark in track.marks] or True)
         if lost.any():
-            yield Track("original", values=tuple(self.spell(t) if x else "" for t, x in zip(self.original, lost)))
-        visible = self.inputs.visible
-        known = [self.original] if visible.orders is None else [self.original, visible.orders[0].numpy()]
-        if visible.orders is not None and (track := self._track("order", visible.orders.numpy())):
-            yield track
+            yield Track("original", values=tuple(self.spell(i) if gone else "" for i, gone in zip(self.original, lost)))
+        known = [self.original]
+        if self.inputs.visible.orders is not None:
+            known.append(self.inputs.visible.orders[0, : self.length].numpy())
+            yield Track("order", values=tuple(map(str, known[-1])))
         for name, values in self.rows.targets.items():
-            if name == "selected" or values.shape != self.rows.shape:
-                continue
-            if not any(np.array_equal(values[0, : self.length], other[: self.length]) for other in known) and (
-                track := self._track(name, values)
-            ):
-                yield track
-        words = self._runs(np.cumsum([c.starts_word for c in self._cells()]), lambda _: "", shortest=2)
-        if words:
-            yield Track("words", spans=words)
-        for name, values in self.rows.arrays.items():
-            if runs := self._runs(values[0, : self.length], str, skip=0):
-                yield Track(name, spans=runs)
-        yield from self._segments()
+            line = None if name == "selected" else self._track(name, values)
+            if line and not any(np.array_equal(values[0, : self.length], other) for other in known):
+                yield line
 
     def _track(self, name: str, values: NDArray[Any]) -> Track | None:
-        """A (1, L) array as a line: True as a dot, ids by their names where the array's name says so."""
+        """A (1, L) array as a line: true as a dot, ids as tokens where the array's name says that it holds some."""
         if values.shape != self.rows.shape:
             return None
         cut = values[0, : self.length]
         if cut.dtype == bool:
             return Track(name, values=tuple("●" if value else "" for value in cut))
-        if name.endswith("_ids"):
-            return Track(name, values=tuple(self.spell(value) for value in cut))
-        return Track(name, values=tuple("" if value == _IGNORED else _in_words(value) for value in cut))
+        spell = self.spell if name.endswith("_ids") else _in_words
+        return Track(name, values=tuple("" if value == _IGNORED else spell(value) for value in cut))
 
-    def _runs(self, values: Ints, label: Any, skip: int | None = None, shortest: int = 1) -> tuple[Span, ...]:
-        """Runs of equal values as spans."""
-        edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
-        return tuple(
-            Span(a, b, label(values[a]))
-            for a, b in zip(edges[:-1], edges[1:], strict=True)
-            if b - a >= shortest and values[a] != skip
-        )
+    def _brackets(self) -> Iterator[Track]:
+        """Words of several pieces, the store's arrays, segments and documents."""
+        words = _runs(np.cumsum(self.starts), lambda _: ("", ""))
+        if words := tuple(span for span in words if span.stop - span.start > 1):
+            yield Track("words", spans=words)
+        for name, values in self.rows.arrays.items():
+            cut = values[0, : self.length]
+            if runs := tuple(span for span in _runs(cut, lambda value: (str(value),) * 2) if cut[span.start]):
+                yield Track(name, spans=runs)
+        if self.rows.reused is not None:
+            yield Track("memory", spans=(Span(0, int(self.rows.reused[0]), "remembered for the next row", "kept"),))
+        yield from self._segments()
 
     def _segments(self) -> Iterator[Track]:
         """Segments, and whose text they are, where a row has several of either."""
-        assert isinstance(self.task.store, TextStore)
+        document = np.searchsorted(self.store.document_tokens(), self.places, side="right")
+        first = int((~self.special).argmax())
+        nearest = np.maximum.accumulate(np.where(self.special, first, np.arange(self.length)))
+        document = document[nearest]  # a separator belongs to what it closes
         types = self.rows.token_type_ids
-        sides = np.zeros(self.length, dtype=np.int64) if types is None else types[0, : self.length].astype(np.int64)
-        document = np.searchsorted(self.task.store.document_tokens(), self.places, side="right")
-        for position in range(1, self.length):  # a separator belongs to what it closes
-            if self.places[position] < 0:
-                document[position] = document[position - 1]
-        document[: int((self.places >= 0).argmax())] = document[int((self.places >= 0).argmax())]
-        both = sides * (len(self.task.store.documents) + 1) + document
-        if len(np.unique(both)) < 2:
-            return
-        foreign = (document > self.task.store.own_documents).any()
+        sides = np.zeros_like(document) if types is None else types[0, : self.length].astype(np.int64)
+        most, own = self.store.num_documents + 1, self.store.own_documents
+        foreign = bool((document > own).any())
 
-        def label(value: int) -> str:
-            side, number = divmod(int(value), len(self.task.store.documents) + 1)
-            names = [] if types is None else [chr(ord("A") + side)]
-            if foreign:
-                names.append("the text" if number <= self.task.store.own_documents else "another document")  # type: ignore[attr-defined]
-            return ": ".join(names)
+        def label(both: int) -> tuple[str, str]:
+            side, number = divmod(int(both), most)
+            whose = ("another document", "other") if number > own else ("the text", "text")
+            if types is not None:
+                letter = chr(ord("A") + side)
+                return (f"{letter}: {whose[0]}" if foreign else letter), letter
+            return whose if foreign else (f"document {number}", str(number))
 
-        yield Track("segments", spans=self._runs(both, label))
+        spans = _runs(sides * most + document, label)
+        if len(spans) > 1:
+            yield Track("documents" if types is None else "segments", spans=spans)
 
 
-_IGNORED = -100  # torch's label for "no loss here"
+def _runs(values: Ints, label: Callable[[int], tuple[str, str]]) -> tuple[Span, ...]:
+    """Runs of equal values as spans with a label and a short one."""
+    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    return tuple(Span(a, b, *label(values[a])) for a, b in itertools.pairwise(edges))
 
 
 def _in_words(value: Any) -> str:
-    """A described value: a share in percent, another number briefly, anything else as it is."""
+    """A described value: a share in percent, another fraction briefly, anything else as it is."""
     if isinstance(value, float | np.floating):
         return f"{100 * value:.1f} %" if 0 <= value <= 1 else f"{value:.3g}"
     return str(value)
 
 
 class Speller:
-    """Tokens as a reader knows them: bytes as characters, a space as ``▁``, nothing that moves a cursor.
+    """Ids as a reader knows them: bytes as characters, a space as ``▁``, nothing that moves a cursor.
 
     Args:
         tokenizer: the tokenizer.
@@ -652,32 +497,64 @@ class Speller:
 
     def __init__(self, tokenizer: ZooTokenizer) -> None:
         self._tokenizer = tokenizer
-        self._bytes = _byte_alphabet() if tokenizer.keeps_spaces else None
+        self._bytes = _byte_alphabet() if tokenizer.keeps_spaces else {}
 
     def __call__(self, index: int) -> str:
         """The token with this id."""
         token = self._tokenizer.token(index)
-        if self._bytes is not None and all(character in self._bytes for character in token):
+        if all(character in self._bytes for character in token):
             token = bytes(self._bytes[character] for character in token).decode("utf-8", "backslashreplace")
-        return "".join(self._visible(character) for character in token.replace(" ", "▁")) or "∅"
+        return "".join(map(visible, token.replace(" ", "▁"))) or "∅"
 
-    @staticmethod
-    def _visible(character: str) -> str:
-        return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+def visible(character: str) -> str:
+    """A character that is drawn, or its escape."""
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def _byte_alphabet() -> dict[str, int]:
     """GPT-2's characters for bytes: printable Latin-1 stands for itself, the others are moved up by 256."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    moved = [byte for byte in range(256) if byte not in set(plain)]
+    moved = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(moved)}
 
 
 # --- who sees whom -----------------------------------------------------------------------------------
 
 
-def visible_pairs(visible: Visibility, length: int) -> Bools:
-    """(B or 1, L, L) who sees whom, from the very mask that the core hands to its kernels."""
+def streams(facts: CoreConfig, inputs: CoreInputs, length: int) -> Iterator[Stream]:
+    """Every stream of states of a collated row, its first ``length`` positions.
+
+    Visibility comes from the functions that the core itself makes its masks with.
+
+    Args:
+        facts: which core it is.
+        inputs: one row.
+        length: its real tokens.
+    """
+    width, visible, query = inputs.input_ids.shape[1], inputs.visible, inputs.query
+    everyone = list(range(length))
+    found: list[tuple[str, list[int], Bools]]
+    if facts.recurrent is not None:  # no masks: a direction reads the row from its end
+        forward = masked_pairs(Visibility(causal=True), width)[0]
+        found = [("forward", everyone, forward), ("backward", everyone, forward.T)][: 1 if visible.causal else 2]
+    elif facts.position_type == "relative":
+        places, window = torch.arange(width)[None], facts.mem_len if facts.same_length else None
+        found = [("sees", everyone, _pairs(visible_keys(visible, places, width, 0, False, window), width, width))]
+        if query is not None:
+            who: list[int] = query.positions[0].tolist()
+            seen = _pairs(visible_keys(query.visible, query.positions, width, 0, True, window), len(who), width)
+            found = [("content", *found[0][1:]), ("query", who, seen)]
+    else:
+        found = [("sees", everyone, masked_pairs(visible, width)[0])]
+    order = None if visible.orders is None else visible.orders[0, :length].numpy()
+    for name, lookers, matrix in found:
+        cut = matrix[: len(lookers), :length]
+        yield Stream(name, tuple(lookers), cut, _who_sees_whom(cut, lookers, order), bool(cut.all()))
+
+
+def masked_pairs(visible: Visibility, length: int) -> Bools:
+    """(B or 1, L, L) who sees whom, from the very mask that kernels are given."""
     mask = make_mask(visible, length, torch.device("cpu"))
     seen = torch.ones(1, 1, length, length, dtype=torch.bool)
     if mask.allowed is not None:
@@ -688,21 +565,27 @@ def visible_pairs(visible: Visibility, length: int) -> Bools:
     return pairs
 
 
-def streams(inputs: CoreInputs, length: int) -> Iterator[Stream]:
-    """Every stream of a collated row, its first ``length`` positions."""
-    width = inputs.input_ids.shape[1]
-    seen = visible_pairs(inputs.visible, width)[0, :length, :length]
-    yield _stream("tokens", tuple(range(length)), seen)
+def _pairs(seen: Tensor | None, rows: int, columns: int) -> Bools:
+    """(Q, K) of the first row of visibility, where ``None`` stands for all."""
+    whole = torch.ones(1, rows, columns, dtype=torch.bool)
+    pairs: Bools = (whole if seen is None else whole & seen)[0].numpy()
+    return pairs
 
 
-def _stream(name: str, who: tuple[int, ...], seen: Bools) -> Stream:
-    """A stream, its shape told by the matrix itself."""
+def _who_sees_whom(seen: Bools, who: Sequence[int], order: Ints | None) -> str:
+    """A (Q, K) matrix in words; what it is, the matrix itself says."""
     if seen.all():
-        return Stream(name, who, seen, "every token sees every token", "all")
+        return "every token sees every token"
+    looks, looked_at = np.array(who, dtype=np.int64)[:, None], np.arange(seen.shape[1])[None, :]
+    known = {"every token sees itself and what stands before it": looked_at <= looks}
+    known["every token sees itself and what stands after it"] = looked_at >= looks
+    if order is not None:
+        known["every token sees itself and what comes before it in the order"] = order[looked_at] <= order[looks]
+        known["every state sees what comes before it in the order, not its own token"] = order[looked_at] < order[looks]
+    for sentence, matrix in known.items():
+        if np.array_equal(seen, matrix):
+            return sentence
     square = seen.shape[0] == seen.shape[1]
-    if square and np.array_equal(seen, np.tril(np.ones_like(seen))):
-        return Stream(name, who, seen, "every token sees itself and what stands before it", "causal")
     if square and seen.diagonal().all() and all(np.array_equal(seen[i], seen[j]) for i, j in np.argwhere(seen)):
-        groups = len(np.unique(seen, axis=0))
-        return Stream(name, who, seen, f"tokens of {groups} groups that do not see each other", "other")
-    return Stream(name, who, seen, f"{100 * seen.mean():.0f} % of all pairs see each other", "other")
+        return f"{len(np.unique(seen, axis=0))} groups of tokens that do not see each other"
+    return f"{100 * seen.mean():.0f} % of the pairs see each other"

@@ -14,6 +14,7 @@ from typing import Literal
 from zoo.errors import ZooError, nearest
 from zoo.settings import load_settings
 
+Visibility = bool | Literal["auto"]
 _FLAGS = ("trust_code", "help")
 _PROGRAM = 'zoo show "TEXT" (or - for standard input)'
 
@@ -47,7 +48,7 @@ class ShowConfig:
     length: int | None = None
     others: int | None = None
     task: str | None = None
-    visibility: bool | Literal["auto"] = "auto"
+    visibility: Visibility = "auto"
     html: str | None = None
     trust_code: bool = False
 
@@ -133,15 +134,16 @@ def show_command(argv: list[str]) -> int:
     """``zoo show --config CONFIG "TEXT"``."""
     wish, overrides = read_arguments(argv)
     _check_overrides(overrides)
-    from pretraining.show import load_config, load_run, show_text
+    from pretraining.show import show_text
+    from pretraining.show_source import load_config, load_run
 
-    subjects = [load_config(name, overrides, wish) for name in wish.config]
+    subjects = [load_config(name, overrides) for name in wish.config]
     subjects += [load_run(name, overrides, wish) for name in wish.run]
-    views = [view for subject in subjects for view in show_text(subject, wish.text, wish)]
+    views = [view for subject in subjects for view in show_text(subject, wish)]
     if wish.html is not None:
         from pretraining.show_html import page
 
-        Path(wish.html).write_text(page(views, wish.text), encoding="utf-8")
+        Path(wish.html).write_text(page(views, wish.text, wish.visibility), encoding="utf-8")
         print(f"written to {wish.html}")
         return 0
     from pretraining.show_text import render

@@ -39,7 +39,6 @@ _SPECIALS: dict[str, dict[str, str]] = {
     "unigram": {"pad": "<pad>", "unk": "<unk>", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     "bytebpe": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
 }
-_BRACKETED = re.compile(r"\[[^\[\]]+\]|<[^<>]+>")
 _CACHED_WORDS = 200_000
 _NOT_PLAIN = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
 _UNITS = re.compile(f"[{CJK}]|[^ {CJK}]+")
@@ -62,8 +61,9 @@ class TokenizerConfig:
         min_frequency: a piece or word must occur this often.
         character_coverage: share of the characters in the text that get an entry (not for bytebpe).
         train_bytes: upper bound on the text that is trained on; an even sample of chunks beyond it.
-        new_tokens: tokens to add where the vocabulary lacks them; those in brackets ([MASK], <mask>) become special
-            ones, and take the role that their name says.
+        new_tokens: tokens that are added, in this order, where the vocabulary lacks them (:func:`extend`). A role's
+            ([MASK], <mask>, what ``special`` names) or the template's become special tokens; all others are found in
+            text, as whole words.
         special: role (``pad, unk, cls, sep, mask``) to token. Order gives the ids from 0 on; the mask
             of bytebpe is the last id, as in RoBERTa. Empty = the kind's usual ones.
     """
@@ -97,6 +97,9 @@ class TokenizerConfig:
                 raise ZooError(
                     f"tokenizer.special: unknown role {role!r}; roles are {', '.join(ROLES)}.{nearest(role, ROLES)}"
                 )
+        for token in self.new_tokens:
+            if token.split() != [token]:
+                raise ZooError(f"tokenizer.new_tokens: {token!r} is empty or holds white space; a token is one word.")
 
     @property
     def folds_case(self) -> bool:
@@ -116,9 +119,7 @@ class TokenizerConfig:
     def facts(self) -> dict[str, Any]:
         """What training depends on besides the text, for fingerprints."""
         facts = dataclasses.asdict(self)
-        facts.pop("path")
-        if not self.new_tokens:
-            facts.pop("new_tokens")
+        del facts["path"], facts["new_tokens"]
         facts |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
         return {**facts, "special": list(self.roles.items())}
 
@@ -204,6 +205,11 @@ class ZooTokenizer:
         return self._table[2] == "Ġ"
 
     @property
+    def marks_words(self) -> bool:
+        """Whether a space is a mark at the start of the next token (byte-level and SentencePiece vocabularies)."""
+        return self._table[2] in ("Ġ", "▁")
+
+    @property
     def whole_words(self) -> bool:
         """Whether the unit is the word (word-level vocabularies)."""
         return isinstance(self.backend.model, models.WordLevel)
@@ -236,8 +242,7 @@ class ZooTokenizer:
         Raises:
             ZooError: a special token of the template is not in the vocabulary.
         """
-        names = [word for word in f"{template.single} {template.pair}".split() if word not in ("$A", "$B")]
-        for name in names:
+        for name in template.tokens:
             if self.backend.token_to_id(name) is None:
                 have = list(self.roles.values())
                 raise ZooError(
@@ -247,7 +252,7 @@ class ZooTokenizer:
         self.backend.post_processor = processors.TemplateProcessing(
             single=_with_types(template.single, segments),
             pair=_with_types(template.pair, segments),
-            special_tokens=[(name, self.backend.token_to_id(name)) for name in dict.fromkeys(names)],
+            special_tokens=[(name, self.backend.token_to_id(name)) for name in template.tokens],
         )
         self.template, self.segments = template, segments
 
@@ -296,11 +301,12 @@ def _start_table(backend: Tokenizer) -> tuple[NDArray[np.bool_], NDArray[np.bool
     tokens = [""] * (max(vocabulary.values(), default=-1) + 1)
     for token, index in vocabulary.items():
         tokens[index] = token
-    added = {entry["id"] for entry in state.get("added_tokens", [])}
-    everywhere = np.array([index in added for index in range(len(tokens))], dtype=bool)
+    added = {entry["id"]: bool(entry.get("special")) for entry in state.get("added_tokens", [])}
+    everywhere = np.array([added.get(index, False) for index in range(len(tokens))], dtype=bool)
     suffix = model.get("end_of_word_suffix")
-    if suffix:
-        return everywhere, np.array([token.endswith(suffix) for token in tokens], dtype=bool) | everywhere, suffix
+    if suffix:  # which an added token does not carry, though it is a whole word
+        ends = [token.endswith(suffix) or index in added for index, token in enumerate(tokens)]
+        return everywhere, np.array(ends, dtype=bool), suffix
     prefix = model.get("continuing_subword_prefix") if model["type"] in ("WordPiece", "BPE") else None
     if prefix:
         return np.array([not token.startswith(prefix) for token in tokens], dtype=bool) | everywhere, None, prefix
@@ -330,7 +336,9 @@ class _WordCache:
             (state.get("normalizer") or {}).get("handle_chinese_chars")
         )
         self._keeps_spaces = self._marker == "Ġ" and not state["pre_tokenizer"].get("add_prefix_space", False)
-        self._local = self._works_by_words(state)
+        # An ordinary added token is cut out of the text before the rest is split into words: its neighbours matter.
+        plain = all(entry.get("special") for entry in state.get("added_tokens", []))
+        self._local = plain and self._works_by_words(state)
         self._known: dict[str, list[int]] = {}
         self._segmented: dict[str, list[int]] = {}
 
@@ -520,7 +528,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], *, words_give
     be read twice (to choose the characters by count, which keeps the result the same on every run).
 
     Args:
-        config: what to train.
+        config: what to train; its ``new_tokens`` are for :func:`extend`.
         texts: paragraphs.
         words_given: words are separated by spaces already (a segmenter's), so Chinese characters are
             not split further; for kind ``word``.
@@ -543,7 +551,7 @@ def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], *, words_give
             "word": _train_word,
         }
         trained = train[config.kind](backend, config, stream, characters)
-    return _extended(ZooTokenizer(trained, config.roles), config)
+    return ZooTokenizer(trained, config.roles)
 
 
 class _Rereadable:
@@ -779,33 +787,13 @@ def load_tokenizer(path: str | Path, config: TokenizerConfig | None = None) -> Z
     Args:
         path: ``tokenizer.json``, ``vocab.txt`` (BERT's), a folder holding one of these or ``vocab.json``
             with ``merges.txt`` (GPT-2's, or GPT-1's with its ``</w>``), or a hub id.
-        config: ``lowercase`` and ``special`` are taken from it where the files do not say.
+        config: ``lowercase`` and ``special`` are taken from it where the files do not say; its ``new_tokens`` are for
+            :func:`extend`.
 
     Raises:
         ZooError: nothing there that can be read, naming what was found.
     """
     config = config or TokenizerConfig(kind="file", path=str(path))
-    return _extended(_opened(path, config), config)
-
-
-def _extended(tokenizer: ZooTokenizer, config: TokenizerConfig) -> ZooTokenizer:
-    """With ``new_tokens`` that the vocabulary lacks; those in brackets are special, and may take a role."""
-    new = [token for token in dict.fromkeys(config.new_tokens) if tokenizer.backend.token_to_id(token) is None]
-    if not new:
-        return tokenizer
-    backend = tokenizer.backend
-    for token in new:  # one by one: the ids follow the order they were named in
-        if _BRACKETED.fullmatch(token):
-            backend.add_special_tokens([AddedToken(token, special=True, normalized=False)])
-        else:
-            backend.add_tokens([AddedToken(token, single_word=True, normalized=True)])
-    extended = ZooTokenizer(backend, {**_roles_of(backend, {}, config), **tokenizer.roles})
-    extended.segments = tokenizer.segments
-    return extended
-
-
-def _opened(path: str | Path, config: TokenizerConfig) -> ZooTokenizer:
-    """The tokenizer as its files have it."""
     place = Path(path).expanduser()
     if not place.exists():
         return _load_elsewhere(str(path), config)
@@ -831,6 +819,36 @@ def _opened(path: str | Path, config: TokenizerConfig) -> ZooTokenizer:
         f"tokenizer.path: {place} holds no tokenizer.json, vocab.txt, or vocab.json with merges.txt; found: "
         f"{', '.join(found) or 'nothing'}."
     )
+
+
+def extend(tokenizer: ZooTokenizer, config: TokenizerConfig, template: Template | None = None) -> ZooTokenizer:
+    """The tokenizer with those of ``config.new_tokens`` that it lacks, numbered on in their order.
+
+    Args:
+        tokenizer: trained or loaded; its backend is changed.
+        config: the tokens, and the roles that ``special`` gives them; a role that is free goes by its usual names.
+        template: its tokens are special, as those of roles are: written out in a text they are text.
+
+    Returns:
+        the tokenizer with its new roles. Ordinary new tokens are found in normalised text where they stand as whole
+        words, or anywhere if they hold Chinese characters.
+    """
+    if not config.new_tokens:
+        return tokenizer
+    backend = tokenizer.backend
+    roles = {**_roles_of(backend, {}, config), **tokenizer.roles}
+    special = {*roles.values(), *(template.tokens if template else ())}
+    for token in config.new_tokens:  # one by one: the ids follow the order they were named in
+        if backend.token_to_id(token) is not None:
+            continue
+        if token in special:
+            spaced = token == roles.get("mask") and tokenizer.marks_words
+            backend.add_special_tokens([AddedToken(token, special=True, normalized=False, lstrip=spaced)])
+        else:
+            backend.add_tokens([AddedToken(token, single_word=has_cjk(token) is None, normalized=True)])
+    extended = ZooTokenizer(backend, roles)
+    extended.segments = tokenizer.segments
+    return extended
 
 
 def _from_json(path: Path, facts: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
@@ -895,7 +913,7 @@ def _with_specials(backend: Tokenizer, facts: dict[str, Any], config: TokenizerC
 
 
 def _roles_of(backend: Tokenizer, facts: dict[str, Any], config: TokenizerConfig) -> dict[str, str]:
-    """Special tokens by role: what the user says, what the files say, then the usual names."""
+    """Special tokens by role, new ones included: what the user says, what the files say, then the usual names."""
     usual = {
         "pad": ("[PAD]", "<pad>"),
         "unk": ("[UNK]", "<unk>"),
@@ -908,7 +926,8 @@ def _roles_of(backend: Tokenizer, facts: dict[str, Any], config: TokenizerConfig
         named = facts.get(f"{role}_token")
         named = named.get("content") if isinstance(named, dict) else named
         candidates = [config.special[role]] if role in config.special else [named, *usual[role]]
-        found = [token for token in candidates if token and backend.token_to_id(token) is not None]
+        known = (token for token in candidates if token)
+        found = [token for token in known if backend.token_to_id(token) is not None or token in config.new_tokens]
         if role in config.special and not found:
             raise ZooError(
                 f"tokenizer.special.{role}: {config.special[role]!r} is not in the vocabulary of {config.path}."

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from pretraining.assemble import (
     check_data,
+    check_weights,
     claim,
+    common_visibility,
     divide_batch,
     fit_vocabulary,
     is_finished,
@@ -56,7 +58,7 @@ from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
-from zoo.folder import ModelFacts, save_model_folder
+from zoo.folder import ModelFacts, save_model_folder, weights_digest
 from zoo.settings import Settings
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
@@ -87,6 +89,8 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 claim(folder, settings)
                 store = prepare_store(config, show)
                 check_data(folder, store)
+                if config.start is not None and is_finished(folder):
+                    check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
         if is_finished(folder):
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)
@@ -133,6 +137,7 @@ class Run:
         self.tokenizer = load_tokenizer(store.path)
         vocabulary = self.tokenizer.vocabulary
         self.model_config = fit_vocabulary(self.config.model, vocabulary)
+        self.facts = ModelFacts(self.model_config, self.config.template, common_visibility(self.objectives))
         self.raw_model = build_model(self.model_config, self.objectives, vocabulary, self.config.seed.init)
         self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
         if accelerator.is_main_process:
@@ -328,13 +333,8 @@ class Run:
         self.recorder.start = read_json(record).get("start") if record.exists() else None
         if self.config.start is None or not anew:
             return
-        report = start_from(self.config.start, self.raw_model, self.tokenizer)
-        earlier = (self.recorder.start or {}).get("digest", report.digest)
-        if earlier != report.digest:
-            raise ZooError(
-                f"{self.folder} was started from other weights of {self.config.start.model} (digest {earlier}, now "
-                f"{report.digest}); restore them, delete the folder, or choose another --output."
-            )
+        report = start_from(self.config.start, self.raw_model, self.facts, self.tokenizer)
+        check_weights(self.folder, self.config.start.model, report.digest)
         self.recorder.start = dataclasses.asdict(report)
         for line in report.lines():
             self.recorder.progress.note(line)
@@ -384,10 +384,7 @@ class Run:
     def finish(self) -> None:
         """Write the model folder's weights and mark the run finished."""
         if self.accelerator.is_main_process:
-            needed = {o.visibility for o in self.objectives.values()} - {None}
-            visibility: Literal["all", "causal"] = "causal" if needed == {"causal"} else "all"
-            facts = ModelFacts(self.model_config, self.config.template, visibility)
-            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), facts)
+            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.facts)
             self.recorder.write_run(self.counters, self.raw_model, finished=True)
             self.recorder.progress.note(f"finished after {duration(self.recorder.seconds())}: {self.folder}")
         self.recorder.close()

@@ -25,7 +25,7 @@ from zoo.weights.convert import all_families, read_checkpoint, write_checkpoint
 from zoo.weights.facts import read_config
 from zoo.weights.table import Family
 
-STD = 0.3  # of every random weight: large enough for every mistake to show
+STD = 0.3  # of every random weight, bias and gain: large enough for every mistake to show
 LABELS = 3  # classes of a classifier or tagger
 
 
@@ -98,13 +98,11 @@ def stock_config(case: Case, **changes: Any) -> Any:
 
 
 def randomise(module: nn.Module, seed: int) -> None:
-    """Normal weights and biases; gains of norms around one."""
+    """Normal values for everything: matrices, biases, gains, rows of padding."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.normal_(0.0, STD, generator=generator)
-            if parameter.ndim == 1 and name.endswith("weight"):
-                parameter.add_(1.0)
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * STD)
 
 
 def make_stock(case: Case, dtype: torch.dtype = torch.float32, attention: str | None = "eager") -> PreTrainedModel:

@@ -114,6 +114,30 @@ def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, 
     assert len(seen) == 7
 
 
+def test_new_tokens_are_part_of_the_fingerprint_and_of_the_store(tmp_path):
+    (tmp_path / "a.txt").write_text("The quokka sleeps at <url> today. It dreams.\n" * 20)
+    corpus, shared = CorpusConfig(str(tmp_path / "a.txt")), {"vocab_size": 60, "min_frequency": 50}
+    own = Template("<go> $A", "<go> $A $B")
+    stores = []
+    for new, template in [([], None), (["quokka", "<go>"], None), (["quokka", "<go>"], own)]:
+        config = TokenizerConfig(new_tokens=new, **shared)
+        stores.append(prepare(corpus, config, tmp_path / "stores", processes=1, quiet=True, template=template))
+    loaded = TokenizerConfig("file", str(stores[0].path), new_tokens=["quokka", "<go>"])
+    stores.append(prepare(corpus, loaded, tmp_path / "stores", processes=2, quiet=True, template=own))
+    assert len({store.fingerprint for store in stores}) == 4
+    assert np.array_equal(stores[2].tokens, stores[3].tokens)
+    assert np.array_equal(stores[2].flags, stores[3].flags)
+    quokka = load_tokenizer(stores[2].path).backend.token_to_id("quokka")
+    assert quokka == stores[0].meta["vocab_size"]
+    assert stores[2].counts[quokka] == 20
+    assert stores[0].num_tokens > stores[2].num_tokens
+    specials = json.loads((stores[2].path / "tokenizer.json").read_text())["added_tokens"]
+    assert {entry["content"]: entry["special"] for entry in specials if entry["id"] >= quokka} == {
+        "quokka": False,
+        "<go>": True,
+    }
+
+
 @pytest.mark.parametrize("kind", ["wordpiece", "bytebpe"])
 def test_one_document_in_many_chunks_is_one_document(tmp_path, monkeypatch, kind):
     body = "\n".join(f"Sentence number {i} is here." for i in range(400))

@@ -129,6 +129,55 @@ def test_command_line_forms():
     assert parse_arguments(["--help"])[2]
 
 
+@dataclass(frozen=True)
+class Lists:
+    """Lists.
+
+    Args:
+        numbers: numbers, or how many.
+        names: names.
+        either: a text or several.
+    """
+
+    numbers: list[int] | int | None = None
+    names: list[str] = field(default_factory=list)
+    either: str | list[str] = ""
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers", "names", "either"),
+    [
+        (["--numbers", "0,2", "--names", "[CLS],[MASK]", "--either", "a,b"], [0, 2], ["[CLS]", "[MASK]"], "a,b"),
+        (
+            ["--numbers", "[0, 2]", "--names", "[bias, norm]", "--either", "[a, b]"],
+            [0, 2],
+            ["bias", "norm"],
+            ["a", "b"],
+        ),
+        (["--numbers", "3", "--names", "[MASK]"], 3, ["[MASK]"], ""),
+        (["--names", "one"], None, ["one"], ""),
+    ],
+)
+def test_a_list_can_be_given_with_commas(words, numbers, names, either):
+    assert load_settings(Lists, words, "test", "pretrain").value == Lists(numbers, names, either)
+
+
+def test_what_takes_the_place_of_the_files_lies_under_the_command_line(tmp_path):
+    (tmp_path / "a.yaml").write_text("name: file\ninner: {rate: 0.2}\nparts: {x: {class_path: test_settings.Part}}\n")
+    seen = []
+
+    def amend(merged, said):
+        seen.append((merged["name"], said))
+        return {"name": "amended", "inner.rate": 0.3, "parts": {}}
+
+    argv = ["--config", str(tmp_path / "a.yaml"), "--inner.rate", "0.4"]
+    value = load_settings(Outer, argv, "test", "pretrain", amend=amend).value
+    assert (value.name, value.inner.rate, value.parts) == ("amended", 0.4, {})
+    assert seen == [("file", {"inner": {"rate": 0.4}})]
+    with pytest.raises(ZooError, match=r"unknown key 'inner\.rat'"):
+        load_settings(Outer, [*argv, "--inner.rat", "1"], "test", "pretrain", amend=lambda *_: pytest.fail("asked"))
+
+
 def test_flatten_and_nearest():
     assert flatten({"a": {"b": 1, "c": {}}}) == {"a.b": 1, "a.c": {}}
     assert nearest("hiden_size", ["hidden_size", "vocab_size"]) == " Did you mean 'hidden_size'?"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -11,46 +10,53 @@ import pytest
 import torch
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.config import load_pretrain_config
-from pretraining.prepare import prepare
-from pretraining.start import overlay, source_layers
+from pretraining.config import load_pretrain_config, run_folder
+from pretraining.start import StartConfig, source_groups, source_layers
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from pretraining.train import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import open_weights, read_facts
+from zoo.folder import load_tensors, open_weights, pack_model, read_facts, save_tensors, write_json
 from zoo.weights.commands import export_folder, import_folder
+
+WORDS = "core.embeddings.word_embeddings.weight"
+POSITIONS = "core.embeddings.position_embeddings.weight"
+TYPES = "core.embeddings.token_type_embeddings.weight"
+BERT_TEMPLATE = {"template.single": "<s> $A </s>", "template.pair": "<s> $A </s> $B </s>", "template.pooling": "first"}
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
+    """A folder whose corpus and stores the tests of this module share."""
     return tmp_path_factory.mktemp("start")
 
 
 @pytest.fixture(scope="module")
 def bert(place):
     """A finished run of three layers."""
-    return train(arguments(place, "bert", steps=30, **{"model.num_hidden_layers": 3, "train.save_every": 30}))
+    more = {"model.num_hidden_layers": 3, "train.save_every": 30, "train.lr": 5e-3}
+    return train(arguments(place, "bert", steps=30, **more))
 
 
 @pytest.fixture(scope="module")
 def gpt(place):
-    return train(arguments(place, "gpt", steps=12, **{"model.intermediate_size": 128}))
+    """A finished causal run with its own vocabulary, of bytes."""
+    return train(arguments(place, "gpt", steps=4))
 
 
 @pytest.fixture(scope="module")
 def albert(place):
+    """A finished run of three layers that share their weights."""
     return train(arguments(place, "albert", steps=4, **{"model.num_hidden_layers": 3}))
 
 
 def start_arguments(place: Path, family: str, model: Path, **more: object) -> list[str]:
-    """A tiny run that starts from ``model``; only its own settings, no facts of the core."""
-    argv = arguments(place, family, **{"start.model": model, **more})
-    kept, words = [], iter(argv)
-    for word in words:
-        value = next(words)
-        if not word.startswith(("--model.", "--data.tokenizer.vocab_size")) or word.removeprefix("--") in more:
-            kept += [word, value]
+    """A tiny run that starts from ``model``: without the facts of core and tokenizer that ``more`` does not name."""
+    argv = arguments(place, family, **{"start.model": model, "train.validate_every": 0, **more})
+    kept: list[str] = []
+    for key, value in zip(argv[::2], argv[1::2], strict=True):
+        if not key.startswith(("--model.", "--data.tokenizer.")) or key.removeprefix("--") in more:
+            kept += [key, value]
     return kept
 
 
@@ -59,186 +65,301 @@ def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor]
     seen: dict[str, torch.Tensor] = {}
 
     def stop(self: Run, request) -> None:
-        from zoo.folder import pack_model
-
         packed = pack_model(self.raw_model.core, dict(self.raw_model.heads.items()))
         seen.update({name: tensor.clone() for name, tensor in packed.items()})
         raise Killed
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Run, "loop", stop)
-        with pytest.raises(Killed):
-            train(argv)
-    folder = next(Path(argv[argv.index("--output") + 1]).glob("*/run.json"), None)
-    folders = sorted(Path(argv[argv.index("--output") + 1]).glob("*/run.json"), key=lambda p: p.stat().st_mtime)
-    assert folder is not None
-    return seen, json.loads(folders[-1].read_text())["start"]
+        train(argv)
+    return seen, json.loads((run_folder(load_pretrain_config(argv)) / "run.json").read_text())["start"]
 
 
-def test_every_tensor_is_the_checkpoint_s(place, bert, monkeypatch, tmp_path):
+def by_row(count: int, new, old) -> str:
+    """What the report says of a table that was copied by rows."""
+    return f"{count} of {len(new)} rows copied, {len(old) - count} of the checkpoint's {len(old)} left behind"
+
+
+def masked_losses(folder: Path) -> list[float]:
+    return [row["terms"]["masked_lm"] for row in log_lines(folder) if "terms" in row]
+
+
+# ---- the checkpoint as it is ----------------------------------------------------------------------------------------
+
+
+def test_every_tensor_is_the_checkpoints(place, bert, monkeypatch, tmp_path):
     argv = start_arguments(place, "bert", bert, output=tmp_path, **{"seed.init": 7})
     found, report = first_weights(monkeypatch, argv)
     weights = open_weights(bert)
     assert set(found) == set(weights)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
-    assert report["copied"] == len(weights)
     assert (report["fresh"], report["left"], report["partly"]) == ([], [], {})
+    assert {"core.layers.0", "core.layers.2", "heads.masked_lm", "heads.next_sentence", WORDS} <= set(report["copied"])
+    assert report["layers"] == [0, 1, 2]
+    assert report["model"] == bert.name
     resolved = load_pretrain_config(argv).resolved
     assert resolved["model"]["num_hidden_layers"] == 3  # the checkpoint's, not bert-tiny's 2
     assert resolved["model"]["hidden_size"] == 32
+    assert load_pretrain_config([], resolved).resolved == resolved
 
 
 def test_it_goes_on_from_where_the_other_ended(place, bert, tmp_path):
-    argv = start_arguments(place, "bert", bert, output=tmp_path, steps=2, **{"train.lr": 1e-5})
-    (warm, *_), (cold, *_, last) = (
-        [row["terms"]["masked_lm"] for row in log_lines(run) if "terms" in row] for run in (train(argv), bert)
-    )
-    assert warm < cold - 0.5 * (cold - last)
+    settings = {"train.lr": 1e-5, "train.steps": 1}
+    warm = train(start_arguments(place, "bert", bert, output=tmp_path, **settings))
+    cold = train(arguments(place, "bert", output=tmp_path, **settings, **{"model.num_hidden_layers": 3}))
 
+    def held_out(folder):
+        return log_lines(folder)[-1]["validation"]["terms"]["masked_lm"]["loss"]
 
-def test_the_command_line_wins_over_the_checkpoint(place, bert):
-    more = {"model.hidden_dropout_prob": 0.3, "template.pooling": "last"}
-    config = load_pretrain_config(start_arguments(place, "roberta", bert, **more)).value
-    assert config.model.hidden_dropout_prob == 0.3
-    assert config.model.position_offset == 0  # bert's, though the file says roberta
-    assert (config.template.pooling, config.template.single) == ("last", "[CLS] $A [SEP]")
-    assert config.data.tokenizer == TokenizerConfig(kind="file", path=str(bert))
-
-
-def test_without_a_start_nothing_is_laid_over():
-    files = {"model": {"hidden_size": 8}}
-    assert overlay(files, files) is files
-
-
-@pytest.mark.parametrize(("layers", "sources"), [("[2, 0]", [2, 0]), ("1", [0]), ("5", [0, 1, 2, 0, 1])])
-def test_layers_are_dropped_reordered_and_stacked(place, bert, monkeypatch, tmp_path, layers, sources):
-    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"start.layers": layers})
-    found, report = first_weights(monkeypatch, argv)
-    weights = open_weights(bert)
-    numbers = {int(name.split(".")[2]) for name in found if name.startswith("core.layers.")}
-    assert numbers == set(range(len(sources)))
-    for number, source in enumerate(sources):
-        for name in [n for n in found if n.startswith(f"core.layers.{number}.")]:
-            assert torch.equal(found[name], weights[name.replace(f"layers.{number}.", f"layers.{source}.", 1)]), name
-    left = {int(name.split(".")[2]) for name in report["left"]}
-    assert left == {0, 1, 2} - set(sources)
-
-
-def test_layers_that_share_weights_are_counted_only(place, albert, monkeypatch, tmp_path):
-    argv = start_arguments(place, "albert", albert, output=tmp_path, **{"start.layers": "6"})
-    found, _ = first_weights(monkeypatch, argv)
-    assert load_pretrain_config(argv).value.model.num_hidden_layers == 6
-    weights = open_weights(albert)
-    assert all(torch.equal(found[name], weights[name]) for name in weights)
-    with pytest.raises(ZooError, match="share 1 set"):
-        load_pretrain_config(start_arguments(place, "albert", albert, **{"start.layers": "[0, 1]"}))
-
-
-def test_a_causal_model_becomes_a_masked_one_with_new_tokens(place, gpt, monkeypatch, tmp_path):
-    more = {"data.tokenizer.new_tokens": "['[BLANK]', quokka]", "output": tmp_path}
-    found, report = first_weights(monkeypatch, start_arguments(place, "roberta", gpt, **more))
-    weights = open_weights(gpt)
-    old = weights["core.embeddings.word_embeddings.weight"]
-    new = found["core.embeddings.word_embeddings.weight"]
-    assert len(new) == len(old) + 2
-    assert torch.equal(new[: len(old)], old)
-    assert new[len(old) :].abs().max() > 0
-    assert "by token" in report["partly"]["core.embeddings.word_embeddings.weight"]
-    assert any(name.startswith("heads.masked_lm.") for name in report["fresh"])
-    folder = train(start_arguments(place, "roberta", gpt, steps=2, **more))
-    assert read_facts(folder).visibility == "all"
-    tokenizer = load_tokenizer(folder)
-    assert tokenizer.backend.token_to_id("[BLANK]") == len(old)
-    assert tokenizer.backend.token_to_id("quokka") == len(old) + 1
-
-
-def test_a_mask_token_can_be_added_where_there_is_none(tmp_path, place):
-    config = TokenizerConfig(kind="wordpiece", vocab_size=300, special={"pad": "[PAD]", "unk": "[UNK]"})
-    from pretraining.corpus import CorpusConfig
-
-    corpus = CorpusConfig(files=str(place / "text.txt"))
-    store = prepare(corpus, config, tmp_path / "one", processes=1, quiet=True)
-    assert load_tokenizer(store.path).vocabulary.mask is None
-    grown = TokenizerConfig(kind="file", path=str(store.path), new_tokens=["[MASK]", "[CLS]", "[SEP]"])
-    again = prepare(corpus, grown, tmp_path / "two", processes=1, quiet=True)
-    vocabulary = load_tokenizer(again.path).vocabulary
-    assert (vocabulary.mask, vocabulary.cls, vocabulary.sep, vocabulary.size) == (300, 301, 302, 303)
-    assert again.fingerprint != store.fingerprint
-    from transformers import AutoTokenizer
-
-    opened = AutoTokenizer.from_pretrained(again.path)
-    assert opened.mask_token == "[MASK]"
-    assert opened.tokenize("the [MASK] town")[1] == "[MASK]"
-
-
-def test_rows_follow_their_tokens_into_another_vocabulary(place, bert, monkeypatch, tmp_path):
-    more = {"data.tokenizer.kind": "wordpiece", "data.tokenizer.vocab_size": 500, "data.tokenizer.path": "null"}
-    more["data.tokenizer.lowercase"] = "false"
-    found, report = first_weights(monkeypatch, start_arguments(place, "bert", bert, output=tmp_path, **more))
-    weights, old = open_weights(bert), load_tokenizer(bert).backend.get_vocab()
-    run = next(tmp_path.glob("*/run.json")).parent
-    new = load_tokenizer(run).backend.get_vocab()
-    name = "core.embeddings.word_embeddings.weight"
-    shared = set(old) & set(new)
-    assert 50 < len(shared) < len(new)
-    for token in shared:
-        assert torch.equal(found[name][new[token]], weights[name][old[token]]), token
-        assert found["heads.masked_lm.bias"][new[token]] == weights["heads.masked_lm.bias"][old[token]]
-    assert report["partly"][name] == f"{len(shared)} of {len(new)} rows, by token"
-
-
-def test_tables_grow_and_shrink(place, bert, monkeypatch, tmp_path):
-    more = {"model.max_position_embeddings": 600, "model.type_vocab_size": 1, "model.pooler": "true"}
-    found, report = first_weights(monkeypatch, start_arguments(place, "roberta", bert, output=tmp_path, **more))
-    weights = open_weights(bert)
-    positions = "core.embeddings.position_embeddings.weight"
-    assert torch.equal(found[positions][:512], weights[positions])
-    assert report["partly"][positions] == "the first 512 of 600 rows"
-    types = "core.embeddings.token_type_embeddings.weight"
-    assert torch.equal(found[types], weights[types][:1])
-
-
-def test_heads_can_be_left_out(place, bert, monkeypatch, tmp_path):
-    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"start.heads": "false"})
-    found, report = first_weights(monkeypatch, argv)
-    assert all(name.startswith("heads.") for name in report["fresh"])
-    assert {name for name in found if name.startswith("heads.")} == set(report["fresh"])
-    assert not torch.equal(found["heads.masked_lm.dense.weight"], open_weights(bert)["heads.masked_lm.dense.weight"])
+    ended = held_out(bert)
+    assert held_out(warm) == pytest.approx(ended, abs=0.02)
+    assert held_out(warm) < held_out(cold) - 0.3
+    assert masked_losses(warm)[0] < masked_losses(cold)[0] - 0.3
 
 
 def test_an_imported_checkpoint_starts_a_run(place, bert, tmp_path, monkeypatch):
     export_folder(bert, tmp_path / "out")
     import_folder(tmp_path / "out", tmp_path / "in")
-    found, report = first_weights(
-        monkeypatch, start_arguments(place, "bert", tmp_path / "in", output=tmp_path / "runs")
-    )
+    argv = start_arguments(place, "bert", tmp_path / "in", output=tmp_path / "runs")
+    found, report = first_weights(monkeypatch, argv)
     weights = open_weights(bert)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
     assert report["left"] == []
 
 
-def test_resume_is_exact(place, bert, monkeypatch, tmp_path):
-    whole = outcome(train(start_arguments(place, "bert", bert, steps=7, output=tmp_path / "whole")))
-    argv = start_arguments(place, "bert", bert, steps=7, output=tmp_path / "cut")
-    with monkeypatch.context() as patch:
+def test_the_command_line_wins_over_the_checkpoint_and_it_over_the_files(place, bert):
+    more = {"model.hidden_dropout_prob": 0.3, "template.pooling": "last", "data.tokenizer.new_tokens": "<x>,quokka"}
+    config = load_pretrain_config(start_arguments(place, "roberta", bert, **more)).value
+    assert config.model.hidden_dropout_prob == 0.3
+    assert config.model.position_offset == 0  # bert's, though the file says roberta
+    assert (config.template.pooling, config.template.single) == ("last", "[CLS] $A [SEP]")
+    assert config.data.tokenizer == TokenizerConfig("file", str(bert), new_tokens=["<x>", "quokka"])
+    other = {"data.tokenizer.kind": "wordpiece", "data.tokenizer.vocab_size": 500}
+    config = load_pretrain_config(start_arguments(place, "bert", bert, **other)).value
+    assert config.data.tokenizer == TokenizerConfig("wordpiece", vocab_size=500, lowercase=True)
+
+
+def test_a_file_of_settings_can_name_start_and_new_tokens(place, bert, tmp_path):
+    recipe = f"base: roberta-tiny\nstart: {{model: {bert}, layers: 2}}\n"
+    recipe += "data: {tokenizer: {new_tokens: [quokka]}}\nmodel: {hidden_size: 512}\n"
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    config = load_pretrain_config(["--config", str(tmp_path / "recipe.yaml")]).value
+    assert (config.model.hidden_size, config.model.num_hidden_layers) == (32, 2)
+    assert config.data.tokenizer == TokenizerConfig("file", str(bert), new_tokens=["quokka"])
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("layers", "sources"), [("2,0", [2, 0]), ("[1]", [1]), ("1", [0]), ("5", [0, 1, 2, 0, 1])])
+def test_layers_are_dropped_reordered_and_stacked(place, bert, monkeypatch, tmp_path, layers, sources):
+    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"start.layers": layers})
+    found, report = first_weights(monkeypatch, argv)
+    weights = open_weights(bert)
+    assert {int(name.split(".")[2]) for name in found if name.startswith("core.layers.")} == set(range(len(sources)))
+    for number, source in enumerate(sources):
+        for name in [n for n in found if n.startswith(f"core.layers.{number}.")]:
+            assert torch.equal(found[name], weights[name.replace(f"layers.{number}.", f"layers.{source}.", 1)]), name
+    assert report["layers"] == sources
+    assert report["left"] == [f"core.layers.{n}" for n in range(3) if n not in sources]
+    assert load_pretrain_config(argv).resolved["model"]["num_hidden_layers"] == len(sources)
+
+
+@pytest.mark.parametrize("layers", ["1", "6", "2,0"])
+def test_layers_that_share_weights_are_run_more_or_less_often(place, albert, monkeypatch, tmp_path, layers):
+    argv = start_arguments(place, "albert", albert, output=tmp_path, **{"start.layers": layers})
+    found, report = first_weights(monkeypatch, argv)
+    weights = open_weights(albert)
+    assert set(found) == set(weights)
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    assert report["left"] == []
+
+
+def test_layers_that_share_weights_can_part(place, albert, monkeypatch, tmp_path):
+    argv = start_arguments(place, "albert", albert, output=tmp_path, **{"model.num_hidden_groups": "null"})
+    found, _ = first_weights(monkeypatch, argv)
+    weights = open_weights(albert)
+    for name in [n for n in weights if n.startswith("core.layers.0.")]:
+        for number in range(3):
+            assert torch.equal(found[name.replace("layers.0", f"layers.{number}")], weights[name])
+
+
+def test_layers_and_groups_of_a_config():
+    assert source_layers(None, 4) == [0, 1, 2, 3]
+    assert source_layers(6, 4) == [0, 1, 2, 3, 0, 1]
+    assert source_layers([3, 3], 4) == [3, 3]
+    for wrong in ([], [4], [-1], 0, -2, True, "all", ["x"]):
+        with pytest.raises(ZooError, match="layers 0 to 3: name some"):
+            source_layers(wrong, 4)
+    halves = CoreConfig(vocab_size=9, num_hidden_layers=4, num_hidden_groups=2)  # layers 0 and 1, layers 2 and 3
+
+    def groups(layers, **facts):
+        return source_groups(StartConfig("x", layers), halves, halves.replace(**facts))
+
+    assert groups(None) == [0, 1]
+    assert groups([2, 0], num_hidden_layers=2) == [1, 0]
+    assert groups([0, 1, 2], num_hidden_layers=3) == [0, 1]
+    assert groups(8, num_hidden_layers=8, num_hidden_groups=4) == [0, 1, 0, 1]
+    assert groups(None, num_hidden_groups=None) == [0, 0, 1, 1]
+    with pytest.raises(ZooError, match="start from the checkpoint's layers 0 and 2"):
+        groups([0, 2, 3], num_hidden_layers=3)
+    with pytest.raises(ZooError, match="num_hidden_groups = 1 for 4 layers"):
+        groups(None, num_hidden_groups=1)
+    with pytest.raises(ZooError, match=r"num_hidden_layers = 3, but 4 .* say --start.layers 3"):
+        groups(None, num_hidden_layers=3)
+
+
+# ---- tokens and tables ----------------------------------------------------------------------------------------------
+
+
+def test_a_causal_model_becomes_a_masked_one(place, gpt, monkeypatch, tmp_path):
+    more = {"data.tokenizer.new_tokens": "[BLANK],quokka", "output": tmp_path, **BERT_TEMPLATE}
+    found, report = first_weights(monkeypatch, start_arguments(place, "roberta", gpt, **more))
+    old, new = open_weights(gpt)[WORDS], found[WORDS]
+    assert len(new) == len(old) + 2
+    assert torch.equal(new[: len(old)], old)
+    assert new[len(old) :].abs().min() > 0
+    assert report["partly"] == {WORDS: by_row(len(old), new, old)}
+    assert report["fresh"] == ["heads.masked_lm"]
+    folder = train(start_arguments(place, "roberta", gpt, steps=2, **more))
+    facts, tokenizer = read_facts(folder), load_tokenizer(folder)
+    assert (facts.visibility, facts.template.single) == ("all", "<s> $A </s>")
+    assert tokenizer.backend.token_to_id("quokka") == len(old) + 1 == facts.config.vocab_size - 1
+
+
+def test_a_model_without_special_tokens_gets_them(place, monkeypatch, tmp_path):
+    """The recipe GPT -> masked: opening token, separator and mask are new, take their roles, and open rows."""
+    bare = {"data.tokenizer.special": "{pad: <pad>}", "template.single": "$A", "template.pair": "$A $B"}
+    model = train(arguments(tmp_path, "gpt", steps=1, **bare))
+    assert load_tokenizer(model).roles == {"pad": "<pad>"}
+    more = {"output": tmp_path / "masked", "data.stores": tmp_path / "stores"}
+    with pytest.raises(ZooError, match=r"no mask token.*data\.tokenizer\.new_tokens"):
+        train(start_arguments(tmp_path, "roberta", model, **more))
+    more["data.tokenizer.new_tokens"] = "[CLS],[SEP],[MASK]"
+    found, report = first_weights(monkeypatch, start_arguments(tmp_path, "roberta", model, **more))
+    size = len(open_weights(model)[WORDS])
+    folder = run_folder(load_pretrain_config(start_arguments(tmp_path, "roberta", model, **more)))
+    vocabulary = load_tokenizer(folder).vocabulary
+    assert (vocabulary.cls, vocabulary.sep, vocabulary.mask, vocabulary.size) == (size, size + 1, size + 2, size + 3)
+    assert report["fresh"] == ["heads.masked_lm"]
+    assert len(found[WORDS]) == size + 3
+
+
+def test_rows_follow_their_tokens_into_another_vocabulary(place, bert, monkeypatch, tmp_path):
+    more = {"data.tokenizer.kind": "wordpiece", "data.tokenizer.vocab_size": 500, "data.tokenizer.lowercase": "false"}
+    argv = start_arguments(place, "bert", bert, output=tmp_path, **more)
+    found, report = first_weights(monkeypatch, argv)
+    weights, old = open_weights(bert), load_tokenizer(bert).backend.get_vocab()
+    new = load_tokenizer(run_folder(load_pretrain_config(argv))).backend.get_vocab()
+    shared = set(old) & set(new)
+    assert 50 < len(shared) < len(new)
+    for token in shared:
+        assert torch.equal(found[WORDS][new[token]], weights[WORDS][old[token]]), token
+        assert found["heads.masked_lm.bias"][new[token]] == weights["heads.masked_lm.bias"][old[token]]
+    said = by_row(len(shared), new, old)
+    assert report["partly"] == {WORDS: said, "heads.masked_lm.bias": said}
+    fresh = arguments(place, "bert", output=tmp_path, **more, **{"model.num_hidden_layers": 3})
+    cold, _ = first_weights(monkeypatch, fresh)
+    unknown = [row for token, row in new.items() if token not in old]
+    assert torch.equal(found[WORDS][unknown], cold[WORDS][unknown])  # as in a run that starts from nothing
+
+
+def test_an_own_output_matrix_follows_the_tokens(place, monkeypatch, tmp_path):
+    untied = {"model.tie_word_embeddings": "false", "output": tmp_path}
+    model = train(arguments(place, "bert", steps=2, **untied))
+    argv = start_arguments(place, "bert", model, output=tmp_path, **{"data.tokenizer.new_tokens": "quokka"})
+    found, report = first_weights(monkeypatch, argv)
+    weights = open_weights(model)
+    for name in (WORDS, "heads.masked_lm.decoder.weight", "heads.masked_lm.bias"):
+        assert torch.equal(found[name][:-1], weights[name])
+        assert report["partly"][name].startswith(f"{len(weights[name])} of {len(weights[name]) + 1} rows copied")
+
+
+def test_rows_without_a_token_keep_their_number(place, bert, monkeypatch, tmp_path):
+    """A vocabulary rounded up: its extra rows are in every softmax."""
+    model = Path(shutil.copytree(bert, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")))
+    tensors = load_tensors(bert / "model.safetensors")
+    for name in (WORDS, "heads.masked_lm.bias"):
+        tensors[name] = torch.cat([tensors[name], torch.full_like(tensors[name][:8], 3.0)])
+    save_tensors(model / "model.safetensors", tensors)
+    facts = json.loads((model / "config.json").read_text())
+    facts["core"]["vocab_size"] += 8
+    write_json(model / "config.json", facts)
+    same = {"model.vocab_size": facts["core"]["vocab_size"], "output": tmp_path / "runs"}
+    found, report = first_weights(monkeypatch, start_arguments(place, "bert", model, **same))
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert report["partly"] == {}
+    found, report = first_weights(monkeypatch, start_arguments(place, "bert", model, output=tmp_path / "cut"))
+    assert torch.equal(found[WORDS], tensors[WORDS][:-8])
+    assert "8 of the checkpoint's" in report["partly"][WORDS]
+
+
+def test_tables_grow_and_shrink(place, bert, monkeypatch, tmp_path):
+    more = {"model.max_position_embeddings": 600, "model.type_vocab_size": 1, "model.task_type_vocab_size": 3}
+    argv = start_arguments(place, "roberta", bert, output=tmp_path, **more)
+    found, report = first_weights(monkeypatch, argv)
+    weights = open_weights(bert)
+    assert torch.equal(found[POSITIONS][:512], weights[POSITIONS])
+    assert found[POSITIONS][512:].abs().max() > 0
+    assert report["partly"][POSITIONS] == by_row(512, range(600), range(512))
+    assert torch.equal(found[TYPES], weights[TYPES][:1])
+    assert report["partly"][TYPES] == by_row(1, range(1), range(2))
+    assert report["fresh"] == ["core.embeddings.task_type_embeddings.weight"]
+    assert report["left"] == ["heads.next_sentence"]
+    cut = {"model.max_position_embeddings": 64, "model.pooler": "false"}
+    found, report = first_weights(monkeypatch, start_arguments(place, "roberta", bert, output=tmp_path, **cut))
+    assert torch.equal(found[POSITIONS], weights[POSITIONS][:64])
+    assert report["left"] == ["core.pooler.weight", "core.pooler.bias", "heads.next_sentence"]
+
+
+def test_a_pooler_and_segments_can_be_new(place, gpt, monkeypatch, tmp_path):
+    more = {"model.pooler": "true", "model.type_vocab_size": 2, **BERT_TEMPLATE}
+    found, report = first_weights(monkeypatch, start_arguments(place, "bert", gpt, output=tmp_path, **more))
+    new = [TYPES, "core.pooler.weight", "core.pooler.bias", "heads.masked_lm", "heads.next_sentence"]
+    assert report["fresh"] == new
+    assert torch.equal(found[WORDS], open_weights(gpt)[WORDS])
+
+
+def test_heads_can_be_left_out(place, bert, monkeypatch, tmp_path):
+    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"start.heads": "false"})
+    found, report = first_weights(monkeypatch, argv)
+    assert report["fresh"] == report["left"] == ["heads.masked_lm", "heads.next_sentence"]
+    assert not torch.equal(found["heads.masked_lm.dense.weight"], open_weights(bert)["heads.masked_lm.dense.weight"])
+
+
+# ---- the run as any other -------------------------------------------------------------------------------------------
+
+
+def test_resume_is_exact_and_needs_the_checkpoints_weights_no_more(place, bert, monkeypatch, tmp_path):
+    model = Path(shutil.copytree(bert, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")))
+    whole = train(start_arguments(place, "bert", model, steps=7, output=tmp_path / "whole"))
+    argv = start_arguments(place, "bert", model, steps=7, output=tmp_path / "cut")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 5)
-        with pytest.raises(Killed):
-            train(argv)
+        train(argv)
+    (model / "model.safetensors").write_bytes(b"something else")
     folder = train(argv)
-    assert outcome(folder) == whole
-    assert json.loads((folder / "run.json").read_text())["start"]["copied"] > 20
+    assert outcome(folder) == outcome(whole)
+    record = json.loads((folder / "run.json").read_text())["start"]
+    assert record == json.loads((whole / "run.json").read_text())["start"]
 
 
 def test_other_weights_in_the_same_folder_are_refused(place, bert, monkeypatch, tmp_path):
-    copied = Path(shutil.copytree(bert, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")))
-    argv = start_arguments(place, "bert", copied, steps=7, output=tmp_path / "runs")
-    with monkeypatch.context() as patch:
+    model = Path(shutil.copytree(bert, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")))
+    argv = start_arguments(place, "bert", model, steps=4, output=tmp_path / "runs")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 1)
-        with pytest.raises(Killed):
-            train(argv)
-    path = copied / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\0")
+        train(argv)
+    path = model / "model.safetensors"
+    own = path.read_bytes()
+    path.write_bytes(own[:-4] + b"\0\0\0\0")
     with pytest.raises(ZooError, match="other weights"):
+        train(argv)
+    path.write_bytes(own)
+    folder = train(argv)
+    assert train(argv) == folder
+    path.write_bytes(own[:-4] + b"\0\0\0\0")
+    with pytest.raises(ZooError, match="other weights"):  # nor is the finished run taken for one from these
         train(argv)
 
 
@@ -249,37 +370,87 @@ def test_two_processes_start_alike(place, bert, tmp_path):
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed[-3000:]
     assert "2 processes" in printed
-    assert "tensors copied" in printed
+    assert printed.count("started from") == 1
     two = next((tmp_path / "two").iterdir())
+    records = [json.loads((folder / "run.json").read_text())["start"] for folder in (one, two)]
+    assert records[0] == records[1]
     first, second = open_weights(one), open_weights(two)
     assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5
 
 
-def test_refusals(place, bert, gpt, tmp_path):
-    def refused(family: str, model: object, **more: object) -> str:
-        with pytest.raises(ZooError) as error:
-            train(start_arguments(place, family, model, output=tmp_path / "runs", **more))  # type: ignore[arg-type]
-        return str(error.value)
-
-    assert "is not a folder" in refused("bert", tmp_path / "nowhere")
-    export_folder(bert, tmp_path / "stock")
-    assert "zoo import" in refused("bert", tmp_path / "stock")
-    assert "from 0 to 2" in refused("bert", bert, **{"start.layers": "[0, 3]"})
-    assert "at least one layer" in refused("bert", bert, **{"start.layers": 0})
-    assert re.search(r"hidden_size = 32 there, 64 here", refused("bert", bert, **{"model.hidden_size": 64}))
-    assert "norm_position = post there, pre here" in refused("bert", bert, **{"model.norm_position": "pre"})
-    assert "Did you mean 'layers'" in refused("bert", bert, **{"start.layer": 1})
-    bare = Path(shutil.copytree(bert, tmp_path / "bare"))
-    for path in bare.glob("*token*"):
-        path.unlink()
-    assert "holds no tokenizer.json" in refused("bert", bare)
+# ---- refusals -------------------------------------------------------------------------------------------------------
 
 
-def test_layers_of_a_config():
-    plain = CoreConfig(vocab_size=9, num_hidden_layers=4)
-    assert source_layers(None, plain) is None
-    assert source_layers(6, plain) == [0, 1, 2, 3, 0, 1]
-    assert source_layers([3, 3], plain) == [3, 3]
-    for wrong in ([], [4], [-1], "0,1"):
-        with pytest.raises(ZooError, match="numbers from 0 to 3"):
-            source_layers(wrong, plain)
+def wrong_settings(bert, gpt, tmp_path):
+    """(family, model, settings, words of the message)."""
+    lacks = {"data.tokenizer.kind": "bytebpe", "data.tokenizer.vocab_size": 400}
+    return [
+        ("bert", tmp_path / "nowhere", {}, ["nowhere is not a folder", "finished run", "zoo import SRC DST"]),
+        ("bert", tmp_path, {}, ["has no config.json", "zoo import SRC DST"]),
+        ("bert", bert, {"start.layers": "0,3"}, ["start.layers = [0, 3]", "layers 0 to 2"]),
+        ("bert", bert, {"start.layers": "0"}, ["start.layers = 0", "how many"]),
+        ("bert", bert, {"start.layer": 1}, ["'start.layer'", "Did you mean 'layers'"]),
+        ("bert", bert, {"start": "{layers: 2}"}, ["model"]),
+        ("bert", bert, {"model.num_hidden_layers": 2}, ["num_hidden_layers = 2, but 3", "--start.layers 2"]),
+        ("bert", bert, {"model.num_hidden_groups": 1}, ["layers 0 and 1", "--model.num_hidden_groups null"]),
+        ("bert", bert, {"model.hidden_size": 64}, ["hidden_size: 32 there, 64 here", "embedding_size: 32 there, 64"]),
+        ("bert", bert, {"model.norm_position": "pre"}, ["norm_position: post there, pre here", "Leave --model.*"]),
+        ("bert", bert, {"model.position_offset": 2}, ["position_offset: 0 there, 2 here"]),
+        ("bert", bert, {"run_folder": bert}, ["this run's own folder"]),
+        ("bert", bert, {"data.tokenizer.new_tokens": "['New York']"}, ["'New York'", "one word"]),
+        ("bert", gpt, {}, ["no pooler", "model.pooler: true"]),
+        ("roberta", gpt, {}, ["<start>, <extract>, <delimiter>", "new_tokens '<start>,<extract>,<delimiter>'",
+                              "--template.single '<s> $A </s>'", "--template.pooling first"]),
+        ("bert", bert, lacks, ["[CLS], [SEP]", "--template.pair '<s> $A </s> $B </s>'"]),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(wrong_settings(Path(), Path(), Path()))))
+def test_what_cannot_start_is_refused_before_a_step(place, bert, gpt, tmp_path, number):
+    family, model, settings, words = wrong_settings(bert, gpt, tmp_path)[number]
+    with pytest.raises(ZooError) as error:
+        train(start_arguments(place, family, model, **{"output": tmp_path / "runs", **settings}))
+    for word in words:
+        assert word in str(error.value), f"{word!r} is not in: {error.value}"
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+def without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def other_vocabulary(folder):
+    config = json.loads((folder / "tokenizer.json").read_text())
+    config["added_tokens"].append({**config["added_tokens"][0], "id": 600, "content": "[NEW]"})
+    write_json(folder / "tokenizer.json", config)
+
+
+def unfinished(folder):
+    for name in ("config.json", "model.safetensors"):
+        (folder / name).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without("tokenizer.json"), ["no tokenizer.json", "checkpoint's own"]),
+        (without("model.safetensors"), ["model.safetensors does not exist"]),
+        (other_vocabulary, ["601 entries, the embedding 600 rows"]),
+        (unfinished, ["is not finished", "let it end first"]),
+        (lambda folder: write_json(folder / "config.json", {"model_type": "bert"}), ["'bert'", "zoo import"]),
+    ],
+)
+def test_a_damaged_folder_is_refused(place, bert, tmp_path, damage, words):
+    model = Path(shutil.copytree(bert, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")))
+    damage(model)
+    with pytest.raises(ZooError) as error:
+        train(start_arguments(place, "bert", model, output=tmp_path / "runs"))
+    for word in words:
+        assert word in str(error.value), f"{word!r} is not in: {error.value}"
+
+
+def test_a_causal_model_goes_on_with_tokens_that_fine_tuning_adds(place, gpt, monkeypatch, tmp_path):
+    """GPT's start and extract tokens are in no vocabulary: what a run from nothing may leave open, this one may too."""
+    found, report = first_weights(monkeypatch, start_arguments(place, "gpt", gpt, output=tmp_path))
+    assert report["fresh"] == report["left"] == []
+    assert torch.equal(found[WORDS], open_weights(gpt)[WORDS])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pretraining.store import CAPITALISED, WORD_START
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
+from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -197,6 +197,75 @@ def test_gpt1_vocabulary_loads_and_ends_words(tmp_path):
     assert tokenizer.decode(ids) == "hello , world"
     assert tokenizer.vocabulary.unk == 0
     assert tokenizer.vocabulary.mask is None
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_new_tokens_are_words_of_text_or_special(kind, tmp_path):
+    """Ids and word starts with new tokens: looked up = whole texts = AutoTokenizer, after saving too."""
+    from transformers import AutoTokenizer
+
+    before = train(kind, 500)
+    size = before.vocabulary.size
+    new = ["<go>", "yak", "<url>", "京天安", "<go>", "the", before.roles["mask"]]
+    config = TokenizerConfig(kind=kind, vocab_size=500, new_tokens=new)
+    tokenizer = extend(before, config, Template("<go> $A", "<go> $A $B"))
+    known = tokenizer.backend.token_to_id
+    added = [token for token in dict.fromkeys(new) if known(token) >= size]
+    assert [known(token) for token in added] == list(range(size, tokenizer.vocabulary.size))
+    assert {"<go>", "yak", "<url>", "京天安"} <= set(added)
+    assert tokenizer.roles == before.roles
+    tokenizer.save(tmp_path)
+    text = "The Yak at <url>, (yak) yaks <go> 我爱北京天安门上 yak"
+    ids, flags = tokenizer.encode_batch([text])[0]
+    assert ids.tolist() == _as_text(tokenizer).encode(text, add_special_tokens=False).ids
+    assert known("<go>") not in ids  # special: written out in a text it is text
+    assert (ids == known("<url>")).sum() == 1
+    assert (ids == known("京天安")).sum() == 1
+    assert (ids == known("yak")).sum() == (3 if config.folds_case else 2)  # yaks is another word
+    again = load_tokenizer(tmp_path)
+    assert again.vocabulary == tokenizer.vocabulary
+    for found, wanted in zip(again.encode_batch([text])[0], (ids, flags)):
+        assert np.array_equal(found, wanted)
+    plain = text.replace("<go> ", "")
+    opened = AutoTokenizer.from_pretrained(str(tmp_path))
+    assert opened(plain, add_special_tokens=False)["input_ids"] == tokenizer.encode_batch([plain])[0][0].tolist()
+    assert opened("<go>", add_special_tokens=False)["input_ids"] == [known("<go>")]
+    url = int(np.flatnonzero(ids == known("<url>"))[0])
+    place = (
+        url if kind in ("wordpiece", "word") else url - 1
+    )  # else the space before it is a token, and starts the word
+    assert flags[place] & WORD_START
+    assert bool(flags[url] & WORD_START) == (place == url)
+
+
+def test_new_tokens_take_the_roles_that_are_free(tmp_path):
+    bare = train("bytebpe", special={"pad": "<pad>"})
+    assert bare.vocabulary.mask is None
+    names = ["[CLS]", "</s>", "<blank>"]
+    grown = extend(bare, TokenizerConfig(kind="bytebpe", special={"mask": "<blank>"}, new_tokens=names))
+    size = bare.vocabulary.size
+    assert (grown.vocabulary.cls, grown.vocabulary.sep, grown.vocabulary.mask) == (size, size + 1, size + 2)
+    ids = grown.encode("the <blank> sea").ids
+    assert grown.vocabulary.mask in ids
+    assert grown.token(ids[ids.index(grown.vocabulary.mask) - 1]) != "Ġ"  # the mask takes the space before it
+    grown.save(tmp_path)
+    assert (
+        load_tokenizer(tmp_path).roles
+        == grown.roles
+        == {"pad": "<pad>", "cls": "[CLS]", "sep": "</s>", "mask": "<blank>"}
+    )
+    full = train("wordpiece")
+    assert extend(full, TokenizerConfig(new_tokens=["<mask>"])).roles["mask"] == "[MASK]"
+
+
+def test_new_tokens_end_words_where_words_have_ends(tmp_path):
+    vocabulary = {t: i for i, t in enumerate(["<unk>", "t", "h", "e", "e</w>", "s", "a", "a</w>", "th", "the</w>"])}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nt h\nth e</w>\n")
+    config = TokenizerConfig(kind="file", path=str(tmp_path), new_tokens=["sea"])
+    ids, flags = extend(load_tokenizer(tmp_path, config), config).encode_batch(["the sea the"])[0]
+    assert ids.tolist() == [9, 10, 9]
+    assert (flags & WORD_START).all()
 
 
 def test_mistakes_are_explained(trained, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.inputs import Visibility
+
+if TYPE_CHECKING:
+    from zoo.relative import Distances
 
 
 class Cache(Protocol):
@@ -71,6 +74,7 @@ class Shared(NamedTuple):
         rotation: cosines and sines of the positions, each (B or 1, 1, L, D); ``None`` = queries and keys stay.
         cache: earlier keys and values.
         written_out: compute the probabilities and give them back, instead of using a fused kernel.
+        distances: what relative scores read; they have visibility of their own in it.
     """
 
     mask: Mask
@@ -78,6 +82,15 @@ class Shared(NamedTuple):
     rotation: tuple[Tensor, Tensor] | None = None
     cache: Cache | None = None
     written_out: bool = False
+    distances: Distances | None = None
+
+    def normed(self, norm: nn.Module, number: int) -> Shared:
+        """With layer ``number``'s memory normalised: it holds what the layer was given, before its first norm."""
+        if self.distances is None or not self.distances.memory:
+            return self
+        memory = list(self.distances.memory)
+        memory[number] = norm(memory[number])
+        return self._replace(distances=self.distances._replace(memory=tuple(memory)))
 
 
 def make_mask(visible: Visibility, length: int, device: torch.device, past: int = 0) -> Mask:

@@ -10,6 +10,7 @@ from zoo.errors import ZooError, nearest, run_command
 
 _COMMANDS = {
     "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
+    "show": ("pretraining.show_command", "show_command", "what an objective does to a text: --config NAME TEXT"),
     "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
     "import": ("zoo.weights.commands", "import_command", "a transformers checkpoint to a model folder: SRC DST"),

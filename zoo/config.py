@@ -13,6 +13,89 @@ from zoo.errors import ZooError, nearest
 
 
 @dataclass(frozen=True)
+class CharacterConfig:
+    """Token vectors out of a word's characters instead of a table (Kim et al. 2016; specs: ELMo, section 2).
+
+    A character is a byte of UTF-8, a mark of a word's or sentence's beginning or end, or padding.
+
+    Args:
+        n_characters: rows of the character table; 261 are needed. The all-zero row of masked positions is not counted.
+        max_characters_per_token: characters of a word, its two marks included; the rest is cut off.
+        embedding_dim: width of a character's vector.
+        filters: (width, number) of the convolutions.
+        n_highway: highway layers.
+        activation: of the convolutions, after the maximum over positions, and of the highway layers' transform.
+    """
+
+    n_characters: int = 261
+    max_characters_per_token: int = 50
+    embedding_dim: int = 16
+    filters: tuple[tuple[int, int], ...] = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+    n_highway: int = 2
+    activation: Literal["relu", "tanh"] = "relu"
+
+    def __post_init__(self) -> None:
+        """Refuse facts that cannot be built."""
+        where = "model.characters"
+        object.__setattr__(self, "filters", tuple(tuple(pair) for pair in self.filters))
+        if self.n_characters < 261:
+            raise ZooError(f"{where}.n_characters is {self.n_characters}; 256 bytes and 5 marks need 261.")
+        if self.embedding_dim < 1 or self.n_highway < 0:
+            raise ZooError(f"{where}: embedding_dim = {self.embedding_dim}, n_highway = {self.n_highway}; too small.")
+        if not self.filters or min(min(pair) for pair in self.filters) < 1:
+            raise ZooError(f"{where}.filters = {self.filters}: at least one pair (width, number), both above 0.")
+        least = max(3, *(width for width, _ in self.filters))
+        if self.max_characters_per_token < least:
+            raise ZooError(
+                f"{where}.max_characters_per_token is {self.max_characters_per_token}; the widest filter and a word "
+                f"of one letter with its two marks need {least}."
+            )
+        if self.activation not in ("relu", "tanh"):
+            raise ZooError(f"{where}.activation is {self.activation!r}; relu or tanh would work.")
+
+    @property
+    def features(self) -> int:
+        """Filters of all widths: the width between the convolutions and the projection."""
+        return sum(number for _, number in self.filters)
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """Two directions of LSTM layers with projections, instead of attention layers (specs: ELMo, section 2).
+
+    ``hidden_size`` is twice the width of the projections: the forward half stands beside the backward half.
+
+    Args:
+        cell_size: width of the cells.
+        cell_clip: bound on the cells, clipped before the output gate; ``null`` = none.
+        projection_clip: bound on the projected outputs, which are also the recurrent input; ``null`` = none.
+        skip_connections: the input of every layer but the first is added to its output, after the clipping.
+        dropout: on every layer's input (what a skip connection adds has it too) and on the last layer's output.
+    """
+
+    cell_size: int = 4096
+    cell_clip: float | None = 3.0
+    projection_clip: float | None = 3.0
+    skip_connections: bool = True
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse facts that cannot be built."""
+        if self.cell_size < 1:
+            raise ZooError(f"model.recurrent.cell_size is {self.cell_size}; it must be at least 1.")
+        for name in ("cell_clip", "projection_clip"):
+            bound = getattr(self, name)
+            if bound is not None and bound <= 0:
+                raise ZooError(f"model.recurrent.{name} is {bound}; a bound above 0, or null for none.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ZooError(f"model.recurrent.dropout is {self.dropout}; a probability in [0, 1) is needed.")
+
+
+_PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig}
+"""Facts that are groups of facts."""
+
+
+@dataclass(frozen=True)
 class CoreConfig:
     """Architecture of a core. Every field is a fact that can be recombined, never a family's name.
 
@@ -24,8 +107,9 @@ class CoreConfig:
         num_key_value_heads: heads of keys and values, each shared by a group of query heads; ``None`` = as
             many as query heads.
         intermediate_size: inner width of the feed-forward part.
-        embedding_size: width of the embedding tables; ``None`` = ``hidden_size`` (no factorisation).
-        embedding_projection: linear map from ``embedding_size`` to ``hidden_size``; ``None`` = only where
+        embedding_size: width of the embedding tables; ``None`` = that of the first layer's input, which is
+            ``hidden_size``, or half of it with ``recurrent`` (no factorisation).
+        embedding_projection: linear map from ``embedding_size`` to the first layer's input; ``None`` = only where
             the two differ.
         num_hidden_groups: distinct sets of layer weights; ``None`` = one per layer. Layer ``i`` uses
             group ``floor(i / num_hidden_layers * num_hidden_groups)``.
@@ -34,12 +118,23 @@ class CoreConfig:
         norm: ``layer`` (LayerNorm) or ``rms`` (RMSNorm: no mean, no bias; Zhang & Sennrich 2019).
         norm_position: ``post`` (after the residual sum) or ``pre`` (before each part, plus a final norm).
         embedding_norm: LayerNorm after the embedding sum.
+        scale_embedding: token embeddings are multiplied by sqrt(hidden_size).
         position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
-            k and k + D/2; Su et al. 2021) or ``none``.
+            k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019)
+            or ``none``. The facts from ``untie_r`` to ``query_stream`` say more about ``relative``.
         rope_theta: base of the rotary angles.
         max_position_embeddings: rows of the position table, ``position_offset`` included; without a table the
             length that the model is meant for, and no limit.
         position_offset: row of the first position (2 where a table keeps rows for padding).
+        untie_r: each set of layer weights has vectors u, v (and s) of its own in the relative scores; false = all
+            layers share them.
+        clamp_len: farther distances count as this one; -1 = none does.
+        relative_segments: scores read whether query and key are of one segment (XLNet, section 2).
+        mem_len: states of earlier tokens that every layer remembers for the next segment; ``None`` or 0 = none.
+        reuse_len: only so many tokens from a segment's start are remembered; ``None`` or 0 = all.
+        same_length: hide keys that are ``mem_len`` tokens back or more, so that all queries see equally many
+            (for evaluation).
+        query_stream: a learned start vector for a second stream of states (permutation language models).
         type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
         task_type_vocab_size: task types; 0 = no table.
         attention_bias: biases on the attention projections.
@@ -47,12 +142,16 @@ class CoreConfig:
         layer_norm_eps: epsilon of every norm.
         hidden_dropout_prob: dropout on embeddings and on each part's output.
         attention_probs_dropout_prob: dropout on attention probabilities.
+        activation_dropout: dropout after the feed-forward activation.
+        final_dropout: dropout on the last states.
         initializer: ``normal`` or ``truncated_normal`` (cut at two standard deviations).
         initializer_range: standard deviation of the initial weights.
         residual_init_scale: scale the output projections' initial values by 1/sqrt(2 * layers).
         tie_word_embeddings: output matrix of token heads = token embedding.
         pooler: dense + tanh on the first token's state, as a part of the core.
         pad_token_id: row of the padding token; ``None`` = there is none.
+        characters: spell tokens instead of looking them up in a table; ``None`` = a table.
+        recurrent: LSTM layers in the place of attention layers, whose facts are then not read; ``None`` = attention.
     """
 
     vocab_size: int | None = None
@@ -69,10 +168,18 @@ class CoreConfig:
     norm: Literal["layer", "rms"] = "layer"
     norm_position: Literal["post", "pre"] = "post"
     embedding_norm: bool = True
-    position_type: Literal["learned", "sinusoidal", "rotary", "none"] = "learned"
+    scale_embedding: bool = False
+    position_type: Literal["learned", "sinusoidal", "rotary", "relative", "none"] = "learned"
     rope_theta: float = 10000.0
     max_position_embeddings: int = 512
     position_offset: int = 0
+    untie_r: bool = False
+    clamp_len: int = -1
+    relative_segments: bool = False
+    mem_len: int | None = None
+    reuse_len: int | None = None
+    same_length: bool = False
+    query_stream: bool = False
     type_vocab_size: int = 2
     task_type_vocab_size: int = 0
     attention_bias: bool = True
@@ -80,12 +187,16 @@ class CoreConfig:
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    activation_dropout: float = 0.0
+    final_dropout: float = 0.0
     initializer: Literal["normal", "truncated_normal"] = "truncated_normal"
     initializer_range: float = 0.02
     residual_init_scale: bool = False
     tie_word_embeddings: bool = True
     pooler: bool = True
     pad_token_id: int | None = None
+    characters: CharacterConfig | None = None
+    recurrent: RecurrentConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse facts that cannot be built, naming the ones that would work."""
@@ -117,7 +228,7 @@ class CoreConfig:
                 f"model.num_hidden_groups = {groups} must lie between 1 (all layers shared) and "
                 f"model.num_hidden_layers = {self.num_hidden_layers} (all distinct)."
             )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "final_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ZooError(f"model.{name} is {getattr(self, name)}; a probability in [0, 1) is needed.")
         if self.position_type == "learned" and self.max_position_embeddings <= self.position_offset:
@@ -125,22 +236,68 @@ class CoreConfig:
                 f"model.max_position_embeddings = {self.max_position_embeddings} leaves no usable position after "
                 f"model.position_offset = {self.position_offset}."
             )
-        if self.embedding_projection is False and self.embedding_size not in (None, self.hidden_size):
+        if self.embedding_projection is False and self.embedding_size not in (None, self.input_width):
             raise ZooError(
-                f"model.embedding_size = {self.embedding_size} differs from model.hidden_size = {self.hidden_size}, "
-                "so model.embedding_projection cannot be false."
+                f"model.embedding_size = {self.embedding_size} differs from {self.input_width}, the width of the first "
+                "layer's input, so model.embedding_projection cannot be false."
             )
+        self._check_parts()
+        self._check_relative()
+
+    def _check_parts(self) -> None:
+        """Refuse what characters and recurrent layers do not go with."""
+        if self.characters is not None and self.tie_word_embeddings:
+            raise ZooError(
+                "model.characters spells tokens and leaves no embedding table that output matrices could be tied to; "
+                "set model.tie_word_embeddings: false."
+            )
+        if self.recurrent is None:
+            return
+        if self.hidden_size % 2:
+            raise ZooError(
+                f"model.hidden_size = {self.hidden_size}: with model.recurrent it is two directions side by side and "
+                "must be even."
+            )
+        if self.position_type in ("rotary", "relative"):
+            raise ZooError(
+                f"model.position_type: {self.position_type} is for attention layers; with model.recurrent: none."
+            )
+
+    def _check_relative(self) -> None:
+        """Refuse facts about relative scores that nothing would read, or that contradict each other."""
+        if self.position_type != "relative":
+            for name in ("untie_r", "relative_segments", "mem_len", "same_length", "query_stream"):
+                if getattr(self, name):
+                    raise ZooError(
+                        f"model.{name} = {getattr(self, name)} speaks of relative scores, and model.position_type is "
+                        f"{self.position_type}: set it to relative, or leave {name} out."
+                    )
+        elif self.hidden_size % 2:
+            raise ZooError(
+                f"model.position_type: relative needs an even model.hidden_size (sines beside cosines), not "
+                f"{self.hidden_size}."
+            )
+        for name in ("mem_len", "reuse_len"):
+            if (getattr(self, name) or 0) < 0:
+                raise ZooError(f"model.{name} is {getattr(self, name)}; a number of tokens, or null, is needed.")
+        if self.same_length and not self.mem_len:
+            raise ZooError("model.same_length shows every query the same model.mem_len keys: give that a length.")
+
+    @property
+    def input_width(self) -> int:
+        """Width of the first layer's input: the states' own, or one direction's half of it."""
+        return self.hidden_size if self.recurrent is None else self.hidden_size // 2
 
     @property
     def embedding_width(self) -> int:
         """Width of the embedding tables."""
-        return self.embedding_size or self.hidden_size
+        return self.embedding_size or self.input_width
 
     @property
     def has_embedding_projection(self) -> bool:
         """Whether a linear map stands between the embeddings and the first layer."""
         if self.embedding_projection is None:
-            return self.embedding_width != self.hidden_size
+            return self.embedding_width != self.input_width
         return self.embedding_projection
 
     @property
@@ -178,16 +335,26 @@ class CoreConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """All facts as JSON values."""
-        return dataclasses.asdict(self)
+        facts: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return facts
 
     @classmethod
     def from_dict(cls, facts: dict[str, Any]) -> CoreConfig:
         """Read facts back; an unknown one is an error that names the nearest."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for name in facts:
-            if name not in known:
-                raise ZooError(f"unknown fact {name!r} about the core.{nearest(name, known)}")
-        return cls(**facts)
+        _refuse_unknown(cls, facts, "the core")
+        values = dict(facts)
+        for name, part in _PARTS.items():
+            if isinstance(values.get(name), dict):
+                _refuse_unknown(part, values[name], f"the core's {name}")
+                values[name] = part(**values[name])
+        return cls(**values)
+
+
+def _refuse_unknown(cls: Any, facts: dict[str, Any], whose: str) -> None:
+    known = {field.name for field in dataclasses.fields(cls)}
+    for name in facts:
+        if name not in known:
+            raise ZooError(f"unknown fact {name!r} about {whose}.{nearest(name, known)}")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,21 +1,30 @@
-"""The Transformer core: ids and visibility in, hidden states out. It knows no objective and no model's name."""
+"""The core: ids and visibility in, hidden states out. It knows no objective and no model's name.
+
+Here stand what all cores share, the Transformer, and the choice between the cores; the recurrent one is in
+``zoo.recurrent``.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from zoo.attention import Attention, Cache, Shared, make_mask, rotary_angles
+from zoo.attention import Attention, Cache, Mask, Shared, make_mask, rotary_angles
+from zoo.characters import CharacterEncoder
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.init import initialise, named_generator
 from zoo.inputs import CoreInputs, CoreOutput
+from zoo.relative import Memory, Relative, RelativeAttention
+from zoo.vocabulary import Vocabulary
 
 _SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
@@ -67,11 +76,15 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
-        if not config.vocab_size:
+        if not config.vocab_size and config.characters is None:
             raise ZooError("model.vocab_size is not set: give it, or let the tokenizer decide by leaving it null.")
         width = config.embedding_width
         self.config = config
-        self.word_embeddings = nn.Embedding(config.vocab_size, width)
+        self.word_embeddings: nn.Embedding | CharacterEncoder
+        if config.characters is None:
+            self.word_embeddings = nn.Embedding(config.vocab_size or 0, width)
+        else:
+            self.word_embeddings = CharacterEncoder(config)
         self.position_embeddings: nn.Embedding | None = None
         if config.position_type == "learned":
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
@@ -81,12 +94,21 @@ class Embeddings(nn.Module):
         self.task_type_embeddings = (
             nn.Embedding(config.task_type_vocab_size, width) if config.task_type_vocab_size else None
         )
+        self.scale = math.sqrt(config.hidden_size) if config.scale_embedding else None
         self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
-        self.projection = nn.Linear(width, config.hidden_size) if config.has_embedding_projection else nn.Identity()
+        self.projection = nn.Linear(width, config.input_width) if config.has_embedding_projection else nn.Identity()
 
     def forward(self, inputs: CoreInputs, past: int = 0) -> Tensor:
-        """(B, L) ids -> (B, L, W); ``past`` tokens of the rows were run before."""
-        hidden: Tensor = self.word_embeddings(inputs.input_ids)
+        """(B, L) ids -> (B, L, width of the first layer's input); ``past`` tokens of the rows were run before."""
+        hidden: Tensor
+        if isinstance(self.word_embeddings, CharacterEncoder):
+            hidden = self.word_embeddings(inputs.input_ids, inputs.character_ids)
+        elif inputs.character_ids is None:
+            hidden = self.word_embeddings(inputs.input_ids)
+        else:
+            raise ZooError("this core has a table of tokens and does not read character_ids (model.characters: null).")
+        if self.scale is not None:
+            hidden = hidden * self.scale
         if self.config.has_position_table:
             hidden = hidden + self._positions(inputs, past)
         if self.token_type_embeddings is not None:
@@ -118,8 +140,8 @@ class Layer(nn.Module):
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         self.pre = config.norm_position == "pre"
-        self.dropout = config.hidden_dropout_prob
-        self.attention = Attention(config)
+        self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
+        self.attention = RelativeAttention(config) if config.position_type == "relative" else Attention(config)
         self.attention_norm = make_norm(config, config.hidden_size)
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.activation = activation(config.hidden_act)
@@ -138,22 +160,95 @@ class Layer(nn.Module):
             number: how many layers were run before; shared weights are run under several numbers.
         """
         keys, site = shared.dropout_keys, (number + 1) * _SITES_PER_LAYER
-        asking = self.attention_norm(hidden) if self.pre else hidden
+        asking = hidden
+        if self.pre:
+            asking, shared = self.attention_norm(hidden), shared.normed(self.attention_norm, number)
         attended, probabilities = self.attention(asking, shared, number, site)
         hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
         if not self.pre:
             hidden = self.attention_norm(hidden)
-        inner = self._feed_forward(self.output_norm(hidden) if self.pre else hidden)
+        inner = self._feed_forward(self.output_norm(hidden) if self.pre else hidden, keys, site + 3)
         hidden = hidden + keyed_dropout(inner, keys, site + 2, self.dropout)
         return (hidden if self.pre else self.output_norm(hidden)), probabilities
 
-    def _feed_forward(self, hidden: Tensor) -> Tensor:
+    def _feed_forward(self, hidden: Tensor, keys: Tensor | None, site: int) -> Tensor:
         inner = self.intermediate(hidden)
         inner = self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
-        return self.output(inner)
+        return self.output(keyed_dropout(inner, keys, site, self.inner_dropout))
 
 
-class Transformer(nn.Module):
+class Core(nn.Module, ABC):
+    """What objectives, heads and the loop know of a core, whichever layers it has.
+
+    Attributes:
+        config: the facts.
+        embeddings: token vectors.
+        pooler: dense layer of the pooled state, where the config has one.
+        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    config: CoreConfig
+    embeddings: Embeddings
+    pooler: nn.Linear | None
+    gradient_checkpointing: bool
+
+    @property
+    def token_embedding(self) -> Tensor:
+        """(V, E) the token embedding, which tied heads multiply with; (0, E) where tokens are spelt."""
+        table = self.embeddings.word_embeddings
+        if isinstance(table, CharacterEncoder):
+            return table.projection.weight.new_zeros(0, self.config.embedding_width)
+        return table.weight
+
+    @property
+    def spells(self) -> bool:
+        """Whether tokens are read by their characters, which the core then has to be told (:meth:`spell`)."""
+        return self.config.characters is not None
+
+    def spell(self, words: Sequence[str], vocabulary: Vocabulary) -> None:
+        """Note how the vocabulary's words, by id, are spelt; nothing to do where tokens are rows of a table."""
+        table = self.embeddings.word_embeddings
+        if isinstance(table, CharacterEncoder):
+            table.spell(words, vocabulary.cls, vocabulary.sep)
+
+    @abstractmethod
+    def forward(
+        self,
+        inputs: CoreInputs,
+        state: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> CoreOutput:
+        """Run the core on (B, L) ids; ``state`` is what an earlier call gave back."""
+
+    def resize_token_embeddings(self, size: int, seed: int) -> None:
+        """Change the vocabulary to ``size`` rows; new rows are drawn as at the start, keyed by their number.
+
+        Raises:
+            ZooError: tokens are spelt, so that new ones need a spelling.
+        """
+        table = self.embeddings.word_embeddings
+        if isinstance(table, CharacterEncoder):
+            raise ZooError(
+                f"this core spells its {len(table.spellings)} tokens and has no table to give {size} rows; words that "
+                "are not among them go in as character_ids."
+            )
+        old = table.weight
+        new = nn.Embedding(size, old.shape[1], device=old.device, dtype=old.dtype)
+        with torch.no_grad():
+            kept = min(size, old.shape[0])
+            new.weight[:kept] = old[:kept]
+            for row in range(kept, size):
+                values = torch.empty(old.shape[1]).normal_(
+                    0.0, self.config.initializer_range, generator=named_generator(seed, f"token-{row}")
+                )
+                new.weight[row] = values
+        self.embeddings.word_embeddings = new
+        self.config = self.config.replace(vocab_size=size)
+        self.embeddings.config = self.config
+
+
+class Transformer(Core):
     """The Transformer core (Vaswani et al. 2017; Devlin et al. 2018; Lan et al. 2019 for shared layers).
 
     Args:
@@ -174,16 +269,12 @@ class Transformer(nn.Module):
         pre = config.norm_position == "pre"
         self.final_norm = make_norm(config, config.hidden_size) if pre else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
-
-    @property
-    def token_embedding(self) -> Tensor:
-        """(V, E) the token embedding, which tied heads multiply with."""
-        return self.embeddings.word_embeddings.weight
+        self.relative = Relative(config) if config.position_type == "relative" else None
 
     def forward(
         self,
         inputs: CoreInputs,
-        state: Cache | None = None,
+        state: Cache | Memory | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> CoreOutput:
@@ -191,7 +282,9 @@ class Transformer(nn.Module):
 
         Args:
             inputs: (B, L) ids with visibility and what else the config asks for.
-            state: keys and values of the tokens before these, which are looked at too; it is extended in place.
+            state: what stands before these tokens and is looked at too: a cache of keys and values, which is
+                extended in place; or, with ``mem_len``, the dictionary of tensors that an earlier call gave back.
+                A cache serves generation: of it, too, the last ``mem_len`` tokens are read.
             output_hidden_states: also return the embeddings and every layer's states, the last one after the
                 final norm.
             output_attentions: also return every layer's attention probabilities.
@@ -200,19 +293,13 @@ class Transformer(nn.Module):
             ZooError: the rows are longer than the position table, or a field is given that this core
                 does not read.
         """
-        past = 0 if state is None else state.get_seq_length()
-        self._check(inputs, past)
-        length, device = inputs.input_ids.shape[1], inputs.input_ids.device
-        shared = Shared(
-            mask=make_mask(inputs.visible, length, device, past),
-            dropout_keys=inputs.dropout_keys,
-            rotation=self._rotation(inputs, past),
-            cache=state,
-            written_out=output_attentions or self.written_out,
-        )
-        hidden = self.embeddings(inputs, past)
+        memory = state if isinstance(state, dict) else None
+        hidden, shared = self._begin(inputs, state, output_attentions or self.written_out)
+        length, remembered = inputs.input_ids.shape[1], {}
         states, attentions = [hidden], []
         for number in range(self.config.num_hidden_layers):
+            if self.relative is not None and self.config.mem_len and shared.cache is None:
+                remembered[f"memory_{number}"] = self.relative.remember(hidden[:, :length], number, memory)
             layer = self.layers[self.config.group_of(number)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 hidden, probabilities = checkpoint(layer, hidden, shared, number, use_reentrant=False)
@@ -222,13 +309,33 @@ class Transformer(nn.Module):
                 states.append(hidden)
             attentions.append(probabilities)
         states[-1] = hidden = self.final_norm(hidden)
+        site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
+        hidden = keyed_dropout(hidden, shared.dropout_keys, site, self.config.final_dropout)
+        first = hidden if inputs.query is None else hidden[:, :length]
         return CoreOutput(
-            last_hidden_state=hidden,
-            pooler_output=None if self.pooler is None else self.pooler(hidden[:, 0]).tanh(),
+            last_hidden_state=first,
+            pooler_output=None if self.pooler is None else self.pooler(first[:, 0]).tanh(),
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
-            state=state,
+            query_states=None if inputs.query is None else hidden[:, length:],
+            state=shared.cache if shared.cache is not None else remembered or None,
         )
+
+    def _begin(self, inputs: CoreInputs, state: Cache | Memory | None, written_out: bool) -> tuple[Tensor, Shared]:
+        """The first layer's input, and what all layers have in common."""
+        memory, cache = (state, None) if isinstance(state, dict) else (None, state)
+        past = 0 if cache is None else cache.get_seq_length()
+        self._check(inputs, past, memory)
+        shared = Shared(Mask(None, False), inputs.dropout_keys, cache=cache, written_out=written_out)
+        hidden = self.embeddings(inputs, past)
+        if self.relative is None:
+            mask = make_mask(inputs.visible, inputs.input_ids.shape[1], inputs.input_ids.device, past)
+            return hidden, shared._replace(mask=mask, rotation=self._rotation(inputs, past))
+        past = min(past, self.config.mem_len or past)
+        if memory:
+            past = next(iter(memory.values())).shape[1]
+        hidden, distances = self.relative(inputs, hidden, memory or None, past)
+        return hidden, shared._replace(distances=distances)
 
     def _rotation(self, inputs: CoreInputs, past: int) -> tuple[Tensor, Tensor] | None:
         """Angles of these tokens' positions; the cache holds keys that were turned already."""
@@ -240,37 +347,31 @@ class Transformer(nn.Module):
             positions = torch.arange(past, past + length, device=inputs.input_ids.device)[None]
         return rotary_angles(positions, self.config.head_width, self.config.rope_theta)
 
-    def _check(self, inputs: CoreInputs, past: int) -> None:
+    def _check(self, inputs: CoreInputs, past: int, memory: Memory | None) -> None:
         length = past + inputs.input_ids.shape[1]
         if length > self.config.max_length:
             raise ZooError(
                 f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
                 "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
             )
-        unread = ("query", "entity_ids", "entity_states", "encoder_states", "character_ids")
+        unread = ["entity_ids", "entity_states", "encoder_states"]
+        unread += [] if self.relative is not None else ["query", "reversed"]
         given = [name for name in unread if getattr(inputs, name) is not None]
         if given:
             raise ZooError(f"this core does not read {', '.join(given)}.")
-
-    def resize_token_embeddings(self, size: int, seed: int) -> None:
-        """Change the vocabulary to ``size`` rows; new rows are drawn as at the start, keyed by their number."""
-        old = self.embeddings.word_embeddings.weight
-        new = nn.Embedding(size, old.shape[1], device=old.device, dtype=old.dtype)
-        with torch.no_grad():
-            kept = min(size, old.shape[0])
-            new.weight[:kept] = old[:kept]
-            for row in range(kept, size):
-                values = torch.empty(old.shape[1]).normal_(
-                    0.0, self.config.initializer_range, generator=named_generator(seed, f"token-{row}")
-                )
-                new.weight[row] = values
-        self.embeddings.word_embeddings = new
-        self.config = self.config.replace(vocab_size=size)
-        self.embeddings.config = self.config
+        if memory and not self.config.mem_len:
+            raise ZooError("this core remembers nothing (model.mem_len) and does not read a memory.")
 
 
-def build_core(config: CoreConfig, seed: int = 0) -> Transformer:
+def make_core(config: CoreConfig) -> Core:
+    """The core that the facts describe, with torch's own initial values; the only place that chooses."""
+    from zoo.recurrent import Recurrent  # which builds on this module
+
+    return Transformer(config) if config.recurrent is None else Recurrent(config)
+
+
+def build_core(config: CoreConfig, seed: int = 0) -> Core:
     """A core with its initial values, keyed by ``seed`` and parameter names."""
-    core = Transformer(config)
+    core = make_core(config)
     initialise(core, config, seed, "core.")
     return core

@@ -26,23 +26,41 @@ class TokenHead(nn.Module):
         transform: dense W -> E, activation and LayerNorm before the output matrix (BERT's masked head);
             without it the states go in as they are (GPT).
         bias: a bias per vocabulary entry.
+        half: read the first half of the states, which in a recurrent core is the forward direction's; a caller may
+            also give one direction's half by itself.
+        outputs: score only so many entries, the vocabulary's first; needs a matrix of its own. ``None`` = all.
     """
 
-    def __init__(self, config: CoreConfig, transform: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self,
+        config: CoreConfig,
+        transform: bool = True,
+        bias: bool = True,
+        half: bool = False,
+        outputs: int | None = None,
+    ) -> None:
         super().__init__()
         assert config.vocab_size is not None
         self.facts: dict[str, Any] = {"kind": "token", "transform": transform, "bias": bias}
-        width = config.embedding_width
+        self.facts |= ({"half": True} if half else {}) | ({} if outputs is None else {"outputs": outputs})
+        entries = config.vocab_size if outputs is None else outputs
+        if config.tie_word_embeddings and entries != config.vocab_size:
+            raise ZooError(
+                f"a head over the first {entries} of {config.vocab_size} tokens cannot have the token embedding as its "
+                "matrix: set model.tie_word_embeddings: false, or let it score all of them."
+            )
+        width, inner = config.embedding_width, config.hidden_size // 2 if half else config.hidden_size
+        self.inner = inner
         # A factorised core needs the map back to the embedding width even without the transform.
-        self.dense = nn.Linear(config.hidden_size, width) if transform or width != config.hidden_size else nn.Identity()
+        self.dense = nn.Linear(inner, width) if transform or width != inner else nn.Identity()
         self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if transform else nn.Identity()
         self.activation = activation(config.hidden_act) if transform else nn.Identity()
-        self.decoder = None if config.tie_word_embeddings else nn.Linear(width, config.vocab_size, bias=False)
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if bias else None
+        self.decoder = None if config.tie_word_embeddings else nn.Linear(width, entries, bias=False)
+        self.bias = nn.Parameter(torch.zeros(entries)) if bias else None
 
     def features(self, hidden: Tensor) -> Tensor:
         """(T, W) states -> (T, E) what the output matrix is multiplied with."""
-        return self.norm(self.activation(self.dense(hidden)))
+        return self.norm(self.activation(self.dense(hidden[..., : self.inner])))
 
     def matrix(self, embedding: Tensor) -> Tensor:
         """(V, E) the output matrix: the token embedding, or an own one where the two are not tied."""

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from zoo.config import CoreConfig
 
@@ -21,8 +23,41 @@ def named_generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") % (2**63))
 
 
+Initial = Callable[..., object]
+"""Fills a tensor in place: ``(values, generator or None)``; a partial of a function below, so that it pickles."""
+
+
+def normal(fan_in: int) -> Initial:
+    """Normal values of variance 1 / ``fan_in``."""
+    return partial(_normal, std=1.0 / math.sqrt(fan_in))
+
+
+def uniform(bound: float) -> Initial:
+    """Uniform values between -``bound`` and ``bound``."""
+    return partial(_uniform, bound=bound)
+
+
+def constant(value: float) -> Initial:
+    """One value everywhere."""
+    return partial(_constant, value=value)
+
+
+def _normal(values: Tensor, generator: torch.Generator | None, std: float) -> None:
+    values.normal_(0.0, std, generator=generator)
+
+
+def _uniform(values: Tensor, generator: torch.Generator | None, bound: float) -> None:
+    values.uniform_(-bound, bound, generator=generator)
+
+
+def _constant(values: Tensor, generator: torch.Generator | None, value: float) -> None:
+    values.fill_(value)
+
+
 def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "") -> None:
     """Fill every parameter of ``module`` in place: matrices random, norms one, biases zero.
+
+    A part whose ``initial`` (a dictionary of :data:`Initial`) names one of its parameters has it filled by that.
 
     Args:
         module: what to fill; parameters on the meta device are left alone.
@@ -36,8 +71,13 @@ def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "
             full = f"{prefix}{path}.{name}" if path else f"{prefix}{name}"
             if parameter.is_meta:
                 continue
+            own = getattr(part, "initial", {}).get(name)
             with torch.no_grad():
-                if parameter.ndim < 2:  # biases, and the gains of norms
+                if own is not None:
+                    values = torch.empty(parameter.shape, dtype=torch.float32)
+                    own(values, named_generator(seed, full))
+                    parameter.copy_(values)
+                elif parameter.ndim < 2:  # biases, and the gains of norms
                     parameter.fill_(1.0 if name == "weight" else 0.0)
                 else:
                     scale = residual if getattr(part, "residual_output", False) else 1.0

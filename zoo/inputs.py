@@ -1,7 +1,7 @@
 """What flows into and out of a core.
 
 Shape legend, used everywhere: B rows of the batch, L tokens of a row, H heads, D width of a head,
-W hidden width, E embedding width, V vocabulary, T positions that have targets.
+W hidden width, E embedding width, V vocabulary, T positions that have targets, M remembered tokens, K = M + L keys.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ class Visibility(NamedTuple):
         lengths: (B,) real tokens of each row; later positions are padding and seen by nobody.
         documents: (B, L) number of the packed document a position belongs to; documents do not see
             each other.
-        orders: (B, L) rank in a factorisation order; a position sees the ranks before its own, and,
-            in the content stream, its own.
+        orders: (B, L) rank in a factorisation order, whole numbers from 0 on: a position of the first stream sees
+            ranks up to its own, one of the second stream those before it. Equal ranks of the first stream
+            see each other; what is remembered comes before every rank.
         dense: boolean that broadcasts to (B, L, L), True = may look. The general and the slowest case.
     """
 
@@ -37,15 +38,17 @@ class Visibility(NamedTuple):
 class SecondStream(NamedTuple):
     """A second stream of states through the same weights, reading the first one's keys and values.
 
+    A state of it stands at a position of the row and does not see the token there, nor what comes later in the order.
+
     Args:
-        hidden_states: (B, T, W) start vectors.
-        positions: (B, T) position of each start vector in the row.
-        visible: its own visibility.
+        positions: (B, T) position of each state in the row.
+        visible: its own visibility, of the row's tokens: ``orders`` and ``documents`` are (B, L), ``dense`` (B, T, L).
+        hidden_states: (B, T, W) start vectors; absent = the core's own (``query_stream``).
     """
 
-    hidden_states: Tensor
     positions: Tensor
-    visible: Visibility
+    visible: Visibility = Visibility()
+    hidden_states: Tensor | None = None
 
 
 class CoreInputs(NamedTuple):
@@ -57,6 +60,7 @@ class CoreInputs(NamedTuple):
         token_type_ids: (B, L) segment of each token.
         task_type_ids: (B,) or (B, L) task of each row or token.
         position_ids: (B, L) positions; absent = 0, 1, 2, ...
+        reversed: (B,) rows whose text runs backwards: their relative distances change sign; absent = none.
         dropout_keys: (B,) int32, one hashed key per global row and step; absent = no dropout.
         query: second stream (permutation language models).
         entity_ids: (B, L) entity aligned with a token (knowledge-fused cores).
@@ -71,6 +75,7 @@ class CoreInputs(NamedTuple):
     token_type_ids: Tensor | None = None
     task_type_ids: Tensor | None = None
     position_ids: Tensor | None = None
+    reversed: Tensor | None = None
     dropout_keys: Tensor | None = None
     query: SecondStream | None = None
     entity_ids: Tensor | None = None
@@ -86,10 +91,12 @@ class CoreOutput(NamedTuple):
     Args:
         last_hidden_state: (B, L, W).
         pooler_output: (B, W), where the core has a pooler.
-        hidden_states: every layer's states, first the embeddings, where they were asked for.
-        attentions: (B, H, L, K) probabilities of every layer, where they were asked for.
+        hidden_states: every layer's states, first the embeddings, where they were asked for; rows of a second
+            stream stand after the first one's.
+        attentions: (B, H, L, K) probabilities of every layer, where they were asked for; rows as above.
         query_states: (B, T, W) the second stream's last states, where there was one.
-        state: segment memory, LSTM carry or KV cache for the next call; rows follow the batch.
+        state: for the next call. What is carried from segment to segment (memory, an LSTM's carry) is a dictionary of
+            detached tensors by name, rows in the batch's order; a cache of keys and values is the cache itself.
     """
 
     last_hidden_state: Tensor

@@ -25,6 +25,7 @@ import yaml
 from zoo.errors import ZooError, nearest
 
 T = TypeVar("T")
+_TOKEN = re.compile(r"\[[A-Z][A-Z0-9_]*\]")
 
 
 class _Loader(yaml.SafeLoader):
@@ -149,6 +150,8 @@ def parse_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], bool]:
 
 
 def _parse_value(text: str) -> Any:
+    if _TOKEN.fullmatch(text):  # [MASK] is the name of a token; to YAML it is a list of one word
+        return text
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
@@ -182,8 +185,18 @@ def _plain(annotation: Any) -> list[Any]:
     return [annotation]
 
 
+def _split(annotation: Any, text: str) -> Any:
+    """A text where only a list will do: its parts between commas, as in ``--start.layers 0,2``."""
+    options = _plain(annotation)
+    inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is list), None)
+    if inner is None or str in options:
+        return text
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    return parts if inner is str else [_parse_value(part) for part in parts]
+
+
 def check_keys(annotation: Any, value: Any, where: str = "") -> Any:
-    """Refuse unknown keys by name, and drop ``null`` entries of dictionaries by name.
+    """Refuse unknown keys by name, drop ``null`` entries of dictionaries by name, split lists given as text.
 
     Args:
         annotation: the dataclass or type that ``value`` is meant for.
@@ -193,6 +206,8 @@ def check_keys(annotation: Any, value: Any, where: str = "") -> Any:
     Returns:
         the value without dropped entries.
     """
+    if isinstance(value, str):
+        return _split(annotation, value)
     if not isinstance(value, dict):
         return value
     for option in _plain(annotation):
@@ -271,7 +286,8 @@ def load_settings(
         prog: the command, for ``--help``.
         kind: folder of shipped configs that ``--config NAME`` is looked up in.
         values: values to lay over the files and under the overrides (ablation arms).
-        amend: (what the files say, the same with values and overrides) -> what the files are taken to say.
+        amend: (all values, those of ``values`` and the overrides alone) -> values by dotted key that take the place
+            of what the files say.
 
     Raises:
         ZooError: an unknown key, a wrong value, a missing file, each with what would work.
@@ -288,10 +304,12 @@ def load_settings(
     files: dict[str, Any] = {}
     for name in configs:
         files = merge(files, read_yaml(find_config(name, kind), kind))
-    laid = merge(values or {}, overrides)
+    said = merge(values or {}, overrides)
+    merged = check_keys(cls, merge(files, said))
     if amend is not None:
-        files = amend(files, merge(files, laid))
-    merged = check_keys(cls, merge(files, laid))
+        for key, value in amend(merged, said).items():
+            set_nested(files, key, value)
+        merged = check_keys(cls, merge(files, said))
     try:
         parsed = parser.parse_object({"settings": merged})
         resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]

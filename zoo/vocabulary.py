@@ -26,6 +26,12 @@ class Template:
     pooling: Literal["first", "last"] = "first"
     padding_side: Literal["right"] = "right"
 
+    @property
+    def tokens(self) -> list[str]:
+        """The special tokens that it names, each once, in order."""
+        words = f"{self.single} {self.pair}".split()
+        return [word for word in dict.fromkeys(words) if word not in ("$A", "$B")]
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return asdict(self)

@@ -3,5 +3,6 @@
 from pretraining.objectives.causal import CausalLM
 from pretraining.objectives.masked import MaskedLM
 from pretraining.objectives.pair import PairClassification
+from pretraining.objectives.permutation import PermutationLM
 
-__all__ = ["CausalLM", "MaskedLM", "PairClassification"]
+__all__ = ["CausalLM", "MaskedLM", "PairClassification", "PermutationLM"]

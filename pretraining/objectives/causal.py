@@ -18,35 +18,42 @@ from zoo.vocabulary import Vocabulary
 
 
 class CausalLM(Objective):
-    """Predict the next token at every real position but a row's last.
+    """Predict the next token at every real position; at a row's last one where the layout knows what follows.
 
     Args:
         weight: factor of the loss.
+        bias: a bias per vocabulary entry.
     """
 
     visibility = "causal"
     predicts_tokens = True
     head: TokenHead
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, bias: bool = False) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.bias = weight, bias
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
-        """Create the head: the tied output matrix, without transform or bias."""
-        self.config = config
-        self.head = TokenHead(config, transform=False, bias=False)
+        """Create the head: the tied output matrix, without transform; a recurrent core's forward half is read."""
+        self.config, self.one_half = config, config.recurrent is not None
+        self.head = TokenHead(config, transform=False, bias=self.bias, half=self.one_half)
 
     def inputs(self, rows: Rows, inputs: CoreInputs) -> CoreInputs:
         """Nobody sees later positions."""
         return inputs._replace(visible=inputs.visible._replace(causal=True))
 
     def targets(self, rows: Rows) -> Targets:
-        """Position i is answered by token i + 1 of the same row."""
+        """Position i is answered by token i + 1 of the same row, the last one by what follows the row."""
         asks = np.zeros(rows.shape, dtype=bool)
         asks[:, :-1] = rows.real[:, 1:]
+        answers = np.zeros_like(rows.input_ids)
+        answers[:, :-1] = rows.input_ids[:, 1:]
+        if rows.following is not None:
+            known = np.flatnonzero(rows.following >= 0)
+            asks[known, rows.lengths[known] - 1] = True
+            answers[known, rows.lengths[known] - 1] = rows.following[known]
         positions = np.flatnonzero(asks)
-        return token_targets(positions, rows.input_ids.reshape(-1)[positions + 1])
+        return token_targets(positions, answers.reshape(-1)[positions])
 
     def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the next tokens."""
@@ -54,7 +61,7 @@ class CausalLM(Objective):
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""
-        return token_head_flops(self.config, targets, transform=False)
+        return token_head_flops(self.config, targets, transform=False, half=self.one_half)
 
     @torch.no_grad()
     def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:

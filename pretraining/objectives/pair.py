@@ -5,6 +5,9 @@ The layout makes the pair and its label; which of the two it is, this objective 
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -22,23 +25,26 @@ class PairClassification(Objective):
 
     Args:
         weight: factor of the loss.
+        dense: what the head reads: ``pooler``, the core's pooled first state; or the activation of a dense layer of its
+            own (``tanh``) over the state that ``pooling`` names; or ``none``, that state as it is.
+        pooling: ``first`` token of a row or its ``last`` one, where no pooler is read.
     """
 
     needs = frozenset({"pair_label"})
     head: SequenceHead
 
-    def __init__(self, weight: float = 1.0) -> None:
+    def __init__(self, weight: float = 1.0, dense: str = "pooler", pooling: Literal["first", "last"] = "first") -> None:
         super().__init__()
-        self.weight = weight
+        self.weight, self.dense, self.pooling = weight, dense, pooling
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
-        """Create the head: a linear map of the pooled state."""
-        if not config.pooler:
+        """Create the head: a linear map of the pooled or chosen state."""
+        if self.dense == "pooler" and not config.pooler:
             raise ZooError(
                 "PairClassification reads the pooled first state, and this core has no pooler: set model.pooler: true, "
-                "or leave the objective out."
+                "give it a dense layer of its own (dense: tanh), or leave the objective out."
             )
-        self.head = SequenceHead(config, num_labels=2)
+        self.head = SequenceHead(config, num_labels=2, dense=self.dense)
 
     def targets(self, rows: Rows) -> Targets:
         """One label per row."""
@@ -46,14 +52,17 @@ class PairClassification(Objective):
             raise ZooError(
                 "PairClassification needs rows with a pair label; pretraining.layouts.SentencePairs makes them."
             )
-        return Targets({"labels": torch.from_numpy(rows.pair_label)}, len(rows.pair_label))
+        place = rows.lengths - 1 if self.pooling == "last" else np.zeros_like(rows.lengths)
+        tensors = {"labels": torch.from_numpy(rows.pair_label), "place": torch.from_numpy(place)}
+        return Targets(tensors, len(rows.pair_label))
 
     def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the labels."""
-        pooled = encode().pooler_output
-        assert pooled is not None  # build() asked for a pooler
-        labels = batch.tensors["labels"]
-        logits = self.head(pooled).float()
+        output, labels = encode(), batch.tensors["labels"]
+        state = output.pooler_output
+        if not self.head.reads_pooler:
+            state = output.last_hidden_state[torch.arange(len(labels), device=labels.device), batch.tensors["place"]]
+        logits = self.head(state).float()
         losses = functional.cross_entropy(logits, labels, reduction="none")
         return LossTerm(
             total=losses.sum(),

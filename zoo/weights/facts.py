@@ -15,7 +15,15 @@ from zoo.weights.table import Family, HeadTable
 
 # They steer training only, and their library has no word for some of them.
 _TRAINING_ONLY = frozenset(
-    ("initializer", "initializer_range", "residual_init_scale", "hidden_dropout_prob", "attention_probs_dropout_prob")
+    (
+        "initializer",
+        "initializer_range",
+        "residual_init_scale",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "activation_dropout",
+        "final_dropout",
+    )
 )
 
 

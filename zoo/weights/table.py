@@ -46,20 +46,40 @@ OPERATIONS: dict[str, Operation] = {
 """What a row may name as its ``op``."""
 
 
+def _to_heads(heads: int) -> Operation:
+    """A matrix (W, H, D) there that makes queries, keys or values; ours is (H D, W)."""
+    return Operation(
+        lambda x: [x[0].flatten(1).t()], lambda x: [x[0].t().reshape(x[0].shape[1], heads, x[0].shape[0] // heads)]
+    )
+
+
+def _from_heads(heads: int) -> Operation:
+    """A matrix (W, H, D) there that reads all heads' contexts; ours is (W, H D)."""
+    return Operation(
+        lambda x: [x[0].flatten(1)], lambda x: [x[0].reshape(x[0].shape[0], heads, x[0].shape[1] // heads)]
+    )
+
+
+HEAD_OPERATIONS: dict[str, Callable[[int], Operation]] = {"to heads": _to_heads, "from heads": _from_heads}
+"""Operations that must know the number of heads, which the first axis of the row's ``like`` says."""
+
+
 class Row(NamedTuple):
     """One correspondence.
 
     Args:
         ours: module or tensor in the core or head; a tuple where several make one of theirs.
         theirs: module or tensor in their checkpoint, without the base model's prefix in rows of the core.
-        op: a name in :data:`OPERATIONS`.
+        op: a name in :data:`OPERATIONS` or :data:`HEAD_OPERATIONS`.
         tied: the row holds only where the output matrix is (``True``) or is not (``False``) the token embedding.
+        like: a tensor of ours with one row for each head.
     """
 
     ours: str | tuple[str, ...]
     theirs: str
     op: str = "same"
     tied: bool | None = None
+    like: str = ""
 
 
 class Copy(NamedTuple):
@@ -179,15 +199,15 @@ class Parts(NamedTuple):
 
     ours: tuple[str, ...]
     theirs: str
-    op: str
+    op: Operation
 
 
-def match(rows: tuple[Row, ...], names: Mapping[str, Any], tied: bool) -> list[Parts]:
+def match(rows: tuple[Row, ...], names: Mapping[str, torch.Size], tied: bool) -> list[Parts]:
     """Apply rows to the tensors of a module.
 
     Args:
         rows: a core's or a head's.
-        names: the tensors that our module has.
+        names: the tensors that our module has, with their shapes.
         tied: whether the output matrix is the token embedding.
 
     Raises:
@@ -209,7 +229,8 @@ def match(rows: tuple[Row, ...], names: Mapping[str, Any], tied: bool) -> list[P
             if taken & set(ours):
                 raise ZooError(f"two rows of a weight table name {', '.join(sorted(taken & set(ours)))}.")
             taken |= set(ours)
-            parts.append(Parts(ours, row.theirs.format(*numbers) + (ending or ""), row.op))
+            op = HEAD_OPERATIONS[row.op](names[row.like.format(*numbers)][0]) if row.like else OPERATIONS[row.op]
+            parts.append(Parts(ours, row.theirs.format(*numbers) + (ending or ""), op))
     if missed := set(names) - taken:
         raise ZooError(f"no row of the weight table names {', '.join(sorted(missed)[:6])}.")
     return parts
@@ -266,10 +287,10 @@ def load(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
     recipes: dict[str, Recipe] = {}
     for part in parts:
         for place, name in enumerate(part.ours):
-            recipes[name] = ((part.theirs,), OPERATIONS[part.op].load, place)
+            recipes[name] = ((part.theirs,), part.op.load, place)
     return Converted(tensors, recipes)
 
 
 def dump(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
     """Our tensors under their names; the exact inverse of :func:`load`."""
-    return Converted(tensors, {part.theirs: (part.ours, OPERATIONS[part.op].dump, 0) for part in parts})
+    return Converted(tensors, {part.theirs: (part.ours, part.op.dump, 0) for part in parts})

@@ -1,0 +1,189 @@
+"""What ``zoo show`` reads a text with: settings, tokenizer, and a small store that begins with the text.
+
+The text is prepared as any corpus is. Some documents of the config's own store follow it, so that random second
+segments are real ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.assemble import make_tasks, prepare_store
+from pretraining.config import PretrainConfig, load_pretrain_config
+from pretraining.loader import TaskData
+from pretraining.score import _KNOWN_CODE, _class_paths
+from pretraining.show_command import ShowConfig
+from pretraining.store import Store
+from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.settings import load_settings
+from zoo.vocabulary import Vocabulary
+
+_OTHERS = 40  # documents that random second segments come from
+_OTHER_SENTENCES = 30  # sentences taken of each
+_ROOM = 8  # tokens that a row of a pair may have beyond the text
+_SHORTEST = 32  # tokens that it may have in any case
+_ELSEWHERE = (
+    "Second segments come from the text that {folder} was trained on. --data.corpus.files PATH takes them from other "
+    "text, under the run's own tokenizer."
+)
+
+
+class Subject(NamedTuple):
+    """Settings, and what they read a text with.
+
+    Args:
+        title: what to call them.
+        config: the settings.
+        tokenizer: the tokenizer.
+        home: folder that it lies in.
+        store: where other documents come from; ``None`` where a run needs none.
+    """
+
+    title: str
+    config: PretrainConfig
+    tokenizer: ZooTokenizer
+    home: Path
+    store: Store | None
+
+
+def load_config(name: str, overrides: list[str]) -> Subject:
+    """Settings by a config's name, or by several joined with ``+``; the store is built on demand, as for a run."""
+    argv = [word for part in name.split("+") for word in ("--config", part)]
+    config = load_pretrain_config([*argv, *overrides]).value
+    store = prepare_store(config, True)
+    return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
+
+
+def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
+    """Settings and tokenizer of a run folder.
+
+    Raises:
+        ZooError: no run folder, one that names code from elsewhere, or its corpus is gone and is needed.
+    """
+    folder = Path(name)
+    if not (folder / "run.json").is_file():
+        raise ZooError(f"{folder} has no run.json; --run takes a folder of `python -m pretraining`, --config settings.")
+    record = read_json(folder / "run.json")
+    recorded: dict[str, Any] = record.get("config", {})
+    foreign = [path for path in _class_paths(recorded) if not path.startswith(_KNOWN_CODE)]
+    if foreign and not wish.trust_code:
+        raise ZooError(
+            f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
+            "--trust_code."
+        )
+    settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
+    config, store = settings.value, None
+    if any(others_wanted(task.layout.provides, wish) for task in config.tasks.values()):
+        moved = settings.resolved["data"]["corpus"] != recorded["data"]["corpus"]
+        store = _store_of_run(config, folder, None if moved else record.get("data_fingerprint"))
+    return Subject(folder.name, config, load_tokenizer(folder), folder, store)
+
+
+def _store_of_run(config: PretrainConfig, folder: Path, fingerprint: str | None) -> Store:
+    """The store that a run was trained on, or, without its fingerprint, other text under the run's tokenizer."""
+    if fingerprint is None:
+        tokenizer = TokenizerConfig(kind="file", path=str(folder))
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=tokenizer))
+    try:
+        store = prepare_store(config, True)
+    except ZooError as error:
+        raise ZooError(f"{error}\n{_ELSEWHERE.format(folder=folder)}") from error
+    if fingerprint not in (None, store.fingerprint):
+        raise ZooError(f"{store.path} is not what {folder} was trained on.\n{_ELSEWHERE.format(folder=folder)}")
+    return store
+
+
+def others_wanted(provides: frozenset[str], wish: ShowConfig) -> int:
+    """Documents behind the text: by default only where the layout makes pairs."""
+    if wish.others is not None:
+        return wish.others
+    return _OTHERS if "pair_label" in provides else 0
+
+
+def tokenised(subject: Subject, text: str, folder: Path) -> Store:
+    """The text as a store of its own in ``folder``, prepared as a run's corpus is, with the subject's tokenizer."""
+    path = folder / "text.txt"
+    path.write_bytes(text.encode("utf-8", "replace"))
+    data = subject.config.data
+    own = dataclasses.replace(
+        data,
+        corpus=dataclasses.replace(data.corpus, files=str(path)),
+        tokenizer=TokenizerConfig(kind="file", path=str(subject.home)),
+        stores=str(folder),
+        processes=1,
+    )
+    try:
+        return prepare_store(dataclasses.replace(subject.config, data=own), False)
+    except ZooError as error:
+        raise ZooError(str(error).replace(repr(str(path)), "the text").replace(str(path), "the text")) from error
+
+
+class TextStore(Store):
+    """The documents of a text, and some of another store behind them, in memory.
+
+    Args:
+        own: the text.
+        other: where the others come from.
+        count: how many of them, spread evenly over their store.
+
+    Attributes:
+        own_documents: documents of the text.
+        own_tokens: its tokens.
+    """
+
+    def __init__(self, own: Store, other: Store | None, count: int) -> None:
+        parts: list[tuple[Store, int, int | None]] = [(own, number, None) for number in range(own.num_documents)]
+        if other is not None:
+            chosen = np.linspace(0, other.num_documents - 1, min(count, other.num_documents)).astype(np.int64)
+            parts += [(other, int(number), _OTHER_SENTENCES) for number in np.unique(chosen)]
+        spans, sizes = [], []
+        for store, number, limit in parts:
+            first, last = (int(edge) for edge in store.documents[number : number + 2])
+            edges = np.asarray(store.sentences[first : min(last, first + (limit or last)) + 1])
+            spans.append((store, slice(int(edges[0]), int(edges[-1]))))
+            sizes.append(np.diff(edges))
+        self.path, self.meta, self.fingerprint = Path("the text"), own.meta, own.fingerprint
+        self.tokens = np.concatenate([store.tokens[span] for store, span in spans])
+        self.flags = np.concatenate([store.flags[span] for store, span in spans])
+        self.sentences = np.append(0, np.cumsum(np.concatenate(sizes))).astype(np.int64)
+        self.documents = np.append(0, np.cumsum([len(part) for part in sizes])).astype(np.int64)
+        self.counts = (other or own).counts
+        dtypes = {name: values.dtype for store in (other or own, own) for name, values in store.arrays.items()}
+        self.arrays = {
+            name: np.concatenate([_part_of(store, name, span, dtype) for store, span in spans])
+            for name, dtype in dtypes.items()
+        }
+        self.own_documents, self.own_tokens = own.num_documents, own.num_tokens
+
+
+def _part_of(store: Store, name: str, span: slice, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """A part of a named array; zeros where a store was prepared without it."""
+    if name in store.arrays:
+        return np.asarray(store.arrays[name][span])
+    return np.zeros(span.stop - span.start, dtype=dtype)
+
+
+def row_length(provides: frozenset[str], tokens: int, configured: int) -> int:
+    """Longest row: the config's, but little more than the text where a random second segment would fill it up."""
+    return min(configured, max(tokens + _ROOM, _SHORTEST)) if "pair_label" in provides else configured
+
+
+def make_task(
+    config: PretrainConfig, name: str, store: TextStore, vocabulary: Vocabulary, seed: int, length: int
+) -> TaskData:
+    """One task over the small store, made and checked as a run does."""
+    alone = dataclasses.replace(
+        config,
+        tasks={name: config.tasks[name]},
+        stages=None,
+        data=dataclasses.replace(config.data, sequence_length=length, validation_tokens=0),
+        seed=dataclasses.replace(config.seed, data=seed),
+    )
+    return make_tasks(alone, store, vocabulary)[0][name]

@@ -1,0 +1,636 @@
+"""What ``zoo show`` shows is what the loader, the objectives and the core's masks give."""
+
+import io
+import itertools
+import re
+import subprocess
+import sys
+import textwrap
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from training import SAMPLE, arguments, train, write_corpus
+
+from pretraining import show
+from pretraining.assemble import prepare_store
+from pretraining.config import load_pretrain_config
+from pretraining.corpus import CorpusConfig
+from pretraining.loader import TaskData
+from pretraining.prepare import prepare
+from pretraining.show import Speller, show_text, streams
+from pretraining.show_command import read_arguments, show_command
+from pretraining.show_html import page
+from pretraining.show_source import TextStore, load_config, tokenised
+from pretraining.show_text import cut, render, width_of
+from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from zoo.attention import make_mask
+from zoo.config import CoreConfig, RecurrentConfig
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.settings import shipped_configs
+
+ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
+CHINESE = "这座城市位于河边。它有一座古老的石桥，建于1742年。"
+TINY = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*-tiny*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Options that name small English and Chinese corpora, and one folder of stores for the whole module."""
+    folder = tmp_path_factory.mktemp("show")
+    write_corpus(folder)
+    chinese = next((SAMPLE / "zh").glob("*.txt")).read_text(encoding="utf-8")
+    (folder / "zh.txt").write_text("\n\n".join(chinese.split("\n\n")[:40]) + "\n", encoding="utf-8")
+
+    def options(config):
+        files = folder / ("zh.txt" if config.endswith("-zh") else "text.txt")
+        values = {
+            "data.corpus.files": files,
+            "data.stores": folder / "stores",
+            "data.processes": 1,
+            "data.tokenizer.vocab_size": 2000 if config.endswith("-zh") else 600,
+        }
+        return [f"--{key}={value}" for key, value in values.items()]
+
+    return options
+
+
+@pytest.fixture
+def look(data):
+    """``look(config, text, ...)``: the views of a command line."""
+
+    def views(config, *argv):
+        wish, overrides = read_arguments(["--config", config, *argv, *data(config)])
+        return show_text(load_config(config, overrides), wish)
+
+    return views
+
+
+def home_of(config, data):
+    """Folder of the config's tokenizer."""
+    return prepare_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
+
+
+def reads(row):
+    return [cell.read for cell in row.cells]
+
+
+def asked(row, name):
+    """{position: value} of what an objective asks for."""
+    track = next(track for track in row.tracks if track.name == name)
+    return {i: value for i, value in enumerate(track.values) if track.marks[i]}
+
+
+# --- every config --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", TINY)
+def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "90")
+    text = CHINESE if config.endswith("-zh") else ENGLISH
+    assert show_command(["--config", config, *data(config), text]) == 0
+    out = capsys.readouterr().out
+    assert f"■ {config}" in out
+    assert "seed 0 · epoch 0 · row 1 of" in out
+    for name in load_pretrain_config(["--config", config]).value.objectives:
+        assert f"\n{name} " in out
+    assert "\x1b" not in out
+    assert max(map(width_of, out.splitlines())) <= 90
+
+
+def test_one_sentence_is_shown_with_a_word_on_pairs(look):
+    (view,) = look("bert-tiny", "The town lies by the river.")
+    assert all("another document" in row.pair for row in view.rows)
+    assert any("single sentence" in note for note in view.notes)
+
+
+def test_several_configs_and_seeds_follow_each_other(data, capsys):
+    show_command(["--config", "bert-tiny,gpt-tiny", *data("bert-tiny"), "--seed", "1,2", "--rows", "1", ENGLISH])
+    out = capsys.readouterr().out
+    assert re.findall(r"■ (\S+)|(seed \d)", out) == [
+        ("bert-tiny", ""),
+        ("", "seed 1"),
+        ("", "seed 2"),
+        ("gpt-tiny", ""),
+        ("", "seed 1"),
+        ("", "seed 2"),
+    ]
+
+
+def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
+    (tmp_path / "own.yaml").write_text("objectives: {masked_lm: {init_args: {choose: {init_args: {rate: 0.5}}}}}\n")
+    show_command(["--config", f"roberta-tiny+{tmp_path}/own.yaml", *data("roberta-tiny"), ENGLISH])
+    share = float(re.search(r"selected (\S+) %", capsys.readouterr().out).group(1))
+    assert 40 < share < 60
+
+
+# --- the same numbers as training ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", ["bert-tiny", "albert-tiny", "roberta-tiny", "bert-tiny-zh"])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkeypatch):
+    spell = Speller(load_tokenizer(home_of(config, data)))
+    seen, original = [], TaskData.corrupted
+
+    def recorded(task, epoch, indices):
+        seen.append((task, original(task, epoch, indices)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(TaskData, "corrupted", recorded)
+    (view,) = look(config, CHINESE if config.endswith("-zh") else ENGLISH, "--seed", str(seed), "--rows", "9")
+    assert len(seen) == len(view.rows)
+    for row, (task, rows) in zip(view.rows, seen, strict=True):
+        selected, before = rows.targets["selected"][0], rows.targets["original_ids"][0]
+        hidden = [cell.fate in ("masked", "replaced", "kept") for cell in row.cells]
+        same = rows.input_ids[0] == before
+        drawn_itself = selected & same  # kept, or replaced by chance with itself
+        assert hidden == selected.tolist()
+        assert [cell.fate == "kept" for cell in row.cells] == drawn_itself.tolist()
+        assert reads(row) == [spell(i) for i in rows.input_ids[0]]
+        assert [cell.original for cell in row.cells] == [spell(i) for i in before]
+        objective = task.objectives["masked_lm"]
+        targets = objective.targets(rows).tensors
+        wanted = {int(p): spell(i) for p, i in zip(targets["positions"], targets["labels"], strict=True)}
+        assert asked(row, "masked_lm") == wanted
+        facts = next(part.facts for part in row.asked if part.name == "masked_lm")
+        assert f"selected {100 * objective.describe(rows)['selected']:.1f} %" in facts
+        if rows.pair_label is not None:
+            assert row.pair.endswith(f"(label {rows.pair_label[0]})")
+
+
+def test_every_token_but_the_last_is_asked_for_the_next(look):
+    (view,) = look("gpt-tiny", ENGLISH, "--others", "0")
+    row = view.rows[0]
+    assert asked(row, "causal_lm") == dict(enumerate(reads(row)[1:]))
+    track = next(track for track in row.tracks if track.name == "causal_lm")
+    assert set(track.marks) == {"next", None}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
+    """A store on disk whose first document is the text, read as training reads it: same row key, same masks."""
+    config = load_pretrain_config(["--config", "roberta-tiny", *data("roberta-tiny")]).value
+    home = home_of("roberta-tiny", data)
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(f"{ENGLISH}\n\nAnother document stands here. It is of no concern.\n", encoding="utf-8")
+    store = prepare(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
+    tokenizer = load_tokenizer(home)
+    for objective in config.objectives.values():
+        objective.build(config.model.replace(vocab_size=tokenizer.vocabulary.size), tokenizer.vocabulary)
+    layout = config.tasks["sentences"].layout
+    for length in (128, 12):  # one row, several
+        task = TaskData(store, np.array([0]), layout, config.objectives, tokenizer.vocabulary, length, seed)
+        (view,) = look("roberta-tiny", ENGLISH, "--seed", str(seed), "--length", str(length), "--rows", "99")
+        spell = Speller(tokenizer)
+        assert len(view.rows) == len(task.plan(0)[0])
+        for number, row in enumerate(view.rows):
+            rows = task.corrupted(0, np.array([number]))
+            assert row.number == rows.example[0]
+            assert reads(row) == [spell(i) for i in rows.input_ids[0]]
+
+
+def test_seeds_differ_and_repeat(look):
+    def all_reads(*argv):
+        return [reads(row) for view in look("roberta-tiny", ENGLISH, *argv) for row in view.rows]
+
+    assert all_reads("--seed", "4") == all_reads("--seed", "4")
+    assert all_reads("--seed", "4,5") == all_reads("--seed", "4") + all_reads("--seed", "5")
+    assert all_reads("--seed", "4") != all_reads("--seed", "5")
+    assert all_reads("--epoch", "1") != all_reads("--epoch", "0")
+
+
+def test_static_copies_repeat(look):
+    def of(epoch):
+        return [reads(row) for row in look("bert-tiny", ENGLISH, "--epoch", str(epoch), "--data.copies", "2")[0].rows]
+
+    assert of(0) == of(2)
+    assert of(0) != of(1)
+
+
+def test_the_text_is_tokenised_as_preparation_does(look, data, tmp_path):
+    home, path = home_of("gpt-tiny-zh", data), tmp_path / "text.txt"
+    path.write_text(CHINESE, encoding="utf-8")
+    corpus = CorpusConfig(files=str(path), segmenter="rjieba")
+    store = prepare(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
+    (view,) = look("gpt-tiny-zh", CHINESE, "--seed", "1")
+    cells = [cell for row in view.rows for cell in row.cells]
+    assert [cell.starts_word for cell in cells] == (store.flags & 1).astype(bool).tolist()
+    words = next(track for track in view.rows[0].tracks if track.name == "words")
+    first = view.rows[0].cells
+    assert "城市" in ["".join(cell.read for cell in first[span.start : span.stop]) for span in words.spans]
+
+
+# --- pairs, documents, arrays --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("bert-tiny", {0: "B follows A in the text", 1: "B comes from another document"}),
+        ("albert-tiny", {0: "B follows A in the text", 1: "A and B are swapped"}),
+    ],
+)
+def test_the_pair_in_words(config, words, look):
+    (view,) = look(config, ENGLISH, "--seed", "0,1,2,3,4,5,6,7", "--rows", "1", "--data.copies", "null")
+    found = {row.pair for row in view.rows}
+    assert found == {f"{text} (label {label})" for label, text in words.items()}
+    for row in view.rows:
+        (segments,) = [track for track in row.tracks if track.name == "segments"]
+        assert [span.short for span in segments.spans] == ["A", "B"]
+        foreign = "another document" in row.pair
+        assert segments.spans[1].label == ("B: another document" if foreign else "B")
+        assert any(not cell.own for cell in row.cells if cell.fate == "plain") == foreign
+
+
+def test_documents_packed_into_a_row_are_told_apart(look):
+    (view,) = look("roberta-tiny", "The town lies here.\n\nIt has a bridge.", "--others", "2", "--rows", "1")
+    (documents,) = [track for track in view.rows[0].tracks if track.name == "documents"]
+    assert [span.label for span in documents.spans][:3] == ["the text", "the text", "another document"]
+
+
+def test_arrays_of_the_store_are_brackets(look, monkeypatch):
+    def with_phrases(*arguments):
+        store = tokenised(*arguments)
+        store.arrays = {"phrases": np.array([1, 1, 2, *[0] * (store.num_tokens - 3)], dtype=np.uint16)}
+        return store
+
+    monkeypatch.setattr(show, "tokenised", with_phrases)
+    (view,) = look("roberta-tiny", ENGLISH)
+    (phrases,) = [track for track in view.rows[0].tracks if track.name == "phrases"]
+    assert [(span.start, span.stop, span.label) for span in phrases.spans] == [(1, 3, "1"), (3, 4, "2")]
+
+
+def test_long_texts_are_shown_in_part(look):
+    (view,) = look("roberta-tiny", ENGLISH * 20, "--length", "32", "--rows", "2")
+    assert len(view.rows) == 2
+    assert view.rows[0].rows > 2
+    assert f"--rows {view.rows[0].rows} shows them all" in view.notes[-1]
+
+
+def test_rows_of_streams_say_what_is_remembered_and_what_follows(look):
+    segments = ["--tasks.blocks.layout.class_path", "pretraining.segments.Segments", "--length", "6", "--rows", "9"]
+    (view,) = look("gpt-tiny", ENGLISH, *segments)
+    first, second, *_ = view.rows
+    assert (first.place, second.place) == (1, 2)
+    assert asked(first, "causal_lm")[5] == reads(second)[0]  # the layout knows what follows the row
+    pairs = [
+        "--tasks.pairs.layout.class_path",
+        "pretraining.segments.SegmentPairs",
+        "--model.position_type",
+        "relative",
+    ]
+    (view,) = look("bert-tiny", ENGLISH, *pairs)
+    (memory,) = [track for track in view.rows[0].tracks if track.name == "memory"]
+    assert memory.spans[0].start == 0
+    remembered = memory.spans[0].stop
+    (stream,) = view.rows[0].streams
+    assert not stream.seen[:remembered, remembered:].any()
+    assert stream.seen[remembered:].all()
+
+
+# --- who sees whom -------------------------------------------------------------------------------
+
+
+def expanded(visible, length):
+    """make_mask's answer as a plain matrix."""
+    mask = make_mask(visible, length, torch.device("cpu"))
+    seen = np.ones((length, length), dtype=bool) if mask.allowed is None else mask.allowed[0, 0].numpy()
+    return np.broadcast_to(seen, (length, length)) & (np.tri(length, dtype=bool) if mask.causal else True)
+
+
+def one(inputs, length, **facts):
+    return list(streams(CoreConfig(**facts), inputs, length))
+
+
+def test_pairs_see_all_and_causal_rows_a_triangle(look):
+    (view,) = look("bert-tiny", ENGLISH)
+    for row in view.rows:
+        (stream,) = row.streams
+        assert stream.plain
+        assert stream.sentence == "every token sees every token"
+    (view,) = look("gpt-tiny", ENGLISH)
+    (stream,) = view.rows[0].streams
+    length = len(view.rows[0].cells)
+    assert np.array_equal(stream.seen, expanded(Visibility(causal=True), length))
+    assert np.array_equal(stream.seen, np.tri(length, dtype=bool))
+    assert "what stands before it" in stream.sentence
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_packed_documents_see_their_own(causal):
+    documents = torch.tensor([[0, 0, 0, 1, 1, 2]])
+    visible = Visibility(causal=causal, documents=documents)
+    (stream,) = one(CoreInputs(torch.zeros(1, 6, dtype=torch.long), visible), 6)
+    assert np.array_equal(stream.seen, expanded(visible, 6))
+    same = (documents[0][:, None] == documents[0][None, :]).numpy()
+    assert np.array_equal(stream.seen, same & (np.tri(6, dtype=bool) if causal else True))
+    if not causal:
+        assert stream.sentence == "3 groups of tokens that do not see each other"
+
+
+def test_padding_and_free_masks():
+    dense = torch.rand(1, 7, 7) < 0.5
+    visible = Visibility(lengths=torch.tensor([5]), dense=dense)
+    (stream,) = one(CoreInputs(torch.zeros(1, 7, dtype=torch.long), visible), 5)
+    assert np.array_equal(stream.seen, expanded(visible, 7)[:5, :5])
+    assert stream.seen.shape == (5, 5)
+
+
+def test_two_streams_by_a_factorisation_order():
+    order = np.array([3, 0, 4, 1, 2])
+    visible = Visibility(orders=torch.from_numpy(order)[None])
+    query = SecondStream(positions=torch.tensor([[2, 0]]), visible=visible)
+    inputs = CoreInputs(torch.zeros(1, 5, dtype=torch.long), visible, query=query)
+    content, second = one(inputs, 5, position_type="relative", query_stream=True)
+    assert (content.name, second.name) == ("content", "query")
+    assert np.array_equal(content.seen, order[None, :] <= order[:, None])
+    assert np.array_equal(second.seen, order[None, :] < order[[2, 0]][:, None])
+    assert second.who == (2, 0)
+    assert "in the order" in content.sentence
+    assert "not its own token" in second.sentence
+
+
+def test_recurrent_halves_read_from_both_ends():
+    facts = CoreConfig(recurrent=RecurrentConfig(), position_type="none")
+    forward, backward = streams(facts, CoreInputs(torch.zeros(1, 4, dtype=torch.long)), 4)
+    assert np.array_equal(forward.seen, np.tri(4, dtype=bool))
+    assert np.array_equal(backward.seen, np.tri(4, dtype=bool).T)
+    assert "stands after it" in backward.sentence
+
+
+# --- a user's own objective ----------------------------------------------------------------------
+
+OWN = '''
+import numpy as np
+import torch
+from pretraining.objective import Objective, Targets
+
+
+class Capitals(Objective):
+    """Says of every token whether its word began with a capital, and of every row how long it is."""
+
+    needs = frozenset()
+
+    def build(self, config, vocabulary):
+        pass
+
+    def corrupt(self, rows, draw):
+        return rows.with_targets(capital=(rows.flags & 4) != 0)
+
+    def targets(self, rows):
+        labels = np.where(rows.special, -100, rows.targets["capital"]).astype(np.int64)
+        return Targets({"labels": torch.from_numpy(labels), "long": torch.tensor([1])}, labels.size)
+
+    def inputs(self, rows, inputs):
+        number = torch.cumsum(torch.from_numpy(rows.special).long(), 1)
+        return inputs._replace(visible=inputs.visible._replace(documents=number))
+
+    def forward(self, encode, embedding, batch):
+        raise NotImplementedError
+
+    def describe(self, rows):
+        places = np.arange(rows.shape[1])[None]
+        return {"capitals": float(rows.targets["capital"].mean()), "mood": "good", "place": places}
+'''
+
+
+@pytest.fixture
+def own_objective(tmp_path, monkeypatch):
+    (tmp_path / "my_capitals.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "my_capitals", None)
+    del sys.modules["my_capitals"]
+    return ["--objectives.masked_lm.class_path", "my_capitals.Capitals"]
+
+
+def test_an_objective_of_ones_own(own_objective, look):
+    (view,) = look("roberta-tiny", "The Town lies here.", *own_objective)
+    (row,) = view.rows
+    (part,) = row.asked
+    assert (part.name, part.kind) == ("masked_lm", "Capitals")
+    assert "mood good" in part.facts
+    assert "long 1" in part.facts
+    tracks = {track.name: track for track in row.tracks}
+    assert tracks["place"].values == tuple(str(i) for i in range(len(row.cells)))
+    assert tracks["masked_lm"].values[0] == ""  # a template token, without a label
+    assert tracks["capital"].values.count("●") >= 2
+    assert "groups of tokens that do not see each other" in row.streams[0].sentence
+    assert "place" in render([view], 80, colour=False)
+
+
+# --- drawing -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [24, 40, 80, 200])
+@pytest.mark.parametrize("config", ["bert-tiny", "gpt-tiny-zh"])
+def test_every_width_holds_every_token(width, config, look):
+    views = look(config, CHINESE if config.endswith("-zh") else ENGLISH)
+    out = render(views, width, colour=False, visibility=True)
+    assert max(map(width_of, out.splitlines())) <= width
+    lines = [line.split() for line in out.splitlines() if line.startswith("reads")]
+    shown = [word for line in lines for word in line[1:]]
+    wanted = [token for view in views for row in view.rows for token in reads(row)]
+    if width >= 40:
+        assert shown == wanted
+    assert len(shown) == len(wanted)
+
+
+def test_values_stand_below_their_tokens(look):
+    views = look("bert-tiny-zh", CHINESE, "--seed", "0,1,2")
+    lines = render(views, 100, colour=False).splitlines()
+    columns = {}
+    for upper, lower in itertools.pairwise(lines):
+        if upper.startswith("reads") and lower.startswith("masked_lm"):
+            starts = {width_of(upper[: m.start()]) for m in re.finditer(r"\S+", upper)}
+            columns |= {width_of(lower[: m.start()]): starts for m in re.finditer(r"[↑=≠]\S+", lower)}
+    assert columns
+    assert all(place in starts for place, starts in columns.items())
+
+
+def test_colour_only_where_it_is_wanted(data, capsys, monkeypatch):
+    argv = ["--config", "roberta-tiny", *data("roberta-tiny"), ENGLISH]
+
+    def out(**environment):
+        for name in ("NO_COLOR", "FORCE_COLOR"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        show_command(argv)
+        return capsys.readouterr().out
+
+    assert "\x1b" not in out()
+    assert "\x1b[" in out(FORCE_COLOR="1")
+    assert "\x1b" not in out(FORCE_COLOR="1", NO_COLOR="1")
+    coloured = out(FORCE_COLOR="1")
+    plain = re.sub(r"\x1b\[[\d;]*m", "", coloured)
+    assert plain.split("\n\n  ")[0].split() == out().split("\n\n  ")[0].split()
+
+
+def test_a_text_cannot_move_the_cursor(data, capsys):
+    show_command(["--config", "gpt-tiny", *data("gpt-tiny"), "red \x1b[31m and \u202e back"])
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert r"\x1b" in out
+
+
+def test_widths():
+    assert width_of("河a") == 3
+    assert width_of("é") == 1
+    assert cut("河河河", 5) == "河河…"
+    assert cut("abc", 3) == "abc"
+
+
+def test_visibility_is_drawn_when_asked(look):
+    views = look("bert-tiny", ENGLISH, "--rows", "1")
+    assert "█" in render(views, 80, False, True)
+    assert "█" not in render(views, 80, False, "auto")
+    assert "sees" not in render(views, 80, False, False)
+    views = look("gpt-tiny", ENGLISH, "--seed", "1,1", "--rows", "1")
+    assert render(views, 80, False, "auto").count("▄···") == render(views, 80, False, True).count("▄···") / 2
+
+
+# --- the page ------------------------------------------------------------------------------------
+
+
+class Tags(HTMLParser):
+    """Which tags and attributes a page has."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_the_page_is_well_formed_and_self_contained(look, data, tmp_path, capsys):
+    text = 'A <script>alert("x")</script> & <b>bold</b> word. Another one.'
+    target = tmp_path / "page.html"
+    argv = ["--config", "bert-tiny,gpt-tiny,roberta-tiny", *data("bert-tiny"), "--html", str(target), text]
+    assert show_command(argv) == 0
+    assert str(target) in capsys.readouterr().out
+    content = target.read_text(encoding="utf-8")
+    ElementTree.fromstring(content)  # well-formed XML, so well-formed HTML
+    tags = Tags()
+    tags.feed(content)
+    assert tags.tags.count("script") == 1
+    assert "alert(" not in content[content.rindex("<script>") :]
+    assert not {"link", "img", "iframe", "object"} & set(tags.tags)
+    assert not {name for name, _ in tags.attributes} & {"src", "href", "srcset"}
+    for outside in ("http:", "https:", "//", "url(", "@import"):
+        assert outside not in content.replace("</", ""), outside
+    assert "prefers-color-scheme:dark" in content
+    assert "A &lt;script&gt;" in content
+
+
+def test_the_page_has_every_token_and_target(look):
+    (view,) = look("bert-tiny", ENGLISH, "--seed", "3", "--rows", "1")
+    root = ElementTree.fromstring(page([view], ENGLISH))
+    (row,) = view.rows
+    chips = [e.text for e in root.iterfind(".//div[@class='tokens']//b")]
+    assert chips == reads(row)
+    values = ["".join(e.itertext()) for e in root.iterfind(".//div[@class='tokens']//i[@class='asked']")]
+    assert [v[1:] for v in values] == list(asked(row, "masked_lm").values())
+
+
+# --- runs, errors --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished tiny run on pairs."""
+    folder = tmp_path_factory.mktemp("run")
+    return train(arguments(folder, "bert", steps=1, train__validate_every=0))
+
+
+def test_a_run_has_its_own_settings_and_tokenizer(run, capsys):
+    assert show_command(["--run", str(run), ENGLISH]) == 0
+    out = capsys.readouterr().out
+    assert f"■ {run.name}" in out
+    assert "next_sentence" in out
+
+
+def test_a_run_without_its_corpus_takes_another(run, tmp_path, capsys):
+    corpus = run.parents[1] / "text.txt"
+    kept = corpus.read_text(encoding="utf-8")
+    corpus.unlink()
+    try:
+        with pytest.raises(ZooError, match=r"--data\.corpus\.files PATH takes them from other text"):
+            show_command(["--run", str(run), ENGLISH])
+        write_corpus(tmp_path, 12)
+        assert show_command(["--run", str(run), f"--data.corpus.files={tmp_path}/text.txt", ENGLISH]) == 0
+    finally:
+        corpus.write_text(kept, encoding="utf-8")
+    corpus.write_text(kept + "\n\nOne more document. It changes everything.\n", encoding="utf-8")
+    try:
+        with pytest.raises(ZooError, match="is not what"):
+            show_command(["--run", str(run), ENGLISH])
+    finally:
+        corpus.write_text(kept, encoding="utf-8")
+
+
+def test_code_from_elsewhere_is_not_run_unasked(run, tmp_path, capsys):
+    record = (run / "run.json").read_text(encoding="utf-8")
+    other = tmp_path / "run"
+    other.mkdir()
+    (other / "run.json").write_text(record.replace("pretraining.choose.Tokens", "evil_code.Tokens"))
+    with pytest.raises(ZooError, match=r"evil_code\.Tokens.*--trust_code"):
+        show_command(["--run", str(other), ENGLISH])
+
+
+def test_text_from_standard_input(data, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ENGLISH.encode())))
+    show_command(["--config", "roberta-tiny", *data("roberta-tiny"), "-"])
+    assert "row 1 of 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([ENGLISH], "--config NAME"),
+        (["--config", "bert-tny", ENGLISH], "Did you mean 'bert-tiny'"),
+        (["--config", "bert-tiny"], "the text is empty"),
+        (["--config", "bert-tiny", "   "], "the text is empty"),
+        (["--config", "bert-tiny", "--length", "1000", ENGLISH], "the model's 512 positions"),
+        (["--config", "bert-tiny", "--others", "0", "One sentence."], "a pair needs two.*FullSentences"),
+        (["--config", "bert-tiny", "--rwos", "2", ENGLISH], "unknown option --rwos.*'rows'"),
+        (["--config", "bert-tiny", "--seed", "x", ENGLISH], "whole numbers"),
+        (["--config", "bert-tiny", "--rows", "0", ENGLISH], "--rows 0: at least 1"),
+        (["--config", "bert-tiny", "--task", "piars", ENGLISH], "Did you mean 'pairs'"),
+        (["--config", "gpt-tiny", "a"], "no row for Blocks"),
+        (["--run", "nowhere", ENGLISH], "no run.json"),
+        (["--config", "bert-tiny", "\u200b"], "the text holds no documents"),
+    ],
+)
+def test_mistakes_are_told(argv, message, data):
+    options = data("bert-tiny") if "--config" in argv else []
+    with pytest.raises(ZooError, match=textwrap.dedent(message)):
+        show_command([*argv, *options])
+
+
+def test_help_is_there_without_torch():
+    code = (
+        "import sys; from pretraining.show_command import show_command\n"
+        "try: show_command(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "--seed" in done.stdout
+
+
+def test_other_documents_come_from_the_whole_store(data):
+    config = load_pretrain_config(["--config", "bert-tiny", *data("bert-tiny")]).value
+    store = prepare_store(config, False)
+    joined = TextStore(store, store, 5)
+    assert joined.num_documents == store.num_documents + 5
+    assert np.array_equal(joined.tokens[: store.num_tokens], store.tokens)
+    last = store.document_tokens()[-2:]
+    sentences = store.sentences[store.documents[-2] : store.documents[-1] + 1][:31]
+    assert np.array_equal(joined.tokens[joined.document_tokens()[-2] :], store.tokens[last[0] : sentences[-1]])
