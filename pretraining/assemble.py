@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from pretraining.config import PretrainConfig, TrainConfig, differing_keys
+from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
@@ -21,6 +23,8 @@ from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
 from zoo.settings import Settings
 from zoo.vocabulary import Vocabulary
+
+_VALIDATION_STREAMS = 8  # whatever the batch and the number of processes, so that figures can be compared
 
 
 def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
@@ -102,13 +106,27 @@ def make_tasks(
         own = {key: config.objectives[key] for key in task.objectives}
         _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own)
         _check_visibility(name, own)
+        task.layout.streams = config.train.batch_size
         length, seed, copies = config.data.sequence_length, config.seed.data, config.data.copies
         training[name] = TaskData(store, train, task.layout, own, vocabulary, length, seed, copies)
-        training[name].plan(0)
+        _check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
-            validation[name] = dataclasses.replace(training[name], documents=held_out, seed=0, copies=1, _plans={})
+            layout = copy.copy(task.layout)
+            layout.streams = _VALIDATION_STREAMS
+            validation[name] = dataclasses.replace(
+                training[name], documents=held_out, layout=layout, seed=0, copies=1, _plans={}
+            )
             validation[name].plan(0)
     return training, validation
+
+
+def _check_streams(task: str, layout: Layout, rows: int, batch_size: int) -> None:
+    """Rows that go on from batch to batch need one stream for each row of a batch."""
+    if layout.order == "streams" and rows % batch_size:
+        raise ZooError(
+            f"task {task!r}: the text makes {rows} rows, fewer than the {batch_size} streams that train.batch_size = "
+            f"{batch_size} needs; take a smaller batch, shorter rows, or more text."
+        )
 
 
 def _check_needs(task: str, layout: str, provided: frozenset[str], objectives: dict[str, Objective]) -> None:

@@ -16,7 +16,7 @@ from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.folder import load_state, load_tensors, save_tensors, write_json
 
-_FILES = ("model.safetensors", "optimizer.safetensors", "state.json")
+_FILES = ("model.safetensors", "optimizer.safetensors", "carried.safetensors", "state.json")
 
 
 def _digest(path: Path) -> str:
@@ -33,7 +33,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
+    carried: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write ``checkpoints/step-N`` and prune old ones.
 
@@ -44,6 +50,7 @@ def save_checkpoint(
         optimizer: its optimiser.
         state: the loop's JSON state.
         keep: checkpoints kept; the newest complete one is never removed.
+        carried: what tasks remember of every global row (``pretraining.carry``).
     """
     root = folder / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
@@ -54,6 +61,7 @@ def save_checkpoint(
     try:
         save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
         save_tensors(temporary / "optimizer.safetensors", tensors)
+        save_tensors(temporary / "carried.safetensors", carried or {})
         write_json(temporary / "state.json", {**state, "optimizer_groups": groups})
         manifest = {n: {"bytes": (temporary / n).stat().st_size, "sha256": _digest(temporary / n)} for n in _FILES}
         write_json(temporary / "manifest.json", manifest)
@@ -124,6 +132,11 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     state = read_json(path / "state.json")
     _unpack_optimizer(optimizer, load_tensors(path / "optimizer.safetensors"), state.pop("optimizer_groups"), path)
     return state
+
+
+def load_carried(path: Path) -> dict[str, Tensor]:
+    """What tasks remembered of every global row when a checkpoint was written."""
+    return load_tensors(path / "carried.safetensors")
 
 
 def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import nn
 
 from pretraining.loader import TaskData
@@ -34,16 +36,33 @@ def evaluate(
     numbers = {int(d): i for i, d in enumerate(data.documents)}
     sums = {name: np.zeros((len(numbers), 2)) for name in data.objectives}
     hits = {name: np.zeros(2) for name in data.objectives}
-    starts = range(accelerator.process_index * rows_at_once, len(plan), rows_at_once * accelerator.num_processes)
-    for start in starts:
-        rows = data.corrupted(0, np.sort(order[start : start + rows_at_once]))
+    streams = data.layout.order == "streams"
+    state = None
+    for part in _streams(data, len(plan), accelerator) if streams else _shares(order, rows_at_once, accelerator):
+        rows = data.corrupted(0, part)
         batch = collate(rows, data.objectives)
         at = np.array([numbers[int(d)] for d in rows.document])
-        terms, _ = model(_to_device(batch, accelerator))
+        terms, carried = model(_to_device(batch, accelerator), state)
+        state = carried if streams else None
         for name, term in terms.items():
             _add(sums[name], hits[name], at, term)
     model.train()
     return {name: _figures(data, _total(sums[name], accelerator), _total(hits[name], accelerator)) for name in sums}
+
+
+def _shares(order: NDArray[np.int64], rows_at_once: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
+    """This process's rows, some at a time."""
+    step = rows_at_once * accelerator.num_processes
+    for start in range(accelerator.process_index * rows_at_once, len(order), step):
+        yield np.sort(order[start : start + rows_at_once])
+
+
+def _streams(data: TaskData, count: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
+    """This process's streams, a row of each at a time, so that what is remembered of a row meets its successor."""
+    streams = min(data.layout.streams, count)
+    own = np.arange(streams)[accelerator.process_index :: accelerator.num_processes]
+    for start in range(0, count, streams) if len(own) else ():
+        yield start + own
 
 
 def _add(sums: Any, hits: Any, at: Any, term: LossTerm) -> None:

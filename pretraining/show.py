@@ -220,7 +220,7 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
 def _rows(task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, wish: ShowConfig) -> list[RowView]:
     """The rows that begin with the text, as many as wanted."""
     plan, _ = task.plan(wish.epoch)
-    numbers = np.flatnonzero(plan.documents < store.own_documents).tolist()
+    numbers = np.flatnonzero(plan.documents < store.own_documents + 1).tolist()
     if not numbers:
         raise ZooError(f"{type(task.layout).__name__} makes no row of this text; a longer text would work.")
     return [
@@ -387,12 +387,11 @@ class _Reader:
         if self.inputs.query is not None:
             slots = self.inputs.query.positions[0].numpy()
             options.append(slots[np.minimum(options[0], len(slots) - 1)])
-        where, step = max(
-            ((option, step) for option in options for step in (0, 1, -1)),
-            key=lambda o: self._matches(o[0], labels, o[1]),
-        )
-        known = self._matches(where, labels, step) > 0.5
-        values, marks = [""] * self.length, [None] * self.length  # type: tuple[list[str], list[Mark | None]]
+        tried = [(self._matches(option, labels, step), option, step) for option in options for step in (0, 1, -1)]
+        share, where, step = max(tried, key=lambda one: one[0])
+        known = share > 0.5
+        values = [""] * self.length
+        marks: list[Mark | None] = [None] * self.length
         for place, label in zip(where.tolist(), labels, strict=True):
             values[place] = self.spell(label) if known or objective.predicts_tokens else str(label)
             marks[place] = self._mark(place, step) if known else "other"

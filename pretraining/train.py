@@ -31,7 +31,8 @@ from pretraining.assemble import (
     make_tasks,
     prepare_store,
 )
-from pretraining.checkpoint import check_room, find_checkpoint, load_checkpoint, save_checkpoint
+from pretraining.carry import Carried
+from pretraining.checkpoint import check_room, find_checkpoint, load_carried, load_checkpoint, save_checkpoint
 from pretraining.config import PretrainConfig, StageConfig, run_folder
 from pretraining.evaluate import evaluate
 from pretraining.loader import Cursor
@@ -150,6 +151,8 @@ class Run:
         self.recorder = Recorder(settings, folder, accelerator, store, show)
         self.counters = Counters(targets=dict.fromkeys(self.names, 0))
         self.cursors = {name: Cursor() for name in self.config.tasks}
+        streams = [name for name, data in self.data.items() if data.layout.order == "streams"]
+        self.carried = {name: Carried(self.accumulation, accelerator) for name in streams}
         self.window = self._zeros(len(self.names), 2)
 
     # ---- the step -------------------------------------------------------------------------------------------
@@ -185,7 +188,11 @@ class Run:
         for number, batch in enumerate(batches):
             last = number == len(batches) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                terms, _ = self.model(send_to_device(batch, self.accelerator.device))
+                carried = self.carried.get(task)
+                state = carried.states[number] if carried else None
+                terms, state = self.model(send_to_device(batch, self.accelerator.device), state)
+                if carried:
+                    carried.keep(number, state)
                 loss = self._loss(terms, dict(zip(self.names, counts, strict=True)))
                 # Data parallelism averages over processes; the counts are global, so undo that.
                 self.accelerator.backward(loss * self.accelerator.num_processes)
@@ -208,6 +215,8 @@ class Run:
         """This process's micro batches of the next global batch, with dropout keys by global row."""
         data, size, rank = self.data[task], self.config.train.batch_size, self.accelerator.process_index
         taken = data.advance(self.cursors[task], size)
+        if task in self.carried:
+            self.carried[task].begin(taken[0][0])
         batches = []
         for number in range(self.accumulation):
             start = (number * self.accelerator.num_processes + rank) * self.micro
@@ -287,17 +296,19 @@ class Run:
             )
 
     def _save(self) -> None:
+        carried = {f"{t}.{n}": v for t, kept in self.carried.items() for n, v in kept.pack().items()}
         if not self.accelerator.is_main_process:
             return
         state = {
             "counters": dataclasses.asdict(self.counters),
             "cursors": {name: dataclasses.asdict(cursor) for name, cursor in self.cursors.items()},
+            "carried_epochs": {name: kept.epoch for name, kept in self.carried.items()},
             "log_bytes": self.recorder.sizes(),
             "seconds": self.recorder.seconds(),
             **self._surroundings(),
         }
         step, keep = self.counters.step, self.config.train.keep
-        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, state, keep)
+        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, state, keep, carried)
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
@@ -315,6 +326,7 @@ class Run:
             state = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
             self.counters, sizes = Counters(**state["counters"]), state["log_bytes"]
             self.cursors = {name: Cursor(**value) for name, value in state["cursors"].items()}
+            self._restore_carried(load_carried(Path(path[0])), state["carried_epochs"])
             sums = [self.counters.window.get(name, [0.0, 0.0]) for name in self.names]
             self.window = torch.tensor(sums, dtype=torch.float64).to(self.window)
             self.recorder.progress.note(f"continuing from step {self.counters.step} ({path[0]})")
@@ -326,6 +338,12 @@ class Run:
             )
         self.recorder.open(sizes, self.counters.tokens)
         self._wrap()
+
+    def _restore_carried(self, tensors: dict[str, Tensor], epochs: dict[str, int]) -> None:
+        """What each task remembered; with the same settings it has the same shapes."""
+        for task, kept in self.carried.items():
+            own = {n.removeprefix(f"{task}."): t for n, t in tensors.items() if n.startswith(f"{task}.")}
+            kept.unpack(own, epochs.get(task, 0))
 
     def _start(self, anew: bool) -> None:
         """Weights of the checkpoint that the settings name, unless the run goes on from one of its own."""

@@ -367,9 +367,14 @@ def cut_weights(folder):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def wider(folder):
+def change_core(folder, **facts):
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "intermediate_size": 128}))
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "core": {**content["core"], **facts}}))
+
+
+def wider(folder):
+    change_core(folder, intermediate_size=128)
 
 
 def smaller_vocabulary(folder):
@@ -378,8 +383,7 @@ def smaller_vocabulary(folder):
     tensors = load_file(folder / "model.safetensors")
     tensors = {k: v[:500].clone() if v.shape[0] == 600 else v for k, v in tensors.items()}
     save_file(tensors, folder / "model.safetensors")
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": 500}))
+    change_core(folder, vocab_size=500)
 
 
 MODELS = {
@@ -388,8 +392,7 @@ MODELS = {
     "no facts": (lambda f: (f / "config.json").unlink(), ["config.json does not exist"]),
     "other facts": (wider, ["model.safetensors does not fit this model", "has shape"]),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), ["config.json is not valid JSON"]),
-    "unknown fact": (lambda f: (f / "config.json").write_text('{"model_type": "sesame-zoo", "hiden_size": 3}'),
-                     ["'hiden_size'", "Did you mean 'hidden_size'?"]),
+    "unknown fact": (lambda f: change_core(f, hiden_size=3), ["'hiden_size'", "Did you mean 'hidden_size'?"]),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), ["tokenizer.json"]),
     "vocabulary": (smaller_vocabulary, ["tokenizer", "600", "500"]),
 }  # fmt: skip

@@ -18,7 +18,7 @@ from pretraining.choose import NGrams, Tokens, WholeWords
 from pretraining.fill import Replace
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import Objective, Targets, base_inputs, collate
-from pretraining.objectives import CausalLM, MaskedLM, PairClassification
+from pretraining.objectives import CausalLM, MaskedLM, PairClassification, PermutationLM
 from pretraining.predict import All
 from pretraining.random import Draw
 from pretraining.rows import Rows
@@ -37,6 +37,14 @@ TINY = CoreConfig(
     max_position_embeddings=64,
     initializer_range=0.1,  # large enough that a leak would show
 )
+TWO_STREAMS = TINY.replace(
+    position_type="relative",
+    untie_r=True,
+    relative_segments=True,
+    query_stream=True,
+    type_vocab_size=0,
+    pooler=False,
+)
 DRAW = Draw(seed=2, epoch=0)
 ALL_MASK = Replace(mask=1, random=0, keep=0)
 
@@ -46,11 +54,20 @@ def hidden_by_mask(rows: Rows) -> np.ndarray:
     return rows.targets["selected"] & (rows.input_ids == BERT_LIKE.mask)
 
 
+def not_before(rows: Rows, number: int) -> np.ndarray:
+    """Positions of a factorisation order that the target with this number must not see, its own among them."""
+    row, column = np.nonzero(rows.targets["selected"] & ~rows.special)
+    ranks = rows.targets["ranks"]
+    return ranks >= ranks[row[number], column[number]]
+
+
 class Case(NamedTuple):
     make: Callable[[], Objective]
     hidden: Callable[[Rows], np.ndarray] | None  # (B, L) positions nobody may see
     later: bool = False  # a target may not see later positions either
     can_be_empty: bool = True  # there are rows without any target
+    unseen: Callable[[Rows, int], np.ndarray] | None = None  # (B, L) positions that one target may not see
+    config: CoreConfig = TINY
 
 
 OBJECTIVES = {
@@ -62,6 +79,16 @@ OBJECTIVES = {
     "everything predicted": Case(lambda: MaskedLM(Tokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
     "causal": Case(CausalLM, None, later=True),
     "pair": Case(PairClassification, None, can_be_empty=False),
+    "permutation": Case(PermutationLM, None, unseen=not_before, config=TWO_STREAMS),
+    "permutation, blocks": Case(
+        lambda: PermutationLM(Tokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
+    ),
+    "pair on the last token": Case(
+        lambda: PairClassification(dense="tanh", pooling="last"),
+        None,
+        can_be_empty=False,
+        config=TWO_STREAMS.replace(query_stream=False),
+    ),
 }
 
 
@@ -143,7 +170,7 @@ def loss_of(core, objective, rows):
 
 @every_objective
 def test_gradients_reach_head_and_core(case):
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     term = loss_of(core, objective, objective.corrupt(some_rows(), DRAW))
     term.total.backward()
     missing = [n for n, p in [*objective.named_parameters(), *core.named_parameters()] if p.grad is None]
@@ -154,7 +181,7 @@ def test_gradients_reach_head_and_core(case):
 
 @every_objective
 def test_total_count_and_rows_agree(case):
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = objective.corrupt(some_rows(), DRAW)
     term = loss_of(core, objective, rows)
     assert term.count == objective.targets(rows).count == term.row_count.sum()
@@ -169,7 +196,7 @@ def test_total_count_and_rows_agree(case):
 
 @every_objective
 def test_overfits_one_batch(case):
-    core, objective = build(case.make(), TINY.replace(initializer_range=0.02))
+    core, objective = build(case.make(), case.config.replace(initializer_range=0.02))
     rows = objective.corrupt(some_rows(8), DRAW)
     parameters = [*core.parameters(), *objective.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=5e-3, weight_decay=0.0)
@@ -185,7 +212,7 @@ def test_overfits_one_batch(case):
 @every_objective
 def test_what_must_not_be_seen_changes_nothing(case):
     """Other original tokens under the masks and in the padding: the core reads the same."""
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = some_rows()
     corrupted = objective.corrupt(rows, DRAW)
     unseen = ~rows.real
@@ -204,7 +231,7 @@ def test_what_must_not_be_seen_changes_nothing(case):
 @every_objective
 def test_gradient_is_exactly_zero_where_nothing_may_be_seen(case):
     """For single targets: no gradient with respect to the embeddings of tokens that it must not see."""
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = take(some_rows(), np.array([0]))
     corrupted = objective.corrupt(rows, DRAW)
     batch = collate(corrupted, {"x": objective})
@@ -218,16 +245,18 @@ def test_gradient_is_exactly_zero_where_nothing_may_be_seen(case):
         unseen = np.zeros(rows.shape, dtype=bool) if case.hidden is None else case.hidden(corrupted)
         if case.later:
             unseen |= np.arange(rows.shape[1])[None, :] > int(positions[number])
+        if case.unseen is not None:
+            unseen |= case.unseen(corrupted, number)
         seen_ids = set(corrupted.input_ids[~unseen].tolist())
         unseen_ids = set(rows.input_ids[unseen].tolist()) - seen_ids
-        assert unseen_ids or not (case.hidden or case.later) or number > 20
+        assert unseen_ids or not (case.hidden or case.later or case.unseen) or number > 20
         assert all(gradient[i] == 0 for i in unseen_ids)
         assert all(gradient[i] > 0 for i in seen_ids - {TINY.pad_token_id})
 
 
 @objectives_where(lambda case: case.later)
 def test_later_tokens_do_not_move_causal_states(case):
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = some_rows()
     changed = rows.input_ids.copy()
     changed[:, 9:] = (changed[:, 9:] + 31) % 900 + FIRST_ID
@@ -241,7 +270,7 @@ def test_later_tokens_do_not_move_causal_states(case):
 
 @every_objective
 def test_halves_of_a_batch_are_corrupted_alike(case):
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = some_rows(32)
     whole = objective.corrupt(rows, DRAW)
     halves = [objective.corrupt(take(rows, np.arange(a, a + 16)), DRAW) for a in (0, 16)]
@@ -255,7 +284,7 @@ def test_halves_of_a_batch_are_corrupted_alike(case):
 
 @every_objective
 def test_order_and_padding_change_nothing(case):
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = some_rows()
     term = loss_of(core, objective, objective.corrupt(rows, DRAW))
     order = np.random.default_rng(0).permutation(16)
@@ -267,7 +296,7 @@ def test_order_and_padding_change_nothing(case):
 
 @every_objective
 def test_corrupting_is_pure(case):
-    _, objective = build(case.make())
+    _, objective = build(case.make(), case.config)
     rows = some_rows()
     before = copy.deepcopy(rows)
     objective.corrupt(rows, DRAW)
@@ -277,7 +306,7 @@ def test_corrupting_is_pure(case):
 
 @objectives_where(lambda case: case.can_be_empty)
 def test_no_targets_give_zeros(case):
-    core, objective = build(case.make())
+    core, objective = build(case.make(), case.config)
     rows = some_rows()
     nothing = rows.replace(lengths=np.ones_like(rows.lengths), special=np.ones_like(rows.special))
     corrupted = objective.corrupt(nothing, DRAW)
@@ -296,8 +325,8 @@ def test_no_targets_give_zeros(case):
 @every_objective
 def test_scores(case):
     """A score is a log-probability; neighbours, order and padding do not change it."""
-    core, objective = build(case.make())
-    if not isinstance(objective, MaskedLM | CausalLM):
+    core, objective = build(case.make(), case.config)
+    if not isinstance(objective, MaskedLM | CausalLM | PermutationLM):
         with pytest.raises(ZooError, match="does not say how it scores"):
             objective.score(core, core.token_embedding, some_rows())
         return

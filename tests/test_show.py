@@ -149,6 +149,7 @@ def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkey
         same = rows.input_ids[0] == before
         drawn_itself = selected & same  # kept, or replaced by chance with itself
         assert hidden == selected.tolist()
+        assert any(cell.own for cell in row.cells)  # and no rows of other documents
         assert [cell.fate == "kept" for cell in row.cells] == drawn_itself.tolist()
         assert reads(row) == [spell(i) for i in rows.input_ids[0]]
         assert [cell.original for cell in row.cells] == [spell(i) for i in before]

@@ -121,9 +121,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
                 stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
             stream.flush()
             os.fsync(stream.fileno())
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write does not name its file
     temporary.replace(path)
 
 

@@ -335,7 +335,31 @@ def write_checkpoint(facts: ModelFacts, tensors: Mapping[str, Tensor], family: s
     config = {**write_config(table, facts.config), "architectures": [architecture], **_labels(facts, heads)}
     left = [name for name in facts.heads if name not in heads]
     report = [f"left out, {architecture} has no place for it: head {name}" for name in left]
+    report += _gaps(table, architecture, facts.config, set(made))
     return Checkpoint(config, made, report)
+
+
+def _gaps(family: Family, architecture: str, core: CoreConfig, written: set[str]) -> list[str]:
+    """What the class has and the file has not, or the other way round: it opens all the same, with a warning."""
+
+    def present(name: str) -> bool:
+        return bool({name, f"{name}.weight", f"{name}.bias"} & written)
+
+    report = []
+    heads = [family.head(name) for name in family.architectures[architecture]]
+    for head in heads:
+        rows = [row for row in head.rows if row.tied in (None, core.tie_word_embeddings)]
+        if not all(present(row.theirs) for row in rows):
+            report.append(f"{architecture} has a head that this model lacks, filled at random there: {head.name}")
+    pooler = next((row.theirs for row in family.core if row.ours == "pooler"), None)
+    if pooler is not None:
+        wanted = not heads or any(head.facts.get("dense") == "pooler" for head in heads)
+        found = present(pooler) or present(f"{family.prefix}.{pooler}")
+        if wanted and not found:
+            report.append(f"{architecture} has a pooler, which this model lacks: filled at random there")
+        if found and not wanted:
+            report.append(f"{architecture} has no pooler; this model's is in the file, for {[*family.architectures][-1]}")
+    return report
 
 
 def _choose_family(facts: ModelFacts, name: str | None) -> Family:
@@ -349,10 +373,11 @@ def _choose_family(facts: ModelFacts, name: str | None) -> Family:
             return family
     title = min(reasons, key=lambda key: len(reasons[key]))
     listing = "\n  ".join(reasons[title])
-    which = f"As {title}" if name else f"Nearest is {title}"
+    which = f"as {title} this model cannot be expressed; in the way:"
+    if not name:
+        which = f"no stock transformers class can express this model. Nearest is {title}; in the way:"
     raise ZooError(
-        f"no stock transformers class can express this model. {which}; in the way:\n  {listing}\nThe folder itself "
-        "opens with transformers' Auto classes after `import zoo.hf`."
+        f"{which}\n  {listing}\nThe folder itself opens with transformers' Auto classes after `import zoo.hf`."
     )
 
 

@@ -52,6 +52,18 @@ def _write_rope(value: float | None, key: str) -> dict[str, Any]:
     return {} if value is None else {key: {"rope_type": "default", "rope_theta": value}}
 
 
+def _read_groups(config: Mapping[str, Any], key: str, default: Any) -> int:
+    """Sets of shared weights. Their layers find theirs in floating point, which at some sizes rounds to another one."""
+    groups, layers = int(config.get(key, default)), int(config.get("num_hidden_layers", 12))
+    other = [i for i in range(layers) if groups and int(i / (layers / groups)) != i * groups // layers]
+    if other:
+        raise ZooError(
+            f"its layer {other[0]} of {layers} in {groups} groups has the weights of group {other[0] * groups // layers} "
+            "here and of the one before there, by a rounding error there."
+        )
+    return groups
+
+
 TRANSLATIONS: dict[str, Translation] = {
     "same": Translation(lambda config, key, default: config.get(key, default), lambda value, key: {key: value}),
     # Their tables keep the rows up to the padding's for nobody.
@@ -67,6 +79,7 @@ TRANSLATIONS: dict[str, Translation] = {
         lambda config, key, default: config.get(key) or 4 * config.get("n_embd", 768), lambda value, key: {key: value}
     ),
     "rope": Translation(_read_rope, _write_rope),
+    "groups": Translation(_read_groups, lambda value, key: {key: value}),
 }
 """What a fact may name as its ``op``."""
 
@@ -93,6 +106,8 @@ def read_config(family: Family, config: Mapping[str, Any]) -> CoreConfig:
                 known = ", ".join(repr(theirs) for _, theirs in fact.op)
                 raise ZooError(f"its config.json says {fact.theirs} = {said!r}; the zoo has {known}.")
         facts[fact.ours] = value
+    if (facts.get("pad_token_id") or 0) < 0:  # the first LLaMA checkpoints say -1 where they have none
+        facts["pad_token_id"] = None
     core = CoreConfig.from_dict(facts)
     width = config.get("head_dim") or core.head_width
     if width != core.head_width:
@@ -133,7 +148,10 @@ def differences(family: Family, facts: ModelFacts) -> list[str]:
     """What prevents a model of ours from being said in a family's words; empty = it can be."""
     core, found = facts.config, []
     ours = canonical(core)
-    found += [f"{k} = {ours[k]} ({family.title}: at least {v})" for k, v in family.at_least.items() if ours[k] < v]
+    least = {key: value for key, value in family.at_least.items() if ours[key] is None or ours[key] < value}
+    found += [f"{key} = {ours[key]} ({family.title}: at least {value})" for key, value in least.items()]
+    if core.vocab_size and (core.pad_token_id or 0) >= core.vocab_size:
+        found.append(f"pad_token_id = {core.pad_token_id} ({family.title}: below vocab_size = {core.vocab_size})")
     written = write_config(family, core)
     for fact in family.facts:
         if not isinstance(fact.op, str) and written[fact.theirs] is None:
@@ -141,7 +159,11 @@ def differences(family: Family, facts: ModelFacts) -> list[str]:
             found.append(f"{fact.ours} = {ours[fact.ours]} ({family.title}: {known})")
             written[fact.theirs] = fact.op[0][1]  # said already; the others are still to be compared
             ours.pop(fact.ours)
-    back = canonical(read_config(family, written).replace(**_free(family, core)))
+    try:
+        back = canonical(read_config(family, written).replace(**_free(family, core)))
+    except ZooError as error:  # what the family always has cannot be built beside these
+        found.append(str(error))
+        back = {**ours, **family.fixed}
     for key, value in ours.items():
         if key not in _TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
             found.append(f"{key} = {value} ({family.title}: {back[key]})")

@@ -23,7 +23,7 @@ FAMILY = Family(
     facts=(
         *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
         Fact("embedding_size", "embedding_size", 128),
-        Fact("num_hidden_groups", "num_hidden_groups", 1),
+        Fact("num_hidden_groups", "num_hidden_groups", 1, "groups"),
     ),
     presumed={"inner_group_num": 1, "position_embedding_type": "absolute"},
     core=(

@@ -53,5 +53,5 @@ FAMILY = Family(
     derived=DERIVED,
     pair="{cls} $A {sep} {sep} $B {sep}",
     specials={"cls": "<s>", "sep": "</s>"},
-    at_least={"type_vocab_size": 1},
+    at_least={"type_vocab_size": 1, "pad_token_id": 0},
 )
