@@ -220,7 +220,7 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
 def _rows(task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, wish: ShowConfig) -> list[RowView]:
     """The rows that begin with the text, as many as wanted."""
     plan, _ = task.plan(wish.epoch)
-    numbers = np.flatnonzero(plan.documents < store.own_documents + 1).tolist()
+    numbers = np.flatnonzero(plan.documents < store.own_documents).tolist()
     if not numbers:
         raise ZooError(f"{type(task.layout).__name__} makes no row of this text; a longer text would work.")
     return [

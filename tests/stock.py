@@ -296,14 +296,14 @@ def our_loss(ours: Ours, output: CoreOutput, batch: Batch, labels: list[Tensor])
 
 
 def both_scores(ours: Ours, output: CoreOutput, theirs: Mapping[str, Tensor], batch: Batch) -> Iterator[tuple]:
-    """Pairs of our and their logits, whole rows or real positions only."""
+    """Pairs of our and their logits, whole rows or real positions only; theirs are found by their size, in order."""
     found = [value for name, value in theirs.items() if name.endswith("logits")]
     for name, facts in ours.facts.heads.items():
         scores = ours.scores(name, output, batch.lengths)
         parts = scores.unbind(-1) if facts["kind"] == "span" else [scores]
         for part in parts:
-            expected = found.pop(0)
+            place = next(i for i, value in enumerate(found) if value.numel() == part.numel())
+            expected = found.pop(place)
             mine = part.reshape(expected.shape)
             whole = facts["kind"] in ("pair", "classification")
             yield (mine, expected) if whole else (mine[batch.real], expected[batch.real])
-    assert not found, "logits of theirs that no head of ours answers to"

@@ -358,7 +358,9 @@ def _gaps(family: Family, architecture: str, core: CoreConfig, written: set[str]
         if wanted and not found:
             report.append(f"{architecture} has a pooler, which this model lacks: filled at random there")
         if found and not wanted:
-            report.append(f"{architecture} has no pooler; this model's is in the file, for {[*family.architectures][-1]}")
+            report.append(
+                f"{architecture} has no pooler; this model's is in the file, for {[*family.architectures][-1]}"
+            )
     return report
 
 
@@ -373,7 +375,7 @@ def _choose_family(facts: ModelFacts, name: str | None) -> Family:
             return family
     title = min(reasons, key=lambda key: len(reasons[key]))
     listing = "\n  ".join(reasons[title])
-    which = f"as {title} this model cannot be expressed; in the way:"
+    which = f"As {title} this model cannot be expressed; in the way:"
     if not name:
         which = f"no stock transformers class can express this model. Nearest is {title}; in the way:"
     raise ZooError(

@@ -54,8 +54,8 @@ def _write_rope(value: float | None, key: str) -> dict[str, Any]:
 
 def _read_groups(config: Mapping[str, Any], key: str, default: Any) -> int:
     """Sets of shared weights. Their layers find theirs in floating point, which at some sizes rounds to another one."""
-    groups, layers = int(config.get(key, default)), int(config.get("num_hidden_layers", 12))
-    other = [i for i in range(layers) if groups and int(i / (layers / groups)) != i * groups // layers]
+    groups, layers = int(config.get(key) or default), int(config.get("num_hidden_layers", 12))
+    other = [i for i in range(layers) if int(i / (layers / groups)) != i * groups // layers]
     if other:
         raise ZooError(
             f"its layer {other[0]} of {layers} in {groups} groups has the weights of group {other[0] * groups // layers} "
