@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -69,13 +68,23 @@ class Batch(NamedTuple):
     documents: Tensor
 
 
-Encode = Callable[..., CoreOutput]
-"""``encode()`` runs the core on the batch's inputs, once per batch however many objectives ask;
-``encode(inputs)`` runs it on other inputs."""
+class Encode(Protocol):
+    """The core, for one batch.
+
+    ``encode()`` runs it on the batch's inputs, once however many objectives ask; ``encode(inputs)`` runs it on others,
+    which an objective makes of :attr:`inputs`, so that the batch's dropout keys are among them.
+    """
+
+    inputs: CoreInputs
+
+    def __call__(self, inputs: CoreInputs | None = None) -> CoreOutput:
+        """Run the core."""
 
 
 class Objective(nn.Module, ABC):
     """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
+
+    ``corrupt`` notes chosen positions as the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
 
     Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the
     core's facts and the vocabulary are known. Objectives of one task read the same corrupted rows.

@@ -38,6 +38,7 @@ Fate = Literal["plain", "template", "masked", "replaced", "kept"]
 Mark = Literal["masked", "replaced", "kept", "same", "next", "previous", "other"]
 
 _IGNORED = -100  # torch's label for "no loss here"
+_SORTS = 4  # sorts of targets that have lines of their own, at most
 
 SIGNS: dict[Mark, tuple[str, str]] = {
     "masked": ("↑", "hidden by the mask token, and asked for"),
@@ -356,15 +357,17 @@ class _Reader:
         tensors = {key: tensor.numpy() for key, tensor in objective.targets(self.rows).tensors.items()}
         facts: list[str] = []
         tracks: list[Track] = []
+        for key in [key for key in tensors if key.replace("labels", "positions") in tensors.keys() - {key}]:
+            labels, where = tensors.pop(key), tensors.pop(key.replace("labels", "positions"))
+            part = f"{name} {key.replace('labels', '').strip('_')}".strip()
+            for sort, chosen in _sorts(tensors, len(labels)):
+                line = self._asked_tokens(f"{part} {sort}".strip(), objective, where[chosen], labels[chosen])
+                tracks.append(line)
+            places = len(np.unique(where))
+            many = f"for {places}" if places == len(where) else f"{len(where)} times, at {places}"
+            facts.append(f"asks {many} of {self.length} tokens")
         for key, values in tensors.items():
-            if "positions" in key and key.replace("positions", "labels") in tensors:
-                continue
-            where = tensors.get(key.replace("labels", "positions")) if "labels" in key else None
-            if where is not None:
-                part = f"{name} {key.replace('labels', '').strip('_')}".strip()  # two halves have two pairs of tensors
-                tracks.append(self._asked_tokens(part, objective, where, values))
-                facts.append(f"asks for {len(values)} of {self.length} tokens")
-            elif values.shape == (1,):
+            if values.shape == (1,):
                 facts.append(f"asks for the row's label: {values[0]}" if "label" in key else f"{key} {values[0]}")
             elif track := self._track(name, values):
                 tracks.append(track)
@@ -472,6 +475,16 @@ class _Reader:
         spans = _runs(sides * most + document, label)
         if len(spans) > 1:
             yield Track("documents" if types is None else "segments", spans=spans)
+
+
+def _sorts(tensors: dict[str, NDArray[Any]], count: int) -> list[tuple[str, Bools]]:
+    """Sorts of targets that a tensor of whole numbers tells apart (a direction), which is taken away; else all."""
+    for key, values in tensors.items():
+        if count > 1 and values.shape == (count,) and values.dtype.kind in "biu" and len(np.unique(values)) <= _SORTS:
+            del tensors[key]
+            names = {0: "", 1: key} if set(values.tolist()) <= {0, 1} else {}
+            return [(names.get(int(value), f"{key} {value}"), values == value) for value in np.unique(values)]
+    return [("", np.ones(count, dtype=bool))]
 
 
 def _runs(values: Ints, label: Callable[[int], tuple[str, str]]) -> tuple[Span, ...]:

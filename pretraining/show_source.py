@@ -178,12 +178,13 @@ def row_length(provides: frozenset[str], tokens: int, configured: int) -> int:
 def make_task(
     config: PretrainConfig, name: str, store: TextStore, vocabulary: Vocabulary, seed: int, length: int
 ) -> TaskData:
-    """One task over the small store, made and checked as a run does."""
+    """One task over the small store, made and checked as a run does; where rows make streams, it is a single one."""
     alone = dataclasses.replace(
         config,
         tasks={name: config.tasks[name]},
         stages=None,
         data=dataclasses.replace(config.data, sequence_length=length, validation_tokens=0),
         seed=dataclasses.replace(config.seed, data=seed),
+        train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),
     )
     return make_tasks(alone, store, vocabulary)[0][name]

@@ -124,6 +124,13 @@ def tied_names(model: PreTrainedModel) -> set[str]:
     return set(model.all_tied_weights_keys)
 
 
+def unread_copies(model: PreTrainedModel, family: Family) -> dict[str, str]:
+    """Tensors that their library wants in the file and never uses, and what the zoo writes there."""
+    tied = model.config.tie_word_embeddings
+    copies = [copy for head in family.heads for copy in head.copies if copy.written and copy.tied in (None, tied)]
+    return {copy.theirs: copy.of for copy in copies}
+
+
 # ---- ours -----------------------------------------------------------------------------------------------------------
 
 

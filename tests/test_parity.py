@@ -28,6 +28,7 @@ from stock import (
     stock_labels,
     stored,
     under_their_names,
+    unread_copies,
 )
 from torch import Tensor
 
@@ -115,7 +116,9 @@ def test_states_logits_loss_and_gradients(case):
     base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
     record(case, "states", state_distance(ours.core, batch, base, whole))
     output = ours.core(batch.inputs)
-    for mine, expected in both_scores(ours, output, whole, batch):
+    pairs = list(both_scores(ours, output, whole, batch))
+    assert len(pairs) == sum(name.endswith("logits") for name in whole)
+    for mine, expected in pairs:
         record(case, "logits", distance(mine, expected))
     if labels:
         loss, expected_loss = our_loss(ours, output, batch, labels), whole["loss"]
@@ -131,14 +134,9 @@ def count_tensors(case: Case, model, ours: Ours) -> None:
     """Tensors that were not read, and tensors that come back changed."""
     theirs, back = stored(model), under_their_names(ours, ours.state_dict())
     record(case, "import", len(set(theirs) - set(back)))
-    unread = unread_copies(case)
+    unread = unread_copies(model, case.family)
     changed = [name for name in theirs if name not in unread and not torch.equal(theirs[name], back[name])]
     record(case, "export", len(changed) + len(set(back) - set(theirs)))
-
-
-def unread_copies(case: Case) -> set[str]:
-    """Tensors that their library wants in the file and never uses."""
-    return {copy.theirs for head in case.family.heads for copy in head.copies if copy.written}
 
 
 def weighted_sum(output: dict, real: Tensor) -> Tensor:
@@ -154,10 +152,11 @@ def gradient_distance(case: Case, model, ours: Ours) -> float:
     """Largest difference in any tensor, ours under their names; a tied one has the sum of its uses on both sides."""
     gradients = {name: p.new_zeros(p.shape) if p.grad is None else p.grad for name, p in ours.named_parameters()}
     theirs = dict(model.named_parameters(remove_duplicate=False))
-    unread, found = unread_copies(case), []
+    unread, found = unread_copies(model, case.family), []
     for name, mine in under_their_names(ours, gradients).items():
         expected = theirs[name].grad
-        if name in unread and expected is None:
+        if name in unread:
+            assert expected is None
             continue
         expected = torch.zeros_like(mine) if expected is None else expected
         found.append(distance(mine, expected) / max(0.1, float(expected.abs().max())))

@@ -399,13 +399,30 @@ class Capitals(Objective):
 '''
 
 
+BOTH_WAYS = """
+import torch
+from my_capitals import Capitals
+from pretraining.objective import Targets
+
+
+class BothWays(Capitals):
+    predicts_tokens = True
+
+    def targets(self, rows):
+        ids, last = torch.from_numpy(rows.input_ids[0]).long(), rows.shape[1] - 1
+        positions = torch.cat([torch.arange(last), torch.arange(1, last + 1)])
+        backward = torch.arange(2 * last) >= last
+        labels = torch.cat([ids[1:], ids[:-1]])
+        return Targets({"positions": positions, "labels": labels, "backward": backward}, 2 * last)
+"""
+
+
 @pytest.fixture
 def own_objective(tmp_path, monkeypatch):
     (tmp_path / "my_capitals.py").write_text(OWN)
+    (tmp_path / "my_both_ways.py").write_text(BOTH_WAYS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(sys.modules, "my_capitals", None)
-    del sys.modules["my_capitals"]
     return ["--objectives.masked_lm.class_path", "my_capitals.Capitals"]
 
 
@@ -422,6 +439,18 @@ def test_an_objective_of_ones_own(own_objective, look):
     assert tracks["capital"].values.count("●") >= 2
     assert "groups of tokens that do not see each other" in row.streams[0].sentence
     assert "place" in render([view], 80, colour=False)
+
+
+def test_targets_of_two_directions_have_a_line_each(own_objective, look):
+    (view,) = look("roberta-tiny", "The Town lies here.", *own_objective[:1], "my_both_ways.BothWays")
+    (row,) = view.rows
+    originals = [cell.original for cell in row.cells]
+    assert list(asked(row, "masked_lm").values()) == originals[1:]
+    assert list(asked(row, "masked_lm backward").values()) == originals[:-1]
+    marks = {track.name: set(track.marks) for track in row.tracks if track.marks}
+    assert marks == {"masked_lm": {"next", None}, "masked_lm backward": {"previous", None}}
+    count = len(originals)
+    assert f"asks {2 * count - 2} times, at {count} of {count} tokens" in row.asked[0].facts
 
 
 # --- drawing -------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The objectives of the zoo; see ``pretraining.objective`` for the interface and CONTRIBUTING for a recipe."""
 
+from pretraining.objectives.bilm import BidirectionalLM
 from pretraining.objectives.causal import CausalLM
 from pretraining.objectives.masked import MaskedLM
 from pretraining.objectives.pair import PairClassification
 from pretraining.objectives.permutation import PermutationLM
 
-__all__ = ["CausalLM", "MaskedLM", "PairClassification", "PermutationLM"]
+__all__ = ["BidirectionalLM", "CausalLM", "MaskedLM", "PairClassification", "PermutationLM"]

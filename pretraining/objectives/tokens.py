@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pretraining.objective import LossTerm, Targets
 from zoo.heads import TokenHead
-from zoo.loss import linear_cross_entropy
+from zoo.loss import TokenLoss, linear_cross_entropy
 
 _LOGIT_BYTES = 128 * 2**20
 
@@ -39,11 +39,23 @@ def token_loss(head: TokenHead, hidden: Tensor, embedding: Tensor, batch: Target
     positions, labels = batch.tensors["positions"], batch.tensors["labels"]
     states = hidden.reshape(rows * length, width).index_select(0, positions)
     loss = linear_cross_entropy(head.features(states), head.matrix(embedding), head.bias, labels)
-    row = positions // length
-    zeros = torch.zeros(rows, dtype=torch.float32, device=hidden.device)
+    return loss_term(loss, positions // length, rows, batch.count, weight)
+
+
+def loss_term(loss: TokenLoss, row: Tensor, rows: int, count: int, weight: float) -> LossTerm:
+    """The loss with its sums by row.
+
+    Args:
+        loss: of T targets.
+        row: (T,) row of each.
+        rows: B.
+        count: losses summed, as announced.
+        weight: factor of the term.
+    """
+    zeros = torch.zeros(rows, dtype=torch.float32, device=row.device)
     return LossTerm(
         total=loss.total,
-        count=batch.count,
+        count=count,
         weight=weight,
         row_total=zeros.index_add(0, row, loss.nll.detach().float()),
         row_count=zeros.index_add(0, row, torch.ones_like(loss.nll, dtype=torch.float32)),
