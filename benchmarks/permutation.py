@@ -4,9 +4,10 @@
 
 Same widths, layers, vocabulary, rows, dropout, optimiser and threads; a step is choosing tokens, collation, forward and
 backward pass, and the optimiser's step. The arms take turns within a round, so that a busy machine slows all alike, and
-ratios are medians over rounds: of the time on the clock, and of the processor's, which other jobs disturb less. Arms: BERT's core with masked LM; the core with relative scores and two streams,
-without memory and with one of three quarters of a row; and, to tell what costs what, the same core with masked LM (one
-stream).
+ratios are medians over rounds: of the time on the clock, and of the processor's, which other jobs disturb less.
+
+Arms: BERT's core with masked LM; the core with relative scores and two streams, without memory and with one of three
+quarters of a row; and, to tell what costs what, the same core with masked LM (one stream).
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ def folder_of(output: Path, task: str, seed: int) -> Path:
 
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
+    from finetune.run import MODEL, RESULT
+
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
     fixed["save_model"] = config.save_model
@@ -60,9 +62,12 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         for seed in seeds:
             own = ["--tasks", task.name, "--seeds", str(seed), "--output", str(output), "--threads", str(threads)]
             folder = folder_of(output, task.name, seed)
+            kept = not config.save_model or (folder / MODEL).exists()  # a result without its model is not done
             argv = (sys.executable, "-m", "finetune", *options, *own, "--report", "false")
             environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-            jobs.append(Job(f"{task.name}/{seed}", argv, folder / "result.json", folder / "log.txt", environment))
+            jobs.append(
+                Job(f"{task.name}/{seed}", argv, folder / (RESULT if kept else MODEL), folder / "log.txt", environment)
+            )
     return jobs
 
 

@@ -71,8 +71,8 @@ class FinetuneConfig(FinetuneSettings):
         jobs: processes that fine-tune at the same time, each one task and seed; 1 = all in this process.
         threads: threads per process; ``None`` = the cores shared out.
         progress: show a progress line.
-        save_model: keep each fine-tuned model, as a model folder TASK/seed-N/model (the size of the core for every task
-            and seed, which is why it is not the default).
+        save_model: keep each fine-tuned model as a model folder, OUTPUT/TASK/seed-N/model. Off by default: every task
+            and seed takes the size of the core (440 MB at BERT-base). What was finished without it is trained again.
         report: write and print the table (the children of a pool leave that to their parent).
         lr: peak learning rate.
         epochs: passes over the training rows; default: the task's own.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from finetune.data import Examples
@@ -16,9 +16,6 @@ from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, Visibility
 from zoo.vocabulary import Template
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _GROUP = 64  # batches whose rows are sorted by length together
 _CHUNK = 16_384  # texts handed to the tokenizer at a time
@@ -71,24 +68,6 @@ def template_words(template: Template, pair: bool) -> list[str]:
     return words
 
 
-def special_ids(words: list[str], tokenizer: Tokenizer, vocab_size: int) -> tuple[dict[str, int], list[str]]:
-    """Ids of a layout's special tokens; those that the tokenizer lacks get the numbers after the vocabulary.
-
-    Returns:
-        the id of each special word, and the words that are new, in the order of their ids.
-    """
-    ids: dict[str, int] = {}
-    new: list[str] = []
-    for word in words:
-        if word.startswith("$") or word in ids:
-            continue
-        known = tokenizer.token_to_id(word)
-        if known is None:
-            new.append(word)
-        ids[word] = vocab_size + len(new) - 1 if known is None else known
-    return ids, new
-
-
 def truncate(a: NDArray[np.int64], b: NDArray[np.int64], budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Lengths after taking tokens off the end of the longer text, one by one, ties from the second.
 
@@ -111,16 +90,13 @@ def tokenize(texts: list[str], tokenizer: Tokenizer, limit: int) -> tuple[NDArra
     return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
 
 
-def encode(
-    examples: Examples, words: list[str], specials: dict[str, int], tokenizer: Tokenizer, max_length: int
-) -> Encoded:
+def encode(examples: Examples, words: list[str], tokenizer: Tokenizer, max_length: int) -> Encoded:
     """Tokenise, truncate and lay out all rows.
 
     Args:
         examples: N labelled rows.
         words: the layout (:func:`template_words`).
-        specials: ids of its special tokens (:func:`special_ids`).
-        tokenizer: the run's tokenizer.
+        tokenizer: the model's, with the layout's special tokens.
         max_length: longest row, special tokens included.
 
     Raises:
@@ -146,7 +122,7 @@ def encode(
             flat, full = sources[word]
             ids[at] = flat[_ragged(np.cumsum(full) - full, parts[place])]
         else:
-            ids[at] = specials[word]
+            ids[at] = tokenizer.token_to_id(word)
         types[at] = place >= second
     cut = int(((a < a_full) | (b < b_full)).sum())
     return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from zoo.core import Transformer
+from zoo.core import Core
 from zoo.dropout import keyed_dropout
+from zoo.folder import ModelFacts
 from zoo.heads import SequenceHead
 from zoo.init import initialise
 from zoo.inputs import CoreInputs
-from zoo.vocabulary import Template
 
 _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 
@@ -20,28 +20,29 @@ _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 class Classifier(nn.Module):
     """State, dropout, linear (specs: BERT, section 5; GPT, section 5).
 
-    The state is the core's pooled one where it has a pooler and reads the first token; else, of the first token, a new
-    dense layer with tanh, and of the last one the state as it is, with a linear map without bias.
+    A template that pools the first token: the core's pooler, or a new dense layer with tanh where it has none. The last
+    token: a new dense layer with tanh (XLNet); where tokens see the past only, the state as it is, and no bias (GPT).
 
     Args:
         core: the pretrained core; its new rows and heads not included.
-        template: says which state is read.
+        facts: the model folder's; its template and visibility are read.
         labels: names of the classes.
         dropout: probability on the state.
         seed: fine-tuning seed; keys the new weights.
     """
 
-    def __init__(self, core: Transformer, template: Template, labels: Sequence[str], dropout: float, seed: int) -> None:
+    def __init__(self, core: Core, facts: ModelFacts, labels: Sequence[str], dropout: float, seed: int) -> None:
         super().__init__()
         self.core = core
-        self.pooling = template.pooling
+        self.pooling = facts.template.pooling
         self.dropout = dropout
-        first = self.pooling == "first"
-        dense = ("pooler" if core.pooler is not None else "tanh") if first else "none"
-        self.head = SequenceHead(core.config, len(labels), "classification", dense, bias=first, labels=list(labels))
+        linear = self.pooling == "last" and facts.visibility == "causal"
+        pooled = self.pooling == "first" and core.pooler is not None
+        dense = "pooler" if pooled else "none" if linear else "tanh"
+        self.head = SequenceHead(core.config, len(labels), "classification", dense, not linear, list(labels))
         for key, module in (("dense", self.head.dense), ("classifier", self.head.output)):
             initialise(module, core.config, seed, f"finetune.{key}.")
-        if core.pooler is not None and not self.head.reads_pooler:
+        if core.pooler is not None and not pooled:
             core.pooler.requires_grad_(False)  # read by nobody here
 
     def forward(self, inputs: CoreInputs) -> Tensor:

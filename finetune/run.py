@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import hashlib
 import math
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,21 +16,21 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import AddedToken
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune import data as task_data
 from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData
-from finetune.encode import Encoded, collate, encode, evaluation_batches, special_ids, template_words, training_batches
+from finetune.encode import Encoded, collate, encode, evaluation_batches, template_words, training_batches
 from finetune.metrics import majority_baseline, scores
 from finetune.model import Classifier
 from finetune.tasks import Task
 from pretraining.log import Progress
 from pretraining.optim import WarmupDecay, parameter_groups
 from pretraining.processes import one_writer, resolve_precision, together
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.folder import (
@@ -45,6 +46,7 @@ from zoo.inputs import CoreInputs
 
 RESULT = "result.json"
 MODEL = "model"
+_VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 _EVALUATION_BATCH = 64
 _SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits for a GPU
 
@@ -156,10 +158,9 @@ class Prepared:
         }
 
     @cached_property
-    def tokenizer(self) -> Any:
-        """The run's tokenizer; its vocabulary must fit the core's."""
+    def stored_tokenizer(self) -> ZooTokenizer:
+        """The model's tokenizer as its files have it; its vocabulary must fit the core's."""
         tokenizer = load_tokenizer(self.facts.path)
-        tokenizer.backend.encode_special_tokens = True  # "[SEP]" written in a text is text
         size, rows = tokenizer.vocabulary.size, self.facts.config.vocab_size or 0
         if size > rows:
             raise ZooError(
@@ -169,10 +170,26 @@ class Prepared:
         return tokenizer
 
     @cached_property
-    def specials(self) -> tuple[dict[str, int], list[str]]:
-        """Ids of the layouts' special tokens, this task's first, and those of them that the tokenizer lacks."""
-        both = f"{self.facts.template.single} {self.facts.template.pair}".split()  # so that the tokenizer can say both
-        return special_ids([*self.words, *both], self.tokenizer.backend, self.tokenizer.vocabulary.size)
+    def tokenizer(self) -> ZooTokenizer:
+        """The same with every token of the template, whichever of its layouts this task needs."""
+        template, stored = self.facts.template, self.stored_tokenizer
+        copy = ZooTokenizer(Tokenizer.from_str(stored.backend.to_str()), stored.roles)
+        wanted = TokenizerConfig(kind="file", path=str(self.facts.path), new_tokens=template.tokens)
+        tokenizer = extend(copy, wanted, template)
+        numbers = list(tokenizer.backend.get_vocab(with_added_tokens=True).values())
+        if len(numbers) != len(set(numbers)):  # the tokenizers library counts entries to number a new one
+            raise ZooError(
+                f"the tokenizer in {self.facts.path} leaves out numbers, so that new tokens of the template "
+                f"({', '.join(template.tokens)}) would share one with another; number its entries without gaps."
+            )
+        tokenizer.set_template(template, self.segments)
+        tokenizer.backend.encode_special_tokens = True  # "[SEP]" written in a text is text
+        return tokenizer
+
+    @property
+    def segments(self) -> bool:
+        """Whether the core tells two texts apart, by their table or in its scores."""
+        return self.facts.config.type_vocab_size > 1 or self.facts.config.relative_segments
 
     @property
     def pad(self) -> int:
@@ -191,34 +208,32 @@ class Prepared:
         return self._encode(self.data.evaluation)
 
     def _encode(self, examples: Examples) -> Encoded:
-        return encode(examples, self.words, self.specials[0], self.tokenizer.backend, self.max_length)
+        return encode(examples, self.words, self.tokenizer.backend, self.max_length)
 
     def classifier(self, seed: int) -> Classifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""
         core, facts = load_core(self.facts.path)
-        needed = self.tokenizer.vocabulary.size + len(self.specials[1])
-        if needed > (facts.config.vocab_size or 0):
-            core.resize_token_embeddings(needed, seed)
-        return Classifier(core, facts.template, self.task.labels, self.settings.classifier_dropout, seed)
+        known, size = self.stored_tokenizer.vocabulary.size, self.tokenizer.vocabulary.size
+        if size > known:
+            core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
+            core.resize_token_embeddings(size, seed)
+        return Classifier(core, facts, self.task.labels, self.settings.classifier_dropout, seed)
 
     def save(self, model: Classifier, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
-        tokenizer = load_tokenizer(self.facts.path)
-        backend = tokenizer.backend
-        for word in self.specials[1]:  # one by one: the ids follow this order
-            backend.add_special_tokens([AddedToken(word, special=True, normalized=False)])
-        tokenizer.set_template(self.facts.template, segments=self.facts.config.type_vocab_size > 1)
+        facts = dataclasses.replace(self.facts, config=model.core.config)
         with whole_folder(folder) as made:
-            facts = dataclasses.replace(self.facts, config=model.core.config)
             save_model_folder(made, model.core, {"classifier": model.head}, facts)
-            tokenizer.save(made)
+            self.tokenizer.save(made)
+            path = made / "tokenizer_config.json"
+            as_trained = {"model_max_length": self.max_length, "split_special_tokens": True}
+            write_json(path, {**read_json(path), **as_trained})
 
     def batch(
         self, data: Encoded, rows: NDArray[np.int64], keys: tuple[int, int, NDArray[np.int64]] | None = None
     ) -> tuple[CoreInputs, Tensor]:
         """Padded inputs and labels of some rows."""
-        causal, segments = self.facts.visibility == "causal", self.facts.config.type_vocab_size > 1
-        return collate(data, rows, self.pad, causal, segments, keys)
+        return collate(data, rows, self.pad, self.facts.visibility == "causal", self.segments, keys)
 
 
 def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:
@@ -235,11 +250,10 @@ def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:
 def model_digest(folder: Path) -> str:
     """16 hex digits that change with the weights, the facts or the tokenizer of a model folder."""
     hashed = hashlib.sha256()
-    for name in ("model.safetensors", "config.json", "tokenizer.json"):
-        path = Path(folder) / name
-        if path.exists():
-            with path.open("rb") as stream:
-                hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    others = (Path(folder) / name for name in ("config.json", *_VOCABULARY))
+    for path in (*sorted(Path(folder).glob("model*.safetensors")), *(path for path in others if path.exists())):
+        with path.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
     return hashed.hexdigest()[:16]
 
 
@@ -282,6 +296,8 @@ def finetune(
     if stored is not None:
         return stored
     with _writer(output, processes):
+        if processes.rank == 0:
+            shutil.rmtree(output / MODEL, ignore_errors=True)  # left by a run that ended before its result was there
         model = prepared.classifier(seed).to(processes.device)
         losses, steps = _train(
             model, prepared, seed, processes, Progress(f"{task.name} seed {seed}", progress and processes.rank == 0)
@@ -290,7 +306,7 @@ def finetune(
         result = _result(prepared, seed, probabilities, losses, steps, fingerprint)
         if processes.rank == 0:
             write_predictions(output / "predictions.tsv", prepared.task, prepared.evaluation, probabilities)
-            if save_model and not (output / MODEL).exists():
+            if save_model:
                 prepared.save(model, output / MODEL)
             write_json(output / RESULT, dataclasses.asdict(result))
     processes.wait()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,17 @@ from pretraining.objectives import CausalLM, MaskedLM
 from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
-from zoo.folder import load_core, load_head, read_facts, write_json
+from zoo.folder import ModelFacts, load_core, load_head, write_json
+from zoo.heads import build_head
 from zoo.settings import load_settings
+from zoo.vocabulary import Vocabulary
 
 _KNOWN_CODE = ("pretraining.", "torch.optim.")
+_BY_VISIBILITY: dict[str, Callable[[], CausalLM | MaskedLM]] = {
+    "causal": CausalLM,
+    "all": lambda: MaskedLM(choose=Tokens()),  # what is chosen plays no part in scoring
+}
+"""Whose rule scores with a token head, by how tokens see each other."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,14 @@ class ScoreConfig:
     """What ``zoo score`` is asked for.
 
     Args:
-        run: a finished run folder of ``python -m pretraining``.
+        run: a finished run folder of ``python -m pretraining``, or a model folder that ``zoo import`` made.
         pairs: folder of ``*.jsonl`` or ``*.jsonl.gz`` with ``sentence_good`` and ``sentence_bad`` (BLiMP's layout).
         cloze: JSONL file with ``text`` (the gap written as ``___``), ``options`` and ``answer`` (an option's number).
         limit: items per file.
         batch_size: sentences per call of the model.
-        objective: which of the run's objectives scores; absent = the first that can.
+        objective: which of the run's objectives, or of the model folder's heads, scores; absent = the first that can.
         trust_code: also run objectives from outside the package, which ``run.json`` names.
-        output: JSON file for the figures; absent = ``scores.json`` in the run folder.
+        output: JSON file for the figures; absent = ``scores.json`` in the folder.
     """
 
     run: str
@@ -59,11 +66,12 @@ class ScoreConfig:
 
 
 class Scorer:
-    """Log-probabilities of sentences under a run.
+    """Log-probabilities of sentences under a model.
 
     Args:
-        run: the run folder.
-        objective: name of the objective that scores, ``None`` = the first that can.
+        run: a run folder, whose ``run.json`` names the objectives, or another model folder, whose heads' facts say
+            enough.
+        objective: name of the objective or head that scores, ``None`` = the first that can.
         trust_code: allow objectives that are not part of the package.
     """
 
@@ -78,8 +86,11 @@ class Scorer:
                 f"the tokenizer in {self.folder} has {size} entries, the model's embedding {rows} rows; "
                 "they are not of the same run."
             )
-        self.name, self.objective = _load_objective(self.folder, objective, trust_code)
-        self.objective.build(self.core.config, self.tokenizer.vocabulary)
+        if (self.folder / "run.json").exists():
+            self.name, self.objective = _objective_of_run(self.folder, objective, trust_code)
+            self.objective.build(self.core.config, self.tokenizer.vocabulary)
+        else:  # a checkpoint that was brought in
+            self.name, self.objective = _objective_of_head(self.facts, objective, self.tokenizer.vocabulary)
         load_head(self.folder, self.name, self.objective)
         self.objective.eval()
         self.prefix, self.suffix = _template_ids(self.facts.template.single, self.tokenizer)
@@ -102,10 +113,8 @@ class Scorer:
         return scores
 
 
-def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[str, Objective]:
+def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple[str, Objective]:
     """The objective of a run that scores sentences, built from ``run.json``."""
-    if not (folder / "run.json").exists():  # a checkpoint that was brought in: its heads say what they are
-        return _objective_of_heads(folder, name)
     resolved = read_json(folder / "run.json").get("config", {})
     specs: dict[str, Any] = resolved.get("objectives", {})
     foreign = [path for path in _class_paths(resolved) if not path.startswith(_KNOWN_CODE)]
@@ -126,15 +135,28 @@ def _load_objective(folder: Path, name: str | None, trust_code: bool) -> tuple[s
     return chosen, config.objectives[chosen]
 
 
-def _objective_of_heads(folder: Path, name: str | None) -> tuple[str, Objective]:
-    """The objective that a token head was trained by, as far as scoring goes."""
-    facts = read_facts(folder)
+def _objective_of_head(facts: ModelFacts, name: str | None, vocabulary: Vocabulary) -> tuple[str, Objective]:
+    """The objective that a token head was trained by, as far as scoring goes, with that head."""
     able = [head for head, described in facts.heads.items() if described["kind"] == "token"]
     if name is not None and name not in able:
-        raise ZooError(f"head {name!r} of {folder} does not score sentences; these do: {able}.{nearest(name, able)}")
+        raise ZooError(
+            f"head {name!r} of {facts.path} does not score sentences; these do: {able}.{nearest(name, able)}"
+        )
     if not able:
-        raise ZooError(f"no head of {folder} ({', '.join(facts.heads) or 'it has none'}) scores sentences.")
-    return name or able[0], CausalLM() if facts.visibility == "causal" else MaskedLM(choose=Tokens())
+        have = ", ".join(f"{head} ({described['kind']})" for head, described in facts.heads.items()) or "none"
+        raise ZooError(
+            f"{facts.path} has no head that scores sentences; one of kind token is needed, and its heads are: {have}."
+        )
+    if facts.visibility == "all" and vocabulary.mask is None:
+        raise ZooError(
+            f"{facts.path} was trained with tokens that see each other, so each must be hidden to be scored, and its "
+            "tokenizer has no mask token ([MASK] or <mask>)."
+        )
+    chosen = name or able[0]
+    objective = _BY_VISIBILITY[facts.visibility]()
+    objective.build(facts.config, vocabulary)
+    objective.head = build_head(facts.config, facts.heads[chosen])  # type: ignore[assignment]  # a token head
+    return chosen, objective
 
 
 def _class_paths(value: Any) -> Iterator[str]:

@@ -145,5 +145,35 @@ GRID: dict[str, dict[str, dict[str, Any]]] = {
         "biases of attention": {**ONE, "max_position_embeddings": 31, "attention_bias": True, "rms_norm_eps": 1e-2},
         "biases of the inner part": {**WIDE, "max_position_embeddings": 12, "pad_token_id": 1, "mlp_bias": True},
     },
+    "xlnet": {
+        "plain": {"vocab_size": 97, "d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48, "mem_len": None},
+        "remembers": {"vocab_size": 61, "d_model": 12, "n_layer": 1, "n_head": 1, "d_inner": 50, "mem_len": 7},
+        "clamped": {
+            "vocab_size": 89,
+            "d_model": 48,
+            "n_layer": 2,
+            "n_head": 2,
+            "d_inner": 96,
+            "clamp_len": 5,
+            "mem_len": None,
+            "reuse_len": 3,
+            "ff_activation": "gelu_new",
+        },
+        "untied": {
+            "vocab_size": 113,
+            "d_model": 40,
+            "n_layer": 5,
+            "n_head": 5,
+            "d_inner": 36,
+            "mem_len": None,
+            "ff_activation": "relu",
+            "layer_norm_eps": 1e-2,
+            "tie_word_embeddings": False,
+            "pad_token_id": 7,
+        },
+    },
 }
 """Arguments of transformers' configuration class, by ``model_type`` and a name for the test's id."""
+
+PADDED_LEFT = {"xlnet"}
+"""Families whose classifiers read the last position of a row, padding or not, so that padding stands at the left."""

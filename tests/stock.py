@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from families import GRID
+from families import GRID, PADDED_LEFT
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
@@ -84,6 +84,11 @@ def bare_cases(causal: bool | None = None) -> tuple[Case, ...]:
     return tuple(case for case in cases(causal) if not case.family.architectures[case.architecture])
 
 
+def takes(case: Case, argument: str) -> bool:
+    """Whether their class has an argument of that name."""
+    return argument in inspect.signature(getattr(transformers, case.architecture).forward).parameters
+
+
 # ---- theirs ---------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +115,8 @@ def make_stock(case: Case, dtype: torch.dtype = torch.float32, attention: str | 
     chosen = {"attn_implementation": attention} if attention else {}
     architecture = getattr(transformers, case.architecture)
     model: PreTrainedModel = architecture._from_config(stock_config(case), dtype=dtype, **chosen)
+    for parameter in model.parameters():  # XLNet makes some in fp32 whatever is asked for; loading would cast them
+        parameter.data = parameter.data.to(dtype)
     randomise(model, case.seed)
     return model.eval()
 
@@ -149,7 +156,7 @@ class Ours(nn.Module):
         self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in facts.heads.items()})
         self.load_state_dict(dict(tensors))
 
-    def scores(self, name: str, output: CoreOutput, lengths: Tensor) -> Tensor:
+    def scores(self, name: str, output: CoreOutput, real: Tensor) -> Tensor:
         """Logits of one head."""
         head, hidden = self.heads[name], output.last_hidden_state
         if self.facts.heads[name]["kind"] == "token":
@@ -158,8 +165,9 @@ class Ours(nn.Module):
             return head(hidden)
         if head.reads_pooler:
             return head(output.pooler_output)
-        rows = torch.arange(len(hidden))
-        return head(hidden[:, 0] if self.facts.template.pooling == "first" else hidden[rows, lengths - 1])
+        places = torch.arange(real.shape[1]) * real
+        chosen = places.argmax(1) if self.facts.template.pooling == "last" else torch.zeros(len(real), dtype=torch.long)
+        return head(hidden[torch.arange(len(real)), chosen])
 
 
 def read_stock(model: PreTrainedModel) -> Ours:
@@ -192,34 +200,36 @@ class Batch(NamedTuple):
 
 
 def make_batch(
-    config: CoreConfig, visibility: str, seed: int, padded: bool = True, positions: bool = False, left: bool = False
+    facts: ModelFacts, seed: int, model_type: str, padded: bool = True, positions: bool = False, other: bool = False
 ) -> Batch:
     """Rows up to the last position there is: a full one, and shorter ones down to a single token.
 
     Args:
-        config: the core's facts.
-        visibility: how tokens see each other.
+        facts: of the model.
         seed: of the draws.
+        model_type: the family, for the side that it pads.
         padded: without it all rows are full.
         positions: give positions, in no order.
-        left: pad at the left; positions then count from the first real token.
+        other: pad at the other side than usual.
     """
-    generator = torch.Generator().manual_seed(seed)
-    length = min(config.max_length, config.max_position_embeddings)
+    config, generator = facts.config, torch.Generator().manual_seed(seed)
+    length = min(config.max_length, config.max_position_embeddings, 40)
     lengths = torch.tensor([length, length - 3, 2, 1] if padded else [length] * 4)
     padding = config.pad_token_id
     if padding is None:  # their classifiers of causal models then take one row only, and no padding
         lengths, padding = lengths[:1], 0
+    left = (model_type in PADDED_LEFT) != other
     real = torch.arange(length)[None] < lengths[:, None]
     real = real.flip(1) if left else real
     shape = real.shape
     ids = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
     ids = torch.where(real, ids + (ids >= padding), padding)  # the padding's id stands nowhere else
-    causal = visibility == "causal"
+    causal = facts.visibility == "causal"
     visible = Visibility(causal, dense=real[:, None, :]) if left else Visibility(causal, lengths)
-    types, tasks = config.type_vocab_size, config.task_type_vocab_size
+    types, tasks = 3 if config.relative_segments else config.type_vocab_size, config.task_type_vocab_size
     given = torch.rand(shape, generator=generator).argsort(1) if positions else None
-    given = (real.cumsum(1) - 1).clamp(min=0) if left else given
+    if left and config.position_type != "relative":  # positions count from the first real token
+        given = (real.cumsum(1) - 1).clamp(min=0)
     inputs = CoreInputs(
         ids,
         visible,
@@ -290,7 +300,7 @@ def our_loss(ours: Ours, output: CoreOutput, batch: Batch, labels: list[Tensor])
             found = linear_cross_entropy(head.features(hidden[chosen]), matrix, head.bias, wanted[chosen])
             total = total + found.total / chosen.sum()
             continue
-        scores = ours.scores(name, output, batch.lengths)
+        scores = ours.scores(name, output, batch.real)
         if facts["kind"] == "replaced":
             wanted = wanted[batch.real].float()
             total = total + functional.binary_cross_entropy_with_logits(scores[batch.real].squeeze(-1), wanted)
@@ -306,7 +316,7 @@ def both_scores(ours: Ours, output: CoreOutput, theirs: Mapping[str, Tensor], ba
     """Pairs of our and their logits, whole rows or real positions only; theirs are found by their size, in order."""
     found = [value for name, value in theirs.items() if name.endswith("logits")]
     for name, facts in ours.facts.heads.items():
-        scores = ours.scores(name, output, batch.lengths)
+        scores = ours.scores(name, output, batch.real)
         parts = scores.unbind(-1) if facts["kind"] == "span" else [scores]
         for part in parts:
             place = next(i for i, value in enumerate(found) if value.numel() == part.numel())

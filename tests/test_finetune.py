@@ -11,36 +11,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_data, make_model
 from training import FAMILIES, SAMPLE, arguments
+from transformers import AutoTokenizer
 
 from finetune.config import FinetuneSettings
 from finetune.report import notes, summary, text_table, write_report
 from finetune.run import Prepared, Processes, Result, _loss, finetune, predict
-from finetune.tasks import Task, read_task_file
+from finetune.tasks import read_task_file
 from pretraining.config import load_pretrain_config
 from pretraining.train import pretrain
-from zoo.config import CoreConfig
-from zoo.core import build_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, save_model_folder
-from zoo.vocabulary import Template
+from zoo.folder import load_core
 
 ROOT = Path(__file__).parents[1]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
-SINGLE = Task(name="mood", columns=("text",), labels=("neg", "pos"), metrics=("accuracy", "f1"), epochs=6)
-PAIR = Task(name="colour", columns=("a", "b"), labels=("other", "same"), epochs=15)
-_TINY = CoreConfig(
-    vocab_size=len(WORDS), hidden_size=32, num_attention_heads=2, intermediate_size=64, initializer_range=0.1
-)  # a wide start, so that an untrained core learns a toy task within seconds
-BERT = (_TINY, Template(), "all")
-GPT = (
-    _TINY.replace(type_vocab_size=0, pooler=False, norm_position="pre", embedding_norm=False),
-    Template("_start_ $A _extract_", "_start_ $A _delimiter_ $B _extract_", pooling="last"),
-    "causal",
-)
 SETTINGS = FinetuneSettings(lr=3e-3)
 
 
@@ -52,46 +36,19 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def make_model(folder: Path, config: CoreConfig, template: Template, visibility: str, seed: int = 0) -> Path:
-    save_model_folder(folder, build_core(config, seed), {}, ModelFacts(config, template, visibility))
-    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = Whitespace()
-    tokenizer.add_special_tokens(WORDS[:5])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
-
-
-def make_data(folder: Path) -> Path:
-    """A single-text task that one word decides, and a pair task that comparing decides."""
-    generator = np.random.default_rng(0)
-    for name, count in (("train", 320), ("dev", 96)):
-        single, pair = ["text\tlabel"], ["a\tb\tlabel"]
-        for _ in range(count):
-            filler = [*generator.choice(list("abcdefghijklmn"), size=generator.integers(2, 12))]
-            label = int(generator.random() < 0.6)
-            filler.insert(int(generator.integers(len(filler) + 1)), ("bad", "good")[label])
-            single.append(" ".join(filler) + "\t" + SINGLE.labels[label])
-            first, second = generator.choice(["red", "blue"], size=2)
-            pair.append(f"{first}\t{second}\t{PAIR.labels[int(first == second)]}")
-        for task, lines in ((SINGLE, single), (PAIR, pair)):
-            (folder / task.name).mkdir(parents=True, exist_ok=True)
-            (folder / task.name / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return make_data(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module", params=[BERT, GPT], ids=["first-all", "last-causal"])
+@pytest.fixture(scope="module", params=[POOLED, FIRST, LAST], ids=["pooled", "first", "last"])
 def model(request, tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("model"), *request.param)
+    return make_model(tmp_path_factory.mktemp("model"), request.param)
 
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory) -> Path:
-    return make_model(tmp_path_factory.mktemp("bert"), *BERT)
+    return make_model(tmp_path_factory.mktemp("bert"), POOLED)
 
 
 def test_a_learnable_single_task_is_learned(model: Path, data: Path, tmp_path: Path) -> None:
@@ -142,9 +99,10 @@ def test_finetuning_seed_changes_new_weights_only(bert: Path, data: Path) -> Non
 
 
 def test_missing_template_tokens_become_new_rows(tmp_path: Path, data: Path) -> None:
-    folder = make_model(tmp_path / "gpt", *GPT)
+    folder = make_model(tmp_path / "gpt", LAST)
     prepared = Prepared(folder, PAIR, data, SETTINGS)
-    assert prepared.specials[1] == ["_start_", "_delimiter_", "_extract_"]
+    ids = {word: prepared.tokenizer.backend.token_to_id(word) for word in ("_start_", "_extract_", "_delimiter_")}
+    assert list(ids.values()) == [len(WORDS) + i for i in range(3)]
     old = load_core(folder)[0].token_embedding.detach()
     one, two = (prepared.classifier(seed).core.token_embedding.detach() for seed in (1, 2))
     assert one.shape[0] == len(WORDS) + 3
@@ -152,6 +110,14 @@ def test_missing_template_tokens_become_new_rows(tmp_path: Path, data: Path) -> 
     assert not torch.equal(one[len(WORDS) :], two[len(WORDS) :])
     assert 0.05 < float(one[len(WORDS) :].std()) < 0.2
     assert int(prepared.train.ids.max()) == len(WORDS) + 2
+
+
+def test_a_new_token_never_takes_the_number_of_another(tmp_path: Path, data: Path) -> None:
+    """The tokenizers library counts entries, so that a vocabulary with gaps makes it give a number twice."""
+    gaps = [*WORDS[:-3], "", "", "", WORDS[-1]]
+    folder = make_model(tmp_path / "gaps", LAST._replace(config=LAST.config.replace(vocab_size=len(gaps))), words=gaps)
+    with pytest.raises(ZooError, match="leaves out numbers"):
+        _ = Prepared(folder, SINGLE, data, SETTINGS).tokenizer
 
 
 def test_a_row_scores_the_same_alone_and_padded(model: Path, data: Path) -> None:
@@ -182,7 +148,7 @@ def test_results_of_something_else_are_not_taken(bert: Path, data: Path, tmp_pat
     finetune(bert, SINGLE, data, 1, settings, tmp_path / "out", progress=False)
     with pytest.raises(ZooError, match=r"differs in: lr \(0.001 there, 0.002 now\)"):
         finetune(bert, SINGLE, data, 1, FinetuneSettings(lr=2e-3, epochs=1, limit=64), tmp_path / "out", progress=False)
-    other = make_model(tmp_path / "other", *BERT, seed=5)
+    other = make_model(tmp_path / "other", POOLED, seed=5)
     with pytest.raises(ZooError, match="differs in: model"):
         finetune(other, SINGLE, data, 1, settings, tmp_path / "out", progress=False)
 
@@ -197,13 +163,13 @@ def test_a_second_writer_is_refused(bert: Path, data: Path, tmp_path: Path) -> N
 def test_models_that_do_not_fit_are_refused(bert: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="positions for 512 tokens"):
         Prepared(bert, SINGLE, data, FinetuneSettings(max_length=513))
-    small = BERT[0].replace(vocab_size=10)
-    folder = make_model(tmp_path / "small", small, *BERT[1:])
+    folder = make_model(tmp_path / "small", POOLED._replace(config=POOLED.config.replace(vocab_size=10)))
     with pytest.raises(ZooError, match=r"tokenizer .* has 25 entries, the model's embedding 10 rows"):
         _ = Prepared(folder, SINGLE, data, SETTINGS).tokenizer
     with pytest.raises(ZooError, match="is not a folder"):
         Prepared(tmp_path / "nowhere", SINGLE, data, SETTINGS)
-    short = make_model(tmp_path / "short", BERT[0].replace(max_position_embeddings=8), *BERT[1:])
+    eight = POOLED.config.replace(max_position_embeddings=8)
+    short = make_model(tmp_path / "short", POOLED._replace(config=eight))
     prepared = Prepared(short, SINGLE, data, SETTINGS)  # not asked for a length: the core's own is taken
     assert prepared.train.lengths.max() == prepared.max_length == 8
     assert prepared.train.truncated > 0
@@ -323,6 +289,25 @@ def test_the_command_pools_resumes_and_reports(bert: Path, data: Path, task_file
 
 
 @pytest.mark.slow
+def test_the_command_keeps_models_and_trains_again_what_was_not_kept(
+    bert: Path, data: Path, task_file: Path, tmp_path: Path
+) -> None:
+    words = ["--model", bert, "--tasks", "mood", "--seeds", "1,2", "--data", data, "--task_file", task_file]
+    words += ["--epochs", "1", "--limit", "64", "--output", tmp_path / "out", "--threads", "1"]
+    assert command(*words).returncode == 0
+    results = [tmp_path / f"out/mood/seed-{seed}/result.json" for seed in (1, 2)]
+    before = [path.read_bytes() for path in results]
+    kept, again = (command(*words, "--save_model", "true", "--jobs", "2") for _ in range(2))
+    for found in (kept, again):
+        assert found.returncode == 0, found.stderr
+        assert "step" not in found.stderr  # the children train, never the process that reports
+    assert "0/2 done, running" in kept.stderr
+    assert "running" not in again.stderr
+    assert [path.read_bytes() for path in results] == before
+    assert all((path.parent / "model" / "tokenizer.json").exists() for path in results)
+
+
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(bert: Path, data: Path, task_file: Path, tmp_path: Path) -> None:
     words = [
         "--model",
@@ -378,8 +363,12 @@ def test_a_run_of_every_family_can_be_finetuned(family: str, tmp_path: Path) -> 
     task = tasks["fewrel"]
     settings = FinetuneSettings(limit=64, epochs=1)
     prepared = Prepared(run, task, SAMPLE / "tasks", settings)
-    found = finetune(run, task, prepared, 1, settings, tmp_path / "out", progress=False)
+    found = finetune(run, task, prepared, 1, settings, tmp_path / "out", progress=False, save_model=True)
     assert np.isfinite(found.train_loss).all()
+    kept = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
+    rows = prepared.data.evaluation
+    laid_out = kept(rows.texts, rows.pairs, truncation=True)["input_ids"]
+    assert np.concatenate(laid_out).tolist() == prepared.evaluation.ids.tolist()
     facts = prepared.facts
     assert (facts.visibility == "causal") == (facts.template.pooling == "last")
     first = prepared.train.ids[prepared.train.offsets[:-1]]

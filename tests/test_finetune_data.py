@@ -17,7 +17,6 @@ from finetune.encode import (
     collate,
     encode,
     evaluation_batches,
-    special_ids,
     template_words,
     tokenize,
     training_batches,
@@ -282,9 +281,7 @@ def examples(texts: list[str], pairs: list[str] | None = None) -> Examples:
 
 def test_pairs_are_laid_out_and_typed(tokenizer: Tokenizer) -> None:
     words = template_words(Template(), pair=True)
-    specials, new = special_ids(words, tokenizer, 14)
-    assert new == []
-    data = encode(examples(["a b", "c", ""], ["d", "e f g h i j", "a"]), words, specials, tokenizer, 8)
+    data = encode(examples(["a b", "c", ""], ["d", "e f g h i j", "a"]), words, tokenizer, 8)
     rows = [data.ids[s:e].tolist() for s, e in zip(data.offsets, data.offsets[1:])]
     assert rows == [[1, 4, 5, 2, 7, 2], [1, 6, 2, 8, 9, 10, 11, 2], [1, 2, 4, 2]]
     types = [data.types[s:e].tolist() for s, e in zip(data.offsets, data.offsets[1:])]
@@ -292,27 +289,12 @@ def test_pairs_are_laid_out_and_typed(tokenizer: Tokenizer) -> None:
     assert data.truncated == 1
 
 
-def test_tokens_the_tokenizer_lacks_get_the_next_ids(tokenizer: Tokenizer) -> None:
-    template = Template(pair="_start_ $A _delimiter_ $B _extract_", pooling="last")
-    words = template_words(template, pair=True)
-    specials, new = special_ids(words, tokenizer, 20)  # the embedding may have more rows than the tokenizer entries
-    assert new == ["_start_", "_delimiter_", "_extract_"]
-    assert specials == {"_start_": 20, "_delimiter_": 21, "_extract_": 22}
-    data = encode(examples(["a"], ["b"]), words, specials, tokenizer, 8)
-    assert data.ids.tolist() == [20, 4, 21, 5, 22]
-
-
-def test_a_repeated_special_token_is_added_once(tokenizer: Tokenizer) -> None:
-    words = template_words(Template(pair="<s> $A </s> </s> $B </s>"), pair=True)
-    assert special_ids(words, tokenizer, 14) == ({"<s>": 14, "</s>": 15}, ["<s>", "</s>"])
-
-
 def test_templates_and_lengths_that_cannot_work(tokenizer: Tokenizer) -> None:
     with pytest.raises(ZooError, match=r"must name \$A and \$B"):
         template_words(Template(pair="[CLS] $A [SEP]"), pair=True)
     words = template_words(Template(), pair=True)
     with pytest.raises(ZooError, match="leaves no room"):
-        encode(examples(["a"], ["b"]), words, special_ids(words, tokenizer, 14)[0], tokenizer, 4)
+        encode(examples(["a"], ["b"]), words, tokenizer, 4)
 
 
 def test_long_texts_are_cut_before_they_are_kept(tokenizer: Tokenizer) -> None:
@@ -349,7 +331,7 @@ def test_evaluation_covers_every_row() -> None:
 
 def test_collate_pads_and_hides_padding(tokenizer: Tokenizer) -> None:
     words = template_words(Template(), pair=False)
-    data = encode(examples(["a b c", "d"]), words, special_ids(words, tokenizer, 14)[0], tokenizer, 16)
+    data = encode(examples(["a b c", "d"]), words, tokenizer, 16)
     inputs, labels = collate(data, np.array([1, 0]), pad=9, causal=True, segments=True)
     assert inputs.input_ids.tolist() == [[1, 7, 2, 9, 9], [1, 4, 5, 6, 2]]
     assert inputs.visible.lengths is not None

@@ -18,13 +18,13 @@ from pretraining.choose import NGrams, Tokens, WholeWords
 from pretraining.fill import Replace
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import Objective, Targets, base_inputs, collate
-from pretraining.objectives import CausalLM, MaskedLM, PairClassification, PermutationLM
+from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PairClassification, PermutationLM
 from pretraining.predict import All
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import WORD_START
-from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.config import CoreConfig, RecurrentConfig
+from zoo.core import make_core
 from zoo.errors import ZooError
 from zoo.init import initialise
 
@@ -45,6 +45,7 @@ TWO_STREAMS = TINY.replace(
     type_vocab_size=0,
     pooler=False,
 )
+RECURRENT = TINY.replace(position_type="none", recurrent=RecurrentConfig(cell_size=48, dropout=0.0))
 DRAW = Draw(seed=2, epoch=0)
 ALL_MASK = Replace(mask=1, random=0, keep=0)
 
@@ -61,6 +62,12 @@ def not_before(rows: Rows, number: int) -> np.ndarray:
     return ranks >= ranks[row[number], column[number]]
 
 
+def other_side(rows: Rows, number: int) -> np.ndarray:
+    """Positions of one row behind the place from which a two-way target looks, forward targets first."""
+    columns, forward = np.arange(rows.shape[1])[None, :], int(rows.lengths[0]) - 1
+    return columns > number if number < forward else columns < number - forward + 1
+
+
 class Case(NamedTuple):
     make: Callable[[], Objective]
     hidden: Callable[[Rows], np.ndarray] | None  # (B, L) positions nobody may see
@@ -68,6 +75,7 @@ class Case(NamedTuple):
     can_be_empty: bool = True  # there are rows without any target
     unseen: Callable[[Rows, int], np.ndarray] | None = None  # (B, L) positions that one target may not see
     config: CoreConfig = TINY
+    steps: int = 80  # in which it learns one batch by heart
 
 
 OBJECTIVES = {
@@ -78,6 +86,11 @@ OBJECTIVES = {
     "masked, dynamic count": Case(lambda: MaskedLM(Tokens(count="stochastic", include_special=True)), hidden_by_mask),
     "everything predicted": Case(lambda: MaskedLM(Tokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
     "causal": Case(CausalLM, None, later=True),
+    "causal, recurrent": Case(CausalLM, None, later=True, config=RECURRENT, steps=200),
+    "two-way": Case(BidirectionalLM, None, unseen=other_side, steps=200),
+    "two-way, recurrent": Case(BidirectionalLM, None, unseen=other_side, config=RECURRENT, steps=200),
+    "masked tokens, recurrent": Case(lambda: MaskedLM(Tokens(), ALL_MASK), hidden_by_mask, config=RECURRENT, steps=200),
+    "pair, recurrent": Case(PairClassification, None, can_be_empty=False, config=RECURRENT),
     "pair": Case(PairClassification, None, can_be_empty=False),
     "permutation": Case(PermutationLM, None, unseen=not_before, config=TWO_STREAMS),
     "permutation, blocks": Case(
@@ -138,7 +151,7 @@ def some_rows(count=16, length=24, seed=0) -> Rows:
 
 def build(objective: Objective, config=TINY, vocabulary=BERT_LIKE):
     objective.build(config, vocabulary)
-    core = Transformer(config)
+    core = make_core(config)
     initialise(core, config, 0, "core.")
     initialise(objective, config, 0, "heads.x.")
     return core, objective
@@ -200,12 +213,13 @@ def test_overfits_one_batch(case):
     rows = objective.corrupt(some_rows(8), DRAW)
     parameters = [*core.parameters(), *objective.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=5e-3, weight_decay=0.0)
-    for _ in range(80):
+    for _ in range(case.steps):
         term = loss_of(core, objective, rows)
         optimizer.zero_grad()
         (term.total / term.count).backward()
         optimizer.step()
-    guess = 8 * np.log(8) if case.later else 0  # nothing tells which row's first token follows [CLS]
+    # Nothing tells which row's first token follows [CLS], or which row's last one stands before the closing [SEP].
+    guess = 8 * np.log(8) * (case.later + 2 * (case.unseen is other_side))
     assert (term.total.item() - guess) / term.count < 0.1
 
 
@@ -326,7 +340,7 @@ def test_no_targets_give_zeros(case):
 def test_scores(case):
     """A score is a log-probability; neighbours, order and padding do not change it."""
     core, objective = build(case.make(), case.config)
-    if not isinstance(objective, MaskedLM | CausalLM | PermutationLM):
+    if not isinstance(objective, MaskedLM | CausalLM | PermutationLM | BidirectionalLM):
         with pytest.raises(ZooError, match="does not say how it scores"):
             objective.score(core, core.token_embedding, some_rows())
         return

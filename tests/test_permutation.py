@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
+from training import arguments, log_lines
 
+from ablation.config import arms, load_ablation
 from pretraining.choose import Tokens
 from pretraining.choose_spans import ContextSpans, factorisation_ranks, split_parts
+from pretraining.config import load_pretrain_config
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import Targets, base_inputs, collate
 from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
@@ -14,6 +17,7 @@ from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segments import SegmentPairs
 from pretraining.store import WORD_START
+from pretraining.train import pretrain
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core
 from zoo.errors import ZooError
@@ -440,15 +444,31 @@ def test_what_does_not_work_is_refused():
     with pytest.raises(ZooError, match="a task of its own"):
         objective = build()[1]
         objective.corrupt(objective.corrupt(distinct_rows(), DRAW), DRAW)
-    for arguments in ({"num_predict": 0}, {"rate": 1.5}, {"alpha": 0}, {"max_gram": 0}):
+    for values in ({"num_predict": 0}, {"rate": 1.5}, {"alpha": 0}, {"max_gram": 0}):
         with pytest.raises(ZooError, match="ContextSpans"):
-            ContextSpans(**arguments)
-    for arguments in ({"perm_size": 0}, {"score_orders": -1}):
+            ContextSpans(**values)
+    for values in ({"perm_size": 0}, {"score_orders": -1}):
         with pytest.raises(ZooError, match="PermutationLM"):
-            PermutationLM(**arguments)
+            PermutationLM(**values)
 
 
 def test_initial_start_vector_is_drawn():
     start = build_core(CONFIG, seed=1).relative.start
     assert start.shape == (1, 1, 32)
     assert 0.05 < start.std() < 0.2
+
+
+# ---- as runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arm", load_ablation(["--config", "permutation"]).changes)
+def test_every_arm_of_the_ablation_makes_steps(arm, tmp_path_factory):
+    folder = tmp_path_factory.getbasetemp() / "arms"
+    folder.mkdir(exist_ok=True)
+    values = next(a.values for a in arms(load_ablation(["--config", "permutation"])) if a.name == arm)
+    argv = arguments(folder, "xlnet", 3, **{"model.num_attention_heads": 2, "train.batch_size": 4})
+    settings = load_pretrain_config(argv[2:], {k: v for k, v in values.items() if k not in ("train", "data", "output")})
+    run = pretrain(settings, show=False)
+    terms = log_lines(run)[0]["terms"]
+    assert 5 < next(iter(terms.values())) < 8
+    assert set(terms) == set(settings.value.objectives)

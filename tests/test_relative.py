@@ -17,9 +17,10 @@ from zoo.core import Transformer, build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
+from zoo.folder import ModelFacts
 from zoo.inputs import CoreInputs, SecondStream, Visibility
 from zoo.relative import encode_distances, shift, visible_keys
-from zoo.vocabulary import Vocabulary
+from zoo.vocabulary import Template, Vocabulary
 
 V, B, W, N = 97, 3, 32, 3
 CAUSAL = CoreConfig(
@@ -143,6 +144,12 @@ def test_without_vectors_and_distances_it_is_plain_attention():
     plain.load_state_dict(state)
     ids = draw(B, 9)
     assert largest(core(causal(ids)).last_hidden_state, plain(causal(ids)).last_hidden_state) < 1e-5
+
+
+def test_positions_play_no_part():
+    core, ids = make(), draw(B, 9)
+    shifted = causal(ids, position_ids=torch.arange(40, 49).expand(B, 9))
+    assert torch.equal(core(shifted).last_hidden_state, core(causal(ids)).last_hidden_state)
 
 
 def test_relabelled_segments_change_nothing():
@@ -278,6 +285,29 @@ def test_generation_with_memory_and_with_a_cache_agree(mem_len):
         piece = (by_cache[-1] @ core.token_embedding.T).argmax(-1, keepdim=True)
         text = torch.cat([text, piece], 1)
     assert text.shape == (B, 16)
+
+
+def test_transformers_generates_what_the_memory_says():
+    """Its own loop, with its cache, beam by beam and padded at the left."""
+    import zoo.hf
+
+    core, head = make(mem_len=6), {"kind": "token", "transform": False, "bias": True}
+    facts = ModelFacts(core.config, Template("$A", "$A", "last"), "causal", {"lm": head})
+    model = zoo.hf.ZooForCausalLM(zoo.hf.ZooConfig.of(facts)).eval()
+    model.core.load_state_dict(core.state_dict())
+    torch.nn.init.normal_(model.head.bias, generator=torch.Generator().manual_seed(0))
+    ids, options = draw(2, 5, high=V - 1) + 1, {"do_sample": False, "max_new_tokens": 10, "pad_token_id": 0}
+    text, piece, state = ids, ids, None
+    for _ in range(10):
+        output = core(causal(piece), state)
+        state = output.state
+        piece = model.head(output.last_hidden_state[:, -1], core.token_embedding).argmax(-1, keepdim=True)
+        text = torch.cat([text, piece], 1)
+    assert model.generate(ids, **options).tolist() == text.tolist()
+    padded = torch.cat([torch.zeros(1, 3, dtype=torch.long), ids[:1]], 1)
+    found = model.generate(padded, attention_mask=(padded > 0).long(), **options)
+    assert found[0, 3:].tolist() == text[0].tolist()
+    assert model.generate(ids, num_beams=3, **options).shape[1] == 15
 
 
 def test_a_cache_reads_padding_at_the_left():

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from zoo import __version__
 from zoo.config import CoreConfig, read_json
-from zoo.core import make_core
+from zoo.core import Core, make_core
 from zoo.errors import ZooError, nearest
 from zoo.vocabulary import Template
 
@@ -325,8 +325,8 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     module.load_state_dict(tensors)
 
 
-def load_core(folder: str | Path) -> tuple[Any, ModelFacts]:
-    """The core (:class:`zoo.core.Core`) of a model folder with its weights, and its facts; heads are left out."""
+def load_core(folder: str | Path) -> tuple[Core, ModelFacts]:
+    """The core of a model folder with its weights, and the folder's facts; heads are left out."""
     facts = read_facts(folder)
     core = make_core(facts.config)
     weights = open_weights(facts.path)

@@ -312,7 +312,6 @@ class Recurrent(Core):
         turn = _Turn(inputs, directions)
         tokens = self.embeddings(inputs)
         states = torch.cat([tokens] * 2, dim=-1)
-        batch, length, width = states.shape
         every, start, keys = [states], self._start(state, tokens), inputs.dropout_keys
         left: dict[str, list[Tensor]] = {name: [] for name in start}
         for number in range(self.config.num_hidden_layers):
@@ -330,8 +329,6 @@ class Recurrent(Core):
             output = turn.out_of(hiddens[:, 1:])
             # What is added is the layer's input as it read it, dropout included (specs: ELMo, trap 5).
             states = output + states if self.facts.skip_connections and number else output
-            if directions == 1:
-                states = torch.cat([states[..., : width // 2], states.new_zeros(batch, length, width // 2)], dim=-1)
             every.append(states)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
         states = keyed_dropout(states, keys, site, self.facts.dropout)
@@ -403,8 +400,8 @@ class _Turn:
         return torch.stack([halves[0], self._reversed(halves[1])])
 
     def out_of(self, steps: Tensor) -> Tensor:
-        """(D, L, B, P) in the order of steps -> (B, L, D P) in the order of positions."""
-        halves = [steps[0]] if self.directions == 1 else [steps[0], self._reversed(steps[1])]
+        """(D, L, B, P) in the order of steps -> (B, L, 2P) in the order of positions; a direction not run is zero."""
+        halves = [steps[0], torch.zeros_like(steps[0]) if self.directions == 1 else self._reversed(steps[1])]
         return torch.cat(halves, dim=-1).transpose(0, 1)
 
     def last(self, steps: Tensor) -> Tensor:

@@ -84,17 +84,15 @@ def shift(scores: Tensor, length: int, keys: int) -> Tensor:
     """Scores by distance to scores by key, as a view: the linear trick of Dai et al. 2019, appendix B.
 
     Row i of ``scores`` answers the distances K, K - 1, ... in turn; its key j is M + i - j tokens back, K = M + L, and
-    so stands in column L - i + j. One row further down, the wanted window lies one column further left.
+    so stands in column L - i + j. Written one row after the other, with the first L numbers left out and rows one
+    shorter, it stands in column j.
 
     Args:
         scores: (B, H, Q, R), R > K.
         length: L; rows from L on are left out.
         keys: K.
     """
-    scores = scores.contiguous()
-    batch, heads, row, column = scores.stride()
-    size = (*scores.shape[:2], length, keys)
-    return scores.as_strided(size, (batch, heads, row - column, column), scores.storage_offset() + length * column)
+    return scores[:, :, :length].flatten(2)[..., length:].unflatten(2, (length, -1))[..., :keys]
 
 
 class RelativeAttention(Attention):
@@ -282,10 +280,10 @@ class Relative(nn.Module):
         if inputs.reversed is not None:
             distances = torch.where(inputs.reversed[:, None], -distances, distances)
         encoding = encode_distances(distances, self.config.hidden_size).to(hidden.dtype)
-        if inputs.dropout_keys is None:
+        dropout = self.config.hidden_dropout_prob
+        if inputs.dropout_keys is None or dropout == 0.0:
             return encoding
-        encoding = encoding.expand(len(hidden), -1, -1)
-        return keyed_dropout(encoding, inputs.dropout_keys, _ENCODING_SITE, self.config.hidden_dropout_prob)
+        return keyed_dropout(encoding.expand(len(hidden), -1, -1), inputs.dropout_keys, _ENCODING_SITE, dropout)
 
     def _differs(self, inputs: CoreInputs, past: int, dtype: torch.dtype) -> Tensor | None:
         types = inputs.token_type_ids

@@ -122,6 +122,8 @@ def read_checkpoint(
     reader = _Reader(family, tensors, base if any(n.startswith(base) for n in tensors) else "", report)
     core = _read_core_facts(reader, config)
     heads = _read_heads(reader, core, config)
+    if any(described.get("dense") == "pooler" for _, described in heads.values()):
+        core = core.replace(pooler=True)  # where its tensors are not there, they are missing
     parts = _core_parts(family.core, core, reader.prefix)
     for name, (table, described) in heads.items():
         parts += _head_parts(table, described, core, name)

@@ -1,0 +1,67 @@
+"""Two toy tasks, and tiny untrained models that learn them within seconds: what tests of fine-tuning share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+
+from finetune.tasks import Task
+from zoo.config import CoreConfig
+from zoo.core import build_core
+from zoo.folder import ModelFacts, save_model_folder
+from zoo.vocabulary import Template
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
+SINGLE = Task(name="mood", columns=("text",), labels=("neg", "pos"), metrics=("accuracy", "f1"), epochs=6)
+PAIR = Task(name="colour", columns=("a", "b"), labels=("other", "same"), epochs=15)
+_TINY = CoreConfig(
+    vocab_size=len(WORDS), hidden_size=32, num_attention_heads=2, intermediate_size=64, initializer_range=0.1
+)  # a wide start, so that an untrained core learns a toy task within seconds
+_CAUSAL = _TINY.replace(type_vocab_size=0, pooler=False, norm_position="pre", embedding_norm=False)
+_LAST = Template("_start_ $A _extract_", "_start_ $A _delimiter_ $B _extract_", pooling="last")
+
+
+class Toy(NamedTuple):
+    """Facts of a model folder."""
+
+    config: CoreConfig
+    template: Template
+    visibility: str
+
+
+POOLED = Toy(_TINY.replace(pad_token_id=0), Template(), "all")
+FIRST = Toy(_TINY.replace(pooler=False, pad_token_id=0), Template(), "all")
+LAST = Toy(_CAUSAL, _LAST, "causal")
+
+
+def make_model(folder: Path, toy: Toy, seed: int = 0, words: list[str] | None = None) -> Path:
+    """A model folder with random weights."""
+    save_model_folder(folder, build_core(toy.config, seed), {}, ModelFacts(*toy))
+    tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words or WORDS) if word}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(WORDS[:5])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def make_data(folder: Path) -> Path:
+    """A single-text task that one word decides, and a pair task that comparing decides."""
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 320), ("dev", 96)):
+        single, pair = ["text\tlabel"], ["a\tb\tlabel"]
+        for _ in range(count):
+            filler = [*generator.choice(list("abcdefghijklmn"), size=generator.integers(2, 12))]
+            label = int(generator.random() < 0.6)
+            filler.insert(int(generator.integers(len(filler) + 1)), ("bad", "good")[label])
+            single.append(" ".join(filler) + "\t" + SINGLE.labels[label])
+            first, second = generator.choice(["red", "blue"], size=2)
+            pair.append(f"{first}\t{second}\t{PAIR.labels[int(first == second)]}")
+        for task, lines in ((SINGLE, single), (PAIR, pair)):
+            (folder / task.name).mkdir(parents=True, exist_ok=True)
+            (folder / task.name / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
