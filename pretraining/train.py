@@ -139,7 +139,9 @@ class Run:
         vocabulary = self.tokenizer.vocabulary
         self.model_config = fit_vocabulary(self.config.model, vocabulary)
         self.facts = ModelFacts(self.model_config, self.config.template, common_visibility(self.objectives))
-        self.raw_model = build_model(self.model_config, self.objectives, vocabulary, self.config.seed.init)
+        self.raw_model = build_model(
+            self.model_config, self.objectives, vocabulary, self.config.seed.init, self.tokenizer
+        )
         self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
         if accelerator.is_main_process:
             check_room(folder, self.raw_model, train.keep)

@@ -48,7 +48,7 @@ from transformers.modeling_outputs import (
 from transformers.utils import can_return_tuple as untyped_can_return_tuple
 
 from zoo.config import CoreConfig, read_json
-from zoo.core import Embeddings, Transformer, sinusoids
+from zoo.core import Embeddings, make_core, sinusoids
 from zoo.errors import ZooError
 from zoo.folder import MODEL_TYPE, ModelFacts, facts_from_dict, read_facts
 from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head
@@ -194,7 +194,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         self._check_visibility(config.visibility)
         config.heads = self._choose_heads(config, facts)
         super().__init__(config)
-        self.core = Transformer(facts.config)
+        self.core = make_core(facts.config)
         self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in config.heads.items()})
         self.post_init()
 
@@ -327,7 +327,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         self.core.written_out = self.config._attn_implementation == "eager"
         inputs = CoreInputs(
             input_ids=input_ids,
-            visible=Visibility(causal=self.config.visibility == "causal", dense=_dense(attention_mask)),
+            visible=self._visible(attention_mask),
             token_type_ids=token_type_ids,
             task_type_ids=task_type_ids,
             position_ids=position_ids,
@@ -335,8 +335,19 @@ class ZooPreTrainedModel(PreTrainedModel):
         )
         wants = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attends = self.config.output_attentions if output_attentions is None else output_attentions
-        output: CoreOutput = self.core(inputs, past_key_values, bool(wants), bool(attends))
+        # A recurrent core keeps no keys: the cache stays empty, so generation hands in the whole text each time.
+        cache = past_key_values if self.core.config.recurrent is None else None
+        output: CoreOutput = self.core(inputs, cache, bool(wants), bool(attends))
         return output
+
+    def _visible(self, mask: Tensor | None) -> Visibility:
+        """A mask over keys as visibility; a recurrent core wants lengths, and so padding at the right."""
+        if self.core.config.recurrent is None or mask is None:
+            return Visibility(causal=self.config.visibility == "causal", dense=_dense(mask))
+        lengths = mask.sum(1)
+        if not torch.equal(mask.bool(), torch.arange(mask.shape[1], device=mask.device)[None] < lengths[:, None]):
+            raise ZooError("a recurrent core reads rows from end to end: padding stands at the right of a row only.")
+        return Visibility(causal=self.config.visibility == "causal", lengths=lengths)
 
     def sequence_scores(self, output: CoreOutput, attention_mask: Tensor | None) -> Tensor:
         """(B, labels) scores of the state that the head reads: pooled, first, or last real one."""
@@ -394,7 +405,7 @@ class ZooModel(ZooPreTrainedModel):
             pooler_output=output.pooler_output,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
-            past_key_values=output.state,
+            past_key_values=kwargs.get("past_key_values"),
         )
 
 
@@ -466,7 +477,7 @@ class ZooForCausalLM(ZooPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=output.state,
+            past_key_values=past_key_values,
             hidden_states=output.hidden_states,
             attentions=output.attentions,
         )

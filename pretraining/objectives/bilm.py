@@ -43,7 +43,6 @@ class BidirectionalLM(Objective):
         bias: a bias per vocabulary entry.
     """
 
-    predicts_tokens = True
     head: TokenHead
 
     def __init__(
@@ -54,6 +53,7 @@ class BidirectionalLM(Objective):
             if value is not None and value < 1:
                 raise ZooError(f"BidirectionalLM: {name} is {value}; at least 1, or null, is needed.")
         self.weight, self.outputs, self.sampled, self.bias = weight, outputs, sampled, bias
+        self.predicts_tokens = sampled is None  # a loss over few tokens says nothing beside the corpus' entropy
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: an output matrix for both directions, tied where the core has a table of that width."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core import make_core
 from zoo.errors import ZooError, nearest
 from zoo.folder import ModelFacts
 from zoo.heads import build_head
@@ -161,7 +161,10 @@ def _without(
 ) -> tuple[Mapping[str, Tensor], list[str]]:
     """Without what is rebuilt and what the user leaves behind."""
     derived = re.compile(rf"(?:{re.escape(family.prefix)}\.)?(?:{'|'.join(family.derived) or '(?!)'})$")
-    unwanted = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or "(?!)")
+    try:
+        unwanted = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or "(?!)")
+    except re.error as error:
+        raise ZooError(f"ignore: {', '.join(ignore)} is no regular expression: {error}.") from error
     rebuilt = [name for name in tensors if derived.match(name)]
     left = [name for name in tensors if unwanted.search(name) and name not in rebuilt]
     report = [f"rebuilt, not read: {', '.join(rebuilt)}"] if rebuilt else []
@@ -208,7 +211,7 @@ def _read_heads(
         if table.name in of_class:
             wanted |= not rows  # a head without tensors of its own: only the class says that it is there
         else:
-            wanted &= all(present)
+            wanted &= all(present) and (core.pooler or table.facts.get("dense") != "pooler")
         if wanted:
             found[table.name] = (table, _read_head_facts(reader, table, core, config))
             claimed = re.compile("|".join(re.escape(row.theirs) + r"(?:\.|$)" for row in rows) or "(?!)")
@@ -229,7 +232,8 @@ def _read_head_facts(reader: _Reader, table: HeadTable, core: CoreConfig, config
     tensor = reader.tensors.get(f"{scores}.weight")
     count = int(facts.get("num_labels", tensor.shape[0] if tensor is not None else 0))
     facts["num_labels"] = count
-    labels = [str(label) for _, label in sorted((config.get("id2label") or {}).items(), key=lambda item: int(item[0]))]
+    names = config.get("id2label") or {}
+    labels = [str(names[key]) for key in sorted(names, key=lambda key: (len(str(key)), str(key)))]  # "2" before "10"
     named = len(labels) == count and not all(_DEFAULT_LABEL.match(label) for label in labels)
     if named and facts["kind"] in ("classification", "tagging"):
         facts["labels"] = labels
@@ -249,7 +253,7 @@ def _head_parts(table: HeadTable, facts: Mapping[str, Any], core: CoreConfig, na
 
 def _core_shapes(core: CoreConfig) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in Transformer(core).state_dict().items()}
+        return {name: tensor.shape for name, tensor in make_core(core).state_dict().items()}
 
 
 def _head_shapes(core: CoreConfig, facts: Mapping[str, Any]) -> dict[str, torch.Size]:
@@ -290,11 +294,14 @@ def _check_shapes(made: Mapping[str, Tensor], core: CoreConfig, heads: Mapping[s
     expected = {f"core.{name}": shape for name, shape in _core_shapes(core).items()}
     for head, facts in heads.items():
         expected |= {f"heads.{head}.{name}": shape for name, shape in _head_shapes(core, facts).items()}
-    wrong = [
-        f"{name}: {tuple(made[name].shape)} in the checkpoint, {tuple(shape)} by its config.json"
-        for name, shape in expected.items()
-        if made[name].shape != shape
-    ]
+    wrong = []
+    for name, shape in expected.items():
+        try:
+            found = str(tuple(made[name].shape))
+        except (IndexError, RuntimeError):  # not even the number of axes that the row takes apart
+            found = "another number of axes"
+        if found != str(tuple(shape)):
+            wrong.append(f"{name}: {found} in the checkpoint, {tuple(shape)} by its config.json")
     if wrong:
         listing = "\n  ".join(wrong[:12])
         raise ZooError(f"{len(wrong)} tensors have another shape than config.json says:\n  {listing}")

@@ -5,6 +5,7 @@ Expressible = the facts survive the way there and back: whatever comes back chan
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,10 @@ _TRAINING_ONLY = frozenset(
         "final_dropout",
     )
 )
+
+
+_NUMBERS = {field.name for field in dataclasses.fields(CoreConfig) if str(field.type).startswith(("int", "float"))}
+_OPTIONAL = {field.name for field in dataclasses.fields(CoreConfig) if "None" in str(field.type)}
 
 
 class Translation(NamedTuple):
@@ -97,14 +102,20 @@ def read_config(family: Family, config: Mapping[str, Any]) -> CoreConfig:
             )
     facts: dict[str, Any] = dict(family.fixed)
     for fact in family.facts:
+        said = config.get(fact.theirs, fact.default)
         if isinstance(fact.op, str):
-            value = TRANSLATIONS[fact.op].read(config, fact.theirs, fact.default)
+            try:
+                value = TRANSLATIONS[fact.op].read(config, fact.theirs, fact.default)
+            except (TypeError, ValueError):
+                value = said
         else:
-            said = config.get(fact.theirs, fact.default)
             value = next((ours for ours, theirs in fact.op if theirs == said), None)
             if value is None:
                 known = ", ".join(repr(theirs) for _, theirs in fact.op)
                 raise ZooError(f"its config.json says {fact.theirs} = {said!r}; the zoo has {known}.")
+        missing = value is None and fact.ours in _OPTIONAL
+        if fact.ours in _NUMBERS and not missing and not isinstance(value, int | float):
+            raise ZooError(f"its config.json says {fact.theirs} = {said!r}; a number is needed.")
         facts[fact.ours] = value
     if (facts.get("pad_token_id") or 0) < 0:  # the first LLaMA checkpoints say -1 where they have none
         facts["pad_token_id"] = None
