@@ -2,7 +2,7 @@
 
     python benchmarks/recurrent.py                          # sizes of the shipped tiny and mini models
     python benchmarks/recurrent.py --sizes 512:4096 --batch 32 --length 20 --rounds 3     # published size
-    python benchmarks/recurrent.py --clipping [--gain 4]    # how often the clips act
+    python benchmarks/recurrent.py --clipping [--gain 4] [--model RUN]    # how often the clips act
 
 Both arms: token ids to the states of two directions of two layers, and in training their gradients; no dropout, no skip
 connections, the same numbers of parameters. Torch's arm is two stacks of ``nn.LSTM``, one of which reads reversed rows,
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from zoo.config import CoreConfig, RecurrentConfig
 from zoo.core import build_core
+from zoo.folder import load_core
 from zoo.inputs import CoreInputs
 from zoo.recurrent import Recurrent, recurrence
 
@@ -114,23 +115,23 @@ def compare(width: int, cell: int, options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def clipping(width: int, cell: int, options: argparse.Namespace) -> None:
-    """Print the share of cells and outputs that stand at their bound, by layer."""
-    core = build_core(facts(width, cell, options.layers, 3.0))
-    assert isinstance(core, Recurrent)
-    for parameter in core.parameters():
-        parameter.mul_(options.gain)
-    ids = torch.randint(0, _VOCABULARY, (options.batch, options.length))
+def clipping(core: Recurrent, name: str, options: argparse.Namespace) -> None:
+    """Print the share of cells and outputs that stand at their bound, by layer, on rows of random tokens."""
+    cell_clip, clip = core.facts.cell_clip, core.facts.projection_clip
+    ids = torch.randint(0, core.config.vocab_size or 1, (options.batch, options.length))
     streams = core.embeddings(CoreInputs(ids)).transpose(0, 1)
     streams = torch.stack([streams, streams.flip(0)])
-    for number, layer in enumerate(core.layers):
-        zeros = streams.new_zeros(2, options.batch, width), streams.new_zeros(2, options.batch, cell)
-        outputs, cells = recurrence(streams, layer.weights(2), *zeros, 3.0, 3.0)
-        shares = [float((part[:, 1:].abs() >= 3.0).float().mean()) for part in (cells, outputs)]
-        print(
-            f"P {width}  C {cell}  layer {number}: {shares[0]:.3%} of the cells, {shares[1]:.3%} of the outputs clipped"
-        )
-        streams = outputs[:, 1:]
+    width, size = core.config.input_width, core.facts.cell_size
+    for number in range(core.config.num_hidden_layers):
+        layer = core.layers[core.config.group_of(number)]
+        zeros = streams.new_zeros(2, options.batch, width), streams.new_zeros(2, options.batch, size)
+        outputs, cells = recurrence(streams, layer.weights(2), *zeros, cell_clip, clip)
+        shares = [
+            "no bound" if bound is None else f"{float((part[:, 1:].abs() >= bound).float().mean()):.3%} at {bound}"
+            for part, bound in ((cells, cell_clip), (outputs, clip))
+        ]
+        print(f"{name}, layer {number}: cells {shares[0]}, outputs {shares[1]}")
+        streams = outputs[:, 1:] + streams if core.facts.skip_connections and number else outputs[:, 1:]
 
 
 def main() -> None:
@@ -143,14 +144,24 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="passes in one measurement")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--clipping", action="store_true", help="report how often the clips act, instead of the speed")
-    parser.add_argument("--gain", type=float, default=1.0, help="with --clipping: factor of the initial weights")
+    parser.add_argument("--gain", type=float, default=1.0, help="with --clipping: factor of the weights")
+    parser.add_argument("--model", help="with --clipping: a run folder, instead of initial weights")
     options = parser.parse_args()
     warnings.filterwarnings("ignore", message="LSTM with projections")  # oneDNN has none: said once is enough
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    for size in options.sizes:
-        width, cell = (int(part) for part in size.split(":"))
-        (clipping if options.clipping else compare)(width, cell, options)
+    for size in [options.model] if options.model else options.sizes:
+        if not options.clipping:
+            compare(*(int(part) for part in size.split(":")), options)
+            continue
+        core = (
+            load_core(size)[0] if options.model else build_core(facts(*map(int, size.split(":")), options.layers, 3.0))
+        )
+        if not isinstance(core, Recurrent):
+            parser.error(f"{size} has no recurrent core.")
+        for parameter in core.parameters():
+            parameter.data.mul_(options.gain)
+        clipping(core, size, options)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
 
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core import make_core
 from zoo.folder import ModelFacts
 from zoo.heads import SequenceHead, build_head
 from zoo.inputs import CoreInputs, CoreOutput, Visibility
@@ -152,7 +152,7 @@ class Ours(nn.Module):
     def __init__(self, facts: ModelFacts, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.facts = facts
-        self.core = Transformer(facts.config)
+        self.core = make_core(facts.config)
         self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in facts.heads.items()})
         self.load_state_dict(dict(tensors))
 

@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
 from zoo.folder import ModelFacts
 from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.relative import encode_distances, shift, visible_keys
+from zoo.relative import _Bias, encode_distances, shift, visible_keys
 from zoo.vocabulary import Template, Vocabulary
 
 V, B, W, N = 97, 3, 32, 3
@@ -480,6 +480,38 @@ def test_fused_and_written_out_scores_agree():
     assert largest(fused.last_hidden_state, written.last_hidden_state) < 1e-5
     assert written.attentions[0].shape == (4, 4, 9 + 2, 8 + 9)
     assert (written.attentions[0].sum(-1) - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+def test_mixed_precision_trains_both_streams(dropped):
+    core, keys = make(BOTH), row_keys(0, 5, range(4)) if dropped else None
+    exact = core(with_two_streams(keys)).query_states
+    with torch.autocast("cpu", torch.bfloat16):
+        state = core(with_two_streams(keys)).state
+        rounded = core(with_two_streams(keys)).query_states
+        loss = core(with_two_streams(keys), state).query_states.float().square().sum()
+    loss.backward()
+    assert 0 < largest(exact, rounded.float()) < 0.2
+    assert all(torch.isfinite(p.grad).all() for p in core.parameters())
+
+
+def test_single_steps_give_the_same_bias():
+    """The fused bias and its gradients against shift, gather, concatenation and additions."""
+    length, past, rows = 5, 3, 7
+    keys = past + length
+    scores = torch.randn(2, 3, rows, keys + length, requires_grad=True)
+    gain = torch.randn(2, 3, rows, requires_grad=True)
+    columns = (length - torch.tensor([[4, 0], [2, 2]]))[:, None, :, None] + torch.arange(keys)
+    penalty = torch.randn(2, 1, rows, keys)
+    differs = torch.randint(0, 2, (2, 1, rows, keys)).float()
+    found = _Bias.apply(scores, gain, 0.5, length, keys, columns, penalty, differs)
+    second = scores[:, :, length:].gather(3, columns.expand(-1, 3, -1, -1))
+    expected = torch.cat([shift(scores, length, keys), second], 2) * 0.5
+    expected = expected + penalty + 0.5 * gain[..., None] * differs
+    assert largest(found, expected) < 1e-6
+    weight = torch.randn(found.shape)
+    for mine, reference in zip(*(torch.autograd.grad(o, (scores, gain), weight) for o in (found, expected))):
+        assert largest(mine, reference) < 1e-5
 
 
 def test_grouped_keys():

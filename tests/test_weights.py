@@ -39,7 +39,7 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core import make_core
 from zoo.errors import ZooError
 from zoo.folder import ModelFacts, save_tensors
 from zoo.heads import build_head
@@ -162,7 +162,7 @@ def test_keys_that_a_config_leaves_out_mean_what_they_mean_there(case):
 @pytest.mark.parametrize("model_type", GRID)
 def test_a_mistake_in_a_table_is_found(model_type):
     family = all_families()[model_type]
-    names = Transformer(read_config(family, stock_config(bare_case(model_type)).to_dict())).state_dict()
+    names = make_core(read_config(family, stock_config(bare_case(model_type)).to_dict())).state_dict()
     match(family.core, names, True)
     with pytest.raises(ZooError, match="two rows of a weight table name"):
         match((*family.core, family.core[0]), names, True)
@@ -318,12 +318,46 @@ def test_matrices_that_lie_the_other_way_round(case):
             read_checkpoint(config, {**tensors, name: tensors[name].t()})
 
 
+def test_tensors_that_a_row_cannot_take_apart():
+    _, config, tensors = saved(bare_case("gpt2"))
+    odd = {**tensors, "h.0.attn.c_attn.bias": torch.zeros(1)}
+    refused(config, odd, "core.layers.0.attention.key.bias: another number of axes in the checkpoint, (32,) by")
+    _, config, tensors = saved(bare_case("xlnet"))
+    odd = {**tensors, "layer.0.rel_attn.q": torch.zeros(32)}
+    refused(config, odd, "core.layers.0.attention.query.weight: another number of axes")
+
+
+def test_an_ignore_pattern_that_is_none():
+    _, config, tensors = saved(bare_case("bert"))
+    refused(config, tensors, "ignore: [ is no regular expression", ignore=["["])
+
+
+def test_a_classifier_without_its_class_is_a_tagger_where_no_pooler_is():
+    for purpose, kind in (("SequenceClassification", "classification"), ("TokenClassification", "tagging")):
+        case = next(case for case in VARIED if case.architecture == f"BertFor{purpose}")
+        _, config, tensors = saved(case)
+        read = read_checkpoint({**config, "architectures": None}, tensors)
+        assert [head["kind"] for head in read.facts.heads.values()] == [kind]
+
+
+def test_class_names_are_read_in_the_order_of_their_numbers():
+    case = next(case for case in VARIED if case.architecture == "BertForTokenClassification")
+    _, config, tensors = saved(case)
+    wide = {**tensors, "classifier.weight": torch.zeros(12, 32), "classifier.bias": torch.zeros(12)}
+    names = {str(i): f"class {i}" for i in (2, 10, 1, 0, *range(3, 10), 11)}
+    read = read_checkpoint({**config, "id2label": names}, wide)
+    assert next(iter(read.facts.heads.values()))["labels"] == [f"class {i}" for i in range(12)]
+
+
 def test_an_unknown_model_type_names_the_nearest():
     refused({"model_type": "robert"}, {}, "no weight table", "'robert'", "Did you mean")
     refused({}, {}, "no weight table", "None")
 
 
 FOREIGN = [
+    ("bert", {"hidden_size": "32"}, "hidden_size = '32'; a number is needed"),
+    ("bert", {"num_hidden_layers": None}, "num_hidden_layers = None; a number is needed"),
+    ("openai-gpt", {"n_embd": None}, "n_embd = None; a number is needed"),
     ("bert", {"is_decoder": True}, "is_decoder = True"),
     ("bert", {"add_cross_attention": True}, "add_cross_attention = True"),
     ("roberta", {"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key'"),
@@ -407,7 +441,7 @@ BEYOND = {
         facts_of("albert", num_hidden_layers=18, num_hidden_groups=14),
         ["layer 9 of 18 in 14 groups"],
     ),
-    "erf in GPT": (facts_of("openai-gpt", hidden_act="gelu", norm="rms"), ["norm = rms"]),
+    "the erf form in GPT": (facts_of("openai-gpt", hidden_act="gelu"), ["norm_position = post (GPT-2: pre)"]),
 }
 
 
@@ -428,6 +462,8 @@ def test_a_family_can_be_asked_for():
         write_checkpoint(facts, {}, family="gpt2")
     with pytest.raises(ZooError, match=r"position_offset = 0 \(RoBERTa: 1\)"):
         write_checkpoint(facts, {}, family="roberta")
+    with pytest.raises(ZooError, match=r"hidden_act = gelu \(GPT: gelu_new or relu or silu\)"):
+        write_checkpoint(facts_of("openai-gpt", hidden_act="gelu"), {}, family="openai-gpt")
     with pytest.raises(ZooError, match="Did you mean 'ernie'"):
         write_checkpoint(facts, {}, family="erni")
 
@@ -546,7 +582,7 @@ def draw(seed: int) -> tuple[str, int, ModelFacts]:
                 core = core.replace(pooler=dice.random() < 0.6)
             heads = draw_heads(dice, case, core)
             with torch.device("meta"):
-                Transformer(core)
+                make_core(core)
                 _ = [build_head(core, facts) for facts in heads.values()]
         except ZooError:  # facts that no core can have together
             continue
@@ -568,7 +604,7 @@ def draw_heads(dice: random.Random, case: Case, core: CoreConfig) -> dict[str, d
 
 def build(facts: ModelFacts, seed: int) -> Ours:
     """The model with random weights."""
-    core = Transformer(facts.config)
+    core = make_core(facts.config)
     heads = {name: build_head(facts.config, head) for name, head in facts.heads.items()}
     named = {f"core.{key}": value for key, value in core.state_dict().items()}
     for name, head in heads.items():

@@ -135,6 +135,13 @@ class CharacterEncoder(nn.Module):
         if characters is not None:
             self._check(characters)
             return self.encode(characters.reshape(-1, characters.shape[-1])).view(*characters.shape[:-1], -1)
+        distinct, place = self._distinct(input_ids)
+        return self.encode(distinct)[place]
+
+    # What depends on the numbers themselves is left out of compiled graphs, which could only break there.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _distinct(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, C) characters of the batch's distinct tokens, and (B, L) the row of each position."""
         tokens, place = torch.unique(input_ids, return_inverse=True)
         if int(tokens.max()) >= len(self.spellings):
             raise ZooError(f"token {int(tokens.max())} is outside the {len(self.spellings)} tokens that are spelt.")
@@ -146,7 +153,7 @@ class CharacterEncoder(nn.Module):
                 "core reads characters. Note the vocabulary's words with core.spell(words, vocabulary), "
                 "or give character_ids."
             )
-        return self.encode(spelt(rows))[place]
+        return spelt(rows), place
 
     def encode(self, characters: Tensor) -> Tensor:
         """(n, C) characters -> (n, E)."""
@@ -158,6 +165,7 @@ class CharacterEncoder(nn.Module):
         result: Tensor = self.projection(self.highways(torch.cat(found, dim=-1)))
         return result
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _without_tail(self, characters: Tensor) -> Tensor:
         """Without trailing columns of padding, of which one window of the widest filter tells everything."""
         alike = (characters == characters[:, -1:]).all(0)
@@ -165,6 +173,7 @@ class CharacterEncoder(nn.Module):
         longest = int(varied[-1]) + 1 if len(varied) else 0
         return characters[:, : longest + max(width for width, _ in self.facts.filters)]
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _check(self, characters: Tensor) -> None:
         width, highest = self.facts.max_characters_per_token, self.facts.n_characters
         if characters.shape[-1] != width:

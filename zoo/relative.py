@@ -9,7 +9,7 @@ the memory are keys and values. Shapes: see the legend in ``zoo.inputs``; Q = L 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +95,67 @@ def shift(scores: Tensor, length: int, keys: int) -> Tensor:
     return scores[:, :, :length].flatten(2)[..., length:].unflatten(2, (length, -1))[..., :keys]
 
 
+class _Bias(torch.autograd.Function):
+    """Scores by distance of both streams, brought to their keys, with penalty and segments: one tensor, written once.
+
+    The same in single steps (:func:`shift`, gather, concatenation, two additions) writes the scores three times over,
+    and their gradient more often than that.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        gain: Tensor | None,
+        scale: float,
+        length: int,
+        keys: int,
+        columns: Tensor | None,
+        penalty: Tensor | None,
+        differs: Tensor | None,
+    ) -> Tensor:
+        """(B, H, Q, K) scale * (scores of the keys' distances + gain * differs) + penalty.
+
+        Args:
+            ctx: autograd's.
+            scores: (B, H, Q, R) by distance.
+            gain: (B, H, Q) what a key of another segment gains.
+            scale: factor of the scores.
+            length: L, rows of the first stream.
+            keys: K.
+            columns: see :class:`Distances`, as the next two.
+            penalty: the same.
+            differs: the same.
+        """
+        ctx.save_for_backward(columns, differs)
+        ctx.sizes, ctx.scale = (scores.shape, length, keys), scale
+        bias = scores.new_empty(*scores.shape[:3], keys)
+        torch.mul(shift(scores, length, keys), scale, out=bias[:, :, :length])
+        if columns is not None:
+            second = scores[:, :, length:].gather(3, columns.expand(-1, scores.shape[1], -1, -1))
+            torch.mul(second, scale, out=bias[:, :, length:])
+        if penalty is not None:
+            bias += penalty
+        if gain is not None and differs is not None:
+            bias.addcmul_(gain[..., None], differs, value=scale)
+        return bias
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the scores and of the gain."""
+        columns, differs = ctx.saved_tensors
+        (shape, length, keys), grad = ctx.sizes, grads[0]
+        scores = grad.new_zeros(shape)
+        torch.mul(grad[:, :, :length], ctx.scale, out=shift(scores, length, keys))
+        if columns is not None:
+            places = columns.expand(-1, shape[1], -1, -1)
+            scores[:, :, length:].scatter_(3, places, grad[:, :, length:] * ctx.scale)
+        gain = None
+        if ctx.needs_input_grad[1]:
+            gain = torch.einsum("bhqk,bqk->bhq", grad, differs[:, 0].to(grad.dtype)) * ctx.scale
+        return scores, gain, None, None, None, None, None, None
+
+
 class RelativeAttention(Attention):
     """Attention whose score of query i and key j is (q_i + u) k_j + (q_i + v) W r_{i-j} [+ (q_i + s) g_ij]."""
 
@@ -119,7 +180,7 @@ class RelativeAttention(Attention):
         terms = self.terms if self.terms is not None else distances.terms
         assert terms is not None
         batch, rows, width = hidden.shape
-        sources = hidden[:, : distances.length]
+        sources = hidden[:, : distances.length].contiguous()
         if distances.memory:
             sources = torch.cat([distances.memory[number].to(sources.dtype), sources], dim=1)
         key = self._split(self.key(sources), self.key_value_heads)
@@ -130,43 +191,40 @@ class RelativeAttention(Attention):
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        query = (self.query(hidden) * self.scale).view(batch, rows, self.heads, width // self.heads)
-        asking = (query + terms.content * self.scale).transpose(1, 2)
+        query = self.query(hidden).view(batch, rows, self.heads, width // self.heads)
+        asking = (query + terms.content).transpose(1, 2)
         bias = self._bias(query, terms, distances)
         probabilities: Tensor | None = None
         if shared.written_out or (shared.dropout_keys is not None and self.dropout > 0.0):
             context, probabilities = self._probabilities(asking, key, value, bias, shared, site)
         else:
-            context = functional.scaled_dot_product_attention(asking, key, value, attn_mask=bias, scale=1.0)
+            context = functional.scaled_dot_product_attention(asking, key, value, attn_mask=bias, scale=self.scale)
         context = context.transpose(1, 2).reshape(batch, rows, width)
         if distances.blind is not None:
             context = context.masked_fill(distances.blind, 0.0)
         return self.output(context), probabilities
 
     def _bias(self, query: Tensor, terms: ScoreTerms, distances: Distances) -> Tensor:
-        """(B, H, Q, K) everything in the scores but the product of query and key; ``query`` is scaled."""
+        """(B, H, Q, K) everything in the scaled scores but the product of query and key."""
         encoded = self._split(self.position(distances.encoding), self.heads)
-        by_distance = (query + terms.position * self.scale).transpose(1, 2) @ encoded.transpose(-1, -2)
-        bias = shift(by_distance, distances.length, distances.keys)
-        if distances.columns is not None:
-            second = by_distance[:, :, distances.length :]
-            columns = distances.columns.expand(-1, self.heads, -1, -1)
-            bias = torch.cat([bias, second.gather(3, columns)], dim=2)
-        if distances.penalty is not None:
-            bias = bias + distances.penalty
+        scores = (query + terms.position).transpose(1, 2) @ encoded.transpose(-1, -2)
+        gain: Tensor | None = None
         if distances.differs is not None:
             assert terms.segment is not None
             assert terms.segments is not None
             # What all keys of a query gain alike changes no probability, so only the difference is added.
-            gain = ((query + terms.segment * self.scale) * (terms.segments[1] - terms.segments[0])).sum(-1)
-            bias = torch.addcmul(bias, gain.transpose(1, 2)[..., None], distances.differs)
+            other = terms.segments[1] - terms.segments[0]
+            gain = ((query * other).sum(-1) + (terms.segment * other).sum(-1)).transpose(1, 2).to(scores.dtype)
+        d = distances
+        bias: Tensor = _Bias.apply(scores, gain, self.scale, d.length, d.keys, d.columns, d.penalty, d.differs)
         return bias
 
     def _probabilities(
         self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, shared: Shared, site: int
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
-        flat = torch.baddbmm(bias.flatten(0, 1), query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2))
+        flat, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
+        flat = torch.baddbmm(bias.flatten(0, 1), flat, keys, alpha=self.scale)
         probabilities = flat.view(bias.shape).softmax(-1, dtype=torch.float32)
         dropped = keyed_dropout(probabilities, shared.dropout_keys, site, self.dropout).to(value.dtype)
         if not shared.written_out:

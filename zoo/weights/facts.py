@@ -27,7 +27,7 @@ _TRAINING_ONLY = frozenset(
     )
 )
 
-
+# Facts that are numbers, and those that may be absent.
 _NUMBERS = {field.name for field in dataclasses.fields(CoreConfig) if str(field.type).startswith(("int", "float"))}
 _OPTIONAL = {field.name for field in dataclasses.fields(CoreConfig) if "None" in str(field.type)}
 
@@ -63,8 +63,8 @@ def _read_groups(config: Mapping[str, Any], key: str, default: Any) -> int:
     other = [i for i in range(layers) if int(i / (layers / groups)) != i * groups // layers]
     if other:
         raise ZooError(
-            f"its layer {other[0]} of {layers} in {groups} groups has the weights of group {other[0] * groups // layers} "
-            "here and of the one before there, by a rounding error there."
+            f"its layer {other[0]} of {layers} in {groups} groups has the weights of group "
+            f"{other[0] * groups // layers} here, and of the one before there, by a rounding error there."
         )
     return groups
 
