@@ -88,11 +88,7 @@ def gather(
     if grid.width > length:
         raise ZooError(f"a row of this plan has {grid.width} tokens, rows of {length} were asked for: plan again.")
     shape, size = (len(indices), grid.width), len(indices) * grid.width
-    place, source = _ranges(grid.cell, grid.tokens), _ranges(plan.starts[grid.piece], grid.tokens)
-    if plan.reversed is not None:
-        backwards = np.repeat(plan.reversed[indices], plan.offsets[indices + 1] - plan.offsets[indices])
-        ends = (2 * plan.starts[grid.piece] + grid.tokens - 1) * backwards
-        source = np.where(np.repeat(backwards, grid.tokens), np.repeat(ends, grid.tokens) - source, source)
+    place, source = _ranges(grid.cell, grid.tokens), _sources(plan, indices, grid)
 
     def fetched(values: NDArray[Any], fill: int, dtype: Any) -> NDArray[Any]:
         cells = np.full(size, fill, dtype=dtype)
@@ -104,8 +100,9 @@ def gather(
         input_ids[(grid.cell + grid.tokens)[grid.follows > 0]] = _id(vocabulary.sep)
     if opens:
         input_ids[:: grid.width] = _id(vocabulary.cls)
+    last = np.arange(len(indices)) * grid.width + grid.lengths - 1
     if closes:
-        input_ids[np.arange(len(indices)) * grid.width + grid.lengths - 1] = _id(vocabulary.cls)
+        input_ids[last] = _id(vocabulary.cls)
     special = np.ones(size, dtype=bool)
     special[place] = False
     rows = Rows(
@@ -126,8 +123,19 @@ def gather(
     spans = (grid.tokens + grid.follows)[later]
     types[_ranges(grid.cell[later], spans)] = np.repeat(plan.types[grid.piece][later], spans)
     if closes:
-        types[np.arange(len(indices)) * grid.width + grid.lengths - 1] = 2
+        types[last] = 2
     return rows.replace(token_type_ids=types.reshape(shape), pair_label=plan.pair_label[indices].astype(np.int64))
+
+
+def _sources(plan: Plan, indices: Ints, grid: _Grid) -> Ints:
+    """Token of the store for every token of the grid, piece by piece, from the end where a row is read backwards."""
+    starts = plan.starts[grid.piece]
+    source = _ranges(starts, grid.tokens)
+    if plan.reversed is None:
+        return source
+    backwards = np.repeat(plan.reversed[indices], plan.offsets[indices + 1] - plan.offsets[indices])
+    mirrored: Ints = np.repeat(2 * starts + grid.tokens - 1, grid.tokens) - source
+    return np.where(np.repeat(backwards, grid.tokens), mirrored, source)
 
 
 def _id(special: int | None) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 import re
 import tempfile
 import typing
+import zlib
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -593,8 +595,13 @@ def draw_heads(dice: random.Random, case: Case, core: CoreConfig) -> dict[str, d
     """Heads of one of the family's classes, or any."""
     if dice.random() < 0.4:
         return {f"head_{i}": dict(dice.choice(HEADS)) for i in range(dice.choice((0, 1, 2)))}
+    return heads_of(case._replace(architecture=dice.choice(list(case.family.architectures))), core)
+
+
+def heads_of(case: Case, core: CoreConfig) -> dict[str, dict[str, Any]]:
+    """Facts of the heads of a class that presume nothing that the core has not."""
     plain, found = core.to_dict(), {}
-    for name in case.family.architectures[dice.choice(list(case.family.architectures))]:
+    for name in case.family.architectures[case.architecture]:
         table = case.family.head(name)
         if all(plain[key] == value for key, value in table.needs.items()):
             facts = {k: plain[v[1:]] if str(v).startswith("$") else v for k, v in table.facts.items()}
@@ -646,6 +653,37 @@ def training_only(core: CoreConfig) -> dict[str, Any]:
     """Facts that steer training only, which not every family has a word for."""
     facts = ("dropout", "initializer", "init_scale")
     return {name: value for name, value in core.to_dict().items() if any(word in name for word in facts)}
+
+
+@pytest.mark.parametrize("fact", [*choices(), "visibility", "pooling"])
+@pytest.mark.parametrize("model_type", GRID)
+def test_a_fact_changed_alone_is_refused_or_the_same_in_stock_transformers(model_type, fact, tmp_path):
+    """Under every class with a head, which reads the facts too."""
+    family = all_families()[model_type]
+    start = facts_of(model_type)
+    for architecture, value in itertools.product(family.architectures, choices().get(fact, (None,))):
+        core, visibility, pooling = start.config, start.visibility, start.template.pooling
+        heads = heads_of(bare_case(model_type)._replace(architecture=architecture), core)
+        if fact == "visibility":
+            visibility = {"all": "causal", "causal": "all"}[visibility]
+        elif fact == "pooling":
+            pooling = {"first": "last", "last": "first"}[pooling]
+        elif value == getattr(core, fact):
+            continue
+        else:
+            try:
+                core = core.replace(**{fact: value})
+                with torch.device("meta"):
+                    _ = [make_core(core), *(build_head(core, head) for head in heads.values())]
+            except ZooError:  # no core has that fact beside the others, or no such head over it
+                continue
+        changed = ModelFacts(core, Template(pooling=pooling), visibility, heads)
+        try:
+            write_checkpoint(changed, {}, model_type)
+        except ZooError as error:
+            assert "in the way" in str(error)
+            continue
+        assert_stock_agrees(changed, zlib.crc32(fact.encode()), model_type, tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(200))
