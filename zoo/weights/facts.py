@@ -186,8 +186,11 @@ def differences(family: Family, facts: ModelFacts) -> list[str]:
 
 
 def _free(family: Family, core: CoreConfig) -> dict[str, Any]:
-    """Facts that no key says, because the tensors do: the pooler, where the family has rows for one."""
-    return {"pooler": core.pooler} if "pooler" not in family.fixed else {}
+    """Facts that no key says and nothing is lost by: a pooler its tensors show, a length that is no limit."""
+    free: dict[str, Any] = {"pooler": core.pooler} if "pooler" not in family.fixed else {}
+    if not core.has_position_table and all(fact.ours != "max_position_embeddings" for fact in family.facts):
+        free["max_position_embeddings"] = core.max_position_embeddings
+    return free
 
 
 def matching_heads(family: Family, facts: ModelFacts) -> dict[str, HeadTable]:
