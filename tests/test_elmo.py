@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
@@ -20,7 +21,6 @@ from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.score import Scorer
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
-from stores import BERT_LIKE, GPT_LIKE, take
 from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core

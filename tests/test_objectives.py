@@ -11,6 +11,7 @@ import jsonargparse
 import numpy as np
 import pytest
 import torch
+from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from torch import nn
 
 from pretraining.choose import NGrams, Tokens, WholeWords
@@ -22,7 +23,6 @@ from pretraining.predict import All
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import WORD_START
-from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from zoo.config import CoreConfig, RecurrentConfig
 from zoo.core import make_core
 from zoo.errors import ZooError

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
 from training import arguments, log_lines
 
 from ablation.config import arms, load_ablation
@@ -17,7 +18,6 @@ from pretraining.rows import Rows
 from pretraining.segments import SegmentPairs
 from pretraining.store import WORD_START
 from pretraining.train import pretrain
-from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core
 from zoo.errors import ZooError

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from stores import synthetic_store
 
 from pretraining.objective import Targets, collate
 from pretraining.objectives import CausalLM
 from pretraining.random import Draw
 from pretraining.segments import Segments
-from stores import synthetic_store
 from zoo.attention import KeyValueCache
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core
