@@ -50,6 +50,7 @@ from zoo.weights.convert import Model, all_families, read_checkpoint, write_chec
 from zoo.weights.facts import canonical, matching_heads, read_config
 from zoo.weights.table import match
 
+RICHEST = [next(case for case in cases() if case.model_type == model_type) for model_type in GRID]  # most heads
 VARIED = [case for case in cases() if case.point == next(iter(GRID[case.model_type]))]  # every class at one point
 
 
@@ -271,7 +272,7 @@ def test_heads_beyond_those_of_the_named_class_are_kept(case):
 # ---- bad input ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", [case for case in VARIED if case not in bare_cases()], ids=by_id)
+@pytest.mark.parametrize("case", RICHEST, ids=by_id)
 def test_a_checkpoint_under_another_familys_config(case):
     _, config, tensors = saved(case)
     for model_type in set(GRID) - {case.model_type}:
@@ -315,7 +316,7 @@ def test_matrices_that_lie_the_other_way_round(case):
     _, config, tensors = saved(case)
     oblong = [name for name, value in tensors.items() if value.ndim == 2 and value.shape[0] != value.shape[1]]
     assert oblong
-    for name in oblong:
+    for name in oblong[::3]:
         with pytest.raises(ZooError, match=r"tensors have another shape than config\.json says"):
             read_checkpoint(config, {**tensors, name: tensors[name].t()})
 
