@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from training import SAMPLE
 
+from finetune.config import FinetuneSettings
+from finetune.run import Prepared, finetune
+from finetune.tasks import TASKS
 from pretraining.tokenizer import load_tokenizer
-from zoo.folder import load_core, read_facts
+from zoo.core import build_core
+from zoo.folder import load_core, read_facts, save_model_folder
 from zoo.inputs import CoreInputs, Visibility
 from zoo.weights.commands import export_folder, import_folder
 
@@ -81,3 +87,40 @@ def test_it_goes_out_again_as_it_came(imported, tmp_path):
     assert set(old) - set(new) == {"embeddings.position_ids"}
     assert all(torch.equal(old[key], new[key]) for key in new)
     assert read_facts(imported).config.num_hidden_layers == 6
+
+
+def shared_glue() -> Path:
+    """GLUE's official files beside the project, or a skip that says what is missing."""
+    folder = Path(__file__).parents[2] / "shared" / "data" / "glue"
+    if not (folder / "MRPC" / "train.tsv").exists():
+        pytest.skip(
+            "GLUE's MRPC, whose licence keeps it out of the project, does not lie beside it in shared/data/glue"
+        )
+    return folder
+
+
+@pytest.mark.slow
+def test_it_fine_tunes_on_mrpc_better_than_from_scratch(imported, tmp_path):
+    """The trained encoder and the same one with new weights, both without dropout; 2,048 rows, once, one seed."""
+    from sklearn.metrics import roc_auc_score
+
+    glue, still = shared_glue(), {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    trained, _ = load_core(imported)
+    facts = read_facts(imported)
+    facts = dataclasses.replace(facts, config=facts.config.replace(**still))
+    settings = FinetuneSettings(lr=5e-5, epochs=1, batch_size=8, max_length=64, limit=2048, classifier_dropout=0.0)
+    found: dict[str, tuple[float, float]] = {}
+    for name, core in (("trained", trained), ("scratch", build_core(facts.config, seed=1))):
+        shutil.copytree(imported, tmp_path / name)
+        save_model_folder(tmp_path / name, core, {}, facts)
+        prepared = Prepared(tmp_path / name, TASKS["mrpc"], glue, settings)
+        result = finetune(
+            tmp_path / name, TASKS["mrpc"], prepared, 2, settings, tmp_path / name / "out", progress=False
+        )
+        assert result.eval_rows == 408
+        rows = [line.split("\t") for line in (tmp_path / name / "out" / "predictions.tsv").read_text().splitlines()[1:]]
+        ranked = roc_auc_score([int(row[1]) for row in rows], [float(row[-1]) for row in rows])
+        found[name] = (result.scores["accuracy"], float(ranked))
+    print(found)
+    assert found["trained"][0] > found["scratch"][0]
+    assert found["trained"][1] > found["scratch"][1] + 0.05
