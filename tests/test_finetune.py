@@ -112,6 +112,15 @@ def test_missing_template_tokens_become_new_rows(tmp_path: Path, data: Path) -> 
     assert int(prepared.train.ids.max()) == len(WORDS) + 2
 
 
+def test_new_rows_do_not_start_from_rows_that_no_token_had(tmp_path: Path, data: Path) -> None:
+    """An embedding with spare rows: they are dropped, and new tokens get what they get without them."""
+    spare = LAST._replace(config=LAST.config.replace(vocab_size=len(WORDS) + 7))
+    folders = [make_model(tmp_path / str(toy.config.vocab_size), toy) for toy in (LAST, spare)]
+    tables = [Prepared(folder, PAIR, data, SETTINGS).classifier(1).core.token_embedding for folder in folders]
+    assert tables[0].shape == tables[1].shape
+    assert torch.equal(tables[0][len(WORDS) :], tables[1][len(WORDS) :])
+
+
 def test_a_new_token_never_takes_the_number_of_another(tmp_path: Path, data: Path) -> None:
     """The tokenizers library counts entries, so that a vocabulary with gaps makes it give a number twice."""
     gaps = [*WORDS[:-3], "", "", "", WORDS[-1]]
