@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +23,19 @@ from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.score import Scorer
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from zoo import cli
 from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
-from zoo.folder import load_core, load_tensors, open_weights
+from zoo.folder import load_core, load_tensors, open_weights, read_facts
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, Visibility
 from zoo.mix import FrozenFeatures, ScalarMix, normed_together
 from zoo.settings import read_yaml, shipped_configs
 from zoo.vocabulary import Vocabulary
+from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.elmo import config_of, load_elmo, options_of, save_elmo
 
 h5py = pytest.importorskip("h5py")
@@ -44,6 +48,7 @@ SPELT = CharacterConfig(
 BARE = {"embedding_norm": False, "position_type": "none", "type_vocab_size": 0, "hidden_dropout_prob": 0.0}
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "word", "another", "Zürich", "extraordinarily", "的"]
 SPECIAL = Vocabulary(len(WORDS), pad=0, unk=1, cls=2, sep=3, mask=4)
+SPELLINGS = "embeddings.word_embeddings.spellings"
 ELMO = CoreConfig(
     vocab_size=len(WORDS),
     hidden_size=16,
@@ -706,10 +711,8 @@ def fixture_batches():
         yield [sentences[number].split() for sentences in lists], [file[str(number)][...] for file in expected]
 
 
-@needs_fixture
-def test_parity_with_state_carried_over_ten_batches():
-    core = load_elmo(FIXTURE / "options.json", FIXTURE / "lm_weights.hdf5")
-    assert sum(p.numel() for p in core.parameters()) == 105_120
+def check_ten_batches(core):
+    """The top layer's vectors of the fixture's sentences, with the state carried on."""
     state = None
     for sentences, expected in fixture_batches():
         ids = character_ids(sentences, 50)
@@ -723,6 +726,13 @@ def test_parity_with_state_carried_over_ten_batches():
         for row, values in enumerate(expected):
             found = output.hidden_states[-1][row, 1 : lengths[row] - 1].unflatten(-1, (2, -1)).transpose(0, 1)
             np.testing.assert_allclose(found.numpy(), values, atol=1e-6)  # the tolerance of the source's own test
+
+
+@needs_fixture
+def test_parity_with_state_carried_over_ten_batches():
+    core = load_elmo(FIXTURE / "options.json", FIXTURE / "lm_weights.hdf5")
+    assert sum(p.numel() for p in core.parameters()) == 105_120
+    check_ten_batches(core)
 
 
 @needs_fixture
@@ -742,17 +752,24 @@ def test_the_files_survive_bit_for_bit(tmp_path):
     save_elmo(core, tmp_path / "options.json", tmp_path / "weights.hdf5")
     old, new = json.loads((FIXTURE / "options.json").read_text()), json.loads((tmp_path / "options.json").read_text())
     assert {name: new[name] for name in old} == old
-    seen = []
+    assert same_arrays(FIXTURE / "lm_weights.hdf5", tmp_path / "weights.hdf5") == 33
 
-    def same(name, item):
-        if isinstance(item, h5py.Dataset):
-            assert item.dtype == written[name].dtype
-            np.testing.assert_array_equal(item[...], written[name][...], err_msg=name, strict=True)
-            seen.append(name)
 
-    with h5py.File(FIXTURE / "lm_weights.hdf5") as file, h5py.File(tmp_path / "weights.hdf5") as written:
-        file.visititems(same)
-        assert len(seen) == 33
+def same_arrays(one, other) -> int:
+    """How many arrays two files hold; they must be alike in names, types and every bit."""
+    with h5py.File(one) as file, h5py.File(other) as written:
+        found = [{}, {}]
+        for place, source in zip(found, (file, written), strict=True):
+            source.visititems(
+                lambda name, item, place=place: (
+                    place.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
+    assert found[0].keys() == found[1].keys()
+    for name, values in found[0].items():
+        assert values.dtype == found[1][name].dtype
+        np.testing.assert_array_equal(values, found[1][name], err_msg=name, strict=True)
+    return len(found[0])
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -868,3 +885,173 @@ def test_cores_that_the_files_cannot_express(tmp_path):
         with pytest.raises(ZooError, match=said):
             save_elmo(build_core(config), tmp_path / "options.json", tmp_path / "weights.hdf5")
     assert not list(tmp_path.iterdir())
+
+
+# --- the commands ---
+
+
+@needs_fixture
+def test_commands_bring_a_model_in_and_out_again(tmp_path, capsys):
+    assert cli.dispatch(["import", str(FIXTURE), str(tmp_path / "model")]) == 0
+    assert "458 words of vocab_test.txt" in capsys.readouterr().out
+    core, model = load_core(tmp_path / "model")
+    check_ten_batches(core)
+    assert (model.origin, model.visibility, model.heads) == ("elmo", "all", {})
+    assert json.loads((tmp_path / "model" / "import.json").read_text())["source"] == "allennlp"
+    tokenizer = load_tokenizer(tmp_path / "model")  # ids are enough, and mean what the vocabulary says
+    words = (FIXTURE / "vocab_test.txt").read_text().split("\n")
+    assert words_of(tokenizer) == words
+    assert tokenizer.encode_batch(["good Why neverseen"])[0][0].tolist() == [0, 1, words.index("<UNK>")]
+    tokenizer.set_template(model.template)
+    ids = tokenizer.encode("good Why").ids
+    assert [words[number] for number in ids] == ["<S>", "good", "Why", "</S>"]
+    given = character_ids([["good", "Why"]], 50)
+    by_id = core(CoreInputs(torch.tensor([ids]))).last_hidden_state
+    by_character = core(CoreInputs(torch.zeros(1, 4, dtype=torch.int64), character_ids=given)).last_hidden_state
+    torch.testing.assert_close(by_id, by_character)
+
+    for argv in ([], ["--family", "elmo"]):
+        target = tmp_path / f"out{len(argv)}"
+        assert cli.dispatch(["export", str(tmp_path / "model"), str(target), *argv]) == 0
+        assert same_arrays(FIXTURE / "lm_weights.hdf5", target / "weights.hdf5") == 33
+        old, new = (json.loads((folder / "options.json").read_text()) for folder in (FIXTURE, target))
+        assert {name: new[name] for name in old} == old
+        assert (target / "vocab.txt").read_text().rstrip("\n") == (FIXTURE / "vocab_test.txt").read_text()
+    assert "library_name: allennlp" in (tmp_path / "out0" / "README.md").read_text()
+
+
+def test_a_run_goes_out_and_comes_back(run, tmp_path):
+    """Words that the run spells otherwise get their names, and the vectors of a text stay."""
+    report = export_folder(run, tmp_path / "out")
+    assert "left out, its files have no place for it: head bidirectional_lm" in report
+    assert any("[UNK] as <UNK>, [CLS] as <S>, [SEP] as </S>" in line for line in report)
+    with pytest.raises(ZooError, match=r"As BERT this model cannot be expressed"):
+        export_folder(run, tmp_path / "bert", "bert")
+    import_folder(tmp_path / "out", tmp_path / "back")
+    (old, _), (new, facts) = load_core(run), load_core(tmp_path / "back")
+    for name in ("characters", "recurrent", "hidden_size", "num_hidden_layers", "vocab_size"):
+        assert getattr(new.config, name) == getattr(old.config, name)
+    text = "The town is near the river ."
+    found = []
+    for folder, core in ((run, old), (tmp_path / "back", new)):
+        ids = load_tokenizer(folder).encode_batch([text])[0][0]
+        found.append((ids.tolist(), core(CoreInputs(torch.from_numpy(ids).long()[None])).last_hidden_state))
+    assert found[0][0] == found[1][0]
+    assert load_tokenizer(run).vocabulary.unk not in found[0][0]
+    torch.testing.assert_close(found[0][1], found[1][1])  # tensors lie elsewhere in memory: not bit for bit
+    weights, again = old.state_dict(), new.state_dict()
+    (unknown,) = {row for row, same in enumerate((weights[SPELLINGS] == again[SPELLINGS]).all(1)) if not same}
+    assert words_of(load_tokenizer(run))[unknown] == "[UNK]"
+    assert all(torch.equal(weights[name], again[name]) for name in weights if name != SPELLINGS)
+    assert facts.template.single == "<S> $A </S>"
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_both_layouts_come_in(tmp_path, skip):
+    """Released names and bilm-tf's own; training's options; a vocabulary from elsewhere; arrays left behind."""
+    core = build_core(
+        ELMO.replace(vocab_size=None, recurrent=RecurrentConfig(cell_size=12, skip_connections=skip)), seed=3
+    )
+    place = tmp_path / "theirs"
+    place.mkdir()
+    save_elmo(core, place / "small_options.json", place / "small_weights.hdf5")
+    change(place / "small_options.json", char_cnn__n_characters=261)  # as in training
+    (tmp_path / "words.txt").write_text("<S>\n</S>\n!!!MAXTERMID\na\nword\n")
+    with h5py.File(place / "small_weights.hdf5", "a") as file:
+        file["global_step"] = np.float32(3.0)
+    with pytest.raises(ZooError, match="global_step belongs to nothing"):
+        import_folder(place, tmp_path / "model")
+    report = import_folder(place, tmp_path / "model", ["global_step"], str(tmp_path / "words.txt"))
+    assert any("lacks <UNK>: added as its last words" in line for line in report)
+    loaded, facts = load_core(tmp_path / "model")
+    assert facts.config.recurrent.skip_connections is skip
+    assert facts.config.vocab_size == 5
+    ids = character_ids([["some", "words"]], 12)
+    inputs = CoreInputs(torch.zeros(1, 4, dtype=torch.int64), character_ids=ids)
+    assert torch.equal(loaded(inputs).last_hidden_state, core(inputs).last_hidden_state)
+
+
+@pytest.fixture
+def theirs(pair):
+    """A folder in ELMo's format, with a vocabulary, beside nothing else."""
+    folder = pair[0].parent / "theirs"
+    folder.mkdir()
+    for path in pair:
+        path.rename(folder / path.name)
+    (folder / "vocab.txt").write_text("<S>\n</S>\n<UNK>\na\nword\n")
+    return folder
+
+
+def damaged_weights(folder):
+    (folder / "weights.hdf5").write_bytes((folder / "weights.hdf5").read_bytes()[:3000])
+
+
+def foreign_weights(folder):
+    with h5py.File(folder / "weights.hdf5", "w") as file:
+        file["model_weights/dense/kernel"] = np.zeros((3, 3), dtype="f4")
+
+
+def second_model(folder):
+    shutil.copyfile(folder / "weights.hdf5", folder / "other.hdf5")
+
+
+def append(text):
+    return lambda folder: (folder / "vocab.txt").write_text((folder / "vocab.txt").read_text() + text)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (damaged_weights, "is not a readable hdf5 file.*is the copy complete"),
+        (foreign_weights, "model_weights/dense/kernel belongs to nothing"),
+        (second_model, r"2 hdf5 files with weights of ELMo \(other.hdf5, weights.hdf5\); exactly one"),
+        (lambda folder: (folder / "weights.hdf5").unlink(), "no hdf5 file at all"),
+        (lambda folder: (folder / "options.json").unlink(), r"0 files options.json \(none\)"),
+        (lambda folder: (folder / "options.json").write_text("{"), "is not valid JSON"),
+        (lambda folder: change(folder / "options.json", lstm__dim=13), r"the options make it \(13, 8\)"),
+        (lambda folder: change(folder / "options.json", lstm__n_layers=1), "belongs to nothing that the options name"),
+        (append("word\n"), "'word' stands in line 5 and in line 6"),
+        (append("\nend\n"), "line 6 is empty"),
+        (lambda folder: (folder / "vocab.txt").write_bytes(b"\xff\xfe"), "is not UTF-8"),
+        (lambda folder: shutil.copyfile(folder / "vocab.txt", folder / "vocab2.txt"), "several vocabularies"),
+        (
+            lambda folder: (folder / "options.json").write_text(
+                (folder / "options.json").read_text().replace("{", '{"n_tokens_vocab": 4,', 1)
+            ),
+            "has 5 words, .*n_tokens_vocab = 4",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said_and_nothing_is_written(theirs, tmp_path, spoil, said):
+    spoil(theirs)
+    with pytest.raises(ZooError, match=said):
+        import_folder(theirs, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == [theirs]
+
+
+def test_without_h5py_the_commands_say_what_to_install(theirs, tmp_path, monkeypatch):
+    import_folder(theirs, tmp_path / "model")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    for command in (lambda: import_folder(theirs, tmp_path / "new"), lambda: export_folder(tmp_path / "model", "new")):
+        with pytest.raises(ZooError, match=r"pip install 'sesame-zoo\[elmo\]'"):
+            command()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "theirs"]
+
+
+def test_a_model_without_words_reads_characters(theirs, tmp_path):
+    (theirs / "vocab.txt").unlink()
+    report = import_folder(theirs, tmp_path / "model")
+    assert any("reads character_ids only" in line for line in report)
+    assert read_facts(tmp_path / "model").config.vocab_size is None
+    report = export_folder(tmp_path / "model", tmp_path / "out")
+    assert "no tokenizer there, so no vocabulary was written" in report
+    assert same_arrays(theirs / "weights.hdf5", tmp_path / "out" / "weights.hdf5") == 1 + 2 * 3 + 2 * 4 + 2 + 4 * 3
+    with pytest.raises(ZooError, match="--vocabulary is for folders with ELMo's"):
+        import_folder(tmp_path / "model", tmp_path / "again", vocabulary="x.txt")
+
+
+def test_cores_of_another_kind_are_not_written(tmp_path, place):
+    gpt = train(arguments(place, "gpt", steps=1, output=tmp_path / "runs"))
+    with pytest.raises(ZooError, match="characters and recurrent must both be set"):
+        export_folder(gpt, tmp_path / "out", "elmo")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["runs"]

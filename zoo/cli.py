@@ -13,11 +13,11 @@ _COMMANDS = {
     "show": ("pretraining.show_command", "show_command", "what an objective does to a text: --config NAME TEXT"),
     "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
-    "import": ("zoo.weights.commands", "import_command", "a transformers checkpoint to a model folder: SRC DST"),
+    "import": ("zoo.weights.commands", "import_command", "transformers' or ELMo's files to a model folder: SRC DST"),
     "export": (
         "zoo.weights.commands",
         "export_command",
-        "a model folder to one for stock transformers: RUN DST",
+        "a model folder to one for transformers or allennlp: RUN DST",
     ),
     "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.config import read_json
+from zoo.config import CoreConfig, read_json
 from zoo.folder import ModelFacts
 
 _ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept
@@ -29,7 +29,14 @@ def pipeline_of(facts: ModelFacts) -> str:
     return "feature-extraction"
 
 
-def write_card(folder: Path, name: str, facts: ModelFacts, config: Mapping[str, Any], report: list[str]) -> str:
+def write_card(
+    folder: Path,
+    name: str,
+    facts: ModelFacts,
+    config: Mapping[str, Any],
+    report: list[str],
+    library: str = "transformers",
+) -> str:
     """The text of a README.md.
 
     Args:
@@ -38,11 +45,12 @@ def write_card(folder: Path, name: str, facts: ModelFacts, config: Mapping[str, 
         facts: its facts.
         config: the ``config.json`` of the export.
         report: what the conversion did.
+        library: whose files they are.
     """
     run = _json(folder / "run.json")
     task = pipeline_of(facts)
     parts = [
-        _front(facts, task, run),
+        _front(library, task, run),
         f"# {name}",
         str(run.get("config", {}).get("chain") or ""),
         _architecture(facts, config),
@@ -50,7 +58,7 @@ def write_card(folder: Path, name: str, facts: ModelFacts, config: Mapping[str, 
         _section("Scores", _scores(folder)),
         _section("Command", [f"    {_ABSOLUTE.sub('', run['command'])}"] if "command" in run else []),
         _section("Origin", _origin(folder)),
-        _use(task),
+        _use(task) if library == "transformers" else "",
         _section("Conversion", report),
         f"Written by sesame-zoo {_version()}{_made(run)}.",
     ]
@@ -71,12 +79,12 @@ def _section(title: str, lines: list[str]) -> str:
     return "\n".join([f"## {title}", "", *lines]) if lines else ""
 
 
-def _front(facts: ModelFacts, task: str, run: Mapping[str, Any]) -> str:
+def _front(library: str, task: str, run: Mapping[str, Any]) -> str:
     """The YAML block that the hub reads."""
     files = json.dumps(run.get("config", {}).get("data", {}).get("corpus", {}), ensure_ascii=False)
     language = ["language: zh"] if re.search(r"\bzh\b|_zh|-zh|zh/", files) or _HAN.search(files) else []
     objectives = [f"- {name}" for name in run.get("config", {}).get("objectives", {})]
-    lines = ["library_name: transformers", f"pipeline_tag: {task}", *language, "tags:", "- sesame-zoo", *objectives]
+    lines = [f"library_name: {library}", f"pipeline_tag: {task}", *language, "tags:", "- sesame-zoo", *objectives]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -86,14 +94,23 @@ def _architecture(facts: ModelFacts, config: Mapping[str, Any]) -> str:
     rows = {
         "class": config["architectures"][0],
         "layers × width": f"{core.num_hidden_layers} × {core.hidden_size}",
-        "heads, inner width": f"{core.num_attention_heads}, {core.intermediate_size}",
-        "vocabulary": f"{core.vocab_size:,}",
-        "longest input": f"{core.max_position_embeddings - core.position_offset} tokens",
+        **_inner_sizes(core),
+        "vocabulary": f"{core.vocab_size:,}" if core.vocab_size else "open, by characters",
         "sees": "both directions" if facts.visibility == "all" else "the past only",
         "output heads": heads,
         "input": f"`{facts.template.single}`; pairs `{facts.template.pair}`",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
+
+
+def _inner_sizes(core: CoreConfig) -> dict[str, str]:
+    """Sizes that only cores of one kind have."""
+    if core.recurrent is not None:
+        return {"width of the cells": str(core.recurrent.cell_size)}
+    return {
+        "heads, inner width": f"{core.num_attention_heads}, {core.intermediate_size}",
+        "longest input": f"{core.max_position_embeddings - core.position_offset} tokens",
+    }
 
 
 def _training(run: Mapping[str, Any]) -> list[str]:

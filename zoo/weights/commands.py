@@ -22,7 +22,9 @@ from zoo.folder import (
 )
 from zoo.settings import load_settings
 from zoo.weights.card import write_card
-from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.weights.convert import Model, read_checkpoint, write_checkpoint
+from zoo.weights.elmo_folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
+from zoo.weights.elmo_folder import FORMAT as ELMO
 from zoo.weights.files import copy_tokenizer, find_folder, open_checkpoint, special_tokens, token_ids
 
 
@@ -31,14 +33,16 @@ class ImportConfig:
     """What ``zoo import`` is told.
 
     Args:
-        source: a transformers folder, or a hub id.
+        source: a transformers folder, a hub id, or a folder with ELMo's options.json and hdf5 file.
         target: the model folder to make.
         ignore: patterns (regular expressions) of tensors to leave behind.
+        vocabulary: for ELMo: file with the words that the model was trained with, one a line; absent = the folder's.
     """
 
     source: str
     target: str
     ignore: list[str] = field(default_factory=list)
+    vocabulary: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,9 @@ class ExportConfig:
 
     Args:
         source: a run folder, or any model folder of the zoo.
-        target: the transformers folder to make.
-        family: ``model_type`` to write; absent = where the weights came from, or the first that can say the model.
+        target: the transformers folder to make, or ELMo's.
+        family: ``model_type`` to write, or ``elmo`` for the files that allennlp and bilm-tf read; absent = where the
+            weights came from, or the first that can say the model.
     """
 
     source: str
@@ -56,13 +61,17 @@ class ExportConfig:
     family: str | None = None
 
 
-def import_folder(source: str | Path, target: str | Path, ignore: list[str] | None = None) -> list[str]:
-    """Make a model folder of a transformers checkpoint.
+def import_folder(
+    source: str | Path, target: str | Path, ignore: list[str] | None = None, vocabulary: str | None = None
+) -> list[str]:
+    """Make a model folder of a checkpoint of theirs.
 
     Args:
-        source: a folder with ``config.json`` and weights (safetensors, or pickled tensors and no more), or a hub id.
+        source: a folder with ``config.json`` and weights (safetensors, or pickled tensors and no more), a hub id, or a
+            folder with ELMo's files (:mod:`zoo.weights.elmo_folder`).
         target: the folder to make; must not exist.
         ignore: patterns of tensors to leave behind.
+        vocabulary: for ELMo's files: the vocabulary, where it is not in the folder.
 
     Returns:
         what was done, a line each; ``import.json`` keeps it.
@@ -71,27 +80,39 @@ def import_folder(source: str | Path, target: str | Path, ignore: list[str] | No
         ZooError: the checkpoint is not what its config says, or no table stands for it; nothing is written then.
     """
     folder = find_folder(str(source))
-    config = read_json(folder / "config.json")
-    if config.get("model_type") == MODEL_TYPE:
-        raise ZooError(f"{folder} is a model folder of the zoo already; it can be used as it is.")
-    tensors = open_checkpoint(folder)
+    elmo = find_elmo(folder, vocabulary)
+    if elmo is None and vocabulary is not None:
+        raise ZooError(f"--vocabulary is for folders with ELMo's options.json; {folder} is none.")
     with whole_folder(Path(target)) as made:
-        has_tokenizer = copy_tokenizer(folder, made)
-        specials = special_tokens(made)
-        model = read_checkpoint(config, tensors, specials, ignore or [])
+        if elmo is not None:
+            model, architecture = read_elmo(elmo, ignore or [], made), ARCHITECTURE
+        else:
+            model, architecture = _read_transformers(folder, made, ignore or [])
+        has_tokenizer = (made / "tokenizer.json").exists()
         report = [*model.report, *_check_tokenizer(made, has_tokenizer, model.facts)]
         save_tensors(made / WEIGHTS, model.tensors)
         write_json(made / "config.json", model.facts.to_dict())
         record = {
             "source": Path(str(source)).name if Path(str(source)).is_dir() else str(source),
-            "model_type": config["model_type"],
-            "architecture": (config.get("architectures") or ["unnamed class"])[0],
+            "model_type": model.facts.origin,
+            "architecture": architecture,
             "heads": list(model.facts.heads),
             "report": report,
             "zoo_version": __version__,
         }
         write_json(made / "import.json", record)
     return report
+
+
+def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Model, str]:
+    """The model in a transformers folder and the name of its class; its tokenizer is copied into ``made``."""
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == MODEL_TYPE:
+        raise ZooError(f"{folder} is a model folder of the zoo already; it can be used as it is.")
+    tensors = open_checkpoint(folder)
+    copy_tokenizer(folder, made)
+    architecture = (config.get("architectures") or ["unnamed class"])[0]
+    return read_checkpoint(config, tensors, special_tokens(made), ignore), architecture
 
 
 def _check_tokenizer(folder: Path, has_tokenizer: bool, facts: ModelFacts) -> list[str]:
@@ -109,12 +130,13 @@ def _check_tokenizer(folder: Path, has_tokenizer: bool, facts: ModelFacts) -> li
 
 
 def export_folder(source: str | Path, target: str | Path, family: str | None = None) -> list[str]:
-    """Make a folder that stock transformers opens, without the zoo.
+    """Make a folder that opens without the zoo: in stock transformers, or in allennlp and bilm-tf.
 
     Args:
         source: a finished run, or any model folder.
         target: the folder to make; must not exist.
-        family: ``model_type`` to write, ``None`` = where the weights came from, or the first that can say the model.
+        family: ``model_type`` to write, or ``elmo``; ``None`` = where the weights came from, or the first that can say
+            the model, which for LSTM layers is ELMo's.
 
     Returns:
         the class it opens as, and what was left out, a line each.
@@ -123,6 +145,8 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
         ZooError: no class of theirs can express the model (the facts in the way are named), or the folder is damaged.
     """
     facts = read_facts(source)
+    if family == ELMO or (family is None and facts.config.recurrent is not None):
+        return _export_elmo(facts, Path(target))
     checkpoint = write_checkpoint(facts, open_weights(facts.path), family)
     with whole_folder(Path(target)) as made:
         copy_tokenizer(facts.path, made)
@@ -132,6 +156,14 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
         card = write_card(facts.path, Path(target).name, facts, config, checkpoint.report)
         write_atomic(made / "README.md", card)
     return [f"opens as {config['architectures'][0]}", *checkpoint.report]
+
+
+def _export_elmo(facts: ModelFacts, target: Path) -> list[str]:
+    with whole_folder(target) as made:
+        report = write_elmo(facts, open_weights(facts.path), made)
+        config = {"architectures": [ARCHITECTURE]}
+        write_atomic(made / "README.md", write_card(facts.path, target.name, facts, config, report, "allennlp"))
+    return [f"opens as {ARCHITECTURE}", *report]
 
 
 def _special_ids(folder: Path, facts: ModelFacts) -> dict[str, int]:
@@ -164,9 +196,9 @@ def _positional(argv: list[str]) -> list[str]:
 
 
 def import_command(argv: list[str]) -> int:
-    """``zoo import SRC DST [--ignore '[PATTERN, ...]']``."""
+    """``zoo import SRC DST [--ignore '[PATTERN, ...]'] [--vocabulary FILE]``."""
     config = load_settings(ImportConfig, _positional(argv), "zoo import SRC DST", "import").value
-    report = import_folder(config.source, config.target, config.ignore)
+    report = import_folder(config.source, config.target, config.ignore, config.vocabulary)
     print("\n".join([*report, f"written to {config.target}"]))
     return 0
 

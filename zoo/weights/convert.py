@@ -21,7 +21,7 @@ from zoo.heads import build_head
 from zoo.vocabulary import Template
 from zoo.weights import families
 from zoo.weights.facts import differences, matching_heads, read_config, write_config
-from zoo.weights.table import Converted, Family, HeadTable, Parts, Row, dump, load, match
+from zoo.weights.table import Converted, Family, HeadTable, Parts, Row, any_of, dump, load, match
 
 _OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))  # norms before 2019
 _DEFAULT_LABEL = re.compile(r"LABEL_\d+$")
@@ -161,10 +161,7 @@ def _without(
 ) -> tuple[Mapping[str, Tensor], list[str]]:
     """Without what is rebuilt and what the user leaves behind."""
     derived = re.compile(rf"(?:{re.escape(family.prefix)}\.)?(?:{'|'.join(family.derived) or '(?!)'})$")
-    try:
-        unwanted = re.compile("|".join(f"(?:{pattern})" for pattern in ignore) or "(?!)")
-    except re.error as error:
-        raise ZooError(f"ignore: {', '.join(ignore)} is no regular expression: {error}.") from error
+    unwanted = any_of(ignore)
     rebuilt = [name for name in tensors if derived.match(name)]
     left = [name for name in tensors if unwanted.search(name) and name not in rebuilt]
     report = [f"rebuilt, not read: {', '.join(rebuilt)}"] if rebuilt else []

@@ -7,7 +7,7 @@ i, g, f, o, and what the file calls a carry gate opens the way for the transform
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,18 @@ from zoo.errors import ZooError, nearest
 from zoo.folder import write_json
 from zoo.recurrent import Recurrent
 from zoo.vocabulary import Vocabulary
+from zoo.weights.table import any_of
 
 _TO_OURS, _TO_THEIRS = [0, 2, 3, 1], [0, 3, 1, 2]  # blocks of gates: i g f o <-> i f o g
 _SPELLER = "embeddings.word_embeddings"
 
 
 def load_elmo(
-    options: str | Path, weights: str | Path, words: Sequence[str] = (), vocabulary: Vocabulary | None = None
+    options: str | Path,
+    weights: str | Path,
+    words: Sequence[str] = (),
+    vocabulary: Vocabulary | None = None,
+    ignore: Iterable[str] = (),
 ) -> Recurrent:
     """A core with the weights of such files.
 
@@ -35,13 +40,15 @@ def load_elmo(
         weights: the hdf5 file.
         words: tokens by id, so that the core takes token ids; without them it takes ``character_ids`` only.
         vocabulary: says which of the words open and close a sentence.
+        ignore: patterns (regular expressions) of arrays to leave behind.
 
     Raises:
         ZooError: a file is missing, damaged or something else, or the two disagree; or h5py is not installed.
     """
     config = config_of(read_json(Path(options)), str(options)).replace(vocab_size=len(words) or None)
     expected = _expected(config)
-    arrays = _read_arrays(Path(weights))
+    unwanted = any_of(ignore)
+    arrays = {name: array for name, array in _read_arrays(Path(weights)).items() if not unwanted.search(name)}
     _compare(arrays, expected, Path(options), Path(weights))
     core = make_core(config)
     assert isinstance(core, Recurrent)
@@ -268,6 +275,15 @@ def _h5py() -> Any:
     except ImportError as error:
         raise ZooError("hdf5 files need h5py: pip install 'sesame-zoo[elmo]'.") from error
     return h5py
+
+
+def is_weights(path: Path) -> bool:
+    """Whether an hdf5 file holds a table of characters, as every file of weights does."""
+    try:
+        with _h5py().File(path, "r") as file:
+            return "char_embed" in file
+    except OSError:
+        return False
 
 
 def _expected(config: CoreConfig) -> dict[str, tuple[int, ...]]:

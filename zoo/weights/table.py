@@ -8,7 +8,7 @@ and ``{}`` stands for the number of a layer (or of a set of layer weights, where
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -183,6 +183,19 @@ class Family:
     def head(self, name: str) -> HeadTable:
         """The head of that name."""
         return next(head for head in self.heads if head.name == name)
+
+
+def any_of(patterns: Iterable[str]) -> re.Pattern[str]:
+    """One regular expression for several; without any it matches nothing.
+
+    Raises:
+        ZooError: one of them is none.
+    """
+    listed = list(patterns)
+    try:
+        return re.compile("|".join(f"(?:{pattern})" for pattern in listed) or "(?!)")
+    except re.error as error:
+        raise ZooError(f"ignore: {', '.join(listed)} is no regular expression: {error}.") from error
 
 
 # ---- load and dump --------------------------------------------------------------------------------------------------
