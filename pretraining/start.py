@@ -23,18 +23,16 @@ from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.folder import ModelFacts, head_facts, load_core, open_weights, pack_model, read_facts, weights_digest
-from zoo.weights.facts import canonical
+from zoo.weights.facts import architecture
 
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")
 _UNIT = re.compile(r"(core\.layers\.\d+|heads\.[^.]+)\..*")
 _TABLES = ("position_embeddings.weight", "token_type_embeddings.weight", "task_type_embeddings.weight")
-# Facts that may differ between the checkpoint and the run: sizes that are bridged, and what only training reads.
-_FREE = frozenset(
+# Facts that may differ between the checkpoint and the run beside what only training reads: sizes that are bridged.
+_BRIDGED = frozenset(
     (
         *("vocab_size", "max_position_embeddings", "type_vocab_size", "task_type_vocab_size", "pooler"),
         *("num_hidden_layers", "num_hidden_groups", "pad_token_id"),
-        *("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "final_dropout"),
-        *("initializer", "initializer_range", "residual_init_scale"),
     )
 )
 
@@ -186,8 +184,8 @@ def check_start(start: StartConfig, config: CoreConfig, folder: Path) -> None:
     if Path(start.model).resolve() == folder.resolve():
         raise ZooError(f"start.model: {folder} is this run's own folder; choose another --run_folder or --output.")
     facts = checkpoint_facts(start.model)
-    old, new = canonical(facts.config), canonical(config)
-    wrong = [f"{k}: {old[k]} there, {new[k]} here" for k in old if k not in _FREE and old[k] != new[k]]
+    old, new = architecture(facts.config), architecture(config)
+    wrong = [f"{k}: {old[k]} there, {new[k]} here" for k in old if k not in _BRIDGED and old[k] != new[k]]
     if wrong:
         listing = "\n  ".join(wrong)
         raise ZooError(
@@ -264,7 +262,7 @@ def start_from(start: StartConfig, model: PretrainingModel, run: ModelFacts, tok
     groups = source_groups(start, facts.config, run.config)
     rows = _token_rows(known, facts.config.vocab_size or 0, tokenizer, run.config.vocab_size or 0)
     by_token = {f"heads.{name}.{part}" for name in heads for part in ("bias", "decoder.weight")}
-    by_token.add("core.embeddings.word_embeddings.weight")
+    by_token |= {f"core.embeddings.word_embeddings.{table}" for table in ("weight", "spellings")}
 
     layers = source_layers(start.layers, facts.config.num_hidden_layers)
     report = StartReport(Path(start.model).resolve().name, weights_digest(facts.path), layers)
@@ -313,7 +311,13 @@ def _token_rows(old: ZooTokenizer, old_size: int, new: ZooTokenizer, new_size: i
 
 
 def _copy(name: str, old: Tensor, new: Tensor, rows: Tensor | None, report: StartReport) -> None:
-    """One tensor: whole, or each row from that of ``rows``; tables of positions and types as far as both go."""
+    """One tensor: whole, or each row from that of ``rows``; tables of positions and types as far as both go.
+
+    A head over the first tokens only has fewer rows than the vocabulary, on either side.
+    """
+    if rows is not None:
+        rows = rows[: len(new)]
+        rows = torch.where(rows < len(old), rows, -1)
     if rows is None and name.endswith(_TABLES):
         rows = torch.arange(len(new))
         rows[len(old) :] = -1

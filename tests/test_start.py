@@ -50,6 +50,16 @@ def albert(place):
     return train(arguments(place, "albert", steps=4, **{"model.num_hidden_layers": 3}))
 
 
+HALF = "objectives.bidirectional_lm.init_args."
+
+
+@pytest.fixture(scope="module")
+def elmo(place):
+    """A finished two-way run that spells its words and predicts the first 400 of them."""
+    more = {"data.tokenizer.vocab_size": 3000, "data.sequence_length": 20, "model.recurrent.cell_size": 24}
+    return train(arguments(place, "elmo", steps=4, **more, **{f"{HALF}outputs": 400, f"{HALF}sampled": 50}))
+
+
 def start_arguments(place: Path, family: str, model: Path, **more: object) -> list[str]:
     """A tiny run that starts from ``model``: without the facts of core and tokenizer that ``more`` does not name."""
     argv = arguments(place, family, **{"start.model": model, "train.validate_every": 0, **more})
@@ -273,6 +283,63 @@ def test_an_own_output_matrix_follows_the_tokens(place, monkeypatch, tmp_path):
     for name in (WORDS, "heads.masked_lm.decoder.weight", "heads.masked_lm.bias"):
         assert torch.equal(found[name][:-1], weights[name])
         assert report["partly"][name].startswith(f"{len(weights[name])} of {len(weights[name]) + 1} rows copied")
+
+
+def test_words_take_spelling_and_softmax_rows_along(place, elmo, monkeypatch, tmp_path):
+    """ELMo to ELMo with another vocabulary, whose first 400 words are not quite the same ones."""
+    more = {"data.tokenizer.kind": "word", "data.tokenizer.vocab_size": 2000, "data.tokenizer.min_frequency": 1}
+    more |= {"data.tokenizer.special": "{pad: '[PAD]', unk: '[UNK]', sep: '[SEP]'}", "data.sequence_length": 20}
+    more |= {f"{HALF}outputs": 400, f"{HALF}sampled": 50, "output": tmp_path}
+    argv = start_arguments(place, "elmo", elmo, **more)
+    found, report = first_weights(monkeypatch, argv)
+    weights, old = open_weights(elmo), load_tokenizer(elmo).backend.get_vocab()
+    new = load_tokenizer(run_folder(load_pretrain_config(argv))).backend.get_vocab()
+    spellings, softmax = "core.embeddings.word_embeddings.spellings", "heads.bidirectional_lm.decoder.weight"
+    assert len(new) == len(found[spellings]) == 2000
+    shared = [token for token in new if token in old]
+    assert len(shared) > 1500
+    assert any(old[token] != new[token] for token in shared)
+    for token in shared:
+        assert torch.equal(found[spellings][new[token]], weights[spellings][old[token]]), token
+    assert report["partly"][spellings] == by_row(len(shared), new, weights[spellings])
+    kept = [token for token in shared if new[token] < 400 and old[token] < 400]
+    assert 300 < len(kept) < 400
+    for token in kept:
+        assert torch.equal(found[softmax][new[token]], weights[softmax][old[token]]), token
+    assert report["partly"][softmax] == by_row(len(kept), found[softmax], weights[softmax])
+    for name in found:
+        if name not in report["partly"]:
+            assert torch.equal(found[name], weights[name]), name
+    train(argv)
+
+
+def test_another_objective_goes_on_with_words_that_are_spelt(place, elmo, monkeypatch, tmp_path):
+    """ELMo's core under the masked and the causal objective, and back to its own; only heads are new."""
+    core = {name: value for name, value in open_weights(elmo).items() if name.startswith("core.")}
+    for family, new in (("roberta", {"data.tokenizer.new_tokens": "[MASK]"}), ("gpt", {"template.pooling": "last"})):
+        argv = start_arguments(place, family, elmo, steps=2, output=tmp_path, **new)
+        found, report = first_weights(monkeypatch, argv)
+        assert [name for name in report["fresh"] if not name.startswith("heads.")] == []
+        for name, value in core.items():
+            assert torch.equal(found[name][: len(value)], value), name
+        model = train(argv)
+        facts = read_facts(model)
+        assert facts.config.characters is not None
+        outputs = {f"{HALF}outputs": 400, f"{HALF}sampled": 50, "data.sequence_length": 20}
+        back = start_arguments(place, "elmo", model, output=tmp_path, **outputs)
+        found, report = first_weights(monkeypatch, back)
+        weights = open_weights(model)
+        assert report["fresh"] == ["heads.bidirectional_lm"]
+        assert all(torch.equal(found[name], weights[name]) for name in found if name.startswith("core."))
+
+
+def test_dropout_of_a_recurrent_core_may_differ(place, elmo, monkeypatch, tmp_path):
+    said = {f"{HALF}outputs": 400, "data.sequence_length": 20, "output": tmp_path, "model.recurrent.dropout": 0.4}
+    found, _ = first_weights(monkeypatch, start_arguments(place, "elmo", elmo, **said))
+    assert torch.equal(found["core.layers.0.bias"], open_weights(elmo)["core.layers.0.bias"])
+    said["model.recurrent.cell_clip"] = 2.0
+    with pytest.raises(ZooError, match="recurrent: .*'cell_clip': 3.*'cell_clip': 2"):
+        train(start_arguments(place, "elmo", elmo, **said))
 
 
 def test_rows_without_a_token_keep_their_number(place, bert, monkeypatch, tmp_path):

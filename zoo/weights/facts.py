@@ -14,8 +14,7 @@ from zoo.errors import ZooError
 from zoo.folder import ModelFacts
 from zoo.weights.table import Family, HeadTable
 
-# They steer training only, and their library has no word for some of them.
-_TRAINING_ONLY = frozenset(
+TRAINING_ONLY = frozenset(
     (
         "initializer",
         "initializer_range",
@@ -26,6 +25,7 @@ _TRAINING_ONLY = frozenset(
         "final_dropout",
     )
 )
+"""Facts that steer training only; other libraries have no word for some of them."""
 
 # Facts that are numbers, and those that may be absent.
 _NUMBERS = {field.name for field in dataclasses.fields(CoreConfig) if str(field.type).startswith(("int", "float"))}
@@ -155,6 +155,14 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
     return facts
 
 
+def architecture(core: CoreConfig) -> dict[str, Any]:
+    """:func:`canonical` without what steers training only, so that two cores of one architecture are equal."""
+    facts = {key: value for key, value in canonical(core).items() if key not in TRAINING_ONLY}
+    if facts["recurrent"] is not None:
+        facts["recurrent"] = {key: value for key, value in facts["recurrent"].items() if key != "dropout"}
+    return facts
+
+
 def differences(family: Family, facts: ModelFacts) -> list[str]:
     """What prevents a model of ours from being said in a family's words; empty = it can be."""
     core, found = facts.config, []
@@ -176,7 +184,7 @@ def differences(family: Family, facts: ModelFacts) -> list[str]:
         found.append(str(error))
         back = {**ours, **family.fixed}
     for key, value in ours.items():
-        if key not in _TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
+        if key not in TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
             found.append(f"{key} = {value} ({family.title}: {back[key]})")
     if facts.visibility != family.visibility:
         found.append(f"visibility = {facts.visibility} ({family.title}: {family.visibility})")
