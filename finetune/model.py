@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.core import Core
 from zoo.dropout import keyed_dropout
 from zoo.folder import ModelFacts
-from zoo.heads import SequenceHead
+from zoo.heads import SequenceHead, new_sequence_head
 from zoo.init import initialise
 from zoo.inputs import CoreInputs
 
@@ -18,10 +18,7 @@ _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 
 
 class Classifier(nn.Module):
-    """State, dropout, linear (specs: BERT, section 5; GPT, section 5).
-
-    A template that pools the first token: the core's pooler, or a new dense layer with tanh where it has none. The last
-    token: a new dense layer with tanh (XLNet); where tokens see the past only, the state as it is, and no bias (GPT).
+    """State, dropout, linear; what stands between is :func:`zoo.heads.new_sequence_head`'s to say.
 
     Args:
         core: the pretrained core; its new rows and heads not included.
@@ -36,13 +33,11 @@ class Classifier(nn.Module):
         self.core = core
         self.pooling = facts.template.pooling
         self.dropout = dropout
-        linear = self.pooling == "last" and facts.visibility == "causal"
-        pooled = self.pooling == "first" and core.pooler is not None
-        dense = "pooler" if pooled else "none" if linear else "tanh"
-        self.head = SequenceHead(core.config, len(labels), "classification", dense, not linear, list(labels))
+        new = new_sequence_head(core.config, self.pooling, facts.visibility)
+        self.head = SequenceHead(core.config, len(labels), "classification", labels=list(labels), **new)
         for key, module in (("dense", self.head.dense), ("classifier", self.head.output)):
             initialise(module, core.config, seed, f"finetune.{key}.")
-        if core.pooler is not None and not pooled:
+        if core.pooler is not None and not self.head.reads_pooler:
             core.pooler.requires_grad_(False)  # read by nobody here
 
     def forward(self, inputs: CoreInputs) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,21 +23,15 @@ from pretraining.layouts import rows_from_texts
 from pretraining.log import Progress
 from pretraining.model import Encoder
 from pretraining.objective import Objective, base_inputs
-from pretraining.objectives import CausalLM, MaskedLM
+from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
 from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
 from zoo.folder import ModelFacts, load_core, load_head, write_json
 from zoo.heads import build_head
 from zoo.settings import load_settings
-from zoo.vocabulary import Vocabulary
-
-_KNOWN_CODE = ("pretraining.", "torch.optim.")
-_BY_VISIBILITY: dict[str, Callable[[], CausalLM | MaskedLM]] = {
-    "causal": CausalLM,
-    "all": lambda: MaskedLM(choose=Tokens()),  # what is chosen plays no part in scoring
-}
-"""Whose rule scores with a token head, by how tokens see each other."""
+from zoo.vocabulary import Vocabulary, numbered
 
 
 @dataclass(frozen=True)
@@ -117,12 +111,7 @@ def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple
     """The objective of a run that scores sentences, built from ``run.json``."""
     resolved = read_json(folder / "run.json").get("config", {})
     specs: dict[str, Any] = resolved.get("objectives", {})
-    foreign = [path for path in _class_paths(resolved) if not path.startswith(_KNOWN_CODE)]
-    if foreign and not trust_code:
-        raise ZooError(
-            f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
-            "--trust_code."
-        )
+    refuse_foreign_code(folder, resolved, trust_code)
     config = load_settings(PretrainConfig, [], "zoo score", "pretrain", resolved).value
     able = [k for k, o in config.objectives.items() if type(o).score is not Objective.score]
     if name is not None and name not in able:
@@ -147,37 +136,34 @@ def _objective_of_head(facts: ModelFacts, name: str | None, vocabulary: Vocabula
         raise ZooError(
             f"{facts.path} has no head that scores sentences; one of kind token is needed, and its heads are: {have}."
         )
-    if facts.visibility == "all" and vocabulary.mask is None:
+    chosen = name or able[0]
+    objective = _rule_of(facts, chosen)
+    if isinstance(objective, MaskedLM) and vocabulary.mask is None:
         raise ZooError(
             f"{facts.path} was trained with tokens that see each other, so each must be hidden to be scored, and its "
             "tokenizer has no mask token ([MASK] or <mask>)."
         )
-    chosen = name or able[0]
-    objective = _BY_VISIBILITY[facts.visibility]()
     objective.build(facts.config, vocabulary)
     objective.head = build_head(facts.config, facts.heads[chosen])  # type: ignore[assignment]  # a token head
     return chosen, objective
 
 
-def _class_paths(value: Any) -> Iterator[str]:
-    """Every class that settings name, at any depth: all of them are imported when the settings are read."""
-    if isinstance(value, dict):
-        if "class_path" in value:
-            yield str(value["class_path"])
-        for item in value.values():
-            yield from _class_paths(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _class_paths(item)
+def _rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM | BidirectionalLM:
+    """Whose rule scores with a token head, by what it reads; nothing is chosen or drawn when scoring."""
+    if facts.visibility == "causal":
+        return CausalLM()
+    if facts.heads[head].get("half"):
+        return BidirectionalLM(outputs=facts.heads[head].get("outputs"))
+    return PermutationLM() if facts.config.query_stream else MaskedLM(choose=Tokens())
 
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:
     """Template ids before and after the text; tokens that fine-tuning would add are left out, being untrained."""
-    before, _, after = single.partition("$A")
-    known = tokenizer.backend.token_to_id
+    words, known = [word for word, _ in numbered(single)], tokenizer.backend.token_to_id
+    place = words.index("$A")
     return (
-        [i for i in map(known, before.split()) if i is not None],
-        [i for i in map(known, after.split()) if i is not None],
+        [i for i in map(known, words[:place]) if i is not None],
+        [i for i in map(known, words[place + 1 :]) if i is not None],
     )
 
 

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.assemble import make_tasks, prepare_store
+from pretraining.assemble import Stores, make_tasks, prepare_store
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.loader import TaskData
-from pretraining.score import _KNOWN_CODE, _class_paths
 from pretraining.show_command import ShowConfig
 from pretraining.store import Store
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
+from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.settings import load_settings
@@ -72,12 +72,7 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
         raise ZooError(f"{folder} has no run.json; --run takes a folder of `python -m pretraining`, --config settings.")
     record = read_json(folder / "run.json")
     recorded: dict[str, Any] = record.get("config", {})
-    foreign = [path for path in _class_paths(recorded) if not path.startswith(_KNOWN_CODE)]
-    if foreign and not wish.trust_code:
-        raise ZooError(
-            f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
-            "--trust_code."
-        )
+    refuse_foreign_code(folder, recorded, wish.trust_code)
     settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
     config, store = settings.value, None
     if any(others_wanted(task.layout.provides, wish) for task in config.tasks.values()):
@@ -187,4 +182,4 @@ def make_task(
         seed=dataclasses.replace(config.seed, data=seed),
         train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),
     )
-    return make_tasks(alone, store, vocabulary)[0][name]
+    return make_tasks(alone, Stores(store, {}), vocabulary)[0][name]

@@ -338,7 +338,7 @@ def test_dropout_of_a_recurrent_core_may_differ(place, elmo, monkeypatch, tmp_pa
     found, _ = first_weights(monkeypatch, start_arguments(place, "elmo", elmo, **said))
     assert torch.equal(found["core.layers.0.bias"], open_weights(elmo)["core.layers.0.bias"])
     said["model.recurrent.cell_clip"] = 2.0
-    with pytest.raises(ZooError, match="recurrent: .*'cell_clip': 3.*'cell_clip': 2"):
+    with pytest.raises(ZooError, match=r"recurrent: .*'cell_clip': 3.*'cell_clip': 2"):
         train(start_arguments(place, "elmo", elmo, **said))
 
 

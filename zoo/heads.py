@@ -115,6 +115,22 @@ class SequenceHead(nn.Module):
         return self.output(self.features(state))
 
 
+def new_sequence_head(config: CoreConfig, pooling: str, visibility: str) -> dict[str, Any]:
+    """Facts ``dense`` and ``bias`` of a new head over one state of the row (specs: BERT, section 5; GPT, section 5).
+
+    The first token's state: the core's pooler, or a new dense layer with tanh where it has none. The last token's: a
+    new dense layer with tanh (XLNet); where tokens see the past only, the state as it is, and no bias (GPT).
+
+    Args:
+        config: the core's facts.
+        pooling: the template's.
+        visibility: ``all`` or ``causal``.
+    """
+    if pooling == "last" and visibility == "causal":
+        return {"dense": "none", "bias": False}
+    return {"dense": "pooler" if pooling == "first" and config.pooler else "tanh", "bias": True}
+
+
 class LabelHead(nn.Module):
     """Scores of every position: tags, the two ends of an answer, replaced or not.
 

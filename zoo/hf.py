@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -51,8 +50,9 @@ from zoo.config import CoreConfig, read_json
 from zoo.core import Embeddings, make_core, sinusoids
 from zoo.errors import ZooError
 from zoo.folder import MODEL_TYPE, ModelFacts, facts_from_dict, read_facts
-from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head
-from zoo.inputs import CoreInputs, CoreOutput, Visibility
+from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head, new_sequence_head
+from zoo.init import initial_of
+from zoo.inputs import CoreInputs, CoreOutput, SecondStream, Visibility
 from zoo.vocabulary import Template
 from zoo.weights.convert import read_checkpoint, write_checkpoint
 from zoo.weights.files import find_folder, open_checkpoint, special_tokens, token_ids
@@ -87,6 +87,7 @@ class ZooConfig(PretrainedConfig):
         heads: facts of each head by name.
         origin: ``model_type`` of the checkpoint that the weights came from.
         zoo_version: version that wrote the folder.
+        mask_token_id: what stands for a token to be predicted; like the next two, the tokenizer's where it is not said.
     """
 
     model_type = MODEL_TYPE
@@ -101,6 +102,7 @@ class ZooConfig(PretrainedConfig):
     use_cache: bool = True
     bos_token_id: int | None = None
     eos_token_id: int | None = None
+    mask_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Facts first, so that what follows can set them by name; labels come from the head that has them."""
@@ -113,12 +115,14 @@ class ZooConfig(PretrainedConfig):
             self.id2label = dict(enumerate(labels))
             self.label2id = {label: i for i, label in enumerate(labels)}
         if kwargs.get("name_or_path") and Path(str(kwargs["name_or_path"])).is_dir():
-            self._read_special_ids(Path(str(kwargs["name_or_path"])))
+            self.read_special_ids(Path(str(kwargs["name_or_path"])))
         super().__post_init__(**kwargs)
 
-    def _read_special_ids(self, folder: Path) -> None:
+    def read_special_ids(self, folder: Path) -> None:
         """Ids that ``config.json`` leaves open, from the tokenizer: rows open with ``cls`` and end with ``sep``."""
         names, (ids, _) = special_tokens(folder), token_ids(folder)
+        if self.mask_token_id is None:
+            self.mask_token_id = ids.get(names.get("mask", ""))
         if self.bos_token_id is None:
             self.bos_token_id = ids.get(names.get("bos") or names.get("cls", ""))
         if self.eos_token_id is None:
@@ -170,6 +174,7 @@ class ZooPreTrainedModel(PreTrainedModel):
     Attributes:
         kinds: kinds of the heads it reads.
         visibility_needed: how tokens must see each other for its head to make sense; ``None`` = either way.
+        asks_second_stream: at masked positions its token head reads the second stream, where the core has one.
     """
 
     config_class = ZooConfig
@@ -187,6 +192,7 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     kinds: ClassVar[tuple[str, ...]] = ()
     visibility_needed: ClassVar[str | None] = None
+    asks_second_stream: ClassVar[bool] = False
 
     def __init__(self, config: ZooConfig) -> None:
         config = copy.deepcopy(config)
@@ -211,6 +217,12 @@ class ZooPreTrainedModel(PreTrainedModel):
         """The heads that this class reads, those that are missing made up."""
         first = {head["kind"]: name for name, head in reversed(facts.heads.items()) if head["kind"] in self.kinds}
         found = {name: head for name, head in facts.heads.items() if name in first.values()}
+        halves = [name for name, head in found.items() if head.get("half") and facts.visibility == "all"]
+        if halves:
+            raise ZooError(
+                f"head {halves[0]} predicts each token's neighbours, every direction from its own half of the states; "
+                "transformers has no such class. Open the states with AutoModel, or score sentences with `zoo score`."
+            )
         if len(self.kinds) != 1:
             return found
         (kind,) = self.kinds
@@ -231,9 +243,11 @@ class ZooPreTrainedModel(PreTrainedModel):
         if kind in ("tagging", "span"):
             return {"kind": kind, "num_labels": config.num_labels if kind == "tagging" else 2, "dense": "none"}
         labels = 1 if kind == "choice" else config.num_labels
-        if facts.template.pooling == "last":
-            return {"kind": kind, "num_labels": labels, "dense": "none", "bias": False}
-        return {"kind": kind, "num_labels": labels, "dense": "pooler" if facts.config.pooler else "tanh", "bias": True}
+        return {
+            "kind": kind,
+            "num_labels": labels,
+            **new_sequence_head(facts.config, facts.template.pooling, facts.visibility),
+        }
 
     @property
     def head(self) -> Any:
@@ -276,17 +290,26 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         """By the rules of :func:`zoo.init.initialise`, but drawn from torch's generator."""
         config = CoreConfig.from_dict(self.config.core or {})
-        residual = config.residual_init_scale and getattr(module, "residual_output", False)
-        std = config.initializer_range / (math.sqrt(2 * config.num_hidden_layers) if residual else 1.0)
         for name, parameter in module.named_parameters(recurse=False):
-            if parameter.ndim < 2:  # biases, and the gains of norms
-                hf_init.constant_(parameter, 1.0 if name == "weight" else 0.0)
-            elif config.initializer == "truncated_normal":
-                hf_init.trunc_normal_(parameter, std=std, a=-2 * std, b=2 * std)
-            else:
-                hf_init.normal_(parameter, 0.0, std)
+            if not getattr(parameter, "_is_hf_initialized", False):
+                with torch.no_grad():
+                    initial_of(module, name, config)(parameter, None)
         if isinstance(module, Embeddings) and hasattr(module, "sinusoids"):  # rebuilt, never in a file
             hf_init.copy_(module.sinusoids, _sinusoids(module))
+
+    def tie_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As in transformers, which calls it last when a model is made and when it is loaded.
+
+        What this class never reads is frozen then: it stays in the model's files, and no process of data-parallel
+        training waits for its gradient.
+        """
+        super().tie_weights(*args, **kwargs)
+        relative = getattr(self.core, "relative", None)
+        pooled = not self.kinds or any(getattr(head, "reads_pooler", False) for head in self.heads.values())
+        if self.core.pooler is not None and not pooled:
+            self.core.pooler.requires_grad_(False)
+        if relative is not None and relative.start is not None and not self.asks_second_stream:
+            relative.start.requires_grad_(False)
 
     # ---- the forward pass -------------------------------------------------------------------------------------------
 
@@ -324,6 +347,8 @@ class ZooPreTrainedModel(PreTrainedModel):
         keys = None
         if self.training:  # one key a row: masks follow torch's seed, and are drawn again alike when recomputed
             keys = torch.randint(-(2**31), 2**31 - 1, (len(input_ids),), dtype=torch.int32, device=input_ids.device)
+            if token_type_ids is None and self.core.config.relative_segments:
+                token_type_ids = torch.zeros_like(input_ids)  # changes nothing, and gives their keys a gradient, of 0
         self.core.written_out = self.config._attn_implementation == "eager"
         inputs = CoreInputs(
             input_ids=input_ids,
@@ -337,8 +362,28 @@ class ZooPreTrainedModel(PreTrainedModel):
         attends = self.config.output_attentions if output_attentions is None else output_attentions
         # A recurrent core keeps no keys: the cache stays empty, so generation hands in the whole text each time.
         cache = past_key_values if self.core.config.recurrent is None else None
-        output: CoreOutput = self.core(inputs, cache, bool(wants), bool(attends))
-        return output
+        asked = self._asked(input_ids)
+        if asked is None:
+            output: CoreOutput = self.core(inputs, cache, bool(wants), bool(attends))
+            return output
+        positions = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
+        visible = inputs.visible._replace(orders=asked.int())  # nobody else sees them, and they see all others
+        query = SecondStream(positions, visible)
+        output = self.core(inputs._replace(visible=visible, query=query), None, bool(wants), bool(attends))
+        return _first_stream(output, asked, positions)
+
+    def _asked(self, input_ids: Tensor) -> Tensor | None:
+        """(B, L) positions that are asked of the core's second stream: those masked; ``None`` = there are none.
+
+        Such a core has never read a mask (permutation language models, :mod:`pretraining.objectives.permutation`): it
+        predicts from states that start at a position without its token. Several masked tokens of a row are predicted
+        independently of each other.
+        """
+        mask = self.config.mask_token_id
+        if not self.asks_second_stream or not self.core.config.query_stream or mask is None:
+            return None
+        asked = input_ids == mask
+        return asked if self.config.visibility == "all" and bool(asked.any()) else None
 
     def _visible(self, mask: Tensor | None) -> Visibility:
         """A mask over keys as visibility; a recurrent core wants lengths, and so padding at the right."""
@@ -365,6 +410,35 @@ class ZooPreTrainedModel(PreTrainedModel):
     def token_scores(self, head: TokenHead, hidden: Tensor) -> Tensor:
         """(..., W) states -> (..., V)."""
         return head(hidden, self.core.token_embedding)
+
+
+def _first_stream(output: CoreOutput, asked: Tensor, positions: Tensor) -> CoreOutput:
+    """The output with the second stream's states in the places that they were asked for.
+
+    Args:
+        output: of both streams.
+        asked: (B, L) the places.
+        positions: (B, T) where each state of the second stream stands; some stand where nothing was asked.
+    """
+    length, states = asked.shape[1], output.query_states
+    assert states is not None
+    row, slot = asked.gather(1, positions).nonzero(as_tuple=True)
+    place = (row, positions[row, slot])
+    return output._replace(
+        last_hidden_state=output.last_hidden_state.index_put(place, states[row, slot]),
+        hidden_states=None
+        if output.hidden_states is None
+        else tuple(both[:, :length].index_put(place, both[:, length:][row, slot]) for both in output.hidden_states),
+        attentions=None
+        if output.attentions is None
+        else tuple(
+            both[:, :, :length]
+            .transpose(1, 2)
+            .index_put(place, both[:, :, length:].transpose(1, 2)[row, slot])
+            .transpose(1, 2)
+            for both in output.attentions
+        ),
+    )
 
 
 def _sinusoids(embeddings: Embeddings) -> Tensor:
@@ -414,6 +488,7 @@ class ZooForMaskedLM(ZooPreTrainedModel):
 
     kinds = ("token",)
     visibility_needed = "all"
+    asks_second_stream = True
     accepts_loss_kwargs = True
 
     @can_return_tuple
@@ -508,6 +583,7 @@ class ZooForPreTraining(ZooPreTrainedModel):
     """The heads that a run trained: the first that predicts tokens, judges pairs, or finds replaced tokens."""
 
     kinds = ("token", "pair", "replaced")
+    asks_second_stream = True
 
     @can_return_tuple
     def forward(
@@ -693,7 +769,8 @@ for _auto, _own in _AUTO.items():
 
 def auto_class(facts: ModelFacts) -> type[ZooPreTrainedModel]:
     """The class that reads most of a model's heads."""
-    kinds = {head["kind"] for head in facts.heads.values()}
+    two_way = facts.visibility == "all"  # a half of the states then means one direction, which has no class
+    kinds = {head["kind"] for head in facts.heads.values() if not (two_way and head.get("half"))}
     classes: dict[str, type[ZooPreTrainedModel]] = {
         "classification": ZooForSequenceClassification,
         "tagging": ZooForTokenClassification,
@@ -733,6 +810,7 @@ def from_transformers(source: str | Path | PreTrainedModel) -> ZooPreTrainedMode
         ZooError: no weight table stands for it, or its weights are not what its config says.
     """
     specials: Mapping[str, str] = {}
+    folder: Path | None = None
     if isinstance(source, PreTrainedModel):
         config = {**source.config.to_dict(), "architectures": [type(source).__name__]}
         tensors: Mapping[str, Tensor] = source.state_dict()
@@ -743,8 +821,11 @@ def from_transformers(source: str | Path | PreTrainedModel) -> ZooPreTrainedMode
             return from_folder(folder)
         tensors = open_checkpoint(folder)
     found = read_checkpoint(config, tensors, specials)
+    own = ZooConfig.of(found.facts)
+    if folder is not None:
+        own.read_special_ids(folder)
     with torch.device("meta"):
-        model = auto_class(found.facts)(ZooConfig.of(found.facts))
+        model = auto_class(found.facts)(own)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in found.tensors.items()}
     return _filled(model, state)
 

@@ -54,40 +54,43 @@ def _constant(values: Tensor, generator: torch.Generator | None, value: float) -
     values.fill_(value)
 
 
-def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "") -> None:
-    """Fill every parameter of ``module`` in place: matrices random, norms one, biases zero.
+def _truncated(values: Tensor, generator: torch.Generator | None, std: float) -> None:
+    nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
 
-    A part whose ``initial`` (a dictionary of :data:`Initial`) names one of its parameters has it filled by that.
+
+def initial_of(part: nn.Module, name: str, config: CoreConfig) -> Initial:
+    """How a parameter starts: matrices random, norms one, biases zero; or as the part's own ``initial`` says.
+
+    Args:
+        part: the module that the parameter is directly in; its ``initial`` is a dictionary of :data:`Initial` by name.
+        name: the parameter's name there.
+        config: says distribution (``initializer``), width (``initializer_range``) and residual scaling.
+    """
+    own: Initial | None = getattr(part, "initial", {}).get(name)
+    if own is not None:
+        return own
+    if getattr(part, name).ndim < 2:  # biases, and the gains of norms
+        return constant(1.0 if name == "weight" else 0.0)
+    residual = config.residual_init_scale and getattr(part, "residual_output", False)
+    std = config.initializer_range * (1.0 / math.sqrt(2 * config.num_hidden_layers) if residual else 1.0)
+    return partial(_truncated if config.initializer == "truncated_normal" else _normal, std=std)
+
+
+def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "") -> None:
+    """Fill every parameter of ``module`` in place, as :func:`initial_of` says.
 
     Args:
         module: what to fill; parameters on the meta device are left alone.
-        config: says distribution (``initializer``), width (``initializer_range``) and residual scaling.
+        config: the core's facts.
         seed: the run's ``seed.init``.
         prefix: name of the module in the model (``core.``), part of each parameter's key.
     """
-    residual = 1.0 / math.sqrt(2 * config.num_hidden_layers) if config.residual_init_scale else 1.0
     for path, part in module.named_modules():
         for name, parameter in part.named_parameters(recurse=False):
-            full = f"{prefix}{path}.{name}" if path else f"{prefix}{name}"
             if parameter.is_meta:
                 continue
-            own = getattr(part, "initial", {}).get(name)
+            full = f"{prefix}{path}.{name}" if path else f"{prefix}{name}"
+            values = torch.empty(parameter.shape, dtype=torch.float32)
+            initial_of(part, name, config)(values, named_generator(seed, full))
             with torch.no_grad():
-                if own is not None:
-                    values = torch.empty(parameter.shape, dtype=torch.float32)
-                    own(values, named_generator(seed, full))
-                    parameter.copy_(values)
-                elif parameter.ndim < 2:  # biases, and the gains of norms
-                    parameter.fill_(1.0 if name == "weight" else 0.0)
-                else:
-                    scale = residual if getattr(part, "residual_output", False) else 1.0
-                    _fill(parameter, config, config.initializer_range * scale, named_generator(seed, full))
-
-
-def _fill(parameter: nn.Parameter, config: CoreConfig, std: float, generator: torch.Generator) -> None:
-    values = torch.empty(parameter.shape, dtype=torch.float32)
-    if config.initializer == "truncated_normal":
-        nn.init.trunc_normal_(values, std=std, a=-2 * std, b=2 * std, generator=generator)
-    else:
-        values.normal_(0.0, std, generator=generator)
-    parameter.copy_(values)
+                parameter.copy_(values)
