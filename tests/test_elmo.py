@@ -604,6 +604,22 @@ def test_a_run_scores_sentences(run):
     assert (scores < 0).all()
 
 
+def test_transformers_opens_the_states_of_a_run(run):
+    """Its head predicts neighbours from halves of the states, which no class there does."""
+    from transformers import AutoModel, AutoModelForMaskedLM
+
+    import zoo.hf
+
+    core = load_core(run)[0]
+    ids = torch.from_numpy(load_tokenizer(run).encode_batch(["The town lies near the river ."])[0][0]).long()[None]
+    with torch.no_grad():
+        found = AutoModel.from_pretrained(run)(ids).last_hidden_state
+        torch.testing.assert_close(found, core(CoreInputs(ids)).last_hidden_state)
+    with pytest.raises(ZooError, match=r"every direction from its own half .* `zoo score`"):
+        AutoModelForMaskedLM.from_pretrained(run)
+    assert isinstance(zoo.hf.from_folder(run), zoo.hf.ZooModel)
+
+
 # --- the mix ---
 
 

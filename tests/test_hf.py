@@ -33,15 +33,16 @@ from transformers import (
 )
 
 import zoo
+from finetune.model import Classifier
 from zoo import hf
-from zoo.config import CoreConfig, RecurrentConfig
+from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
 from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.heads import build_head
 from zoo.init import initialise
-from zoo.inputs import CoreInputs, Visibility
-from zoo.vocabulary import Template
+from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the a cat dog sat ran on under mat tree red blue".split()]  # noqa: SIM905
 BASE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -100,6 +101,58 @@ MODELS = {
         LAST,
         "causal",
     ),
+    "causal, memory": (  # Transformer-XL's facts, with what XLNet adds
+        CoreConfig(
+            vocab_size=len(WORDS),
+            **BASE,
+            position_type="relative",
+            untie_r=True,
+            relative_segments=True,
+            query_stream=True,
+            mem_len=32,
+            type_vocab_size=0,
+            attention_bias=False,
+            pooler=False,
+            pad_token_id=0,
+        ),
+        LAST,
+        "causal",
+    ),
+    "two streams": (
+        CoreConfig(
+            vocab_size=len(WORDS),
+            **BASE,
+            position_type="relative",
+            untie_r=True,
+            relative_segments=True,
+            query_stream=True,
+            embedding_norm=False,
+            type_vocab_size=0,
+            attention_bias=False,
+            pooler=False,
+            pad_token_id=0,
+        ),
+        Template(),
+        "all",
+    ),
+    "characters": (
+        CoreConfig(
+            vocab_size=len(WORDS),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            recurrent=RecurrentConfig(cell_size=24),
+            characters=CharacterConfig(filters=((1, 8), (2, 16)), max_characters_per_token=10, n_highway=1),
+            position_type="none",
+            type_vocab_size=0,
+            embedding_norm=False,
+            tie_word_embeddings=False,
+            pooler=False,
+            pad_token_id=0,
+        ),
+        Template(),
+        "all",
+    ),
     "causal": (
         CoreConfig(
             vocab_size=len(WORDS),
@@ -140,6 +193,7 @@ def make_folder(folder: Path, name: str) -> Path:
         heads["next"] = build_head(config, PAIR)
     wide = config.replace(initializer_range=0.3)
     core = build_core(wide, seed=1)
+    core.spell(WORDS, Vocabulary(len(WORDS), cls=2, sep=3))
     for head, module in heads.items():
         initialise(module, wide, 1, f"heads.{head}.")
     save_model_folder(folder, core, heads, ModelFacts(config, template, visibility))  # type: ignore[arg-type]
@@ -205,7 +259,7 @@ def test_a_folder_opens_and_gives_the_core_s_own_numbers(folders, name, attentio
     assert model(ids, attention_mask=mask, return_dict=False)[0].equal(logits)
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name != "recurrent"])
+@pytest.mark.parametrize("name", [name for name, (config, _, _) in MODELS.items() if config.recurrent is None])
 def test_states_and_attentions_come_back_when_asked_for(folders, name):
     ids, mask = batch()
     model = AutoModel.from_pretrained(folders[name])
@@ -325,7 +379,7 @@ def test_import_zoo_stays_light():
 # ---- what transformers does to models -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "characters"])
 @pytest.mark.parametrize("size", [len(WORDS) + 7, len(WORDS) - 2])
 def test_resized_vocabulary(folders, name, size, tmp_path):
     ids = batch()[0].clamp(max=len(WORDS) - 3)
@@ -339,6 +393,74 @@ def test_resized_vocabulary(folders, name, size, tmp_path):
     model.save_pretrained(tmp_path)
     assert torch.equal(auto(name).from_pretrained(tmp_path)(ids).logits, after)
     load_core(tmp_path)
+
+
+def test_words_that_are_spelt_cannot_be_resized(folders):
+    model = AutoModelForMaskedLM.from_pretrained(folders["characters"])
+    with pytest.raises(ZooError, match="no table to give 24 rows"):
+        model.resize_token_embeddings(24)
+
+
+OPENED = [
+    (cls, name)
+    for name, (config, _, visibility) in MODELS.items()
+    for cls in (
+        AutoModel,
+        AutoModelForMaskedLM if visibility == "all" else AutoModelForCausalLM,
+        AutoModelForPreTraining,
+        AutoModelForSequenceClassification,
+        AutoModelForTokenClassification,
+        AutoModelForQuestionAnswering,
+        AutoModelForMultipleChoice,
+    )
+]
+
+
+@pytest.mark.parametrize(("cls", "name"), OPENED, ids=[f"{cls.__name__[4:]}-{name}" for cls, name in OPENED])
+def test_every_trained_weight_gets_a_gradient(folders, name, cls, tmp_path):
+    """Data-parallel training waits for all of them; what a class never reads is frozen, and is saved all the same."""
+    ids, mask = batch()
+    if name == "two streams":
+        ids[:, 2] = WORDS.index("[MASK]")
+    if cls is AutoModelForMultipleChoice:
+        ids, mask = ids[None], mask[None]
+    model = cls.from_pretrained(folders[name]).train()
+    output = model(ids, attention_mask=mask)
+    values = [value for key, value in output.items() if torch.is_tensor(value) and value.requires_grad]
+    torch.stack([value.float().square().sum() for value in values]).sum().backward()
+    lacking = [key for key, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
+    frozen = {key for key, p in model.named_parameters() if not p.requires_grad}
+    assert all("pooler" in key or key == "core.relative.start" for key in frozen)
+    stored = {key for key in open_weights(folders[name]) if key.startswith("core.")}
+    model.save_pretrained(tmp_path)
+    assert stored <= set(open_weights(tmp_path))
+
+
+def test_a_pooler_is_trained_where_it_is_read(folders):
+    def trained(cls, name="both directions"):
+        return cls.from_pretrained(folders[name]).core.pooler.weight.requires_grad
+
+    assert trained(AutoModel)
+    assert trained(AutoModelForPreTraining)
+    assert trained(AutoModelForSequenceClassification)
+    assert not trained(AutoModelForMaskedLM)
+    assert not trained(AutoModelForTokenClassification)
+    assert not AutoModelForMaskedLM.from_config(
+        hf.ZooConfig.of(read_facts(folders["both directions"]))
+    ).core.pooler.weight.requires_grad
+
+
+@pytest.mark.parametrize("visibility", ["all", "causal"])
+@pytest.mark.parametrize("pooling", ["first", "last"])
+@pytest.mark.parametrize("pooler", [True, False])
+def test_a_new_head_is_the_one_that_fine_tuning_makes(visibility, pooling, pooler):
+    config = MODELS["both directions"][0].replace(pooler=pooler)
+    facts = ModelFacts(config, Template(pooling=pooling), visibility)
+    tuned = Classifier(build_core(config), facts, ["no", "yes"], 0.0, 1).head
+    model = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(facts))
+    assert model.head.facts == {key: value for key, value in tuned.facts.items() if key != "labels"}
+    assert model.head.state_dict().keys() == tuned.state_dict().keys()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -413,6 +535,28 @@ def test_new_heads_start_as_the_zoo_s_do(folders):
             assert bool((parameter == (1.0 if name.endswith("norm.weight") else 0.0)).all()), name
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_part_starts_as_in_the_zoo(name):
+    """The same constants, and where values are drawn the same width and shape of their distribution."""
+    config, template, visibility = MODELS[name]
+    config = config.replace(hidden_size=128, embedding_size=None, intermediate_size=160)
+    facts = ModelFacts(config, template, visibility)
+    torch.manual_seed(5)
+    model = AutoModel.from_config(hf.ZooConfig.of(facts))
+    reference = dict(build_core(config, seed=2).named_parameters())
+    for key, value in model.core.named_parameters():
+        expected = reference[key]
+        if expected.unique().numel() == 1:
+            assert torch.equal(value, expected), key
+            continue
+        assert not torch.equal(value, expected), key
+        if value.numel() > 200:
+            assert value.std().item() == pytest.approx(expected.std().item(), rel=0.2), key
+        if value.numel() > 3000:  # normal, cut and uniform values differ in how far they reach
+            reach = [float(x.abs().max() / x.std()) for x in (value, expected)]
+            assert reach[0] == pytest.approx(reach[1], rel=0.25), key
+
+
 def test_push_to_hub_uploads_the_folder_s_files(folders, monkeypatch):
     uploaded: dict[str, list[str]] = {}
 
@@ -459,6 +603,36 @@ def test_every_token_is_run_once(folders, name, monkeypatch):
     assert lengths == [3, 1, 1, 1, 1]
 
 
+def whole_text(model, ids: torch.Tensor, dense: torch.Tensor | None = None) -> torch.Tensor:
+    """Logits of all positions, run at once without any memory."""
+    with torch.no_grad():
+        states = model.core(CoreInputs(ids, Visibility(causal=True, dense=dense))).last_hidden_state
+        return model.token_scores(model.head, states)
+
+
+@pytest.mark.parametrize("same_length", [False, True])
+@pytest.mark.parametrize("remembered", [32, 5])
+def test_generation_with_memory_equals_the_whole_text_at_once(folders, remembered, same_length):
+    """Within the memory, nothing is lost. Beyond it a token sees the last ``mem_len`` ones and itself; with
+    ``same_length`` one less, which the core's own mask says of a text that is run at once.
+    """
+    model = AutoModelForCausalLM.from_pretrained(folders["causal, memory"], mem_len=remembered, same_length=same_length)
+    assert model.core.config.mem_len == remembered
+    prompt = torch.tensor([[6, 7, 9], [5, 6, 8]])
+    options = {"max_new_tokens": 16, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    options |= {"output_logits": True, "return_dict_in_generate": True}
+    made = model.generate(prompt, **options)
+    ids, length = made.sequences, made.sequences.shape[1]
+    assert length == 19
+    places = torch.arange(length)
+    near = places[:, None] - places[None, :] <= remembered  # no limit in the prompt, which is shorter
+    expected = whole_text(model, ids, None if same_length else near[None])
+    for step, logits in enumerate(made.logits):
+        assert (logits - expected[:, prompt.shape[1] + step - 1]).abs().max() < 1e-4, step
+    unlimited = whole_text(AutoModelForCausalLM.from_pretrained(folders["causal, memory"]), ids)
+    assert ((expected - unlimited).abs().max() > 0.01) == (remembered < length)
+
+
 # ---- pipelines, Trainer, PEFT, sentence-transformers ----------------------------------------------------------------
 
 
@@ -483,6 +657,74 @@ def test_pipelines(folders, tmp_path):
     assert len(text[0]["generated_text"].split()) > 2
     vectors = pipeline("feature-extraction", folder)("the cat")
     assert len(vectors[0][0]) == 32
+
+
+def test_masked_positions_are_asked_of_the_second_stream(folders):
+    """What stands at them reaches nobody; everything else does, and they are predicted independently."""
+    folder, mask = folders["two streams"], WORDS.index("[MASK]")
+    model = AutoModelForMaskedLM.from_pretrained(folder)
+    assert model.config.mask_token_id == mask
+    ids, real = batch()
+    plain = model(ids, attention_mask=real).logits
+    asked = torch.zeros_like(ids, dtype=torch.bool)
+    asked[0, 2] = asked[0, 5] = asked[2, 0] = True
+    masked = ids.masked_fill(asked, mask)
+    output = model(masked, attention_mask=real, output_hidden_states=True, output_attentions=True)
+    weights = AutoModelForMaskedLM.from_pretrained(folder, attn_implementation="eager")
+    assert ((weights(masked, attention_mask=real).logits - output.logits) * real[..., None]).abs().max() < 1e-5
+    model.core.embeddings.word_embeddings.weight.requires_grad_(False)
+    with torch.no_grad():
+        model.core.embeddings.word_embeddings.weight[mask] += 3.0
+    again = model(masked, attention_mask=real).logits
+    others = [number for number in range(len(WORDS)) if number != mask]  # its own logit is read from that row
+    assert ((again - output.logits)[..., others] * real[..., None]).abs().max() < 1e-5
+    assert not torch.allclose(output.logits[0, 2], plain[0, 2])
+    alone = model(ids.masked_fill(asked & (torch.arange(9) != 5), mask), attention_mask=real).logits
+    assert not torch.allclose(alone[0, 2], output.logits[0, 2])  # token 5 is seen there, and hidden here
+    assert (again[1, :4, others] - alone[1, :4, others]).abs().max() < 1e-5  # a row in which nothing is asked
+    core = load_core(folder)[0]
+    visible = Visibility(lengths=real.sum(1), orders=asked.int())
+    query = SecondStream(torch.tensor([[2, 5], [0, 0], [0, 0]]), visible)
+    with torch.no_grad():
+        states = core.eval()(CoreInputs(masked, visible, query=query)).query_states
+    places = ((0, 2), (0, 5), (2, 0))
+    for (row, place), state in zip(places, (states[0, 0], states[0, 1], states[2, 0]), strict=True):
+        assert (output.hidden_states[-1][row, place] - state).abs().max() < 1e-5
+        for probabilities in output.attentions:
+            assert (probabilities[row, :, place].sum(-1) - 1).abs().max() < 1e-5
+            assert probabilities[row, :, place][:, asked[row]].abs().max() == 0
+    assert output.hidden_states[0].shape == (3, 9, 32)
+
+
+def test_fill_mask_on_xlnet_equals_stock_xlnet(folders, tmp_path):
+    """Theirs has to be told with ``perm_mask`` and ``target_mapping`` what is hidden and what is asked."""
+    from transformers import XLNetConfig, XLNetLMHeadModel
+
+    torch.manual_seed(0)
+    sizes = {"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}
+    config = XLNetConfig(vocab_size=len(WORDS), **sizes, mem_len=None, pad_token_id=0, initializer_range=0.3)
+    stock = XLNetLMHeadModel(config).eval()
+    stock.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text((folders["two streams"] / name).read_text())
+    ours = zoo.from_transformers(tmp_path)
+    ids = torch.tensor([[2, 6, 4, 9, 11, 4, 3]])
+    hidden = ids == 4
+    mapping = torch.nn.functional.one_hot(torch.tensor([[2, 5]]), 7).float()
+    with torch.no_grad():
+        expected = stock(
+            ids, perm_mask=hidden[:, None, :].expand(1, 7, 7).float(), target_mapping=mapping, use_mems=False
+        ).logits
+        found = ours(ids).logits[:, [2, 5]]
+    assert (found - expected).abs().max() < 1e-5
+    text = "cat [MASK] sat on [MASK]"
+    ours.save_pretrained(tmp_path / "ours")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "ours" / name).write_text((tmp_path / name).read_text())
+    answers = pipeline("fill-mask", str(tmp_path / "ours"), top_k=2)(text)
+    rows = AutoTokenizer.from_pretrained(tmp_path / "ours")(text, return_tensors="pt")
+    best = ours(**rows).logits[0][rows["input_ids"][0] == 4].topk(2).indices
+    assert [[row["token"] for row in answer] for answer in answers] == best.tolist()
 
 
 class Rows(torch.utils.data.Dataset):

@@ -36,6 +36,22 @@ def changed_facts(folder: Path, **changes: object) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("xlnet", {"model.num_attention_heads": 2, "model.reuse_len": 24, "train.batch_size": 4}),
+        ("elmo", {"data.tokenizer.vocab_size": 3000, "objectives.bidirectional_lm.init_args.outputs": 400}),
+    ],
+)
+def test_heads_of_other_kinds_are_asked_as_they_were_trained(tmp_path, family, more):
+    """A core with a second stream, never by masks; two halves of states, each for its own direction."""
+    run = train(arguments(tmp_path, family, steps=2, **more))
+    expected = Scorer(run)
+    bare = Scorer(without_record(run, tmp_path / "bare"))
+    assert type(bare.objective) is type(expected.objective)
+    assert np.array_equal(bare.score(SENTENCES), expected.score(SENTENCES))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_folder_without_a_record_scores_as_its_run_does(runs, family, tmp_path):
     expected = Scorer(runs[family]).score(SENTENCES)

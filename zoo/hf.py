@@ -277,7 +277,14 @@ class ZooPreTrainedModel(PreTrainedModel):
                 head.decoder = new_embeddings
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """As in transformers; the token heads' biases and the core's facts follow."""
+        """As in transformers; the token heads' biases and the core's facts follow.
+
+        Raises:
+            ZooError: tokens are spelt, so that new ones need a spelling.
+        """
+        size = args[0] if args else kwargs.get("new_num_tokens")
+        if self.core.spells and size is not None:
+            self.core.resize_token_embeddings(size, 0)  # says why not
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         size = embeddings.weight.shape[0]
         for head in self.heads.values():
@@ -308,7 +315,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         pooled = not self.kinds or any(getattr(head, "reads_pooler", False) for head in self.heads.values())
         if self.core.pooler is not None and not pooled:
             self.core.pooler.requires_grad_(False)
-        if relative is not None and relative.start is not None and not self.asks_second_stream:
+        if relative is not None and relative.start is not None and not self._may_ask:
             relative.start.requires_grad_(False)
 
     # ---- the forward pass -------------------------------------------------------------------------------------------
@@ -372,6 +379,12 @@ class ZooPreTrainedModel(PreTrainedModel):
         output = self.core(inputs._replace(visible=visible, query=query), None, bool(wants), bool(attends))
         return _first_stream(output, asked, positions)
 
+    @property
+    def _may_ask(self) -> bool:
+        """Whether this model can ask a second stream of states at all."""
+        token = any(isinstance(head, TokenHead) for head in self.heads.values())
+        return self.asks_second_stream and token and self.core.config.query_stream and self.config.visibility == "all"
+
     def _asked(self, input_ids: Tensor) -> Tensor | None:
         """(B, L) positions that are asked of the core's second stream: those masked; ``None`` = there are none.
 
@@ -380,10 +393,10 @@ class ZooPreTrainedModel(PreTrainedModel):
         independently of each other.
         """
         mask = self.config.mask_token_id
-        if not self.asks_second_stream or not self.core.config.query_stream or mask is None:
+        if mask is None or not self._may_ask:
             return None
         asked = input_ids == mask
-        return asked if self.config.visibility == "all" and bool(asked.any()) else None
+        return asked if bool(asked.any()) else None
 
     def _visible(self, mask: Tensor | None) -> Visibility:
         """A mask over keys as visibility; a recurrent core wants lengths, and so padding at the right."""
