@@ -12,7 +12,7 @@ from finetune.config import FinetuneConfig
 from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from zoo.errors import ZooError, run_command
-from zoo.settings import load_settings
+from zoo.settings import flatten, load_settings
 
 HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
 """Modules that the children of a pool share: imported once, without starting a thread."""
@@ -56,7 +56,8 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
     fixed["save_model"] = config.save_model
-    options = [word for key, value in fixed.items() if value is not None for word in (f"--{key}", str(value))]
+    flat = flatten(fixed)
+    options = [word for key, value in flat.items() if value is not None for word in (f"--{key}", str(value))]
     jobs = []
     for task in tasks:
         for seed in seeds:

@@ -3,10 +3,46 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from zoo.errors import ZooError
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How frozen layers are used (specs: ELMo, section 5).
+
+    Args:
+        mixes: 1 = the task network reads a mix of the layers; 2 = a second mix also joins what its first layer gives.
+        layer_norm: norm each layer over all tokens and dimensions of the batch before mixing.
+        regulariser: lambda of the sum of the squared mixing weights; a large one keeps the plain mean.
+        dropout: on each mix.
+        hidden_size: width of each direction of the task network's LSTMs.
+        cache_mb: keep the layers of all texts where they take so much memory at most; 0 = run the core every time.
+    """
+
+    mixes: int = 1
+    layer_norm: bool = False
+    regulariser: float = 0.001
+    dropout: float = 0.5
+    hidden_size: int = 128
+    cache_mb: int = 1024
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        if self.mixes not in (1, 2):
+            raise ZooError(
+                f"features.mixes is {self.mixes}; 1 (into the task network) or 2 (also beside its first layer)."
+            )
+        if not self.regulariser >= 0.0:
+            raise ZooError(f"features.regulariser is {self.regulariser}; 0 or a small weight such as 0.001 is needed.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ZooError(f"features.dropout is {self.dropout}; a share in [0, 1) is needed.")
+        if self.hidden_size < 1:
+            raise ZooError(f"features.hidden_size is {self.hidden_size}; at least 1 is needed.")
+        if self.cache_mb < 0:
+            raise ZooError(f"features.cache_mb is {self.cache_mb}; megabytes, or 0 to keep no layers.")
 
 
 @dataclass(frozen=True)
@@ -24,6 +60,9 @@ class FinetuneSettings:
         grad_clip: largest gradient norm.
         precision: ``fp32``, ``bf16`` autocast, or ``auto`` = bf16 where the hardware multiplies it faster.
         limit: keep at most so many training and so many development rows, chosen by hash.
+        use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
+            network on mixes of its layers (Peters et al. 2018).
+        features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.
     """
 
     lr: float = 1e-4
@@ -36,9 +75,15 @@ class FinetuneSettings:
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     limit: int | None = None
+    use: Literal["finetune", "features"] = "finetune"
+    features: FeatureSettings = field(default_factory=FeatureSettings)
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train."""
+        if isinstance(self.features, dict):  # an ablation's settings, or a record's
+            object.__setattr__(self, "features", FeatureSettings(**self.features))
+        if self.use not in ("finetune", "features"):
+            raise ZooError(f"use is {self.use!r}; 'finetune' or 'features' is needed.")
         for name in ("epochs", "batch_size", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -53,8 +98,12 @@ class FinetuneSettings:
             raise ZooError(f"weight_decay is {self.weight_decay}; it cannot be negative.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fine-tuning settings as JSON values, without what a subclass adds."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(FinetuneSettings)}
+        """The fine-tuning settings as JSON values, without what a subclass adds, and features only where used."""
+        names = [item.name for item in dataclasses.fields(FinetuneSettings) if item.name not in ("use", "features")]
+        found = {name: getattr(self, name) for name in names}
+        if self.use == "features":
+            found |= {"use": self.use, "features": dataclasses.asdict(self.features)}
+        return found
 
 
 @dataclass(frozen=True)
@@ -84,6 +133,9 @@ class FinetuneConfig(FinetuneSettings):
         grad_clip: largest gradient norm.
         precision: ``fp32``, ``bf16`` autocast, or ``auto`` = bf16 where the hardware multiplies it faster.
         limit: keep at most so many training and so many development rows, chosen by hash.
+        use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
+            network on mixes of its layers (Peters et al. 2018).
+        features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.
     """
 
     model: str = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,13 +13,76 @@ from torch import Tensor
 
 from finetune.data import Examples
 from pretraining.random import Draw
+from zoo.characters import spelling_table, spelt
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, Visibility
-from zoo.vocabulary import Template
+from zoo.vocabulary import Template, numbered
 
 _GROUP = 64  # batches whose rows are sorted by length together
 _CHUNK = 16_384  # texts handed to the tokenizer at a time
+
+
+class SpeltWords(NamedTuple):
+    """The words of T tokens by their characters, also those that the vocabulary lacks.
+
+    Args:
+        words: (T,) int32 row of each token's word in the table.
+        table: (n, C) uint8 spellings of the distinct words (:func:`zoo.characters.spelling_table`).
+    """
+
+    words: NDArray[np.int32]
+    table: Tensor
+
+
+class Speller:
+    """Finds the words of texts for a core that reads characters, and spells those that have no token.
+
+    Args:
+        tokenizer: its unit is the word.
+        spellings: (V, C) uint8 the core's spelling of each token.
+        unknown: id of words without a token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, spellings: Tensor, unknown: int | None) -> None:
+        self._normalizer, self._splitter = tokenizer.normalizer, tokenizer.pre_tokenizer
+        self._ids: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
+        self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+        self._unknown = unknown
+        self._known, self._new = spellings, {}  # type: Tensor, dict[str, int]
+
+    def words(self, text: str) -> list[str]:
+        """The words as the tokenizer finds them."""
+        plain = text if self._normalizer is None else self._normalizer.normalize_str(text)
+        if self._splitter is None:
+            return [plain]
+        return [word for word, _ in self._splitter.pre_tokenize_str(plain)]
+
+    def tokenize(self, texts: list[str], limit: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """As :func:`tokenize`, but a word that has no token gets a number of its own behind the vocabulary's."""
+        ids: list[int] = []
+        lengths = np.empty(len(texts), dtype=np.int64)
+        for number, text in enumerate(texts):
+            found = self.words(text)[: limit + 1]
+            ids.extend(self._number(word) for word in found)
+            lengths[number] = len(found)
+        return np.array(ids, dtype=np.int32), lengths
+
+    def _number(self, word: str) -> int:
+        known = None if word in self._special else self._ids.get(word)  # "[SEP]" written in a text is text
+        if known is not None:
+            return known
+        return self._new.setdefault(word, len(self._known) + len(self._new))
+
+    def spell(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], SpeltWords]:
+        """(T,) ids that the vocabulary has, and the spelling of all tokens, of numbers as ``tokenize`` gives them."""
+        size, width = self._known.shape
+        distinct, words = np.unique(numbers, return_inverse=True)
+        new = list(self._new)
+        rows = [self._known[torch.from_numpy(distinct[distinct < size])]]
+        rows.append(spelling_table([new[number - size] for number in distinct[distinct >= size]], width))
+        ids = np.where(numbers < size, numbers, 0 if self._unknown is None else self._unknown)
+        return ids.astype(np.int32), SpeltWords(words.astype(np.int32), torch.cat(rows))
 
 
 @dataclass(frozen=True)
@@ -31,7 +95,8 @@ class Encoded:
         offsets: (N + 1,) int64; row n is tokens [n, n + 1).
         labels: (N,) int64 class numbers.
         numbers: (N,) int64 row numbers in the source.
-        truncated: rows that lost tokens.
+        cut: (N,) rows that lost tokens.
+        spelt: how the words are spelt, for cores that read characters; ``None`` = others.
     """
 
     ids: NDArray[np.int32]
@@ -39,7 +104,13 @@ class Encoded:
     offsets: NDArray[np.int64]
     labels: NDArray[np.int64]
     numbers: NDArray[np.int64]
-    truncated: int
+    cut: NDArray[np.bool_]
+    spelt: SpeltWords | None = None
+
+    @property
+    def truncated(self) -> int:
+        """Rows that lost tokens."""
+        return int(self.cut.sum())
 
     def __len__(self) -> int:
         """Rows."""
@@ -51,16 +122,16 @@ class Encoded:
         return np.diff(self.offsets)
 
 
-def template_words(template: Template, pair: bool) -> list[str]:
-    """The layout's words; ``$A`` and ``$B`` stand for the texts.
+def template_words(template: Template, pair: bool) -> list[tuple[str, int]]:
+    """The layout's words and their segments; ``$A`` and ``$B`` stand for the texts.
 
     Raises:
         ZooError: a text is missing or named twice.
     """
     layout = template.pair if pair else template.single
-    words = layout.split()
+    words = numbered(layout)
     texts = ["$A", "$B"] if pair else ["$A"]
-    if [word for word in words if word.startswith("$")] != texts:
+    if [word for word, _ in words if word.startswith("$")] != texts:
         kind = "pair" if pair else "single"
         raise ZooError(
             f"the template's {kind} layout is {layout!r}; it must name {' and '.join(texts)}, once, in order."
@@ -90,42 +161,56 @@ def tokenize(texts: list[str], tokenizer: Tokenizer, limit: int) -> tuple[NDArra
     return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
 
 
-def encode(examples: Examples, words: list[str], tokenizer: Tokenizer, max_length: int) -> Encoded:
+def encode(
+    examples: Examples,
+    layout: list[tuple[str, int]],
+    tokenizer: Tokenizer,
+    max_length: int,
+    speller: Speller | None = None,
+) -> Encoded:
     """Tokenise, truncate and lay out all rows.
 
     Args:
         examples: N labelled rows.
-        words: the layout (:func:`template_words`).
+        layout: words and segments (:func:`template_words`).
         tokenizer: the model's, with the layout's special tokens.
         max_length: longest row, special tokens included.
+        speller: finds and spells the words of a core that reads characters.
 
     Raises:
         ZooError: no room for the texts.
     """
+    words = [word for word, _ in layout]
     budget = max_length - sum(not word.startswith("$") for word in words)
     if budget < len(words) - (max_length - budget):
         raise ZooError(f"max_length = {max_length} leaves no room beside the template {' '.join(words)!r}.")
-    a_ids, a_full = tokenize(examples.texts, tokenizer, budget)
+
+    def read(texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        return tokenize(texts, tokenizer, budget) if speller is None else speller.tokenize(texts, budget)
+
+    a_ids, a_full = read(examples.texts)
     b_ids, b_full = np.zeros(0, np.int32), np.zeros_like(a_full)
     if examples.pairs is not None:
-        b_ids, b_full = tokenize(examples.pairs, tokenizer, budget)
+        b_ids, b_full = read(examples.pairs)
     a, b = truncate(a_full, b_full, budget)
     parts = [a if word == "$A" else b if word == "$B" else np.ones_like(a) for word in words]
     ends = np.cumsum(np.stack(parts, axis=1), axis=1)  # (N, words) within the row
     offsets = np.concatenate([[0], np.cumsum(ends[:, -1])])
     ids, types = np.empty(offsets[-1], np.int32), np.zeros(offsets[-1], np.int8)
-    second = words.index("$B") if "$B" in words else len(words)
     sources = {"$A": (a_ids, a_full), "$B": (b_ids, b_full)}
-    for place, word in enumerate(words):
+    for place, (word, segment) in enumerate(layout):
         at = _ragged(offsets[:-1] + ends[:, place] - parts[place], parts[place])
         if word in sources:
             flat, full = sources[word]
             ids[at] = flat[_ragged(np.cumsum(full) - full, parts[place])]
         else:
             ids[at] = tokenizer.token_to_id(word)
-        types[at] = place >= second
-    cut = int(((a < a_full) | (b < b_full)).sum())
-    return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut)
+        types[at] = segment
+    spelt_words = None
+    if speller is not None:
+        ids, spelt_words = speller.spell(ids)
+    cut = (a < a_full) | (b < b_full)
+    return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut, spelt_words)
 
 
 def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -182,10 +267,15 @@ def collate(
     ids = np.where(real, data.ids[at], pad).astype(np.int64)
     types = np.where(real, data.types[at], 0).astype(np.int64)
     full = bool(real.all())
+    characters = None
+    if data.spelt is not None:
+        characters = spelt(data.spelt.table[torch.from_numpy(np.where(real, data.spelt.words[at], 0))])
+        characters = characters.masked_fill(~torch.from_numpy(real)[..., None], 0)
     inputs = CoreInputs(
         input_ids=torch.from_numpy(ids),
         visible=Visibility(causal=causal, lengths=None if full else torch.from_numpy(lengths)),
         token_type_ids=torch.from_numpy(types) if segments else None,
         dropout_keys=None if keys is None else row_keys(*keys),
+        character_ids=characters,
     )
     return inputs, torch.from_numpy(data.labels[rows])

@@ -139,7 +139,7 @@ class Prepared:
     def __init__(self, model_folder: Path, task: Task, data: str | Path | TaskData, settings: FinetuneSettings) -> None:
         self.facts: ModelFacts = read_facts(model_folder)
         self.task = task
-        self.words = template_words(self.facts.template, task.pair)
+        self.layout = template_words(self.facts.template, task.pair)
         self.max_length = _max_length(settings.max_length, task, self.facts)
         self.settings = dataclasses.replace(
             settings,
@@ -208,7 +208,7 @@ class Prepared:
         return self._encode(self.data.evaluation)
 
     def _encode(self, examples: Examples) -> Encoded:
-        return encode(examples, self.words, self.tokenizer.backend, self.max_length)
+        return encode(examples, self.layout, self.tokenizer.backend, self.max_length)
 
     def classifier(self, seed: int) -> Classifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as tokenizer_trainers
 
-from pretraining.segment import CJK, has_cjk
+from pretraining.segment import CJK, SegmenterName, has_cjk
 from pretraining.store import CAPITALISED, WORD_START
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
-from zoo.vocabulary import Template, Vocabulary
+from zoo.vocabulary import Template, Vocabulary, numbered
 
 TRAINING = 1
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
@@ -138,6 +138,7 @@ class ZooTokenizer:
         backend: the ``tokenizers.Tokenizer``.
         roles: special tokens by role.
         vocabulary: size and special ids.
+        segmenter: what has to find the words of Chinese text before, where the unit is the word; kept in the files.
     """
 
     def __init__(self, backend: Tokenizer, roles: dict[str, str]) -> None:
@@ -148,6 +149,7 @@ class ZooTokenizer:
         self.vocabulary = Vocabulary(size=highest + 1, **ids)
         self.template: Template | None = None
         self.segments = True
+        self.segmenter: SegmenterName = "none"
         self._words: _WordCache | None = None
         self._table = _start_table(backend)
 
@@ -267,6 +269,7 @@ class ZooTokenizer:
             "model_input_names": inputs,
             "padding_side": self.template.padding_side if self.template else "right",
             "clean_up_tokenization_spaces": False,
+            **({} if self.segmenter == "none" else {"segmenter": self.segmenter}),
             **names,
         }
         _write(folder / "tokenizer.json", self.backend.to_str(pretty=False))
@@ -276,11 +279,7 @@ class ZooTokenizer:
 
 def _with_types(layout: str, segments: bool) -> str:
     """``[CLS] $A [SEP] $B [SEP]`` with segment numbers: everything after ``$A``'s own separators is 1."""
-    words = layout.split()
-    if not segments or "$B" not in words:
-        return " ".join(f"{word}:0" for word in words)
-    second = words.index("$B")
-    return " ".join(f"{word}:{int(place >= second)}" for place, word in enumerate(words))
+    return " ".join(f"{word}:{segment if segments else 0}" for word, segment in numbered(layout))
 
 
 def _write(path: Path, text: str) -> None:
@@ -847,7 +846,7 @@ def extend(tokenizer: ZooTokenizer, config: TokenizerConfig, template: Template 
         else:
             backend.add_tokens([AddedToken(token, single_word=has_cjk(token) is None, normalized=True)])
     extended = ZooTokenizer(backend, roles)
-    extended.segments = tokenizer.segments
+    extended.segments, extended.segmenter = tokenizer.segments, tokenizer.segmenter
     return extended
 
 
@@ -862,6 +861,7 @@ def _from_json(path: Path, facts: dict[str, Any], config: TokenizerConfig) -> Zo
     backend.no_truncation()
     loaded = ZooTokenizer(backend, _roles_of(backend, facts, config))
     loaded.segments = "token_type_ids" in facts.get("model_input_names", ["token_type_ids"])
+    loaded.segmenter = facts.get("segmenter", "none")
     return loaded
 
 

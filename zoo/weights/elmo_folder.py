@@ -118,7 +118,7 @@ def read_elmo(files: ElmoFiles, ignore: Iterable[str], made: Path) -> Model:
         report.append("no vocabulary there: the model reads character_ids only (--vocabulary FILE names one)")
     facts = ModelFacts(
         config=core.config,
-        template=Template("{cls} $A {sep}".format(**_MARKS), "{cls} $A {sep} $B {sep}".format(**_MARKS), "last"),
+        template=Template("{cls} $A {sep}".format(**_MARKS), "{cls} $A {sep} $B {sep}".format(**_MARKS), "ends"),
         origin=FORMAT,
     )
     return Model(facts, {f"core.{name}": tensor for name, tensor in core.state_dict().items()}, report)

@@ -89,8 +89,8 @@ FAMILY = Family(
         "XLNetForQuestionAnsweringSimple": ("qa_outputs",),
         "XLNetModel": (),
     },
-    single="$A {sep} {cls}",
-    pair="$A {sep} $B {sep} {cls}",
+    single="$A {sep} {cls}:2",
+    pair="$A {sep} $B {sep} {cls}:2",
     specials={"cls": "<cls>", "sep": "<sep>"},
     pooling="last",
 )
