@@ -20,7 +20,7 @@ from tokenizers import trainers as tokenizer_trainers
 
 from pretraining.segment import CJK, SegmenterName, has_cjk
 from pretraining.store import CAPITALISED, WORD_START
-from zoo.config import read_json
+from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError, nearest
 from zoo.vocabulary import Template, Vocabulary, numbered
 
@@ -258,8 +258,13 @@ class ZooTokenizer:
         )
         self.template, self.segments = template, segments
 
-    def save(self, folder: str | Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, each atomically."""
+    def save(self, folder: str | Path, model: CoreConfig | None = None) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json, each atomically.
+
+        Args:
+            folder: where to.
+            model: facts of the model that lies there, which may limit the length of a text.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         names = {f"{role}_token": token for role, token in self.roles.items()}
@@ -269,6 +274,7 @@ class ZooTokenizer:
             "model_input_names": inputs,
             "padding_side": self.template.padding_side if self.template else "right",
             "clean_up_tokenization_spaces": False,
+            **({} if model is None else model.tokenizer_facts),
             **({} if self.segmenter == "none" else {"segmenter": self.segmenter}),
             **names,
         }

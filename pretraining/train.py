@@ -322,7 +322,7 @@ class Run:
             self._start(anew=not path[0])
             if main:
                 self.recorder.write_run(self.counters, self.raw_model, finished=False)
-                self.tokenizer.save(self.folder)
+                self.tokenizer.save(self.folder, self.raw_model.core.config)
         sizes: dict[str, int] = {}
         if path[0]:
             state = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)

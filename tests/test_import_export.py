@@ -170,6 +170,49 @@ def test_export_and_import_give_the_run_back_bit_for_bit(runs, tmp_path):
         assert back.visibility == facts.visibility
 
 
+def stated_length(folder):
+    return json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length")
+
+
+def test_a_tokenizer_knows_the_longest_text_of_its_model(runs, checkpoint, tmp_path):
+    """Rows that a table of positions keeps for padding are no positions of a text."""
+    lengths = {}
+    for name, run in runs.items():
+        config = read_facts(run).config
+        lengths[name] = stated_length(run)
+        assert lengths[name] == config.max_length == config.max_position_embeddings - config.position_offset
+        export_folder(run, tmp_path / name)
+        assert stated_length(tmp_path / name) == lengths[name]
+    assert lengths["roberta"] < read_facts(runs["roberta"]).config.max_position_embeddings
+    for said, noted in ((None, 512), (10**30, 512), (40, 40)):  # theirs often say nothing, or "no limit"
+        theirs = copy_of(checkpoint, tmp_path / f"theirs-{noted}-{said}")
+        facts = json.loads((theirs / "tokenizer_config.json").read_text())
+        facts = {key: value for key, value in facts.items() if key != "model_max_length"}
+        facts |= {} if said is None else {"model_max_length": said}
+        (theirs / "tokenizer_config.json").write_text(json.dumps(facts))
+        import_folder(theirs, tmp_path / f"ours-{noted}-{said}")
+        assert stated_length(tmp_path / f"ours-{noted}-{said}") == noted
+
+
+def test_a_model_without_a_table_of_positions_states_no_length(tmp_path):
+    more = {"model.position_type": "rotary", "train.validate_every": 0}
+    assert stated_length(train(arguments(tmp_path, "gpt", steps=1, **more))) is None
+
+
+def test_sentence_transformers_cuts_texts_that_are_too_long(runs):
+    """It takes the smaller of two lengths, and the config's counts the rows kept for padding."""
+    from sentence_transformers import SentenceTransformer
+
+    import zoo.hf  # noqa: F401  # makes the folder known there
+
+    encoder = SentenceTransformer(str(runs["roberta"]), device="cpu")
+    limit = read_facts(runs["roberta"]).config.max_length
+    words = "the town lies on the river . " * limit
+    assert len(load_tokenizer(runs["roberta"]).encode(words).ids) > 2 * limit
+    assert encoder.max_seq_length == limit
+    assert encoder.encode([words, "the town"]).shape == (2, 32)
+
+
 def test_a_classifier_keeps_its_label_names(runs, tmp_path):
     core, facts = load_core(runs["bert"])
     labels = ["no", "yes", "perhaps"]

@@ -325,6 +325,11 @@ class CoreConfig:
         """Longest input, in tokens; without a position table there is no limit."""
         return self.max_position_embeddings - self.position_offset if self.has_position_table else sys.maxsize
 
+    @property
+    def tokenizer_facts(self) -> dict[str, int]:
+        """What a ``tokenizer_config.json`` has from its model: ``model_max_length``, where there is a limit."""
+        return {"model_max_length": self.max_length} if self.has_position_table else {}
+
     def group_of(self, layer: int) -> int:
         """Number of the weight set that layer ``layer`` uses (specs: ALBERT, section 2)."""
         return layer * self.groups // self.num_hidden_layers

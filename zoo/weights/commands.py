@@ -25,7 +25,7 @@ from zoo.weights.card import write_card
 from zoo.weights.convert import Model, read_checkpoint, write_checkpoint
 from zoo.weights.elmo_folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo_folder import FORMAT as ELMO
-from zoo.weights.files import copy_tokenizer, find_folder, open_checkpoint, special_tokens, token_ids
+from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, special_tokens, token_ids
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def import_folder(
             model, architecture = _read_transformers(folder, made, ignore or [])
         has_tokenizer = (made / "tokenizer.json").exists()
         report = [*model.report, *_check_tokenizer(made, has_tokenizer, model.facts)]
+        note_length(made, model.facts.config)
         save_tensors(made / WEIGHTS, model.tensors)
         write_json(made / "config.json", model.facts.to_dict())
         record = {
@@ -150,6 +151,7 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
     checkpoint = write_checkpoint(facts, open_weights(facts.path), family)
     with whole_folder(Path(target)) as made:
         copy_tokenizer(facts.path, made)
+        note_length(made, facts.config)
         config = {**checkpoint.config, **_special_ids(made, facts), "dtype": _dtype(checkpoint.tensors)}
         save_tensors(made / WEIGHTS, checkpoint.tensors)
         write_json(made / "config.json", config)

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.config import read_json
+from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
-from zoo.folder import INDEX, WEIGHTS, open_weights
+from zoo.folder import INDEX, WEIGHTS, open_weights, write_json
 
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (
@@ -113,6 +113,16 @@ def copy_tokenizer(source: Path, target: Path) -> bool:
     for name in present:
         shutil.copyfile(source / name, target / name)
     return True
+
+
+def note_length(folder: Path, config: CoreConfig) -> None:
+    """Let a tokenizer that was copied know the longest text of its model, where its files say nothing, or more."""
+    path, limits = folder / "tokenizer_config.json", config.tokenizer_facts
+    if not path.exists() or not limits:
+        return
+    facts = read_json(path)
+    if facts.get("model_max_length") is None or facts["model_max_length"] > limits["model_max_length"]:
+        write_json(path, {**facts, **limits})
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
