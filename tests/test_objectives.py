@@ -16,13 +16,22 @@ from torch import nn
 
 from pretraining.choose import NGrams, Tokens, WholeWords
 from pretraining.fill import Replace
+from pretraining.labels import Capitalised
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import Objective, Targets, base_inputs, collate
-from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PairClassification, PermutationLM
+from pretraining.objectives import (
+    BidirectionalLM,
+    CausalLM,
+    MaskedLM,
+    PairClassification,
+    PermutationLM,
+    RowClassification,
+    TokenClassification,
+)
 from pretraining.predict import All
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.store import CAPITALISED, WORD_START
 from zoo.config import CoreConfig, RecurrentConfig
 from zoo.core import make_core
 from zoo.errors import ZooError
@@ -95,6 +104,8 @@ OBJECTIVES = {
     ),
     "pair, recurrent": Case(PairClassification, None, can_be_empty=False, config=RECURRENT),
     "pair": Case(PairClassification, None, can_be_empty=False),
+    "class of a row": Case(lambda: RowClassification(9), None, can_be_empty=False),
+    "class of a token": Case(lambda: TokenClassification(Capitalised()), None),
     "permutation": Case(PermutationLM, None, unseen=not_before, config=TWO_STREAMS),
     "permutation, blocks": Case(
         lambda: PermutationLM(Tokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
@@ -139,6 +150,7 @@ def some_rows(count=16, length=24, seed=0) -> Rows:
     ids[:, 0] = BERT_LIKE.cls
     ids[columns > last] = BERT_LIKE.pad
     flags = np.where(special | (rng.random((count, length)) < 0.8), WORD_START, 0).astype(np.uint8)
+    flags |= np.where(~special & (ids % 3 == 0), CAPITALISED, 0).astype(np.uint8)
     number = np.arange(count, dtype=np.int64)
     return Rows(
         input_ids=ids.astype(np.int32),

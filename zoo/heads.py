@@ -16,6 +16,8 @@ from torch.nn import functional
 from zoo.config import CoreConfig
 from zoo.core import activation
 from zoo.errors import ZooError, nearest
+from zoo.mix import Mixes, TaskNetwork
+from zoo.vocabulary import Template, numbered
 
 
 class TokenHead(nn.Module):
@@ -77,8 +79,8 @@ class SequenceHead(nn.Module):
     Args:
         config: the core's facts.
         num_labels: classes.
-        kind: ``pair`` (a pretraining objective's), ``classification`` (a fine-tuned one's) or ``choice`` (one score for
-            each of several rows).
+        kind: ``pair`` (next sentence or sentence order), ``row_class`` (another pretraining objective's),
+            ``classification`` (a fine-tuned one's) or ``choice`` (one score for each of several rows).
         dense: activation of a dense layer of its own, W -> W, over the state that the template's ``pooling`` names;
             ``pooler`` = the core's pooled state instead; ``none`` = that state as it is (GPT, section 3.2).
         bias: a bias per class.
@@ -131,13 +133,74 @@ def new_sequence_head(config: CoreConfig, pooling: str, visibility: str) -> dict
     return {"dense": "pooler" if pooling == "first" and config.pooler else "tanh", "bias": True}
 
 
+def chosen_state(hidden: Tensor, pooling: str, last: Tensor | None) -> Tensor:
+    """(B, L, W) -> (B, W) the state that a template's ``pooling`` names.
+
+    Args:
+        hidden: states of rows that begin at their first position, unless ``pooling`` is ``last``.
+        pooling: ``first``, ``last``, or ``ends``: each direction's half where that direction has read everything.
+        last: (B,) position of each row's last real token; ``None`` = the row's last one.
+    """
+    if pooling == "first":
+        return hidden[:, 0]
+    rows = torch.arange(len(hidden), device=hidden.device)
+    closing = hidden[:, -1] if last is None else hidden[rows, last.to(hidden.device)]
+    if pooling == "last":
+        return closing
+    half = hidden.shape[-1] // 2
+    return torch.cat([closing[:, :half], hidden[:, 0, half:]], dim=-1)
+
+
+def check_template(template: Template, config: CoreConfig, visibility: str) -> None:
+    """Refuse a template that the core's states or segments cannot serve.
+
+    Raises:
+        ZooError: says which fact is in the way and what would work.
+    """
+    if template.pooling == "ends" and (config.recurrent is None or visibility != "all"):
+        why = "tokens see the past only" if config.recurrent is not None else "this core's states have no such halves"
+        raise ZooError(
+            "template.pooling: ends reads the forward half of the last state and the backward half of the first, and "
+            f"{why} (model.recurrent, visibility); first or last would work."
+        )
+    highest = max(segment for layout in (template.single, template.pair) for _, segment in numbered(layout))
+    if highest > 1 and not config.relative_segments and 1 < config.type_vocab_size <= highest:
+        raise ZooError(
+            f"the template numbers a segment {highest}, and the core has {config.type_vocab_size} "
+            "(model.type_vocab_size), numbered from 0."
+        )
+
+
+class EntityHead(nn.Module):
+    """What entity vectors are multiplied with, so that a token's state scores entities (specs: ERNIE-THU, 3.2).
+
+    Args:
+        config: the core's facts; it has entities.
+        kind: ``entity``.
+    """
+
+    def __init__(self, config: CoreConfig, kind: str = "entity") -> None:
+        super().__init__()
+        if config.fusion is None:
+            raise ZooError("this head scores entities, and this core has none (model.fusion).")
+        self.facts: dict[str, Any] = {"kind": kind}
+        self.dense = nn.Linear(config.hidden_size, config.fusion.entity_size)
+        self.activation = activation(config.hidden_act)
+        self.norm = nn.LayerNorm(config.fusion.entity_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor, vectors: Tensor) -> Tensor:
+        """(T, W) states and (N, entity width) vectors -> (T, N) logits; a zero vector's is 0."""
+        return self.norm(self.activation(self.dense(hidden))) @ vectors.to(hidden.dtype).t()
+
+
 class LabelHead(nn.Module):
     """Scores of every position: tags, the two ends of an answer, replaced or not.
 
     Args:
         config: the core's facts.
         num_labels: scores per position.
-        kind: ``tagging``, ``span`` (start and end) or ``replaced`` (one logit: a token that does not belong).
+        kind: ``tagging``, ``span`` (start and end), ``replaced`` (one logit: a token that does not belong) or
+            ``token_class`` (a pretraining objective's classes).
         dense: activation of a dense layer of its own before the scores; ``none`` = none.
         labels: names of the classes.
     """
@@ -164,15 +227,20 @@ class LabelHead(nn.Module):
         return self.output(self.activation(self.dense(hidden)))
 
 
-Head = TokenHead | SequenceHead | LabelHead
+Head = TokenHead | SequenceHead | EntityHead | LabelHead | Mixes | TaskNetwork
 HEADS: dict[str, Callable[..., Head]] = {
     "token": TokenHead,
     "pair": SequenceHead,
+    "row_class": SequenceHead,
     "classification": SequenceHead,
     "choice": SequenceHead,
     "tagging": LabelHead,
     "span": LabelHead,
     "replaced": LabelHead,
+    "entity": EntityHead,
+    "mixes": Mixes,
+    "features": TaskNetwork,
+    "token_class": LabelHead,
 }
 """Module of each kind of head; the kind says what it is for."""
 

@@ -1,0 +1,390 @@
+"""Layouts that ask about a document's structure or about labelled pairs: ERNIE 2.0's tasks (specs: ERNIE 2.0, 3).
+
+Each gives every row a class (``pair_label``), read by :class:`pretraining.objectives.RowClassification`, or every token
+one (an array, class + 1), read by :class:`pretraining.objectives.TokenClassification`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.layout import Layout, Plan
+from pretraining.layouts import (
+    FullSentences,
+    Ints,
+    _check_documents,
+    _check_template,
+    _join,
+    _keep,
+    _Pairs,
+    _pairs_to_plan,
+    _ranges,
+    _Sentences,
+    _sentences,
+    _slabs,
+    _truncate,
+    gather,
+)
+from pretraining.random import Draw
+from pretraining.rows import Rows
+from pretraining.store import Store
+from zoo.errors import ZooError
+from zoo.vocabulary import Vocabulary
+
+_MOST_SEGMENTS = 6  # 873 classes; one more would make 5,913
+
+
+# --- permutations as classes -------------------------------------------------------------------------
+
+
+def reordering_classes(most: int) -> list[tuple[int, ...]]:
+    """Every order of 1 to ``most`` segments, by class: shorter ones first, then in lexicographic order.
+
+    Segment number p of class c's row is segment ``reordering_classes(most)[c][p]`` of the text. There are
+    k = sum of n! for n = 1 .. ``most`` classes (specs: ERNIE 2.0, section 3); class 0 is a single segment.
+    """
+    return [order for n in range(1, most + 1) for order in itertools.permutations(range(n))]
+
+
+def reordering_class(order: Sequence[int]) -> int:
+    """Class of an order: sum of j! for j below n, plus its lexicographic rank."""
+    n = len(order)
+    rank = sum(
+        sum(later < here for later in order[place + 1 :]) * math.factorial(n - 1 - place)
+        for place, here in enumerate(order)
+    )
+    return sum(map(math.factorial, range(1, n))) + rank
+
+
+# --- sentence reordering -----------------------------------------------------------------------------
+
+
+class ReorderedSegments(Layout):
+    """A stretch of a document in 1 to ``max_segments`` segments, in any order (ERNIE 2.0, sentence reordering).
+
+    A document is cut into stretches of whole sentences that fill a row. A stretch is cut at random places between
+    its sentences into n segments, n drawn by ``shares``; these are put in a random one of their n! orders. The row is
+    ``cls``, the segments one after the other without anything between them, ``sep``. Its class is the order's
+    (:func:`reordering_classes`). Stretches of fewer than ``max_segments`` sentences are left out, because n would
+    otherwise depend on how long sentences are.
+
+    Args:
+        max_segments: m; there are sum of n! for n = 1 .. m classes: 3, 9, 33 or 153 for 2, 3, 4 or 5.
+        shares: relative frequency of n = 1 .. m; absent = all alike. The paper states none.
+    """
+
+    provides = frozenset({"token_type_ids", "pair_label", "segment"})
+
+    def __init__(self, max_segments: int = 3, shares: list[float] | None = None) -> None:
+        if not 2 <= max_segments <= _MOST_SEGMENTS:
+            raise ZooError(f"ReorderedSegments: max_segments is {max_segments}; 2 to {_MOST_SEGMENTS} would work.")
+        if shares is not None and (len(shares) != max_segments or min(shares) < 0 or sum(shares) <= 0):
+            raise ZooError(
+                f"ReorderedSegments: shares = {shares}; one number for each of 1 to {max_segments} segments is needed, "
+                "none below 0 and not all of them 0."
+            )
+        self.max_segments = max_segments
+        self._thresholds = np.cumsum(shares or [1.0] * max_segments) / sum(shares or [1.0] * max_segments)
+        orders = reordering_classes(max_segments)
+        self._orders = np.array([[*order, *range(len(order), max_segments)] for order in orders], dtype=np.int64)
+        self._first = np.array([reordering_class(range(n)) for n in range(1, max_segments + 1)])
+        self._count = np.array([math.factorial(n) for n in range(1, max_segments + 1)])
+
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
+        """Rows of at most ``length`` tokens."""
+        stretches = FullSentences(cross_documents=False).plan(store, documents, length, vocabulary, draw)
+        edges = np.asarray(store.sentences)
+        begin = stretches.starts
+        first = np.searchsorted(edges, begin, side="left")
+        # A part of a sentence that is too long for a row starts inside of it: it is no stretch of whole sentences.
+        last = np.searchsorted(edges, begin + stretches.lengths, side="left")
+        whole = (edges[np.minimum(first, len(edges) - 1)] == begin) & (
+            edges[np.minimum(last, len(edges) - 1)] == begin + stretches.lengths
+        )
+        kept = np.flatnonzero(whole & (last - first >= self.max_segments))
+        if not len(kept):
+            raise ZooError(
+                f"ReorderedSegments: no row of {length} tokens holds {self.max_segments} whole sentences of one "
+                f"document of {store.path}, so none can be cut into {self.max_segments} segments. Use `sentences: "
+                "rule`, longer rows, or a smaller max_segments."
+            )
+        first, last = first[kept], last[kept]
+        label = self._labels(first, draw)
+        bounds = self._bounds(first, last, self._sizes(label), draw)
+        return self._plan(edges[bounds], label, stretches.documents[kept])
+
+    def _labels(self, example: Ints, draw: Draw) -> Ints:
+        """(R,) class of each stretch: a number of segments by ``shares``, then one of its orders."""
+        number = np.searchsorted(self._thresholds, draw.uniform(example, "reorder.segments"), side="right")
+        number = np.minimum(number, self.max_segments - 1)
+        return self._first[number] + draw.integers(example, self._count[number], "reorder.order")
+
+    def _sizes(self, label: Ints) -> Ints:
+        """(R,) segments of each class."""
+        return np.searchsorted(self._first, label, side="right")
+
+    def _bounds(self, first: Ints, last: Ints, size: Ints, draw: Draw) -> Ints:
+        """(R, m + 1) sentences at which the segments begin, the last one repeated where there are fewer than m.
+
+        Of a stretch's inner sentence ends the n - 1 with the lowest keys are the cuts: a uniform choice.
+        """
+        inner = last - first - 1
+        row = np.repeat(np.arange(len(first)), inner)
+        sentence = _ranges(first + 1, inner)
+        order = np.lexsort((draw.keys(sentence, "reorder.cuts"), row))
+        rank = np.empty(len(row), dtype=np.int64)
+        rank[order] = _ranges(np.zeros_like(inner), inner)
+        cut = rank < (size - 1)[row]
+        bounds = np.repeat(last[:, None], self.max_segments + 1, axis=1)
+        bounds[:, 0] = first
+        place = _ranges(np.ones_like(size), size - 1)
+        bounds[row[cut], place] = sentence[cut]  # both are in the order of rows, sentences ascending
+        return bounds
+
+    def _plan(self, edges: Ints, label: Ints, documents: Ints) -> Plan:
+        """Pieces in their new order; a separator stands behind the last one only."""
+        size = self._sizes(label)
+        order = self._orders[label]
+        row = np.arange(len(label))[:, None]
+        starts, lengths = edges[row, order], edges[row, order + 1] - edges[row, order]
+        used = np.arange(self.max_segments)[None, :] < size[:, None]
+        closes = np.arange(self.max_segments)[None, :] == (size - 1)[:, None]
+        return Plan(
+            starts=starts[used],
+            lengths=lengths[used].astype(np.int32),
+            types=np.zeros(int(size.sum()), dtype=np.int8),
+            offsets=np.append(0, np.cumsum(size)),
+            documents=documents,
+            pair_label=label.astype(np.int16),
+            separators=closes[used],
+        )
+
+    def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
+        """The named rows; the array ``segment`` has the number of each token's segment in the text, from 1."""
+        rows = gather(store, plan, indices, length, vocabulary, opens=True)
+        assert plan.pair_label is not None
+        label = plan.pair_label[indices].astype(np.int64)
+        size = self._sizes(label)
+        used = np.arange(self.max_segments)[None, :] < size[:, None]
+        pieces = _ranges(plan.offsets[indices], size)
+        segment = np.zeros(rows.shape, dtype=np.uint8)
+        segment[~rows.special] = np.repeat(self._orders[label][used] + 1, plan.lengths[pieces])
+        return rows.replace(arrays={**rows.arrays, "segment": segment})
+
+
+# --- sentence distance -------------------------------------------------------------------------------
+
+
+class SentenceDistance(Layout):
+    """Two sentences and how far apart they stand (ERNIE 2.0, sentence distance).
+
+    Class 0: the second follows the first in its document; 1: it stands elsewhere in that document, not beside the
+    first; 2: it comes from another one. A third of the rows each (the paper states no shares). Every sentence of
+    which all three can be made is the first of a row once in an epoch; the last of a document and those of documents
+    without a sentence that is not adjacent are left out, so that the first sentence says nothing about the class.
+    Pairs that are too long lose tokens from the longer sentence, at its front or back with equal chance.
+    """
+
+    provides = frozenset({"token_type_ids", "pair_label"})
+
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
+        """Pairs of at most ``length`` tokens."""
+        _check_documents(store, documents, "SentenceDistance")
+        _check_template(vocabulary, "SentenceDistance", cls=True, sep=True)
+        if length < 5:
+            raise ZooError(f"SentenceDistance: rows of {length} tokens have no room for two sentences; 5 is the least.")
+        offsets = np.asarray(store.documents)
+        documents = documents[offsets[documents + 1] > offsets[documents]]
+        counts = offsets[documents + 1] - offsets[documents]
+        if len(documents) < 2 or counts.max() < 3:
+            raise ZooError(
+                f"SentenceDistance: {len(documents)} documents of at most {counts.max()} sentences in {store.path}; it "
+                "needs two documents, and one with three sentences. Put blank lines between documents, and use "
+                "`sentences: rule`; or leave the task out."
+            )
+        parts = [self._plan(store, documents, part, length, draw) for part in _slabs(store, documents)]
+        return _join(parts)
+
+    def _plan(self, store: Store, everywhere: Ints, documents: Ints, length: int, draw: Draw) -> Plan:
+        sentences = _sentences(store, documents)
+        place, count = self._candidates(sentences)
+        number, document = sentences.number[place], documents[sentences.place[place]]
+        within = place - sentences.bounds[sentences.place[place]]
+        label = draw.integers(number, 3, "distance.label")
+        far = draw.integers(number, count - 2 - (within > 0), "distance.far")
+        # The sentences that are not adjacent, counted without the first and its neighbours.
+        far = np.where(far < np.maximum(within - 1, 0), far, far + 2 + (within > 0))
+        second = np.where(label == 0, number + 1, number - within + far)
+        other = label == 2
+        second[other] = self._elsewhere(store, everywhere, number[other], document[other], draw)
+        edges = np.asarray(store.sentences)
+        pairs = _Pairs(
+            first_start=edges[number],
+            first_length=edges[number + 1] - edges[number],
+            second_start=edges[second],
+            second_length=edges[second + 1] - edges[second],
+            label=label,
+            example=number,
+            document=document,
+        )
+        return _pairs_to_plan(_truncate(pairs, length - 3, draw))
+
+    @staticmethod
+    def _candidates(sentences: _Sentences) -> tuple[Ints, Ints]:
+        """Sentences with a next one and one that is not adjacent; and how many their document has."""
+        number = np.arange(len(sentences.starts))
+        within = number - sentences.bounds[sentences.place]
+        count = np.diff(sentences.bounds)[sentences.place]
+        wanted = (within < count - 1) & (count - 2 - (within > 0) > 0)
+        return number[wanted], count[wanted]
+
+    @staticmethod
+    def _elsewhere(store: Store, documents: Ints, example: Ints, own: Ints, draw: Draw) -> Ints:
+        """A sentence of another document, uniform over the other documents and then over its sentences."""
+        drawn = draw.integers(example, len(documents) - 1, "distance.document")
+        chosen = documents[drawn + (drawn >= np.searchsorted(documents, own))]
+        offsets = np.asarray(store.documents)
+        begin, end = offsets[chosen], offsets[chosen + 1]
+        return begin + draw.integers(example, end - begin, "distance.sentence")
+
+    def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
+        """The named pairs: ``cls A sep B sep``, types 0 for ``cls A sep`` and 1 for ``B sep``."""
+        return gather(store, plan, indices, length, vocabulary, opens=True)
+
+
+# --- labelled pairs: discourse relation, relevance --------------------------------------------------
+
+
+class LabelledPairs(Layout):
+    """One row for each record: a text or a pair of texts, and the class that the corpus gives it.
+
+    A record is a document of one or two sentences (a text field that is a string, or a list of two strings, in a
+    corpus with ``sentences: line``); its class is an array of the store with class + 1 at each of its tokens, made by
+    ``annotations`` of the corpus. Pairs that are too long lose tokens from the longer text, at its end.
+
+    Args:
+        label: name of the array.
+    """
+
+    provides = frozenset({"token_type_ids", "pair_label"})
+
+    def __init__(self, label: str = "label") -> None:
+        self.label = label
+
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
+        """Rows of at most ``length`` tokens."""
+        _check_documents(store, documents, "LabelledPairs")
+        _check_template(vocabulary, "LabelledPairs", cls=True, sep=True)
+        if length < 5:
+            raise ZooError(f"LabelledPairs: rows of {length} tokens have no room for two texts; 5 is the least.")
+        if self.label not in store.arrays:
+            raise ZooError(
+                f"LabelledPairs: {store.path} has no array {self.label!r} with the records' classes (it has "
+                f"{', '.join(store.arrays) or 'none'}). The corpus needs `annotations: {{{self.label}: {{class_path: "
+                "pretraining.annotate.Field}}}}` and records with that field, one JSON object per line."
+            )
+        offsets = np.asarray(store.documents)
+        counts = offsets[documents + 1] - offsets[documents]
+        if counts.max() > 2:
+            record = int(documents[counts.argmax()])
+            raise ZooError(
+                f"LabelledPairs: record {record} of {store.path} has {counts.max()} sentences; one text or a pair of "
+                "them is needed. Say `sentences: line` for this corpus, and give a pair as a list of two strings."
+            )
+        documents, counts = documents[counts > 0], counts[counts > 0]
+        edges, first = np.asarray(store.sentences), offsets[documents]
+        classes = np.asarray(store.arrays[self.label][edges[first]]).astype(np.int64)
+        if not classes.all():
+            raise ZooError(
+                f"LabelledPairs: record {int(documents[(classes == 0).argmax()])} of {store.path} has no class; each "
+                f"needs a value in its field {self.label!r}."
+            )
+        return self._plan(edges, first, counts, documents, classes - 1, length)
+
+    @staticmethod
+    def _plan(edges: Ints, first: Ints, counts: Ints, documents: Ints, label: Ints, length: int) -> Plan:
+        pair = counts == 2
+        a = edges[first + 1] - edges[first]
+        b = np.where(pair, edges[np.minimum(first + 2, len(edges) - 1)] - edges[first + 1], 0)
+        budget = length - 2 - pair
+        b = np.minimum(b, np.maximum(budget - a, budget // 2))  # the longer text is cut, then both to a half
+        a = np.minimum(a, budget - b)
+        used = np.stack([np.ones_like(pair), pair], axis=1)
+        starts = np.stack([edges[first], edges[first + 1]], axis=1)
+        return Plan(
+            starts=starts[used],
+            lengths=np.stack([a, b], axis=1)[used].astype(np.int32),
+            types=np.tile(np.array([0, 1], dtype=np.int8), (len(pair), 1))[used],
+            offsets=np.append(0, np.cumsum(counts)),
+            documents=documents,
+            pair_label=label.astype(np.int32),
+        )
+
+    def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
+        """The named records: ``cls A sep`` or ``cls A sep B sep``, types 1 for ``B sep``."""
+        return gather(store, plan, indices, length, vocabulary, opens=True)
+
+
+# --- token-document relation -------------------------------------------------------------------------
+
+
+class DocumentSegments(Layout):
+    """Whole sentences of one document, and for each token whether the document has it elsewhere (ERNIE 2.0, 4.2).
+
+    A segment is a row: rows do not cross document ends, and documents of a single row are left out. The array
+    ``elsewhere`` is 2 where the same token occurs in another row of the document, else 1; 0 where nothing is asked.
+
+    Args:
+        skip_most_frequent: nothing is asked of the corpus' so many most frequent tokens, which occur everywhere.
+            The paper names no candidates; 0 asks of every token.
+    """
+
+    provides = frozenset({"elsewhere"})
+
+    def __init__(self, skip_most_frequent: int = 0) -> None:
+        if skip_most_frequent < 0:
+            raise ZooError(f"DocumentSegments: skip_most_frequent is {skip_most_frequent}; 0 or more.")
+        self.skip_most_frequent = skip_most_frequent
+        self._sentences = FullSentences(cross_documents=False)
+
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
+        """Rows of at most ``length`` tokens, of documents with two rows and more."""
+        plan = self._sentences.plan(store, documents, length, vocabulary, draw)
+        rows = np.bincount(np.searchsorted(documents, plan.documents), minlength=len(documents))
+        several = rows[np.searchsorted(documents, plan.documents)] > 1
+        if not several.any():
+            raise ZooError(
+                f"DocumentSegments: none of the {len(documents)} documents of {store.path} is longer than a row of "
+                f"{length} tokens, so no token can occur in another row of its document. Shorten data.sequence_length "
+                "or leave the task out."
+            )
+        return _keep(plan, several)
+
+    def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
+        """The named rows; a token occurs elsewhere where its document has more of it than its row."""
+        rows = self._sentences.rows(store, plan, indices, length, vocabulary)
+        offsets = store.document_tokens()
+        size = vocabulary.size
+        elsewhere = np.zeros(rows.shape, dtype=np.uint8)
+        totals: dict[int, NDArray[np.int64]] = {}
+        for row, document in enumerate(rows.document.tolist()):
+            if document not in totals:
+                totals[document] = np.bincount(store.tokens[offsets[document] : offsets[document + 1]], minlength=size)
+            own = ~rows.special[row]
+            tokens = rows.input_ids[row, own]
+            elsewhere[row, own] = 1 + (totals[document][tokens] > np.bincount(tokens, minlength=size)[tokens])
+        if self.skip_most_frequent:
+            elsewhere[self._frequent(store)[rows.input_ids]] = 0
+        return rows.replace(arrays={**rows.arrays, "elsewhere": elsewhere})
+
+    def _frequent(self, store: Store) -> NDArray[np.bool_]:
+        """(V,) the most frequent tokens; of equals, those with lower ids."""
+        counts = np.asarray(store.counts)
+        frequent = np.zeros(len(counts), dtype=bool)
+        frequent[np.argsort(-counts, kind="stable")[: self.skip_most_frequent]] = True
+        return frequent

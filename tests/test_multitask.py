@@ -1,0 +1,248 @@
+"""ERNIE 2.0's seven tasks and its schedules (specs: ERNIE 2.0, section 8)."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
+
+from pretraining.documents import (
+    DocumentSegments,
+    LabelledPairs,
+    ReorderedSegments,
+    SentenceDistance,
+    reordering_class,
+    reordering_classes,
+)
+from pretraining.random import Draw
+from zoo.errors import ZooError
+
+DRAW = Draw(seed=7, epoch=0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """9,000 documents of 3 to 20 sentences of 5 to 12 tokens."""
+    return synthetic_store(tmp_path_factory.mktemp("multitask") / "store", count=9000, length=(5, 12))
+
+
+def everything(store):
+    return np.arange(store.num_documents, dtype=np.int64)
+
+
+def laid_out(layout, store, length=64, draw=DRAW):
+    """A layout's plan and all its rows."""
+    plan = layout.plan(store, everything(store), length, BERT_LIKE, draw)
+    return plan, layout.rows(store, plan, np.arange(len(plan)), length, BERT_LIKE)
+
+
+def pieces(plan, row):
+    """(start, length) of a row's pieces."""
+    part = slice(plan.offsets[row], plan.offsets[row + 1])
+    return list(zip(plan.starts[part].tolist(), plan.lengths[part].tolist()))
+
+
+# --- sentence reordering ---
+
+
+@pytest.mark.parametrize(("most", "classes"), [(2, 3), (3, 9), (4, 33), (5, 153)])
+def test_orders_are_numbered(most, classes):
+    """Check 2: the number of classes, and back from every class to its order."""
+    orders = reordering_classes(most)
+    assert len(orders) == len(set(orders)) == classes == sum(math.factorial(n) for n in range(1, most + 1))
+    assert [reordering_class(order) for order in orders] == list(range(classes))
+    assert orders[0] == (0,)
+    assert orders[1:3] == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("most", [2, 3, 4])
+def test_every_number_of_segments_and_every_order_is_as_likely(store, most):
+    """Check 3."""
+    plan, _ = laid_out(ReorderedSegments(most), store)
+    label, orders = plan.pair_label, reordering_classes(most)
+    size = np.array([len(orders[c]) for c in label])
+    assert len(plan) > 14_000
+    for n in range(1, most + 1):
+        assert np.mean(size == n) == pytest.approx(1 / most, abs=0.01)
+        own = label[size == n]
+        for order in itertools.permutations(range(n)):
+            share, expected = np.mean(own == reordering_class(order)), 1 / math.factorial(n)
+            assert share == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / len(own)))
+    identity = np.mean([orders[c] == tuple(sorted(orders[c])) for c in label])
+    expected = sum(1 / math.factorial(n) for n in range(1, most + 1)) / most
+    assert identity == pytest.approx(expected, abs=0.012)
+    assert most != 3 or expected == pytest.approx(0.556, abs=5e-4)
+
+
+def test_shares_of_the_number_of_segments(store):
+    plan, _ = laid_out(ReorderedSegments(3, shares=[0, 1, 3]), store)
+    size = np.array([len(reordering_classes(3)[c]) for c in plan.pair_label])
+    assert [np.mean(size == n) for n in (1, 2, 3)] == pytest.approx([0, 0.25, 0.75], abs=0.01)
+
+
+def test_segments_in_their_order_are_the_document(store):
+    """Read back: the segments, put in order, are a stretch of whole sentences; nothing stands between them."""
+    plan, rows = laid_out(ReorderedSegments(4), store)
+    edges, orders = set(store.sentences.tolist()), reordering_classes(4)
+    for row in range(0, len(plan), 13):
+        parts, order = pieces(plan, row), orders[plan.pair_label[row]]
+        assert len(parts) == len(order)
+        in_order = [parts[order.index(n)] for n in range(len(order))]
+        assert all(start in edges and start + length in edges for start, length in in_order)
+        assert all(a[0] + a[1] == b[0] for a, b in itertools.pairwise(in_order))
+        flat = np.concatenate([store.tokens[s : s + n] for s, n in parts])
+        assert rows.input_ids[row, : rows.lengths[row]].tolist() == [BERT_LIKE.cls, *flat.tolist(), BERT_LIKE.sep]
+        segments = np.concatenate([[0], *[[o + 1] * n for o, (_, n) in zip(order, parts)], [0]])
+        assert (rows.arrays["segment"][row, : rows.lengths[row]] == segments).all()
+    assert rows.lengths.max() <= 64
+    assert not rows.token_type_ids.any()
+
+
+def test_every_place_is_cut_alike(tmp_path):
+    """Two segments of four sentences: each of the three inner ends is the cut in a third of the rows."""
+    store = write_store(tmp_path / "s", [[[5, 6], [7, 8], [9, 10], [11, 12]]] * 6000)
+    plan, _ = laid_out(ReorderedSegments(2, shares=[0, 1]), store)
+    first = np.array([min(pieces(plan, row))[1] for row in range(len(plan))])
+    assert [np.mean(first == n) for n in (2, 4, 6)] == pytest.approx([1 / 3] * 3, abs=0.02)
+
+
+def test_orders_change_from_epoch_to_epoch_and_repeat(store):
+    first, again, other = (
+        laid_out(ReorderedSegments(3), store, draw=Draw(7, epoch))[0].pair_label for epoch in (0, 0, 1)
+    )
+    assert (first == again).all()
+    assert (first != other).mean() > 0.5
+
+
+# --- sentence distance ---
+
+
+def test_distances(store):
+    """Check 4: thirds, and the classes mean what they say."""
+    plan, rows = laid_out(SentenceDistance(), store)
+    label = plan.pair_label
+    assert [np.mean(label == c) for c in range(3)] == pytest.approx([1 / 3] * 3, abs=0.01)
+    starts, lengths = plan.starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
+    document = np.searchsorted(store.document_tokens(), starts, side="right") - 1
+    sentence = np.searchsorted(store.sentences, starts, side="right") - 1
+    assert (lengths.ravel() == np.diff(store.sentences)[sentence].ravel()).all()  # nothing was too long here
+    apart = sentence[:, 1] - sentence[:, 0]
+    assert (document[label == 2, 0] != document[label == 2, 1]).all()
+    assert (document[label < 2, 0] == document[label < 2, 1]).all()
+    assert (apart[label == 0] == 1).all()
+    assert (np.abs(apart[label == 1]) > 1).all()
+    assert (apart[label == 1] < 0).any()
+    assert (rows.pair_label == label).all()
+    assert set(np.unique(rows.token_type_ids)) == {0, 1}
+
+
+def test_all_sentences_that_are_not_adjacent_are_drawn_alike(tmp_path):
+    store = write_store(tmp_path / "s", [[[5]] * 6] * 4000)
+    plan, _ = laid_out(SentenceDistance(), store, length=8)
+    first, second = (plan.starts.reshape(-1, 2) % 6).T
+    for here in range(5):
+        far = second[(first == here) & (plan.pair_label == 1)]
+        expected = [n for n in range(6) if abs(n - here) > 1]
+        assert sorted(set(far.tolist())) == expected
+        shares = [np.mean(far == n) for n in expected]
+        assert shares == pytest.approx([1 / len(expected)] * len(expected), abs=0.05)
+
+
+def test_long_sentences_are_cut_to_the_row(tmp_path):
+    store = write_store(tmp_path / "s", synthetic_documents(count=30, length=(20, 60)))
+    plan, rows = laid_out(SentenceDistance(), store, length=32)
+    assert rows.lengths.max() == 32
+    assert plan.lengths.min() >= 14
+
+
+# --- labelled pairs ---
+
+
+def labelled(path, records, label):
+    """A store of (text or pair) records with a class each."""
+    lengths = [sum(map(len, record)) for record in records]
+    array = np.repeat(np.asarray(label, dtype=np.uint8) + 1, lengths)
+    return write_store(path, records, arrays={"label": array})
+
+
+def test_labelled_pairs(tmp_path):
+    records = [[[10, 11], [12]], [[13, 14, 15]], [[*range(20, 60)], [*range(60, 70)]], [[16] * 3, [17] * 40]]
+    store = labelled(tmp_path / "s", records, [0, 173, 2, 1])
+    _, rows = laid_out(LabelledPairs(), store, length=30)
+    assert rows.pair_label.tolist() == [0, 173, 2, 1]
+    cls, sep = BERT_LIKE.cls, BERT_LIKE.sep
+    assert rows.input_ids[0, : rows.lengths[0]].tolist() == [cls, 10, 11, sep, 12, sep]
+    assert rows.input_ids[1, : rows.lengths[1]].tolist() == [cls, 13, 14, 15, sep]
+    assert rows.input_ids[2].tolist() == [cls, *range(20, 37), sep, *range(60, 70), sep]
+    assert rows.input_ids[3].tolist() == [cls, *[16] * 3, sep, *[17] * 24, sep]
+    assert rows.token_type_ids[0, :6].tolist() == [0, 0, 0, 0, 1, 1]
+    half = laid_out(LabelledPairs(), labelled(tmp_path / "t", [[[9] * 50, [8] * 50]], [0]), length=20)[0]
+    assert half.lengths.tolist() == [9, 8]
+
+
+# --- token-document relation ---
+
+
+@pytest.mark.parametrize("length", [40, 64])
+def test_a_token_occurs_elsewhere_in_its_document(tmp_path, length):
+    """Check 6, against sets of tokens."""
+    store = write_store(tmp_path / "s", synthetic_documents(count=40, vocab_size=200))
+    plan, rows = laid_out(DocumentSegments(), store, length)
+    by_document = {}
+    for row in range(len(plan)):
+        tokens = rows.input_ids[row][~rows.special[row]].tolist()
+        by_document.setdefault(int(plan.documents[row]), {})[row] = tokens
+    found = []
+    for document, parts in by_document.items():
+        start, stop = store.document_tokens()[document : document + 2]
+        assert list(itertools.chain(*parts.values())) == store.tokens[start:stop].tolist()
+        for row, tokens in parts.items():
+            others = set(itertools.chain.from_iterable(t for r, t in parts.items() if r != row))
+            expected = [1 + (token in others) for token in tokens]
+            assert rows.arrays["elsewhere"][row][~rows.special[row]].tolist() == expected
+            assert not rows.arrays["elsewhere"][row][rows.special[row]].any()
+            found += expected
+    assert set(found) == {1, 2}
+    assert all(len(parts) > 1 for parts in by_document.values())
+
+
+def test_frequent_tokens_are_not_asked_about(tmp_path):
+    store = write_store(tmp_path / "s", synthetic_documents(count=40, vocab_size=200))
+    _, all_rows = laid_out(DocumentSegments(), store, 40)
+    _, rows = laid_out(DocumentSegments(skip_most_frequent=20), store, 40)
+    asked = rows.arrays["elsewhere"] > 0
+    skipped = set(np.unique(rows.input_ids[~asked & ~rows.special]).tolist())
+    assert len(skipped) == 20
+    assert skipped.isdisjoint(rows.input_ids[asked].tolist())
+    least = min(store.counts[i] for i in skipped)
+    assert least >= max(store.counts[i] for i in range(5, 200) if i not in skipped)
+    assert (rows.arrays["elsewhere"][asked] == all_rows.arrays["elsewhere"][asked]).all()
+
+
+# --- what cannot be laid out ---
+
+
+def test_what_cannot_be_laid_out_is_refused(tmp_path):
+    short = write_store(tmp_path / "short", [[[5, 6]], [[7, 8]], [[9, 10]]])
+    for layout, message in (
+        (ReorderedSegments(3), "holds 3 whole sentences"),
+        (SentenceDistance(), "one with three sentences"),
+        (DocumentSegments(), "longer than a row of 16"),
+        (LabelledPairs(), "no array 'label'.*annotate.Field"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            layout.plan(short, everything(short), 16, BERT_LIKE, DRAW)
+    three = labelled(tmp_path / "three", [[[5], [6]], [[7], [8], [9]]], [0, 0])
+    with pytest.raises(ZooError, match=r"record 1 of .* has 3 sentences.*sentences: line"):
+        LabelledPairs().plan(three, everything(three), 16, BERT_LIKE, DRAW)
+    without = write_store(tmp_path / "without", [[[5]], [[6]]], arrays={"label": np.array([1, 0], dtype=np.uint8)})
+    with pytest.raises(ZooError, match=r"record 1 of .* has no class"):
+        LabelledPairs().plan(without, everything(without), 16, BERT_LIKE, DRAW)
+    for make, message in (
+        (lambda: ReorderedSegments(1), "max_segments is 1"),
+        (lambda: ReorderedSegments(3, [1.0]), "one number for each of 1 to 3"),
+        (lambda: DocumentSegments(-1), "skip_most_frequent is -1"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            make()
