@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from finetune.data import Examples
 from pretraining.random import Draw
+from pretraining.segment import Segmenter, SegmenterName, join_words
 from zoo.characters import spelling_table, spelt
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
@@ -211,6 +212,32 @@ def encode(
         ids, spelt_words = speller.spell(ids)
     cut = (a < a_full) | (b < b_full)
     return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut, spelt_words)
+
+
+def filled(rows: Encoded, pad: int) -> Encoded:
+    """The rows with one token of padding in those that have none at all, so that there is something to read."""
+    at = rows.offsets[:-1][rows.lengths == 0]
+    offsets = np.append(0, np.cumsum(np.maximum(rows.lengths, 1)))
+    spelt_words = rows.spelt
+    if spelt_words is not None:
+        table = torch.cat([spelt_words.table, spelling_table([""], spelt_words.table.shape[1])])
+        spelt_words = SpeltWords(np.insert(spelt_words.words, at, len(table) - 1), table)
+    ids, types = np.insert(rows.ids, at, pad), np.insert(rows.types, at, 0)
+    return replace(rows, ids=ids, types=types, offsets=offsets, spelt=spelt_words)
+
+
+def segmented(examples: Examples, name: SegmenterName) -> Examples:
+    """The texts with spaces between the words that a segmenter finds, for tokenizers whose unit is the word."""
+    if name == "none":
+        return examples
+    segmenter = Segmenter(name)
+
+    def spaced(text: str) -> str:
+        found = segmenter.words(text)
+        return text if found is None else join_words(*found)
+
+    pairs = None if examples.pairs is None else [spaced(text) for text in examples.pairs]
+    return replace(examples, texts=[spaced(text) for text in examples.texts], pairs=pairs)
 
 
 def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:

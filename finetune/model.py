@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from zoo.core import Core
 from zoo.dropout import keyed_dropout
 from zoo.folder import ModelFacts
-from zoo.heads import SequenceHead, new_sequence_head
+from zoo.heads import SequenceHead, chosen_state, new_sequence_head
 from zoo.init import initialise
 from zoo.inputs import CoreInputs
 
@@ -39,6 +38,9 @@ class Classifier(nn.Module):
             initialise(module, core.config, seed, f"finetune.{key}.")
         if core.pooler is not None and not self.head.reads_pooler:
             core.pooler.requires_grad_(False)  # read by nobody here
+        start = getattr(getattr(core, "relative", None), "start", None)
+        if start is not None:
+            start.requires_grad_(False)  # of the second stream, which has no part in this
 
     def forward(self, inputs: CoreInputs) -> Tensor:
         """(B, L) ids -> (B, classes) logits."""
@@ -48,10 +50,15 @@ class Classifier(nn.Module):
         return self.head.output(keyed_dropout(features, inputs.dropout_keys, _SITE, self.dropout))
 
     def _state(self, hidden: Tensor, inputs: CoreInputs) -> Tensor:
-        """(B, L, W) -> (B, W): the first token's state, or the last real one's."""
-        if self.pooling == "first":
-            return hidden[:, 0]
+        """(B, L, W) -> (B, W): the state that the template's pooling names."""
         lengths = inputs.visible.lengths
-        if lengths is None:
-            return hidden[:, -1]
-        return hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
+        return chosen_state(hidden, self.pooling, None if lengths is None else lengths - 1)
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """What a model folder keeps beside the core."""
+        return {"classifier": self.head}
+
+    def penalty(self) -> float:
+        """What the loss gets on top: nothing."""
+        return 0.0

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,18 @@ from torch.nn import functional
 from finetune import data as task_data
 from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData
-from finetune.encode import Encoded, collate, encode, evaluation_batches, template_words, training_batches
+from finetune.encode import (
+    Encoded,
+    Speller,
+    collate,
+    encode,
+    evaluation_batches,
+    filled,
+    segmented,
+    template_words,
+    training_batches,
+)
+from finetune.features import FeatureBatch, FeatureClassifier, Text, TextRows, known_template, sides
 from finetune.metrics import majority_baseline, scores
 from finetune.model import Classifier
 from finetune.tasks import Task
@@ -32,22 +43,28 @@ from pretraining.optim import WarmupDecay, parameter_groups
 from pretraining.processes import one_writer, resolve_precision, together
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer
 from zoo.config import read_json
+from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.folder import (
     ModelFacts,
     load_core,
+    open_weights,
     read_facts,
     save_model_folder,
     whole_folder,
     write_atomic,
     write_json,
 )
+from zoo.heads import check_template
 from zoo.inputs import CoreInputs
 
 RESULT = "result.json"
 MODEL = "model"
 _VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 _EVALUATION_BATCH = 64
+Keys = tuple[int, int, NDArray[np.int64]]
+"""Seed, step and (B,) places in the global batch, for dropout."""
+_Moved = TypeVar("_Moved")
 _SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits for a GPU
 
 
@@ -67,6 +84,7 @@ class Result:
         steps: optimiser steps.
         train_loss: mean loss of each epoch, in nats.
         fingerprint: what decides the result: weights, task, rows, settings, seed.
+        mixes: of features: for each mix its ``shares`` of the layers, the token vectors first, and its ``gamma``.
     """
 
     task: str
@@ -80,6 +98,7 @@ class Result:
     steps: int
     train_loss: list[float]
     fingerprint: dict[str, Any]
+    mixes: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,13 @@ class Prepared:
     def __init__(self, model_folder: Path, task: Task, data: str | Path | TaskData, settings: FinetuneSettings) -> None:
         self.facts: ModelFacts = read_facts(model_folder)
         self.task = task
-        self.layout = template_words(self.facts.template, task.pair)
+        check_template(self.facts.template, self.facts.config, self.facts.visibility)
+        self.features = settings.features if settings.use == "features" else None
+        if self.features is not None:
+            known = self.stored_tokenizer.backend.token_to_id
+            template = known_template(self.facts.template, lambda word: known(word) is not None)
+            self.facts = dataclasses.replace(self.facts, template=template)
+        self.layout = template_words(self.facts.template, task.pair and self.features is None)
         self.max_length = _max_length(settings.max_length, task, self.facts)
         self.settings = dataclasses.replace(
             settings,
@@ -160,7 +185,15 @@ class Prepared:
     @cached_property
     def stored_tokenizer(self) -> ZooTokenizer:
         """The model's tokenizer as its files have it; its vocabulary must fit the core's."""
-        tokenizer = load_tokenizer(self.facts.path)
+        try:
+            tokenizer = load_tokenizer(self.facts.path)
+        except ZooError as error:
+            if not self.facts.config.characters:
+                raise
+            raise ZooError(
+                f"{error} This core reads characters, and words have to be found for it: a tokenizer is needed whose "
+                "unit is the word (`zoo import SRC DST --vocabulary FILE` makes one of a list of words)."
+            ) from error
         size, rows = tokenizer.vocabulary.size, self.facts.config.vocab_size or 0
         if size > rows:
             raise ZooError(
@@ -174,6 +207,7 @@ class Prepared:
         """The same with every token of the template, whichever of its layouts this task needs."""
         template, stored = self.facts.template, self.stored_tokenizer
         copy = ZooTokenizer(Tokenizer.from_str(stored.backend.to_str()), stored.roles)
+        copy.segmenter = stored.segmenter
         wanted = TokenizerConfig(kind="file", path=str(self.facts.path), new_tokens=template.tokens)
         tokenizer = extend(copy, wanted, template)
         numbers = list(tokenizer.backend.get_vocab(with_added_tokens=True).values())
@@ -198,42 +232,105 @@ class Prepared:
         return (self.facts.config.pad_token_id or 0) if found is None else found
 
     @cached_property
-    def train(self) -> Encoded:
+    def speller(self) -> Speller | None:
+        """What finds and spells words, for a core that reads characters by words.
+
+        Raises:
+            ZooError: the core does not know how the tokenizer's words are spelt.
+        """
+        if self.facts.config.characters is None:
+            return None
+        spellings = open_weights(self.facts.path)["core.embeddings.word_embeddings.spellings"]
+        lacking = [i for i in range(self.tokenizer.vocabulary.size) if i >= len(spellings) or not spellings[i, 0]]
+        if lacking:
+            raise ZooError(
+                f"the core in {self.facts.path} reads characters and does not know how {len(lacking)} of its "
+                f"tokenizer's {self.tokenizer.vocabulary.size} tokens are spelt, the first is "
+                f"{self.tokenizer.token(lacking[0])!r}; tell it by core.spell(words, vocabulary) and save it."
+            )
+        if not self.tokenizer.whole_words:  # pieces of words: there are no others than those in the vocabulary
+            return None
+        return Speller(self.tokenizer.backend, spellings, self.tokenizer.vocabulary.unk)
+
+    @cached_property
+    def train(self) -> Encoded | TextRows:
         """Training rows as ids."""
         return self._encode(self.data.train)
 
     @cached_property
-    def evaluation(self) -> Encoded:
+    def evaluation(self) -> Encoded | TextRows:
         """Development rows as ids."""
         return self._encode(self.data.evaluation)
 
-    def _encode(self, examples: Examples) -> Encoded:
-        return encode(examples, self.layout, self.tokenizer.backend, self.max_length)
+    def _encode(self, examples: Examples) -> Encoded | TextRows:
+        examples = segmented(examples, self.tokenizer.segmenter)
+        if self.features is None:
+            return self._rows(examples)
+        before = [word for word, _ in self.layout].index("$A")
+        texts = tuple(self._rows(side) for side in sides(examples))
+        return TextRows(texts, (before, len(self.layout) - 1 - before))
 
-    def classifier(self, seed: int) -> Classifier:
+    def _rows(self, examples: Examples) -> Encoded:
+        rows = encode(examples, self.layout, self.tokenizer.backend, self.max_length, self.speller)
+        return rows if rows.lengths.all() else filled(rows, self.pad)
+
+    def classifier(self, seed: int) -> Classifier | FeatureClassifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""
         core, facts = load_core(self.facts.path)
+        dropout, labels = self.settings.classifier_dropout, self.task.labels
+        if self.features is not None:
+            return FeatureClassifier(core, labels, self.features, dropout, self.task.pair, seed)
         known, size = self.stored_tokenizer.vocabulary.size, self.tokenizer.vocabulary.size
         if size > known:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
-        return Classifier(core, facts, self.task.labels, self.settings.classifier_dropout, seed)
+        return Classifier(core, facts, labels, dropout, seed)
 
-    def save(self, model: Classifier, folder: Path) -> None:
+    def save(self, model: Classifier | FeatureClassifier, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
         facts = dataclasses.replace(self.facts, config=model.core.config)
         with whole_folder(folder) as made:
-            save_model_folder(made, model.core, {"classifier": model.head}, facts)
+            save_model_folder(made, model.core, model.heads, facts)
             self.tokenizer.save(made)
             path = made / "tokenizer_config.json"
             as_trained = {"model_max_length": self.max_length, "split_special_tokens": True}
             write_json(path, {**read_json(path), **as_trained})
 
     def batch(
-        self, data: Encoded, rows: NDArray[np.int64], keys: tuple[int, int, NDArray[np.int64]] | None = None
-    ) -> tuple[CoreInputs, Tensor]:
+        self, data: Encoded | TextRows, rows: NDArray[np.int64], keys: Keys | None = None
+    ) -> tuple[CoreInputs | FeatureBatch, Tensor]:
         """Padded inputs and labels of some rows."""
+        if isinstance(data, Encoded):
+            return self._collated(data, rows, keys)
+        texts = tuple(
+            data.kept(number, rows) if data.layers else self._text(data, text, rows)
+            for number, text in enumerate(data.texts)
+        )
+        return FeatureBatch(texts, None if keys is None else row_keys(*keys)), torch.from_numpy(data.labels[rows])
+
+    def _collated(self, data: Encoded, rows: NDArray[np.int64], keys: Keys | None = None) -> tuple[CoreInputs, Tensor]:
         return collate(data, rows, self.pad, self.facts.visibility == "causal", self.segments, keys)
+
+    def _text(self, data: TextRows, text: Encoded, rows: NDArray[np.int64]) -> Text:
+        lengths, start = (torch.from_numpy(part[rows]) for part in data.own(text))
+        return Text(lengths, self._collated(text, rows)[0], start)
+
+    def keep_layers(self, model: Classifier | FeatureClassifier, device: torch.device) -> None:
+        """Run a frozen core on every text once, where the layers have room in memory; seeds share them."""
+        if not isinstance(model, FeatureClassifier) or self.features is None:
+            return
+        parts = [part for part in (self.train, self.evaluation) if isinstance(part, TextRows)]
+        config = self.facts.config
+        needed = 4 * (config.num_hidden_layers + 1) * config.hidden_size * sum(part.tokens() for part in parts)
+        if needed > self.features.cache_mb * 2**20 or any(part.layers for part in parts):
+            return
+        for part in parts:
+
+            def read(text: Encoded, rows: NDArray[np.int64], part: TextRows = part) -> Tensor:
+                with autocast(self, device):
+                    return model.read(moved(self._text(part, text, rows), device))
+
+            part.fill(read)
 
 
 def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:
@@ -299,11 +396,14 @@ def finetune(
         if processes.rank == 0:
             shutil.rmtree(output / MODEL, ignore_errors=True)  # left by a run that ended before its result was there
         model = prepared.classifier(seed).to(processes.device)
+        prepared.keep_layers(model, processes.device)
         losses, steps = _train(
             model, prepared, seed, processes, Progress(f"{task.name} seed {seed}", progress and processes.rank == 0)
         )
         probabilities = predict(model, prepared, processes)
         result = _result(prepared, seed, probabilities, losses, steps, fingerprint)
+        if isinstance(model, FeatureClassifier):
+            result = dataclasses.replace(result, mixes=model.features.mixes.shares())
         if processes.rank == 0:
             write_predictions(output / "predictions.tsv", prepared.task, prepared.evaluation, probabilities)
             if save_model:
@@ -354,14 +454,14 @@ def _writer(folder: Path, processes: Processes) -> Iterator[None]:
 
 
 def _train(
-    model: Classifier, prepared: Prepared, seed: int, processes: Processes, progress: Progress
+    model: Classifier | FeatureClassifier, prepared: Prepared, seed: int, processes: Processes, progress: Progress
 ) -> tuple[list[float], int]:
     """Train in place; mean loss by epoch and number of steps."""
     settings, data = prepared.settings, prepared.train
     assert settings.epochs is not None
     per_epoch = math.ceil(len(data) / settings.batch_size)
     total, step = settings.epochs * per_epoch, 0
-    groups = parameter_groups(model.named_parameters(), settings.weight_decay, ["bias", "norm"])
+    groups = parameter_groups(model.named_parameters(), settings.weight_decay, ["bias", "norm", "mixes"])
     optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), eps=1e-6, fused=True)
     schedule = WarmupDecay(warmup=settings.warmup, decay="linear", decay_from="warmup_end")
     shared = processes.share(model)
@@ -374,7 +474,8 @@ def _train(
                 group["lr"] = settings.lr * schedule.factor((step + 1) / (total + 1))
             loss = _loss(shared, prepared, rows, (seed, step), processes)
             optimizer.zero_grad()
-            (loss * (processes.world / len(rows))).backward()  # DDP averages: times world makes it the global mean
+            # DDP averages: times world makes it the global mean; what comes on top is the same in every process.
+            (loss * (processes.world / len(rows)) + model.penalty()).backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimizer.step()
             summed += loss.detach()
@@ -405,30 +506,35 @@ def _loss(
     return weight * functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")
 
 
-def _forward(model: nn.Module, inputs: CoreInputs, prepared: Prepared, device: torch.device) -> Tensor:
-    bf16 = prepared.settings.precision == "bf16"
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-        logits: Tensor = model(_to(inputs, device))
+def _forward(model: nn.Module, inputs: CoreInputs | FeatureBatch, prepared: Prepared, device: torch.device) -> Tensor:
+    with autocast(prepared, device):
+        logits: Tensor = model(moved(inputs, device))
     return logits.float()
 
 
-def _to(inputs: CoreInputs, device: torch.device) -> CoreInputs:
-    """The fields that fine-tuning fills, on the device."""
+def autocast(prepared: Prepared, device: torch.device) -> torch.autocast:
+    """The precision that is asked for."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=prepared.settings.precision == "bf16")
+
+
+def moved(value: _Moved, device: torch.device) -> _Moved:
+    """Tensors in named tuples, at any depth, on the device."""
     if device.type == "cpu":
-        return inputs
-
-    def moved(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.to(device)
-
-    return inputs._replace(
-        input_ids=inputs.input_ids.to(device),
-        visible=inputs.visible._replace(lengths=moved(inputs.visible.lengths)),
-        token_type_ids=moved(inputs.token_type_ids),
-        dropout_keys=moved(inputs.dropout_keys),
-    )
+        return value
+    return _moved(value, device)
 
 
-def predict(model: Classifier, prepared: Prepared, processes: Processes = ALONE) -> NDArray[np.float64]:
+def _moved(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if hasattr(value, "_fields"):
+        return type(value)(*(_moved(item, device) for item in value))
+    return tuple(_moved(item, device) for item in value) if isinstance(value, tuple) else value
+
+
+def predict(
+    model: Classifier | FeatureClassifier, prepared: Prepared, processes: Processes = ALONE
+) -> NDArray[np.float64]:
     """(N, labels) probabilities of the development rows, in their order."""
     data = prepared.evaluation
     model.eval()
@@ -466,7 +572,7 @@ def _result(
     )
 
 
-def write_predictions(path: Path, task: Task, data: Encoded, probabilities: NDArray[np.float64]) -> None:
+def write_predictions(path: Path, task: Task, data: Encoded | TextRows, probabilities: NDArray[np.float64]) -> None:
     """A TSV with a header: row number in the source, gold label, predicted label, probability of each label."""
     lines = ["\t".join(["id", "gold", "predicted", *(f"p({label})" for label in task.labels)])]
     predicted = probabilities.argmax(axis=1)
