@@ -1,6 +1,9 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from zoo.dropout import keyed_dropout, row_keys
 
@@ -73,3 +76,34 @@ def test_keys_are_a_function_of_seed_step_and_row():
     assert torch.equal(a, row_keys(3, 5, range(1000)))
     assert len(set(a.tolist())) == 1000
     assert not torch.equal(a, row_keys(3, 6, range(1000)))
+
+
+class Dropping(nn.Module):
+    """A rate that is a module's attribute, which dynamic compilation makes an input of the graph."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        """(B, L, W) -> (B, L, W)."""
+        return keyed_dropout(x, keys, 3, self.p)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_for_any_shape_it_drops_the_same_bit_for_bit():
+    keys = row_keys(1, 7, range(4))
+    module = Dropping(0.1)
+    compiled = torch.compile(module, dynamic=True)
+    for p, length in ((0.1, 9), (1 / 3, 14)):
+        module.p = p
+        found = []
+        for run in (module, compiled):
+            x = torch.linspace(-3.0, 3.0, 4 * length * 16).view(4, length, 16).requires_grad_()
+            y = run(x, keys)
+            (y * torch.arange(16.0)).sum().backward()
+            found.append((y.detach(), x.grad))
+        assert float((found[0][0] == 0).float().mean()) == pytest.approx(p, abs=0.06)
+        for eager, other in zip(*found, strict=True):
+            assert torch.equal(eager, other), p

@@ -72,8 +72,14 @@ def _factors(x: Tensor, keys: Tensor, site: int, p: float) -> Tensor:
     hashed = torch.bitwise_xor(rows[:, None], elements[None, :])
     # Four integer passes in place: a comparison to bool costs several times as much on a CPU.
     hashed.mul_(_ODD).bitwise_right_shift_(1).add_(-int(2**30 * (1 - 2 * p))).bitwise_right_shift_(31)
-    scale = struct.unpack("<i", struct.pack("<f", 1.0 / (1.0 - p)))[0]
-    return hashed.bitwise_and_(scale).view(torch.float32).view(x.shape)
+    return hashed.bitwise_and_(_bits(1.0 / (1.0 - p), x.device)).view(torch.float32).view(x.shape)
+
+
+def _bits(value: float, device: torch.device) -> Any:
+    """The bits of a number in single precision as an int32: a constant, or where p is a graph's input a () tensor."""
+    if torch.compiler.is_compiling():
+        return torch.full((), value, dtype=torch.float32, device=device).view(torch.int32)
+    return struct.unpack("<i", struct.pack("<f", value))[0]
 
 
 class _KeyedDropout(torch.autograd.Function):
