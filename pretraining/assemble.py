@@ -154,6 +154,9 @@ def common_visibility(objectives: dict[str, Objective]) -> Literal["all", "causa
     return "causal" if needed == {"causal"} else "all"
 
 
+        for objective in own.values():
+            objective.check_store(store)
+        _check_memory(name, task.layout, config)
 def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over decayed and spared parameters."""
     groups = parameter_groups(model.named_parameters(), train.weight_decay, train.no_decay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pretraining.random import Draw
 from pretraining.rows import Rows
+from pretraining.store import Store
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput, Visibility
@@ -107,6 +109,14 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
+
+    def check_store(self, store: Store) -> None:
+        """Refuse prepared text that it cannot be trained on, before anything else is done. Default: any will do."""
+        return
+
+    def save_files(self, folder: Path) -> None:
+        """Write what the model folder must keep beside weights and tokenizer. Default: nothing."""
+        return
 
     def corrupt(self, rows: Rows, draw: Draw) -> Rows:
         """Whole-batch, pure, on the CPU: hide things, and note in ``rows.targets`` what was there."""

@@ -334,6 +334,8 @@ class Run:
             self.recorder.progress.note(f"continuing from step {self.counters.step} ({path[0]})")
             self._warn_if_changed(state)
             self.recorder.earlier = state.get("seconds", 0.0)
+                for objective in self.objectives.values():
+                    objective.save_files(self.folder)
         elif main and any((self.folder / "checkpoints").glob("step-*")):
             self.recorder.progress.note(
                 "note: no checkpoint is complete and undamaged; the run starts from the beginning."

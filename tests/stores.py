@@ -103,5 +103,6 @@ def take(rows: Rows, indices, width=None) -> Rows:
         document=rows.document[indices],
         token_type_ids=part(rows.token_type_ids, 0),
         pair_label=part(rows.pair_label, 0),
+        arrays={name: part(values, 0) for name, values in rows.arrays.items()},
         targets={name: part(values, 0) for name, values in rows.targets.items()},
     )

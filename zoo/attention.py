@@ -75,6 +75,7 @@ class Shared(NamedTuple):
         cache: earlier keys and values.
         written_out: compute the probabilities and give them back, instead of using a fused kernel.
         distances: what relative scores read; they have visibility of their own in it.
+        entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
     """
 
     mask: Mask
@@ -83,6 +84,7 @@ class Shared(NamedTuple):
     cache: Cache | None = None
     written_out: bool = False
     distances: Distances | None = None
+    entity_mask: Tensor | None = None
 
     def normed(self, norm: nn.Module, number: int) -> Shared:
         """With layer ``number``'s memory normalised: it holds what the layer was given, before its first norm."""

@@ -91,7 +91,46 @@ class RecurrentConfig:
             raise ZooError(f"model.recurrent.dropout is {self.dropout}; a probability in [0, 1) is needed.")
 
 
-_PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig}
+@dataclass(frozen=True)
+class FusionConfig:
+    """Entity vectors that run beside the tokens and are mixed into them (specs: ERNIE-THU, section 2).
+
+    Args:
+        layer_types: of each layer, in the order they are run: ``plain`` (the vectors pass unchanged), ``mixed`` (they
+            join the feed-forward part) or ``full`` (before that, they also look at each other). Layers beyond the list
+            are plain.
+        entity_size: width of the vectors.
+        num_attention_heads: heads of the attention among entities; must divide ``entity_size``.
+    """
+
+    layer_types: tuple[Literal["plain", "mixed", "full"], ...] = ()
+    entity_size: int = 100
+    num_attention_heads: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse facts that cannot be built."""
+        object.__setattr__(self, "layer_types", tuple(self.layer_types))
+        known = ("plain", "mixed", "full")
+        for number, kind in enumerate(self.layer_types):
+            if kind not in known:
+                raise ZooError(f"model.fusion.layer_types[{number}] is {kind!r}; {', '.join(known)} would work.")
+        if self.entity_size < 1 or self.num_attention_heads < 1 or self.entity_size % self.num_attention_heads:
+            raise ZooError(
+                f"model.fusion.num_attention_heads = {self.num_attention_heads} does not divide "
+                f"model.fusion.entity_size = {self.entity_size}."
+            )
+
+    def kind_of(self, layer: int) -> str:
+        """Kind of layer ``layer``."""
+        return self.layer_types[layer] if layer < len(self.layer_types) else "plain"
+
+    @property
+    def last(self) -> int:
+        """Number of the last layer that mixes, -1 = none does."""
+        return max((number for number, kind in enumerate(self.layer_types) if kind != "plain"), default=-1)
+
+
+_PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig, "fusion": FusionConfig}
 """Facts that are groups of facts."""
 
 
@@ -152,6 +191,7 @@ class CoreConfig:
         pad_token_id: row of the padding token; ``None`` = there is none.
         characters: spell tokens instead of looking them up in a table; ``None`` = a table.
         recurrent: LSTM layers in the place of attention layers, whose facts are then not read; ``None`` = attention.
+        fusion: entity vectors beside the tokens; ``None`` = there are none.
     """
 
     vocab_size: int | None = None
@@ -197,6 +237,7 @@ class CoreConfig:
     pad_token_id: int | None = None
     characters: CharacterConfig | None = None
     recurrent: RecurrentConfig | None = None
+    fusion: FusionConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse facts that cannot be built, naming the ones that would work."""
@@ -243,6 +284,7 @@ class CoreConfig:
             )
         self._check_parts()
         self._check_relative()
+        self._check_fusion()
 
     def _check_parts(self) -> None:
         """Refuse what characters and recurrent layers do not go with."""
@@ -282,6 +324,24 @@ class CoreConfig:
                 raise ZooError(f"model.{name} is {getattr(self, name)}; a number of tokens, or null, is needed.")
         if self.same_length and not self.mem_len:
             raise ZooError("model.same_length shows every query the same model.mem_len keys: give that a length.")
+
+    def _check_fusion(self) -> None:
+        """Refuse what entity vectors do not go with."""
+        if self.fusion is None:
+            return
+        needed = {"norm_position": "post", "norm": "layer", "glu": False, "recurrent": None, "mem_len": None}
+        for name, value in needed.items():
+            if getattr(self, name) != value and (getattr(self, name) or value):
+                raise ZooError(f"model.fusion needs model.{name}: {value}, not {getattr(self, name)}.")
+        if self.query_stream:
+            raise ZooError("model.fusion does not go with a second stream (model.query_stream).")
+        if len(self.fusion.layer_types) > self.num_hidden_layers:
+            raise ZooError(
+                f"model.fusion.layer_types names {len(self.fusion.layer_types)} layers, "
+                f"model.num_hidden_layers is {self.num_hidden_layers}."
+            )
+        if self.fusion.last >= 0 and self.groups != self.num_hidden_layers:
+            raise ZooError("model.fusion makes layers differ, so they cannot share weights (model.num_hidden_groups).")
 
     @property
     def input_width(self) -> int:

@@ -21,6 +21,7 @@ from zoo.characters import CharacterEncoder
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
+from zoo.fusion import EntityStream, entity_stream
 from zoo.init import initialise, named_generator
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.relative import Memory, Relative, RelativeAttention
@@ -135,9 +136,14 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-    """One set of layer weights: attention and feed-forward, each with residual, norm and dropout."""
+    """One set of layer weights: attention and feed-forward, each with residual, norm and dropout.
 
-    def __init__(self, config: CoreConfig) -> None:
+    Args:
+        config: the facts.
+        number: of the first layer that has these weights.
+    """
+
+    def __init__(self, config: CoreConfig, number: int = 0) -> None:
         super().__init__()
         self.pre = config.norm_position == "pre"
         self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
@@ -150,14 +156,19 @@ class Layer(nn.Module):
         self.output = nn.Linear(inner, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
         self.output_norm = make_norm(config, config.hidden_size)
+        mixes = config.fusion is not None and config.fusion.kind_of(number) != "plain"
+        self.fusion = EntityStream(config, number) if mixes else None
 
-    def forward(self, hidden: Tensor, shared: Shared, number: int) -> tuple[Tensor, Tensor | None]:
-        """(B, L, W) -> (B, L, W), and attention probabilities where they are written out.
+    def forward(
+        self, hidden: Tensor, shared: Shared, number: int, entities: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(B, L, W) -> (B, L, W); attention probabilities where they are written out; entities where there are any.
 
         Args:
             hidden: states.
             shared: what all layers have in common.
             number: how many layers were run before; shared weights are run under several numbers.
+            entities: (B, L, entity width) states of the entities beside the tokens.
         """
         keys, site = shared.dropout_keys, (number + 1) * _SITES_PER_LAYER
         asking = hidden
@@ -167,14 +178,21 @@ class Layer(nn.Module):
         hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
         if not self.pre:
             hidden = self.attention_norm(hidden)
-        inner = self._feed_forward(self.output_norm(hidden) if self.pre else hidden, keys, site + 3)
-        hidden = hidden + keyed_dropout(inner, keys, site + 2, self.dropout)
-        return (hidden if self.pre else self.output_norm(hidden)), probabilities
+        asking, added = self.output_norm(hidden) if self.pre else hidden, None
+        if self.fusion is not None and entities is not None:
+            entities, added = self.fusion.join(entities, shared, number, site)
+        inner = keyed_dropout(self._inner(asking, added), keys, site + 3, self.inner_dropout)
+        if self.fusion is not None and entities is not None:
+            entities = self.fusion.leave(entities, inner, keys, site)
+        hidden = hidden + keyed_dropout(self.output(inner), keys, site + 2, self.dropout)
+        return (hidden if self.pre else self.output_norm(hidden)), probabilities, entities
 
-    def _feed_forward(self, hidden: Tensor, keys: Tensor | None, site: int) -> Tensor:
+    def _inner(self, hidden: Tensor, added: Tensor | None) -> Tensor:
+        """(B, L, intermediate width): what stands between the two matrices of the feed-forward part."""
         inner = self.intermediate(hidden)
-        inner = self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
-        return self.output(keyed_dropout(inner, keys, site, self.inner_dropout))
+        if added is not None:
+            inner = inner + added
+        return self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
 
 
 class Core(nn.Module, ABC):
@@ -265,7 +283,7 @@ class Transformer(Core):
         self.gradient_checkpointing = False
         self.written_out = False
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config) for _ in range(config.groups))
+        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.groups))
         pre = config.norm_position == "pre"
         self.final_norm = make_norm(config, config.hidden_size) if pre else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
@@ -296,18 +314,20 @@ class Transformer(Core):
         memory = state if isinstance(state, dict) else None
         hidden, shared = self._begin(inputs, state, output_attentions or self.written_out)
         length, remembered = inputs.input_ids.shape[1], {}
+        entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
+        shared = shared._replace(entity_mask=mask)
         states, attentions = [hidden], []
         for number in range(self.config.num_hidden_layers):
             if self.relative is not None and self.config.mem_len and shared.cache is None:
                 remembered[f"memory_{number}"] = self.relative.remember(hidden[:, :length], number, memory)
             layer = self.layers[self.config.group_of(number)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden, probabilities = checkpoint(layer, hidden, shared, number, use_reentrant=False)
+                hidden, seen, entities = checkpoint(layer, hidden, shared, number, entities, use_reentrant=False)
             else:
-                hidden, probabilities = layer(hidden, shared, number)
+                hidden, seen, entities = layer(hidden, shared, number, entities)
             if output_hidden_states:
                 states.append(hidden)
-            attentions.append(probabilities)
+            attentions.append(seen)
         states[-1] = hidden = self.final_norm(hidden)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
         hidden = keyed_dropout(hidden, shared.dropout_keys, site, self.config.final_dropout)
@@ -354,11 +374,14 @@ class Transformer(Core):
                 f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
                 "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
             )
-        unread = ["entity_ids", "entity_states", "encoder_states"]
+        unread = ["encoder_states"]
         unread += [] if self.relative is not None else ["query", "reversed"]
+        unread += [] if self.config.fusion is not None else ["entity_ids", "entity_vectors"]
         given = [name for name in unread if getattr(inputs, name) is not None]
         if given:
             raise ZooError(f"this core does not read {', '.join(given)}.")
+        if self.config.fusion is not None and past:
+            raise ZooError("a core with entities (model.fusion) reads whole rows and does not go on from a cache.")
         if memory and not self.config.mem_len:
             raise ZooError("this core remembers nothing (model.mem_len) and does not read a memory.")
 

@@ -32,7 +32,20 @@ def core_flops(
     if config.position_type == "relative":  # distances have a row of their own, for their direction or dropout
         distances = keys + (1 if causal else length)
         layer += 2 * rows * distances * width * width + 2 * rows * asking * distances * width
-    return config.num_hidden_layers * layer + _ends_flops(config, rows, length)
+    return config.num_hidden_layers * layer + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
+
+
+def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:
+    """The entity stream of all layers; what the last one would leave behind is not computed."""
+    total, fusion = 0, config.fusion
+    for number, kind in enumerate(fusion.layer_types if fusion is not None else ()):
+        assert fusion is not None
+        width = fusion.entity_size
+        if kind == "full":
+            total += 2 * rows * length * 4 * width * width + 2 * 2 * rows * length * length * width
+        if kind != "plain":
+            total += (1 + (number != fusion.last)) * 2 * rows * length * width * config.intermediate_size
+    return total
 
 
 def _ends_flops(config: CoreConfig, rows: int, length: int) -> int:

@@ -63,8 +63,8 @@ class CoreInputs(NamedTuple):
         reversed: (B,) rows whose text runs backwards: their relative distances change sign; absent = none.
         dropout_keys: (B,) int32, one hashed key per global row and step; absent = no dropout.
         query: second stream (permutation language models).
-        entity_ids: (B, L) entity aligned with a token (knowledge-fused cores).
-        entity_states: (B, L, E) entity vectors.
+        entity_ids: (B, L) row of ``entity_vectors`` that is aligned with a token, 0 = none (knowledge-fused cores).
+        entity_vectors: (N, width) vectors of the batch's entities; row 0 stands for none and is all zeros.
         encoder_states: (B, L', W) states to cross-attend to (encoder-decoder).
         encoder_visible: visibility of ``encoder_states``.
         character_ids: (B, L, characters) for cores that read characters.
@@ -79,7 +79,7 @@ class CoreInputs(NamedTuple):
     dropout_keys: Tensor | None = None
     query: SecondStream | None = None
     entity_ids: Tensor | None = None
-    entity_states: Tensor | None = None
+    entity_vectors: Tensor | None = None
     encoder_states: Tensor | None = None
     encoder_visible: Visibility | None = None
     character_ids: Tensor | None = None

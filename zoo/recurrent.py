@@ -358,7 +358,7 @@ class Recurrent(Core):
             )
         visible = inputs.visible
         unread = [f"visible.{n}" for n in ("documents", "orders", "dense") if getattr(visible, n) is not None]
-        others = ("query", "entity_ids", "entity_states", "encoder_states")
+        others = ("query", "entity_ids", "entity_vectors", "encoder_states")
         unread += [name for name in others if getattr(inputs, name) is not None]
         if unread or attentions:
             raise ZooError(

@@ -182,7 +182,7 @@ def _reversed(inputs: CoreInputs, index: Tensor, signed: bool) -> CoreInputs:
     if visible.dense is not None or visible.orders is not None or inputs.query is not None:
         raise ZooError("BidirectionalLM reverses rows, and cannot reverse who sees whom in them (dense or by orders).")
     turned: dict[str, Any] = {}
-    for name in ("input_ids", "token_type_ids", "task_type_ids", "entity_ids", "entity_states", "character_ids"):
+    for name in ("input_ids", "token_type_ids", "task_type_ids", "entity_ids", "character_ids"):
         value = getattr(inputs, name)
         if value is not None and value.ndim > 1:
             turned[name] = _gather(value, index)
