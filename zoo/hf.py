@@ -50,7 +50,7 @@ from zoo.config import CoreConfig, read_json
 from zoo.core import Embeddings, make_core, sinusoids
 from zoo.errors import ZooError
 from zoo.folder import MODEL_TYPE, ModelFacts, facts_from_dict, read_facts
-from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head, new_sequence_head
+from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head, chosen_state, new_sequence_head
 from zoo.init import initial_of
 from zoo.inputs import CoreInputs, CoreOutput, SecondStream, Visibility
 from zoo.vocabulary import Template
@@ -226,6 +226,12 @@ class ZooPreTrainedModel(PreTrainedModel):
         if len(self.kinds) != 1:
             return found
         (kind,) = self.kinds
+        networks = [name for name, head in facts.heads.items() if head["kind"] == "features"]
+        if kind == "classification" and networks and not found:
+            raise ZooError(
+                f"head {networks[0]} is a task network on frozen layers, which reads each text by itself; transformers "
+                "has no such class. Ask it with finetune.saved.open_features(FOLDER), or open the core with AutoModel."
+            )
         name, head = next(iter(found.items()), (_NAMES.get(kind, kind), self._new_head(config, facts)))
         if kind in ("classification", "tagging") and head["num_labels"] != config.num_labels:
             head = {**head, "num_labels": config.num_labels}
@@ -331,6 +337,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         inputs_embeds: Tensor | None = None,
+        character_ids: Tensor | None = None,
         **unused: Any,
     ) -> CoreOutput:
         """Run the core on transformers' arguments.
@@ -345,6 +352,8 @@ class ZooPreTrainedModel(PreTrainedModel):
             output_attentions: give back the probabilities.
             output_hidden_states: give back every layer's states.
             inputs_embeds: refused; the core reads ids.
+            character_ids: (B, L, C) of words, for a core that reads characters, beside ids of the same shape: words
+                that the tokenizer lacks are unknown to it otherwise (:func:`zoo.characters.character_ids`).
             unused: arguments that transformers hands to every model.
         """
         if input_ids is None or inputs_embeds is not None:
@@ -364,6 +373,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             task_type_ids=task_type_ids,
             position_ids=position_ids,
             dropout_keys=keys,
+            character_ids=character_ids,
         )
         wants = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attends = self.config.output_attentions if output_attentions is None else output_attentions
@@ -411,14 +421,11 @@ class ZooPreTrainedModel(PreTrainedModel):
         """(B, labels) scores of the state that the head reads: pooled, first, or last real one."""
         if self.head.reads_pooler:
             return self.head(output.pooler_output)
-        hidden = output.last_hidden_state
-        if self.config.facts().template.pooling == "first":
-            return self.head(hidden[:, 0])
-        if attention_mask is None:
-            return self.head(hidden[:, -1])
-        places = torch.arange(hidden.shape[1], device=hidden.device)
-        last = (places * attention_mask.to(hidden.device)).argmax(-1)  # the last 1, wherever the padding is
-        return self.head(hidden[torch.arange(len(hidden), device=hidden.device), last])
+        hidden, last = output.last_hidden_state, None
+        if attention_mask is not None:
+            places = torch.arange(hidden.shape[1], device=hidden.device)
+            last = (places * attention_mask.to(hidden.device)).argmax(-1)  # the last 1, wherever the padding is
+        return self.head(chosen_state(hidden, self.config.facts().template.pooling, last))
 
     def token_scores(self, head: TokenHead, hidden: Tensor) -> Tensor:
         """(..., W) states -> (..., V)."""
