@@ -137,7 +137,7 @@ def _objective_of_head(facts: ModelFacts, name: str | None, vocabulary: Vocabula
             f"{facts.path} has no head that scores sentences; one of kind token is needed, and its heads are: {have}."
         )
     chosen = name or able[0]
-    objective = _rule_of(facts, chosen)
+    objective = rule_of(facts, chosen)
     if isinstance(objective, MaskedLM) and vocabulary.mask is None:
         raise ZooError(
             f"{facts.path} was trained with tokens that see each other, so each must be hidden to be scored, and its "
@@ -148,7 +148,7 @@ def _objective_of_head(facts: ModelFacts, name: str | None, vocabulary: Vocabula
     return chosen, objective
 
 
-def _rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM | BidirectionalLM:
+def rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM | BidirectionalLM:
     """Whose rule scores with a token head, by what it reads; nothing is chosen or drawn when scoring."""
     if facts.visibility == "causal":
         return CausalLM()

@@ -26,7 +26,7 @@ class ShowConfig:
     Args:
         text: the text; blank lines end documents.
         config: configs to show one after the other, by name or file; ``a+b`` merges two of them.
-        run: run folders, likewise: their own settings and tokenizer.
+        run: run folders, likewise: their own settings and tokenizer; of an imported model, what its head asks for.
         seed: data seeds, one under the other: ``1`` or ``1,2,3``; absent = the config's.
         epoch: pass over the data.
         rows: rows shown of each seed.

@@ -16,18 +16,22 @@ from numpy.typing import NDArray
 from pretraining.assemble import Stores, make_tasks, prepare_store
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.loader import TaskData
+from pretraining.objectives import MaskedLM
+from pretraining.score import rule_of
 from pretraining.show_command import ShowConfig
 from pretraining.store import Store
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
+from zoo.folder import ModelFacts, read_facts
 from zoo.settings import load_settings
 from zoo.vocabulary import Vocabulary
 
 _OTHERS = 40  # documents that random second segments come from
 _OTHER_SENTENCES = 30  # sentences taken of each
 _ROOM = 8  # tokens that a row of a pair may have beyond the text
+_LENGTH = 128  # longest row of a model that does not say how it was trained
 _SHORTEST = 32  # tokens that it may have in any case
 _ELSEWHERE = (
     "Second segments come from the text that {folder} was trained on. --data.corpus.files PATH takes them from other "
@@ -62,15 +66,23 @@ def load_config(name: str, overrides: list[str]) -> Subject:
 
 
 def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
-    """Settings and tokenizer of a run folder.
+    """Settings and tokenizer of a run folder, or of a model folder that says of its training only what its facts are.
 
     Raises:
-        ZooError: no run folder, one that names code from elsewhere, or its corpus is gone and is needed.
+        ZooError: no such folder, one that names code from elsewhere, or its corpus is gone and is needed.
     """
     folder = Path(name)
-    if not (folder / "run.json").is_file():
-        raise ZooError(f"{folder} has no run.json; --run takes a folder of `python -m pretraining`, --config settings.")
-    record = read_json(folder / "run.json")
+    if not (folder / "run.json").is_file() and not (folder / "config.json").is_file():
+        raise ZooError(
+            f"{folder} has no run.json and no config.json; --run takes a folder of `python -m pretraining` or of "
+            "`zoo import`, --config settings."
+        )
+    title = folder.name
+    if (folder / "run.json").is_file():
+        record = read_json(folder / "run.json")
+    else:
+        record = {"config": _settings_of_model(read_facts(folder))}
+        title += " (how it was trained is not known: its head's objective, with default settings)"
     recorded: dict[str, Any] = record.get("config", {})
     refuse_foreign_code(folder, recorded, wish.trust_code)
     settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
@@ -78,7 +90,41 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     if any(others_wanted(task.layout.provides, wish) for task in config.tasks.values()):
         moved = settings.resolved["data"]["corpus"] != recorded["data"]["corpus"]
         store = _store_of_run(config, folder, None if moved else record.get("data_fingerprint"))
-    return Subject(folder.name, config, load_tokenizer(folder), folder, store)
+    return Subject(title, config, load_tokenizer(folder), folder, store)
+
+
+def _settings_of_model(facts: ModelFacts) -> dict[str, Any]:
+    """Settings under which a model that was brought in can be shown: what its token head says of its objective.
+
+    Raises:
+        ZooError: it has none; says what would work.
+    """
+    heads = [name for name, head in facts.heads.items() if head["kind"] == "token"]
+    if not heads:
+        have = ", ".join(f"{name} ({head['kind']})" for name, head in facts.heads.items()) or "none"
+        raise ZooError(
+            f"{facts.path} has no run.json that says how it was trained, and no head that predicts tokens (its heads: "
+            f"{have}). Name the objectives by a config, under the model's tokenizer: zoo show --config NAME "
+            f"--data.tokenizer.kind file --data.tokenizer.path {facts.path} TEXT"
+        )
+    rule = rule_of(facts, heads[0])
+    objective: dict[str, Any] = {"class_path": f"pretraining.objectives.{type(rule).__name__}"}
+    if isinstance(rule, MaskedLM):
+        objective["init_args"] = {"choose": {"class_path": "pretraining.choose.Tokens"}}
+    layout = "Blocks" if facts.visibility == "causal" else "FullSentences"
+    return {
+        "name": facts.path.name,
+        "model": facts.config.to_dict(),
+        "template": facts.template.to_dict(),
+        "data": {
+            "corpus": {"files": "the text"},
+            "tokenizer": {"kind": "file", "path": str(facts.path)},
+            "sequence_length": min(_LENGTH, facts.config.max_length),
+        },
+        "objectives": {heads[0]: objective},
+        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.{layout}"}, "objectives": [heads[0]]}},
+        "train": {"steps": 1},
+    }
 
 
 def _store_of_run(config: PretrainConfig, folder: Path, fingerprint: str | None) -> Store:

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import re
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from zoo.config import CoreConfig, RecurrentConfig
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, SecondStream, Visibility
 from zoo.settings import shipped_configs
+from zoo.weights.commands import export_folder, import_folder
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
 CHINESE = "这座城市位于河边。它有一座古老的石桥，建于1742年。"
@@ -606,6 +608,28 @@ def test_a_run_without_its_corpus_takes_another(run, tmp_path, capsys):
         corpus.write_text(kept, encoding="utf-8")
 
 
+def test_an_imported_model_is_shown_by_what_its_head_says(run, tmp_path, capsys):
+    export_folder(run, tmp_path / "stock")
+    import_folder(tmp_path / "stock", tmp_path / "model")
+    assert show_command(["--run", str(tmp_path / "model"), "--seed", "3", ENGLISH]) == 0
+    out = capsys.readouterr().out
+    assert "model (how it was trained is not known: its head's objective, with default settings)" in out
+    assert "masked_lm" in out
+    assert "next_sentence" not in out
+    assert "[MASK]" in out
+    facts = json.loads((tmp_path / "model" / "config.json").read_text())
+    causal = {**facts, "visibility": "causal"}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(causal))
+    assert show_command(["--run", str(tmp_path / "model"), ENGLISH]) == 0
+    out = capsys.readouterr().out
+    assert "[MASK]" not in out
+    assert "CausalLM" in out
+    bare = {**facts, "heads": {}}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(bare))
+    with pytest.raises(ZooError, match=r"no head that predicts tokens \(its heads: none\).*--config NAME"):
+        show_command(["--run", str(tmp_path / "model"), ENGLISH])
+
+
 def test_code_from_elsewhere_is_not_run_unasked(run, tmp_path, capsys):
     record = (run / "run.json").read_text(encoding="utf-8")
     other = tmp_path / "run"
@@ -635,7 +659,7 @@ def test_text_from_standard_input(data, capsys, monkeypatch):
         (["--config", "bert-tiny", "--rows", "0", ENGLISH], "--rows 0: at least 1"),
         (["--config", "bert-tiny", "--task", "piars", ENGLISH], "Did you mean 'pairs'"),
         (["--config", "gpt-tiny", "a"], "no row for Blocks"),
-        (["--run", "nowhere", ENGLISH], "no run.json"),
+        (["--run", "nowhere", ENGLISH], "no run.json and no config.json"),
         (["--config", "bert-tiny", "\u200b"], "the text holds no documents"),
     ],
 )
