@@ -163,20 +163,18 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     """
     from accelerate import Accelerator
 
+    from pretraining.assemble import prepare_stores
     from pretraining.evaluate import evaluate
     from pretraining.loader import TaskData, split_documents
     from pretraining.model import PretrainingModel
-    from pretraining.prepare import prepare
     from pretraining.tokenizer import load_tokenizer
     from zoo.folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data
-    store = prepare(
-        data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template, quiet=True
-    )
-    if read_json(folder / "run.json").get("data_fingerprint") != store.fingerprint:
+    stores = prepare_stores(config, False)
+    if read_json(folder / "run.json").get("data_fingerprint") != stores.main.fingerprint:
         return {}
-    vocabulary = load_tokenizer(store.path).vocabulary
+    vocabulary = load_tokenizer(stores.main.path).vocabulary
     core, facts = load_core(folder)
     names = {key.split(".")[1] for key in open_weights(folder) if key.startswith(("heads.", "objectives."))}
     heads = {name: objective for name, objective in config.objectives.items() if name in names}
@@ -185,12 +183,13 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         load_head(folder, name, objective)
     accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()
     model = PretrainingModel(core, heads).to(accelerator.device)
-    _, held_out = split_documents(store, data.validation_tokens)
     losses: dict[str, float] = {}
-    for task in config.tasks.values():
+    for task_name, task in config.tasks.items():
         if any(name not in heads and _corrupts(config.objectives[name]) for name in task.objectives):
             continue  # without that objective these would be other rows
         own = {name: heads[name] for name in task.objectives if name in heads}
+        store = stores.of(task_name)
+        _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:
             rows = TaskData(store, held_out, task.layout, own, vocabulary, data.sequence_length, seed=0, copies=1)
             figures = evaluate(model, rows, accelerator, 32)
@@ -253,13 +252,13 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
 
 def _prepare_stores(waiting: list[Cell]) -> None:
     """Build the token stores here, once, before the children ask for them."""
-    from pretraining.prepare import prepare
+    from pretraining.assemble import prepare_stores
 
     done = set()
     for cell in waiting:
         config = settings_of(cell.arm).value
-        data = config.data
-        key = repr((data.corpus, data.tokenizer, data.stores, config.template))
+        data, own = config.data, [task.corpus for task in config.tasks.values()]
+        key = repr((data.corpus, data.tokenizer, data.stores, config.template, own))
         if key not in done:
-            prepare(data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template)
+            prepare_stores(config, True)
             done.add(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,40 @@ from pretraining.optim import parameter_groups
 from pretraining.prepare import prepare
 from pretraining.start import check_start
 from pretraining.store import Store
+from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
 from zoo.settings import Settings
 from zoo.vocabulary import Vocabulary
 
 _VALIDATION_STREAMS = 8  # whatever the batch and the number of processes, so that figures can be compared
+
+
+class Stores(NamedTuple):
+    """Prepared text.
+
+    Args:
+        main: the run's; its tokenizer is the run's.
+        own: by task, of those with a corpus of their own.
+    """
+
+    main: Store
+    own: dict[str, Store]
+
+    def of(self, task: str) -> Store:
+        """What a task reads."""
+        return self.own.get(task, self.main)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all of them."""
+        return sum(store.num_tokens for store in (self.main, *self.own.values()))
+
+    @property
+    def fingerprints(self) -> dict[str, Any]:
+        """What ``run.json`` keeps of them."""
+        own = {name: store.fingerprint for name, store in self.own.items()}
+        return {"data_fingerprint": self.main.fingerprint, **({"task_fingerprints": own} if own else {})}
 
 
 def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
@@ -47,19 +75,20 @@ def is_finished(folder: Path) -> bool:
     return path.exists() and bool(read_json(path).get("finished"))
 
 
-def check_data(folder: Path, store: Store) -> None:
+def check_data(folder: Path, stores: Stores) -> None:
     """Refuse a run folder that was started on other data.
 
     Raises:
         ZooError: the fingerprints differ.
     """
     path = folder / "run.json"
-    old = read_json(path).get("data_fingerprint") if path.exists() else store.fingerprint
-    if old != store.fingerprint:
-        raise ZooError(
-            f"{folder} was started on other data (fingerprint {old}, now {store.fingerprint}): the corpus or the "
-            "tokenizer changed. Restore it, delete the folder, or choose another --output."
-        )
+    record = read_json(path) if path.exists() else stores.fingerprints
+    for key, now in stores.fingerprints.items():
+        if (old := record.get(key, now)) != now:
+            raise ZooError(
+                f"{folder} was started on other data ({key} {old}, now {now}): the corpus or the tokenizer changed. "
+                "Restore it, delete the folder, or choose another --output."
+            )
 
 
 def check_weights(folder: Path, model: str, digest: str) -> None:
@@ -83,15 +112,33 @@ def check_weights(folder: Path, model: str, digest: str) -> None:
 
 
 def prepare_store(config: PretrainConfig, show: bool) -> Store:
-    """The token store of a run, built or found finished."""
+    """The token store of a run's corpus, built or found finished."""
     data = config.data
     return prepare(
         data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template, quiet=not show
     )
 
 
+def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
+    """The token stores of a run and of those of its tasks that have a corpus of their own.
+
+    Raises:
+        ZooError: a task's text is missing or bad, naming the task.
+    """
+    data, main, own = config.data, prepare_store(config, show), {}
+    tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
+    for name, task in config.tasks.items():
+        if task.corpus is None:
+            continue
+        try:
+            own[name] = prepare(task.corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
+        except ZooError as error:
+            raise ZooError(f"tasks.{name}.corpus: {error}") from error
+    return Stores(main, own)
+
+
 def make_tasks(
-    config: PretrainConfig, store: Store, vocabulary: Vocabulary
+    config: PretrainConfig, stores: Stores, vocabulary: Vocabulary
 ) -> tuple[dict[str, TaskData], dict[str, TaskData]]:
     """Training and held-out rows of every task.
 
@@ -99,16 +146,22 @@ def make_tasks(
         ZooError: an objective lacks what it needs, objectives of a task contradict each other, or the documents
             cannot be laid out.
     """
-    train, held_out = split_documents(store, config.data.validation_tokens)
     training: dict[str, TaskData] = {}
     validation: dict[str, TaskData] = {}
     for name, task in config.tasks.items():
+        store = stores.of(name)
+        train, held_out = split_documents(store, config.data.validation_tokens)
         own = {key: config.objectives[key] for key in task.objectives}
         _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own)
         _check_visibility(name, own)
+        for objective in own.values():
+            objective.check_store(store)
+        _check_memory(name, task.layout, config)
         task.layout.streams = config.train.batch_size
         length, seed, copies = config.data.sequence_length, config.seed.data, config.data.copies
-        training[name] = TaskData(store, train, task.layout, own, vocabulary, length, seed, copies)
+        training[name] = TaskData(
+            store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id
+        )
         _check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
             layout = copy.copy(task.layout)
@@ -126,6 +179,26 @@ def _check_streams(task: str, layout: Layout, rows: int, batch_size: int) -> Non
         raise ZooError(
             f"task {task!r}: the text makes {rows} rows, fewer than the {batch_size} streams that train.batch_size = "
             f"{batch_size} needs; take a smaller batch, shorter rows, or more text."
+        )
+
+
+def _check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
+    """A memory needs rows that go on, and must hold the part of a row that the next one goes on from."""
+    model, length = config.model, config.data.sequence_length
+    if not model.mem_len:
+        return
+    if all(other.layout.order == "shuffled" for other in config.tasks.values()):
+        raise ZooError(
+            f"model.mem_len = {model.mem_len} remembers the row before, but {type(layout).__name__} of task {task!r} "
+            "shuffles its rows: take a layout whose rows go on (pretraining.segments.Segments, SegmentPairs), or set "
+            "model.mem_len: 0."
+        )
+    wanted = layout.remembered(length)
+    if layout.order == "streams" and wanted is not None and (model.reuse_len or length) != wanted:
+        raise ZooError(
+            f"task {task!r}: {type(layout).__name__} goes on from the first {wanted} of a row's {length} tokens, but "
+            f"the model remembers {model.reuse_len or 'all of them'} (model.reuse_len): set it to {wanted}, or the "
+            "layout's reuse_len to the model's."
         )
 
 
@@ -154,9 +227,6 @@ def common_visibility(objectives: dict[str, Objective]) -> Literal["all", "causa
     return "causal" if needed == {"causal"} else "all"
 
 
-        for objective in own.values():
-            objective.check_store(store)
-        _check_memory(name, task.layout, config)
 def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """The optimiser over decayed and spared parameters."""
     groups = parameter_groups(model.named_parameters(), train.weight_decay, train.no_decay)

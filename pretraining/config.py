@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 from pretraining.corpus import CorpusConfig
+from pretraining.curriculum import Curriculum, describe_stages
 from pretraining.layout import Layout
 from pretraining.objective import Objective
 from pretraining.optim import Schedule
@@ -67,10 +68,14 @@ class TaskConfig:
     Args:
         layout: how documents become rows.
         objectives: names from the run's ``objectives``.
+        task_type_id: row of the task in the core's table of task types (``model.task_type_vocab_size``).
+        corpus: text of its own, read by the run's tokenizer; absent = the run's ``data.corpus``.
     """
 
     layout: Layout
     objectives: list[str]
+    task_type_id: int = 0
+    corpus: CorpusConfig | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,7 @@ class PretrainConfig:
         objectives: objectives by name; the name is also the name of the head and of the loss.
         tasks: layouts with the objectives that read them, by name.
         stages: schedule of tasks, by name, in order of ``until``; absent = the single task throughout.
+        curriculum: a rule that makes the stages, instead of writing them out.
         train: the loop.
         template: layout of texts for fine-tuning and scoring.
         start: weights to start from instead of random ones; absent = random.
@@ -187,6 +193,7 @@ class PretrainConfig:
     tasks: dict[str, TaskConfig]
     train: TrainConfig
     stages: dict[str, StageConfig] | None = None
+    curriculum: Curriculum | None = None
     template: Template = field(default_factory=Template)
     start: StartConfig | None = None
     seed: SeedConfig = field(default_factory=SeedConfig)
@@ -207,10 +214,27 @@ class PretrainConfig:
                     )
             if not task.objectives:
                 raise ZooError(f"tasks.{name}.objectives is empty.")
+            if not 0 <= task.task_type_id < max(self.model.task_type_vocab_size, 1):
+                raise ZooError(
+                    f"tasks.{name}.task_type_id = {task.task_type_id}, but model.task_type_vocab_size = "
+                    f"{self.model.task_type_vocab_size}; set that to {task.task_type_id + 1} or more."
+                )
+        if self.curriculum is not None:
+            made = self.curriculum.stages(list(self.tasks), self.train.steps)
+            stages = {name: StageConfig(*part) for name, part in made.items()}
+            if self.stages not in (None, stages):
+                raise ZooError("stages and curriculum are both given; set one of them to null.")
+            object.__setattr__(self, "stages", stages)  # what everybody else reads
         if self.stages is None and len(self.tasks) > 1:
-            raise ZooError(f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run.")
+            raise ZooError(
+                f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run, or a `curriculum` "
+                "that makes them."
+            )
         if self.stages and max(stage.until for stage in self.stages.values()) != 1.0:
             raise ZooError("stages: the last one must end at until: 1, the end of the budget.")
+        ends = [stage.until for stage in (self.stages or {}).values()]
+        if ends and (min(ends) <= 0 or len(set(ends)) < len(ends)):
+            raise ZooError(f"stages end at {', '.join(map(str, ends))}; each needs an end of its own, above 0.")
         for stage_name, stage in (self.stages or {}).items():
             if not stage.tasks or min(stage.tasks.values()) <= 0:
                 raise ZooError(f"stages.{stage_name}.tasks = {stage.tasks}: at least one task, every share above 0.")
@@ -224,6 +248,11 @@ class PretrainConfig:
             )
         if self.data.copies is not None and self.data.copies < 1:
             raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
+
+    def stage_lines(self) -> list[str]:
+        """A line for each stage, where there are several tasks."""
+        ordered = sorted((self.stages or {}).items(), key=lambda item: item[1].until)
+        return describe_stages((name, stage.until, stage.tasks) for name, stage in ordered)
 
 
 def load_pretrain_config(argv: list[str], values: dict[str, Any] | None = None) -> Settings[PretrainConfig]:

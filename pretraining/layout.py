@@ -67,6 +67,10 @@ class Layout(ABC):
     order: Literal["shuffled", "streams"] = "shuffled"
     streams: int = 32
 
+    def remembered(self, length: int) -> int | None:
+        """Tokens at the start of a row of ``length`` that the stream's next row goes on from; ``None`` = all."""
+        return None
+
     @abstractmethod
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The rows of one epoch over ``documents`` (ascending store numbers), each at most ``length`` tokens.

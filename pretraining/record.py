@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from pretraining.assemble import unigram_entropy
+from pretraining.assemble import Stores, unigram_entropy
 from pretraining.config import PretrainConfig
 from pretraining.log import JsonLines, Progress
 from pretraining.model import PretrainingModel
 from pretraining.processes import resolve_precision
 from pretraining.provenance import surroundings
-from pretraining.store import Store
 from zoo.folder import write_json
 from zoo.settings import Settings
 
@@ -53,17 +52,17 @@ class Recorder:
         settings: the run's settings.
         folder: its folder.
         accelerator: tells the main process.
-        store: the corpus, for its fingerprint and unigram entropy.
+        stores: the prepared text, for its fingerprints, its size and its unigram entropy.
         show: progress on standard error.
     """
 
     def __init__(
-        self, settings: Settings[PretrainConfig], folder: Path, accelerator: Accelerator, store: Store, show: bool
+        self, settings: Settings[PretrainConfig], folder: Path, accelerator: Accelerator, stores: Stores, show: bool
     ) -> None:
-        self.settings, self.config, self.folder, self.store = settings, settings.value, folder, store
+        self.settings, self.config, self.folder, self.stores = settings, settings.value, folder, stores
         self.accelerator, self.main = accelerator, accelerator.is_main_process
         self.progress = Progress(self.config.name, show and self.main)
-        self.unigram = unigram_entropy(store)
+        self.unigram = unigram_entropy(stores.main)
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
         self.start: dict[str, Any] | None = None  # what the weights started from
@@ -95,9 +94,11 @@ class Recorder:
         processes, train = self.accelerator.num_processes, self.config.train
         self.progress.note(
             f"{processes} process{'' if processes == 1 else 'es'} x {torch.get_num_threads()} threads, precision "
-            f"{resolve_precision(train.precision)}, {size:,} parameters, {self.store.num_tokens:,} tokens, "
+            f"{resolve_precision(train.precision)}, {size:,} parameters, {self.stores.tokens:,} tokens, "
             f"{rows:,} rows an epoch, batch {train.batch_size} = {processes} x {accumulation} x {micro}\n{self.folder}"
         )
+        for line in self.config.stage_lines():
+            self.progress.note(line)
 
     def log(self, counters: Counters, done: float, facts: dict[str, Any]) -> None:
         """One line of the log from the window's sums, which start afresh; progress; the warning if it is stuck.
@@ -160,7 +161,7 @@ class Recorder:
             "command": shlex.join(["python", "-m", "pretraining", *self.settings.argv]),
             "config": self.settings.resolved,
             "start": self.start,
-            "data_fingerprint": self.store.fingerprint,
+            **self.stores.fingerprints,
             "seed": dataclasses.asdict(self.config.seed),
             "parameters": sum(p.numel() for p in model.parameters()),
             "core_parameters": sum(p.numel() for p in model.core.parameters()),

@@ -153,9 +153,13 @@ class SegmentPairs(Layout):
             raise ZooError(f"SegmentPairs: random_share is {random_share}; a share in [0, 1] is needed.")
         self.reuse_len, self.bidirectional, self.random_share = reuse_len, bidirectional, random_share
 
+    def remembered(self, length: int) -> int:
+        """Tokens of a row's first part."""
+        return length // 2 if self.reuse_len is None else self.reuse_len
+
     def _parts(self, length: int) -> tuple[int, int]:
         """Tokens of a row's first part, and of A and B together."""
-        reuse = length // 2 if self.reuse_len is None else self.reuse_len
+        reuse = self.remembered(length)
         if length - reuse < 5:
             raise ZooError(
                 f"SegmentPairs: rows of {length} tokens, {reuse} of them reused, have no room for two segments and "

@@ -222,8 +222,10 @@ def make_task(
     """One task over the small store, made and checked as a run does; where rows make streams, it is a single one."""
     alone = dataclasses.replace(
         config,
+        model=config.model.replace(mem_len=None, reuse_len=None, same_length=False),  # rows are shortened to the text
         tasks={name: config.tasks[name]},
         stages=None,
+        curriculum=None,
         data=dataclasses.replace(config.data, sequence_length=length, validation_tokens=0),
         seed=dataclasses.replace(config.seed, data=seed),
         train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),

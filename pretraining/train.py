@@ -20,6 +20,7 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
 from pretraining.assemble import (
+    Stores,
     check_data,
     check_weights,
     claim,
@@ -29,7 +30,7 @@ from pretraining.assemble import (
     is_finished,
     make_optimizer,
     make_tasks,
-    prepare_store,
+    prepare_stores,
 )
 from pretraining.carry import Carried
 from pretraining.checkpoint import check_room, find_checkpoint, load_carried, load_checkpoint, save_checkpoint
@@ -53,7 +54,6 @@ from pretraining.processes import (
 from pretraining.random import Draw
 from pretraining.record import Counters, Recorder
 from pretraining.start import start_from
-from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
@@ -83,13 +83,13 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
     train = config.train
     accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
     with leaving_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
-        store = None
+        stores = None
         with agreed(accelerator):
             if accelerator.is_main_process:
                 stack.enter_context(one_writer(folder))
                 claim(folder, settings)
-                store = prepare_store(config, show)
-                check_data(folder, store)
+                stores = prepare_stores(config, show)
+                check_data(folder, stores)
                 if config.start is not None and is_finished(folder):
                     check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
         if is_finished(folder):
@@ -97,7 +97,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 print(f"{folder} is finished already.", flush=True)
             return folder
         with agreed(accelerator):
-            run = Run(settings, folder, accelerator, store or prepare_store(config, False), show)
+            run = Run(settings, folder, accelerator, stores or prepare_stores(config, False), show)
         run.resume()
         run.loop(stop)
         run.finish()
@@ -122,12 +122,12 @@ class Run:
         settings: the run's settings.
         folder: its folder.
         accelerator: device, precision, process group.
-        store: the prepared corpus.
+        stores: the prepared text.
         show: progress on standard error.
     """
 
     def __init__(
-        self, settings: Settings[PretrainConfig], folder: Path, accelerator: Accelerator, store: Store, show: bool
+        self, settings: Settings[PretrainConfig], folder: Path, accelerator: Accelerator, stores: Stores, show: bool
     ) -> None:
         self.config, self.folder, self.accelerator = settings.value, folder, accelerator
         train, self.objectives = self.config.train, self.config.objectives
@@ -135,22 +135,23 @@ class Run:
         self.micro, self.accumulation = divide_batch(
             train.batch_size, train.micro_batch_size, accelerator.num_processes
         )
-        self.tokenizer = load_tokenizer(store.path)
+        self.tokenizer = load_tokenizer(stores.main.path)
         vocabulary = self.tokenizer.vocabulary
         self.model_config = fit_vocabulary(self.config.model, vocabulary)
-        self.facts = ModelFacts(self.model_config, self.config.template, common_visibility(self.objectives))
         self.raw_model = build_model(
             self.model_config, self.objectives, vocabulary, self.config.seed.init, self.tokenizer
         )
+        self.facts = ModelFacts(self.model_config, self.config.template, common_visibility(self.objectives))
         self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
         if accelerator.is_main_process:
             check_room(folder, self.raw_model, train.keep)
         self.raw_model.to(accelerator.device)
         self.model: nn.Module = self.raw_model
-        self.data, self.validation_data = make_tasks(self.config, store, vocabulary)
+        self.data, self.validation_data = make_tasks(self.config, stores, vocabulary)
         self.optimizer = make_optimizer(train, self.raw_model)
         self.schedule = train.schedule or WarmupDecay()
-        self.recorder = Recorder(settings, folder, accelerator, store, show)
+        self.schedule.begin([0.0, *sorted(stage.until for stage in (self.config.stages or {}).values())[:-1]])
+        self.recorder = Recorder(settings, folder, accelerator, stores, show)
         self.counters = Counters(targets=dict.fromkeys(self.names, 0))
         self.cursors = {name: Cursor() for name in self.config.tasks}
         streams = [name for name, data in self.data.items() if data.layout.order == "streams"]
@@ -180,8 +181,9 @@ class Run:
         torch.manual_seed(config.seed.data * 1_000_003 + step)  # for objectives that use torch's generator
         batches = self._batches(task)
         figures = [float(sum(batch.counts.get(name, 0) for batch in batches)) for name in self.names]
-        figures += [sum(batch.tokens for batch in batches), sum(map(self._flops, batches)), float(stop.asked)]
-        *counts, tokens, flops, stopping = self._sum(torch.tensor(figures, dtype=torch.float64)).tolist()
+        flops = [self._flops(batch, self._remembered(task, number)) for number, batch in enumerate(batches)]
+        figures += [sum(batch.tokens for batch in batches), sum(flops), float(stop.asked)]
+        *counts, tokens, operations, stopping = self._sum(torch.tensor(figures, dtype=torch.float64)).tolist()
 
         lr = config.train.lr * self.schedule.factor(progress)
         for group in self.optimizer.param_groups:
@@ -208,7 +210,7 @@ class Run:
         self.window += torch.stack([self._sum(totals), torch.tensor(counts).to(totals)], dim=1)
         self.counters.step += 1
         self.counters.tokens += int(tokens)
-        self.counters.flops += int(flops)
+        self.counters.flops += int(operations)
         for name, count in zip(self.names, counts, strict=True):
             self.counters.targets[name] += int(count)
         return lr, norm, stopping > 0
@@ -235,10 +237,19 @@ class Run:
             parts.append(term.weight * term.total / divisor)
         return torch.stack(parts).sum()
 
-    def _flops(self, batch: Batch) -> int:
-        rows, length = batch.inputs.input_ids.shape
+    def _flops(self, batch: Batch, memory: int) -> int:
+        inputs = batch.inputs
+        rows, length = inputs.input_ids.shape
+        queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
         heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
-        return training_flops(core_flops(self.model_config, rows, length) + heads)
+        return training_flops(
+            core_flops(self.model_config, rows, length, queries, memory, inputs.visible.causal) + heads
+        )
+
+    def _remembered(self, task: str, number: int) -> int:
+        """Tokens before its rows that an accumulation slice looks at."""
+        state = self.carried[task].states[number] if task in self.carried else None
+        return state["memory_0"].shape[1] if state and "memory_0" in state else 0
 
     def _clip(self, limit: float) -> Tensor:
         parameters = [p for p in self.raw_model.parameters() if p.grad is not None]
@@ -323,6 +334,8 @@ class Run:
             if main:
                 self.recorder.write_run(self.counters, self.raw_model, finished=False)
                 self.tokenizer.save(self.folder, self.raw_model.core.config)
+                for objective in self.objectives.values():
+                    objective.save_files(self.folder)
         sizes: dict[str, int] = {}
         if path[0]:
             state = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
@@ -334,8 +347,6 @@ class Run:
             self.recorder.progress.note(f"continuing from step {self.counters.step} ({path[0]})")
             self._warn_if_changed(state)
             self.recorder.earlier = state.get("seconds", 0.0)
-                for objective in self.objectives.values():
-                    objective.save_files(self.folder)
         elif main and any((self.folder / "checkpoints").glob("step-*")):
             self.recorder.progress.note(
                 "note: no checkpoint is complete and undamaged; the run starts from the beginning."

@@ -466,7 +466,8 @@ def test_every_arm_of_the_ablation_makes_steps(arm, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "arms"
     folder.mkdir(exist_ok=True)
     values = next(a.values for a in arms(load_ablation(["--config", "permutation"])) if a.name == arm)
-    argv = arguments(folder, "xlnet", 3, **{"model.num_attention_heads": 2, "train.batch_size": 4})
+    facts = {"model.num_attention_heads": 2, "model.reuse_len": 24, "train.batch_size": 4}
+    argv = arguments(folder, "xlnet", 3, **facts)
     settings = load_pretrain_config(argv[2:], {k: v for k, v in values.items() if k not in ("train", "data", "output")})
     run = pretrain(settings, show=False)
     terms = log_lines(run)[0]["terms"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
-from pretraining.assemble import divide_batch, prepare_store
+from pretraining.assemble import divide_batch, prepare_stores
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.objective import collate
 from pretraining.processes import Stopped, StopRequest
@@ -301,7 +301,7 @@ def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     from pretraining.processes import start_processes
 
     accelerator = start_processes("fp32", 1, [], tmp_path)
-    run = Run(settings, tmp_path, accelerator, prepare_store(settings.value, False), False)
+    run = Run(settings, tmp_path, accelerator, prepare_stores(settings.value, False), False)
     data = run.data["pairs"]
     plan, _ = data.plan(0)
     indices = torch.arange(min(16, len(plan))).numpy()
@@ -321,3 +321,30 @@ def test_facts_of_a_foreign_folder_are_refused(tmp_path):
         read_facts(tmp_path)
     with pytest.raises(ZooError, match="not a folder"):
         read_facts(tmp_path / "missing")
+
+
+def test_a_task_can_have_text_of_its_own(place, tmp_path):
+    corpus = tmp_path / "own.txt"
+    corpus.write_text("\n\n".join(f"the {n} cat sat on the mat .\nthe dog ran {n} times ." for n in range(40)))
+    argv = arguments(place, "bert", **{"output": tmp_path, "tasks.pairs.corpus.files": corpus, "train.steps": 2})
+    record = json.loads((train(argv) / "run.json").read_text())
+    assert record["task_fingerprints"]["pairs"] != record["data_fingerprint"]
+    corpus.write_text("other text\n\n" * 40)
+    with pytest.raises(ZooError, match="task_fingerprints"):
+        train([*argv, "--run_folder", str(next(tmp_path.glob("*/run.json")).parent)])
+    missing = arguments(place, "bert", **{"output": tmp_path, "tasks.pairs.corpus.files": tmp_path / "none.txt"})
+    with pytest.raises(ZooError, match=r"tasks\.pairs\.corpus: .*none\.txt"):
+        train(missing)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.reuse_len": 8}, "set it to"),
+        ({"tasks.segments.layout": "pretraining.layouts.Blocks"}, "shuffles its rows"),
+    ],
+)
+def test_a_memory_that_does_not_fit_its_rows_is_refused(place, tmp_path, changes, message):
+    family = "xlnet" if "model.reuse_len" in changes else "transformer-xl"
+    with pytest.raises(ZooError, match=message):
+        train(arguments(place, family, output=tmp_path, **changes))
