@@ -109,7 +109,10 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
         "num_hidden_layers": len(layers),
         "num_hidden_groups": len({old.group_of(layer) for layer in layers}) if shared else None,
     }
-    taken: dict[str, Any] = {"model": {**old.to_dict(), **sizes}, "template": facts.template.to_dict()}
+    core = {**old.to_dict(), **sizes}
+    if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
+        del core["fusion"]
+    taken: dict[str, Any] = {"model": core, "template": facts.template.to_dict()}
     if "kind" not in _below(said, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])
         taken["data.tokenizer"] = {"kind": "file", "path": model, "new_tokens": new}
@@ -185,7 +188,8 @@ def check_start(start: StartConfig, config: CoreConfig, folder: Path) -> None:
         raise ZooError(f"start.model: {folder} is this run's own folder; choose another --run_folder or --output.")
     facts = checkpoint_facts(start.model)
     old, new = architecture(facts.config), architecture(config)
-    wrong = [f"{k}: {old[k]} there, {new[k]} here" for k in old if k not in _BRIDGED and old[k] != new[k]]
+    bridged = _BRIDGED | ({"fusion"} if None in (old["fusion"], new["fusion"]) else set())
+    wrong = [f"{k}: {old[k]} there, {new[k]} here" for k in old if k not in bridged and old[k] != new[k]]
     if wrong:
         listing = "\n  ".join(wrong)
         raise ZooError(
