@@ -171,6 +171,19 @@ def test_bounds():
     assert output.state["hidden"].abs().max() == 3.0  # without the residual
 
 
+def test_cells_never_pass_their_bound():
+    """At every step of every layer, not only where a row ends."""
+    core, seen = strong(build_core(facts()), 30.0), []
+    for layer in core.layers:
+        layer.register_forward_hook(lambda module, given, found: seen.append(found))
+    core(CoreInputs(some_ids(8, 20)))
+    assert len(seen) == LAYERS
+    for hiddens, cells in seen:
+        assert cells.shape == (2, 21, 8, C)
+        assert cells.abs().max() == 3.0
+        assert hiddens.abs().max() == 3.0
+
+
 def test_token_layer_is_doubled():
     core = build_core(facts())
     first = core(CoreInputs(some_ids()), output_hidden_states=True).hidden_states[0]
