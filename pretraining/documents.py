@@ -32,7 +32,7 @@ from pretraining.layouts import (
 )
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store import WORD_START, Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -67,11 +67,11 @@ def reordering_class(order: Sequence[int]) -> int:
 class ReorderedSegments(Layout):
     """A stretch of a document in 1 to ``max_segments`` segments, in any order (ERNIE 2.0, sentence reordering).
 
-    A document is cut into stretches of whole sentences that fill a row. A stretch is cut at random places between
-    its sentences into n segments, n drawn by ``shares``; these are put in a random one of their n! orders. The row is
-    ``cls``, the segments one after the other without anything between them, ``sep``. Its class is the order's
-    (:func:`reordering_classes`). Stretches of fewer than ``max_segments`` sentences are left out, because n would
-    otherwise depend on how long sentences are.
+    A document is cut into stretches of whole sentences that fill a row. A stretch is cut at random places into n
+    segments, n drawn by ``shares``; these are put in a random one of their n! orders. The row is ``cls``, the segments
+    one after the other without anything between them, ``sep``. Its class is the order's
+    (:func:`reordering_classes`). Segments are whole sentences; in a stretch of fewer than ``max_segments`` sentences
+    they are whole words, because n would otherwise depend on how long sentences are.
 
     Args:
         max_segments: m; there are sum of n! for n = 1 .. m classes: 3, 9, 33 or 153 for 2, 3, 4 or 5.
@@ -98,25 +98,34 @@ class ReorderedSegments(Layout):
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""
         stretches = FullSentences(cross_documents=False).plan(store, documents, length, vocabulary, draw)
-        edges = np.asarray(store.sentences)
-        begin = stretches.starts
-        first = np.searchsorted(edges, begin, side="left")
-        # A part of a sentence that is too long for a row starts inside of it: it is no stretch of whole sentences.
-        last = np.searchsorted(edges, begin + stretches.lengths, side="left")
-        whole = (edges[np.minimum(first, len(edges) - 1)] == begin) & (
-            edges[np.minimum(last, len(edges) - 1)] == begin + stretches.lengths
-        )
-        kept = np.flatnonzero(whole & (last - first >= self.max_segments))
-        if not len(kept):
+        start, size = stretches.starts, stretches.lengths.astype(np.int64)  # a row has a single piece
+        row, place = self._candidates(store, start, size)
+        kept = np.bincount(row, minlength=len(start)) >= self.max_segments - 1
+        if not kept.any():
             raise ZooError(
-                f"ReorderedSegments: no row of {length} tokens holds {self.max_segments} whole sentences of one "
-                f"document of {store.path}, so none can be cut into {self.max_segments} segments. Use `sentences: "
-                "rule`, longer rows, or a smaller max_segments."
+                f"ReorderedSegments: no row of {length} tokens of {store.path} has {self.max_segments} words, so none "
+                f"can be cut into {self.max_segments} segments. Lengthen the rows, or take a smaller max_segments."
             )
-        first, last = first[kept], last[kept]
-        label = self._labels(first, draw)
-        bounds = self._bounds(first, last, self._sizes(label), draw)
-        return self._plan(edges[bounds], label, stretches.documents[kept])
+        row, place = (np.cumsum(kept) - 1)[row[kept[row]]], place[kept[row]]
+        start, size = start[kept], size[kept]
+        label = self._labels(start, draw)
+        return self._plan(self._edges(start, size, row, place, label, draw), label, stretches.documents[kept])
+
+    def _candidates(self, store: Store, start: Ints, size: Ints) -> tuple[Ints, Ints]:
+        """Stretch and token of every place where one can be cut, ascending: sentence ends, or else word starts."""
+        edges = np.asarray(store.sentences)
+        first = np.searchsorted(edges, start, side="right")
+        inner = np.searchsorted(edges, start + size, side="left") - first  # sentence ends strictly inside
+        enough = inner >= self.max_segments - 1
+        by_sentence = np.repeat(np.flatnonzero(enough), inner[enough])
+        ends = edges[_ranges(first[enough], inner[enough])]
+        few = np.flatnonzero(~enough)
+        words = _ranges(start[few] + 1, size[few] - 1)
+        opens = (np.asarray(store.flags)[words] & WORD_START) != 0
+        by_word = np.repeat(few, size[few] - 1)[opens]
+        row, place = np.concatenate([by_sentence, by_word]), np.concatenate([ends, words[opens]])
+        order = np.argsort(row, kind="stable")
+        return row[order], place[order]
 
     def _labels(self, example: Ints, draw: Draw) -> Ints:
         """(R,) class of each stretch: a number of segments by ``shares``, then one of its orders."""
@@ -128,23 +137,20 @@ class ReorderedSegments(Layout):
         """(R,) segments of each class."""
         return np.searchsorted(self._first, label, side="right")
 
-    def _bounds(self, first: Ints, last: Ints, size: Ints, draw: Draw) -> Ints:
-        """(R, m + 1) sentences at which the segments begin, the last one repeated where there are fewer than m.
+    def _edges(self, start: Ints, size: Ints, row: Ints, place: Ints, label: Ints, draw: Draw) -> Ints:
+        """(R, m + 1) tokens at which the segments begin, the stretch's end in all places that are left.
 
-        Of a stretch's inner sentence ends the n - 1 with the lowest keys are the cuts: a uniform choice.
+        Of the places of a stretch the n - 1 with the lowest keys are cut: a uniform choice.
         """
-        inner = last - first - 1
-        row = np.repeat(np.arange(len(first)), inner)
-        sentence = _ranges(first + 1, inner)
-        order = np.lexsort((draw.keys(sentence, "reorder.cuts"), row))
+        count = np.bincount(row, minlength=len(start))
         rank = np.empty(len(row), dtype=np.int64)
-        rank[order] = _ranges(np.zeros_like(inner), inner)
-        cut = rank < (size - 1)[row]
-        bounds = np.repeat(last[:, None], self.max_segments + 1, axis=1)
-        bounds[:, 0] = first
-        place = _ranges(np.ones_like(size), size - 1)
-        bounds[row[cut], place] = sentence[cut]  # both are in the order of rows, sentences ascending
-        return bounds
+        rank[np.lexsort((draw.keys(place, "reorder.cuts"), row))] = _ranges(np.zeros_like(count), count)
+        cuts = self._sizes(label) - 1
+        cut = rank < cuts[row]
+        edges = np.repeat((start + size)[:, None], self.max_segments + 1, axis=1)
+        edges[:, 0] = start
+        edges[row[cut], _ranges(np.ones_like(cuts), cuts)] = place[cut]  # both go row by row, places ascending
+        return edges
 
     def _plan(self, edges: Ints, label: Ints, documents: Ints) -> Plan:
         """Pieces in their new order; a separator stands behind the last one only."""

@@ -45,6 +45,7 @@ def describe_config(name: str) -> dict[str, Any]:
         "edge": config.chain,
         "objectives": ", ".join(parts),
         "layouts": ", ".join(layouts),
+        "stages": config.stage_lines(),
         "shape": f"{config.model.num_hidden_layers}/{config.model.hidden_size}",
         "core": core,
         "parameters": whole,
@@ -69,6 +70,8 @@ def list_command(argv: list[str]) -> int:
                 f"  {row['config']:<20} {row['shape']:>8}  {row['parameters']:>12,} parameters (core {row['core']:,})\n"
                 f"  {'':<20} {row['objectives']} on {row['layouts']}"
             )
+            for line in row["stages"]:
+                print(f"  {'':<20} {line}")
     return 0
 
 

@@ -61,6 +61,7 @@ class TaskData:
         length: longest row.
         seed: the run's ``seed.data``.
         copies: static copies of the data, or ``None``.
+        task_type_id: number of the task.
     """
 
     store: Store
@@ -71,6 +72,7 @@ class TaskData:
     length: int
     seed: int
     copies: int | None = None
+    task_type_id: int = 0
     _plans: dict[int, tuple[Plan, NDArray[np.int64]]] = field(default_factory=dict)
 
     def _draw(self, epoch: int) -> Draw:
@@ -110,6 +112,8 @@ class TaskData:
         """Rows of one epoch, laid out and corrupted."""
         plan, _ = self.plan(epoch)
         rows = self.layout.rows(self.store, plan, indices, self.length, self.vocabulary)
+        if self.task_type_id:
+            rows = rows.replace(task_type_ids=np.full(len(rows.lengths), self.task_type_id, dtype=np.int64))
         for objective in self.objectives.values():
             rows = objective.corrupt(rows, self._draw(epoch))
         return rows

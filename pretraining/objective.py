@@ -173,9 +173,12 @@ def base_inputs(rows: Rows) -> CoreInputs:
     return CoreInputs(
         input_ids=torch.from_numpy(rows.input_ids.astype(np.int64)),
         visible=Visibility(
-            lengths=lengths, orders=None if orders is None else torch.from_numpy(orders.astype(np.int32))
+            lengths=lengths,
+            documents=None if rows.token_document is None else torch.from_numpy(rows.token_document),
+            orders=None if orders is None else torch.from_numpy(orders.astype(np.int32)),
         ),
         token_type_ids=types,
+        task_type_ids=None if rows.task_type_ids is None else torch.from_numpy(rows.task_type_ids),
         reversed=None if rows.reversed is None else torch.from_numpy(rows.reversed),
     )
 

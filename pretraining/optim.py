@@ -163,6 +163,9 @@ class Lamb(_Moments):
 class Schedule(ABC):
     """A learning-rate factor as a function of progress, so that any kind of budget shares one path."""
 
+    def begin(self, starts: list[float]) -> None:  # noqa: B027  # most schedules have nothing to do here
+        """Told, before the first step, the progress at which each stage of the run starts."""
+
     @abstractmethod
     def factor(self, progress: float) -> float:
         """Factor of the peak learning rate at ``progress`` in [0, 1] of the budget."""
@@ -207,15 +210,23 @@ class Noam(Schedule):
 
     Args:
         warmup: share of the budget for the warm-up.
+        per_stage: start again, warm-up and all, with every stage of the run ("warm-up steps for each pretraining task",
+            ERNIE 2.0, section 5.1); ``warmup`` is still a share of the whole budget, so all warm-ups are equally long.
     """
 
-    def __init__(self, warmup: float = 0.04) -> None:
+    def __init__(self, warmup: float = 0.04, per_stage: bool = False) -> None:
         if not 0.0 < warmup < 1.0:
             raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in (0, 1).")
-        self.warmup = warmup
+        self.warmup, self.per_stage = warmup, per_stage
+        self._starts = [0.0]
+
+    def begin(self, starts: list[float]) -> None:
+        """Where stages start, if they matter."""
+        self._starts = sorted(starts) if self.per_stage else [0.0]
 
     def factor(self, progress: float) -> float:
-        """1 at the end of the warm-up."""
-        if progress <= 0.0:
+        """1 at the end of a warm-up, 0 where one starts."""
+        since = progress - max((start for start in self._starts if start <= progress), default=0.0)
+        if since <= 0.0:
             return 0.0
-        return min(progress / self.warmup, math.sqrt(self.warmup / progress))
+        return min(since / self.warmup, math.sqrt(self.warmup / since))

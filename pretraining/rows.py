@@ -22,10 +22,14 @@ class Rows:
         example: (B,) int64 identity of the row in its plan: the key of all its random draws.
         document: (B,) int64 store document that the row's first piece comes from.
         token_type_ids: int32 segment of each token, where the layout makes segments.
-        pair_label: (B,) int64, where the layout makes pairs: 0 = true order or true continuation.
+        pair_label: (B,) int64 class of each row, where the layout gives it one; of a pair 0 = true order or true
+            continuation.
+        task_type_ids: (B,) int64 number of the task, where the core has a table of them; absent = 0.
         following: (B,) int32 token that follows the row in its stream, -1 = none; where a layout knows it.
         reused: (B,) int64 tokens at the row's start that the stream's next row remembers. They must not see the
             others, which that row shows again; absent = no such part.
+        token_document: (B, L) int32 store document of each token, where a layout keeps documents from seeing each
+            other; absent = a row's tokens may all see each other.
         reversed: (B,) whether the row's text runs backwards; absent = no row's does.
         arrays: named per-token arrays of the store, gathered like the tokens (0 at template tokens).
         targets: what objectives' ``corrupt`` adds, by name: selections, original ids, orders.
@@ -39,8 +43,10 @@ class Rows:
     document: NDArray[np.int64]
     token_type_ids: NDArray[np.int32] | None = None
     pair_label: NDArray[np.int64] | None = None
+    task_type_ids: NDArray[np.int64] | None = None
     following: NDArray[np.int32] | None = None
     reused: NDArray[np.int64] | None = None
+    token_document: NDArray[np.int32] | None = None
     reversed: NDArray[np.bool_] | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from pretraining.documents import (
     reordering_classes,
 )
 from pretraining.random import Draw
+from pretraining.store import WORD_START
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)
@@ -81,22 +82,42 @@ def test_shares_of_the_number_of_segments(store):
     assert [np.mean(size == n) for n in (1, 2, 3)] == pytest.approx([0, 0.25, 0.75], abs=0.01)
 
 
+def in_order(plan, row, orders):
+    """(start, length) of a row's segments as the text has them."""
+    parts, order = pieces(plan, row), orders[plan.pair_label[row]]
+    assert len(parts) == len(order)
+    return [parts[order.index(n)] for n in range(len(order))]
+
+
 def test_segments_in_their_order_are_the_document(store):
     """Read back: the segments, put in order, are a stretch of whole sentences; nothing stands between them."""
     plan, rows = laid_out(ReorderedSegments(4), store)
-    edges, orders = set(store.sentences.tolist()), reordering_classes(4)
+    edges, orders = store.sentences[:], reordering_classes(4)
+    whole = 0
     for row in range(0, len(plan), 13):
         parts, order = pieces(plan, row), orders[plan.pair_label[row]]
-        assert len(parts) == len(order)
-        in_order = [parts[order.index(n)] for n in range(len(order))]
-        assert all(start in edges and start + length in edges for start, length in in_order)
-        assert all(a[0] + a[1] == b[0] for a, b in itertools.pairwise(in_order))
+        text = in_order(plan, row, orders)
+        assert all(a[0] + a[1] == b[0] for a, b in itertools.pairwise(text))
+        assert {text[0][0], sum(text[-1])} <= set(edges.tolist())
+        if np.count_nonzero((edges > text[0][0]) & (edges < sum(text[-1]))) >= 3:  # four sentences
+            assert {start for start, _ in text} <= set(edges.tolist())
+            whole += 1
         flat = np.concatenate([store.tokens[s : s + n] for s, n in parts])
         assert rows.input_ids[row, : rows.lengths[row]].tolist() == [BERT_LIKE.cls, *flat.tolist(), BERT_LIKE.sep]
         segments = np.concatenate([[0], *[[o + 1] * n for o, (_, n) in zip(order, parts)], [0]])
         assert (rows.arrays["segment"][row, : rows.lengths[row]] == segments).all()
+    assert whole > 600
     assert rows.lengths.max() <= 64
     assert not rows.token_type_ids.any()
+
+
+def test_stretches_of_few_sentences_are_cut_between_words(tmp_path):
+    store = synthetic_store(tmp_path / "s", word_start_share=0.4, count=400, sentences=(1, 4), length=(20, 90))
+    plan, _ = laid_out(ReorderedSegments(3, shares=[0, 0, 1]), store)
+    cuts = [start for row in range(len(plan)) for start, _ in in_order(plan, row, reordering_classes(3))[1:]]
+    assert (store.flags[cuts] & WORD_START).all()
+    assert not set(cuts) <= set(store.sentences.tolist())
+    assert len(plan) > 500
 
 
 def test_every_place_is_cut_alike(tmp_path):
@@ -226,7 +247,7 @@ def test_frequent_tokens_are_not_asked_about(tmp_path):
 def test_what_cannot_be_laid_out_is_refused(tmp_path):
     short = write_store(tmp_path / "short", [[[5, 6]], [[7, 8]], [[9, 10]]])
     for layout, message in (
-        (ReorderedSegments(3), "holds 3 whole sentences"),
+        (ReorderedSegments(3), "has 3 words"),
         (SentenceDistance(), "one with three sentences"),
         (DocumentSegments(), "longer than a row of 16"),
         (LabelledPairs(), "no array 'label'.*annotate.Field"),
