@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pretraining.choose import Choose
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -96,11 +98,13 @@ class Objective(nn.Module, ABC):
         weight: factor of its loss.
         visibility: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
             fine-tuning and scoring; objectives of one task must agree.
+        choose: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with the corpus' unigram entropy.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
     needs: frozenset[str] = frozenset()
+    choose: Choose | None = None
     weight: float = 1.0
     visibility: Literal["all", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
@@ -112,7 +116,15 @@ class Objective(nn.Module, ABC):
 
     def check_store(self, store: Store) -> None:
         """Refuse prepared text that it cannot be trained on, before anything else is done. Default: any will do."""
-        return
+        if self.choose is not None:
+            self.choose.check(store)
+
+    def choosing(self, choose: Choose) -> Self:
+        """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
+        other = copy.copy(self)
+        other.needs = self.needs - (self.choose.needs if self.choose else frozenset()) | choose.needs
+        other.choose = choose
+        return other
 
     def save_files(self, folder: Path) -> None:
         """Write what the model folder must keep beside weights and tokenizer. Default: nothing."""

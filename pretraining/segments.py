@@ -68,13 +68,16 @@ class Segments(Blocks):
     Args:
         separator: the separator token follows every document and counts as a token of the stream.
         shift: the text is cut at a random place, a new one in every epoch, and the streams begin there.
+        across_documents: tokens see the document before theirs, in the row and in memory, as in the original; false:
+            a document is seen by its own tokens only.
     """
 
     provides = frozenset({"following"})
     order = "streams"
 
-    def __init__(self, separator: bool = False, shift: bool = False) -> None:
+    def __init__(self, separator: bool = False, shift: bool = False, across_documents: bool = True) -> None:
         super().__init__(separate_documents=False, separator=separator, shift=shift)
+        self.across_documents = across_documents
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Full windows only, unless there is none."""
@@ -85,6 +88,30 @@ class Segments(Blocks):
         full = np.flatnonzero(sizes == length)
         kept = full if len(full) else np.arange(len(plan))
         return select(plan, kept[stream_order(len(kept), self.streams)])
+
+    def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
+        """The named windows."""
+        rows = super().rows(store, plan, indices, length, vocabulary)
+        if self.across_documents:
+            return rows
+        return rows.replace(token_document=_token_documents(store, plan, indices, rows.shape[1]))
+
+
+def _token_documents(store: Store, plan: Plan, indices: Ints, width: int) -> NDArray[np.int32]:
+    """(B, width) store document of each token of rows without template tokens, -1 at padding."""
+    assert plan.separators is not None
+    counts = np.diff(plan.offsets)[indices]
+    pieces = _ranges(plan.offsets[indices], counts)
+    # a piece without a token is the separator behind the token before its place
+    inside = plan.starts[pieces] - (plan.lengths[pieces] == 0)
+    document = np.searchsorted(store.document_tokens(), inside, side="right") - 1
+    sizes = (plan.lengths + plan.separators)[pieces].astype(np.int64)
+    found = np.full(len(indices) * width, -1, dtype=np.int32)
+    row = np.repeat(np.arange(len(indices)), counts)
+    total = np.cumsum(sizes) - sizes
+    first = total - total[np.cumsum(counts) - counts][row]  # of each piece, in its row
+    found[_ranges(row * width + first, sizes)] = np.repeat(document, sizes)
+    return found.reshape(len(indices), width)
 
 
 def _openings(plan: Plan, store: Store, vocabulary: Vocabulary) -> NDArray[np.int32]:

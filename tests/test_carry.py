@@ -4,16 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from stores import BERT_LIKE, synthetic_store
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.carry import Carried
+from pretraining.objective import base_inputs
+from pretraining.random import Draw
+from pretraining.segments import Segments
+from zoo.config import CoreConfig
+from zoo.core import build_core
 from zoo.errors import ZooError
 from zoo.folder import open_weights
+from zoo.inputs import CoreInputs, Visibility
 
-FAMILIES = ("transformer-xl", "xlnet")
+FAMILIES = ("transformer-xl", "xlnet", "apart")  # the last one: documents that do not see each other
 
 
 def remembering(folder: Path, family: str, **more: object) -> list[str]:
@@ -21,6 +29,9 @@ def remembering(folder: Path, family: str, **more: object) -> list[str]:
     facts = {"model.mem_len": 24, "data.sequence_length": 48, "train.batch_size": 4, "train.micro_batch_size": 2}
     if family == "xlnet":
         facts |= {"model.reuse_len": 24}
+    if family == "apart":
+        family = "transformer-xl"
+        facts |= {"tasks.segments.layout.init_args.across_documents": "false"}
     return arguments(folder, family, **{**facts, "steps": 10, "train.save_every": 4, **more})
 
 
@@ -105,3 +116,41 @@ def test_any_number_of_processes_takes_its_share():
     assert sorted(seen) == list(range(12))
     with pytest.raises(ZooError, match="cannot share"):
         Carried(5, _Several(0, 1)).unpack(rows, 0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("separator", [False, True])
+def test_documents_apart_are_read_as_if_each_stood_alone(tmp_path, separator):
+    """Row after row with memory, against each document in one row: the same states, whatever stood before."""
+    store = synthetic_store(tmp_path, count=12, sentences=(1, 5), length=(1, 9))
+    config = CoreConfig(
+        vocab_size=BERT_LIKE.size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        position_type="relative",
+        mem_len=400,
+        type_vocab_size=0,
+    )
+    core = build_core(config, 0).double().eval()
+    layout, vocabulary = Segments(separator=separator, across_documents=False), BERT_LIKE
+    layout.streams = 1
+    plan = layout.plan(store, np.arange(12), 10, vocabulary, Draw(0, 0))
+    state, found, documents = None, [], []
+    with torch.no_grad():
+        for number in range(len(plan)):
+            rows = layout.rows(store, plan, np.array([number]), 10, vocabulary)
+            inputs = base_inputs(rows)
+            output = core(inputs._replace(visible=inputs.visible._replace(causal=True)), state)
+            state = output.state
+            found.append(output.last_hidden_state[0])
+            documents.append(rows.token_document[0])
+        found, documents = torch.cat(found), np.concatenate(documents)
+        bounds = store.document_tokens()
+        for number in range(documents[-1]):  # the last one may be cut
+            ids = store.tokens[bounds[number] : bounds[number + 1]].tolist() + [vocabulary.sep] * separator
+            alone = core(CoreInputs(torch.tensor([ids]), Visibility(causal=True))).last_hidden_state[0]
+            assert (documents == number).sum() == len(ids)
+            torch.testing.assert_close(found[documents == number], alone, rtol=0, atol=1e-12)
+    with pytest.raises(ZooError, match="tell their documents apart"):
+        core(CoreInputs(torch.tensor([[7, 8]]), Visibility(causal=True)), state)

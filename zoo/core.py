@@ -314,12 +314,15 @@ class Transformer(Core):
         memory = state if isinstance(state, dict) else None
         hidden, shared = self._begin(inputs, state, output_attentions or self.written_out)
         length, remembered = inputs.input_ids.shape[1], {}
+        remembers = self.relative if self.config.mem_len and shared.cache is None else None
+        if remembers is not None and inputs.visible.documents is not None:
+            remembered["documents"] = remembers.remember_documents(inputs.visible.documents, memory or None)
         entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
         shared = shared._replace(entity_mask=mask)
         states, attentions = [hidden], []
         for number in range(self.config.num_hidden_layers):
-            if self.relative is not None and self.config.mem_len and shared.cache is None:
-                remembered[f"memory_{number}"] = self.relative.remember(hidden[:, :length], number, memory)
+            if remembers is not None:
+                remembered[f"memory_{number}"] = remembers.remember(hidden[:, :length], number, memory or None)
             layer = self.layers[self.config.group_of(number)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 hidden, seen, entities = checkpoint(layer, hidden, shared, number, entities, use_reentrant=False)
@@ -353,7 +356,7 @@ class Transformer(Core):
             return hidden, shared._replace(mask=mask, rotation=self._rotation(inputs, past))
         past = min(past, self.config.mem_len or past)
         if memory:
-            past = next(iter(memory.values())).shape[1]
+            past = memory["memory_0"].shape[1] if "memory_0" in memory else 0
         hidden, distances = self.relative(inputs, hidden, memory or None, past)
         return hidden, shared._replace(distances=distances)
 

@@ -21,7 +21,7 @@ class Visibility(NamedTuple):
         causal: position i sees positions <= i only, and always itself.
         lengths: (B,) real tokens of each row; later positions are padding and seen by nobody.
         documents: (B, L) number of the packed document a position belongs to; documents do not see
-            each other.
+            each other, nor what is remembered of another one.
         orders: (B, L) rank in a factorisation order, whole numbers from 0 on: a position of the first stream sees
             ranks up to its own, one of the second stream those before it. Equal ranks of the first stream
             see each other; what is remembered comes before every rank.

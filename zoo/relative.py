@@ -22,10 +22,12 @@ from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, SecondStream, Visibility
 
 _HIDDEN = -3e4  # added to hidden scores: finite in every type, and exp() of it is 0 beside any score that is not
+_DOCUMENTS = "documents"
 _ENCODING_SITE, _START_SITE = 1, 2  # places that draw dropout masks; the embeddings take number 0
 
 Memory = dict[str, Tensor]
-"""``memory_0``, ``memory_1``, ...: (B, M, W) the input of each layer at earlier tokens, detached."""
+"""``memory_0``, ``memory_1``, ...: (B, M, W) the input of each layer at earlier tokens, detached; and, where documents
+do not see each other, ``documents``: (B, M) number of the document that each of these tokens belongs to."""
 
 
 class ScoreTerms(nn.Module):
@@ -236,9 +238,17 @@ class RelativeAttention(Attention):
 
 
 def visible_keys(
-    visible: Visibility, positions: Tensor, length: int, past: int, second: bool, window: int | None = None
+    visible: Visibility,
+    positions: Tensor,
+    length: int,
+    past: int,
+    second: bool,
+    window: int | None = None,
+    remembered: Tensor | None = None,
 ) -> Tensor | None:
-    """(1 or B, Q, K) True where a query may look; ``None`` = everywhere. What came before the row is seen by all.
+    """(1 or B, Q, K) True where a query may look; ``None`` = everywhere.
+
+    What came before the row is seen by all, unless it is known to be of another document.
 
     Args:
         visible: the stream's visibility.
@@ -247,6 +257,7 @@ def visible_keys(
         past: remembered or cached tokens before it.
         second: the queries are a second stream's, and do not see their own position.
         window: hide keys that are so many tokens back or more.
+        remembered: (B, M) documents of the remembered tokens.
     """
     keys = torch.arange(-past, length, device=positions.device)
     own = positions[..., None]
@@ -263,7 +274,10 @@ def visible_keys(
             asking = (values.gather(1, positions) if second else values)[..., None]
             asked = values[:, None, :]
             sees = asking == asked if not ordered else asking > asked if second else asking >= asked
-            sees = functional.pad(sees, (past, 0), value=True)
+            if remembered is None or ordered:
+                sees = functional.pad(sees, (past, 0), value=True)
+            else:
+                sees = torch.cat([asking == remembered[:, None, :], sees], dim=-1)
             found = sees if found is None else found & sees
     if visible.dense is None:
         return found
@@ -301,12 +315,13 @@ class Relative(nn.Module):
         length, keys, query = hidden.shape[1], past + hidden.shape[1], inputs.query
         places = torch.arange(length, device=hidden.device)[None]
         window = self.config.mem_len if self.config.same_length else None
-        seen = visible_keys(inputs.visible, places, length, past, False, window)
+        documents = None if memory is None else self._documents(memory, inputs.visible)
+        seen = visible_keys(inputs.visible, places, length, past, False, window, documents)
         columns = blind = None
         if query is not None:
             hidden = torch.cat([hidden, self._start(query, inputs.dropout_keys).to(hidden.dtype)], dim=1)
             columns = (length - query.positions)[:, None, :, None] + torch.arange(keys, device=hidden.device)
-            also = visible_keys(query.visible, query.positions, length, past, True, window)
+            also = visible_keys(query.visible, query.positions, length, past, True, window, documents)
             seen, blind = _both(seen, also, query.positions.shape, length, keys)
         return hidden, Distances(
             encoding=self._encoding(inputs, hidden, past, length),
@@ -353,7 +368,7 @@ class Relative(nn.Module):
 
     def _remembered(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
         names = [f"memory_{number}" for number in range(self.config.num_hidden_layers)]
-        if set(memory) != set(names):
+        if set(memory) - {_DOCUMENTS} != set(names):
             raise ZooError(f"this core remembers {names[0]} to {names[-1]}; the state given has {sorted(memory)[:4]}.")
         wrong = [n for n in names if memory[n].shape != (len(hidden), memory[names[0]].shape[1], hidden.shape[2])]
         if wrong:
@@ -362,6 +377,19 @@ class Relative(nn.Module):
                 "the same length in every layer, are needed: rows of a state follow those of the batch."
             )
         return tuple(memory[name] for name in names)
+
+    def _documents(self, memory: Memory, visible: Visibility) -> Tensor | None:
+        """(B, M) documents of what is remembered."""
+        if (visible.documents is None) != (_DOCUMENTS not in memory):
+            raise ZooError(
+                "the rows tell their documents apart and what is remembered does not, or the other way round: rows of "
+                "one run have to come from one layout."
+            )
+        return memory.get(_DOCUMENTS)
+
+    def remember_documents(self, documents: Tensor, memory: Memory | None) -> Tensor:
+        """(B, M') document of each token remembered after this segment."""
+        return self._last(documents, None if memory is None else memory[_DOCUMENTS])
 
     @torch.no_grad()
     def remember(self, hidden: Tensor, number: int, memory: Memory | None) -> Tensor:
@@ -372,11 +400,13 @@ class Relative(nn.Module):
             number: the layer.
             memory: what was remembered so far.
         """
+        return self._last(hidden, None if memory is None else memory[f"memory_{number}"])
+
+    def _last(self, new: Tensor, old: Tensor | None) -> Tensor:
         limit = self.config.mem_len or 0
-        new = hidden[:, : self.config.reuse_len or hidden.shape[1]][:, -limit:]
-        if memory is None:
+        new = new[:, : self.config.reuse_len or new.shape[1]][:, -limit:]
+        if old is None:
             return new.clone()
-        old = memory[f"memory_{number}"]
         spare = limit - new.shape[1]
         return torch.cat([old[:, old.shape[1] - min(spare, old.shape[1]) :].to(new.dtype), new], dim=1)
 
