@@ -187,7 +187,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     for task_name, task in config.tasks.items():
         if any(name not in heads and _corrupts(config.objectives[name]) for name in task.objectives):
             continue  # without that objective these would be other rows
-        own = {name: heads[name] for name in task.objectives if name in heads}
+        own = {name: objective for name, objective in task.own(config.objectives).items() if name in heads}
         store = stores.of(task_name)
         _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:

@@ -151,7 +151,7 @@ def make_tasks(
     for name, task in config.tasks.items():
         store = stores.of(name)
         train, held_out = split_documents(store, config.data.validation_tokens)
-        own = {key: config.objectives[key] for key in task.objectives}
+        own = task.own(config.objectives)
         _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own)
         _check_visibility(name, own)
         for objective in own.values():

@@ -19,22 +19,36 @@ from numpy.typing import NDArray
 
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.store import WORD_START, Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
-Count = Literal["nearest", "stochastic"]
+Count = Literal["nearest", "stochastic", "independent"]
+COUNTS: tuple[Count, ...] = ("nearest", "stochastic", "independent")
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int32]
+Ints64 = NDArray[np.int64]
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)
+_SPARE = 12  # groups looked at first beyond those that should fill the budget
+_LOOK, _ENOUGH = 1_000_000, 10_000  # tokens of a store that are looked at for words and units, and must be there
 
 
 class Choose(ABC):
-    """Chooses the positions of a masking scheme."""
+    """Chooses the positions of a masking scheme.
+
+    Attributes:
+        needs: per-token arrays of the store that it reads.
+    """
+
+    needs: frozenset[str] = frozenset()
 
     @abstractmethod
     def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """(B, L), True at chosen positions; never at padding."""
+
+    def check(self, store: Store) -> None:
+        """Refuse, before training, text of which nothing could be chosen as this says."""
+        return
 
 
 class Budgeted(Choose):
@@ -44,12 +58,13 @@ class Budgeted(Choose):
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
         count: ``nearest`` rounds half to even and takes at least one (google-research/bert,
             create_pretraining_data.py); ``stochastic`` takes floor(rate * n + u) with u uniform in
-            [0, 1), so that the expectation is exact (fairseq, mask_tokens_dataset.py).
+            [0, 1), so that the expectation is exact (fairseq, mask_tokens_dataset.py); ``independent`` has no
+            budget, every unit is taken by itself with the chance ``rate`` (PaddlePaddle/ERNIE, batching.py).
         max_predictions: upper limit per row.
         include_special: whether template tokens can be chosen.
 
     Raises:
-        ZooError: a rate outside (0, 1], or a limit below 1.
+        ZooError: a rate outside (0, 1], a limit below 1, or a limit of independent draws.
     """
 
     def __init__(self, rate: float, count: Count, max_predictions: int | None, include_special: bool) -> None:
@@ -63,20 +78,32 @@ class Budgeted(Choose):
                 f"{type(self).__name__}: max_predictions is {max_predictions}; give a limit of at least 1, "
                 "or null for none."
             )
-        if count not in ("nearest", "stochastic"):
-            raise ZooError(f"{type(self).__name__}: count is {count!r}; 'nearest' or 'stochastic' would work.")
+        if count not in COUNTS:
+            raise ZooError(f"{type(self).__name__}: count is {count!r}; {', '.join(COUNTS)} would work.")
+        if count == "independent" and max_predictions is not None:
+            raise ZooError(
+                f"{type(self).__name__}: max_predictions = {max_predictions} limits a budget, and `count: independent` "
+                "has none; leave one of the two out."
+            )
         self.rate = rate
         self.count = count
         self.max_predictions = max_predictions
         self.include_special = include_special
+
+    @property
+    def threshold(self) -> np.uint32:
+        """32-bit draws below it have the chance ``rate``."""
+        return np.uint32(min(round(self.rate * 2**32), 2**32 - 1))
 
     def candidates(self, rows: Rows) -> Bools:
         """(B, L), True where a position may be chosen."""
         return rows.real if self.include_special else ~rows.special
 
     def budget(self, rows: Rows, draw: Draw) -> Ints:
-        """(B,) number of tokens to choose."""
+        """(B,) number of tokens to choose; with independent draws no number is too large."""
         share = rows.lengths * self.rate
+        if self.count == "independent":
+            return rows.lengths.astype(np.int32)
         if self.count == "stochastic":
             wanted = np.floor(share + draw.uniform(rows.example, "choose.count"))
         else:
@@ -93,7 +120,7 @@ class Tokens(Budgeted):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one) or ``stochastic`` (floor(rate * n + u)).
+        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row.
         include_special: whether template tokens can be chosen.
     """
@@ -111,6 +138,8 @@ class Tokens(Budgeted):
         """The positions with the k smallest draws. Draws of a row are distinct, so ties cannot happen."""
         candidates = self.candidates(rows)
         bits = draw.bits(rows.example, rows.shape[1], "choose.order")
+        if self.count == "independent":
+            return (bits < self.threshold) & candidates
         np.putmask(bits, ~candidates, np.uint32(0xFFFFFFFF))
         wanted = np.minimum(self.budget(rows, draw), candidates.sum(axis=1, dtype=np.int32))
         ranked = np.sort(bits, axis=1)
@@ -145,16 +174,27 @@ class Groups(NamedTuple):
         return np.take(chosen.reshape(-1), flat) & self.candidates
 
 
-def word_groups(rows: Rows, candidates: Bools) -> Groups:
-    """Whole words as groups: a piece that starts no word joins the group of the candidate before it.
+def word_starts(rows: Rows, candidates: Bools) -> Bools:
+    """(B, L) candidates that begin a word: a template token before them ends the word, too.
 
-    As in the reference implementations, a word's rest at the start of the second segment (left there by
-    truncation) joins the last group of the first segment: separators are no candidates.
+    In google-research/bert a word's rest at the start of the second segment (left there by truncation) joins the
+    last word of the first segment, across the separator. Here it is a word of its own: the two were never one.
     """
-    rank = np.cumsum(candidates, axis=1, dtype=np.int32)
     start = (rows.flags & WORD_START) != 0
-    start |= rank == 1
+    start[:, 1:] |= ~candidates[:, :-1]
+    start[:, :1] = True
     start &= candidates
+    return start
+
+
+def word_groups(rows: Rows, candidates: Bools) -> Groups:
+    """Whole words as groups: a piece that starts no word joins the group of the candidate before it."""
+    return as_groups(word_starts(rows, candidates), candidates)
+
+
+def as_groups(start: Bools, candidates: Bools) -> Groups:
+    """Groups that begin at ``start``, which is True at the first candidate of every row at least."""
+    rank = np.cumsum(candidates, axis=1, dtype=np.int32)
     number = np.cumsum(start, axis=1, dtype=np.int32)
     counts = number[:, -1].copy()
     np.maximum(number, 1, out=number)
@@ -191,81 +231,225 @@ def fill_budget(sizes: Ints, budget: Ints) -> Bools:
         sizes: (B, G) tokens of each group, 0 = no group.
         budget: (B,) tokens to take at most.
     """
-    taken = np.zeros(sizes.shape, dtype=bool)
-    left = budget.astype(np.int32)
-    active = np.arange(len(sizes))
-    open_sizes = sizes.copy()
+    total = np.cumsum(sizes, axis=1, dtype=np.int32)
+    taken = total <= budget[:, None]
+    taken &= sizes > 0
+    left = budget - np.where(taken, sizes, 0).sum(axis=1, dtype=np.int32)
+    active = np.flatnonzero(left > 0)
+    open_sizes, left = np.where(taken[active], 0, sizes[active]), left[active]
     while active.size:
-        limit = left[active][:, None]
+        limit = left[:, None]
         np.putmask(open_sizes, open_sizes > limit, 0)
-        total = np.cumsum(open_sizes, axis=1, dtype=np.int32)
-        fits = (open_sizes > 0) & (total <= limit)
+        np.cumsum(open_sizes, axis=1, dtype=np.int32, out=total[: len(active)])
+        fits = (open_sizes > 0) & (total[: len(active)] <= limit)
         taken[active] |= fits
-        left[active] -= np.where(fits, open_sizes, 0).sum(axis=1, dtype=np.int32)
+        left -= np.where(fits, open_sizes, 0).sum(axis=1, dtype=np.int32)
         open_sizes[fits] = 0
-        more = (left[active] > 0) & open_sizes.any(axis=1)
-        active, open_sizes = active[more], open_sizes[more]
+        more = (left > 0) & open_sizes.any(axis=1)
+        active, open_sizes, left = active[more], open_sizes[more], left[more]
     return taken
 
 
-class WholeWords(Budgeted):
+class Grouped(Budgeted):
+    """Groups of adjacent tokens, each chosen wholly or not at all; the order of a row's groups is random.
+
+    With a budget, a group that would push the total above it is skipped and the next is tried
+    (google-research/bert, do_whole_word_mask). With ``count: independent`` every group is taken with the chance
+    ``rate``. A group's draw is that of its first token, so groups of one token are chosen as :class:`Tokens` does.
+    """
+
+    @abstractmethod
+    def starts(self, rows: Rows, draw: Draw) -> Bools:
+        """(B, L), True at the first token of each group, which goes on up to the next or to a template token."""
+
+    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+        """(B, L) chosen positions, whole groups only."""
+        start, candidates = self.starts(rows, draw), self.candidates(rows)
+        edge = start | ~candidates
+        bits = draw.bits(rows.example, rows.shape[1], "choose.order")
+        chosen = np.zeros(rows.shape, dtype=bool)
+        if self.count == "independent":
+            row, column = np.nonzero(start & (bits < self.threshold))
+            _extend(chosen, row, column, _sizes(edge, row, column))
+            return chosen
+        order, counts, budget = _in_order(start, bits), start.sum(axis=1), self.budget(rows, draw)
+        share = counts.sum() / max(int(candidates.sum()), 1)  # groups per token
+        waiting, width = np.arange(len(order)), int(budget.max(initial=0) * share) + _SPARE
+        while waiting.size:  # the first groups of the order fill nearly all rows; the others look at all of theirs
+            columns = order[waiting, :width].astype(np.int64)
+            rank = np.arange(columns.shape[1])[None, :]
+            row = np.repeat(waiting, columns.shape[1])
+            sizes = _sizes(edge, row, columns.reshape(-1)).reshape(columns.shape)
+            np.putmask(sizes, rank >= counts[waiting][:, None], 0)
+            taken = fill_budget(sizes, budget[waiting])
+            full = np.where(taken, sizes, 0).sum(axis=1) == budget[waiting]
+            done = full | (counts[waiting] <= columns.shape[1])
+            taken &= done[:, None]
+            where, place = np.nonzero(taken)
+            _extend(chosen, waiting[where], columns[where, place], sizes[where, place])
+            waiting, width = waiting[~done], order.shape[1]
+        return chosen
+
+
+def _in_order(start: Bools, bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """(B, L) columns of each row's starts in the order of their draws; behind them, anything. Changes ``bits``.
+
+    The low bits of a draw give way to its column, so that a sort of plain numbers brings the columns along.
+    """
+    length = start.shape[1]
+    low = max(length - 1, 1).bit_length()
+    if low > 12:  # too few random bits would be left
+        return np.argsort(np.where(start, bits, 0xFFFFFFFF), axis=1, kind="stable").astype(np.uint32)
+    mask = np.uint32((1 << low) - 1)
+    np.putmask(bits, ~start, np.uint32(0xFFFFFFFF))
+    bits &= ~mask
+    bits |= np.arange(length, dtype=np.uint32)[None, :]
+    bits.sort(axis=1)
+    bits &= mask
+    return bits
+
+
+def _sizes(edge: Bools, row: Ints64, column: Ints64) -> Ints:
+    """Tokens from (row, column) up to the next edge or the row's end."""
+    width = edge.shape[1]
+    flat, left = row * width + column, width - 1 - column
+    sizes = np.ones(len(flat), dtype=np.int32)
+    edges, alive, step = edge.reshape(-1), np.flatnonzero(left > 0), 1
+    while alive.size:
+        alive = alive[~edges[flat[alive] + step]]
+        sizes[alive] += 1
+        step += 1
+        alive = alive[left[alive] >= step]
+    return sizes
+
+
+def _extend(chosen: Bools, row: Ints64, column: Ints64, sizes: Ints) -> None:
+    """Set ``sizes`` positions from each (row, column) on, in place."""
+    flat, place = row * chosen.shape[1] + column, chosen.reshape(-1)
+    step = 0
+    while flat.size:
+        place[flat + step] = True
+        step += 1
+        more = sizes > step
+        flat, sizes = flat[more], sizes[more]
+
+
+class WholeWords(Grouped):
     """Whole words in random order, as many as fit the budget (google-research/bert, do_whole_word_mask).
 
-    A word that would push the total above the budget is skipped and the next is tried.
+    Words end at template tokens. In Chinese they are the segmenter's (``data.corpus.segmenter``); a store prepared
+    without one has words of one character, and is refused.
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one) or ``stochastic`` (floor(rate * n + u)).
+        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
     def __init__(self, rate: float = 0.15, count: Count = "nearest", max_predictions: int | None = None) -> None:
         super().__init__(rate, count, max_predictions, include_special=False)
 
-    def groups(self, rows: Rows, draw: Draw) -> Groups:
-        """The units that are chosen as a whole."""
-        return word_groups(rows, self.candidates(rows))
+    def starts(self, rows: Rows, draw: Draw) -> Bools:
+        """First tokens of the words."""
+        return word_starts(rows, self.candidates(rows))
 
-    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
-        """(B, L) chosen positions, whole groups only."""
-        groups = self.groups(rows, draw)
-        order = shuffled(groups, rows, draw)
-        sizes = np.take_along_axis(np.diff(groups.bounds, axis=1), order, axis=1)
-        np.putmask(sizes, np.arange(sizes.shape[1])[None, :] >= groups.counts[:, None], 0)
-        taken = fill_budget(sizes, self.budget(rows, draw))
-        chosen = np.zeros_like(taken)
-        row, column = np.nonzero(taken)
-        chosen[row, order[row, column]] = True
-        return groups.spread(chosen)
+    def check(self, store: Store) -> None:
+        """Refuse text in which every token is a word."""
+        flags = np.asarray(store.flags[:_LOOK])
+        if len(flags) >= _ENOUGH and bool((flags & WORD_START).all()):
+            raise ZooError(
+                f"{type(self).__name__}: of {len(flags):,} tokens in {store.path} none goes on with a word, so whole "
+                "words would be single tokens. Chinese words need a segmenter (data.corpus.segmenter: rjieba); where "
+                "words really are tokens, pretraining.choose.Tokens does the same."
+            )
 
 
 class Spans(WholeWords):
     """Spans with the lengths of a row's words at random places: the control arm for whole-word masks.
 
-    The row's word lengths are shuffled and laid end to end, which gives other borders; then as
+    The word lengths of each segment are shuffled and laid end to end, which gives other borders; then as
     :class:`WholeWords`.
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one) or ``stochastic`` (floor(rate * n + u)).
+        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
-    def groups(self, rows: Rows, draw: Draw) -> Groups:
-        """Words with their lengths shuffled within the row."""
-        words = word_groups(rows, self.candidates(rows))
-        order = shuffled(words, rows, draw, stream="choose.lengths")
-        sizes = np.take_along_axis(np.diff(words.bounds, axis=1), order, axis=1)
-        np.putmask(sizes, np.arange(sizes.shape[1])[None, :] >= words.counts[:, None], 0)
-        bounds = np.zeros_like(words.bounds)
-        np.cumsum(sizes, axis=1, out=bounds[:, 1:])
-        rank = np.cumsum(words.candidates, axis=1, dtype=np.int32) - 1
-        opens = np.zeros(rank.shape, dtype=bool)  # in rank space: a group starts at this rank
-        row, column = np.nonzero(np.arange(sizes.shape[1])[None, :] < words.counts[:, None])
-        opens[row, bounds[row, column]] = True
-        by_rank = np.cumsum(opens, axis=1, dtype=np.int32) - 1
-        number = np.maximum(np.take_along_axis(by_rank, np.maximum(rank, 0), axis=1), 0)
-        return Groups(words.candidates, number, bounds, words.counts)
+    def starts(self, rows: Rows, draw: Draw) -> Bools:
+        """First tokens of the spans."""
+        candidates = self.candidates(rows)
+        start = word_starts(rows, candidates)
+        row, column = np.nonzero(start)  # row by row, from left to right
+        sizes = _sizes(start | ~candidates, row, column)
+        flat = row * rows.shape[1] + column
+        first = (column == 0) | ~candidates.reshape(-1)[flat - 1]  # of a segment
+        segment = np.cumsum(first)
+        keys = segment.astype(np.uint64) << np.uint64(32) | draw.at(rows.example[row], column, "choose.lengths")
+        before = np.append(0, np.cumsum(sizes[np.argsort(keys)]))[:-1]
+        opens = np.zeros_like(start)
+        opens.reshape(-1)[(flat[first] - before[first])[segment - 1] + before] = True
+        return opens
+
+
+class Units(Grouped):
+    """Knowledge masking: phrases or entities as a whole, and single tokens or words around them (ERNIE 1.0).
+
+    The store's array has 1 at a unit's first token and 2 at its others (``data.corpus.annotations``). With
+    ``count: independent`` this is the released code of ERNIE 1.0 (PaddlePaddle/ERNIE release/r2.0, batching.py), in
+    which a unit's first token takes its 80/10/10 from the draw that selected it: the shares are the same as with a
+    draw of its own, which is what :class:`pretraining.fill.Replace` makes.
+
+    Args:
+        array: name of the array, ``phrase`` or ``entity``; of several, a token belongs to the first that has it in a
+            unit, so put the larger or rarer units first. An empty list: no units.
+        fallback: what tokens outside of units are: single ``tokens`` (Chinese) or ``words`` (English).
+        rate: share of a row's real tokens, template tokens counted, in (0, 1]; or each unit's chance.
+        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        max_predictions: upper limit per row, in tokens.
+    """
+
+    def __init__(
+        self,
+        array: str | list[str],
+        fallback: Literal["tokens", "words"] = "tokens",
+        rate: float = 0.15,
+        count: Count = "nearest",
+        max_predictions: int | None = None,
+    ) -> None:
+        super().__init__(rate, count, max_predictions, include_special=False)
+        if fallback not in ("tokens", "words"):
+            raise ZooError(f"Units: fallback is {fallback!r}; 'tokens' or 'words' would work.")
+        self.array = [array] if isinstance(array, str) else list(array)
+        self.fallback = fallback
+        self.needs = frozenset(self.array)
+
+    def starts(self, rows: Rows, draw: Draw) -> Bools:
+        """First tokens of units, and of what is a unit by itself."""
+        candidates = self.candidates(rows)
+        inside = np.zeros(rows.shape, dtype=np.uint8)  # number of the array that has the token in a unit, 0 = none
+        goes_on = np.zeros(rows.shape, dtype=bool)
+        for number, name in enumerate(self.array, 1):
+            code = rows.arrays[name]
+            own = (inside == 0) & (code > 0)
+            inside[own] = number
+            goes_on |= own & (code == 2)
+        if self.fallback == "words":
+            goes_on |= (inside == 0) & ((rows.flags & WORD_START) == 0)
+        # What goes on needs something of its own kind right before it: a cut unit's rest is a unit of its own.
+        goes_on[:, 1:] &= candidates[:, :-1] & (inside[:, 1:] == inside[:, :-1])
+        goes_on[:, :1] = False
+        return candidates & ~goes_on
+
+    def check(self, store: Store) -> None:
+        """Refuse text without a unit."""
+        for name in self.array:
+            codes = np.asarray(store.arrays[name][:_LOOK])
+            if len(codes) >= _ENOUGH and not codes.any():
+                raise ZooError(
+                    f"Units: the array {name!r} of {store.path} marks no unit in {len(codes):,} tokens; look at "
+                    f"data.corpus.annotations.{name} (its lexicon, or the field of the records)."
+                )
 
 
 class NGrams(Budgeted):
@@ -278,7 +462,7 @@ class NGrams(Budgeted):
         n: longest span, in words.
         favor_shorter: p(n) proportional to 1/n; false reverses these probabilities.
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one) or ``stochastic`` (floor(rate * n + u)).
+        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -291,6 +475,8 @@ class NGrams(Budgeted):
         max_predictions: int | None = None,
     ) -> None:
         super().__init__(rate, count, max_predictions, include_special=False)
+        if count == "independent":
+            raise ZooError("NGrams: spans fill a budget; `count: nearest` or `count: stochastic` would work.")
         if n < 1:
             raise ZooError(f"NGrams: n is {n}; the longest span must have at least 1 word.")
         self.n = n

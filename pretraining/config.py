@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from pretraining.choose import Choose
 from pretraining.corpus import CorpusConfig
 from pretraining.curriculum import Curriculum, describe_stages
 from pretraining.layout import Layout
@@ -70,12 +71,22 @@ class TaskConfig:
         objectives: names from the run's ``objectives``.
         task_type_id: row of the task in the core's table of task types (``model.task_type_vocab_size``).
         corpus: text of its own, read by the run's tokenizer; absent = the run's ``data.corpus``.
+        choose: which positions its objective hides, instead of the objective's own ``choose``; so several tasks can
+            train one head on differently hidden text (the stages of ERNIE 1.0).
     """
 
     layout: Layout
     objectives: list[str]
     task_type_id: int = 0
     corpus: CorpusConfig | None = None
+    choose: Choose | None = None
+
+    def own(self, objectives: Mapping[str, Objective]) -> dict[str, Objective]:
+        """The task's objectives by name, choosing as the task says; heads are those of ``objectives``."""
+        found = {name: objectives[name] for name in self.objectives}
+        if self.choose is None:
+            return found
+        return {name: o if o.choose is None else o.choosing(self.choose) for name, o in found.items()}
 
 
 @dataclass(frozen=True)
@@ -214,6 +225,10 @@ class PretrainConfig:
                     )
             if not task.objectives:
                 raise ZooError(f"tasks.{name}.objectives is empty.")
+            if task.choose is not None and all(self.objectives[key].choose is None for key in task.objectives):
+                raise ZooError(
+                    f"tasks.{name}.choose: none of its objectives ({', '.join(task.objectives)}) chooses positions."
+                )
             if not 0 <= task.task_type_id < max(self.model.task_type_vocab_size, 1):
                 raise ZooError(
                     f"tasks.{name}.task_type_id = {task.task_type_id}, but model.task_type_vocab_size = "

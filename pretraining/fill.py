@@ -47,8 +47,10 @@ class Replace(Fill):
         random_excludes_special: never draw the padding, unknown, opening and separating tokens. The mask
             token stays possible, as in fairseq's MaskTokensDataset. Default: every entry can be drawn, as
             in BERT.
+        random_excludes_padding: never draw the padding token, all others (PaddlePaddle/ERNIE, batching.py, which
+            draws from [1, V) where padding is 0).
         per: one decision for each ``token`` or for each ``word`` (random tokens are drawn per token
-            either way).
+            either way). Whole-word masks of BERT, BERT-wwm and ERNIE decide per token.
 
     Raises:
         ZooError: shares that are negative or do not add up to 1.
@@ -61,6 +63,7 @@ class Replace(Fill):
         keep: float = 0.1,
         random_excludes_special: bool = False,
         per: Literal["token", "word"] = "token",
+        random_excludes_padding: bool = False,
     ) -> None:
         shares = (mask, random, keep)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
@@ -72,6 +75,7 @@ class Replace(Fill):
             raise ZooError(f"Replace: per is {per!r}; 'token' or 'word' would work.")
         self.mask, self.random, self.keep = shares
         self.random_excludes_special = random_excludes_special
+        self.random_excludes_padding = random_excludes_padding
         self.per = per
         self.needs_mask = mask > 0
         self._mask_below = round(mask * 2**32)
@@ -96,13 +100,17 @@ class Replace(Fill):
             ids[place[decided < self._mask_below]] = vocabulary.mask
         swap = (decided >= self._mask_below) & (decided < self._random_below)
         bits = draw.at(example[swap], position[swap], "fill.random")
-        ids[place[swap]] = random_ids(bits, vocabulary, self.random_excludes_special)
+        ids[place[swap]] = random_ids(bits, vocabulary, self.random_excludes_special, self.random_excludes_padding)
         return ids.reshape(rows.shape)
 
 
-def random_ids(bits: NDArray[np.uint32], vocabulary: Vocabulary, exclude_special: bool) -> NDArray[np.int32]:
+def random_ids(
+    bits: NDArray[np.uint32], vocabulary: Vocabulary, exclude_special: bool, exclude_padding: bool = False
+) -> NDArray[np.int32]:
     """Uniform vocabulary entries from 32-bit draws; see :class:`Replace` for what is excluded."""
     excluded = [i for i in vocabulary.special_ids if exclude_special and i != vocabulary.mask]
+    if exclude_padding and vocabulary.pad is not None and vocabulary.pad not in excluded:
+        excluded = sorted([*excluded, vocabulary.pad])
     drawn = scaled(bits, vocabulary.size - len(excluded))
     for special in excluded:  # ascending: step over each excluded id
         drawn += drawn >= special

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, ROBERTA_LIKE, full_rows, take
 
-from pretraining.choose import Groups, NGrams, Spans, Tokens, WholeWords, fill_budget, shuffled, word_groups
+from pretraining.choose import (
+    Grouped,
+    Groups,
+    NGrams,
+    Spans,
+    Tokens,
+    WholeWords,
+    as_groups,
+    fill_budget,
+    shuffled,
+    word_groups,
+    word_starts,
+)
 from pretraining.random import Draw
 from pretraining.store import WORD_START
 from zoo.errors import ZooError
@@ -158,15 +170,17 @@ def test_roberta_epochs_overlap_by_chance_only():
 
 
 def reference_groups(rows, row):
-    """Positions of each word, after google-research/bert: pieces join the previous candidate group."""
-    groups = []
+    """Positions of each word, after google-research/bert: pieces join the group before, but not across a separator."""
+    groups, joins = [], False
     for position in range(rows.lengths[row]):
         if rows.special[row, position]:
+            joins = False
             continue
-        if groups and not rows.flags[row, position] & WORD_START:
+        if joins and not rows.flags[row, position] & WORD_START:
             groups[-1].append(position)
         else:
             groups.append([position])
+        joins = True
     return groups
 
 
@@ -196,30 +210,38 @@ def test_budget_filling_is_the_sequential_rule(seed):
         assert (taken[row] == expected).all()
 
 
+def groups_of(choose, rows, draw) -> Groups:
+    """What a chooser takes as a whole."""
+    start = choose.starts(rows, draw) if isinstance(choose, Grouped) else word_starts(rows, ~rows.special)
+    return as_groups(start, ~rows.special)
+
+
 def whole_groups_only(groups: Groups, chosen):
-    for row in range(len(chosen)):
-        for number in range(groups.counts[row]):
-            of_word = chosen[row, (groups.number[row] == number) & groups.candidates[row]]
-            assert of_word.all() or not of_word.any()
+    assert not (chosen & ~groups.candidates).any()
+    cells = np.arange(len(chosen))[:, None] * (int(groups.number.max()) + 1) + groups.number
+    taken = np.bincount(cells[groups.candidates], chosen[groups.candidates])
+    size = np.bincount(cells[groups.candidates])
+    assert ((taken == 0) | (taken == size)).all()
 
 
-@pytest.mark.parametrize("choose", [WholeWords(), NGrams(), Spans()], ids=["words", "n-grams", "spans"])
+@pytest.mark.parametrize("choose", [WholeWords(), NGrams(), Spans(), WholeWords(count="independent")])
 def test_words_are_chosen_as_a_whole(choose):
+    """specs/bert-wwm.md check 3."""
     rows, draw = padded_rows(100, word_start_share=0.6, separators=2), Draw(0, 0)
-    groups = choose.groups(rows, draw) if isinstance(choose, WholeWords) else word_groups(rows, ~rows.special)
-    whole_groups_only(groups, choose(rows, draw, BERT_LIKE))
+    whole_groups_only(groups_of(choose, rows, draw), choose(rows, draw, BERT_LIKE))
 
 
-def test_whole_words_agree_with_the_reference():
-    rows, draw, choose = padded_rows(150, word_start_share=0.6, separators=2), Draw(4, 1), WholeWords()
-    chosen = choose(rows, draw, BERT_LIKE)
-    order = shuffled(word_groups(rows, ~rows.special), rows, draw)
-    budget = choose.budget(rows, draw)
+@pytest.mark.parametrize("choose", [WholeWords(), WholeWords(rate=0.6), WholeWords(max_predictions=2)])
+@pytest.mark.parametrize("share", [0.6, 0.25])
+def test_whole_words_agree_with_the_reference(choose, share):
+    rows, draw = padded_rows(150, word_start_share=share, separators=2), Draw(4, 1)
+    chosen, budget = choose(rows, draw, BERT_LIKE), choose.budget(rows, draw)
+    bits = draw.bits(rows.example, rows.shape[1], "choose.order")
     for row in range(150):
-        groups, covered = reference_groups(rows, row), set()
-        for number in order[row, : len(groups)]:
-            if len(covered) + len(groups[number]) <= budget[row]:
-                covered |= set(groups[number])
+        covered = set()
+        for positions in sorted(reference_groups(rows, row), key=lambda p: bits[row, p[0]]):
+            if len(covered) + len(positions) <= budget[row]:
+                covered |= set(positions)
         assert set(np.flatnonzero(chosen[row])) == covered
 
 
@@ -230,15 +252,54 @@ def test_whole_words_mostly_fill_the_budget():
     assert (counts == 19).mean() > 0.98  # some single-token word is nearly always left
 
 
+def test_long_rows_are_ordered_by_whole_draws():
+    """Beyond 4,096 columns a draw keeps all its bits; the choice is that of the sequential rule."""
+    rows, draw = full_rows(2, 5000, word_start_share=0.6), Draw(0, 0)
+    chosen = WholeWords()(rows, draw, BERT_LIKE)
+    bits = draw.bits(rows.example, 5000, "choose.order")
+    for row in range(2):
+        first = sorted(reference_groups(rows, row), key=lambda p: bits[row, p[0]])[:100]
+        assert chosen[row, np.concatenate(first)].all()
+    assert (chosen.sum(axis=1) == 750).all()
+
+
 def test_spans_keep_the_word_lengths():
     rows, draw = padded_rows(60, word_start_share=0.6, separators=2), Draw(0, 0)
-    words, spans = word_groups(rows, ~rows.special), Spans().groups(rows, draw)
-    assert (np.sort(np.diff(words.bounds), axis=1) == np.sort(np.diff(spans.bounds), axis=1)).all()
-    assert (words.counts == spans.counts).all()
-    assert (words.number != spans.number).any()
+    words, spans = word_starts(rows, ~rows.special), Spans().starts(rows, draw)
+    assert (words.sum(axis=1) == spans.sum(axis=1)).all()
+    assert (words != spans).any()
     for row in range(60):
-        sizes = np.bincount(spans.number[row][spans.candidates[row]], minlength=spans.counts[row])
-        assert (sizes == np.diff(spans.bounds[row])[: spans.counts[row]]).all()
+        for first, last in ((0, 32), (32, 64)):  # a segment each
+            part = (slice(row, row + 1), slice(first, last))
+            lengths = [
+                np.sort(np.diff(as_groups(start[part], ~rows.special[part]).bounds[0])) for start in (words, spans)
+            ]
+            assert (lengths[0] == lengths[1]).all()
+
+
+# --- independent draws ---
+
+
+def test_independent_words_vary_in_number():
+    """The same words as with a budget, on average; their number is binomial."""
+    rows = full_rows(3000, 128, word_start_share=0.65)
+    starts = word_starts(rows, ~rows.special)
+    for choose in (WholeWords(count="independent"), Tokens(count="independent")):
+        start = starts if isinstance(choose, WholeWords) else ~rows.special
+        chosen = choose(rows, Draw(0, 0), BERT_LIKE)
+        assert abs(chosen[start].mean() - 0.15) < 0.003
+        taken = (chosen & start).sum(axis=1)
+        expected = (0.15 * 0.85 * start.sum(axis=1)).mean() + (0.15 * start.sum(axis=1)).var()
+        assert abs(taken.var() / expected - 1) < 0.1
+        assert (choose(rows, Draw(0, 1), BERT_LIKE) != chosen).any()
+    assert not WholeWords(count="independent")(full_rows(4, 2), Draw(0, 0), BERT_LIKE).any()
+
+
+def test_impossible_counts():
+    with pytest.raises(ZooError, match="has none"):
+        WholeWords(count="independent", max_predictions=20)
+    with pytest.raises(ZooError, match="spans fill a budget"):
+        NGrams(count="independent")
 
 
 # --- n-grams ---

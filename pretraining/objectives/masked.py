@@ -43,6 +43,7 @@ class MaskedLM(Objective):
 
     visibility = "all"
     predicts_tokens = True
+    choose: Choose
     head: TokenHead
 
     def __init__(
@@ -50,6 +51,7 @@ class MaskedLM(Objective):
     ) -> None:
         super().__init__()
         self.choose = choose
+        self.needs = choose.needs
         self.fill = fill or Replace()
         self.predict = predict or Selected()
         self.weight = weight

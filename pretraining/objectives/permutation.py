@@ -43,6 +43,7 @@ class PermutationLM(Objective):
 
     visibility = "all"
     predicts_tokens = True
+    choose: Choose
     head: TokenHead
 
     def __init__(
@@ -54,6 +55,7 @@ class PermutationLM(Objective):
         if score_orders < 0:
             raise ZooError(f"PermutationLM: score_orders is {score_orders}; a number of orders is needed.")
         self.choose = choose or ContextSpans()
+        self.needs = self.choose.needs
         self.perm_size, self.score_orders, self.weight = perm_size, score_orders, weight
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
