@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from elmo_fixture import FIXTURE, arrays, batches, needs_fixture, token_vectors, top_layers
 from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
@@ -40,9 +41,6 @@ from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.elmo import config_of, load_elmo, options_of, save_elmo
 
 h5py = pytest.importorskip("h5py")
-FIXTURE = Path(__file__).parents[2] / "shared" / "data" / "elmo_fixtures" / "allennlp"
-needs_fixture = pytest.mark.skipif(not FIXTURE.is_dir(), reason="needs shared/data/elmo_fixtures beside the repository")
-
 SPELT = CharacterConfig(
     max_characters_per_token=12, embedding_dim=4, filters=((1, 4), (2, 5), (3, 6)), n_highway=2, activation="relu"
 )
@@ -747,28 +745,10 @@ def test_parts_of_the_published_model():
     assert [size(layer) for layer in core.layers] == [2 * 18_890_752] * 2
 
 
-def fixture_batches():
-    lists = json.loads((FIXTURE / "sentences.json").read_text())
-    expected = [h5py.File(FIXTURE / f"lm_embeddings_{number}.hdf5") for number in range(3)]
-    for number in range(10):
-        yield [sentences[number].split() for sentences in lists], [file[str(number)][...] for file in expected]
-
-
 def check_ten_batches(core):
     """The top layer's vectors of the fixture's sentences, with the state carried on."""
-    state = None
-    for sentences, expected in fixture_batches():
-        ids = character_ids(sentences, 50)
-        lengths = torch.tensor([len(sentence) + 2 for sentence in sentences])
-        inputs = CoreInputs(
-            torch.zeros(ids.shape[:2], dtype=torch.int64), Visibility(lengths=lengths), character_ids=ids
-        )
-        with torch.no_grad():
-            output = core(inputs, state, output_hidden_states=True)
-        state = output.state
-        for row, values in enumerate(expected):
-            found = output.hidden_states[-1][row, 1 : lengths[row] - 1].unflatten(-1, (2, -1)).transpose(0, 1)
-            np.testing.assert_allclose(found.numpy(), values, atol=1e-6)  # the tolerance of the source's own test
+    for found, values in top_layers(core):
+        np.testing.assert_allclose(found, values, atol=1e-6)  # the tolerance of the source's own test
 
 
 @needs_fixture
@@ -816,7 +796,7 @@ MISTAKES = [gates_in_another_order, gates_that_carry, no_skip_connections, no_fo
 def test_each_rule_of_the_files_shows_in_the_first_sentences(mistake):
     """From zero state the rules reproduce all three lists; each broken rule misses by far more than rounding."""
     core = load_elmo(FIXTURE / "options.json", FIXTURE / "lm_weights.hdf5")
-    sentences, expected = next(fixture_batches())
+    sentences, expected = next(batches())
     with torch.no_grad():
         if mistake is not None:
             mistake(core)
@@ -839,10 +819,8 @@ def test_parity_of_token_vectors_by_vocabulary():
     words = (FIXTURE / "vocab_test.txt").read_text().rstrip("\n").split("\n")
     special = Vocabulary(len(words), cls=words.index("<S>"), sep=words.index("</S>"))
     core = load_elmo(FIXTURE / "options.json", FIXTURE / "lm_weights.hdf5", words, special)
-    with torch.no_grad():
-        found = core.embeddings(CoreInputs(torch.arange(len(words))[None]))[0]
-    with h5py.File(FIXTURE / "elmo_token_embeddings.hdf5") as file:
-        np.testing.assert_allclose(found.numpy(), file["embedding"][...], atol=1e-6)
+    found, expected = token_vectors(core)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @needs_fixture
@@ -856,14 +834,7 @@ def test_the_files_survive_bit_for_bit(tmp_path):
 
 def same_arrays(one, other) -> int:
     """How many arrays two files hold; they must be alike in names, types and every bit."""
-    with h5py.File(one) as file, h5py.File(other) as written:
-        found = [{}, {}]
-        for place, source in zip(found, (file, written), strict=True):
-            source.visititems(
-                lambda name, item, place=place: (
-                    place.update({name: item[...]}) if isinstance(item, h5py.Dataset) else None
-                )
-            )
+    found = arrays(one), arrays(other)
     assert found[0].keys() == found[1].keys()
     for name, values in found[0].items():
         assert values.dtype == found[1][name].dtype

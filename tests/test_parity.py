@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from elmo_fixture import FIXTURE, arrays, needs_fixture, token_vectors, top_layers
 from families import GRID
 from stock import (
     STD,
@@ -35,6 +37,8 @@ from torch import Tensor
 
 from zoo.attention import KeyValueCache
 from zoo.core import Transformer
+from zoo.folder import load_core
+from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.convert import all_families
 
 PAGE = Path(__file__).parents[1] / "docs" / "parity.md"
@@ -306,6 +310,32 @@ def test_a_mistake_in_the_table_would_show(case, mistake):
     assert worst_distance(model, ours, case) > 10 * FP32
 
 
+# ---- ELMo, which transformers has not ------------------------------------------------------------------------------
+
+ELMO_COLUMNS = {"import": 0, "export": 0, "states": FP32, "token vectors": FP32}
+ELMO_ROW = ["ELMo", "allennlp's test fixture", "10 x 3 sentences"]
+
+
+@needs_fixture
+def test_elmo_gives_the_vectors_that_allennlp_expects(tmp_path):
+    """Brought in and written again by the commands; states of the top layer, carried from batch to batch."""
+    pytest.importorskip("h5py")
+    import_folder(FIXTURE, tmp_path / "model")
+    export_folder(tmp_path / "model", tmp_path / "theirs")
+    core, _ = load_core(tmp_path / "model")
+    stored, back = arrays(FIXTURE / "lm_weights.hdf5"), arrays(tmp_path / "theirs" / "weights.hdf5")
+    pairs = list(top_layers(core))
+    assert len(pairs) == 30
+    figures = {
+        "import": float(len(set(stored) - set(back))),
+        "export": float(sum(not np.array_equal(values, back.get(name)) for name, values in stored.items())),
+        "states": max(float(np.abs(found - expected).max()) for found, expected in pairs),
+        "token vectors": float(np.abs(np.subtract(*token_vectors(core))).max()),
+    }
+    measured["elmo", "allennlp"] = figures
+    assert all(value <= ELMO_COLUMNS[column] for column, value in figures.items()), figures
+
+
 # ---- docs/parity.md -------------------------------------------------------------------------------------------------
 
 NOTE = """# Parity with transformers
@@ -332,6 +362,10 @@ token by token with a cache where the model is causal.
 
 A head whose code presumes a fact (RoBERTa's and ELECTRA's token heads use the erf form of GELU whatever the layers use)
 is measured where that holds, and refused elsewhere. Dropout is not compared: the two libraries draw differently.
+
+ELMo, which transformers does not have, has a table of its own below: allennlp's two-layer test fixture with the vectors
+that are published beside it, as the largest absolute difference. That of the states stays at 1.1e-06 in double
+precision: the published values are rounded.
 
 Measured with torch {torch}, transformers {transformers}, on a CPU with {cpu}.
 
@@ -362,6 +396,9 @@ def write_page() -> None:
     for key, cells in table_rows().items():
         figures = [measured[key].get(column) for column in COLUMNS]
         lines.append(f"| {' | '.join([*cells, *(figure_text(c, f) for c, f in zip(COLUMNS, figures))])} |")
+    row = [*ELMO_ROW, *(figure_text(c, measured["elmo", "allennlp"].get(c)) for c in ELMO_COLUMNS)]
+    elmo = ["", f"| system | weights | texts | {' | '.join(ELMO_COLUMNS)} |", "|---" * (3 + len(ELMO_COLUMNS)) + "|"]
+    lines += [*elmo, f"| {' | '.join(row)} |"]
     note = NOTE.format(
         std=STD,
         fp32=FP32,
@@ -376,16 +413,24 @@ def write_page() -> None:
 def figure_text(column: str, figure: float | None) -> str:
     if figure is None:
         return ""
-    return f"{figure:.1e}" if COLUMNS[column] == FP32 else f"{figure:.2f}" if COLUMNS[column] == BF16 else f"{figure:g}"
+    bound = {**COLUMNS, **ELMO_COLUMNS}[column]
+    return f"{figure:.1e}" if bound == FP32 else f"{figure:.2f}" if bound == BF16 else f"{figure:g}"
 
 
 def test_the_page_has_todays_rows_and_every_figure_is_within_its_bound(request):
     if request.config.getoption("write_docs"):
         whole = all(set(measured[key]) == expected_columns(row[2]) for key, row in table_rows().items())
         assert whole, "the page is written by a run of the whole file only"
+        assert set(measured["elmo", "allennlp"]) == set(ELMO_COLUMNS), (
+            "the page needs shared/data/elmo_fixtures and h5py"
+        )
         write_page()
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    *cells, header, _, elmo = cells
+    assert header == ["system", "weights", "texts", *ELMO_COLUMNS]
+    assert elmo[:3] == ELMO_ROW
+    assert all(float(cell) <= bound for bound, cell in zip(ELMO_COLUMNS.values(), elmo[3:], strict=True))
     assert [row[:4] for row in cells] == list(table_rows().values())
     for row in cells:
         for (column, bound), cell in zip(COLUMNS.items(), row[4:], strict=True):
