@@ -271,16 +271,19 @@ class LabelledPairs(Layout):
 
     A record is a document of one or two sentences (a text field that is a string, or a list of two strings, in a
     corpus with ``sentences: line``); its class is an array of the store with class + 1 at each of its tokens, made by
-    ``annotations`` of the corpus. Pairs that are too long lose tokens from the longer text, at its end.
+    ``annotations`` of the corpus. Records without a class are left out. Pairs that are too long lose tokens from the
+    longer text, at its end.
 
     Args:
         label: name of the array.
+        balanced: as many rows of each class that occurs: in every epoch other records of frequent classes, and those of
+            rare ones several times. The number of rows stays that of the records.
     """
 
     provides = frozenset({"token_type_ids", "pair_label"})
 
-    def __init__(self, label: str = "label") -> None:
-        self.label = label
+    def __init__(self, label: str = "label", balanced: bool = False) -> None:
+        self.label, self.balanced = label, balanced
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""
@@ -302,15 +305,20 @@ class LabelledPairs(Layout):
                 f"LabelledPairs: record {record} of {store.path} has {counts.max()} sentences; one text or a pair of "
                 "them is needed. Say `sentences: line` for this corpus, and give a pair as a list of two strings."
             )
-        documents, counts = documents[counts > 0], counts[counts > 0]
-        edges, first = np.asarray(store.sentences), offsets[documents]
-        classes = np.asarray(store.arrays[self.label][edges[first]]).astype(np.int64)
-        if not classes.all():
+        documents = documents[counts > 0]
+        edges = np.asarray(store.sentences)
+        classes = np.asarray(store.arrays[self.label][edges[offsets[documents]]]).astype(np.int64)
+        documents, label = documents[classes > 0], classes[classes > 0] - 1
+        if not len(documents):
             raise ZooError(
-                f"LabelledPairs: record {int(documents[(classes == 0).argmax()])} of {store.path} has no class; each "
-                f"needs a value in its field {self.label!r}."
+                f"LabelledPairs: none of the {len(classes)} records of {store.path} has a class; each needs a value in "
+                f"its field {self.label!r}."
             )
-        return self._plan(edges, first, counts, documents, classes - 1, length)
+        if self.balanced:
+            chosen = _balance(label, draw)
+            documents, label = documents[chosen], label[chosen]
+        first = offsets[documents]
+        return self._plan(edges, first, offsets[documents + 1] - first, documents, label, length)
 
     @staticmethod
     def _plan(edges: Ints, first: Ints, counts: Ints, documents: Ints, label: Ints, length: int) -> Plan:
@@ -334,6 +342,17 @@ class LabelledPairs(Layout):
     def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
         """The named records: ``cls A sep`` or ``cls A sep B sep``, types 1 for ``B sep``."""
         return gather(store, plan, indices, length, vocabulary, opens=True)
+
+
+def _balance(label: Ints, draw: Draw) -> Ints:
+    """Records, ascending, as many of each class: each as often as any other of its class, but for one time."""
+    present = np.unique(label)
+    chosen = []
+    for one in present.tolist():
+        own = np.flatnonzero(label == one)
+        order = own[draw.permutation(len(own), f"pairs.balance.{one}")]
+        chosen.append(np.resize(order, max(len(label) // len(present), 1)))
+    return np.sort(np.concatenate(chosen))
 
 
 # --- token-document relation -------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """ERNIE 2.0's seven tasks and its schedules (specs: ERNIE 2.0, section 8)."""
 
 import itertools
+import json
 import math
 
 import numpy as np
@@ -14,6 +15,15 @@ from pretraining.documents import (
     SentenceDistance,
     reordering_class,
     reordering_classes,
+)
+from pretraining.pairs_command import (
+    Markers,
+    Pair,
+    at_most,
+    discourse_pairs,
+    pairs_command,
+    read_markers,
+    relevance_pairs,
 )
 from pretraining.random import Draw
 from pretraining.store import WORD_START
@@ -202,6 +212,25 @@ def test_labelled_pairs(tmp_path):
     assert half.lengths.tolist() == [9, 8]
 
 
+def test_classes_are_balanced(tmp_path):
+    """Check 4: thirds; a frequent class brings other records in every epoch, a rare one its own several times."""
+    label = np.repeat([0, 1, 2], [2514, 12592, 4894])  # QBQTC's
+    store = labelled(tmp_path / "s", [[[5, 6], [7]]] * len(label), label)
+    plan, _ = laid_out(LabelledPairs(balanced=True), store, length=16)
+    shares = np.bincount(plan.pair_label) / len(plan)
+    assert shares == pytest.approx([1 / 3] * 3, abs=1e-9)
+    assert len(plan) == 3 * (len(label) // 3)
+    assert (label[plan.documents] == plan.pair_label).all()
+    times = np.bincount(plan.documents, minlength=len(label))
+    assert {c: set(times[label == c].tolist()) for c in range(3)} == {0: {2, 3}, 1: {0, 1}, 2: {1, 2}}
+    other, _ = laid_out(LabelledPairs(balanced=True), store, length=16, draw=Draw(7, 1))
+    assert set(other.documents.tolist()) != set(plan.documents.tolist())
+    alone = write_store(tmp_path / "t", [[[5]], [[6]], [[7]]], arrays={"label": np.array([1, 0, 2], dtype=np.uint8)})
+    plan, rows = laid_out(LabelledPairs(), alone, length=16)
+    assert plan.documents.tolist() == [0, 2]
+    assert rows.pair_label.tolist() == [0, 1]
+
+
 # --- token-document relation ---
 
 
@@ -257,8 +286,8 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
     three = labelled(tmp_path / "three", [[[5], [6]], [[7], [8], [9]]], [0, 0])
     with pytest.raises(ZooError, match=r"record 1 of .* has 3 sentences.*sentences: line"):
         LabelledPairs().plan(three, everything(three), 16, BERT_LIKE, DRAW)
-    without = write_store(tmp_path / "without", [[[5]], [[6]]], arrays={"label": np.array([1, 0], dtype=np.uint8)})
-    with pytest.raises(ZooError, match=r"record 1 of .* has no class"):
+    without = write_store(tmp_path / "without", [[[5]], [[6]]], arrays={"label": np.zeros(2, dtype=np.uint8)})
+    with pytest.raises(ZooError, match=r"none of the 2 records of .* has a class"):
         LabelledPairs().plan(without, everything(without), 16, BERT_LIKE, DRAW)
     for make, message in (
         (lambda: ReorderedSegments(1), "max_segments is 1"),
@@ -267,3 +296,80 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
     ):
         with pytest.raises(ZooError, match=message):
             make()
+
+
+# --- pairs out of text ---
+
+
+def test_english_markers():
+    markers = read_markers("zoo:sample/markers/en.txt")
+    assert len(markers.names) == len(set(markers.names)) == 174
+    number = markers.names.index
+    for sentence, name, rest in (
+        ("However the town grew.", "however", "The town grew."),
+        ("However, the town grew.", "however", "The town grew."),
+        ("As a result, it grew.", "as_a_result,", "It grew."),
+        ("As a result it grew.", "[no-conn]", "As a result it grew."),  # the list has it with a comma
+        ("In other words it grew.", "in_other_words", "It grew."),
+        ("Anderson grew.", "[no-conn]", "Anderson grew."),  # no word ends after "And"
+        ("BUT it grew.", "but", "It grew."),
+    ):
+        assert markers.split(sentence) == (number(name), rest)
+
+
+def test_chinese_markers():
+    markers = read_markers("zoo:sample/markers/zh.txt")
+    number = markers.names.index
+    assert markers.split("此外，小镇扩大了。") == (number("此外"), "小镇扩大了。")
+    assert markers.split("由此可见小镇扩大了。") == (number("由此可见"), "小镇扩大了。")  # the longest
+    assert markers.split("小镇扩大了。") == (number("[no-conn]"), "小镇扩大了。")
+
+
+def test_discourse_pairs_are_adjacent_sentences_of_a_paragraph():
+    text = ["The town lies by the river. However, it is rather dry. It has a mill. But no.", "And here it ends again."]
+    found = list(discourse_pairs(text, Markers(["however", "but", "and"])))
+    assert [(p.first, p.second, p.label) for p in found] == [
+        ("The town lies by the river.", "It is rather dry.", 0)  # "No." is too short, "And" begins a paragraph
+    ]
+    with_none = list(discourse_pairs(text, Markers(["[no-conn]", "however"])))
+    assert [p.label for p in with_none] == [1, 0]
+    assert with_none[1].second == "It has a mill."
+    pairs = [Pair(f"a {i}", "b", i % 2) for i in range(100)]
+    few = at_most(pairs, 7)
+    assert sorted(p.label for p in few) == [0] * 7 + [1] * 7
+    assert set(at_most(pairs[::-1], 7)) == set(few)
+    assert few == [p for p in pairs if p in few]
+    assert at_most(pairs, 50) == pairs
+
+
+def test_relevance_pairs(tmp_path):
+    """Class 0 is the strongest, the other way round than in QBQTC."""
+    path = tmp_path / "dev.json"
+    records = [{"id": i, "query": f" q{i}", "title": "t" * (i != 3), "label": str(i % 3)} for i in range(4)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert [(p.first, p.label) for p in relevance_pairs([str(path)])] == [("q0", 2), ("q1", 1), ("q2", 0)]
+    for line, message in (
+        ('{"query": "a"}', "line 1: .*query, title"),
+        (json.dumps({**records[0], "label": 5}), "label 5"),
+    ):
+        path.write_text(line + "\n")
+        with pytest.raises(ZooError, match=message):
+            list(relevance_pairs([str(path)]))
+
+
+def test_pairs_command(tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("The town lies by the river. However, it is rather dry. It has a mill.\n")
+    pairs_command(["discourse", "--files", str(text), "--output", str(tmp_path / "d.jsonl")])
+    assert "2 pairs of 2 of 174 classes (num_labels: 174)" in capsys.readouterr().out
+    first, second = map(json.loads, (tmp_path / "d.jsonl").read_text().splitlines())
+    assert first == {"text": ["The town lies by the river.", "It is rather dry."], "label": 60}
+    assert second["label"] == 0
+    for argv, message in (
+        (["discurse", "--files", str(text), "--output", "x.jsonl"], "Did you mean 'discourse'"),
+        (["discourse", "--files", str(text), "--output", "x.json"], "ends in .jsonl"),
+        (["discourse", "--files", str(text), "--output", str(tmp_path / "x.jsonl"), "--shortest", "30"], "no pair"),
+        (["discourse", "--files", str(text), "--output", "x.jsonl", "--markers", "absent"], "--markers absent is not"),
+    ):
+        with pytest.raises(ZooError, match=message):
+            pairs_command(argv)

@@ -19,6 +19,7 @@ _COMMANDS = {
         "export_command",
         "a model folder to one for transformers or allennlp: RUN DST",
     ),
+    "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
     "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
     "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }

@@ -1,0 +1,219 @@
+"""``zoo pairs``: labelled pairs out of text or of a relevance data set, for tasks with a corpus of their own.
+
+Every record is a line ``{"text": [FIRST, SECOND], "label": CLASS}``; ``pretraining.documents.LabelledPairs`` reads it
+with ``sentences: line`` and the annotation ``label``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pretraining.corpus import CorpusConfig, iter_documents
+from pretraining.segment import CJK
+from pretraining.sentences import sentence_spans
+from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
+from zoo.settings import load_settings
+
+NO_MARKER = "[no-conn]"
+"""The class, in a list of markers, of sentences that begin with none of them."""
+_UNIT = re.compile(f"[{CJK}]|[^\\W{CJK}]+(?:['’][^\\W]+)?")
+_RELEVANCE = 3  # QBQTC: 0 = hardly relevant, 1 = to a degree, 2 = very; ours runs the other way (specs: ERNIE 2.0, 3)
+_KINDS = ("discourse", "relevance")
+
+
+@dataclass(frozen=True)
+class PairsConfig:
+    """What ``zoo pairs KIND`` is asked for.
+
+    Args:
+        kind: ``discourse``: adjacent sentences of text whose second begins with a discourse marker, which is taken
+            away and is the class (Sileo et al. 2019, Discovery); ``relevance``: queries and titles of QBQTC, class 0
+            = strong, 1 = weak, 2 = none.
+        files: the text (as for data.corpus.files), or QBQTC's files.
+        output: the file to write, .jsonl.
+        markers: a list of discourse markers, one a line, ``_`` for a space; line n is class n - 1.
+        maximum: at most so many pairs of each marker, chosen by a hash; Discovery has 10,000.
+        shortest: fewest words (or Chinese characters) of each of the two sentences.
+        longest: most of them.
+    """
+
+    kind: Literal["discourse", "relevance"]
+    files: str | list[str]
+    output: str
+    markers: str = "zoo:sample/markers/en.txt"
+    maximum: int = 10_000
+    shortest: int = 3
+    longest: int = 32
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be made."""
+        if not self.output.endswith(".jsonl"):
+            raise ZooError(f"--output {self.output}: a name that ends in .jsonl is needed, so that it can be read.")
+        if self.maximum < 1 or not 1 <= self.shortest <= self.longest:
+            raise ZooError(
+                f"--maximum {self.maximum} --shortest {self.shortest} --longest {self.longest}: at least 1 each, and "
+                "shortest no more than longest."
+            )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two texts and their class."""
+
+    first: str
+    second: str
+    label: int
+
+    @property
+    def line(self) -> str:
+        """As a record."""
+        return json.dumps({"text": [self.first, self.second], "label": self.label}, ensure_ascii=False)
+
+
+class Markers:
+    """A list of discourse markers, searched for at the beginning of sentences.
+
+    A marker is found in any case, with the comma that it is written with, or else before a space or a comma; of several
+    the longest. Chinese ones need nothing behind them, and a comma that follows goes with them.
+
+    Args:
+        names: as in the file; ``[no-conn]`` stands for sentences without one.
+
+    Raises:
+        ZooError: no marker, or one that occurs twice.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        repeated = [name for name, count in Counter(names).items() if count > 1]
+        spelt = {name.replace("_", " ").lower(): label for label, name in enumerate(names) if name != NO_MARKER}
+        if repeated or not spelt:
+            raise ZooError(f"the list of markers {'repeats ' + ', '.join(repeated) if repeated else 'is empty'}.")
+        self.names = names
+        self.without = names.index(NO_MARKER) if NO_MARKER in names else None
+        self._labels = spelt
+        parts = [self._pattern(word) for word in sorted(spelt, key=len, reverse=True)]
+        self._search = re.compile("|".join(parts), re.IGNORECASE)
+
+    @staticmethod
+    def _pattern(word: str) -> str:
+        behind = "" if re.fullmatch(f"[{CJK}]+", word) or word.endswith((",", "，")) else r"(?=[\s,])"
+        return f"(?:{re.escape(word)}){behind}"
+
+    def split(self, sentence: str) -> tuple[int | None, str]:
+        """Class of the marker that a sentence begins with, and the sentence without it, its first letter a capital."""
+        found = self._search.match(sentence)
+        if found is None:
+            return self.without, sentence
+        rest = sentence[found.end() :].lstrip(" \t,，、")
+        return self._labels[found.group().lower()], rest[:1].upper() + rest[1:]
+
+
+def read_markers(path: str) -> Markers:
+    """The markers of a file, one a line."""
+    try:
+        lines = Path(resolve(path)).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ZooError(f"--markers {path} is not a readable text file: {error}") from error
+    return Markers([line.strip() for line in lines if line.strip()])
+
+
+def discourse_pairs(
+    paragraphs: Iterable[str], markers: Markers, shortest: int = 3, longest: int = 32
+) -> Iterator[Pair]:
+    """Adjacent sentences of a paragraph whose second begins with a marker, which is taken away.
+
+    Args:
+        paragraphs: the text.
+        markers: the classes.
+        shortest: fewest words (or Chinese characters) of either sentence, the marker not counted.
+        longest: most of them.
+    """
+    for paragraph in paragraphs:
+        sentences = [paragraph[start:end] for start, end in sentence_spans(paragraph)]
+        for first, second in itertools.pairwise(sentences):
+            label, rest = markers.split(second)
+            if label is not None and all(shortest <= len(_UNIT.findall(s)) <= longest for s in (first, rest)):
+                yield Pair(first, rest, label)
+
+
+def at_most(pairs: Iterable[Pair], maximum: int) -> list[Pair]:
+    """Pairs in order, of each class at most ``maximum``: those whose hashes are lowest, whatever their order."""
+    kept: dict[int, list[tuple[int, int, Pair]]] = {}
+    for number, pair in enumerate(pairs):
+        digest = hashlib.blake2b(f"{pair.first}\n{pair.second}".encode("utf-8", "replace"), digest_size=8).digest()
+        heap = kept.setdefault(pair.label, [])
+        item = (-int.from_bytes(digest), number, pair)  # the first of a heap is its highest hash
+        if len(heap) < maximum:
+            heapq.heappush(heap, item)
+        elif item > heap[0]:
+            heapq.heapreplace(heap, item)
+    return [pair for _, _, pair in sorted((item for heap in kept.values() for item in heap), key=lambda item: item[1])]
+
+
+def relevance_pairs(files: Iterable[str]) -> Iterator[Pair]:
+    """Queries and titles of QBQTC: JSON lines with ``query``, ``title`` and a ``label`` of 0 to 2, 2 = very relevant.
+
+    Raises:
+        ZooError: a file or a line that is something else.
+    """
+    for name in files:
+        try:
+            lines = Path(name).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ZooError(f"--files {name} is not a readable text file: {error}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                record = json.loads(line)
+                pair = Pair(record["query"].strip(), record["title"].strip(), _RELEVANCE - 1 - int(record["label"]))
+            except (ValueError, TypeError, KeyError, AttributeError) as error:
+                raise ZooError(
+                    f"{name}, line {number}: {line[:80]!r}; an object with query, title and a label of 0, 1 or 2 is "
+                    "needed."
+                ) from error
+            if not 0 <= pair.label < _RELEVANCE:
+                raise ZooError(f"{name}, line {number}: label {record['label']}; 0, 1 or 2 is needed.")
+            if pair.first and pair.second:
+                yield pair
+
+
+def make_pairs(config: PairsConfig) -> tuple[list[Pair], list[str]]:
+    """The pairs that are asked for, and the names of their classes."""
+    if config.kind == "relevance":
+        files = [config.files] if isinstance(config.files, str) else config.files
+        return at_most(relevance_pairs(files), config.maximum), ["strong", "weak", "none"]
+    markers = read_markers(config.markers)
+    documents = iter_documents(CorpusConfig(files=config.files))
+    paragraphs = (line for document in documents for line in document.lines)
+    found = discourse_pairs(paragraphs, markers, config.shortest, config.longest)
+    return at_most(found, config.maximum), markers.names
+
+
+def pairs_command(argv: list[str]) -> int:
+    """``zoo pairs discourse|relevance --files FILE --output FILE.jsonl``."""
+    kind, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    if kind is not None and kind not in _KINDS:
+        raise ZooError(f"zoo pairs has no kind {kind!r}.{nearest(kind, _KINDS)} There are {' and '.join(_KINDS)}.")
+    values = {"kind": kind} if kind else {}
+    config = load_settings(PairsConfig, rest, "zoo pairs discourse|relevance", "pairs", values).value
+    pairs, names = make_pairs(config)
+    if not pairs:
+        raise ZooError(f"no pair was found in {config.files}: more text, other markers or a higher --longest may help.")
+    temporary = Path(config.output + ".tmp")
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    temporary.write_text("".join(pair.line + "\n" for pair in pairs), encoding="utf-8", errors="replace")
+    temporary.replace(config.output)
+    counts = Counter(pair.label for pair in pairs)
+    print(f"{config.output}: {len(pairs):,} pairs of {len(counts)} of {len(names)} classes (num_labels: {len(names)})")
+    for label, count in counts.most_common():
+        print(f"{count:>8,}  {label:>3}  {names[label]}")
+    return 0
