@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pretraining.annotate import describe
 from pretraining.config import load_pretrain_config
 from pretraining.prepare import prepare
 
@@ -15,4 +16,6 @@ def prepare_command(argv: list[str]) -> int:
         f"{store.path}: {store.num_documents:,} documents, {len(store.sentences) - 1:,} sentences, "
         f"{store.num_tokens:,} tokens, vocabulary {store.meta['vocab_size']:,}"
     )
+    for name, entry in store.meta.get("annotations", {}).items():
+        print(f"  {describe(name, entry)}")
     return 0

@@ -8,16 +8,18 @@ the finished work on all other chunks valid. A document longer than a chunk is h
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import gzip
 import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, cast
 
+from pretraining.annotate import Annotator, Finder, Recorded, Span, Text
 from pretraining.segment import SegmenterName
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
@@ -61,12 +63,14 @@ class CorpusConfig:
         files: a file, a folder (searched through, sorted by name), a glob, a hub id of ``datasets``
             (``wikitext``, ``org/name``), ``zoo:sample/en`` (text that ships with the package), or a list of
             these, read in the order given.
-        text_field: field of JSON lines, Parquet files and hub data sets that holds the text.
+        text_field: field of JSON lines, Parquet files and hub data sets that holds the text: a string, or, in JSON
+            lines, a list of strings that are a sentence each (utterances of a dialogue, the two texts of a pair).
         sentences: ``rule`` (:mod:`pretraining.sentences`) or ``line`` (one sentence per line).
         segmenter: where Chinese words come from: ``none``, ``rjieba``, ``space`` (segmented already).
         user_dictionary: words for rjieba to know besides its own.
         split: split of a hub data set.
         subset: configuration of a hub data set.
+        annotations: what fills the store's arrays of these names (:mod:`pretraining.annotate`).
     """
 
     files: str | list[str]
@@ -76,6 +80,7 @@ class CorpusConfig:
     user_dictionary: str | None = None
     split: str = "train"
     subset: str | None = None
+    annotations: dict[str, Annotator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse values that no reader knows."""
@@ -85,6 +90,33 @@ class CorpusConfig:
                 raise ZooError(
                     f"corpus.{name} is {value!r}; it must be one of {', '.join(known)}.{nearest(value, known)}"
                 )
+        for name, annotator in self.annotations.items():
+            where = f"corpus.annotations.{name}"
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ZooError(f"{where}: lower-case letters, digits and _ make the name of an array.")
+            if not isinstance(annotator, (Finder, Recorded)):
+                raise ZooError(f"{where}: {type(annotator).__name__} is neither a Finder nor a Recorded annotator.")
+            if annotator.needs_words and self.segmenter == "none":
+                raise ZooError(
+                    f"{where}: {type(annotator).__name__} takes the words of a segmenter, and corpus.segmenter is "
+                    "'none'; 'rjieba' finds words of Chinese text, 'space' takes those of text that is segmented."
+                )
+
+    @property
+    def recorded(self) -> dict[str, Recorded]:
+        """Annotations that read fields of JSON records."""
+        return {name: a for name, a in self.annotations.items() if isinstance(a, Recorded)}
+
+    def of_text(self, path: str) -> CorpusConfig:
+        """The same for a plain text, around which there is no record."""
+        lenient = {name: annotator.lenient() for name, annotator in self.annotations.items()}
+        return dataclasses.replace(self, files=path, annotations=lenient)
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Plain values that make it again in another process, annotators by their own specs."""
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**plain, "annotations": {name: annotator.spec for name, annotator in self.annotations.items()}}
 
 
 @dataclass(frozen=True)
@@ -96,12 +128,16 @@ class Document:
         file: where it was read.
         line: number of its first line (for Parquet and hub data sets: of its row), from 1.
         continues: it goes on from the document before it.
+        listed: each line is one sentence, whatever the corpus' rule.
+        notes: for each line the spans that the record gives, by annotation; empty where there are none.
     """
 
     lines: list[str]
     file: str
     line: int
     continues: bool = False
+    listed: bool = False
+    notes: list[dict[str, list[Span]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -428,8 +464,15 @@ def load_hub(name: str, config: CorpusConfig) -> Any:
 # ------------------------------------------------------------------------------- from chunks to documents
 
 
-def parse_chunk(chunk: Chunk, text_field: str = "text") -> Iterator[Document]:
+def parse_chunk(
+    chunk: Chunk, text_field: str = "text", recorded: Mapping[str, Recorded] | None = None
+) -> Iterator[Document]:
     """Documents of a chunk. A first document that continues the last one may be empty; others are not.
+
+    Args:
+        chunk: the bytes.
+        text_field: field of a record that holds its text.
+        recorded: annotations that read a record's field of their name.
 
     Raises:
         ZooError: invalid UTF-8, a NUL byte, a broken or incomplete record, naming file and line.
@@ -439,12 +482,8 @@ def parse_chunk(chunk: Chunk, text_field: str = "text") -> Iterator[Document]:
         yield from _parse_text(text, chunk)
         return
     for number, record in enumerate(text.split("\n"), start=chunk.line):
-        if not record.strip():
-            continue
-        content = _record_text(record, chunk, number, text_field)
-        lines = _lines(content)
-        if lines:
-            yield Document(lines, chunk.file, number)
+        if record.strip() and (document := _parse_record(record, chunk, number, text_field, recorded or {})):
+            yield document
 
 
 def _decode(chunk: Chunk) -> str:
@@ -464,13 +503,11 @@ def _decode(chunk: Chunk) -> str:
         ) from error
 
 
-def _lines(text: str) -> list[str]:
-    """Non-empty lines; only a line feed ends a line (U+2028 and U+0085 are ordinary characters)."""
-    return [stripped for line in text.split("\n") if (stripped := line.strip())]
-
-
 def _parse_text(text: str, chunk: Chunk) -> Iterator[Document]:
-    """Documents of plain text: blank lines stand between them."""
+    """Documents of plain text: blank lines stand between them.
+
+    Only a line feed ends a line (U+2028 and U+0085 are ordinary characters).
+    """
     lines: list[str] = []
     first, continues = chunk.line, chunk.continued
     for number, line in enumerate(text.split("\n"), start=chunk.line):
@@ -486,13 +523,16 @@ def _parse_text(text: str, chunk: Chunk) -> Iterator[Document]:
         yield Document(lines, chunk.file, first, continues)
 
 
-def _record_text(record: str, chunk: Chunk, number: int, text_field: str) -> str:
-    """Text of one record, '' where it is null."""
+def _parse_record(
+    record: str, chunk: Chunk, number: int, text_field: str, recorded: Mapping[str, Recorded]
+) -> Document | None:
+    """One record's document; ``None`` where it holds no text."""
     where = f"{chunk.file}:{number}" if chunk.kind == "jsonl" else f"{chunk.file}: row {number}"
     try:
         value = json.loads(record)
     except json.JSONDecodeError as error:
         raise ZooError(f"{where}: broken JSON: {error.msg} at column {error.colno}: {record[:60]!r}") from error
+    fields: dict[str, Any] = {}
     if chunk.kind == "jsonl":
         if not isinstance(value, dict):
             raise ZooError(
@@ -500,18 +540,63 @@ def _record_text(record: str, chunk: Chunk, number: int, text_field: str) -> str
             )
         if text_field not in value:
             raise ZooError(_no_field(where, text_field, list(value)))
-        value = value[text_field]
+        fields, value = value, value[text_field]
+    text = _record_text(value, text_field, where)
+    notes: list[dict[str, list[Span]]] = [{} for _ in text.lines]
+    for name, annotator in recorded.items():
+        if fields.get(name) is None:
+            if annotator.missing == "error" and any(map(str.strip, text.lines)):
+                raise ZooError(_no_note(where, name, fields))
+            continue
+        for note, spans in zip(notes, annotator.read(fields[name], text, f"{where}: field {name!r}")):
+            note[name] = spans
+    stripped = [line.strip() for line in text.lines]
+    kept = [place for place, line in enumerate(stripped) if line]
+    if not kept:
+        return None
+    shifts = [len(line) - len(line.lstrip()) for line in text.lines]
+    marked = [_shifted(notes[place], shifts[place]) for place in kept] if recorded else []
+    return Document([stripped[place] for place in kept], chunk.file, number, listed=text.listed, notes=marked)
+
+
+def _shifted(note: dict[str, list[Span]], by: int) -> dict[str, list[Span]]:
+    """Spans of a line whose first characters were white space that is taken away."""
+    if not by:
+        return note
+    return {
+        name: [(max(start - by, 0), end - by, code) for start, end, code in spans if end > by]
+        for name, spans in note.items()
+    }
+
+
+def _no_note(where: str, name: str, fields: dict[str, Any]) -> str:
+    """Message for a record without an annotation's field."""
+    have = f"the record has {_listed(list(fields))}" if fields else "only JSON lines have fields beside the text"
+    return (
+        f"{where}: no value in the field {name!r} (corpus.annotations.{name}); {have}. Give every record one, or say "
+        f"`missing: none` (annotations.{name}.init_args).{nearest(name, fields)}"
+    )
+
+
+def _record_text(value: Any, text_field: str, where: str) -> Text:
+    """Text of one record; no lines where it is null."""
     if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise ZooError(f"{where}: field {text_field!r} holds a {type(value).__name__}; text was expected.")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise ZooError(
-            f"{where}: field {text_field!r} holds half a surrogate pair ({value[error.start]!r})."
-        ) from error
-    return value
+        return Text([], False)
+    listed = isinstance(value, list)
+    parts = value if listed else [value]
+    for part in parts:
+        if not isinstance(part, str):
+            raise ZooError(
+                f"{where}: field {text_field!r} holds a {type(part).__name__}{' in a list' if listed else ''}; text "
+                "was expected, or a list of texts."
+            )
+        try:
+            part.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ZooError(
+                f"{where}: field {text_field!r} holds half a surrogate pair ({part[error.start]!r})."
+            ) from error
+    return Text([part.replace("\n", " ") for part in parts] if listed else value.split("\n"), listed)
 
 
 def iter_documents(config: CorpusConfig) -> Iterator[Document]:
@@ -523,7 +608,7 @@ def iter_documents(config: CorpusConfig) -> Iterator[Document]:
     found = False
     for source in resolve_sources(config):
         for chunk in read_chunks(source, config):
-            for document in parse_chunk(chunk, config.text_field):
+            for document in parse_chunk(chunk, config.text_field, config.recorded):
                 found = True
                 yield document
     if not found:

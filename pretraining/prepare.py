@@ -27,7 +27,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,9 +37,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining import sentences as splitter
+from pretraining.annotate import Annotations, Found, Piece, make_annotator
 from pretraining.corpus import (
     Chunk,
     CorpusConfig,
+    Document,
     Source,
     load_hub,
     no_documents,
@@ -57,7 +59,6 @@ from zoo.vocabulary import Template
 RECIPE = 1
 """Version of what is done between text and store; part of every fingerprint."""
 _SENTENCES_AT_ONCE = 512
-_Piece = tuple[str, list[int] | None]
 
 
 def prepare(
@@ -72,7 +73,7 @@ def prepare(
     """Build the token store of a corpus, or open it where it is finished.
 
     Args:
-        corpus: where the text is.
+        corpus: where the text is; or the folder of a store (of :func:`prepare_from_ids`), which is opened.
         tokenizer: what it becomes ids with; trained on the corpus unless its kind is ``file``.
         folder: parent folder; the store is ``folder/NAME-FINGERPRINT``.
         processes: worker processes; ``None`` = one per core.
@@ -86,6 +87,9 @@ def prepare(
     Raises:
         ZooError: bad input (naming file and line), no room on the disk, a fingerprint that clashes.
     """
+    if isinstance(corpus.files, str) and (Path(corpus.files) / "meta.json").is_file():
+        note(f"{corpus.files} is prepared already; its own tokenizer is used", quiet)
+        return Store(corpus.files)
     job = _Job(corpus, tokenizer, Path(folder), quiet, template)
     if job.finished():
         return job.open()
@@ -120,6 +124,8 @@ class _Job:
             "segmenter": self.segmenter.facts,
             "text_field": corpus.text_field,
         }
+        if corpus.annotations:
+            recipe["annotations"] = {name: annotator.facts() for name, annotator in corpus.annotations.items()}
         self.facts: dict[str, Any] = {"schema": SCHEMA, "tokenizer": made_by, **recipe, "contents": self.contents}
         self.recipe = recipe
         self.fingerprint = _digest(json.dumps(self.facts, sort_keys=True))
@@ -179,12 +185,18 @@ class _Job:
 
     def _join(self, shards: list[_Shard], tokenizer: ZooTokenizer, total: int) -> None:
         """Shards to the store, in order."""
-        writer = StoreWriter(self.path, tokenizer.vocabulary.size)
+        dtypes = {name: annotator.dtype for name, annotator in self.corpus.annotations.items()}
+        found = Found(self.corpus.annotations)
+        writer = StoreWriter(self.path, tokenizer.vocabulary.size, dtypes)
         with writer:
             for shard in shards:
-                writer.append(*read_shard(shard.path), continues=shard.continues)
+                part = read_shard(shard.path)
+                writer.append(*part[:4], arrays=part.arrays, continues=shard.continues)
+                found.add(part.arrays, part.left_out)
             tokenizer.save(writer.folder)
             meta = {"facts": self.facts, "source": self.corpus.files, "source_bytes": total, "special": tokenizer.roles}
+            if self.corpus.annotations:
+                meta["annotations"] = found.summary(writer.tokens)
             writer.finish(self.fingerprint, meta)
         note(
             f"{self.path}: {writer.tokens:,} tokens, {writer.sentences:,} sentences, {writer.documents:,} documents",
@@ -347,60 +359,78 @@ class _Recipe:
         self._field = corpus.text_field
         self._spans = splitter.sentence_spans if corpus.sentences == "rule" else splitter.line_spans
         self._segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
+        self._annotations = Annotations(corpus.annotations, tokenizer.lowercases)
+        self._annotated = bool(corpus.annotations)
         self._tokenizer = tokenizer
         self._joins = joins
         self._keeps_spaces = tokenizer.keeps_spaces
         self._dtype = token_dtype(tokenizer.vocabulary.size)
 
-    def _sentences(self, line: str) -> Iterator[_Piece]:
-        """Sentences of a paragraph with their word boundaries.
+    def _sentences(self, document: Document, number: int) -> Iterator[Piece]:
+        """Sentences of one of a document's paragraphs, with their word boundaries and spans.
 
         Where spaces are part of the tokens, a sentence keeps the space before it, so that a paragraph's
         tokens are those of the running text and decode to it.
         """
+        line, where = document.lines[number], (document.file, document.line)
+        notes = document.notes[number] if document.notes else {}
+        edges = splitter.line_spans(line) if document.listed else self._spans(line)
         previous = 0
-        for start, end in self._spans(line):
+        for start, end in self._annotations.undivided(edges, notes) if notes else edges:
             text = line[start:end]
             found = self._segmenter.words(text)
             if found is None:
                 spaced = self._keeps_spaces and 0 < previous < start
-                yield (" " + text if spaced else text), None
-            elif self._joins:
-                yield join_words(*found), None
+                encoded: tuple[str, list[int] | None] = (" " + text if spaced else text), None
             else:
-                yield found
+                encoded = (join_words(*found), None) if self._joins else found
+            spans = {}
+            if self._annotated:
+                spans = self._annotations.spans(text, start, notes, found or (text, None), encoded[0])
+            yield Piece(*encoded, spans, where)
             previous = end
 
     def run(self, chunk: Chunk) -> ShardArrays:
         """One chunk's tokens. Sentences and documents without tokens are dropped."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         lengths: list[int] = []
         continues = False
-        parts: list[Flat] = []
-        for place, document in enumerate(parse_chunk(chunk, self._field)):
+        parts: list[tuple[Flat, dict[str, NDArray[Any]]]] = []
+        for place, document in enumerate(parse_chunk(chunk, self._field, self._annotations.recorded)):
             continues |= place == 0 and document.continues
             lengths.append(0)
-            for line in document.lines:
+            for number in range(len(document.lines)):
                 before = len(pieces)
-                pieces.extend(self._sentences(line))
+                pieces.extend(self._sentences(document, number))
                 lengths[-1] += len(pieces) - before
                 if len(pieces) >= _SENTENCES_AT_ONCE:
                     parts.append(self._encode(pieces))
         parts.append(self._encode(pieces))
-        sizes = np.concatenate([part[2] for part in parts])
+        sizes = np.concatenate([part[0][2] for part in parts])
         owner = np.repeat(np.arange(len(lengths)), lengths)[sizes > 0]
         documents = np.bincount(owner, minlength=len(lengths)).astype(np.int64)
         sizes = sizes[sizes > 0]
-        tokens = np.concatenate([part[0] for part in parts]).astype(self._dtype)
-        flags = np.concatenate([part[1] for part in parts])
+        tokens = np.concatenate([part[0][0] for part in parts]).astype(self._dtype)
+        flags = np.concatenate([part[0][1] for part in parts])
         flags[np.cumsum(sizes) - sizes] |= SENTENCE_START
-        return ShardArrays(tokens, flags, sizes, documents, continues)
+        arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
+        return ShardArrays(tokens, flags, sizes, documents, continues, arrays, self._annotations.counted())
 
-    def _encode(self, pieces: list[_Piece]) -> Flat:
-        """Ids and flags of the pieces, which are taken away."""
-        encoded = self._tokenizer.encode_flat([text for text, _ in pieces], [starts for _, starts in pieces])
+    def _encode(self, pieces: list[Piece]) -> tuple[Flat, dict[str, NDArray[Any]]]:
+        """Ids, flags and annotations of the pieces, which are taken away."""
+        texts, words = [piece.text for piece in pieces], [piece.words for piece in pieces]
+        arrays: dict[str, NDArray[Any]] = {}
+        places = None
+        if self._annotated and self._annotations.needs_places(pieces):
+            encoded, places = self._tokenizer.encode_places(texts, words)
+        else:
+            encoded = self._tokenizer.encode_flat(texts, words)
+        if self._annotated:
+            arrays = self._annotations.arrays(
+                pieces, encoded[2], places, lambda index: self._tokenizer.token(int(encoded[0][index]))
+            )
         pieces.clear()
-        return encoded
+        return encoded, arrays
 
 
 def token_dtype(vocab_size: int) -> str:
@@ -420,6 +450,8 @@ class ShardArrays(NamedTuple):
         sentences: (s,) tokens per sentence, none 0.
         documents: (d,) sentences per document; 0 where nothing was left of it.
         continues: the first document goes on from the shard before.
+        arrays: (n,) annotations by name.
+        left_out: spans that were left out of them, by name and reason.
     """
 
     tokens: NDArray[Any]
@@ -427,6 +459,8 @@ class ShardArrays(NamedTuple):
     sentences: NDArray[np.int64]
     documents: NDArray[np.int64]
     continues: bool
+    arrays: dict[str, NDArray[Any]] = {}  # noqa: RUF012
+    left_out: dict[str, dict[str, int]] = {}  # noqa: RUF012
 
 
 @dataclass(frozen=True)
@@ -436,55 +470,65 @@ class _Shard:
     continues: bool
 
 
-_HEADER = struct.Struct("<8sqqqqq")
-_MAGIC = b"ZOOSHRD1"
+_HEADER = struct.Struct("<8sq")
+_MAGIC = b"ZOOSHRD2"
 
 
-def write_shard(path: Path, arrays: ShardArrays) -> None:
-    """Write one shard atomically: a header with all sizes, then the arrays."""
+def write_shard(path: Path, shard: ShardArrays) -> None:
+    """Write one shard atomically: magic, length of a JSON header with all sizes, the header, the arrays."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    parts = [*shard[:4], *shard.arrays.values()]
+    names = ["tokens", "flags", "sentences", "documents", *(f"array-{name}" for name in shard.arrays)]
+    head = {
+        "parts": {name: [array.dtype.str, len(array)] for name, array in zip(names, parts)},
+        "continues": shard.continues,
+        "left_out": shard.left_out,
+    }
+    written = json.dumps(head).encode()
     with temporary.open("wb") as file:
-        sizes = (
-            len(arrays.tokens),
-            len(arrays.sentences),
-            len(arrays.documents),
-            arrays.tokens.itemsize,
-            arrays.continues,
-        )
-        file.write(_HEADER.pack(_MAGIC, *sizes))
-        for array in arrays[:4]:
+        file.write(_HEADER.pack(_MAGIC, len(written)) + written)
+        for array in parts:
             file.write(array.tobytes())
     temporary.replace(path)
+
+
+def _shard_head(file: IO[bytes]) -> dict[str, Any] | None:
+    """A shard's header, or ``None`` where it is not whole or of another version."""
+    try:
+        magic, length = _HEADER.unpack(file.read(_HEADER.size))
+        head: dict[str, Any] | None = json.loads(file.read(length)) if magic == _MAGIC else None
+    except (struct.error, ValueError):
+        return None
+    return head
 
 
 def shard_info(path: Path) -> _Shard | None:
     """What a finished shard holds, or ``None`` where it is missing or not whole."""
     try:
         with path.open("rb") as file:
-            magic, tokens, sentences, documents, itemsize, continues = _HEADER.unpack(file.read(_HEADER.size))
-            whole = _HEADER.size + tokens * (itemsize + 1) + (sentences + documents) * 8
-            if magic != _MAGIC or os.fstat(file.fileno()).st_size != whole:
+            head = _shard_head(file)
+            if head is None:
                 return None
-    except (FileNotFoundError, struct.error):
+            whole = file.tell() + sum(np.dtype(dtype).itemsize * size for dtype, size in head["parts"].values())
+            if os.fstat(file.fileno()).st_size != whole:
+                return None
+    except FileNotFoundError:
         return None
-    return _Shard(path, tokens, bool(continues))
+    return _Shard(path, head["parts"]["tokens"][1], head["continues"])
 
 
-def read_shard(path: Path) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Tokens, flags, sentence lengths, document lengths of a shard."""
-    data = path.read_bytes()
-    _, tokens, sentences, documents, itemsize, _ = _HEADER.unpack_from(data)
-    place = _HEADER.size
-    arrays = []
-    for dtype, length in (
-        (f"uint{8 * itemsize}", tokens),
-        ("uint8", tokens),
-        ("int64", sentences),
-        ("int64", documents),
-    ):
-        arrays.append(np.frombuffer(data, dtype=dtype, count=length, offset=place))
-        place += length * np.dtype(dtype).itemsize
-    return arrays[0], arrays[1], arrays[2], arrays[3]
+def read_shard(path: Path) -> ShardArrays:
+    """A finished shard."""
+    with path.open("rb") as file:
+        head = _shard_head(file)
+        assert head is not None
+        parts = {
+            name: np.frombuffer(file.read(np.dtype(dtype).itemsize * size), dtype=dtype)
+            for name, (dtype, size) in head["parts"].items()
+        }
+    arrays = {name.removeprefix("array-"): part for name, part in parts.items() if name.startswith("array-")}
+    tokens, flags, sentences, documents = (parts[name] for name in ("tokens", "flags", "sentences", "documents"))
+    return ShardArrays(tokens, flags, sentences, documents, head["continues"], arrays, head["left_out"])
 
 
 class _Shards:
@@ -558,12 +602,16 @@ class _Shards:
         """What a worker has to know, as JSON; the tokenizer goes by file."""
         place = self._job.work / "encoding"
         self._tokenizer.save(place)
-        return {"corpus": dataclasses.asdict(self._job.corpus), "tokenizer": str(place), "joins": self._joins}
+        return {"corpus": self._job.corpus.spec, "tokenizer": str(place), "joins": self._joins}
 
 
 def _recipe_from(spec: dict[str, Any]) -> _Recipe:
     """The worker's side of :meth:`_Shards._spec`."""
-    return _Recipe(CorpusConfig(**spec["corpus"]), load_tokenizer(spec["tokenizer"]), spec["joins"])
+    annotators = {
+        name: make_annotator(own, f"corpus.annotations.{name}") for name, own in spec["corpus"]["annotations"].items()
+    }
+    corpus = CorpusConfig(**{**spec["corpus"], "annotations": annotators})
+    return _Recipe(corpus, load_tokenizer(spec["tokenizer"]), spec["joins"])
 
 
 class _Workers:
@@ -679,10 +727,12 @@ class StoreWriter:
     Args:
         path: where the store will be.
         vocab_size: entries of the vocabulary.
+        arrays: types of the named per-token arrays, by name.
     """
 
-    def __init__(self, path: Path, vocab_size: int) -> None:
+    def __init__(self, path: Path, vocab_size: int, arrays: Mapping[str, str] | None = None) -> None:
         self.path = path
+        self._arrays = dict(arrays or {})
         self.folder = path.with_name(f".{path.name}.partial")
         self._vocab_size, self._dtype = vocab_size, token_dtype(vocab_size)
         self._counts = np.zeros(vocab_size, dtype=np.int64)
@@ -692,7 +742,7 @@ class StoreWriter:
     def __enter__(self) -> StoreWriter:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-        names = ("tokens", "flags", "sentences", "documents")
+        names = ("tokens", "flags", "sentences", "documents", *(f"array-{name}" for name in self._arrays))
         self._files = {name: (self.folder / f"{name}.bin").open("wb") for name in names}
         for name in ("sentences", "documents"):
             self._files[name].write(np.zeros(1, dtype=np.int64).tobytes())
@@ -711,6 +761,7 @@ class StoreWriter:
         sentences: NDArray[np.int64],
         documents: NDArray[np.int64],
         *,
+        arrays: Mapping[str, NDArray[Any]] | None = None,
         continues: bool = False,
     ) -> None:
         """Add tokenised documents.
@@ -720,8 +771,13 @@ class StoreWriter:
             flags: (n,) flag bits.
             sentences: (s,) tokens per sentence.
             documents: (d,) sentences per document; those with 0 are dropped.
+            arrays: (n,) values of every named array.
             continues: the first document is the rest of the last one added.
         """
+        for name, dtype in self._arrays.items():
+            values = (arrays or {})[name]
+            assert len(values) == len(tokens)
+            self._files[f"array-{name}"].write(values.astype(dtype, copy=False).tobytes())
         self._files["tokens"].write(tokens.astype(self._dtype, copy=False).tobytes())
         self._files["flags"].write(flags.tobytes())
         self._files["sentences"].write((np.cumsum(sentences) + self.tokens).astype(np.int64).tobytes())
@@ -760,6 +816,7 @@ class StoreWriter:
             "tokens": self.tokens,
             "sentences": self.sentences,
             "documents": self.documents,
+            "arrays": self._arrays,
             **extra,
         }
         _write_json(self.folder / "meta.json", meta)
@@ -774,6 +831,7 @@ def prepare_from_ids(
     *,
     name: str = "ids",
     template: Template | None = None,
+    arrays: Mapping[str, Iterable[Sequence[Sequence[int]]]] | None = None,
 ) -> Store:
     """A store of documents that are tokenised already.
 
@@ -783,19 +841,29 @@ def prepare_from_ids(
         folder: parent folder.
         name: the store is ``folder/NAME-FINGERPRINT``.
         template: layout written into the store's tokenizer files.
+        arrays: named int32 values of the tokens, document by document as the ids are.
 
     Raises:
-        ZooError: an id outside the vocabulary (naming document and sentence), or no tokens at all.
+        ZooError: an id outside the vocabulary (naming document and sentence), values that are not one for each token,
+            or no tokens at all.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if template is not None:
         _use_template(tokenizer, template)
     temporary = folder / f"{name}-{os.getpid()}"
-    writer = StoreWriter(temporary, tokenizer.vocabulary.size)
+    writer = StoreWriter(temporary, tokenizer.vocabulary.size, dict.fromkeys(arrays or {}, "int32"))
     digest = hashlib.blake2b(f"{SCHEMA} {RECIPE} {tokenizer.backend_key()}".encode(), digest_size=16)
+    values = {array: iter(of_documents) for array, of_documents in (arrays or {}).items()}
     with writer:
         for number, document in enumerate(documents):
+            flat: dict[str, NDArray[Any]] = {}
+            for array, of_documents in values.items():
+                found = next(of_documents, [])
+                if [len(own) for own in found] != [len(sentence) for sentence in document]:
+                    raise ZooError(f"document {number}: {array!r} does not have one value for each token.")
+                flat[array] = np.array([value for own in found for value in own], dtype="<i4")
+                digest.update(array.encode() + flat[array].tobytes())
             kept = [np.asarray(sentence, dtype=np.int64) for sentence in document if len(sentence)]
             for place, ids in enumerate(kept):
                 if ids.min() < 0 or ids.max() >= tokenizer.vocabulary.size:
@@ -809,7 +877,7 @@ def prepare_from_ids(
             flags = tokenizer.word_starts(tokens) * np.uint8(WORD_START)
             flags[np.cumsum(lengths) - lengths] |= SENTENCE_START | WORD_START
             digest.update(tokens.tobytes() + lengths.tobytes() + b"/")
-            writer.append(tokens, flags, lengths, np.array([len(kept)], dtype=np.int64))
+            writer.append(tokens, flags, lengths, np.array([len(kept)], dtype=np.int64), arrays=flat)
         if not writer.tokens:
             raise ZooError("prepare_from_ids: there is not a single token in the documents.")
         fingerprint = digest.hexdigest()

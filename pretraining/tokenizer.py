@@ -40,6 +40,10 @@ _SPECIALS: dict[str, dict[str, str]] = {
     "bytebpe": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
 }
 _CACHED_WORDS = 200_000
+_FLAGS, _MOST = 2**4 - 1, 2**17 - 1
+_BEGIN, _END, _ID = 4, 21, 38  # bits of a cached token's number: 4 of flags, twice 17 of its place, then the id
+_SPACE = 32
+_WHITE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 _NOT_PLAIN = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
 _UNITS = re.compile(f"[{CJK}]|[^ {CJK}]+")
 _MARKED = re.compile("[^ \x02]+")
@@ -182,9 +186,30 @@ class ZooTokenizer:
 
     def encode_flat(self, texts: Sequence[str], word_boundaries: Sequence[Sequence[int] | None] | None = None) -> Flat:
         """As :meth:`encode_batch`, but end to end: all ids, all flags, and the (texts,) numbers of tokens."""
+        return self._cache.encode(texts, word_boundaries or [None] * len(texts))[0]
+
+    def encode_places(
+        self, texts: Sequence[str], word_boundaries: Sequence[Sequence[int] | None] | None = None
+    ) -> tuple[Flat, NDArray[np.int64]]:
+        """As :meth:`encode_flat`, and (n, 2) the characters [begin, end) of its text that each token stands for.
+
+        White space at either side of a token is none of its characters. A token of white space only, or one that
+        only marks where a word starts, has an empty place: where its space is, or just before the word.
+
+        Raises:
+            ValueError: a text of 131,072 characters and more.
+        """
+        if max(map(len, texts), default=0) > _MOST:
+            raise ValueError(f"a text of {max(map(len, texts))} characters; places are known up to {_MOST}.")
+        flat, places = self._cache.encode(texts, word_boundaries or [None] * len(texts), places=True)
+        assert places is not None
+        return flat, places
+
+    @property
+    def _cache(self) -> _WordCache:
         if self._words is None:
             self._words = _WordCache(self.backend)
-        return self._words.encode(texts, word_boundaries or [None] * len(texts))
+        return self._words
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Text of ids."""
@@ -210,6 +235,12 @@ class ZooTokenizer:
     def marks_words(self) -> bool:
         """Whether a space is a mark at the start of the next token (byte-level and SentencePiece vocabularies)."""
         return self._table[2] in ("Ġ", "▁")
+
+    @property
+    def lowercases(self) -> bool:
+        """Whether case is folded."""
+        folded = self.backend.normalizer.normalize_str("A") if self.backend.normalizer is not None else "A"
+        return "A" not in folded
 
     @property
     def whole_words(self) -> bool:
@@ -364,8 +395,10 @@ class _WordCache:
             bool(steps) and steps[0].get("type") == "Nmt" and state["pre_tokenizer"].get("prepend_scheme") == "always"
         )
 
-    def encode(self, texts: Sequence[str], boundaries: Sequence[Sequence[int] | None]) -> Flat:
-        """All ids and flags end to end, and how many belong to each text."""
+    def encode(
+        self, texts: Sequence[str], boundaries: Sequence[Sequence[int] | None], places: bool = False
+    ) -> tuple[Flat, NDArray[np.int64] | None]:
+        """All ids and flags end to end, how many belong to each text; the tokens' places, where they are asked for."""
         if len(self._known) + len(self._segmented) > _CACHED_WORDS:
             self._known.clear()
             self._segmented.clear()
@@ -387,7 +420,59 @@ class _WordCache:
                 joined.extend(itertools.chain.from_iterable(map(table.__getitem__, found)))
             sizes.append(len(joined) - before)
         both = np.array(joined, dtype=np.int64)
-        return (both >> 8).astype(np.int32), (both & 255).astype(np.uint8), np.array(sizes, dtype=np.int64)
+        flat = (both >> _ID).astype(np.int32), (both & _FLAGS).astype(np.uint8), np.array(sizes, dtype=np.int64)
+        return flat, self._places(texts, boundaries, units, both, flat) if places else None
+
+    def _places(
+        self,
+        texts: Sequence[str],
+        boundaries: Sequence[Sequence[int] | None],
+        units: list[list[str] | None],
+        both: NDArray[np.int64],
+        flat: Flat,
+    ) -> NDArray[np.int64]:
+        """(n, 2) first character and end of each token in its text: see :meth:`ZooTokenizer.encode_places`.
+
+        A unit's tokens know their places in the unit. Units of a text cover its characters in order, all of them or
+        all but the spaces, so the k-th character of all units is the k-th such character of the texts.
+        """
+        sizes = flat[2]
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        shift = np.cumsum(lengths + 1) - lengths - 1
+        codes = _codes(texts)
+        tables = (self._known if starts is None else self._segmented for starts in boundaries)
+        entries = [
+            ([len(text)], [size]) if found is None else (list(map(len, found)), [len(table[u]) for u in found])
+            for text, found, table, size in zip(texts, units, tables, sizes.tolist())
+        ]
+        chain = itertools.chain.from_iterable
+        unit_length = np.fromiter(chain(entry[0] for entry in entries), dtype=np.int64)
+        unit_tokens = np.fromiter(chain(entry[1] for entry in entries), dtype=np.int64)
+        spaced = np.array([found is None or self._keeps_spaces for found in units], dtype=bool)
+        covered = (codes != _SPACE) | np.repeat(spaced, lengths + 1)
+        covered[shift + lengths] = False  # the line feed behind each text
+        character = np.append(np.flatnonzero(covered), len(codes))
+        first = np.repeat(np.cumsum(unit_length) - unit_length, unit_tokens)
+        begin, end = (both >> _BEGIN) & _MOST, (both >> _END) & _MOST
+        edges = np.stack(
+            [character[first + begin], character[first + np.maximum(end, begin + 1) - 1] + (end > begin)], axis=1
+        )
+        return self._without_space(flat[0], edges, codes) - np.repeat(shift, sizes)[:, None]
+
+    def _without_space(
+        self, ids: NDArray[np.int32], edges: NDArray[np.int64], codes: NDArray[np.uint32]
+    ) -> NDArray[np.int64]:
+        """Places without white space at their sides; lone markers have none."""
+        visible = np.flatnonzero(~_is_space(codes))
+        if not len(visible) or not len(ids):
+            return edges
+        begin = np.append(visible, len(codes))[np.searchsorted(visible, edges[:, 0])]
+        end = np.append(-1, visible)[np.searchsorted(visible, edges[:, 1])] + 1
+        blank = begin >= end
+        marker = self._is_marker(ids)
+        before = edges[:, 0] - (marker & ~blank)  # the marker of a word that no space stands before
+        trimmed = np.stack([begin, end], axis=1)
+        return np.where((blank | marker)[:, None], before[:, None], trimmed)
 
     def _units(self, text: str, starts: Sequence[int] | None) -> list[str] | None:
         """Stretches of the text that are encoded by themselves, or ``None``: encode it whole."""
@@ -415,16 +500,20 @@ class _WordCache:
         table.update(zip(new, self._listed(new, [starts] * len(new))))
 
     def _listed(self, texts: list[str], boundaries: Sequence[Sequence[int] | None]) -> list[list[int]]:
-        """Texts encoded by the backend, each as a list of ``id << 8 | flags``."""
-        ids, flags, sizes = self._direct(texts, boundaries)
-        both = (ids.astype(np.int64) << 8 | flags).tolist()
+        """Texts encoded by the backend, each as a list of numbers: id, place and flags of a token (``_ID`` ...)."""
+        ids, flags, sizes, offsets = self._direct(texts, boundaries)
+        begin, end = np.minimum(offsets, _MOST).T
+        both = (ids.astype(np.int64) << _ID | end << _END | begin << _BEGIN | flags).tolist()
         ends = np.cumsum(sizes).tolist()
         return [both[end - size : end] for end, size in zip(ends, sizes.tolist())]
 
-    def _direct(self, texts: list[str], boundaries: Sequence[Sequence[int] | None]) -> Flat:
-        """Encode whole texts by the backend; flags from spelling, offsets and boundaries."""
+    def _direct(
+        self, texts: list[str], boundaries: Sequence[Sequence[int] | None]
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+        """Encode whole texts by the backend; flags from spelling, offsets and boundaries. Offsets in their text."""
         if not texts:
-            return np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.uint8), np.zeros(0, dtype=np.int64)
+            none = np.zeros(0, dtype=np.int64)
+            return none.astype(np.int32), none.astype(np.uint8), none, none.reshape(0, 2)
         encodings = self._backend.encode_batch(texts, add_special_tokens=False)
         sizes = np.array([len(encoding) for encoding in encodings], dtype=np.int64)
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
@@ -435,7 +524,7 @@ class _WordCache:
         offsets = (
             np.fromiter(flat, dtype=np.int64, count=2 * len(ids)).reshape(-1, 2) + np.repeat(shift, sizes)[:, None]
         )
-        codes = np.frombuffer(("\n".join(texts) + "\n").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        codes = _codes(texts)
         first = np.zeros(len(ids), dtype=bool)
         edges = np.cumsum(sizes) - sizes
         first[edges[sizes > 0]] = True
@@ -446,7 +535,7 @@ class _WordCache:
         flags = begin * np.uint8(WORD_START)
         if len(ids):
             flags = flags + upper[np.cumsum(begin) - 1] * np.uint8(CAPITALISED)
-        return ids, flags.astype(np.uint8), sizes
+        return ids, flags.astype(np.uint8), sizes, offsets - np.repeat(shift, sizes)[:, None]
 
     @staticmethod
     def _bounds(
@@ -498,6 +587,16 @@ class _WordCache:
 
 
 _CJK_RANGES = [(ord(a), ord(b)) for a, b in re.findall("(.)-(.)", CJK)]
+
+
+def _codes(texts: Sequence[str]) -> NDArray[np.uint32]:
+    """Code points of texts side by side, with a line feed behind each."""
+    return np.frombuffer(("\n".join(texts) + "\n").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+
+
+def _is_space(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """(n,) whether each code point is white space."""
+    return np.isin(codes, _WHITE)
 
 
 def _is_cjk(codes: NDArray[np.uint32]) -> NDArray[np.bool_]:

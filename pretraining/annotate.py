@@ -1,0 +1,763 @@
+"""Annotations: what is known about stretches of text beside its words, as one array per token of the store.
+
+``data.corpus.annotations`` names them; each fills the array of its name (``Store.arrays``, ``Rows.arrays``), 0 where it
+says nothing, at template tokens and at padding. An annotator finds *spans*, [start, end) in characters; a token belongs
+to a span that holds all of its characters. What is written there, ``marks`` says:
+
+- ``units``  1 at a span's first token, 2 at its later ones (phrases, entities to be hidden as a whole)
+- ``first``  the span's number at its first token (entities of a knowledge graph)
+- ``every``  the line's number at each of its tokens (roles, classes)
+
+A span edge inside a token: found ones are left out and counted, given ones are an error unless ``cut: skip`` says that
+they, too, are left out and counted. Overlapping spans of one record are an error; found ones never overlap.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import compress, count, pairwise
+from operator import add
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.segment import CJK
+from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
+from zoo.settings import import_class
+
+Span = tuple[int, int, int]
+"""First character, end, and the number that is written (0 = a span that is counted as unknown and left out)."""
+Marks = Literal["units", "first", "every"]
+Ints = NDArray[np.int64]
+
+_UNSPACED = f"{CJK}\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9d\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Scripts that put no spaces between words: Chinese characters, kana, Thai, Lao, Burmese, Khmer."""
+_word_character = re.compile(f"[^\\W{_UNSPACED}]|[\u0300-\u036f]").match
+
+
+class Annotator:
+    """One way to annotate; what a subclass of :class:`Finder` or :class:`Recorded` adds is how.
+
+    Arguments of the constructor are kept under their own names: they are the annotator's facts.
+
+    Attributes:
+        version: of what the class does; part of the fingerprint of every store that it takes part in.
+        paths: arguments that name files; their contents take part in the fingerprint, their places do not.
+        marks: what is written at the tokens (see the module).
+        dtype: of the array.
+        needs_words: whether a segmenter has to find words.
+    """
+
+    version: ClassVar[int] = 1
+    paths: ClassVar[frozenset[str]] = frozenset()
+    marks: Marks = "units"
+    dtype: str = "uint8"
+    needs_words: ClassVar[bool] = False
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What makes it again in another process."""
+        return {"class_path": f"{type(self).__module__}.{type(self).__qualname__}", "init_args": self.arguments}
+
+    def sources(self) -> dict[str, list[Path]]:
+        """Files by the argument that names them.
+
+        Raises:
+            ZooError: one does not exist.
+        """
+        return {name: existing(getattr(self, name), name) for name in self.paths if getattr(self, name) is not None}
+
+    def facts(self) -> dict[str, Any]:
+        """Class, version, arguments and contents of files, for fingerprints."""
+        own = {name: value for name, value in self.arguments.items() if name not in self.paths}
+        contents = {
+            name: [hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in paths]
+            for name, paths in self.sources().items()
+        }
+        return {"class": self.spec["class_path"], "version": self.version, "arguments": own, "files": contents}
+
+    def ready(self, lowercase: bool) -> None:
+        """Read what has to be read; called once before the first text.
+
+        Args:
+            lowercase: the tokenizer folds case, so spelling is compared without it.
+        """
+        _ = self.sources()
+
+    def lenient(self) -> Annotator:
+        """The annotator for a text that has no record around it."""
+        return self
+
+
+class Finder(Annotator, ABC):
+    """Finds spans in a sentence."""
+
+    @abstractmethod
+    def find(self, text: str, words: Sequence[int] | None) -> list[tuple[int, int]]:
+        """Spans in order that do not overlap.
+
+        Args:
+            text: one sentence; without the spaces that stand between Chinese words of pre-segmented text.
+            words: characters at which the segmenter's words start; ``None`` where it found none.
+        """
+
+
+class Text(NamedTuple):
+    """The text of a record.
+
+    Args:
+        lines: its lines as they stand there, empty ones included.
+        listed: whether the record gives them as a list, one sentence each; offsets count from the start of each, else
+            from the start of the whole text, a line end being one character.
+    """
+
+    lines: list[str]
+    listed: bool
+
+
+class Recorded(Annotator, ABC):
+    """Takes what the JSON record says in the field of the annotation's name.
+
+    Args:
+        missing: a record without the field, or with ``null`` in it, is an ``error``, or has ``none``.
+        cut: a span that cuts a token is an ``error``, or left out (``skip``).
+    """
+
+    missing: Literal["error", "none"]
+    cut: Literal["error", "skip"]
+
+    @abstractmethod
+    def read(self, value: Any, text: Text, where: str) -> list[list[Span]]:
+        """Spans of each line, in order.
+
+        Raises:
+            ZooError: ``value`` does not fit, beginning with ``where``.
+        """
+
+    def lenient(self) -> Annotator:
+        """The same with ``missing: none``."""
+        return type(self)(**{**self.arguments, "missing": "none"})
+
+
+# ----------------------------------------------------------------------------------------- found in the text
+
+
+class Lexicon(Finder):
+    """Entries of a word list, the longest at each place, from left to right.
+
+    In scripts that put spaces between words an entry begins and ends where a word does. Case counts, unless the
+    tokenizer folds it.
+
+    Args:
+        files: word lists, one entry per line, UTF-8; what follows a tab is ignored. A file, a glob, or a list of them.
+    """
+
+    paths = frozenset({"files"})
+
+    def __init__(self, files: str | list[str]) -> None:
+        self.files = files
+        self._lowercase = False
+        self._entries: frozenset[str] = frozenset()
+        self._lengths: dict[str, list[int]] = {}
+        self._single: frozenset[str] = frozenset()
+
+    def ready(self, lowercase: bool) -> None:
+        """Read the lists.
+
+        Raises:
+            ZooError: a list is not UTF-8 (naming file and line), or there is no entry at all.
+        """
+        self._lowercase = lowercase
+        paths = self.sources()["files"]
+        entries = {entry for path in paths for line in read_lines(path) if (entry := line.split("\t", 1)[0].strip())}
+        if not entries:
+            raise ZooError(f"Lexicon: {', '.join(map(str, paths))} holds no entries; one per line is needed.")
+        self._entries = frozenset(map(_lower, entries)) if lowercase else frozenset(entries)
+        self._single = frozenset(entry for entry in self._entries if len(entry) == 1)
+        lengths: dict[str, set[int]] = {}
+        for entry in self._entries:
+            lengths.setdefault(entry[:2], set()).add(len(entry))
+        self._lengths = {head: sorted(found, reverse=True) for head, found in lengths.items()}
+
+    def find(self, text: str, words: Sequence[int] | None) -> list[tuple[int, int]]:
+        """Entries in the text, found by the first two characters and then by length."""
+        if self._lowercase:
+            text = _lower(text)
+        pairs = map(add, text, text[1:] + "\n")
+        places: Iterable[int] = compress(count(), map(self._lengths.__contains__, pairs))
+        if self._single:
+            places = sorted({*places, *compress(count(), map(self._single.__contains__, text))})
+        found: list[tuple[int, int]] = []
+        behind = 0
+        for start in places:
+            if start < behind:
+                continue
+            for length in (*self._lengths.get(text[start : start + 2], ()), 1):
+                end = start + length
+                if text[start:end] in self._entries and not (_inside(text, start) or _inside(text, end)):
+                    found.append((start, end))
+                    behind = end
+                    break
+        return found
+
+
+class Words(Finder):
+    """Words of the segmenter.
+
+    Args:
+        min_length: least number of characters.
+    """
+
+    needs_words = True
+
+    def __init__(self, min_length: int = 2) -> None:
+        if min_length < 1:
+            raise ZooError(f"Words: min_length is {min_length}; 1 or more.")
+        self.min_length = min_length
+
+    def find(self, text: str, words: Sequence[int] | None) -> list[tuple[int, int]]:
+        """Words that are long enough and hold a letter or digit."""
+        if words is None:
+            return []
+        found = []
+        for start, end in zip(words, [*words[1:], len(text)]):
+            if end - start >= self.min_length:
+                word = text[start:end]
+                end -= len(word) - len(word.rstrip())
+                if end - start >= self.min_length and any(map(str.isalnum, word)):
+                    found.append((start, end))
+        return found
+
+
+def _inside(text: str, place: int) -> bool:
+    """Whether a word of a script with spaces goes on from the character before ``place`` to the one at it."""
+    if place <= 0 or place >= len(text):
+        return False
+    return _word_character(text[place]) is not None and _word_character(text[place - 1]) is not None
+
+
+def _lower(text: str) -> str:
+    """Lower case, character by character where the whole would change its length (``İ``)."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
+
+
+# ------------------------------------------------------------------------------------ given with the record
+
+
+class Field(Recorded):
+    """What a record's field says: spans, or a class for each line or for the whole record.
+
+    Args:
+        kind: ``units``: ``[[start, end], ...]``, more items being ignored, for a list of texts one such list each;
+            ``value``: a class, or one for each line.
+        values: names of the classes, or how many there are; absent = numbers from 0 on.
+        missing: a record without the field is an ``error``, or has ``none``.
+        cut: a span that cuts a token is an ``error``, or left out (``skip``).
+    """
+
+    def __init__(
+        self,
+        kind: Literal["units", "value"] = "value",
+        values: list[str] | int | None = None,
+        missing: Literal["error", "none"] = "error",
+        cut: Literal["error", "skip"] = "error",
+    ) -> None:
+        _check_choice("Field: kind", kind, ("units", "value"))
+        _check_choice("Field: missing", missing, ("error", "none"))
+        _check_choice("Field: cut", cut, ("error", "skip"))
+        classes = values if isinstance(values, int) else _LIMIT if values is None else len(values)
+        if not 1 <= classes <= _LIMIT or (kind == "units" and values is not None):
+            raise ZooError(f"Field: values = {values!r}; names or a number of 1 to {_LIMIT} classes, for kind: value.")
+        self.kind, self.values, self.missing, self.cut = kind, values, missing, cut
+        self._classes = classes
+        self._numbers = {name: number for number, name in enumerate(values)} if isinstance(values, list) else None
+        self.marks = "units" if kind == "units" else "every"
+        self.dtype = "uint8" if kind == "units" or classes < 255 else "uint16"
+
+    def read(self, value: Any, text: Text, where: str) -> list[list[Span]]:
+        """Spans of each line."""
+        if self.kind == "units":
+            return read_spans(value, text, where, lambda items, place: 1)
+        if not isinstance(value, list):
+            return [[(0, len(line), self._number(value, where))] for line in text.lines]
+        if len(value) != len(text.lines):
+            raise ZooError(f"{where} holds {len(value)} values for {len(text.lines)} lines of text.")
+        return [
+            [(0, len(line), self._number(item, f"{where}, value {place}"))]
+            for place, (line, item) in enumerate(zip(text.lines, value), start=1)
+        ]
+
+    def _number(self, value: Any, where: str) -> int:
+        """Class + 1."""
+        if self._numbers is not None:
+            name = str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
+            if name not in self._numbers:
+                known = list(self._numbers)
+                raise ZooError(f"{where} is {value!r}; it must be one of {', '.join(known)}.{nearest(name, known)}")
+            return self._numbers[name] + 1
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < self._classes:
+            names = "" if isinstance(self.values, int) else " Classes that go by names need `values: [NAME, ...]`."
+            raise ZooError(f"{where} is {value!r}; a whole number of 0 to {self._classes - 1} is needed.{names}")
+        return value + 1
+
+
+_LIMIT = 65_534
+
+
+class Linked(Recorded):
+    """Entities of a knowledge graph that a record's field names: their number + 1 at the first token of each mention.
+
+    Args:
+        entities: the graph's entities, UTF-8: one name per line, whose number is the line's, from 0; or in each
+            line ``name<TAB>number`` (OpenKE's ``entity2id.txt``, whose first line, how many there are, is passed over).
+        unknown: a name that is not among them is left out and counted (``skip``), or an ``error``.
+        missing: a record without the field is an ``error``, or has ``none``.
+        cut: a span that cuts a token is an ``error``, or left out (``skip``).
+    """
+
+    paths = frozenset({"entities"})
+    marks: Marks = "first"
+    dtype = "int32"
+
+    def __init__(
+        self,
+        entities: str,
+        unknown: Literal["skip", "error"] = "skip",
+        missing: Literal["error", "none"] = "error",
+        cut: Literal["error", "skip"] = "error",
+    ) -> None:
+        _check_choice("Linked: unknown", unknown, ("skip", "error"))
+        _check_choice("Linked: missing", missing, ("error", "none"))
+        _check_choice("Linked: cut", cut, ("error", "skip"))
+        self.entities, self.unknown, self.missing, self.cut = entities, unknown, missing, cut
+        self._numbers: dict[str, int] = {}
+
+    def ready(self, lowercase: bool) -> None:
+        """Read the names."""
+        (path,) = self.sources()["entities"]
+        self._numbers = read_entities(path)
+
+    def read(self, value: Any, text: Text, where: str) -> list[list[Span]]:
+        """Spans of each line with the entities' numbers + 1; 0 where the graph has none of that name."""
+
+        def number(items: list[Any], place: str) -> int:
+            name = items[2] if len(items) > 2 else None
+            if not isinstance(name, str):
+                raise ZooError(f"{place} is {items!r}; [start, end, name of the entity] is needed.")
+            if name not in self._numbers and self.unknown == "error":
+                raise ZooError(f"{place}: {self.entities} has no entity {name!r}.{_near_entity(name, self._numbers)}")
+            return self._numbers.get(name, -1) + 1
+
+        return read_spans(value, text, where, number)
+
+
+def _near_entity(name: str, known: Mapping[str, int]) -> str:
+    """A hint where that takes no time."""
+    return nearest(name, known) if len(known) < 10_000 else ""
+
+
+def read_entities(path: Path) -> dict[str, int]:
+    """Names and numbers of a file of entities, see :class:`Linked`.
+
+    Raises:
+        ZooError: no names, a name or number that occurs twice, lines with and without numbers, naming the line.
+    """
+    numbers: dict[str, int] = {}
+    seen: set[int] = set()
+    numbered: bool | None = None
+    for place, line in enumerate(read_lines(path), start=1):
+        name, tab, text = line.strip("\r").partition("\t")
+        name, text = name.strip(), text.strip()
+        if not name or (place == 1 and name.isdigit() and not tab):
+            continue
+        if numbered is None:
+            numbered = bool(tab)
+        if bool(tab) != numbered or (numbered and not text.isdigit()):
+            raise ZooError(
+                f"{path}:{place}: {line.strip()!r} is not `name` or, as in all other lines, `name<TAB>number`."
+            )
+        number = int(text) if numbered else len(numbers)
+        if name in numbers or number in seen:
+            raise ZooError(f"{path}:{place}: the name {name!r} or the number {number} occurs a second time.")
+        numbers[name] = number
+        seen.add(number)
+    if not numbers:
+        raise ZooError(f"{path} names no entities; one per line is needed.")
+    if max(seen) >= 2**31 - 1:
+        raise ZooError(f"{path}: the number {max(seen)} is too large; 32 bits hold it.")
+    return numbers
+
+
+def read_spans(value: Any, text: Text, where: str, number: Any) -> list[list[Span]]:
+    """Spans of each line of a record.
+
+    Args:
+        value: ``[[start, end, ...], ...]`` into the whole text; for a list of texts one such list for each.
+        text: the record's.
+        where: beginning of messages.
+        number: (items, place for messages) -> what to write.
+
+    Raises:
+        ZooError: no such lists, a span outside of the text or across a line end, spans that overlap.
+    """
+    if not isinstance(value, list):
+        raise ZooError(f"{where} holds {_kind(value)}; a list of [start, end] pairs was expected.")
+    if text.listed:
+        if len(value) != len(text.lines):
+            raise ZooError(f"{where} holds {len(value)} lists of spans for {len(text.lines)} texts.")
+        return [
+            [span for _, span in _checked(item, [line], f"{where}, text {place}", number)]
+            for place, (item, line) in enumerate(zip(value, text.lines), start=1)
+        ]
+    lines: list[list[Span]] = [[] for _ in text.lines]
+    for line, span in _checked(value, text.lines, where, number):
+        lines[line].append(span)
+    return lines
+
+
+def _checked(value: Any, lines: list[str], where: str, number: Any) -> Iterator[tuple[int, Span]]:
+    """(line, span in it) in order; overlaps and impossible offsets are refused."""
+    if not isinstance(value, list):
+        raise ZooError(f"{where} holds {_kind(value)}; a list of [start, end] pairs was expected.")
+    edges = np.cumsum([0, *(len(line) + 1 for line in lines)])
+    length = int(edges[-1]) - 1
+    spans = []
+    for place, items in enumerate(value, start=1):
+        named = f"{where}, span {place}"
+        if not isinstance(items, list) or len(items) < 2 or not all(type(edge) is int for edge in items[:2]):
+            raise ZooError(f"{named} is {items!r}; [start, end] in characters, the end not included, is needed.")
+        start, end = items[:2]
+        if not 0 <= start < end <= length:
+            raise ZooError(f"{named} is [{start}, {end}] in a text of {length} characters.")
+        line = int(np.searchsorted(edges, start, side="right")) - 1
+        if end >= edges[line + 1]:
+            raise ZooError(f"{named}, [{start}, {end}], goes beyond the end of a line.")
+        spans.append((start, end, line, number(items, named)))
+    spans.sort()
+    for first, second in pairwise(spans):
+        if second[0] < first[1]:
+            raise ZooError(f"{where}: the spans {list(first[:2])} and {list(second[:2])} overlap.")
+    for start, end, line, code in spans:
+        yield line, (start - int(edges[line]), end - int(edges[line]), code)
+
+
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__} ({str(value)[:40]!r})"
+
+
+def _check_choice(what: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ZooError(f"{what} is {value!r}; it must be one of {', '.join(known)}.{nearest(str(value), known)}")
+
+
+# ------------------------------------------------------------------------------------------------- files
+
+
+def existing(value: str | list[str], what: str) -> list[Path]:
+    """Files that a path, a glob, or a list of these names.
+
+    Raises:
+        ZooError: there is none.
+    """
+    found: list[Path] = []
+    for entry in [value] if isinstance(value, str) else value:
+        path = Path(resolve(entry)).expanduser()
+        if path.is_file():
+            found.append(path)
+            continue
+        anchor = Path(path.anchor)
+        pattern = str(path.relative_to(anchor))
+        matched = sorted(p for p in anchor.glob(pattern) if p.is_file()) if any(m in pattern for m in "*?[") else []
+        if not matched:
+            names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise ZooError(f"{what}: the file {path} does not exist.{nearest(path.name, names)}")
+        found += matched
+    if not found:
+        raise ZooError(f"{what} names no file.")
+    return found
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file.
+
+    Raises:
+        ZooError: not UTF-8, naming the line.
+    """
+    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ZooError(
+                f"{path}:{number}: invalid UTF-8 at byte {error.start + 1} of the line "
+                f"({line[error.start : error.start + 4]!r}). Convert the file, for example `iconv -f GB18030 -t UTF-8`."
+            ) from error
+
+
+def make_annotator(spec: dict[str, Any], where: str) -> Annotator:
+    """An annotator from its ``class_path`` and ``init_args``."""
+    made = import_class(spec["class_path"], where)(**spec["init_args"])
+    assert isinstance(made, Annotator)
+    return made
+
+
+# ---------------------------------------------------------------------------------- from characters to tokens
+
+
+class Piece(NamedTuple):
+    """A sentence on its way to the tokenizer.
+
+    Args:
+        text: as it is tokenised.
+        words: characters at which words start, or ``None``.
+        spans: of each annotation that says something, in characters of ``text``.
+        where: file and line, for messages.
+    """
+
+    text: str
+    words: list[int] | None
+    spans: dict[str, list[Span]]
+    where: tuple[str, int]
+
+
+class Annotations:
+    """All annotations of a corpus, at work in one process.
+
+    Args:
+        annotators: by name.
+        lowercase: the tokenizer folds case.
+
+    Attributes:
+        dtypes: of the arrays.
+        recorded: those that read records.
+        left_out: by name and reason (``cut`` a token, ``unknown``, ``empty``: without any token), since it was last
+            asked for with :meth:`counted`.
+    """
+
+    def __init__(self, annotators: Mapping[str, Annotator], lowercase: bool) -> None:
+        for annotator in annotators.values():
+            annotator.ready(lowercase)
+        self._annotators = dict(annotators)
+        self._finders = {name: a for name, a in annotators.items() if isinstance(a, Finder)}
+        self.recorded = {name: a for name, a in annotators.items() if isinstance(a, Recorded)}
+        self.dtypes = {name: a.dtype for name, a in annotators.items()}
+        self.left_out: Counter[tuple[str, str]] = Counter()
+
+    def undivided(self, edges: list[tuple[int, int]], notes: Mapping[str, list[Span]]) -> list[tuple[int, int]]:
+        """Sentences of a line, joined where a given span goes on from one to the next."""
+        inner = sorted(
+            span for name, spans in notes.items() if self._annotators[name].marks != "every" for span in spans
+        )
+        joined: list[tuple[int, int]] = []
+        for start, end in edges:
+            if joined and any(a < joined[-1][1] and b > start for a, b, _ in inner):
+                joined[-1] = (joined[-1][0], end)
+            else:
+                joined.append((start, end))
+        return joined
+
+    def spans(
+        self,
+        text: str,
+        start: int,
+        notes: Mapping[str, list[Span]],
+        plain: tuple[str, Sequence[int] | None],
+        encoded: str,
+    ) -> dict[str, list[Span]]:
+        """A sentence's spans by annotation, in characters of the text that is encoded.
+
+        Args:
+            text: the sentence as it stands in its line.
+            start: its first character there.
+            notes: spans of the line.
+            plain: the sentence without the spaces between Chinese words, and where a segmenter's words start in it.
+            encoded: as it is encoded.
+        """
+        spans: dict[str, list[Span]] = {}
+        for name, finder in self._finders.items():
+            if found := finder.find(*plain):
+                spans[name] = _moved([(a, b, 1) for a, b in found], plain[0], encoded)
+        for name, given in notes.items():
+            end = start + len(text)
+            own = [(max(a - start, 0), min(b, end) - start, code) for a, b, code in given if a < end and b > start]
+            if own and self._annotators[name].marks == "every":
+                spans[name] = [(0, len(encoded), own[0][2])]
+            elif own:
+                spans[name] = _moved(own, text, encoded)
+        return spans
+
+    def arrays(self, pieces: Sequence[Piece], sizes: Ints, places: Ints | None, token: Any) -> dict[str, NDArray[Any]]:
+        """One array per annotation.
+
+        Args:
+            pieces: the sentences.
+            sizes: (pieces,) tokens of each.
+            places: (n, 2) characters of each token in its sentence; ``None`` where :meth:`needs_places` is false.
+            token: (index of a token) -> how it is spelt, for messages.
+
+        Raises:
+            ZooError: a given span cuts a token.
+        """
+        lengths = np.array([len(piece.text) for piece in pieces], dtype=np.int64)
+        shift = np.cumsum(lengths + 2) - lengths - 1  # texts side by side, room for an empty place before each
+        wide = None if places is None else places + np.repeat(shift, sizes)[:, None]
+        arrays = {}
+        for name, annotator in self._annotators.items():
+            array = np.zeros(int(sizes.sum()), dtype=annotator.dtype)
+            if annotator.marks == "every":
+                code = [piece.spans[name][0][2] if name in piece.spans else 0 for piece in pieces]
+                array[:] = np.repeat(np.array(code, dtype=array.dtype), sizes)
+            elif wide is not None:
+                self._mark(name, array, pieces, shift, wide, token)
+            arrays[name] = array
+        return arrays
+
+    def needs_places(self, pieces: Sequence[Piece]) -> bool:
+        """Whether any span is part of a sentence."""
+        return any(self._annotators[name].marks != "every" for piece in pieces for name in piece.spans)
+
+    def _mark(
+        self, name: str, array: NDArray[Any], pieces: Sequence[Piece], shift: Ints, wide: Ints, token: Any
+    ) -> None:
+        """Write one annotation's spans."""
+        annotator = self._annotators[name]
+        owner = [number for number, piece in enumerate(pieces) for _ in piece.spans.get(name, ())]
+        if not owner:
+            return
+        spans = np.array([span for piece in pieces for span in piece.spans.get(name, ())], dtype=np.int64)
+        spans[:, :2] += shift[owner][:, None]
+        self.left_out[name, "unknown"] += int((spans[:, 2] == 0).sum())
+        known = spans[:, 2] > 0
+        spans, owner = spans[known], [number for number, kept in zip(owner, known.tolist()) if kept]
+        first, last, cuts = locate(wide, spans[:, 0], spans[:, 1])
+        if (cuts >= 0).any() and isinstance(annotator, Recorded) and annotator.cut == "error":
+            wrong = int(np.argmax(cuts >= 0))
+            piece = pieces[owner[wrong]]
+            start, end = (spans[wrong, :2] - shift[owner[wrong]]).tolist()
+            raise ZooError(
+                f"{piece.where[0]}:{piece.where[1]}: the span {piece.text[start:end]!r} of {name!r} cuts the token "
+                f"{token(int(cuts[wrong]))!r} in {piece.text[max(start - 20, 0) : end + 20]!r}. Mend the span, or say "
+                f"`cut: skip` (annotations.{name}.init_args) to leave such spans out and have them counted."
+            )
+        empty = (cuts < 0) & (last <= first)
+        self.left_out[name, "cut"] += int((cuts >= 0).sum())
+        self.left_out[name, "empty"] += int(empty.sum())
+        good = (cuts < 0) & ~empty
+        first, last = first[good], last[good]
+        if annotator.marks == "first":
+            array[first] = spans[good, 2]
+            return
+        count_ = last - first
+        inner = np.repeat(first - (np.cumsum(count_) - count_), count_) + np.arange(int(count_.sum()))
+        array[inner] = 2
+        array[first] = 1
+
+    def counted(self) -> dict[str, dict[str, int]]:
+        """What was left out, by name and reason; counting starts again."""
+        result: dict[str, dict[str, int]] = {}
+        for (name, reason), number in self.left_out.items():
+            if number:
+                result.setdefault(name, {})[reason] = number
+        self.left_out.clear()
+        return result
+
+
+class Found:
+    """What a store's annotations came to, added up shard by shard.
+
+    Args:
+        annotators: by name.
+    """
+
+    def __init__(self, annotators: Mapping[str, Annotator]) -> None:
+        self._annotators = annotators
+        self._units: Counter[str] = Counter()
+        self._covered: Counter[str] = Counter()
+        self._left_out: dict[str, Counter[str]] = {name: Counter() for name in annotators}
+
+    def add(self, arrays: Mapping[str, NDArray[Any]], left_out: Mapping[str, Mapping[str, int]]) -> None:
+        """Count one shard."""
+        for name, annotator in self._annotators.items():
+            covered = int(np.count_nonzero(arrays[name]))
+            self._covered[name] += covered
+            self._units[name] += int((arrays[name] == 1).sum()) if annotator.marks == "units" else covered
+            self._left_out[name].update(left_out.get(name, {}))
+
+    def summary(self, tokens: int) -> dict[str, dict[str, Any]]:
+        """By annotation: its class, units and their mean length in tokens, share of the tokens, what was left out."""
+        result: dict[str, dict[str, Any]] = {}
+        for name, annotator in self._annotators.items():
+            units, covered = self._units[name], self._covered[name]
+            entry: dict[str, Any] = {"class": type(annotator).__name__, "marks": annotator.marks}
+            if annotator.marks != "every":
+                entry["units"] = units
+            if annotator.marks == "units":
+                entry["mean_length"] = round(covered / units, 3) if units else 0.0
+            entry["share"] = round(covered / max(tokens, 1), 5)
+            result[name] = {**entry, "left_out": dict(self._left_out[name])}
+        return result
+
+
+def describe(name: str, entry: Mapping[str, Any]) -> str:
+    """One annotation of a store's ``meta.json`` in words."""
+    parts = []
+    if "units" in entry:
+        parts.append(f"{entry['units']:,} " + ("spans" if entry["marks"] == "first" else "units"))
+    if "mean_length" in entry:
+        parts.append(f"{entry['mean_length']:.2f} tokens on average")
+    parts.append(f"{entry['share']:.1%} of the tokens")
+    reasons = {"cut": "cut a token", "unknown": "name nothing known", "empty": "hold no token"}
+    parts += [f"left out: {number:,} that {reasons[key]}" for key, number in entry["left_out"].items()]
+    return f"{name} ({entry['class']}): {', '.join(parts)}"
+
+
+def locate(places: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
+    """Tokens of spans.
+
+    Args:
+        places: (n, 2) first character and end of each token, both in ascending order.
+        start: (s,) first characters.
+        end: (s,) ends.
+
+    Returns:
+        (s,) first token, (s,) the token behind the last one, (s,) a token that is cut by an edge, or -1.
+    """
+    begins, ends = places[:, 0], np.maximum.accumulate(places[:, 1])
+    first = np.searchsorted(begins, start, side="left")
+    last = np.searchsorted(begins, end, side="left")
+    before, final = np.maximum(first - 1, 0), np.maximum(last - 1, 0)
+    cuts = np.where((first > 0) & (ends[before] > start), before, -1)
+    cuts = np.where((cuts < 0) & (last > 0) & (ends[final] > end), final, cuts)
+    return first, last, cuts
+
+
+def _moved(spans: list[Span], old: str, new: str) -> list[Span]:
+    """Spans of a text in the same text with other white space."""
+    if old == new:
+        return spans
+    if len(new) == len(old) + 1 and new.endswith(old):  # a space in front
+        return [(start + 1, end + 1, code) for start, end, code in spans]
+    visible = [place for place, character in enumerate(new) if not character.isspace()]
+    before = [0]
+    for character in old:
+        before.append(before[-1] + (not character.isspace()))
+    return [
+        (visible[before[start]], visible[before[end] - 1] + 1, code)
+        for start, end, code in spans
+        if before[end] > before[start]
+    ]
