@@ -131,3 +131,9 @@ def test_books_and_phrases_follow_the_stated_rule() -> None:
     phrases = sorted(fits, key=sha256)[:400]
     rows = table(SAMPLE / "tasks" / "thuocl" / "train.tsv")[1:]
     assert sorted(phrases) == sorted(sentence for sentence, label in rows if label == "medicine")
+    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8")
+    names = {
+        w for w, k in lexicons.items() if k & {"diming", "lishimingren"} and re.fullmatch("[\u4e00-\u9fff]{3,8}", w)
+    }
+    entities = (SAMPLE / "lexicon" / "entities-zh.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert entities == sorted(name for name in names if name in text)
