@@ -37,7 +37,16 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "scores": {str(result.seed): 100 * result.scores[metric] for result in own},
                 }
             )
+            if own[0].mixes:
+                rows[-1]["mixes"] = {str(result.seed): result.mixes for result in own}
     return rows
+
+
+def _shares(row: dict[str, Any]) -> str:
+    """A features row's shares of the layers in each mix, means over seeds."""
+    by_mix = zip(*row["mixes"].values(), strict=True)
+    means = [[sum(s) / len(s) for s in zip(*(mix["shares"] for mix in mixes), strict=True)] for mixes in by_mix]
+    return " and ".join(" ".join(f"{100 * share:.1f}" for share in shares) for shares in means)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -64,6 +73,9 @@ def text_table(rows: Sequence[dict[str, Any]]) -> str:
 def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know to read the figures rightly."""
     told = ["Scores x 100 on the development rows; sd over fine-tuning seeds of one pretrained model."]
+    mixed = [f"{row['task']} {_shares(row)}" for row in rows if row["primary"] and "mixes" in row]
+    if mixed:
+        told.append(f"Layers in the mix in %, token vectors first, mean over seeds: {'; '.join(mixed)}.")
     small = list(dict.fromkeys(row["task"] for row in rows if row["eval_rows"] < _DECIDING_ROWS))
     if small:
         told.append(f"Fewer than {_DECIDING_ROWS:,} rows, so shown and never deciding: {', '.join(small)}.")

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.tasks import Task
-from zoo.config import CoreConfig
+from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.folder import ModelFacts, save_model_folder
-from zoo.vocabulary import Template
+from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
 SINGLE = Task(name="mood", columns=("text",), labels=("neg", "pos"), metrics=("accuracy", "f1"), epochs=6)
@@ -37,11 +38,40 @@ class Toy(NamedTuple):
 POOLED = Toy(_TINY.replace(pad_token_id=0), Template(), "all")
 FIRST = Toy(_TINY.replace(pooler=False, pad_token_id=0), Template(), "all")
 LAST = Toy(_CAUSAL, _LAST, "causal")
+_RELATIVE = _TINY.replace(
+    type_vocab_size=0, pooler=False, embedding_norm=False, attention_bias=False, position_type="relative", mem_len=3
+)  # a memory shorter than most rows
+MEMORY = Toy(_RELATIVE, _LAST, "causal")
+PERMUTED = Toy(
+    _RELATIVE.replace(reuse_len=2, untie_r=True, relative_segments=True, query_stream=True, pad_token_id=0),
+    Template("$A [SEP] [CLS]:2", "$A [SEP] $B [SEP] [CLS]:2", pooling="last", padding_side="left"),
+    "all",
+)
+SPELT = Toy(
+    _TINY.replace(
+        type_vocab_size=0,
+        pooler=False,
+        embedding_norm=False,
+        position_type="none",
+        hidden_dropout_prob=0.0,
+        tie_word_embeddings=False,
+        characters=CharacterConfig(261, 10, 8, ((1, 8), (2, 16), (3, 16)), 1),
+        recurrent=RecurrentConfig(cell_size=48),
+    ),
+    Template("[SEP] $A [SEP]", "[SEP] $A [SEP] $B [SEP]", pooling="ends"),
+    "all",
+)
 
 
 def make_model(folder: Path, toy: Toy, seed: int = 0, words: list[str] | None = None) -> Path:
     """A model folder with random weights."""
-    save_model_folder(folder, build_core(toy.config, seed), {}, ModelFacts(*toy))
+    core = build_core(toy.config, seed)
+    core.spell(words or WORDS, Vocabulary(len(words or WORDS), *range(5)))
+    if core.spells:  # new filters tell words apart by a thousandth only
+        with torch.no_grad():
+            for part in core.embeddings.word_embeddings.convolutions:
+                part.weight.mul_(20.0)
+    save_model_folder(folder, core, {}, ModelFacts(*toy))
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words or WORDS) if word}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(WORDS[:5])

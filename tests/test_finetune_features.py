@@ -1,0 +1,348 @@
+"""Frozen layers as features: for any core, kept or not, mixed, saved, reported, and refused where they cannot work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import LAST, PAIR, POOLED, SINGLE, SPELT, make_data, make_model
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
+from finetune.__main__ import folder_of, jobs_of
+from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
+from finetune.data import Examples, TaskData
+from finetune.features import known_template
+from finetune.report import notes, summary
+from finetune.run import Prepared, Processes, _loss, finetune, predict
+from finetune.saved import open_features
+from zoo.core import build_core
+from zoo.dropout import row_keys
+from zoo.errors import ZooError
+from zoo.folder import open_weights, read_facts
+from zoo.heads import build_head
+from zoo.mix import FrozenFeatures, Mixes, TaskNetwork, pooled
+from zoo.settings import load_settings
+from zoo.vocabulary import Template
+
+TOYS = {"pooled": POOLED, "last": LAST, "spelt": SPELT}
+FEATURES = FeatureSettings(hidden_size=16, dropout=0.1)
+SETTINGS = FinetuneSettings(lr=1e-2, use="features", features=FEATURES)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("models")
+    return {name: make_model(place / name, toy) for name, toy in TOYS.items()}
+
+
+@pytest.fixture(scope="module")
+def tuned(folders, data, tmp_path_factory) -> tuple[Path, object, object]:
+    """A pair task learned from two mixes: folder, result and what was prepared."""
+    place = tmp_path_factory.mktemp("tuned")
+    settings = FinetuneSettings(lr=1e-2, epochs=4, use="features", features=FeatureSettings(2, hidden_size=16))
+    prepared = Prepared(folders["pooled"], PAIR, data, settings)
+    result = finetune(
+        folders["pooled"], PAIR, prepared, 1, settings, place / "colour" / "seed-1", progress=False, save_model=True
+    )
+    return place / "colour" / "seed-1", result, prepared
+
+
+def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskData:
+    rows = Examples(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
+    return TaskData(rows, rows)
+
+
+# --- learning ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_frozen_core_is_enough_for_a_task_network(name: str, folders, data: Path, tmp_path: Path) -> None:
+    settings = FinetuneSettings(lr=1e-2, epochs=8, use="features", features=FEATURES)
+    result = finetune(folders[name], SINGLE, data, 1, settings, tmp_path, progress=False)
+    assert result.scores["accuracy"] > 0.95
+    ((mix,),) = ([m["shares"] for m in result.mixes],)
+    assert len(mix) == 3
+    assert sum(mix) == pytest.approx(1.0)
+
+
+def test_texts_of_a_pair_are_compared(tuned) -> None:
+    """Which only the network can do here: the core reads each by itself."""
+    _, result, prepared = tuned
+    assert result.scores["accuracy"] > 0.95
+    first, second = prepared.train.texts
+    assert set(first.types) == set(second.types) == {0}
+    assert {row.tolist()[0] for row in np.split(first.ids, first.offsets[1:-1])} == {2}  # each with [CLS] of its own
+    assert {row.tolist()[0] for row in np.split(second.ids, second.offsets[1:-1])} == {2}
+
+
+def test_the_core_stays_as_it_is(tuned, folders) -> None:
+    place, *_ = tuned
+    before, after = open_weights(folders["pooled"]), open_weights(place / "model")
+    names = [name for name in before if name.startswith("core.")]
+    assert names
+    assert all(torch.equal(before[name], after[name]) for name in names)
+    assert {name.split(".")[1] for name in after if name.startswith("heads.")} == {"mixes", "classifier"}
+
+
+def test_every_new_weight_gets_a_gradient_and_no_old_one(folders, data: Path) -> None:
+    prepared = Prepared(folders["spelt"], PAIR, data, FinetuneSettings(use="features", features=FeatureSettings(2)))
+    model = prepared.classifier(1)
+    (_loss(model, prepared, np.arange(8), (1, 0), Processes()) + model.penalty()).backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is None) == name.startswith("features.core."), name
+        assert parameter.requires_grad != name.startswith("features.core.")
+    heads = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert heads == {"features", "network"}
+
+
+def test_a_large_lambda_keeps_the_plain_mean(folders, data: Path, tmp_path: Path) -> None:
+    """The published observation (specs: ELMo, section 1), on the shares themselves."""
+
+    def spread(strength: float) -> float:
+        own = FeatureSettings(hidden_size=16, dropout=0.0, regulariser=strength)
+        settings = FinetuneSettings(lr=1e-2, epochs=4, use="features", features=own)
+        result = finetune(folders["pooled"], SINGLE, data, 1, settings, tmp_path / str(strength), progress=False)
+        shares = result.mixes[0]["shares"]
+        return max(shares) - min(shares)
+
+    assert spread(100.0) < 0.01 < 0.05 < spread(0.0)
+
+
+def test_the_regulariser_is_in_the_loss(folders, data: Path) -> None:
+    prepared = Prepared(folders["pooled"], SINGLE, data, SETTINGS)
+    model = prepared.classifier(1)
+    with torch.no_grad():
+        model.features.mixes[0].weights.copy_(torch.tensor([1.0, -2.0, 0.5]))
+    assert model.penalty().item() == pytest.approx(0.001 * 5.25)
+
+
+# --- layers, kept or not -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TOYS)
+@pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
+def test_kept_layers_are_those_that_the_core_gives(name: str, task, folders, data: Path) -> None:
+    settings = FinetuneSettings(limit=40, use="features", features=FeatureSettings(2, hidden_size=8))
+    kept, run = (Prepared(folders[name], task, data, settings) for _ in range(2))
+    model = run.classifier(1)
+    kept.keep_layers(model, torch.device("cpu"))
+    assert len(kept.train.layers) == len(kept.train.texts)
+    assert not run.train.layers
+    np.testing.assert_allclose(predict(model, kept), predict(model, run), atol=1e-6)
+    rows, key = np.array([3, 0, 7]), (1, 5, np.arange(3))
+    torch.testing.assert_close(model(kept.batch(kept.train, rows, key)[0]), model(run.batch(run.train, rows, key)[0]))
+
+
+def test_layers_are_of_the_texts_own_tokens(folders, data: Path) -> None:
+    prepared = Prepared(folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
+    model = prepared.classifier(1)
+    prepared.keep_layers(model, torch.device("cpu"))
+    assert prepared.train.layers[0].shape == (4, 3, 32)
+    inputs = prepared._collated(prepared.train.texts[0], np.array([0]))[0]
+    states = torch.stack(model.core(inputs, output_hidden_states=True).hidden_states, dim=2)
+    torch.testing.assert_close(prepared.train.layers[0][:3], states[0, 1:4])
+
+
+def test_no_more_is_kept_than_there_is_room_for(folders, data: Path) -> None:
+    none = FinetuneSettings(use="features", features=FeatureSettings(cache_mb=0))
+    prepared = Prepared(folders["pooled"], SINGLE, data, none)
+    prepared.keep_layers(prepared.classifier(1), torch.device("cpu"))
+    assert not prepared.train.layers
+    assert not prepared.evaluation.layers
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_empty_texts_can_be_read(name: str, folders) -> None:
+    """With template tokens or, where fine-tuning would add them, without any."""
+    for task, rows in ((SINGLE, rows_of(["", "good"])), (PAIR, rows_of(["", "red"], ["red", ""]))):
+        prepared = Prepared(folders[name], task, rows, SETTINGS)
+        alone = Prepared(folders[name], task, rows.__class__(rows.train, rows.evaluation), SETTINGS)
+        model = prepared.classifier(1)
+        together = predict(model, prepared)
+        assert np.isfinite(together).all()
+        prepared.keep_layers(model, torch.device("cpu"))
+        np.testing.assert_allclose(predict(model, prepared), together, atol=1e-6)
+        single = model(alone.batch(alone.evaluation, np.array([0]))[0]).double().softmax(-1).detach().numpy()
+        np.testing.assert_allclose(single[0], together[0], atol=1e-6)
+
+
+def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(folders, data: Path) -> None:
+    prepared = Prepared(folders["last"], PAIR, data, SETTINGS)
+    assert (prepared.facts.template.single, prepared.facts.template.pair) == ("$A", "$A $B")
+    assert prepared.classifier(1).core.config.vocab_size == 25
+    template = Template("<s>:3 $A </s>", "<s> $A </s>:5 $B <x> </s>:1")
+    found = known_template(template, lambda word: word != "<x>")
+    assert (found.single, found.pair) == ("<s>:3 $A </s>", "<s> $A </s>:5 $B </s>:1")
+
+
+@pytest.mark.parametrize("count", [16, 5, 1])
+def test_shares_of_a_batch_add_up_to_the_whole(folders, data: Path, count: int) -> None:
+    from test_finetune import _Share
+
+    prepared = Prepared(folders["pooled"], PAIR, data, SETTINGS)
+    model, rows = prepared.classifier(1), np.arange(count) * 3
+
+    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
+        model.zero_grad()
+        for share in shares:
+            _loss(model, prepared, rows, (1, 7), share).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    whole, parts = gradients([Processes()]), gradients([_Share(0, 2), _Share(1, 2)])
+    for one, two in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+# --- the network ---------------------------------------------------------------------------------------------
+
+
+def test_padding_changes_nothing() -> None:
+    config = POOLED.config
+    network = TaskNetwork(config, 3, mixes=2, hidden_size=8, pair=True)
+    texts = [[torch.randn(2, length, 32) for _ in range(2)] for length in (5, 7)]
+    lengths = [torch.tensor([5, 2]), torch.tensor([3, 7])]
+    expected = network(texts, lengths)
+    for mixes, own in zip(texts, lengths, strict=True):
+        for row, length in enumerate(own):
+            for mix in mixes:
+                mix[row, length:] = 100.0
+    wider = [[torch.nn.functional.pad(mix, (0, 0, 0, 3), value=-50.0) for mix in mixes] for mixes in texts]
+    torch.testing.assert_close(network(wider, lengths), expected)
+    alone = network([[mix[1:, :2] for mix in texts[0]], [mix[1:] for mix in texts[1]]], [n[1:] for n in lengths])
+    torch.testing.assert_close(alone, expected[1:])
+
+
+def test_pooling_is_mean_and_maximum_over_real_tokens() -> None:
+    states = torch.tensor([[[1.0, -4.0], [3.0, -2.0], [99.0, 99.0]]])
+    assert pooled(states, torch.tensor([2])).tolist() == [[2.0, -3.0, 3.0, -2.0]]
+
+
+def test_the_second_mix_stands_beside_the_reader() -> None:
+    network = TaskNetwork(POOLED.config, 2, mixes=2, hidden_size=8)
+    first, second = torch.randn(1, 4, 32), torch.randn(1, 4, 32, requires_grad=True)
+    seen = []
+    network.dense.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    network([[first, second]], [torch.tensor([4])])
+    assert seen[0].shape == (1, 2 * (16 + 32))
+    torch.testing.assert_close(seen[0][0, 16:48], second[0].mean(0))
+
+
+def test_mixes_of_a_row_drop_different_elements() -> None:
+    features = FrozenFeatures(build_core(POOLED.config, 0), mixes=2, dropout=0.5)
+    layers, keys = [torch.ones(2, 3, 32)] * 3, row_keys(0, 1, range(2))
+    found = [features.mix(layers, None, keys, text) for text in (0, 1)]
+    masks = [mix == 0 for text in found for mix in text]
+    assert all(not torch.equal(masks[i], masks[j]) for i in range(4) for j in range(i))
+    assert 0.3 < torch.stack(masks).float().mean() < 0.7
+
+
+def test_heads_are_made_again_from_their_facts() -> None:
+    for head in (
+        Mixes(POOLED.config, 2, layer_norm=True),
+        TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
+    ):
+        again = build_head(POOLED.config, json.loads(json.dumps(head.facts)))
+        assert again.facts == head.facts
+        assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in head.named_parameters()}
+
+
+# --- kept, asked again, reported -----------------------------------------------------------------------------
+
+
+def test_a_kept_network_answers_as_it_was_scored(tuned, data: Path) -> None:
+    place, _, prepared = tuned
+    lines = (place / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    expected = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
+    saved, rows = open_features(place / "model"), prepared.data.evaluation
+    assert saved.labels == list(PAIR.labels)
+    np.testing.assert_allclose(saved.predict(rows.texts, rows.pairs), expected, atol=2e-6)
+    with pytest.raises(ZooError, match="trained on pairs of texts"):
+        saved.predict(["red"])
+
+
+def test_what_a_kept_network_is_not(tuned, folders) -> None:
+    place, *_ = tuned
+    core = AutoModel.from_pretrained(place / "model")
+    assert torch.equal(
+        core.core.token_embedding, open_weights(folders["pooled"])["core.embeddings.word_embeddings.weight"]
+    )
+    with pytest.raises(ZooError, match=r"reads each text by itself; transformers has no such class.*open_features"):
+        AutoModelForSequenceClassification.from_pretrained(place / "model")
+    with pytest.raises(ZooError, match="no task network on frozen layers; its heads are: none"):
+        open_features(folders["pooled"])
+    facts = read_facts(place / "model").heads
+    assert {name: head["kind"] for name, head in facts.items()} == {"mixes": "mixes", "classifier": "features"}
+
+
+def test_shares_are_in_result_and_report(tuned) -> None:
+    place, result, _ = tuned
+    stored = json.loads((place / "result.json").read_text(encoding="utf-8"))
+    assert stored["mixes"] == result.mixes
+    assert [len(mix["shares"]) for mix in result.mixes] == [3, 3]
+    rows = summary([result])
+    assert rows[0]["mixes"] == {"1": result.mixes}
+    told = " ".join(notes(rows))
+    first = " ".join(f"{100 * share:.1f}" for share in result.mixes[0]["shares"])
+    assert f"token vectors first, mean over seeds: colour {first} and " in told
+
+
+# --- settings ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"features.regulariser": -0.1}, "features.regulariser is -0.1; 0 or a small weight"),
+        ({"features.mixes": 0}, "features.mixes is 0; 1 .* or 2"),
+        ({"features.mixes": 3}, "features.mixes is 3; 1 .* or 2"),
+        ({"features.dropout": 1.0}, "features.dropout is 1.0"),
+        ({"features.hidden_size": 0}, "features.hidden_size is 0"),
+        ({"features.cache_mb": -1}, "features.cache_mb is -1"),
+        ({"features.mixs": 2}, "unknown key 'features.mixs'. Did you mean 'mixes'"),
+        ({"use": "frozen"}, "use"),
+    ],
+)
+def test_settings_that_mean_nothing(settings: dict, part: str) -> None:
+    argv = [word for key, value in {"model": "x", **settings}.items() for word in (f"--{key}", str(value))]
+    with pytest.raises(ZooError, match=part):
+        load_settings(FinetuneConfig, argv, "python -m finetune", "finetune")
+
+
+def test_no_mix_at_all() -> None:
+    with pytest.raises(ZooError, match="0 mixes"):
+        FrozenFeatures(build_core(POOLED.config, 0), mixes=0)
+    with pytest.raises(ZooError, match="not 3"):
+        TaskNetwork(POOLED.config, 2, mixes=3)
+
+
+def test_the_shipped_settings_reach_the_children_of_a_pool(tmp_path: Path) -> None:
+    argv = ["--config", "features", "--model", str(tmp_path), "--tasks", "rte", "--features.mixes", "2"]
+    config = load_settings(FinetuneConfig, argv, "python -m finetune", "finetune").value
+    assert (config.use, config.lr, config.features.mixes, config.features.regulariser) == ("features", 1e-3, 2, 0.001)
+    (job,) = jobs_of(config, [PAIR], [1], tmp_path)
+    assert job.done == folder_of(tmp_path, "colour", 1) / "result.json"
+    again = load_settings(FinetuneConfig, list(job.argv[3:]), "python -m finetune", "finetune").value
+    assert again.settings == config.settings
+
+
+def test_settings_of_features_decide_results_only_where_they_are_used() -> None:
+    plain, changed = FinetuneSettings(), FinetuneSettings(features=FeatureSettings(mixes=2))
+    assert plain.to_dict() == changed.to_dict()
+    assert FinetuneSettings(**SETTINGS.to_dict()) == SETTINGS
