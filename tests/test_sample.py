@@ -110,6 +110,13 @@ def test_wikipedia_follows_the_stated_rule() -> None:
         assert [rows[i] for i in chosen] == table(SAMPLE / "titles" / f"wikipedia_{language}.tsv")[1:]
 
 
+def test_names_follow_the_stated_rule() -> None:
+    text = (SAMPLE / "en" / "wikipedia.txt").read_text(encoding="utf-8")
+    found = Counter(re.findall(r"(?<=[a-z,;] )[A-Z][a-z]+(?: [A-Z][a-z]+){1,3}(?![\w'])", text))
+    names = (SAMPLE / "lexicon" / "names-en.txt").read_text(encoding="utf-8").split("\n")[:-1]
+    assert names == sorted(name for name, times in found.items() if times > 1)
+
+
 def test_books_and_phrases_follow_the_stated_rule() -> None:
     if not SHARED.exists():
         pytest.skip("the source corpora (../shared/data) are not here")
