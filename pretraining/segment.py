@@ -1,10 +1,18 @@
-"""Word boundaries of text that is written without spaces: once, in preparation, never while training."""
+"""Word boundaries of text that is written without spaces: once, in preparation, never while training.
+
+Words and tokens are aligned as for BERT-wwm: where that cannot be done, characters are words. Two cases: a segmenter
+that changes the text (the whole sentence), and a boundary inside a run of letters and digits that tokenizers do not
+part there (the two words that meet at it).
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
+import itertools
 import re
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +28,8 @@ CJK = (
 """Character class of the eight ranges that BERT's tokenisation puts spaces around."""
 
 has_cjk: Callable[[str], re.Match[str] | None] = re.compile(f"[{CJK}]").search
+ALIGNMENT = 2
+"""Version of how boundaries are aligned with tokens; part of the fingerprint of every store with a segmenter."""
 _SPACES = re.compile(r"\s+")
 _SPACE_AT_CJK = re.compile(f"(?<=[{CJK}，。！？；：、（）《》“”‘’])\\s+|\\s+(?=[{CJK}，。！？；：、（）《》“”‘’])")
 
@@ -47,6 +57,8 @@ class Segmenter:
     def facts(self) -> dict[str, Any]:
         """Name, version and dictionary, for the fingerprint."""
         facts: dict[str, Any] = {"name": self.name}
+        if self.name != "none":
+            facts["alignment"] = ALIGNMENT
         if self.name == "rjieba":
             facts["version"] = importlib.metadata.version("rjieba")
         if self._dictionary is not None:
@@ -62,16 +74,52 @@ class Segmenter:
         if self.name == "none" or has_cjk(text) is None:
             return None
         if self.name == "space":
-            return _from_spaces(text)
+            text, starts = _from_spaces(text)
+            return text, aligned(text, starts)
         assert self._cut is not None
-        starts = []
-        position = 0
-        for word in self._cut(text):
-            starts.append(position)
-            position += len(word)
-        if position != len(text):
-            raise ZooError(f"rjieba returned {position} characters for a text of {len(text)}: {text[:60]!r}")
-        return text, starts
+        found = self._cut(text)
+        if "".join(found) != text:
+            return None
+        starts = list(itertools.accumulate(map(len, found), initial=0))
+        return text, aligned(text, starts[:-1])
+
+
+@functools.cache
+def glued() -> str:
+    """Character class of what tokenizers do not part: neither Chinese nor white space nor punctuation.
+
+    Punctuation is BERT's: all of Unicode's, and every ASCII character that is no letter or digit.
+    """
+    marks = [chr(code) for code in range(33, 127) if not chr(code).isalnum()]
+    marks += [chr(code) for code in range(128, 0x20000) if unicodedata.category(chr(code)).startswith("P")]
+    return f"[^\\s{CJK}{re.escape(''.join(marks))}]"
+
+
+@functools.cache
+def _glued_pair() -> Callable[[str], re.Match[str] | None]:
+    """Knows two characters that tokenizers do not part."""
+    return re.compile(f"{glued()}{{2}}").fullmatch
+
+
+def aligned(text: str, starts: list[int]) -> list[int]:
+    """Word starts without those inside a run of letters and digits; the words that meet there become characters."""
+    inner = [
+        number
+        for number, start in enumerate(starts)
+        if start and not "\u3400" <= text[start] <= "\u9fff" and _glued_pair()(text[start - 1 : start + 1])
+    ]
+    if not inner:
+        return starts
+    dropped = set(inner)
+    unsure = dropped | {number - 1 for number in inner}
+    result: list[int] = []
+    for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(text)])):
+        if number not in dropped:
+            result.append(start)
+        if number in unsure:
+            own = text[start:end]
+            result += [start + k for k in range(1, len(own)) if has_cjk(own[k]) or has_cjk(own[k - 1])]
+    return result
 
 
 def _load_rjieba(dictionary: Path | None) -> Callable[[str], list[str]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as tokenizer_trainers
 
-from pretraining.segment import CJK, SegmenterName, has_cjk
+from pretraining.segment import CJK, SegmenterName, glued, has_cjk
 from pretraining.store import CAPITALISED, WORD_START
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError, nearest
@@ -47,7 +48,6 @@ _WHITE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype
 _NOT_PLAIN = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
 _UNITS = re.compile(f"[{CJK}]|[^ {CJK}]+")
 _MARKED = re.compile("[^ \x02]+")
-_STRAY_MARK = re.compile(f"(?<![{CJK}])\x02(?![{CJK}])")
 
 
 @dataclass(frozen=True)
@@ -485,7 +485,7 @@ class _WordCache:
                 return _UNITS.findall(text)
             ends = [*starts[1:], len(text)]
             marked = "\x02".join([text[a:b] for a, b in zip(starts, ends)])
-            return _MARKED.findall(_STRAY_MARK.sub("", marked))
+            return None if _unsure_marks()(marked) else _MARKED.findall(marked)
         if starts is not None and not self._splits_cjk:
             return None
         if not self._keeps_spaces:
@@ -528,7 +528,8 @@ class _WordCache:
         first = np.zeros(len(ids), dtype=bool)
         edges = np.cumsum(sizes) - sizes
         first[edges[sizes > 0]] = True
-        begin = self._word_starts(ids, offsets, codes, first, self._bounds(codes, boundaries, lengths, shift))
+        bounds, mixed = self._bounds(codes, boundaries, lengths, shift)
+        begin = self._word_starts(ids, offsets, codes, first, bounds, mixed)
         initial = np.minimum(offsets[:, 0], len(codes) - 1)
         initial = initial + (codes[initial] == 32)  # a byte-level token holds the space before it
         upper = _is_upper(codes[np.minimum(initial, len(codes) - 1)][begin])
@@ -543,17 +544,26 @@ class _WordCache:
         boundaries: Sequence[Sequence[int] | None],
         lengths: NDArray[np.int64],
         shift: NDArray[np.int64],
-    ) -> NDArray[np.bool_] | None:
-        """(characters,) where a segmenter, or the script, starts a word; ``None`` without Chinese."""
+    ) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_]]:
+        """(characters,) where a segmenter, or the script, starts a word, and which are part of a word with Chinese.
+
+        The first is ``None`` without Chinese. In words of the second kind, word starts by spelling count for nothing.
+        """
         cjk = _is_cjk(codes)
         if not cjk.any():
-            return None
+            return None, cjk
         bound = cjk | np.concatenate([[False], cjk[:-1]])
+        segmented = np.zeros(len(codes), dtype=bool)
         for starts, length, begin in zip(boundaries, lengths, shift):
             if starts is not None:
+                segmented[begin : begin + length] = True
                 bound[begin : begin + length] = False
                 bound[begin + np.asarray(starts, dtype=np.int64)] = True
-        return bound
+        edges = bound.copy()
+        edges[shift] = edges[shift + lengths] = True
+        word = np.cumsum(edges)
+        holds = np.bincount(word, weights=cjk)[word] > 0
+        return bound, np.where(segmented, holds, cjk)
 
     def _word_starts(
         self,
@@ -562,8 +572,9 @@ class _WordCache:
         codes: NDArray[np.uint32],
         first: NDArray[np.bool_],
         bounds: NDArray[np.bool_] | None,
+        mixed: NDArray[np.bool_],
     ) -> NDArray[np.bool_]:
-        """(n,) where a word starts: by spelling, and at Chinese characters by boundaries."""
+        """(n,) where a word starts: by spelling, and in words with Chinese characters by boundaries."""
         if self._ends is not None:
             begin = np.concatenate([[True], self._ends[ids]])[: len(ids)]
         else:
@@ -574,7 +585,7 @@ class _WordCache:
             fresh = np.maximum(offsets[:, 0], previous)  # the later bytes of one character start nothing
             end = np.maximum(offsets[:, 1], fresh)
             holds = _count(bounds, fresh, end) > 0
-            touches = _count(cjk, offsets[:, 0], offsets[:, 1]) > 0
+            touches = _count(mixed, offsets[:, 0], offsets[:, 1]) > 0
             after = cjk[np.maximum(offsets[:, 0] - 1, 0)]
             marked = np.concatenate([[False], self._is_marker(ids[:-1])])  # the lone marker began the word
             begin = np.where(touches, holds & ~marked, begin | (after & holds))
@@ -584,6 +595,12 @@ class _WordCache:
         """(n,) tokens that are the word marker and nothing else."""
         lone = self._backend.token_to_id(self._marker) if self._marker in ("▁", "Ġ") else None
         return np.zeros(len(ids), dtype=bool) if lone is None else ids == lone
+
+
+@functools.cache
+def _unsure_marks() -> Callable[[str], re.Match[str] | None]:
+    """Finds a mark where the tokenizer would not part the text by itself."""
+    return re.compile(f"(?<={glued()})\x02(?={glued()})").search
 
 
 _CJK_RANGES = [(ord(a), ord(b)) for a, b in re.findall("(.)-(.)", CJK)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pretraining.segment import aligned
 from pretraining.store import CAPITALISED, WORD_START
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
@@ -286,3 +287,79 @@ def test_mistakes_are_explained(trained, tmp_path):
         load_tokenizer(tmp_path)
     with pytest.raises(ZooError, match="outside the vocabulary"):
         trained["word"].token(10**6)
+
+
+MIXED = {  # text, words of a segmenter: the groups of tokens that come out
+    "我爱卡拉OK": ["我", "爱", "卡拉OK"],
+    "他穿T恤。": ["他", "穿", "T恤", "。"],
+    "学(C++语言)吧": ["学", "(", "C++语言", ")", "吧"],
+    "用C++语言": ["用", "C++语言"],
+    "阿Q正传 and Hello": ["阿Q", "正传", " ", "and", " ", "Hello"],
+    "买iPhone手机": ["买", "iPhone", "手机"],
+}
+
+
+def groups(tokenizer: ZooTokenizer, text: str, starts: list[int]) -> list[str]:
+    """Characters of each word of the store."""
+    (_, flags, _), places = tokenizer.encode_places([text], [starts])
+    words = np.cumsum(flags & WORD_START)
+    spans = [places[words == number] for number in range(1, words[-1] + 1)]
+    return [text[int(span[0, 0]) : int(span[-1, 1])] for span in spans]
+
+
+@pytest.mark.parametrize("text", MIXED)
+def test_a_word_of_a_segmenter_is_one_group_whatever_its_script(trained, text):
+    words = MIXED[text]
+    starts = np.cumsum([0, *map(len, words)])[:-1].tolist()
+    tokenizer = trained["wordpiece"]
+    assert groups(tokenizer, text, starts) == [word for word in words if word.strip()]
+    cached = tokenizer.encode_batch([text], [starts])[0]
+    whole = tokenizer._words._direct([text], [starts])
+    assert cached[0].tolist() == whole[0].tolist()
+    assert (cached[1] & WORD_START).tolist() == (whole[1] & WORD_START).tolist()
+
+
+def test_words_that_do_not_align_fall_back_to_characters(trained):
+    text, starts = "大BA股票市场", [0, 2, 4, 6]  # 大B | A股 | 票市 | 场: a boundary inside what is one token, BA
+    assert aligned(text, starts) == [0, 1, 3, 4, 6]
+    tokenizer = trained["wordpiece"]
+    ids, _ = tokenizer.encode_batch([text], [aligned(text, starts)])[0]
+    assert ids.tolist() == tokenizer.encode_batch([text])[0][0].tolist()
+    assert groups(tokenizer, text, aligned(text, starts)) == ["大", "BA", "股", "票市", "场"]
+    letters = "在Москва城"
+    assert aligned(letters, list(range(len(letters)))) == [0, 1, 7]
+    assert aligned("我爱(OK)", [0, 2, 3, 5]) == [0, 2, 3, 5]
+
+
+def test_pieces_of_chinese_that_continue_words_never_reach_the_ids(tmp_path):
+    """BERT-wwm, check 8: such entries are in the vocabulary, and a boundary is a flag, not a piece."""
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"今天气很好的", *("##" + c for c in "今天气很好的")]
+    (tmp_path / "vocab.txt").write_text("\n".join([*pieces, "re", "##liable", "##l"]) + "\n")
+    tokenizer = load_tokenizer(tmp_path / "vocab.txt")
+    text, words = (
+        "今天天气很reliable",
+        ["今天", "天气", "很", "reliable"],
+    )  # the paper's kind of example (specs: wwm, 3)
+    starts = np.cumsum([0, *map(len, words)])[:-1].tolist()
+    ids, flags = tokenizer.encode_batch([text], [starts])[0]
+    assert [tokenizer.token(i) for i in ids] == ["今", "天", "天", "气", "很", "re", "##liable"]
+    assert (flags & WORD_START).tolist() == [1, 0, 1, 0, 1, 1, 0]
+    for number in range(1, len(text)):  # whatever the boundaries
+        found = tokenizer.encode_batch([text, "天气很好的天气"], [[0, number], [0, min(number, 6)]])
+        assert not {tokenizer.token(i) for ids, _ in found for i in ids} & set(pieces[11:])
+
+
+def test_places_are_the_characters_of_the_tokens(trained):
+    """Looked up = whole texts, and every visible character but those that normalisation drops is a token's."""
+    texts = ["北京大学 Zürich xyzQ", "café  night", " 我爱 unbelievable.", "The quick Fox", " and she", "", "a\tb"]
+    for kind, tokenizer in trained.items():
+        (_, _, sizes), places = tokenizer.encode_places(texts)
+        edges = np.append(0, np.cumsum(sizes))
+        for text, a, b in zip(texts, edges, edges[1:]):
+            (_, _, alone_size, offsets) = tokenizer._words._direct([text], [None])
+            assert alone_size[0] == b - a
+            covered = {c for start, end in places[a:b].tolist() for c in range(start, end)}
+            assert covered == {n for n, c in enumerate(text) if not c.isspace()}, (kind, text)
+            for (start, end), (first, last) in zip(places[a:b].tolist(), offsets.tolist()):
+                assert start >= end or text[start:end] == text[first:last].strip()
+            assert (np.diff(places[a:b], axis=0) >= 0).all()
