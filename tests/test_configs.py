@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
 from pretraining.config import PretrainConfig, load_pretrain_config
@@ -37,6 +38,7 @@ PUBLISHED = {
     "albert-xlarge-zh": (57_589_248, None),
     "albert-xxlarge-zh": (221_459_968, None),
     "gpt-base": (116_534_784, 116_534_784),
+    "ernie-thu-base": (113_432_472, 114_133_760),
     "elmo-small": (13_593_296, None),
     "elmo-medium": (28_027_728, None),
     "elmo-base": (93_600_848, 93_600_848 + 407_050_623),
@@ -136,6 +138,8 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, tmp_path
     language = "zh" if name.endswith("-zh") else "en"
     argv = arguments(place, "bert", 1, **model, **{"data.corpus.files": place / f"{language}.txt", "output": tmp_path})
     argv[1] = name
+    if name.startswith("ernie-thu"):
+        argv += entity_arguments(tmp_path)
     lines = log_lines(train(argv))
     assert lines[0]["step"] == 1
     assert all(

@@ -22,7 +22,7 @@ from zoo.folder import (
 )
 from zoo.settings import load_settings
 from zoo.weights.card import write_card
-from zoo.weights.convert import Model, read_checkpoint, write_checkpoint
+from zoo.weights.convert import Model, all_families, find_family, read_checkpoint, write_checkpoint
 from zoo.weights.elmo_folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo_folder import FORMAT as ELMO
 from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, special_tokens, token_ids
@@ -107,13 +107,21 @@ def import_folder(
 
 def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Model, str]:
     """The model in a transformers folder and the name of its class; its tokenizer is copied into ``made``."""
-    config = read_json(folder / "config.json")
+    config = _their_config(folder)
     if config.get("model_type") == MODEL_TYPE:
         raise ZooError(f"{folder} is a model folder of the zoo already; it can be used as it is.")
     tensors = open_checkpoint(folder)
     copy_tokenizer(folder, made)
     architecture = (config.get("architectures") or ["unnamed class"])[0]
     return read_checkpoint(config, tensors, special_tokens(made), ignore), architecture
+
+
+def _their_config(folder: Path) -> dict[str, Any]:
+    """Their facts: of the family whose own file is there, or ``config.json``, which names its family itself."""
+    for family in all_families().values():
+        if family.config_file != "config.json" and (folder / family.config_file).exists():
+            return {**read_json(folder / family.config_file), "model_type": family.model_type}
+    return read_json(folder / "config.json")
 
 
 def _check_tokenizer(folder: Path, has_tokenizer: bool, facts: ModelFacts) -> list[str]:
@@ -154,10 +162,14 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
         note_length(made, facts.config)
         config = {**checkpoint.config, **_special_ids(made, facts), "dtype": _dtype(checkpoint.tensors)}
         save_tensors(made / WEIGHTS, checkpoint.tensors)
-        write_json(made / "config.json", config)
-        card = write_card(facts.path, Path(target).name, facts, config, checkpoint.report)
+        file = find_family(config["model_type"]).config_file
+        stock = file == "config.json"
+        write_json(made / file, config)
+        library = "transformers" if stock else config["model_type"]
+        card = write_card(facts.path, Path(target).name, facts, config, checkpoint.report, library)
         write_atomic(made / "README.md", card)
-    return [f"opens as {config['architectures'][0]}", *checkpoint.report]
+    opens = f"opens as {config['architectures'][0]}" if stock else f"named as in the code that reads {file}"
+    return [opens, *checkpoint.report]
 
 
 def _export_elmo(facts: ModelFacts, target: Path) -> list[str]:

@@ -379,7 +379,8 @@ def _choose_family(facts: ModelFacts, name: str | None) -> Family:
         reasons[family.title] = differences(family, facts)
         if not reasons[family.title]:
             return family
-    title = min(reasons, key=lambda key: len(reasons[key]))
+    stock = [f.title for f in candidates if name or f.config_file == "config.json"]
+    title = min(stock, key=lambda key: len(reasons[key]))
     listing = "\n  ".join(reasons[title])
     which = f"As {title} this model cannot be expressed; in the way:"
     if not name:

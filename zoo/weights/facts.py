@@ -69,6 +69,22 @@ def _read_groups(config: Mapping[str, Any], key: str, default: Any) -> int:
     return groups
 
 
+_ENTITY_LAYERS = {"plain": "sim", "mixed": "mix", "full": "norm"}
+
+
+def _read_entity_layers(config: Mapping[str, Any], key: str, default: Any) -> dict[str, Any]:
+    """Kinds of layers; width and heads are numbers in their code, where nothing can change them."""
+    ours = {theirs: kind for kind, theirs in _ENTITY_LAYERS.items()}
+    said = config.get(key, default)
+    if not isinstance(said, list) or not set(said) <= set(ours):
+        raise ZooError(f"its config says {key} = {said!r}; a list of {', '.join(ours)} is needed.")
+    return {"layer_types": [ours[kind] for kind in said], "entity_size": 100, "num_attention_heads": 4}
+
+
+def _write_entity_layers(value: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+    return {} if value is None else {key: [_ENTITY_LAYERS[kind] for kind in value["layer_types"]]}
+
+
 TRANSLATIONS: dict[str, Translation] = {
     "same": Translation(lambda config, key, default: config.get(key, default), lambda value, key: {key: value}),
     # Their tables keep the rows up to the padding's for nobody.
@@ -84,6 +100,7 @@ TRANSLATIONS: dict[str, Translation] = {
         lambda config, key, default: config.get(key) or 4 * config.get("n_embd", 768), lambda value, key: {key: value}
     ),
     "rope": Translation(_read_rope, _write_rope),
+    "entity layers": Translation(_read_entity_layers, _write_entity_layers),
     "groups": Translation(_read_groups, lambda value, key: {key: value}),
 }
 """What a fact may name as its ``op``."""

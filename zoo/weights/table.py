@@ -161,6 +161,8 @@ class Family:
         specials: special tokens where a tokenizer does not name its own.
         pooling: state that sequence heads read.
         at_least: smallest values of facts that their code can express.
+        config_file: name of their file of facts; under another than transformers', the file does not say
+            ``model_type``, and stock transformers has no class for it.
     """
 
     model_type: str
@@ -179,6 +181,7 @@ class Family:
     specials: Mapping[str, str] = field(default_factory=lambda: {"cls": "[CLS]", "sep": "[SEP]"})
     pooling: Literal["first", "last"] = "first"
     at_least: Mapping[str, int] = field(default_factory=dict)
+    config_file: str = "config.json"
 
     def head(self, name: str) -> HeadTable:
         """The head of that name."""

@@ -1,0 +1,53 @@
+"""ERNIE of Tsinghua: BERT with entities (specs: ERNIE-THU, section 6). No library has a class for it.
+
+Their folders hold ``ernie_config.json`` and ``pytorch_model.bin``; vectors of the entities come apart.
+"""
+
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, POOLER, PRESUMED, heads
+from zoo.weights.table import Fact, Family, HeadTable, Row
+
+_LAYER = "encoder.layer.{}."
+
+ENTITIES = (
+    Row("layers.{}.fusion.attention.query", _LAYER + "attention.self_ent.query"),
+    Row("layers.{}.fusion.attention.key", _LAYER + "attention.self_ent.key"),
+    Row("layers.{}.fusion.attention.value", _LAYER + "attention.self_ent.value"),
+    Row("layers.{}.fusion.attention.output", _LAYER + "attention.output_ent.dense"),
+    Row("layers.{}.fusion.attention_norm", _LAYER + "attention.output_ent.LayerNorm"),
+    Row("layers.{}.fusion.intermediate", _LAYER + "intermediate.dense_ent"),
+    Row("layers.{}.fusion.output", _LAYER + "output.dense_ent"),
+    Row("layers.{}.fusion.output_norm", _LAYER + "output.LayerNorm_ent"),
+)
+
+FAMILY = Family(
+    model_type="ernie-thu",
+    title="ERNIE (Tsinghua)",
+    prefix="bert",
+    visibility="all",
+    fixed=FIXED,
+    facts=(*FACTS, Fact("fusion", "layer_types", None, "entity layers")),
+    presumed=PRESUMED,
+    core=EMBEDDINGS + LAYERS + ENTITIES + POOLER,
+    heads=(
+        *heads("bert"),
+        HeadTable(
+            "entities",
+            {"kind": "entity"},
+            (
+                Row("dense", "cls.predictions_ent.transform.dense"),
+                Row("norm", "cls.predictions_ent.transform.LayerNorm"),
+            ),
+        ),
+    ),
+    architectures={
+        "ErnieForPreTraining": ("masked_lm", "next_sentence", "entities"),
+        "ErnieForMaskedLM": ("masked_lm",),
+        "ErnieForSequenceClassification": ("classifier", "classifier_with_dense"),
+        "ErnieForTokenClassification": ("token_classifier",),
+        "ErnieForQuestionAnswering": ("qa_outputs",),
+        "ErnieModel": (),
+    },
+    derived=DERIVED,
+    at_least={"type_vocab_size": 1},
+    config_file="ernie_config.json",
+)
