@@ -191,7 +191,8 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         store = stores.of(task_name)
         _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:
-            rows = TaskData(store, held_out, task.layout, own, vocabulary, data.sequence_length, seed=0, copies=1)
+            length, number = data.sequence_length, task.task_type_id
+            rows = TaskData(store, held_out, task.layout, own, vocabulary, length, 0, 1, number)
             figures = evaluate(model, rows, accelerator, 32)
             losses |= {name: float(figure["loss"]) for name, figure in figures.items()}
     return losses
