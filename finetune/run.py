@@ -210,6 +210,13 @@ class Prepared:
         copy.segmenter = stored.segmenter
         wanted = TokenizerConfig(kind="file", path=str(self.facts.path), new_tokens=template.tokens)
         tokenizer = extend(copy, wanted, template)
+        if self.facts.config.characters and tokenizer.vocabulary.size > stored.vocabulary.size:
+            lacking = [token for token in template.tokens if stored.backend.token_to_id(token) is None]
+            raise ZooError(
+                f"the template's {', '.join(lacking)} are no tokens of {self.facts.path}, whose core spells words and "
+                "has no table for new ones to be added to; a template of its own tokens would work: "
+                f"{', '.join(stored.roles.values())}."
+            )
         numbers = list(tokenizer.backend.get_vocab(with_added_tokens=True).values())
         if len(numbers) != len(set(numbers)):  # the tokenizers library counts entries to number a new one
             raise ZooError(

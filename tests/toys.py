@@ -43,7 +43,15 @@ _RELATIVE = _TINY.replace(
 )  # a memory shorter than most rows
 MEMORY = Toy(_RELATIVE, _LAST, "causal")
 PERMUTED = Toy(
-    _RELATIVE.replace(reuse_len=2, untie_r=True, relative_segments=True, query_stream=True, pad_token_id=0),
+    _RELATIVE.replace(
+        reuse_len=2,
+        untie_r=True,
+        relative_segments=True,
+        query_stream=True,
+        pad_token_id=0,
+        activation_dropout=0.1,
+        final_dropout=0.1,
+    ),
     Template("$A [SEP] [CLS]:2", "$A [SEP] $B [SEP] [CLS]:2", pooling="last", padding_side="left"),
     "all",
 )
