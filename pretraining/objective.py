@@ -121,8 +121,10 @@ class Objective(nn.Module, ABC):
 
     def choosing(self, choose: Choose) -> Self:
         """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
+        if self.choose is None:
+            raise ZooError(f"{type(self).__name__} chooses no positions, so a task cannot choose others for it.")
         other = copy.copy(self)
-        other.needs = self.needs - (self.choose.needs if self.choose else frozenset()) | choose.needs
+        other.needs = (self.needs - self.choose.needs) | choose.needs
         other.choose = choose
         return other
 

@@ -1,0 +1,185 @@
+"""Knowledge masking: units of phrases and entities, three stages on one head (specs/ernie-baidu-1.md, section 8)."""
+
+import functools
+
+import numpy as np
+import pytest
+from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
+
+from pretraining.choose import Tokens, Units, WholeWords
+from pretraining.config import TaskConfig, load_pretrain_config
+from pretraining.fill import Replace, random_ids
+from pretraining.layouts import Blocks
+from pretraining.listing import count_parameters
+from pretraining.objectives import CausalLM, MaskedLM, PairClassification
+from pretraining.random import Draw
+from pretraining.store import WORD_START
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+from zoo.vocabulary import Vocabulary
+
+ENTITY, PHRASE = Units("entity"), Units("phrase", count="independent")
+CHOOSERS = {
+    "entities": ENTITY,
+    "phrases": PHRASE,
+    "both": Units(["entity", "phrase"], rate=0.3),
+    "words between": Units("entity", fallback="words", max_predictions=9),
+    "stochastic": Units("phrase", count="stochastic"),
+}
+every_chooser = pytest.mark.parametrize("choose", CHOOSERS.values(), ids=CHOOSERS)
+
+
+def some_units(rows, rng, share=0.25, longest=4):
+    """(B, L) codes of units at random places, some cut by separators."""
+    codes = np.zeros(rows.shape, dtype=np.uint8)
+    free = np.zeros(len(codes), dtype=int)
+    for column in range(rows.shape[1]):
+        row = np.flatnonzero((free <= column) & (rng.random(len(codes)) < share))
+        size = rng.integers(2, longest + 1, len(row))
+        for step in range(longest):
+            codes[row[size > step], column + step : column + step + 1] = 1 if step == 0 else 2
+        free[row] = column + size
+    codes[rows.special] = 0
+    return codes
+
+
+@functools.cache
+def unit_rows(count=400, length=128, seed=0):
+    """Rows with words, phrases and entities; and an id for each token's entity unit, or for itself."""
+    rng = np.random.default_rng(seed)
+    rows = full_rows(count, length, seed, word_start_share=0.7, separators=2)
+    return rows.replace(arrays={"entity": some_units(rows, rng, 0.1), "phrase": some_units(rows, rng, 0.3)})
+
+
+def reference_units(rows, row, arrays, words=False):
+    """Positions of each unit by the rule as it is written, one token after the other."""
+    units, before = [], None
+    for column in range(rows.lengths[row]):
+        if rows.special[row, column]:
+            before = None
+            continue
+        own = next((name for name in arrays if rows.arrays[name][row, column]), "")
+        goes_on = rows.arrays[own][row, column] == 2 if own else words and not rows.flags[row, column] & WORD_START
+        if goes_on and before == own:
+            units[-1].append(column)
+        else:
+            units.append([column])
+        before = own
+    return units
+
+
+ROWS = unit_rows()
+
+
+@every_chooser
+def test_units_are_chosen_wholly_or_not_at_all(choose):
+    """Checks 4 and 6; the units are those of the rule."""
+    chosen = choose(ROWS, Draw(0, 0), BERT_LIKE)
+    starts = choose.starts(ROWS, Draw(0, 0))
+    assert not (chosen & ROWS.special).any()
+    longer = 0
+    for row in range(100):
+        units = reference_units(ROWS, row, choose.array, choose.fallback == "words")
+        assert [unit[0] for unit in units] == np.flatnonzero(starts[row]).tolist()
+        assert all(chosen[row, unit].all() or not chosen[row, unit].any() for unit in units)
+        longer += sum(len(unit) > 1 and chosen[row, unit[0]] for unit in units)
+    assert longer > 100
+
+
+@every_chooser
+def test_batch_padding_and_epochs(choose):
+    rows, draw = take(ROWS, np.arange(32)), Draw(1, 2)
+    whole = choose(rows, draw, BERT_LIKE)
+    for part in (np.arange(16), np.arange(16, 32)):
+        wide = choose(take(rows, part, width=150), draw, BERT_LIKE)
+        assert (wide[:, :128] == whole[part]).all()
+        assert not wide[:, 128:].any()
+    assert (choose(rows, Draw(1, 3), BERT_LIKE) != whole).any()
+
+
+def test_independent_units():
+    """Checks 2 and 5: 15 % of the units and of the tokens; the number per row is binomial, not constant."""
+    rows = unit_rows(2000)
+    chosen, starts = PHRASE(rows, Draw(0, 0), BERT_LIKE), PHRASE.starts(rows, Draw(0, 0))
+    assert starts.sum() >= 100_000
+    assert abs(chosen[starts].mean() - 0.15) < 0.003
+    assert abs(chosen[~rows.special].mean() - 0.15) < 0.005
+    taken, units = (chosen & starts).sum(axis=1), starts.sum(axis=1)
+    assert abs(taken.var() / ((0.15 * 0.85 * units).mean() + (0.15 * units).var()) - 1) < 0.1
+    budgeted = Units("phrase", max_predictions=20)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
+    assert budgeted.max() == 19
+    assert (budgeted == 19).mean() > 0.98
+
+
+def test_shares_of_first_and_later_tokens():
+    """Check 3: the released code's first token shares its draw with the selection; its shares are those of the rest."""
+    rows = unit_rows(2000)
+    chosen, starts = PHRASE(rows, Draw(0, 0), BERT_LIKE), PHRASE.starts(rows, Draw(0, 0))
+    fill = Replace(random_excludes_padding=True)
+    ids = fill(rows, chosen, Draw(0, 0), BERT_LIKE)
+    for part in (chosen & starts, chosen & ~starts):
+        assert part.sum() > 10_000
+        masked, kept = ids[part] == BERT_LIKE.mask, ids[part] == rows.input_ids[part]
+        shares = masked.mean(), (~masked & ~kept).mean(), kept.mean()
+        assert np.abs(np.array(shares) - [0.8, 0.1, 0.1]).max() < 0.01
+
+
+def test_character_mode_is_unit_mode_without_units():
+    """Check 9, even draw by draw."""
+    bare = ROWS.replace(arrays={"phrase": np.zeros(ROWS.shape, dtype=np.uint8)})
+    for count in ("independent", "nearest"):
+        tokens = Tokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
+        assert (Units("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        assert (Units([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        words = WholeWords(count=count)(bare, Draw(0, 0), BERT_LIKE)
+        assert (Units([], "words", count=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
+
+
+@pytest.mark.parametrize("vocabulary", [BERT_LIKE, Vocabulary(size=40, pad=7, unk=1, cls=2, sep=3, mask=4)])
+def test_random_ids_leave_out_padding_only(vocabulary):
+    """Check 7: [1, V) where padding is 0; [CLS], [SEP] and [MASK] stay possible."""
+    bits = Draw(0, 0).bits(np.arange(1000), 200, "x").ravel()
+    counts = np.bincount(random_ids(bits, vocabulary, False, exclude_padding=True), minlength=vocabulary.size)
+    assert counts[vocabulary.pad] == 0
+    assert (np.delete(counts, vocabulary.pad) > 0).all()
+    both = random_ids(bits, vocabulary, True, exclude_padding=True)
+    assert (both == random_ids(bits, vocabulary, True)).all()
+
+
+def test_published_counts():
+    """Check 1, with both heads."""
+    config = load_pretrain_config(["--config", "ernie-1-base-zh"]).value
+    assert count_parameters(config) == (99_866_112, 100_477_778)
+    assert config.model.max_position_embeddings == 513
+    assert (config.model.hidden_act, config.model.layer_norm_eps) == ("relu", 1e-5)
+
+
+# --- stages: one head, hidden text of three kinds --------------------------------------------------
+
+
+def test_a_task_chooses_otherwise_on_the_same_head():
+    objectives = {"masked_lm": MaskedLM(Tokens()), "pair": PairClassification()}
+    layout = Blocks()
+    task = TaskConfig(layout, ["masked_lm", "pair"], choose=ENTITY)
+    own = task.own(objectives)
+    assert own["masked_lm"].choose is ENTITY
+    assert own["pair"] is objectives["pair"]
+    assert own["masked_lm"].needs == {"entity"}
+    assert objectives["masked_lm"].needs == frozenset()
+    assert isinstance(objectives["masked_lm"].choose, Tokens)
+    objectives["masked_lm"].build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
+    late = task.own(objectives)["masked_lm"]
+    assert late.head is objectives["masked_lm"].head
+    assert (late.corrupt(ROWS, Draw(0, 0)).targets["selected"] == ENTITY(ROWS, Draw(0, 0), BERT_LIKE)).all()
+    assert TaskConfig(layout, ["masked_lm"]).own(objectives)["masked_lm"] is objectives["masked_lm"]
+    with pytest.raises(ZooError, match="CausalLM chooses no positions"):
+        CausalLM().choosing(ENTITY)
+
+
+def test_units_need_their_array_and_units_in_it(tmp_path):
+    documents = [[list(range(FIRST_ID, 105))] * 60 for _ in range(2)]
+    store = write_store(tmp_path, documents, arrays={"entity": np.zeros(12_000, dtype=np.uint8)})
+    with pytest.raises(ZooError, match="marks no unit in 12,000 tokens"):
+        MaskedLM(ENTITY).check_store(store)
+    with pytest.raises(ZooError, match="'tokens' or 'words'"):
+        Units("entity", fallback="characters")

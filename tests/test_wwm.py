@@ -1,0 +1,202 @@
+"""Whole-word masking in Chinese and English: the numeric checks of specs/bert-wwm.md, on rows and on prepared text."""
+
+import numpy as np
+import pytest
+import torch
+from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
+
+from pretraining.assemble import prepare_store
+from pretraining.choose import Tokens, WholeWords, word_starts
+from pretraining.config import load_pretrain_config
+from pretraining.fill import Replace
+from pretraining.layouts import SentencePairs
+from pretraining.listing import count_parameters
+from pretraining.objectives import MaskedLM
+from pretraining.random import Draw
+from pretraining.store import WORD_START
+from pretraining.tokenizer import load_tokenizer
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+
+LENGTHS = (0.40, 0.45, 0.10, 0.05)  # of words with 1, 2, 3, 4 characters (specs, section 8, check 9)
+
+
+def rows_of_words(count, length, seed=0, shares=LENGTHS, separators=2):
+    """Full rows whose words have 1 to 4 characters; and the length of the word at each position."""
+    rows = full_rows(count, length, seed, separators=separators)
+    drawn = np.random.default_rng(seed).choice(4, (count, length), p=shares) + 1
+    opens = np.zeros((count, length + 5), dtype=bool)
+    at, row = np.zeros(count, dtype=int), np.arange(count)
+    for step in range(length):
+        opens[row, at] = True
+        at = np.minimum(at + drawn[:, step], length + 4)
+    flags = np.where(opens[:, :length] | rows.special, WORD_START, 0).astype(np.uint8)
+    rows = rows.replace(flags=flags)
+    start = word_starts(rows, ~rows.special)
+    number = np.cumsum(start, axis=1)
+    sizes = np.zeros((count, length), dtype=int)
+    for line in range(count):
+        sizes[line] = np.bincount(number[line][~rows.special[line]], minlength=length + 1)[number[line]]
+    return rows, np.where(rows.special, 0, sizes)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [(128, (0.170, 0.151, 0.142, 0.136)), (512, (0.156, 0.150, 0.150, 0.150))]
+)
+def test_longer_words_are_a_little_rarer(length, expected):
+    """Check 9: at the edge of the budget a long word is skipped and a short one taken."""
+    rows, sizes = rows_of_words(4000 if length == 128 else 1500, length)
+    chosen = WholeWords(max_predictions=20 if length == 128 else 77)(rows, Draw(0, 0), BERT_LIKE)
+    for size, share in enumerate(expected, 1):
+        assert abs(chosen[sizes == size].mean() - share) < 0.01
+
+
+@pytest.mark.parametrize(("length", "limit", "most"), [(128, 20, 19), (512, 77, 77)])
+def test_targets_per_row(length, limit, most):
+    """Checks 4 and 5: never more than 19 (77), nearly always exactly so many; 14.8 % (15.0 %) of the tokens."""
+    rows, _ = rows_of_words(1000, length)
+    counts = WholeWords(max_predictions=limit)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
+    assert counts.max() == most
+    assert (counts == most).mean() > 0.999
+    if length == 128:
+        assert abs(counts.sum() / (1000 * 128) - 0.148) < 0.001
+
+
+@pytest.mark.parametrize("count", ["nearest", "independent"])
+def test_modes_are_drawn_per_character(count):
+    """Check 6: 80/10/10, independent within a word: both characters are masked with the chance 0.64."""
+    rows, sizes = rows_of_words(5000, 128)
+    chosen = WholeWords(count=count)(rows, Draw(0, 0), BERT_LIKE)
+    ids = Replace()(rows, chosen, Draw(0, 0), BERT_LIKE)
+    masked, kept = ids == BERT_LIKE.mask, ids == rows.input_ids
+    shares = masked[chosen].mean(), kept[chosen].mean(), (~masked & ~kept)[chosen].mean()
+    assert np.abs(np.array(shares) - [0.8, 0.1, 0.1]).max() < 0.005
+    first = chosen & word_starts(rows, ~rows.special) & (sizes == 2)
+    row, column = np.nonzero(first)
+    assert len(row) > 20_000
+    assert abs((masked[row, column] & masked[row, column + 1]).mean() - 0.64) < 0.01
+    per_word = Replace(per="word")(rows, chosen, Draw(0, 0), BERT_LIKE) == BERT_LIKE.mask
+    assert abs((per_word[row, column] & per_word[row, column + 1]).mean() - 0.8) < 0.01
+    assert (ids == rows.input_ids)[~chosen].all()
+
+
+def test_words_of_one_character_are_berts_masks():
+    """Check 7: with one-character words the very tokens are chosen that single-token masks choose."""
+    rows = full_rows(2000, 128, separators=2)
+    words = WholeWords(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)
+    assert (words == Tokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
+
+
+def test_a_word_does_not_cross_the_separator(tmp_path):
+    """Trap 4: pairs cut at the front of B leave the rest of a word behind the separator; it is a word of its own."""
+    rng = np.random.default_rng(0)
+    documents = [[rng.integers(FIRST_ID, 999, 12).tolist() for _ in range(8)] for _ in range(30)]
+    flags = (rng.random(30 * 8 * 12) < 0.4).astype(np.uint8) * WORD_START
+    store = write_store(tmp_path, documents, flags)
+    layout = SentencePairs("next_or_random")
+    plan = layout.plan(store, np.arange(30), 24, BERT_LIKE, Draw(0, 0))
+    rows = layout.rows(store, plan, np.arange(len(plan)), 24, BERT_LIKE)
+    after = np.zeros_like(rows.special)
+    after[:, 1:] = rows.special[:, :-1] & ~rows.special[:, 1:]
+    cut = after & ((rows.flags & WORD_START) == 0)
+    assert cut.sum() > 50  # rests of words stand behind [CLS] and [SEP]
+    start = word_starts(rows, ~rows.special)
+    assert start[cut].all()
+    objective = MaskedLM(WholeWords())
+    objective.build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
+    chosen = objective.corrupt(rows, Draw(0, 0)).targets["selected"]
+    row, column = np.nonzero(cut & (rows.token_type_ids == 1))
+    before = chosen[row, column - 2]  # the last token of A
+    assert (chosen[row, column] != before).any()
+
+
+def test_text_without_word_boundaries_is_refused(tmp_path):
+    """Trap 1: without a segmenter every Chinese character is a word, and whole words would be characters."""
+    documents = [[list(range(5, 105))] * 50 for _ in range(4)]
+    store = write_store(tmp_path / "characters", documents)
+    with pytest.raises(ZooError, match="segmenter: rjieba"):
+        MaskedLM(WholeWords()).check_store(store)
+    flags = np.tile(np.array([WORD_START, 0], dtype=np.uint8), 50 * 50 * 4)
+    MaskedLM(WholeWords()).check_store(write_store(tmp_path / "words", documents, flags))
+
+
+@pytest.mark.parametrize(
+    ("name", "core", "whole"),
+    [
+        ("bert-wwm-base-zh", 102_267_648, 102_882_442),
+        ("bert-wwm-ext-base-zh", 102_267_648, 102_882_442),
+        ("roberta-wwm-ext-base-zh", 102_267_648, 102_882_442 - 1_538),  # no next-sentence head
+        ("roberta-wwm-ext-large-zh", 325_522_432, 326_597_258 - 2_050),
+        ("rbt3-zh", 38_476_800, 38_476_800 + 613_256),
+        ("rbtl3-zh", 61_001_728, 61_001_728 + 1_072_776),
+    ],
+)
+def test_published_counts(name, core, whole):
+    """Check 1: of the whole family, with the heads that each config trains."""
+    assert count_parameters(load_pretrain_config(["--config", name]).value) == (core, whole)
+
+
+# --- prepared Chinese text -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """Some articles of the shipped sample, prepared as the config says: store, tokenizer, objective, one batch."""
+    pytest.importorskip("rjieba")
+    from training import SAMPLE
+
+    folder = tmp_path_factory.mktemp("wwm")
+    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    (folder / "zh.txt").write_text("\n\n".join(text), encoding="utf-8")
+    argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", str(folder / "zh.txt")]
+    argv += ["--data.tokenizer.vocab_size", "3000", "--data.processes", "1", "--data.stores", str(folder / "stores")]
+    config = load_pretrain_config(argv).value
+    store = prepare_store(config, False)
+    tokenizer = load_tokenizer(store.path)
+    objective = config.objectives["masked_lm"]
+    objective.build(
+        CoreConfig(vocab_size=tokenizer.vocabulary.size, hidden_size=16, num_attention_heads=2), tokenizer.vocabulary
+    )
+    objective.check_store(store)
+    layout = config.tasks["pairs"].layout
+    plan = layout.plan(store, np.arange(store.num_documents), 128, tokenizer.vocabulary, Draw(0, 0))
+    rows = layout.rows(store, plan, np.arange(len(plan)), 128, tokenizer.vocabulary)
+    return store, tokenizer, objective, rows
+
+
+def test_chinese_words_are_hidden_whole(prepared):
+    """Checks 3 and 8: every word wholly or not at all; ids are those of characters, in inputs and labels."""
+    _, tokenizer, objective, rows = prepared
+    hidden = objective.corrupt(rows, Draw(0, 0))
+    chosen, start = hidden.targets["selected"], word_starts(rows, ~rows.special)
+    inner = ~start & ~rows.special
+    assert inner.mean() > 0.25  # words of several characters are the rule
+    row, column = np.nonzero(inner)
+    assert (chosen[row, column] == chosen[row, column - 1]).all()
+    assert (hidden.input_ids[~chosen] == rows.input_ids[~chosen]).all()
+    assert (hidden.targets["original_ids"] == rows.input_ids).all()
+    pieces = {
+        i for t, i in tokenizer.backend.get_vocab().items() if t.startswith("##") and "\u4e00" <= t[2] <= "\u9fff"
+    }
+    assert not pieces & set(np.unique(rows.input_ids).tolist())
+    labels = objective.targets(hidden).tensors["labels"]
+    assert not pieces & set(torch.unique(labels).tolist())
+
+
+def test_chinese_rows_are_masked_within_their_budget(prepared):
+    _, _, objective, rows = prepared
+    full = rows.lengths == 128
+    assert full.sum() > 20
+    counts = objective.corrupt(rows, Draw(0, 0)).targets["selected"].sum(axis=1)
+    assert counts.max() <= 19
+    assert (counts[full] == 19).mean() > 0.98
+
+
+def test_latin_words_in_chinese_text_stay_whole(prepared):
+    """A Latin word or number is a word of its own, with all its pieces."""
+    store, tokenizer, _, _ = prepared
+    tokens, flags = np.asarray(store.tokens), np.asarray(store.flags)
+    pieces = np.array([tokenizer.token(i).startswith("##") for i in range(tokenizer.vocabulary.size)])
+    genuine = pieces[tokens]
+    assert genuine.sum() > 50
+    assert not (flags[genuine] & WORD_START).any()
