@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pretraining.annotate import describe
 from pretraining.config import load_pretrain_config
 from pretraining.prepare import prepare
+from pretraining.spans import describe
 
 
 def prepare_command(argv: list[str]) -> int:

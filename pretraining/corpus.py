@@ -52,6 +52,8 @@ _MAGIC = (
     (b"\xfe\xff", "UTF-16 text"),
 )
 _DOCUMENT_END = re.compile(rb"\n[ \t\r]*\n")
+_STRING = "((large_)?string(_view)?|dictionary<values=string.*>)"
+_TEXT_COLUMN = re.compile(f"{_STRING}|null|(large_)?list<\\w+: {_STRING}( not null)?>")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -162,8 +164,8 @@ class Chunk:
     """Raw bytes of some whole lines of one source.
 
     Args:
-        data: the bytes; one JSON string per line for Parquet and hub data sets.
-        kind: ``txt``, ``jsonl`` or ``strings``.
+        data: the bytes; for Parquet and hub data sets one JSON string, or object, per line.
+        kind: ``txt``, ``jsonl``, or ``strings`` and ``rows`` of Parquet and hub data sets.
         file: where they come from.
         line: number of the first line.
         continued: the chunk before it ended inside a document.
@@ -172,7 +174,7 @@ class Chunk:
     """
 
     data: bytes
-    kind: Literal["txt", "jsonl", "strings"]
+    kind: Literal["txt", "jsonl", "strings", "rows"]
     file: str
     line: int
     continued: bool
@@ -262,7 +264,7 @@ def _file_source(path: Path, config: CorpusConfig) -> Source:
         head = file.read(4096)
     _check_magic(path, head, kind, gzipped)
     if kind == "parquet":
-        _parquet_columns(path, config.text_field)
+        _parquet_columns(path, config.text_field, config.recorded)
     return Source(str(path), kind, gzipped, size)
 
 
@@ -291,8 +293,8 @@ def _check_magic(path: Path, head: bytes, kind: Kind, gzipped: bool) -> None:
         )
 
 
-def _parquet_columns(path: Path, text_field: str) -> None:
-    """Refuse a Parquet file that lacks the text column, or holds something else in it."""
+def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, Recorded]) -> None:
+    """Refuse a Parquet file that lacks the text column or an annotation's, or holds something else than text."""
     import pyarrow.parquet
 
     try:
@@ -302,10 +304,13 @@ def _parquet_columns(path: Path, text_field: str) -> None:
     if text_field not in schema.names:
         raise ZooError(_no_field(str(path), text_field, schema.names))
     kind = str(schema.field(text_field).type)
-    if kind not in ("string", "large_string", "string_view", "null") and "dictionary<values=string" not in kind:
+    if not _TEXT_COLUMN.fullmatch(kind):
         raise ZooError(
             f"{path}: column {text_field!r} holds {kind}; text was expected. Columns: {_listed(schema.names)}."
         )
+    for name, annotator in recorded.items():
+        if name not in schema.names and annotator.missing == "error":
+            raise ZooError(_no_note(str(path), name, dict.fromkeys(schema.names)))
 
 
 def _listed(names: list[str]) -> str:
@@ -328,7 +333,7 @@ def read_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
         ZooError: damaged compression, a JSON line above ``RECORD_LIMIT``, an unreachable hub data set.
     """
     if source.kind == "parquet":
-        yield from _parquet_chunks(source, config.text_field)
+        yield from _parquet_chunks(source, config)
         return
     if source.kind == "hub":
         yield from _hub_chunks(source, config)
@@ -407,37 +412,43 @@ def _cut_records(buffer: bytes, last: bool) -> tuple[int, bool]:
     return end + 1, False
 
 
-def _parquet_chunks(source: Source, text_field: str) -> Iterator[Chunk]:
+def _parquet_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     """Chunks of a Parquet file, read some rows at a time."""
     import pyarrow.parquet
 
     with pyarrow.parquet.ParquetFile(source.path) as file:
         rows = max(file.metadata.num_rows, 1)
-        batches = file.iter_batches(batch_size=256, columns=[text_field])
-        texts = (text for batch in batches for text in batch.column(0).to_pylist())
-        yield from _string_chunks(texts, source.path, source.size / rows)
+        names = [config.text_field, *(name for name in config.recorded if name in file.schema_arrow.names)]
+        batches = file.iter_batches(batch_size=256, columns=names)
+        read = (row for batch in batches for row in batch.to_pylist())
+        yield from _row_chunks(read, source.path, source.size / rows, config)
 
 
 def _hub_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     """Chunks of a hub data set."""
     data = load_hub(source.path, config)
-    texts = (row[config.text_field] for row in data)
     size = int(getattr(data, "size_in_bytes", None) or 0)
-    yield from _string_chunks(texts, source.path, size / max(len(data), 1))
+    yield from _row_chunks(iter(data), source.path, size / max(len(data), 1), config)
 
 
-def _string_chunks(texts: Iterator[Any], file: str, bytes_per_row: float) -> Iterator[Chunk]:
-    """Chunks of a stream of strings, as one JSON string per line."""
+def _row_chunks(
+    rows: Iterator[Mapping[str, Any]], file: str, bytes_per_row: float, config: CorpusConfig
+) -> Iterator[Chunk]:
+    """Chunks of a stream of rows, one per line: JSON strings, or objects where annotations read more than the text."""
+    kind: Literal["strings", "rows"] = "rows" if config.recorded else "strings"
     lines: list[bytes] = []
-    size, first, row = 0, 1, 0
-    for row, text in enumerate(texts, start=1):
-        lines.append(json.dumps(text, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+    size, first, number = 0, 1, 0
+    for number, row in enumerate(rows, start=1):
+        text = row[config.text_field]
+        value = {config.text_field: text, **{name: row.get(name) for name in config.recorded}}
+        line = json.dumps(value if kind == "rows" else text, ensure_ascii=False)
+        lines.append(line.encode("utf-8", "surrogatepass") + b"\n")
         size += len(lines[-1])
         if size >= CHUNK:
-            yield Chunk(b"".join(lines), "strings", file, first, False, int(row * bytes_per_row))
-            lines, size, first = [], 0, row + 1
+            yield Chunk(b"".join(lines), kind, file, first, False, int(number * bytes_per_row))
+            lines, size, first = [], 0, number + 1
     if lines:
-        yield Chunk(b"".join(lines), "strings", file, first, False, int(row * bytes_per_row))
+        yield Chunk(b"".join(lines), kind, file, first, False, int(number * bytes_per_row))
 
 
 def load_hub(name: str, config: CorpusConfig) -> Any:
@@ -488,7 +499,7 @@ def parse_chunk(
 
 def _decode(chunk: Chunk) -> str:
     """Bytes to text."""
-    if chunk.kind != "strings" and b"\0" in chunk.data:
+    if chunk.kind in ("txt", "jsonl") and b"\0" in chunk.data:
         line = chunk.line + chunk.data.count(b"\n", 0, chunk.data.index(0))
         raise ZooError(f"{chunk.file}:{line}: a NUL byte: this is binary data, or text that is not UTF-8.")
     try:
@@ -533,7 +544,7 @@ def _parse_record(
     except json.JSONDecodeError as error:
         raise ZooError(f"{where}: broken JSON: {error.msg} at column {error.colno}: {record[:60]!r}") from error
     fields: dict[str, Any] = {}
-    if chunk.kind == "jsonl":
+    if chunk.kind in ("jsonl", "rows"):
         if not isinstance(value, dict):
             raise ZooError(
                 f"{where}: a JSON {type(value).__name__}; an object with the field {text_field!r} was expected."
@@ -571,7 +582,7 @@ def _shifted(note: dict[str, list[Span]], by: int) -> dict[str, list[Span]]:
 
 def _no_note(where: str, name: str, fields: dict[str, Any]) -> str:
     """Message for a record without an annotation's field."""
-    have = f"the record has {_listed(list(fields))}" if fields else "only JSON lines have fields beside the text"
+    have = f"there are {_listed(list(fields))}" if fields else "plain text has no fields"
     return (
         f"{where}: no value in the field {name!r} (corpus.annotations.{name}); {have}. Give every record one, or say "
         f"`missing: none` (annotations.{name}.init_args).{nearest(name, fields)}"
@@ -606,6 +617,8 @@ def iter_documents(config: CorpusConfig) -> Iterator[Document]:
         ZooError: what is wrong with the input, naming file and line; no document at all.
     """
     found = False
+    for annotator in config.recorded.values():
+        annotator.ready(False)
     for source in resolve_sources(config):
         for chunk in read_chunks(source, config):
             for document in parse_chunk(chunk, config.text_field, config.recorded):

@@ -19,6 +19,7 @@ import contextlib
 import dataclasses
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -37,7 +38,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining import sentences as splitter
-from pretraining.annotate import Annotations, Found, Piece, make_annotator
+from pretraining.annotate import make_annotator
 from pretraining.corpus import (
     Chunk,
     CorpusConfig,
@@ -49,7 +50,8 @@ from pretraining.corpus import (
     read_chunks,
     resolve_sources,
 )
-from pretraining.segment import Segmenter, join_words
+from pretraining.segment import Segmenter, count_cjk, count_spaces_at_cjk, join_words
+from pretraining.spans import Annotations, Found, Piece
 from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
 from pretraining.tokenizer import Flat, TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.config import read_json
@@ -158,7 +160,10 @@ class _Job:
     def build(self, processes: int) -> None:
         """Tokenizer, shards, store."""
         total = sum(source.size for source in self.sources)
-        _check_disk(self.folder, self.sources)
+        _check_disk(self.folder, self.sources, self.corpus)
+        if self.corpus.annotations or self.corpus.segmenter != "none":
+            check_beginnings(self.sources, self.corpus)
+        _clean_abandoned(self.folder, self.work, self.quiet)
         tokenizer = self.loaded or self._extended(self._trained(total))
         if self.template is not None:
             _use_template(tokenizer, self.template)
@@ -334,18 +339,69 @@ def _expanded(source: Source) -> int:
     return source.size * 4 if source.gzipped else source.size
 
 
-def _check_disk(folder: Path, sources: list[Source]) -> None:
+def _check_disk(folder: Path, sources: list[Source], corpus: CorpusConfig) -> None:
     """Refuse to start where shards and store together will not fit.
 
-    A token takes 3 or 5 bytes, in the shards and, while they are joined, in the store once more; about
-    one token per 3 bytes of text is the most that the shipped kinds make of running text.
+    A token takes 3 or 5 bytes and those of its annotations, in the shards and, while they are joined, in the store once
+    more; about one token per 3 bytes of text is the most that the shipped kinds make of running text.
     """
-    needed = sum(_expanded(source) for source in sources) * 2 * 4 // 3 + 2**20
+    each = 4 + sum(np.dtype(annotator.dtype).itemsize for annotator in corpus.annotations.values())
+    needed = sum(_expanded(source) for source in sources) * 2 * each // 3 + 2**20
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ZooError(
             f"{folder}: about {needed / 1e6:,.0f} MB are needed to prepare this corpus, {free / 1e6:,.0f} MB are free. "
             "Free some room, or name a folder on another disk."
+        )
+
+
+_LOOKED_AT = 8  # sources whose beginnings are looked at
+_ENOUGH = 20_000  # characters that tell the language of a text
+_LEAST_NAMES = 20  # names of entities, not one of which being known tells that they are names of another graph
+
+
+def check_beginnings(sources: list[Source], corpus: CorpusConfig) -> None:
+    """Look at the first chunks of some sources before any work is done.
+
+    Raises:
+        ZooError: a segmenter that finds nothing to do, texts without the fields that annotations read, files of
+            annotators that cannot be read, or names of entities not one of which is known.
+    """
+    annotations = Annotations(corpus.annotations, lowercase=False)
+    plain = next((source for source in sources if source.kind == "txt"), None)
+    for name, annotator in annotations.recorded.items():
+        if plain is not None and annotator.missing == "error":
+            raise ZooError(
+                f"corpus.annotations.{name} ({type(annotator).__name__}) reads a field of JSON records, and "
+                f"{plain.path} is plain text. Give the text as .jsonl, one object per line, or say `missing: none`."
+            )
+    characters = chinese = spaces = 0
+    names: dict[str, list[bool]] = {name: [] for name, a in annotations.recorded.items() if a.marks == "first"}
+    for source in sources[:: max(len(sources) // _LOOKED_AT, 1)][:_LOOKED_AT]:
+        for chunk in itertools.islice(read_chunks(source, corpus), 1):
+            for document in parse_chunk(chunk, corpus.text_field, annotations.recorded):
+                for line in document.lines if corpus.segmenter != "none" else ():
+                    characters += len(line)
+                    chinese += count_cjk(line)
+                    spaces += count_spaces_at_cjk(line)
+                for note in document.notes:
+                    for name, known in names.items():
+                        known += [code > 0 for _, _, code in note.get(name, ())]
+    for name, known in names.items():
+        if len(known) >= _LEAST_NAMES and not any(known):
+            raise ZooError(
+                f"corpus.annotations.{name}: not one of the {len(known):,} entities that the first records name is in "
+                "the file of entities. Are they names of the same kind, such as Q42?"
+            )
+    if corpus.segmenter != "none" and characters >= _ENOUGH and not chinese:
+        raise ZooError(
+            f"corpus.segmenter is {corpus.segmenter!r}, but there is no Chinese character in the first {characters:,} "
+            f"of {corpus.files!r}. `corpus.segmenter: none` is for text in other scripts (configs/data/en.yaml)."
+        )
+    if corpus.segmenter == "space" and chinese >= _ENOUGH and spaces * 100 < chinese:
+        raise ZooError(
+            f"corpus.segmenter: space takes words that spaces stand between, and beside {chinese:,} Chinese characters "
+            f"of {corpus.files!r} there are {spaces:,} spaces: it is not segmented. `rjieba` finds its words."
         )
 
 
@@ -426,9 +482,7 @@ class _Recipe:
         else:
             encoded = self._tokenizer.encode_flat(texts, words)
         if self._annotated:
-            arrays = self._annotations.arrays(
-                pieces, encoded[2], places, lambda index: self._tokenizer.token(int(encoded[0][index]))
-            )
+            arrays = self._annotations.arrays(pieces, encoded[2], places)
         pieces.clear()
         return encoded, arrays
 
@@ -910,6 +964,32 @@ def _locked(folder: Path, quiet: bool) -> Iterator[None]:
         file.write(f"process {os.getpid()}\n")
         file.flush()
         yield
+
+
+_ABANDONED = 14 * 24 * 3600.0
+"""Seconds after which nobody is expected to go on with an unfinished store."""
+
+
+def _clean_abandoned(folder: Path, own: Path, quiet: bool) -> None:
+    """Remove shards and half-written stores that nobody has touched for two weeks.
+
+    The lock of a work folder is held meanwhile and stays where it is. What is removed would only be made again.
+    """
+    for work in (folder / ".work").glob("*"):
+        if work != own and (work / "shards").is_dir() and _age(work) > _ABANDONED:
+            with (work / "lock").open("a") as file, contextlib.suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(work / "shards", ignore_errors=True)
+                note(f"removed shards of an unfinished store that nobody went on with ({work})", quiet)
+    for partial in folder.glob(".*.partial"):
+        if _age(partial) > _ABANDONED:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _age(folder: Path) -> float:
+    """Seconds since anything in a folder changed."""
+    times = [path.stat().st_mtime for path in (folder, *folder.rglob("*")) if path.exists()]
+    return time.time() - max(times, default=time.time())
 
 
 class _Progress:

@@ -30,8 +30,19 @@ CJK = (
 has_cjk: Callable[[str], re.Match[str] | None] = re.compile(f"[{CJK}]").search
 ALIGNMENT = 2
 """Version of how boundaries are aligned with tokens; part of the fingerprint of every store with a segmenter."""
+_CJK_CHARACTER = re.compile(f"[{CJK}]")
 _SPACES = re.compile(r"\s+")
 _SPACE_AT_CJK = re.compile(f"(?<=[{CJK}，。！？；：、（）《》“”‘’])\\s+|\\s+(?=[{CJK}，。！？；：、（）《》“”‘’])")
+
+
+def count_cjk(text: str) -> int:
+    """Chinese characters in a text."""
+    return len(_CJK_CHARACTER.findall(text))
+
+
+def count_spaces_at_cjk(text: str) -> int:
+    """Places in a text where white space touches a Chinese character or mark."""
+    return len(_SPACE_AT_CJK.findall(text))
 
 
 class Segmenter:

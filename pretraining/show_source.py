@@ -155,7 +155,7 @@ def tokenised(subject: Subject, text: str, folder: Path) -> Store:
     data = subject.config.data
     own = dataclasses.replace(
         data,
-        corpus=dataclasses.replace(data.corpus, files=str(path)),
+        corpus=data.corpus.of_text(str(path)),
         tokenizer=TokenizerConfig(kind="file", path=str(subject.home)),
         stores=str(folder),
         processes=1,
