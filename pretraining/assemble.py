@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from pretraining.config import PretrainConfig, TrainConfig, differing_keys
+from pretraining.corpus import resolve_sources
 from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
@@ -125,13 +126,20 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
     Raises:
         ZooError: a task's text is missing or bad, naming the task.
     """
-    data, main, own = config.data, prepare_store(config, show), {}
-    tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
-    for name, task in config.tasks.items():
-        if task.corpus is None:
-            continue
+    data, corpora = config.data, {name: task.corpus for name, task in config.tasks.items() if task.corpus is not None}
+    for name, corpus in corpora.items():  # before the run's own text, which can take hours
         try:
-            own[name] = prepare(task.corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
+            resolve_sources(corpus)
+        except ZooError as error:
+            raise ZooError(
+                f"tasks.{name}.corpus: {error} Give its text with --tasks.{name}.corpus.files PATH, or leave the task "
+                f"out with --tasks.{name} null."
+            ) from error
+    main, own = prepare_store(config, show), {}
+    tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
+    for name, corpus in corpora.items():
+        try:
+            own[name] = prepare(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
     return Stores(main, own)
@@ -159,9 +167,7 @@ def make_tasks(
         _check_memory(name, task.layout, config)
         task.layout.streams = config.train.batch_size
         length, seed, copies = config.data.sequence_length, config.seed.data, config.data.copies
-        training[name] = TaskData(
-            store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id
-        )
+        training[name] = TaskData(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
         _check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
             layout = copy.copy(task.layout)

@@ -206,15 +206,24 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
             layout = config.tasks[name].layout
             store = TextStore(own, subject.store, others_wanted(layout.provides, wish))
             length = wish.length or row_length(layout.provides, store.own_tokens, config.data.sequence_length)
-            rows: list[RowView] = []
-            for seed in wish.seeds or [config.seed.data]:
-                task = make_task(config, name, store, vocabulary, seed, length)
-                rows += _rows(task, store, Speller(subject.tokenizer), facts, wish)
-            readers = " and ".join(f"{key} ({type(o).__name__})" for key, o in task.objectives.items())
-            about = f"{name}: {type(layout).__name__} makes rows of up to {length} tokens for {readers}."
-            views.append(
-                TaskView(subject.title, config.chain, about, tuple(rows), tuple(_notes(task, store, rows, wish)))
+            readers = " and ".join(
+                f"{key} ({type(config.objectives[key]).__name__})" for key in config.tasks[name].objectives
             )
+            about = f"{name}: {type(layout).__name__} makes rows of up to {length} tokens for {readers}."
+            about = f"{about} {config.turns(name)}".strip()
+            rows: list[RowView] = []
+            try:
+                for seed in wish.seeds or [config.seed.data]:
+                    task = make_task(config, name, store, vocabulary, seed, length)
+                    rows += _rows(task, store, Speller(subject.tokenizer), facts, wish)
+                notes = tuple(_notes(task, store, rows, wish))
+            except ZooError as error:
+                if wish.task or len(config.tasks) == 1:
+                    raise
+                rows, notes = [], (f"not shown: {error}",)  # the text may still do for the others
+            views.append(TaskView(subject.title, config.chain, about, tuple(rows), notes))
+    if not any(view.rows for view in views):
+        raise ZooError("\n".join(note for view in views for note in view.notes))
     return views
 
 

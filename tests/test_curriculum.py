@@ -32,6 +32,7 @@ from pretraining.listing import count_parameters
 from pretraining.model import PretrainingModel
 from pretraining.objective import base_inputs, collate
 from pretraining.optim import Noam
+from pretraining.pairs_command import pairs_command
 from pretraining.random import Draw
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
@@ -156,6 +157,26 @@ def test_a_curriculum_is_one_line_of_settings():
     lines = config.stage_lines()
     assert lines[1] == "stage 2-capitalisation, 10 to 30 % of the budget: knowledge_masking 25 %, capitalisation 75 %"
     assert describe_stages([]) == []
+    expected = "Its share of the steps: 67 % from 30 to 60 %, 12 % from 60 to 100 % of the budget."
+    assert config.turns("token_document") == expected
+    assert load_pretrain_config(["--config", "bert-tiny"]).value.turns("pairs") == ""
+
+
+def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
+    """The overlays for labelled pairs name files that the user makes; the run's own text is not looked at before."""
+    absent = ["--data.corpus.files", str(tmp_path / "absent.txt"), "--data.stores", str(tmp_path)]
+    for base, task, name in (
+        ("ernie-2-tiny", "discourse-en", "discourse_relation"),
+        ("ernie-2-tiny-zh", "discourse-zh", "discourse_relation"),
+        ("ernie-2-tiny-zh", "relevance-zh", "ir_relevance"),
+    ):
+        config = load_pretrain_config(["--config", base, "--config", f"tasks/{task}", *absent]).value
+        assert list(config.stages)[-1].endswith(name)
+        assert len({t.task_type_id for t in config.tasks.values()}) == len(config.tasks)
+        with pytest.raises(
+            ZooError, match=rf"tasks\.{name}\.corpus: .*{task}\.jsonl does not exist.*--tasks\.{name} null"
+        ):
+            prepare_stores(config, False)
 
 
 @pytest.mark.parametrize(
@@ -332,6 +353,21 @@ def test_interrupted_and_continued_is_bit_identical(place, finished, monkeypatch
         with pytest.raises(Killed):
             train(argv)
     assert outcome(train(argv)) == outcome(finished)
+
+
+def test_a_task_with_text_of_its_own(place, tmp_path):
+    """Discourse pairs out of the corpus, made, read and trained beside the other tasks, with their own validation."""
+    pairs = tmp_path / "discourse.jsonl"
+    pairs_command(["discourse", "--files", str(place / "text.txt"), "--output", str(pairs), "--longest", "60"])
+    argv = arguments(place, "ernie-2", steps=10, **{"output": tmp_path, "train.validate_every": 0})
+    argv += ["--config", "tasks/discourse-en", "--tasks.discourse_relation.corpus.files", str(pairs)]
+    argv += ["--data.sequence_length", "32", "--curriculum.class_path", "pretraining.curriculum.Sequential"]
+    lines = log_lines(train(argv))
+    assert next(reversed(lines[9]["terms"])) == "discourse_relation"
+    assert lines[9]["terms"]["discourse_relation"] == pytest.approx(np.log(174), abs=0.4)
+    checked = [line["validation"] for line in lines if "validation" in line]
+    assert [line["task"] for line in checked] == [*TASKS, "discourse_relation"]
+    assert checked[-1]["terms"]["discourse_relation"]["count"] > 5
 
 
 def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tmp_path):
