@@ -27,6 +27,7 @@ from zoo.loss import TokenLoss
 from zoo.vocabulary import Vocabulary
 
 ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
+_NO_MENTION = -100  # as labels that are ignored are written everywhere
 Ints = NDArray[np.int64]
 
 
@@ -34,7 +35,8 @@ class EntityAutoencoder(Objective):
     """Give some mentions another entity, take it from others, and ask for the true one everywhere.
 
     Asked for is a softmax over candidates, by the product of the token's state and their vectors; "no entity" is among
-    them, with the logit 0. ``corrupt`` leaves ``rows.targets["entity_ids"]`` (B, L), numbered as the store's array is.
+    them, with the logit 0. ``corrupt`` leaves ``rows.targets["entities_read"]`` (B, L): at mentions the number + 1, or
+    0 for none; elsewhere -100.
 
     Args:
         entities: folder of the vectors (:mod:`zoo.entities`); the run folder keeps a copy.
@@ -105,22 +107,22 @@ class EntityAutoencoder(Objective):
 
     def corrupt(self, rows: Rows, draw: Draw) -> Rows:
         """Change or remove entities of mentions."""
-        entity_ids = _aligned(rows)
-        row, column = np.nonzero(entity_ids)
-        true = entity_ids[row, column]
+        aligned = _aligned(rows)
+        row, column = np.nonzero(aligned)
+        true, read = aligned[row, column], np.full(rows.shape, _NO_MENTION)
         decided = draw.at(rows.example[row], column, "entities")
         bits = draw.at(rows.example[row], column, "entities.wrong").astype(np.uint64)
         groups = row if self.by_row else np.zeros_like(row)
         pool, starts, counts = _distinct(groups, true)
         drawn = pool[starts + ((bits * counts.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)]
         kept = np.where(decided < self._missing_below, 0, true)
-        entity_ids[row, column] = np.where(decided < self._wrong_below, drawn, kept)
-        return rows.with_targets(entity_ids=entity_ids)
+        read[row, column] = np.where(decided < self._wrong_below, drawn, kept)
+        return rows.with_targets(entities_read=read)
 
     def inputs(self, rows: Rows, inputs: CoreInputs) -> CoreInputs:
         """Vectors of the batch's entities, and which of them each token reads."""
         known = _known(rows)
-        read = rows.targets["entity_ids"]
+        read = rows.targets["entities_read"]
         local = np.where(read > 0, np.searchsorted(known, read) + 1, 0)
         vectors = torch.from_numpy(self.table.rows(known - 1))
         return inputs._replace(entity_ids=torch.from_numpy(local), entity_vectors=vectors)
@@ -160,7 +162,7 @@ class EntityAutoencoder(Objective):
 
     def describe(self, rows: Rows) -> dict[str, Any]:
         """Names of entities and what happened to each, at the first token of its mention."""
-        true, read = _aligned(rows), rows.targets["entity_ids"]
+        true, read = _aligned(rows), rows.targets["entities_read"]
         fates = np.full(true.shape, "", dtype=object)
         for place in zip(*np.nonzero(true), strict=True):
             name, seen = (self._name(int(ids[place])) for ids in (true, read))
