@@ -1,0 +1,290 @@
+"""Entity vectors: TransE on toy and real facts, files of others, the sample with linked entities."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretraining.entity_tables import EntitiesConfig, make_table, read_vectors
+from pretraining.linked import LinkedConfig, Mention, entities_of, linked_store, read_linked, write_records
+from pretraining.store import Store
+from pretraining.tokenizer import load_tokenizer
+from pretraining.transe import Graph, TransEConfig, ranks, read_triples, train_transe
+from zoo.cli import dispatch
+from zoo.entities import open_entities
+from zoo.errors import ZooError
+
+ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
+TOY = TransEConfig(width=16, epochs=60, batch_size=64)
+
+
+def toy_triples() -> list[tuple[str, str, str]]:
+    """Towns, each in a country and on a continent, with neighbours: 3 relations, 45 entities."""
+    found = []
+    for town in range(36):
+        country = town % 6
+        found.append((f"town {town}", "in", f"country {country}"))
+        found.append((f"town {town}", "on", f"continent {country % 3}"))
+        found.append((f"town {town}", "beside", f"town {(town + 6) % 36}"))
+    return found
+
+
+def write_triples(path: Path, triples) -> Path:
+    path.write_text("".join("\t".join(triple) + "\n" for triple in triples), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Path:
+    return write_triples(tmp_path_factory.mktemp("triples") / "toy.tsv", toy_triples())
+
+
+# ---- TransE ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_falls_and_true_triples_rank_above_corrupted_ones(toy):
+    graph = read_triples(toy)
+    assert (len(graph.entities), len(graph.relations), len(graph.triples)) == (45, 3, 108)
+    vectors = train_transe(graph, TOY, show=False)
+    assert vectors.losses[-1] < 0.3 * vectors.losses[0]
+    untrained = train_transe(graph, TransEConfig(width=16, epochs=1, batch_size=64, lr=1e-9), show=False)
+    chance = (len(graph.entities) + 1) / 2
+    assert ranks(untrained, graph.triples).mean() == pytest.approx(chance, rel=0.25)
+    assert ranks(vectors, graph.triples).mean() < 0.25 * chance
+    lengths = vectors.entities.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones_like(lengths))
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_the_same_seed_gives_the_same_vectors(toy, norm):
+    graph = read_triples(toy)
+    config = TransEConfig(width=8, epochs=4, batch_size=32, norm=norm)
+    first, second = (train_transe(graph, config, show=False) for _ in range(2))
+    assert torch.equal(first.entities, second.entities)
+    assert torch.equal(first.relations, second.relations)
+    other = train_transe(graph, TransEConfig(width=8, epochs=4, batch_size=32, norm=norm, seed=1), show=False)
+    assert not torch.equal(first.entities, other.entities)
+
+
+def test_a_step_moves_by_the_gradient():
+    """One batch against autograd: the direction of every row's step, scaled by its first sum of squares."""
+    from pretraining.transe import _Trainer
+
+    graph = Graph(["a", "b", "c", "d"], ["r", "s"], np.array([[0, 0, 1], [2, 1, 3], [0, 1, 2]]))
+    trainer = _Trainer(graph, TransEConfig(width=6, lr=1e-3, margin=2.0))
+    tables = [table.clone().requires_grad_() for table in trainer.tables]
+    true = torch.tensor([[0, 0, 1], [2, 1, 3], [0, 1, 2]])
+    corrupted = torch.tensor([[0, 0, 3], [1, 1, 3], [0, 1, 1]])
+
+    def distance(t):
+        return (tables[0][t[:, 0]] + tables[1][t[:, 1]] - tables[0][t[:, 2]]).norm(dim=1)
+
+    loss = (2.0 + distance(true) - distance(corrupted)).clamp_min(0).sum()
+    loss.backward()
+    assert trainer._step(true, corrupted).item() == pytest.approx(loss.item(), rel=1e-5)
+    for kind, table in enumerate(tables):
+        moved = table.detach() - 1e-3 * table.grad / table.grad.square().mean(1, keepdim=True).sqrt()
+        expected = torch.nn.functional.normalize(moved) if kind == 0 else moved
+        torch.testing.assert_close(trainer.tables[kind], expected, atol=1e-6, rtol=1e-5)
+
+
+def test_facts_of_a_benchmark_are_left_out(toy, tmp_path):
+    answers = [("country 0", "holds", "town 0"), ("town 1", "in", "country 1")]  # also against the direction
+    graph = read_triples(toy, write_triples(tmp_path / "answers.tsv", answers))
+    assert graph.left_out == 2
+    assert len(graph.triples) == 106
+    names = [(graph.entities[h], graph.entities[t]) for h, _, t in graph.triples]
+    assert ("town 0", "country 0") not in names
+    assert ("town 0", "continent 0") in names
+    assert "town 0" in graph.entities
+    assert len(read_triples(toy).triples) == 108
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no triple"),
+        ("a\tr\tb\na\tr\n", r"line 2: 'a\\tr' is no triple; head, relation and tail"),
+        ("a r b\n", "line 1: 'a r b' is no triple"),
+        ("a\t\tb\n", "line 1: .* is no triple"),
+        ("a\tr\tb\tc\n", "line 1: .* with a tab between them"),
+    ],
+)
+def test_files_that_hold_no_triples(tmp_path, text, words):
+    path = tmp_path / "facts.tsv"
+    path.write_text(text)
+    with pytest.raises(ZooError, match=words) as error:
+        read_triples(path)
+    assert "facts.tsv" in str(error.value)
+
+
+def test_settings_that_cannot_train(toy, tmp_path):
+    with pytest.raises(ZooError, match=r"missing\.tsv is not a readable file"):
+        read_triples(tmp_path / "missing.tsv")
+    with pytest.raises(ZooError, match="no triple that is not excluded"):
+        read_triples(toy, toy)
+    with pytest.raises(ZooError, match=r"transe\.epochs is 0"):
+        TransEConfig(epochs=0)
+    with pytest.raises(ZooError, match=r"transe\.lr is -1"):
+        TransEConfig(lr=-1)
+    with pytest.raises(ZooError, match="at least two entities"):
+        train_transe(read_triples(write_triples(tmp_path / "one.tsv", [("a", "r", "a")])), TOY, show=False)
+
+
+def test_fewrels_facts(tmp_path):
+    path = ERNIE / "fewrel" / "val_wiki.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not there: shared data are needed")
+    rows = json.loads(path.read_text(encoding="utf-8"))
+    facts = [(row["h"][1], relation, row["t"][1]) for relation, own in rows.items() for row in own[::5]]
+    graph = read_triples(write_triples(tmp_path / "fewrel.tsv", facts))
+    assert len(graph.relations) == 16
+    vectors = train_transe(graph, TransEConfig(width=32, epochs=25, batch_size=256), show=False)
+    chance = (len(graph.entities) + 1) / 2
+    assert vectors.losses[-1] < 0.3 * vectors.losses[0]
+    assert ranks(vectors, graph.triples).mean() < 0.1 * chance
+
+
+# ---- the command, files of others -----------------------------------------------------------------------------------
+
+
+def test_the_command_trains_a_table(toy, tmp_path, capsys):
+    argv = ["entities", "--triples", str(toy), "--output", str(tmp_path / "t"), "--transe.epochs", "5"]
+    assert dispatch([*argv, "--transe.width", "8"]) == 0
+    assert "45 entities, vectors of width 8" in capsys.readouterr().out
+    table = open_entities(tmp_path / "t")
+    assert table.names[:2] == ["town 0", "country 0"]
+    record = json.loads((tmp_path / "t" / "transe.json").read_text())
+    assert (record["entities"], record["relations"], record["triples"], len(record["loss"])) == (45, 3, 108, 5)
+    assert (record["source"], record["chance_rank"]) == ("toy.tsv", 23.0)
+    assert (tmp_path / "t" / "relations.txt").read_text() == "in\non\nbeside\n"
+    same = train_transe(read_triples(toy), TransEConfig(width=8, epochs=5), show=False)
+    assert (table.vectors == same.entities.numpy()).all()
+    make_table(EntitiesConfig(str(tmp_path / "s"), like=str(tmp_path / "t")), show=False)
+    assert (np.sort(open_entities(tmp_path / "s").vectors, axis=0) == np.sort(table.vectors, axis=0)).all()
+    assert open_entities(tmp_path / "s").names == table.names
+
+
+def test_one_way_to_make_a_table():
+    for given in ({}, {"triples": "a", "like": "b"}):
+        with pytest.raises(ZooError, match="name one of --triples, --vectors and --like"):
+            EntitiesConfig("x", **given)
+    with pytest.raises(ZooError, match="--ids names the entities of --vectors"):
+        EntitiesConfig("x", triples="a", ids="b")
+    with pytest.raises(ZooError, match="--exclude takes facts out of --triples"):
+        EntitiesConfig("x", like="a", exclude="b")
+
+
+def test_vectors_of_others(tmp_path):
+    ids, vectors, text = tmp_path / "entity2id.txt", tmp_path / "entity2vec.vec", tmp_path / "w2v.txt"
+    ids.write_text("3\nQ7\t0\nQ9\t2\nQ8\t1\n")
+    vectors.write_text("1.5\t2\t\n3\t-4e-1\t\n5\t6\t\n")
+    text.write_text("2 3\nQ7 1 2 3\nQ8 4 5 6.5\n")
+    names, rows = read_vectors(vectors, ids)
+    assert names == ["Q7", "Q8", "Q9"]
+    assert rows.tolist() == [[1.5, 2], [3, np.float32(-0.4)], [5, 6]]
+    table = make_table(EntitiesConfig(str(tmp_path / "t"), vectors=str(text)), show=False)
+    assert (table.names, table.vectors.tolist()) == (["Q7", "Q8"], [[1, 2, 3], [4, 5, 6.5]])
+
+
+@pytest.mark.parametrize(
+    ("vectors", "ids", "words"),
+    [
+        ("1 2\n3\n", "2\na\t0\nb\t1\n", "vector 2 has 1 values, the first has 2"),
+        ("1 2\n3 4\n", "1\na\t0\n", r"names 1 entities, .* has 2 vectors"),
+        ("1 2\n3 x\n", "2\na\t0\nb\t1\n", "line 2: a value is no number"),
+        ("1 2\n3 4\n", "2\na\t0\nb\t0\n", "line 3: 'b 0'; a name and a new number"),
+        ("1 2\n3 4\n", "2\na\t0\nb\t5\n", "not from 0 to 1"),
+        ("a 1 2\n", None, "line 1: a number of entities and a width belong here"),
+        ("3 2\na 1 2\nb 3 4\n", None, "line 1 says 3 vectors of width 2, and 2 are there"),
+    ],
+)
+def test_vectors_that_do_not_fit(tmp_path, vectors, ids, words):
+    (tmp_path / "v").write_text(vectors)
+    if ids is not None:
+        (tmp_path / "i").write_text(ids)
+    with pytest.raises(ZooError, match=words):
+        read_vectors(tmp_path / "v", None if ids is None else tmp_path / "i")
+
+
+# ---- the sample with linked entities --------------------------------------------------------------------------------
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "old", "town", "##s", "lie", "by", "rivers", "."]
+
+
+@pytest.fixture
+def vocabulary(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return tmp_path / "vocab.txt"
+
+
+def sample(folder: Path, tokens: str, entities: str) -> tuple[Path, Path]:
+    for name, text in (("tokens.tsv", tokens), ("entities.tsv", entities)):
+        (folder / name).write_text(text.replace(" ", "\t"))
+    return folder / "tokens.tsv", folder / "entities.tsv"
+
+
+TOKENS = "2 4 5 6 7 8 3 9 10 11\n1 2 6 11\n"
+LINKS = "2 4 #UNK# Q1 Q1 #UNK# 3 #UNK# Q2 #UNK#\n1 2 Q1 #UNK#\n"
+
+
+def test_entities_stand_at_the_first_token_of_a_mention(tmp_path, vocabulary):
+    """Trap 5: Q1 Q1 Q1 gives its id once, not at every other token."""
+    files = sample(tmp_path, "1 5 6 7 7 8 10\n", "1 5 Q1 Q1 Q1 Q2 Q1\n")
+    (document,) = read_linked(*files)
+    assert document[0].mentions == [Mention(0, 3, "Q1"), Mention(3, 4, "Q2"), Mention(4, 5, "Q1")]
+    store = linked_store(*files, load_tokenizer(vocabulary), tmp_path / "stores", ["Q0", "Q1"])
+    assert store.arrays["entity_id"].tolist() == [2, 0, 0, 0, 2]  # Q2 is not in the list
+
+
+def test_the_sample_as_a_store_and_as_text(tmp_path, vocabulary):
+    files = sample(tmp_path, TOKENS, LINKS)
+    assert entities_of(*files) == ["Q1", "Q2"]
+    store = linked_store(*files, load_tokenizer(vocabulary), tmp_path / "stores", ["Q2", "Q1"])
+    assert isinstance(store, Store)
+    assert (store.num_documents, store.sentences.tolist()) == (2, [0, 4, 7, 9])
+    assert store.tokens.tolist() == [5, 6, 7, 8, 9, 10, 11, 6, 11]
+    assert store.arrays["entity_id"].dtype == np.int32
+    assert store.arrays["entity_id"].tolist() == [0, 2, 0, 0, 0, 1, 0, 2, 0]
+    again = linked_store(*files, load_tokenizer(vocabulary), tmp_path / "stores", ["Q1", "Q2"])
+    assert again.fingerprint != store.fingerprint  # other numbers are other data
+    config = LinkedConfig(*map(str, files), tokenizer=str(vocabulary), output=str(tmp_path / "text.jsonl"))
+    assert write_records(config) == 2
+    lines = [json.loads(line) for line in (tmp_path / "text.jsonl").read_text().splitlines()]
+    assert lines[0]["text"] == "old towns lie\nby rivers ."
+    assert [lines[0]["text"][a:b] for a, b, _ in lines[0]["entity_id"]] == ["towns", "rivers"]
+    assert lines[1] == {"text": "town .", "entity_id": [[0, 4, "Q1"]]}
+    assert (tmp_path / "text.jsonl.entities.txt").read_text() == "Q1\nQ2\n"
+
+
+@pytest.mark.parametrize(
+    ("tokens", "entities", "words"),
+    [
+        ("2 4 5 6 7 8\n", LINKS, r"tokens.tsv, line 1: 6 values"),
+        (TOKENS + "1 1 5\n", LINKS, r"entities.tsv ends before line 3"),
+        (TOKENS, "2 3 #UNK# Q1 #UNK# 4 #UNK# Q2 #UNK# Q1\n1 2 Q1 #UNK#\n", "line 1: .* different lengths"),
+        (TOKENS.replace("10", "x"), LINKS, r"tokens.tsv, line 1: an id is no number"),
+    ],
+)
+def test_samples_that_do_not_add_up(tmp_path, tokens, entities, words):
+    with pytest.raises(ZooError, match=words):
+        list(read_linked(*sample(tmp_path, tokens, entities)))
+
+
+def test_the_released_sample():
+    """Its first documents, as far as the specification and the data's own notes describe them."""
+    files = [ERNIE / "thu_sample" / f"wiki_{kind}.tsv.gz" for kind in ("token", "entity")]
+    if not all(path.exists() for path in files):
+        pytest.skip(f"{files[0]} is not there: shared data are needed")
+    documents = list(islice(read_linked(*files), 3))
+    assert len(documents[0]) == 403
+    assert documents[0][0].ids[:3] == [9617, 11140, 2964]
+    assert documents[0][0].mentions == [Mention(5, 7, "Q179805"), Mention(9, 12, "Q417633")]
+    mentions = [mention for document in documents for part in document for mention in part.mentions]
+    assert all(mention.entity.startswith("Q") and mention.start < mention.stop for mention in mentions)
+    assert len(mentions) > 500
