@@ -97,10 +97,26 @@ def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert f"■ {config}" in out
     assert "seed 0 · epoch 0 · row 1 of" in out
-    for name in load_pretrain_config(["--config", config]).value.objectives:
-        assert f"\n{name} " in out
+    lines, flat = out.splitlines(), " ".join(out.split())
+    for name, objective in load_pretrain_config(["--config", config]).value.objectives.items():
+        about = f"{name} ({type(objective).__name__})"
+        assert about in flat
+        shown = any(line.startswith((f"{name} ", f"{name[:17]}…")) for line in lines)
+        assert shown or "Note: not shown: " in flat[flat.index(about) :].split("■")[0], name
     assert "\x1b" not in out
     assert max(map(width_of, out.splitlines())) <= 90
+
+
+def test_a_task_that_needs_more_text_leaves_the_others_alone(look):
+    """Unless it is the one that is asked for."""
+    several = look("ernie-2-tiny", ENGLISH)
+    alone = [view for view in several if not view.rows]
+    assert 0 < len(alone) < len(several)
+    assert all(note.startswith("not shown: ") for view in alone for note in view.notes)
+    assert all(view.about in render([view], 90, False, "auto").replace("\n  ", " ") for view in alone)
+    name = alone[0].about.split(":")[0]
+    with pytest.raises(ZooError, match="longer than a row"):
+        look("ernie-2-tiny", "--task", name, ENGLISH)
 
 
 def test_one_sentence_is_shown_with_a_word_on_pairs(look):
