@@ -60,6 +60,8 @@ class FinetuneSettings:
         grad_clip: largest gradient norm.
         precision: ``fp32``, ``bf16`` autocast, or ``auto`` = bf16 where the hardware multiplies it faster.
         limit: keep at most so many training and so many development rows, chosen by hash.
+        task_type_id: pretraining task whose row the core's table of task types starts from; it becomes row 0, which is
+            read wherever nothing else is said (ERNIE 2.0, section 4.1).
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
         features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.
@@ -75,6 +77,7 @@ class FinetuneSettings:
     grad_clip: float = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     limit: int | None = None
+    task_type_id: int = 0
     use: Literal["finetune", "features"] = "finetune"
     features: FeatureSettings = field(default_factory=FeatureSettings)
 
@@ -88,6 +91,8 @@ class FinetuneSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ZooError(f"{name} is {value}; at least 1 is needed.")
+        if self.task_type_id < 0:
+            raise ZooError(f"task_type_id is {self.task_type_id}; 0 or more is needed.")
         for name in ("warmup", "classifier_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ZooError(f"{name} is {getattr(self, name)}; a share in [0, 1) is needed.")
@@ -133,6 +138,8 @@ class FinetuneConfig(FinetuneSettings):
         grad_clip: largest gradient norm.
         precision: ``fp32``, ``bf16`` autocast, or ``auto`` = bf16 where the hardware multiplies it faster.
         limit: keep at most so many training and so many development rows, chosen by hash.
+        task_type_id: pretraining task whose row the core's table of task types starts from; it becomes row 0, which is
+            read wherever nothing else is said (ERNIE 2.0, section 4.1).
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
         features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.

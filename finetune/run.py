@@ -159,6 +159,7 @@ class Prepared:
         self.facts: ModelFacts = read_facts(model_folder)
         self.task = task
         check_template(self.facts.template, self.facts.config, self.facts.visibility)
+        _check_task_type(settings.task_type_id, self.facts)
         self.features = settings.features if settings.use == "features" else None
         if self.features is not None:
             known = self.stored_tokenizer.backend.token_to_id
@@ -284,6 +285,9 @@ class Prepared:
     def classifier(self, seed: int) -> Classifier | FeatureClassifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""
         core, facts = load_core(self.facts.path)
+        if self.settings.task_type_id:
+            table = core.get_parameter("embeddings.task_type_embeddings.weight").data
+            table[0] = table[self.settings.task_type_id]
         dropout, labels = self.settings.classifier_dropout, self.task.labels
         if self.features is not None:
             return FeatureClassifier(core, labels, self.features, dropout, self.task.pair, seed)
@@ -338,6 +342,15 @@ class Prepared:
                     return model.read(moved(self._text(part, text, rows), device))
 
             part.fill(read)
+
+
+def _check_task_type(number: int, facts: ModelFacts) -> None:
+    """Refuse a pretraining task that the core's table has no row for."""
+    rows = facts.config.task_type_vocab_size
+    if number >= max(rows, 1):
+        raise ZooError(
+            f"task_type_id is {number}, and the model in {facts.path} has a table of {rows} task types; leave it at 0."
+        )
 
 
 def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:

@@ -25,6 +25,9 @@ from training import (
     write_corpus,
 )
 
+from finetune.config import FinetuneSettings
+from finetune.run import Prepared, finetune
+from finetune.tasks import read_task_file
 from pretraining.assemble import make_tasks, prepare_stores
 from pretraining.config import StageConfig, load_pretrain_config, run_folder
 from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
@@ -42,6 +45,8 @@ from zoo.core import Transformer, make_core
 from zoo.errors import ZooError
 from zoo.folder import load_core, read_facts
 from zoo.heads import SequenceHead, TokenHead
+from zoo.inputs import CoreInputs
+from zoo.sample import sample_path
 from zoo.settings import read_yaml, shipped_configs
 
 TASKS = ["knowledge_masking", "capitalisation", "token_document", "sentence_reordering"]
@@ -353,6 +358,27 @@ def test_interrupted_and_continued_is_bit_identical(place, finished, monkeypatch
         with pytest.raises(Killed):
             train(argv)
     assert outcome(train(argv)) == outcome(finished)
+
+
+def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
+    task = read_task_file(sample_path("tasks/tasks.yaml"))["fewrel"]
+    rows = {}
+    for number in (0, 3):
+        settings = FinetuneSettings(epochs=1, limit=64, batch_size=16, max_length=32, task_type_id=number)
+        prepared = Prepared(finished, task, sample_path("tasks"), settings)
+        core, before = prepared.classifier(1).core, load_core(finished)[0]
+        table = core.embeddings.task_type_embeddings.weight
+        assert torch.equal(table[0], before.embeddings.task_type_embeddings.weight[number])
+        inputs = CoreInputs(torch.arange(5, 25)[None], task_type_ids=torch.tensor([number]))
+        plain = core.eval()(inputs._replace(task_type_ids=None)).last_hidden_state
+        assert torch.equal(plain, before.eval()(inputs).last_hidden_state)
+        result = finetune(finished, task, prepared, 1, settings, tmp_path / str(number), progress=False)
+        rows[number] = result.scores["accuracy"]
+    assert all(0 <= score <= 1 for score in rows.values())
+    with pytest.raises(ZooError, match=r"task_type_id is 16, and the model in .* a table of 16 task types"):
+        Prepared(finished, task, sample_path("tasks"), FinetuneSettings(task_type_id=16))
+    with pytest.raises(ZooError, match="task_type_id is -1"):
+        FinetuneSettings(task_type_id=-1)
 
 
 def test_a_task_with_text_of_its_own(place, tmp_path):
