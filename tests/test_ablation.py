@@ -16,7 +16,7 @@ from ablation.grid import Cell, cells, read_cell, settings_of
 from pretraining.config import run_folder
 from zoo.errors import ZooError
 from zoo.sample import resolve, sample_path
-from zoo.settings import shipped_configs
+from zoo.settings import flatten, shipped_configs
 
 SHIPPED = sorted(path.stem for path in (shipped_configs() / "ablation").glob("*.yaml"))
 
@@ -94,10 +94,22 @@ def test_every_arm_of_a_shipped_ablation_is_a_valid_run(name: str) -> None:
 def test_the_demo_compares_families_on_one_tokenizer_and_budget() -> None:
     config = load_ablation(["--config", "demo"])
     assert {"gpt", "bert", "roberta", "albert"} <= set(config.changes)
-    english = [arm for arm in arms(config) if arm.name not in config.extra]
+    shown = [arm for arm in arms(config) if arm.name not in config.extra]
+    assert [arm.name for arm in shown if arm.name.endswith("-zh")] == ["bert-zh", "bert-wwm-zh"]
+    english = [arm for arm in shown if not arm.name.endswith("-zh")]
     assert len({json.dumps(arm.values["data"]["tokenizer"], sort_keys=True) for arm in english}) == 1
     assert len({arm.values["data"]["corpus"]["files"] for arm in english}) == 1
     assert len({arm.values["train"]["tokens"] for arm in english}) == 1
+
+
+@pytest.mark.slow
+def test_the_chinese_pair_differs_in_what_is_hidden() -> None:
+    config = load_ablation(["--config", "demo"])
+    pair = [c.arm for c in cells(config) if c.arm.name in ("bert-zh", "bert-wwm-zh")]
+    first, second = (flatten(settings_of(arm).resolved) for arm in pair)
+    changed = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
+    assert all(key in ("name", "chain") or ".choose" in key for key in changed)
+    assert any(key.endswith("choose.class_path") for key in changed)
 
 
 def test_an_arm_with_wrong_settings_is_named() -> None:
