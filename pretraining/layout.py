@@ -29,7 +29,7 @@ class Plan:
         types: (P,) int8 segment of each piece.
         offsets: (N + 1,) int64; row n is pieces [offsets[n], offsets[n + 1]).
         documents: (N,) int64 document of each row's first piece.
-        pair_label: (N,) int8, where the layout makes pairs.
+        pair_label: (N,) class of each row, where the layout gives it one.
         separators: (P,) whether a separator follows the piece; absent = one follows every piece.
         following: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
         reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
