@@ -11,7 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.rows import Rows
-from pretraining.store import CAPITALISED
+from pretraining.store import CAPITALISED, Store
+from zoo.errors import ZooError
+
+_LOOK, _ENOUGH = 1_000_000, 1_000  # tokens that are looked at, and how many are enough to tell
 
 
 class TokenLabels(ABC):
@@ -31,6 +34,10 @@ class TokenLabels(ABC):
         """What to call a class."""
         return f"class {label}"
 
+    def check(self, store: Store) -> None:
+        """Refuse text in which nothing could be learned. Default: any will do."""
+        return
+
 
 class Capitalised(TokenLabels):
     """1 at every piece of a word whose first letter was upper case in the original text, else 0 (ERNIE 2.0, 4.2).
@@ -45,6 +52,19 @@ class Capitalised(TokenLabels):
     def name(self, label: int) -> str:
         """What to call a class."""
         return ("lower case", "capitalised")[label]
+
+    def check(self, store: Store) -> None:
+        """Refuse text without capitals: lower-cased before, or in a script that has none.
+
+        Raises:
+            ZooError: none among the first tokens, as far as there are enough to tell.
+        """
+        flags = np.asarray(store.flags[:_LOOK])
+        if len(flags) >= _ENOUGH and not (flags & CAPITALISED).any():
+            raise ZooError(
+                f"Capitalised: none of the first {len(flags):,} tokens of {store.path} was written with a capital: the "
+                "text was lower-cased before, or its script has none. Leave the task out."
+            )
 
 
 class Array(TokenLabels):

@@ -16,6 +16,8 @@ from pretraining.documents import (
     reordering_class,
     reordering_classes,
 )
+from pretraining.labels import Capitalised
+from pretraining.objectives import TokenClassification
 from pretraining.pairs_command import (
     Markers,
     Pair,
@@ -26,7 +28,7 @@ from pretraining.pairs_command import (
     relevance_pairs,
 )
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.store import CAPITALISED, WORD_START
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)
@@ -296,6 +298,16 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
     ):
         with pytest.raises(ZooError, match=message):
             make()
+
+
+def test_text_without_capitals_has_nothing_to_learn(store, tmp_path):
+    objective = TokenClassification(Capitalised())
+    with pytest.raises(ZooError, match=r"none of the first [0-9,]+ tokens .* was written with a capital"):
+        objective.check_store(store)
+    few = write_store(tmp_path / "few", [[[5] * 100]])
+    objective.check_store(few)  # too little to tell
+    capitals = np.where(np.arange(2000) == 1999, CAPITALISED, 0)
+    objective.check_store(write_store(tmp_path / "capitals", [[[5] * 2000]], flags=capitals))
 
 
 # --- pairs out of text ---

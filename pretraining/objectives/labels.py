@@ -16,6 +16,7 @@ from pretraining.labels import TokenLabels
 from pretraining.objective import Encode, LossTerm, Objective, Targets
 from pretraining.objectives.tokens import loss_term, token_targets
 from pretraining.rows import Rows
+from pretraining.store import Store
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads import LabelHead
@@ -48,6 +49,10 @@ class TokenClassification(Objective):
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: a linear map of each state."""
         self.head = LabelHead(config, self.num_labels, kind="token_class", dense=self.dense)
+
+    def check_store(self, store: Store) -> None:
+        """Refuse text in which the labels are all alike."""
+        self.labels.check(store)
 
     def targets(self, rows: Rows) -> Targets:
         """A label for each token that has one."""
