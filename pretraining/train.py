@@ -60,6 +60,7 @@ from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
 from zoo.folder import ModelFacts, save_model_folder, weights_digest
+from zoo.heads import check_template
 from zoo.settings import Settings
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
@@ -142,6 +143,7 @@ class Run:
             self.model_config, self.objectives, vocabulary, self.config.seed.init, self.tokenizer
         )
         self.facts = ModelFacts(self.model_config, self.config.template, common_visibility(self.objectives))
+        check_template(self.facts.template, self.model_config, self.facts.visibility)
         self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
         if accelerator.is_main_process:
             check_room(folder, self.raw_model, train.keep)

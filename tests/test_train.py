@@ -348,3 +348,8 @@ def test_a_memory_that_does_not_fit_its_rows_is_refused(place, tmp_path, changes
     family = "xlnet" if "model.reuse_len" in changes else "transformer-xl"
     with pytest.raises(ZooError, match=message):
         train(arguments(place, family, output=tmp_path, **changes))
+
+
+def test_a_template_that_the_core_cannot_serve_is_refused_before_training(place, tmp_path):
+    with pytest.raises(ZooError, match="first or last would work"):
+        train(arguments(place, "bert", output=tmp_path, **{"template.pooling": "ends"}))

@@ -307,7 +307,7 @@ def _check_shapes(made: Mapping[str, Tensor], core: CoreConfig, heads: Mapping[s
 def _template(family: Family, specials: Mapping[str, str]) -> Template:
     known = {**family.specials, **{role: token for role, token in specials.items() if token}}
     known = {role: known[role] for role in family.specials}
-    return Template(family.single.format(**known), family.pair.format(**known), family.pooling)
+    return Template(family.single.format(**known), family.pair.format(**known), family.pooling, family.padding_side)
 
 
 # ---- ours to theirs -------------------------------------------------------------------------------------------------

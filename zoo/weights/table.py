@@ -160,6 +160,7 @@ class Family:
         pair: template of two texts.
         specials: special tokens where a tokenizer does not name its own.
         pooling: state that sequence heads read.
+        padding_side: side that tokenizers pad at.
         at_least: smallest values of facts that their code can express.
         config_file: name of their file of facts; under another than transformers', the file does not say
             ``model_type``, and stock transformers has no class for it.
@@ -180,6 +181,7 @@ class Family:
     pair: str = "{cls} $A {sep} $B {sep}"
     specials: Mapping[str, str] = field(default_factory=lambda: {"cls": "[CLS]", "sep": "[SEP]"})
     pooling: Literal["first", "last"] = "first"
+    padding_side: Literal["right", "left"] = "right"
     at_least: Mapping[str, int] = field(default_factory=dict)
     config_file: str = "config.json"
 

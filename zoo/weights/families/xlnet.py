@@ -93,4 +93,5 @@ FAMILY = Family(
     pair="$A {sep} $B {sep} {cls}:2",
     specials={"cls": "<cls>", "sep": "<sep>"},
     pooling="last",
+    padding_side="left",
 )
