@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from functools import cache
 from itertools import pairwise
@@ -31,7 +33,9 @@ def make_table(folder: Path, count: int = 40, width: int = WIDTH, seed: int = 0)
 @cache
 def shared_table() -> str:
     """One table for all tests that only read it."""
-    return str(make_table(Path(tempfile.mkdtemp(prefix="entities-"))))
+    folder = tempfile.mkdtemp(prefix="entities-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return str(make_table(Path(folder)))
 
 
 def make_store(folder: Path, entities: int = 40, share: int = 4, documents: int = 60) -> Path:
