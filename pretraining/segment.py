@@ -85,14 +85,13 @@ class Segmenter:
         if self.name == "none" or has_cjk(text) is None:
             return None
         if self.name == "space":
-            text, starts = _from_spaces(text)
-            return text, aligned(text, starts)
+            return _from_spaces(text)
         assert self._cut is not None
         found = self._cut(text)
         if "".join(found) != text:
             return None
-        starts = list(itertools.accumulate(map(len, found), initial=0))
-        return text, aligned(text, starts[:-1])
+        starts = list(itertools.accumulate(map(len, found), initial=0))[:-1]
+        return text, aligned(text, starts) if parted_inside("\x02".join(found)) else starts
 
 
 @functools.cache
@@ -107,17 +106,20 @@ def glued() -> str:
 
 
 @functools.cache
-def _glued_pair() -> Callable[[str], re.Match[str] | None]:
-    """Knows two characters that tokenizers do not part."""
-    return re.compile(f"{glued()}{{2}}").fullmatch
+def _parted() -> Callable[[str], re.Match[str] | None]:
+    """Finds a mark between two characters that tokenizers do not part."""
+    return re.compile(f"\x02(?<={glued()}\x02)(?={glued()})").search
+
+
+def parted_inside(words: str) -> bool:
+    """Whether any of the words, with U+0002 between them, begins inside a run that tokenizers do not part."""
+    return _parted()(words) is not None
 
 
 def aligned(text: str, starts: list[int]) -> list[int]:
     """Word starts without those inside a run of letters and digits; the words that meet there become characters."""
     inner = [
-        number
-        for number, start in enumerate(starts)
-        if start and not "\u3400" <= text[start] <= "\u9fff" and _glued_pair()(text[start - 1 : start + 1])
+        number for number, start in enumerate(starts) if start and parted_inside(f"{text[start - 1]}\x02{text[start]}")
     ]
     if not inner:
         return starts

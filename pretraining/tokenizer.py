@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as tokenizer_trainers
 
-from pretraining.segment import CJK, SegmenterName, glued, has_cjk
+from pretraining.segment import CJK, SegmenterName, has_cjk, parted_inside
 from pretraining.store import CAPITALISED, WORD_START
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError, nearest
@@ -46,8 +45,8 @@ _BEGIN, _END, _ID = 4, 21, 38  # bits of a cached token's number: 4 of flags, tw
 _SPACE = 32
 _WHITE = np.array([code for code in range(0x3001) if chr(code).isspace()], dtype=np.uint32)
 _NOT_PLAIN = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
+_CHINESE_WORD = re.compile(f"[{CJK}]+").fullmatch
 _UNITS = re.compile(f"[{CJK}]|[^ {CJK}]+")
-_MARKED = re.compile("[^ \x02]+")
 
 
 @dataclass(frozen=True)
@@ -353,6 +352,29 @@ def _start_table(backend: Tokenizer) -> tuple[NDArray[np.bool_], NDArray[np.bool
     return np.array([token.startswith(marker) for token in tokens], dtype=bool) | everywhere, None, marker
 
 
+class _Entries(NamedTuple):
+    """What units or texts are encoded as.
+
+    Args:
+        tokens: numbers of all tokens, end to end: id, place and flags (``_ID`` ...).
+        sizes: (e,) tokens of each entry.
+        lengths: (e,) its characters.
+    """
+
+    tokens: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+    def join(self, more: _Entries) -> _Entries:
+        """These, and others behind them."""
+        return _Entries(*(np.concatenate(pair) for pair in zip(self, more)))
+
+
+def _ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """start, start + 1, ... for each start, as many as its size says."""
+    return np.repeat(starts - (np.cumsum(sizes) - sizes), sizes) + np.arange(int(sizes.sum()))
+
+
 class _WordCache:
     """Encodes sentences by looking up their words; only words not seen before reach the backend.
 
@@ -375,8 +397,14 @@ class _WordCache:
         # An ordinary added token is cut out of the text before the rest is split into words: its neighbours matter.
         plain = all(entry.get("special") for entry in state.get("added_tokens", []))
         self._local = plain and self._works_by_words(state)
-        self._known: dict[str, list[int]] = {}
-        self._segmented: dict[str, list[int]] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin with an empty cache: entries by unit, of plain text and of a segmenter's words, and their tokens."""
+        self._known: dict[str, int] = {}
+        self._segmented: dict[str, int] = {}
+        nothing = np.zeros(0, dtype=np.int64)
+        self._entries = _Entries(nothing, nothing, nothing)
 
     def _works_by_words(self, state: dict[str, Any]) -> bool:
         """Whether this tokenizer is of a make whose words are known not to influence each other."""
@@ -400,55 +428,58 @@ class _WordCache:
     ) -> tuple[Flat, NDArray[np.int64] | None]:
         """All ids and flags end to end, how many belong to each text; the tokens' places, where they are asked for."""
         if len(self._known) + len(self._segmented) > _CACHED_WORDS:
-            self._known.clear()
-            self._segmented.clear()
+            self._forget()
         units = [self._units(text, starts) for text, starts in zip(texts, boundaries)]
-        plain = {unit for found, starts in zip(units, boundaries) if found and starts is None for unit in found}
-        words = {unit for found, starts in zip(units, boundaries) if found and starts is not None for unit in found}
-        self._learn(self._known, sorted(plain - self._known.keys()), None)
-        self._learn(self._segmented, sorted(words - self._segmented.keys()), [0])
+        numbers = self._looked_up(units, boundaries)
+        if None in numbers:
+            for index, starts in ((self._known, None), (self._segmented, [0])):
+                own = [found for found, b in zip(units, boundaries) if found and (b is None) == (starts is None)]
+                new = {unit for found in own for unit in found if unit not in index}
+                self._learn(index, sorted(new), starts)
+            numbers = self._looked_up(units, boundaries)
+        entry = np.array(numbers, dtype=np.int64)
         direct = [place for place, found in enumerate(units) if found is None]
-        whole = iter(self._listed([texts[i] for i in direct], [boundaries[i] for i in direct]))
-        joined: list[int] = []
-        sizes: list[int] = []
+        entries = self._entries
+        if direct:  # entries that are not kept
+            entry[entry < 0] = len(entries.sizes) + np.arange(len(direct))
+            entries = entries.join(self._encoded([texts[i] for i in direct], [boundaries[i] for i in direct]))
+        tokens = entries.sizes[entry]
+        both = entries.tokens[_ranges((np.cumsum(entries.sizes) - entries.sizes)[entry], tokens)]
+        ends = np.cumsum([1 if found is None else len(found) for found in units], dtype=np.int64)
+        sizes = np.diff(np.append(0, np.cumsum(tokens))[np.append(0, ends)])
+        flat = (both >> _ID).astype(np.int32), (both & _FLAGS).astype(np.uint8), sizes
+        if not places:
+            return flat, None
+        spaced = np.array([found is None or self._keeps_spaces for found in units], dtype=bool)
+        return flat, self._places(texts, spaced, entries.lengths[entry], tokens, both, flat)
+
+    def _looked_up(self, units: list[list[str] | None], boundaries: Sequence[Sequence[int] | None]) -> list[int | None]:
+        """Entries of all units, end to end: ``None`` where a unit is new, -1 for a text that is encoded whole."""
+        numbers: list[int | None] = []
         for found, starts in zip(units, boundaries):
-            before = len(joined)
             if found is None:
-                joined.extend(next(whole))
+                numbers.append(-1)
             else:
-                table = self._known if starts is None else self._segmented
-                joined.extend(itertools.chain.from_iterable(map(table.__getitem__, found)))
-            sizes.append(len(joined) - before)
-        both = np.array(joined, dtype=np.int64)
-        flat = (both >> _ID).astype(np.int32), (both & _FLAGS).astype(np.uint8), np.array(sizes, dtype=np.int64)
-        return flat, self._places(texts, boundaries, units, both, flat) if places else None
+                numbers.extend(map((self._known if starts is None else self._segmented).get, found))
+        return numbers
 
     def _places(
         self,
         texts: Sequence[str],
-        boundaries: Sequence[Sequence[int] | None],
-        units: list[list[str] | None],
+        spaced: NDArray[np.bool_],
+        unit_length: NDArray[np.int64],
+        unit_tokens: NDArray[np.int64],
         both: NDArray[np.int64],
         flat: Flat,
     ) -> NDArray[np.int64]:
         """(n, 2) first character and end of each token in its text: see :meth:`ZooTokenizer.encode_places`.
 
-        A unit's tokens know their places in the unit. Units of a text cover its characters in order, all of them or
-        all but the spaces, so the k-th character of all units is the k-th such character of the texts.
+        A unit's tokens know their places in the unit. Units of a text cover its characters in order, all of them
+        (``spaced``) or all but the spaces, so the k-th character of all units is the k-th such character of the texts.
         """
-        sizes = flat[2]
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
         shift = np.cumsum(lengths + 1) - lengths - 1
         codes = _codes(texts)
-        tables = (self._known if starts is None else self._segmented for starts in boundaries)
-        entries = [
-            ([len(text)], [size]) if found is None else (list(map(len, found)), [len(table[u]) for u in found])
-            for text, found, table, size in zip(texts, units, tables, sizes.tolist())
-        ]
-        chain = itertools.chain.from_iterable
-        unit_length = np.fromiter(chain(entry[0] for entry in entries), dtype=np.int64)
-        unit_tokens = np.fromiter(chain(entry[1] for entry in entries), dtype=np.int64)
-        spaced = np.array([found is None or self._keeps_spaces for found in units], dtype=bool)
         covered = (codes != _SPACE) | np.repeat(spaced, lengths + 1)
         covered[shift + lengths] = False  # the line feed behind each text
         character = np.append(np.flatnonzero(covered), len(codes))
@@ -457,7 +488,7 @@ class _WordCache:
         edges = np.stack(
             [character[first + begin], character[first + np.maximum(end, begin + 1) - 1] + (end > begin)], axis=1
         )
-        return self._without_space(flat[0], edges, codes) - np.repeat(shift, sizes)[:, None]
+        return self._without_space(flat[0], edges, codes) - np.repeat(shift, flat[2])[:, None]
 
     def _without_space(
         self, ids: NDArray[np.int32], edges: NDArray[np.int64], codes: NDArray[np.uint32]
@@ -483,9 +514,10 @@ class _WordCache:
                 return None
             if starts is None:
                 return _UNITS.findall(text)
-            ends = [*starts[1:], len(text)]
-            marked = "\x02".join([text[a:b] for a, b in zip(starts, ends)])
-            return None if _unsure_marks()(marked) else _MARKED.findall(marked)
+            words = [text[a:b] for a, b in zip(starts, [*starts[1:], len(text)])]
+            if parted_inside("\x02".join(words)):
+                return None
+            return [part for word in words for part in word.split(" ") if part] if " " in text else words
         if starts is not None and not self._splits_cjk:
             return None
         if not self._keeps_spaces:
@@ -495,17 +527,39 @@ class _WordCache:
         first, *rest = text.split(" ")
         return [*([first] if first else []), *[" " + word for word in rest]]
 
-    def _learn(self, table: dict[str, list[int]], new: list[str], starts: list[int] | None) -> None:
+    def _learn(self, index: dict[str, int], new: list[str], starts: list[int] | None) -> None:
         """Encode units that are new. ``starts = [0]``: each is one word, whatever its characters."""
-        table.update(zip(new, self._listed(new, [starts] * len(new))))
+        if starts is not None and self._splits_cjk:
+            chinese = list(filter(_CHINESE_WORD, new))
+            self._learn_chinese(index, chinese)
+            new = [unit for unit in new if unit not in index] if chinese else new
+        size = len(self._entries.sizes)
+        self._entries = self._entries.join(self._encoded(new, [starts] * len(new)))
+        index.update(zip(new, range(size, size + len(new))))
 
-    def _listed(self, texts: list[str], boundaries: Sequence[Sequence[int] | None]) -> list[list[int]]:
-        """Texts encoded by the backend, each as a list of numbers: id, place and flags of a token (``_ID`` ...)."""
+    def _learn_chinese(self, index: dict[str, int], new: list[str]) -> None:
+        """Words of Chinese characters alone: their tokens are the characters', whichever word they are in."""
+        codes = np.frombuffer("".join(new).encode("utf-32-le"), dtype=np.uint32)
+        distinct, inverse = np.unique(codes, return_inverse=True)
+        characters = [chr(code) for code in distinct.tolist()]
+        self._learn(self._known, [c for c in characters if c not in self._known], None)
+        entry = np.array([self._known[c] for c in characters], dtype=np.int64)
+        entries = self._entries
+        if not new or (entries.sizes[entry] != 1).any():
+            return  # then the backend is asked
+        token = entries.tokens[(np.cumsum(entries.sizes) - entries.sizes)[entry]][inverse] >> _ID
+        lengths = np.array([len(word) for word in new], dtype=np.int64)
+        place = _ranges(np.zeros_like(lengths), lengths)
+        both = token << _ID | (place + 1) << _END | place << _BEGIN | (place == 0) * np.int64(WORD_START)
+        index.update(zip(new, range(len(entries.sizes), len(entries.sizes) + len(new))))
+        self._entries = entries.join(_Entries(both, lengths, lengths))
+
+    def _encoded(self, texts: list[str], boundaries: Sequence[Sequence[int] | None]) -> _Entries:
+        """Texts encoded by the backend, as entries."""
         ids, flags, sizes, offsets = self._direct(texts, boundaries)
         begin, end = np.minimum(offsets, _MOST).T
-        both = (ids.astype(np.int64) << _ID | end << _END | begin << _BEGIN | flags).tolist()
-        ends = np.cumsum(sizes).tolist()
-        return [both[end - size : end] for end, size in zip(ends, sizes.tolist())]
+        both = ids.astype(np.int64) << _ID | end << _END | begin << _BEGIN | flags
+        return _Entries(both, sizes, np.array([len(text) for text in texts], dtype=np.int64))
 
     def _direct(
         self, texts: list[str], boundaries: Sequence[Sequence[int] | None]
@@ -553,12 +607,13 @@ class _WordCache:
         if not cjk.any():
             return None, cjk
         bound = cjk | np.concatenate([[False], cjk[:-1]])
-        segmented = np.zeros(len(codes), dtype=bool)
-        for starts, length, begin in zip(boundaries, lengths, shift):
-            if starts is not None:
-                segmented[begin : begin + length] = True
-                bound[begin : begin + length] = False
-                bound[begin + np.asarray(starts, dtype=np.int64)] = True
+        given = np.array([starts is not None for starts in boundaries], dtype=bool)
+        segmented = np.repeat(given, lengths + 1)
+        segmented[shift + lengths] = False
+        own = [starts for starts in boundaries if starts is not None]
+        first = np.fromiter(itertools.chain.from_iterable(own), dtype=np.int64)
+        bound[segmented] = False
+        bound[first + np.repeat(shift[given], [len(starts) for starts in own])] = True
         edges = bound.copy()
         edges[shift] = edges[shift + lengths] = True
         word = np.cumsum(edges)
@@ -595,12 +650,6 @@ class _WordCache:
         """(n,) tokens that are the word marker and nothing else."""
         lone = self._backend.token_to_id(self._marker) if self._marker in ("▁", "Ġ") else None
         return np.zeros(len(ids), dtype=bool) if lone is None else ids == lone
-
-
-@functools.cache
-def _unsure_marks() -> Callable[[str], re.Match[str] | None]:
-    """Finds a mark where the tokenizer would not part the text by itself."""
-    return re.compile(f"(?<={glued()})\x02(?={glued()})").search
 
 
 _CJK_RANGES = [(ord(a), ord(b)) for a, b in re.findall("(.)-(.)", CJK)]

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretraining.segment import aligned
+from pretraining.segment import Segmenter, aligned
 from pretraining.store import CAPITALISED, WORD_START
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
+from zoo.sample import sample_path
 from zoo.vocabulary import Template
 
 ENGLISH = [
@@ -363,3 +364,20 @@ def test_places_are_the_characters_of_the_tokens(trained):
             for (start, end), (first, last) in zip(places[a:b].tolist(), offsets.tolist()):
                 assert start >= end or text[start:end] == text[first:last].strip()
             assert (np.diff(places[a:b], axis=0) >= 0).all()
+
+
+def test_words_of_running_text_are_looked_up_as_they_are_encoded(trained):
+    """Ids, flags and places of segmented text: cached = whole, on a text of many words, twice."""
+    pytest.importorskip("rjieba")
+    text = sample_path("zh/wikipedia.txt").read_text(encoding="utf-8")[:8000]
+    segmenter, tokenizer = Segmenter("rjieba"), trained["wordpiece"]
+    found = [pair for line in text.split("\n") if (pair := segmenter.words(line.strip())) is not None]
+    texts, starts = [pair[0] for pair in found], [pair[1] for pair in found]
+    for _ in range(2):
+        flat, places = tokenizer.encode_places(texts, starts)
+        ids, flags, sizes, offsets = tokenizer._words._direct(texts, starts)
+        assert np.array_equal(flat[0], ids)
+        assert np.array_equal(flat[1], flags)
+        assert np.array_equal(flat[2], sizes)
+        assert np.array_equal(places, offsets)
+    assert 0.3 < (flags & WORD_START).mean() < 0.8
