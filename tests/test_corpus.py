@@ -177,3 +177,40 @@ def test_rjieba_missing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rjieba", None)
     with pytest.raises(ZooError, match=r"pip install sesame-zoo\[zh\]"):
         Segmenter("rjieba")
+
+
+def test_a_list_of_texts_is_a_document_of_one_sentence_each(tmp_path):
+    rows = [{"text": ["How are you? Well?", "", " Fine.\nYou? "]}, {"text": []}, {"text": [""]}, {"text": "One. Two."}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = list(iter_documents(CorpusConfig(str(path))))
+    assert [(d.lines, d.listed, d.line) for d in found] == [
+        (["How are you? Well?", "Fine. You?"], True, 1),
+        (["One. Two."], False, 4),
+    ]
+    assert found[0].notes == []
+
+
+def test_a_segmenter_that_changes_the_text_leaves_characters(monkeypatch):
+    pytest.importorskip("rjieba")
+    segmenter = Segmenter("rjieba")
+    monkeypatch.setattr(segmenter, "_cut", lambda text: ["我爱", "北京"])
+    assert segmenter.words("我爱北京") == ("我爱北京", [0, 2])
+    assert segmenter.words("我爱北京市") is None
+    assert segmenter.words("我爱南京") is None
+    assert segmenter.words("no Chinese") is None
+
+
+def test_words_end_where_sentences_do(tmp_path):
+    pytest.importorskip("rjieba")
+    (tmp_path / "words.txt").write_text("好。天安门 100000\n卡拉OK 100000\n")
+    segmenter = Segmenter("rjieba", str(tmp_path / "words.txt"))
+    text = "他说好。天安门很大，唱卡拉OK。"
+    words = []
+    for start, end in sentence_spans(text):
+        part, starts = segmenter.words(text[start:end])
+        assert starts[0] == 0
+        words += [part[a:b] for a, b in zip(starts, [*starts[1:], len(part)])]
+    assert "".join(words) == text
+    assert "卡拉OK" in words
+    assert not any("。" in word[:-1] for word in words)

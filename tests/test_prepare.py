@@ -1,6 +1,7 @@
 """Preparation: contents, boundaries, restart after a kill, one store whatever the processes, bad input."""
 
 import collections
+import fcntl
 import hashlib
 import json
 import os
@@ -304,3 +305,77 @@ def test_preparing_imports_nothing_heavy():
     code = f"import sys, pretraining.prepare; print(*{heavy} & set(sys.modules))"
     out = subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True)
     assert out.strip() == ""
+
+
+def test_a_segmenter_without_anything_to_do_is_refused_before_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation._Job, "_trained", lambda *_: pytest.fail("work was done"))
+    (tmp_path / "en.txt").write_text("Only English here, page after page of it.\n" * 600)
+    (tmp_path / "zh.txt").write_text("我们没有在词之间放空格，一页又一页都是这样。\n" * 1100)
+    for segmenter, name, message in [
+        ("space", "en", r"there is no Chinese character in the first 24,600 of .*`corpus\.segmenter: none` is for"),
+        ("space", "zh", r"beside 22,000 Chinese characters of .*zh\.txt' there are 0 spaces: it is not segmented"),
+    ]:
+        with pytest.raises(ZooError, match=message):
+            prepare(CorpusConfig(str(tmp_path / f"{name}.txt"), segmenter=segmenter), WORDS, tmp_path, quiet=True)
+    (tmp_path / "short.txt").write_text("Too short to tell.")
+    monkeypatch.undo()
+    short = CorpusConfig(str(tmp_path / "short.txt"), segmenter="space")
+    assert prepare(short, WORDS, tmp_path, processes=1, quiet=True).num_tokens
+
+
+def test_shards_that_nobody_goes_on_with_are_removed(tmp_path):
+    write_corpus(tmp_path / "a.txt")
+    stores = tmp_path / "stores"
+    old = time.time() - preparation._ABANDONED - 100
+    folders = {name: stores / ".work" / name for name in ("old", "held", "young")}
+    for name, folder in folders.items():
+        (folder / "shards").mkdir(parents=True)
+        (folder / "lock").write_text("process 1\n")
+        (folder / "shards" / "x.shard").write_text("x")
+        for path in (folder / "shards" / "x.shard", folder / "shards", folder / "lock", folder):
+            if name != "young":
+                os.utime(path, (old, old))
+    with (folders["held"] / "lock").open("r") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, stores, processes=1, quiet=True)
+    assert [(folder / "shards").exists() for folder in folders.values()] == [False, True, True]
+    assert (folders["old"] / "lock").exists()
+
+
+def test_shards_of_another_version_are_made_again(tmp_path):
+    shard = preparation.ShardArrays(
+        np.arange(3, dtype=np.uint16),
+        np.ones(3, dtype=np.uint8),
+        np.array([3]),
+        np.array([1]),
+        True,
+        {"x": np.array([0, 7, 0], dtype=np.int32)},
+        {"x": {"cut": 2}},
+    )
+    path = tmp_path / "a.shard"
+    preparation.write_shard(path, shard)
+    assert preparation.shard_info(path) == preparation._Shard(path, 3, True)
+    again = preparation.read_shard(path)
+    assert all(np.array_equal(a, b) for a, b in zip(shard[:4], again[:4]))
+    assert again.arrays["x"].tolist() == [0, 7, 0]
+    assert again.left_out == shard.left_out
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], b"ZOOSHRD1" + whole[8:], whole[:20], b""):
+        path.write_bytes(damaged)
+        assert preparation.shard_info(path) is None
+
+
+def test_ids_come_with_arrays(tmp_path):
+    write_corpus(tmp_path / "a.txt")
+    tokenizer = load_tokenizer(
+        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path, processes=1, quiet=True).path
+    )
+    documents = [[[5, 6, 7], [8]], [], [[9, 10], []]]
+    values = [[[0, 3, 0], [4]], [], [[0, 70_000], []]]
+    store = prepare_from_ids(documents, tokenizer, tmp_path, arrays={"entity_id": iter(values)})
+    assert store.arrays["entity_id"].tolist() == [0, 3, 0, 4, 0, 70_000]
+    other = prepare_from_ids(documents, tokenizer, tmp_path, arrays={"entity_id": [[[0, 3, 0], [5]], [], [[0, 1], []]]})
+    assert other.path != store.path
+    assert prepare(CorpusConfig(str(store.path)), WORDS, tmp_path, quiet=True).path == store.path
+    with pytest.raises(ZooError, match="document 0: 'entity_id' does not have one value for each token"):
+        prepare_from_ids(documents, tokenizer, tmp_path, arrays={"entity_id": [[[0, 3], [5]]]})
