@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from pretraining.assemble import prepare_stores
 from pretraining.config import load_pretrain_config
-from pretraining.prepare import prepare
 from pretraining.spans import describe
+from pretraining.store import Store
 
 
 def prepare_command(argv: list[str]) -> int:
-    """Build the token store of a run's settings, or find it finished."""
-    config = load_pretrain_config(argv).value
-    data = config.data
-    store = prepare(data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template)
+    """Build the token stores of a run's settings, or find them finished."""
+    stores = prepare_stores(load_pretrain_config(argv).value, True)
+    _print(stores.main, "")
+    for name, store in stores.own.items():
+        _print(store, f"task {name}: ")
+    return 0
+
+
+def _print(store: Store, title: str) -> None:
+    """Sizes of a store, and what its annotations came to."""
     print(
-        f"{store.path}: {store.num_documents:,} documents, {len(store.sentences) - 1:,} sentences, "
+        f"{title}{store.path}: {store.num_documents:,} documents, {len(store.sentences) - 1:,} sentences, "
         f"{store.num_tokens:,} tokens, vocabulary {store.meta['vocab_size']:,}"
     )
     for name, entry in store.meta.get("annotations", {}).items():
         print(f"  {describe(name, entry)}")
-    return 0

@@ -8,13 +8,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from pretraining import corpus as reader
-from pretraining.annotate import Annotator, Field, Finder, Lexicon, Linked, Words, _inside, read_entities
+from pretraining.annotate import (
+    Annotator,
+    Field,
+    Finder,
+    Lexicon,
+    Linked,
+    Words,
+    _inside,
+    make_annotator,
+    read_entities,
+)
 from pretraining.annotate_english import Capitalised, ContentPhrases
 from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.prepare import prepare
+from pretraining.segment import Segmenter
 from pretraining.spans import describe
 from pretraining.store import SENTENCE_START, WORD_START, Store
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
@@ -432,3 +444,32 @@ def test_a_large_lexicon_over_the_sample(tokenizers):
                 wanted.append((place, place + lengths[0]))
             place += lengths[0] if lengths else 1
         assert spans == wanted
+
+
+def test_the_formats_of_the_documentation_are_read(tmp_path, tokenizers, monkeypatch):
+    page = Path(__file__).parents[1] / "docs" / "data.md"
+    files = dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+
+    def made(name: str, annotations: str | None = None, **facts) -> Store:
+        specs = yaml.safe_load(files[annotations]) if annotations else {}
+        own = {key: make_annotator({"init_args": {}, **spec}, key) for key, spec in specs.items()}
+        return build(tmp_path, tokenizers["wordpiece"], name, own, **facts)
+
+    assert np.diff(made("text.txt").documents).tolist() == [3, 1]
+    assert np.diff(made("texts.jsonl").documents).tolist() == [3, 2]
+    spans = made("spans.jsonl", "annotations.yaml")
+    assert units(spans, "phrase") == ["captainahab", "newyork", "whitewhale"]
+    assert units(spans, "entity") == ["captainahab", "newyork"]
+    linked = np.asarray(made("linked.jsonl", "linked.yaml").arrays["entity_id"])
+    assert linked[linked > 0].tolist() == [2, 1]
+    dialogue = made("dialogues.jsonl", "dialogues.yaml")
+    assert dialogue.arrays["role"][dialogue.sentences[:-1]].tolist() == [1, 2, 2]
+    pairs = made("pairs.jsonl", "pairs.yaml")
+    assert pairs.arrays["label"][pairs.document_tokens()[:-1]].tolist() == [1, 3]
+    segmented = made("segmented.txt", segmenter="space")
+    assert (np.asarray(segmented.flags)[:8] & WORD_START).tolist() == [1, 1, 1, 0, 1, 0, 0, 1]
+    pytest.importorskip("rjieba")
+    assert Segmenter("rjieba", "words.txt").words("去天安门广场唱卡拉OK")[1] == [0, 1, 6, 7]
