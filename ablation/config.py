@@ -9,6 +9,7 @@ from zoo.errors import ZooError, nearest
 from zoo.settings import check_keys, find_config, flatten, merge, parse_arguments, read_yaml
 
 KIND = "ablation"
+CLOZE_KEYS = ("longest", "items", "entity", "shortest_entity", "seed", "objective")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class PrimaryConfig:
     Args:
         measure: ``validation.NAME`` (held-out loss of an objective, nats per target), ``reference_masks.NAME``
             (the same, on the rows and masks of the reference arm: for arms that mask or lay out otherwise),
-            ``validation_accuracy.NAME``, or ``TASK.METRIC`` of fine-tuning.
+            ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats.longer-1``, ``exact.2``, ``nats.entity-control``; see
+            :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
         smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
     """
@@ -67,6 +69,7 @@ class AblationConfig:
         reference: arm that the others are compared with; absent = the first.
         seeds: pretraining seeds; a seed is a pair: same documents, order and initial values in every arm.
         finetune: fine-tuning of every arm; absent = none.
+        cloze: settings of ``zoo cloze`` for every arm (``{}`` = its defaults); absent = no words are asked about.
         title: heading of the report.
         claim: what is asked, and the expected sign, written before the run.
         charts: ``together`` (one chart, arms comparable) or ``apart`` (one chart per arm, losses of different
@@ -84,6 +87,7 @@ class AblationConfig:
     reference: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     finetune: FinetuneConfig | None = None
+    cloze: dict[str, Any] | None = None
     title: str = ""
     claim: str = ""
     charts: Literal["together", "apart"] = "together"
@@ -107,6 +111,13 @@ class AblationConfig:
                 raise ZooError(
                     f"{where} = {seeds!r}; a list of different whole numbers is needed, such as [1, 2, 3, 4, 5]."
                 )
+        if self.primary.measure.startswith("cloze.") and self.cloze is None:
+            raise ZooError(f"primary.measure = {self.primary.measure!r} needs `cloze: {{}}`, which asks for it.")
+        if self.cloze is not None and not isinstance(self.cloze, dict):
+            raise ZooError(f"cloze = {self.cloze!r}; settings of `zoo cloze` are needed, such as {{items: 5000}}.")
+        for key in self.cloze or {}:
+            if key not in CLOZE_KEYS:
+                raise ZooError(f"cloze.{key} is no setting of an arm's cloze.{nearest(key, CLOZE_KEYS)}")
         for key in ("seed", "output", "run_folder"):
             if any(key in (part or {}) for part in (self.pretrain, self.common, *self.changes.values())):
                 raise ZooError(f"{key!r} belongs to the ablation itself (seeds, output), not to its arms.")

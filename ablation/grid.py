@@ -82,7 +82,8 @@ def cells(config: AblationConfig) -> list[Cell]:
             resolved[arm.name] = settings_of(arm).resolved
         own = {**resolved[arm.name], "seed": arm.values["seed"], "name": arm.values["name"]}
         folder = Path(config.output) / f"{arm.values['name']}-{config_digest(own)}"
-        afterwards = json.dumps([str(folder), _plain(arm), _reference_values(config, arm.seed)], sort_keys=True)
+        after = [str(folder), _plain(arm), _reference_values(config, arm.seed)]
+        afterwards = json.dumps(after if config.cloze is None else [*after, config.cloze], sort_keys=True)
         digest = hashlib.sha256(afterwards.encode()).hexdigest()[:8]
         stem = f"{arm.name}-seed-{arm.seed}-{digest}"
         grid.append(Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
@@ -116,9 +117,18 @@ def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool
     # The reference arm too, though its log has such a figure: all arms are asked in the same precision.
     same = fixed_validation(folder, settings_of(reference))
     record = {"run": str(folder), "scores": scores, "baselines": baselines, "reference_validation": same}
+    if config.cloze is not None:
+        record["cloze"] = hidden_words(folder, config.cloze)
     cell.done.parent.mkdir(parents=True, exist_ok=True)
     write_json(cell.done, record)
     return cell.done
+
+
+def hidden_words(folder: Path, settings: dict[str, Any]) -> dict[str, float]:
+    """A run's figures on hidden words, by name."""
+    from pretraining.cloze import ClozeConfig, cloze_of_run, measures
+
+    return measures(cloze_of_run(ClozeConfig(run=str(folder), **settings)))
 
 
 def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
@@ -220,6 +230,7 @@ def read_cell(cell: Cell) -> Run | None:
     run = read_run(cell.arm.name, cell.arm.seed, Path(record["run"]))
     scores = {name: {int(s): v for s, v in by_seed.items()} for name, by_seed in record["scores"].items()}
     same = {f"reference_masks.{name}": value for name, value in record["reference_validation"].items()}
+    same |= {f"cloze.{name}": value for name, value in record.get("cloze", {}).items()}
     return replace(run, scores=scores, baselines=record["baselines"], same_questions=same)
 
 

@@ -31,7 +31,8 @@ class Run:
         validation: (tokens, losses and accuracies by measure) by validation.
         scores: fine-tuned scores by ``TASK.METRIC``: one per fine-tuning seed.
         baselines: the majority baseline by ``TASK.METRIC``.
-        same_questions: ``reference_masks.NAME``: held-out losses on the reference arm's rows and masks.
+        same_questions: ``reference_masks.NAME``: held-out losses on the reference arm's rows and masks; and
+            ``cloze.NAME``: figures on hidden words.
         tokens_per_second: over the whole run, validation left out.
     """
 
@@ -339,7 +340,7 @@ def validation_curve(runs: Iterable[Run], measure: str) -> tuple[list[float], li
 
 def is_accuracy(measure: str) -> bool:
     """Whether a measure is a share or a correlation (shown in percent) and not a loss."""
-    return not measure.startswith(("validation.", "reference_masks."))
+    return not measure.startswith(("validation.", "reference_masks.", "cloze.nats."))
 
 
 def format_value(measure: str, value: float, sign: bool = False) -> str:

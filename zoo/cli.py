@@ -21,6 +21,7 @@ _COMMANDS = {
     ),
     "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
     "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
+    "cloze": ("pretraining.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
     "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pretraining.choose import Choose
 from pretraining.fill import Fill, Replace
 from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
-from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
+from pretraining.objectives.tokens import token_answers, token_loss, token_targets
 from pretraining.predict import Predict, Selected
 from pretraining.random import Draw
 from pretraining.rows import Rows
@@ -94,28 +94,75 @@ class MaskedLM(Objective):
         if self.vocabulary.mask is None:
             raise ZooError("MaskedLM cannot score a sentence with a tokenizer that has no mask token.")
         row, column = np.nonzero(~rows.special)
-        order = np.argsort(rows.lengths[row], kind="stable")  # copies of like length together: little padding
+        starts = ((rows.flags & WORD_START) != 0) | rows.special
+        # The next word start after each position, or the row's end.
+        following = np.full((len(starts), rows.shape[1] + 1), rows.shape[1])
+        following[:, :-1][starts] = np.nonzero(starts)[1]
+        following = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1]
+        chance, _ = self._ask(encode, embedding, rows, row, column, following[row, column + 1])
         total = np.zeros(len(rows.lengths), dtype=np.float64)
+        np.add.at(total, row, chance)
+        return total
+
+    @torch.no_grad()
+    def fill_in(
+        self, encode: Encode, embedding: Tensor, rows: Rows, start: NDArray[np.int64], size: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Hide a stretch of each row and fill it in from left to right, each token knowing the true ones before it.
+
+        Args:
+            encode: runs the core.
+            embedding: (V, E) the core's token embedding.
+            rows: B rows, not corrupted.
+            start: (B,) first column of what is hidden.
+            size: (B,) tokens hidden, at least one.
+
+        Returns:
+            (B,) log-probability of the true tokens in nats, by the chain rule; and (B,) whether each of them was the
+            most probable one, so that filling in the model's own answers would have given them too.
+        """
+        row = np.repeat(np.arange(len(start)), size)
+        column = start[row] + np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
+        chance, right = self._ask(encode, embedding, rows, row, column, (start + size)[row])
+        total, all_right = np.zeros(len(start)), np.ones(len(start), dtype=bool)
+        np.add.at(total, row, chance)
+        all_right[row[~right]] = False
+        return total, all_right
+
+    def _ask(
+        self,
+        encode: Encode,
+        embedding: Tensor,
+        rows: Rows,
+        row: NDArray[np.int64],
+        column: NDArray[np.int64],
+        end: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """(C,) log-probability of the token at (row, column), hidden with all up to ``end``; whether it is the best."""
+        order = np.argsort(rows.lengths[row], kind="stable")  # copies of like length together: little padding
+        chance, right = np.zeros(len(row)), np.zeros(len(row), dtype=bool)
         start = 0
         while start < len(order):
             length = int(rows.lengths[row[order[start]]])
             part = order[start : start + max(1, _SCORE_TOKENS // length)]
-            chance = self._score_copies(encode, embedding, rows, row[part], column[part])
-            np.add.at(total, row[part], chance)
+            chance[part], right[part] = self._ask_copies(encode, embedding, rows, row[part], column[part], end[part])
             start += len(part)
-        return total
+        return chance, right
 
-    def _score_copies(
-        self, encode: Encode, embedding: Tensor, rows: Rows, row: NDArray[np.int64], column: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        """(C,) log-probability of the token at each (row, column), one copy of the row for each."""
+    def _ask_copies(
+        self,
+        encode: Encode,
+        embedding: Tensor,
+        rows: Rows,
+        row: NDArray[np.int64],
+        column: NDArray[np.int64],
+        end: NDArray[np.int64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """One copy of the row for each question."""
         assert self.vocabulary.mask is not None
         width = int(rows.lengths[row].max())
         columns = np.arange(width)[None, :]
-        starts = (rows.flags[row, :width] & WORD_START) != 0
-        starts |= rows.special[row, :width]
-        later_starts = np.cumsum(starts & (columns > column[:, None]), axis=1)
-        hidden = (columns >= column[:, None]) & (later_starts == 0)
+        hidden = (columns >= column[:, None]) & (columns < end[:, None])
         input_ids = np.where(hidden, np.int32(self.vocabulary.mask), rows.input_ids[row, :width])
         types = rows.token_type_ids
         copies = Rows(
@@ -130,7 +177,8 @@ class MaskedLM(Objective):
         states = encode(base_inputs(copies)).last_hidden_state
         picked = states[torch.arange(len(row)), torch.from_numpy(column)]
         labels = torch.from_numpy(rows.input_ids[row, column].astype(np.int64)).to(picked.device)
-        return token_log_probabilities(self.head, picked, embedding, labels).cpu().double().numpy()
+        chance, best = token_answers(self.head, picked, embedding, labels)
+        return chance.cpu().double().numpy(), (best == labels).cpu().numpy()
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""

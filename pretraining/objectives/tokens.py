@@ -63,17 +63,25 @@ def loss_term(loss: TokenLoss, row: Tensor, rows: int, count: int, weight: float
     )
 
 
-@torch.no_grad()
 def token_log_probabilities(head: TokenHead, states: Tensor, embedding: Tensor, labels: Tensor) -> Tensor:
-    """(T,) log-probability of each label, computed in fp32 whatever the core's precision.
+    """(T,) log-probability of each label; see :func:`token_answers`."""
+    return token_answers(head, states, embedding, labels)[0]
+
+
+@torch.no_grad()
+def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each label, and the most probable id, computed in fp32 whatever the core's precision.
 
     Args:
         head: the objective's head.
         states: (T, W) states that predict.
         embedding: (V, E) the core's token embedding.
         labels: (T,) ids.
+
+    Returns:
+        (T,) log-probabilities in nats, and (T,) ids.
     """
-    found = []
+    found, best = [], []
     with torch.autocast(states.device.type, enabled=False):
         matrix = head.matrix(embedding).float()
         chunk = max(1, _LOGIT_BYTES // (4 * len(matrix)))
@@ -83,4 +91,7 @@ def token_log_probabilities(head: TokenHead, states: Tensor, embedding: Tensor, 
             if head.bias is not None:
                 logits = logits + head.bias.float()
             found.append(torch.log_softmax(logits, dim=-1).gather(1, expected[:, None]).squeeze(1))
-    return torch.cat(found) if found else states.new_zeros(0, dtype=torch.float32)
+            best.append(logits.argmax(dim=-1))
+    if not found:
+        return states.new_zeros(0, dtype=torch.float32), labels
+    return torch.cat(found), torch.cat(best)

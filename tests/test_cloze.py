@@ -1,0 +1,180 @@
+"""Hidden words restored: which are chosen, what is asked, and that an ablation can read it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from training import SAMPLE, arguments, train
+
+from ablation.config import build, load_ablation
+from ablation.grid import hidden_words
+from ablation.report import is_accuracy
+from pretraining.cloze import ClozeConfig, Text, choose_entities, choose_words, cloze_command, cloze_of_run, measures
+from pretraining.layouts import rows_from_texts
+from pretraining.model import Encoder
+from pretraining.objective import base_inputs
+from pretraining.random import Draw
+from pretraining.score import Scorer
+from zoo.errors import ZooError
+
+DRAW = Draw(0, 0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on some Chinese articles with entities."""
+    pytest.importorskip("rjieba")
+    place = tmp_path_factory.mktemp("cloze")
+    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:60]
+    (place / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
+    annotation = "pretraining.annotate.Lexicon"
+    more = {
+        "data.corpus.annotations.entity.class_path": annotation,
+        "data.corpus.annotations.entity.init_args.files": "zoo:sample/lexicon/entities-zh.txt",
+        "data.tokenizer.vocab_size": 3000,
+        "data.validation_tokens": 6000,
+    }
+    argv = arguments(place, "bert-wwm", steps=4, **more)
+    argv[1] = "bert-wwm-tiny-zh"
+    return train(argv)
+
+
+def some_text(seed=0, count=4000):
+    """Words of 1 to 4 tokens in sentences; every tenth word is a unit of the array."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, 5, count)
+    start = np.append(0, np.cumsum(sizes))
+    total = int(start[-1])
+    starts = np.zeros(total + 1, dtype=bool)
+    starts[start] = True
+    bounds = np.append(start[:-1:10], total)
+    codes = np.zeros(total, dtype=np.uint8)
+    for word in range(0, count, 10):
+        codes[start[word] : start[word + 1]] = 2
+        codes[start[word]] = 1
+    sentence = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+    return Text(rng.integers(5, 30, total), starts, sentence, bounds, rng.random(total) < 0.95, codes)
+
+
+def test_words_are_whole_of_letters_and_limited():
+    text = some_text()
+    every = choose_words(text, 4, 10_000, DRAW)
+    for length, items in every.items():
+        assert (items.size == length).all()
+        assert text.starts[items.start].all()
+        assert text.starts[items.start + length].all()
+        for step in range(length):
+            assert text.good[items.start + step].all()
+            assert step == 0 or not text.starts[items.start + step].any()
+        few = choose_words(text, 4, 50, DRAW)[length]
+        assert len(few.start) == 50
+        assert set(few.start) <= set(items.start)
+    assert len(every[1].start) > 800
+
+
+def test_controls_match_entities_in_length_and_frequency():
+    text = some_text(count=20_000)
+    training = np.random.default_rng(1).integers(5, 30, 50_000)
+    entities, controls = choose_entities(text, training, 2, 1000, DRAW)
+    assert (entities.size == controls.size).all()
+    assert len(entities.start) > 300
+    assert (text.codes[entities.start] == 1).all()
+    for items, inside in ((entities, True), (controls, False)):
+        for start, size in zip(items.start[::7], items.size[::7], strict=True):
+            assert (text.codes[start : start + size] > 0).all() == inside
+            assert text.starts[start]
+            assert text.starts[start + size]
+            assert text.sentence[start] == text.sentence[start + size - 1]
+
+    def often(items):
+        windows = np.lib.stride_tricks.sliding_window_view(training, 2)
+        own = items.start[items.size == 2]
+        return np.array([(windows == text.ids[s : s + 2]).all(axis=1).sum() for s in own])
+
+    assert abs(often(entities).mean() - often(controls).mean()) < 6  # of about 80
+    with pytest.raises(ZooError, match="no unit of 9 tokens"):
+        choose_entities(text, training, 9, 1000, DRAW)
+
+
+def test_a_word_is_filled_in_from_left_to_right(run):
+    """Against one row at a time: the model reads the true tokens before, never the hidden ones."""
+    scorer = Scorer(run)
+    vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
+    ids, flags = scorer.tokenizer.encode_batch(["中国的首都是北京市。"])[0]
+    rows = rows_from_texts([(ids, flags)], vocabulary, scorer.prefix, scorer.suffix)
+    encode = Encoder(scorer.core, base_inputs(rows))
+    chance, right = objective.fill_in(encode, scorer.core.token_embedding, rows, np.array([3]), np.array([3]))
+    expected, all_best = 0.0, True
+    for step in range(3):
+        hidden = rows.input_ids.copy()
+        hidden[0, 3 + step : 6] = vocabulary.mask
+        with torch.no_grad():
+            states = scorer.core(base_inputs(rows.replace(input_ids=hidden))).last_hidden_state
+            logits = objective.head(states[:, 3 + step], scorer.core.token_embedding)[0]
+        truth = int(rows.input_ids[0, 3 + step])
+        expected += float(torch.log_softmax(logits, 0)[truth])
+        all_best &= int(logits.argmax()) == truth
+    assert chance[0] == pytest.approx(expected, rel=1e-5)
+    assert right[0] == all_best
+    other = rows.input_ids.copy()
+    other[0, 5] = 99
+    again, _ = objective.fill_in(encode, scorer.core.token_embedding, rows, np.array([3]), np.array([2]))
+    last, _ = objective.fill_in(
+        encode, scorer.core.token_embedding, rows.replace(input_ids=other), np.array([3]), np.array([2])
+    )
+    assert again[0] != last[0]  # what is not hidden counts
+
+
+def test_figures_of_a_run(run, capsys):
+    assert cloze_command([str(run), "--items", "60", "--entity", "entity"]) == 0
+    stored = json.loads((run / "cloze.json").read_text())
+    assert set(stored["words"]) == {"1", "2", "3", "4"}
+    assert {group["items"] for group in stored["words"].values()} <= set(range(1, 61))
+    assert stored["entity"]["items"] == stored["control"]["items"] > 5
+    assert "nats per token" in capsys.readouterr().out
+    found = cloze_of_run(ClozeConfig(str(run), items=60, entity="entity"))
+    assert found["words"] == stored["words"]
+    named = measures(found)
+    assert named["nats.longer-1"] == pytest.approx(named["nats.longer"] - named["nats.1"])
+    assert named["exact.entity-control"] == pytest.approx(named["exact.entity"] - named["exact.control"])
+    longer = [stored["words"][n] for n in "234"]
+    assert named["exact.longer"] == pytest.approx(
+        sum(g["exact"] * g["items"] for g in longer) / sum(g["items"] for g in longer)
+    )
+    assert 5 < named["nats.2"] < 9  # hardly trained: close to the logarithm of 3,000
+
+
+def test_any_text_can_be_asked_about(run, tmp_path):
+    (tmp_path / "own.txt").write_text("北京是中国的首都。上海是中国的城市。\n", encoding="utf-8")
+    argv = [str(run), "--corpus.files", str(tmp_path / "own.txt"), "--corpus.segmenter", "rjieba"]
+    argv += ["--stores", str(tmp_path / "stores"), "--output", str(tmp_path / "out.json")]
+    assert cloze_command(argv) == 0
+    assert json.loads((tmp_path / "out.json").read_text())["words"]["2"]["items"] == 6
+
+
+def test_what_cannot_be_asked_is_said(run, tmp_path):
+    with pytest.raises(ZooError, match=r"no array 'phrase' \(it has entity\)"):
+        cloze_of_run(ClozeConfig(str(run), entity="phrase"))
+    with pytest.raises(ZooError, match="at least 1"):
+        ClozeConfig(str(run), items=0)
+    gpt = train(arguments(tmp_path, "gpt", steps=1))
+    with pytest.raises(ZooError, match="CausalLM, which cannot fill"):
+        cloze_of_run(ClozeConfig(str(gpt)))
+    nothing = train(arguments(tmp_path, "bert", steps=1, **{"data.validation_tokens": 0}))
+    with pytest.raises(ZooError, match="held no documents out"):
+        cloze_of_run(ClozeConfig(str(nothing)))
+
+
+def test_an_ablation_reads_it(run):
+    assert hidden_words(run, {"items": 40, "entity": "entity"}) == measures(
+        cloze_of_run(ClozeConfig(str(run), items=40, entity="entity"))
+    )
+    assert load_ablation(["--config", "units-zh"]).primary.measure == "cloze.nats.longer-1"
+    wanted = {"name": "x", "primary": "cloze.nats.2", "changes": {"a": {}}}
+    with pytest.raises(ZooError, match="needs `cloze: {}`"):
+        build(wanted)
+    with pytest.raises(ZooError, match=r"cloze\.item is no setting .* 'items'"):
+        build({**wanted, "cloze": {"item": 5}})
+    assert build({**wanted, "cloze": {}}).cloze == {}
+    assert [is_accuracy(f"cloze.{name}") for name in ("nats.longer-1", "exact.2")] == [False, True]
