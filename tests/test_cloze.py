@@ -172,7 +172,7 @@ def test_an_ablation_reads_it(run):
     )
     assert load_ablation(["--config", "units-zh"]).primary.measure == "cloze.nats.longer-1"
     wanted = {"name": "x", "primary": "cloze.nats.2", "changes": {"a": {}}}
-    with pytest.raises(ZooError, match="needs `cloze: {}`"):
+    with pytest.raises(ZooError, match=r"needs `cloze: \{\}`"):
         build(wanted)
     with pytest.raises(ZooError, match=r"cloze\.item is no setting .* 'items'"):
         build({**wanted, "cloze": {"item": 5}})

@@ -1,22 +1,27 @@
 """Knowledge masking: units of phrases and entities, three stages on one head (specs/ernie-baidu-1.md, section 8)."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
 from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
+from training import SAMPLE, Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.choose import Tokens, Units, WholeWords
-from pretraining.config import TaskConfig, load_pretrain_config
+from pretraining.config import TaskConfig, load_pretrain_config, run_folder
 from pretraining.fill import Replace, random_ids
 from pretraining.layouts import Blocks
 from pretraining.listing import count_parameters
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
 from pretraining.random import Draw
+from pretraining.score import Scorer
 from pretraining.store import WORD_START
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
+from zoo.folder import open_weights
 from zoo.vocabulary import Vocabulary
+from zoo.weights.commands import export_folder, import_folder
 
 ENTITY, PHRASE = Units("entity"), Units("phrase", count="independent")
 CHOOSERS = {
@@ -183,3 +188,90 @@ def test_units_need_their_array_and_units_in_it(tmp_path):
         MaskedLM(ENTITY).check_store(store)
     with pytest.raises(ZooError, match="'tokens' or 'words'"):
         Units("entity", fallback="characters")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A little Chinese text, and dialogues made of its sentences."""
+    pytest.importorskip("rjieba")
+    folder = tmp_path_factory.mktemp("ernie")
+    articles = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    (folder / "text.txt").write_text("\n\n".join(articles), encoding="utf-8")
+    said = [sentence + "。" for article in articles for sentence in article.replace("\n", "").split("。") if sentence]
+    threads = [said[start : start + 2 + start % 4] for start in range(0, 400, 5)]
+    records = [{"text": thread, "role": [n % 2 for n in range(len(thread))]} for thread in threads]
+    (folder / "dialogues.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    return folder
+
+
+def ernie(place, output, **more):
+    """Three stages and dialogues."""
+    argv = arguments(place, steps=24, **{"train.save_every": 5, "output": output, "train.validate_every": 12, **more})
+    argv[1] = "ernie-1-tiny-zh"
+    dialogues = ["--config", "tasks/dialogue", "--tasks.dialogue.corpus.files", str(place / "dialogues.jsonl")]
+    return [*argv[:2], *dialogues, *argv[2:]]
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    return train(ernie(place, place / "runs"))
+
+
+def test_stages_and_dialogues_train_one_head(finished, place, tmp_path):
+    """All tasks were run, one masked head came out, and it is what scoring, export and import take."""
+    state = json.loads((finished / "run.json").read_text())
+    assert state["finished"]
+    names = {key.split(".")[1] for key in open_weights(finished) if key.startswith("heads.")}
+    assert names == {"masked_lm", "next_sentence", "real_dialogue"}
+    lines = [line for line in log_lines(finished) if "terms" in line]
+    asked = [set(line["terms"]) for line in lines]
+    assert {"masked_lm", "next_sentence"} in asked
+    assert {"masked_lm", "real_dialogue"} in asked
+    assert all("masked_lm" in terms for terms in asked)
+    validated = {line["validation"]["task"] for line in log_lines(finished) if "validation" in line}
+    assert {"basic", "phrase", "entity", "dialogue"} <= validated
+    scorer = Scorer(finished)
+    assert scorer.name == "masked_lm"
+    expected = scorer.score(["中国的首都是北京。"])
+    export_folder(finished, tmp_path / "out", family="ernie")
+    import_folder(tmp_path / "out", tmp_path / "in")
+    assert np.array_equal(Scorer(tmp_path / "in").score(["中国的首都是北京。"]), expected)
+
+
+def test_stages_go_on_bit_for_bit(finished, place, tmp_path, monkeypatch):
+    """Cut short in the second stage, between two checkpoints."""
+    argv = ernie(place, tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 13)
+        with pytest.raises(Killed):
+            train(argv)
+    assert outcome(train(argv)) == outcome(finished)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_same_tasks(finished, place, tmp_path):
+    argv = ernie(place, tmp_path)
+    process = launch(argv, processes=2)
+    out = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, out[-3000:]
+    other = log_lines(run_folder(load_pretrain_config(argv)))
+    for one, two in zip(log_lines(finished), other, strict=True):
+        assert (one["step"], one["tokens"]) == (two["step"], two["tokens"])
+        if "terms" in one:
+            assert one["terms"] == {name: pytest.approx(value, rel=1e-4) for name, value in two["terms"].items()}
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"tasks.phrase.choose.init_args.array": "clause"}, "needs clause"),
+        ({"stages.entity.until": 0.9}, "the last one must end at until: 1"),
+        ({"stages.phrase.until": 0.3333}, "each needs an end of its own"),
+        ({"tasks.phrase.objectives": "[next_sentence]"}, "none of its objectives"),
+        ({"tasks.dialogue.corpus.annotations.role": "null"}, "no array 'role'"),
+    ],
+)
+def test_what_cannot_train_is_refused_before(place, tmp_path, more, message):
+    with pytest.raises(ZooError, match=message):
+        train(ernie(place, tmp_path, **more))
+    assert not list(tmp_path.glob("*/log.jsonl"))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
+from training import SAMPLE, Killed, arguments, interrupt_at, log_lines, outcome, train
 
 from pretraining.assemble import prepare_store
 from pretraining.choose import Tokens, WholeWords, word_starts
@@ -13,10 +14,13 @@ from pretraining.layouts import SentencePairs
 from pretraining.listing import count_parameters
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
+from pretraining.score import Scorer
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
-from zoo.config import CoreConfig
+from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
+from zoo.folder import open_weights
+from zoo.weights.commands import export_folder, import_folder
 
 LENGTHS = (0.40, 0.45, 0.10, 0.05)  # of words with 1, 2, 3, 4 characters (specs, section 8, check 9)
 
@@ -143,8 +147,6 @@ def test_published_counts(name, core, whole):
 def prepared(tmp_path_factory):
     """Some articles of the shipped sample, prepared as the config says: store, tokenizer, objective, one batch."""
     pytest.importorskip("rjieba")
-    from training import SAMPLE
-
     folder = tmp_path_factory.mktemp("wwm")
     text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
     (folder / "zh.txt").write_text("\n\n".join(text), encoding="utf-8")
@@ -200,3 +202,72 @@ def test_latin_words_in_chinese_text_stay_whole(prepared):
     genuine = pieces[tokens]
     assert genuine.sum() > 50
     assert not (flags[genuine] & WORD_START).any()
+
+
+# --- runs ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    pytest.importorskip("rjieba")
+    folder = tmp_path_factory.mktemp("runs")
+    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    (folder / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
+    return folder
+
+
+def settings(place, name, output, steps=8, **more):
+    argv = arguments(place, steps=steps, **{"model.num_hidden_layers": 4, "output": output, **more})
+    argv[1] = name
+    return argv
+
+
+@pytest.fixture(scope="module")
+def wwm(place):
+    return train(settings(place, "bert-wwm-tiny-zh", place / "runs"))
+
+
+def test_a_run_goes_on_bit_for_bit(wwm, place, tmp_path, monkeypatch):
+    argv = settings(place, "bert-wwm-tiny-zh", tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        with pytest.raises(Killed):
+            train(argv)
+    assert outcome(train(argv)) == outcome(wwm)
+
+
+def test_ext_goes_on_from_wwm_with_a_schedule_of_its_own(wwm, place, tmp_path):
+    ext = train(settings(place, "bert-wwm-ext-tiny-zh", tmp_path, 10, **{"start.model": wwm}))
+    report = read_json(ext / "run.json")["start"]
+    assert report["fresh"] == []
+    assert report["left"] == []
+    rates = [line["lr"] for line in log_lines(ext) if "lr" in line]
+    assert max(rates) == pytest.approx(1e-3, rel=0.2)
+    before = [line["terms"]["masked_lm"] for line in log_lines(wwm) if "terms" in line]
+    after = [line["terms"]["masked_lm"] for line in log_lines(ext) if "terms" in line]
+    assert after[0] < before[0] - 0.1
+
+
+def test_rbt_takes_the_first_layers(place, tmp_path):
+    """RoBERTa-wwm-ext has no pair head; RBT3 starts from the first three of its layers."""
+    small = {"model.num_attention_heads": 2, "model.vocab_size": "null"}
+    whole = train(settings(place, "roberta-wwm-ext-base-zh", tmp_path, 2, **small))
+    heads = {key.split(".")[1] for key in open_weights(whole) if key.startswith("heads.")}
+    assert heads == {"masked_lm"}
+    argv = settings(place, "rbt3-zh", tmp_path, 1, **{**small, "start.model": whole, "start.layers": 3})
+    del argv[argv.index("--model.num_hidden_layers") : argv.index("--model.num_hidden_layers") + 2]
+    part = train(argv)
+    assert read_json(part / "run.json")["start"]["layers"] == [0, 1, 2]
+    layers = {key.split(".")[2] for key in open_weights(part) if key.startswith("core.layers.")}
+    assert layers == {"0", "1", "2"}
+
+
+def test_weights_are_berts(wwm, tmp_path):
+    """Check 2: exported, it has the names of a stock BERT; brought back in, it scores the same."""
+    transformers = pytest.importorskip("transformers")
+    export_folder(wwm, tmp_path / "out")
+    stock = transformers.BertForPreTraining.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(stock[1][kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    import_folder(tmp_path / "out", tmp_path / "in")
+    texts = ["中国的首都是北京。", "今天天气很reliable。"]
+    assert np.array_equal(Scorer(tmp_path / "in").score(texts), Scorer(wwm).score(texts))
