@@ -1,11 +1,14 @@
 """Tokens per second of masking and collation on one core, beside transformers' collator.
 
-    python benchmarks/masking.py [--batch 256] [--length 128] [--rounds 40]
+    python benchmarks/masking.py [--batch 256] [--length 128] [--rounds 40] [--chinese]
 
 One process, one thread, pinned to one core. Both arms start from rows in memory (transformers: a list of
 dictionaries with ids, special-token masks and offsets, as ``datasets`` yields them) and end with torch
 tensors for the core and for the loss; the arms take turns, and the median is printed. "with gather" adds
 what only ours includes here: fetching the rows from the memory-mapped token store.
+
+``--chinese``: instead, the shipped Chinese sample, prepared with a segmenter's words and with phrases and entities, and
+each way of masking beside single tokens: "ours" as above, "choose" the choice of positions alone.
 """
 
 from __future__ import annotations
@@ -27,14 +30,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from pretraining.choose import Choose, NGrams, Spans, Tokens, WholeWords
+from pretraining.annotate import Lexicon, Words
+from pretraining.choose import Choose, NGrams, Spans, Tokens, Units, WholeWords
+from pretraining.corpus import CorpusConfig
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import FullSentences
 from pretraining.objective import collate
 from pretraining.objectives import MaskedLM
+from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import SCHEMA, WORD_START, Store
+from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.config import CoreConfig
 from zoo.vocabulary import Vocabulary
 
@@ -146,15 +153,66 @@ def measure(
     print(line, flush=True)
 
 
+CHINESE: dict[str, Choose] = {
+    "token masks": Tokens(),
+    "whole words": WholeWords(),
+    "whole words, independent": WholeWords(count="independent"),
+    "phrases": Units("phrase"),
+    "phrases, independent": Units("phrase", count="independent"),
+    "entities, then phrases": Units(["entity", "phrase"]),
+    "random spans": Spans(),
+    "n-gram masks": NGrams(),
+}
+
+
+def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
+    """The table of ``--chinese``; all ways take turns, so that a busy machine slows them alike."""
+    lexicon = Lexicon("zoo:sample/lexicon/entities-zh.txt")
+    corpus = CorpusConfig("zoo:sample/zh", segmenter="rjieba", annotations={"phrase": Words(2), "entity": lexicon})
+    tokenizer = TokenizerConfig(kind="wordpiece", vocab_size=8192, lowercase=True)
+    store = prepare(corpus, tokenizer, str(folder), processes=1, quiet=True)
+    vocabulary, layout = load_tokenizer(store.path).vocabulary, FullSentences()
+    plan = layout.plan(store, np.arange(store.num_documents), length, vocabulary, Draw(0, 0))
+    order = Draw(0, 0).permutation(len(plan), "rows")
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in CHINESE}
+    objectives = {name: MaskedLM(choose) for name, choose in CHINESE.items()}
+    for objective in objectives.values():
+        objective.build(CoreConfig(vocab_size=vocabulary.size), vocabulary)
+    tokens = []
+    for number in range(rounds):
+        first = number * batch % max(len(order) - batch, 1)
+        rows = layout.rows(store, plan, order[first : first + batch], length, vocabulary)
+        tokens.append(int(rows.lengths.sum()))
+        for name, objective in objectives.items():
+            start = time.perf_counter()
+            collate(objective.corrupt(rows, Draw(0, number)), {"masked": objective})
+            middle = time.perf_counter()
+            objective.choose(rows, Draw(0, number), vocabulary)
+            times[name].append((middle - start, time.perf_counter() - middle))
+    words = int((np.asarray(store.flags) & WORD_START).sum())
+    print(f"{store.num_tokens:,} tokens in {words:,} words; million tokens/s on one core, median of {rounds}")
+    print(f"{'':26} {'ours':>8} {'against tokens':>15} {'choose':>8}")
+    base = statistics.median(whole for whole, _ in times["token masks"])
+    for name, found in times.items():
+        whole, choice = (statistics.median(part) for part in zip(*found, strict=True))
+        each = statistics.median(tokens) / 1e6
+        print(f"{name:26} {each / whole:8.1f} {whole / base:14.2f}x {each / choice:8.1f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--chinese", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if options.chinese:
+        with tempfile.TemporaryDirectory() as folder:
+            chinese(Path(folder), options.batch, options.length, options.rounds)
+        return
     layout = FullSentences()
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), 4_000_000)

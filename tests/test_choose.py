@@ -27,7 +27,10 @@ CHOOSERS = {
     "tokens, stochastic, special": Tokens(count="stochastic", include_special=True),
     "words": WholeWords(),
     "words, stochastic": WholeWords(rate=0.3, count="stochastic"),
+    "words, independent": WholeWords(count="independent"),
+    "tokens, independent": Tokens(count="independent"),
     "spans": Spans(),
+    "spans, independent": Spans(count="independent"),
     "n-grams": NGrams(),
     "n-grams, longer": NGrams(n=5, favor_shorter=False, max_predictions=9),
 }

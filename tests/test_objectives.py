@@ -15,7 +15,7 @@ from entity_toys import FUSION, shared_table
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from torch import nn
 
-from pretraining.choose import NGrams, Tokens, WholeWords
+from pretraining.choose import NGrams, Tokens, Units, WholeWords
 from pretraining.fill import Replace
 from pretraining.labels import Capitalised
 from pretraining.layouts import rows_from_texts
@@ -94,6 +94,10 @@ OBJECTIVES = {
     "masked tokens": Case(lambda: MaskedLM(Tokens(), ALL_MASK), hidden_by_mask),
     "masked tokens, 80/10/10": Case(lambda: MaskedLM(Tokens(rate=0.3)), hidden_by_mask),
     "masked words": Case(lambda: MaskedLM(WholeWords(), ALL_MASK), hidden_by_mask),
+    "masked words, each by itself": Case(
+        lambda: MaskedLM(WholeWords(rate=0.3, count="independent"), ALL_MASK), hidden_by_mask
+    ),
+    "masked units": Case(lambda: MaskedLM(Units("unit", fallback="words"), ALL_MASK), hidden_by_mask),
     "masked n-grams": Case(lambda: MaskedLM(NGrams(), ALL_MASK), hidden_by_mask),
     "masked, dynamic count": Case(lambda: MaskedLM(Tokens(count="stochastic", include_special=True)), hidden_by_mask),
     "everything predicted": Case(lambda: MaskedLM(Tokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
@@ -166,7 +170,10 @@ def some_rows(count=16, length=24, seed=0) -> Rows:
         document=number,
         token_type_ids=((columns > middle) & (columns <= last)).astype(np.int32),
         pair_label=rng.integers(0, 2, count),
-        arrays={"entity_id": np.where(~special & (columns % 3 == 1), 1 + ids % 40, 0).astype(np.int32)},
+        arrays={
+            "entity_id": np.where(~special & (columns % 3 == 1), 1 + ids % 40, 0).astype(np.int32),
+            "unit": np.where(special, 0, np.choose(columns % 5, [1, 2, 2, 0, 0])).astype(np.uint8),
+        },
     )
 
 
