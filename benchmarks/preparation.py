@@ -1,9 +1,8 @@
 """Preparation on one core: text to token store, segmentation and annotations by themselves, in characters per second.
 
-Each arm does what a worker process of ``zoo prepare`` does with the chunks of a corpus (:class:`pretraining.prepare._Recipe`):
-reading, sentences, words, ids, annotations, shards on the disk. The tokenizer is trained before and not timed. ``segment``
-and ``lexicon`` are the segmenter's words and the lexicon's entries of the same sentences alone. Processor time is what
-other jobs on the machine disturb least.
+Each arm does what a worker process of ``zoo prepare`` does with the chunks of a corpus: reading, sentences, words, ids,
+annotations, shards on the disk. The tokenizer is trained before and not timed. Two arms are the segmenter's words and
+the lexicon's entries of the same sentences alone. Processor time is what other jobs on the machine disturb least.
 """
 
 from __future__ import annotations

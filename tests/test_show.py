@@ -94,7 +94,8 @@ def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     text = CHINESE if config.endswith("-zh") else ENGLISH
     settings = load_pretrain_config(["--config", config]).value
-    given = frozenset().union(*(task.layout.provides for task in settings.tasks.values()))
+    given = frozenset(settings.data.corpus.annotations)
+    given = given.union(*(task.layout.provides for task in settings.tasks.values()))
     if lacking := frozenset().union(*(o.needs for o in settings.objectives.values())) - given:
         with pytest.raises(ZooError, match=f"needs {min(lacking)}"):  # plain text has it not, whoever reads it
             show_command(["--config", config, *data(config), text])
