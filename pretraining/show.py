@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pretraining.annotate import Linked, read_entities
 from pretraining.assemble import fit_vocabulary
+from pretraining.corpus import CorpusConfig
+from pretraining.labels import TokenLabels
 from pretraining.loader import TaskData
 from pretraining.objective import Objective, collate
+from pretraining.objectives import RowClassification
 from pretraining.show_command import ShowConfig
-from pretraining.show_source import Subject, TextStore, make_task, others_wanted, row_length, tokenised
+from pretraining.show_source import Subject, TextStore, corpus_of, make_task, record_hint, row_length, text_store
 from pretraining.store import WORD_START
 from pretraining.tokenizer import ZooTokenizer
 from zoo.attention import make_mask
@@ -35,7 +39,7 @@ from zoo.relative import visible_keys
 Ints = NDArray[np.integer[Any]]
 Bools = NDArray[np.bool_]
 Fate = Literal["plain", "template", "masked", "replaced", "kept"]
-Mark = Literal["masked", "replaced", "kept", "same", "next", "previous", "other"]
+Mark = Literal["masked", "replaced", "kept", "same", "next", "previous", "class", "other"]
 
 _IGNORED = -100  # torch's label for "no loss here"
 _SORTS = 4  # sorts of targets that have lines of their own, at most
@@ -47,6 +51,7 @@ SIGNS: dict[Mark, tuple[str, str]] = {
     "same": ("·", "neither chosen nor changed, but asked for"),
     "next": ("→", "the next token, asked for"),
     "previous": ("←", "the token before, asked for"),
+    "class": ("", "its class, asked for"),
     "other": ("?", "asked for"),
 }
 """The sign of each mark, and its meaning."""
@@ -65,6 +70,7 @@ class Cell:
         fate: what happened to it.
         own: it is part of the text; template tokens are nobody's.
         starts_word: a word or a template token starts here.
+        place: where it stands in the text, -1 for what is no part of it.
     """
 
     read: str
@@ -72,6 +78,12 @@ class Cell:
     fate: Fate
     own: bool
     starts_word: bool
+    place: int = -1
+
+    @property
+    def key(self) -> tuple[int, str, bool]:
+        """The same for the same token of a text in other rows, under other seeds and configs."""
+        return self.place, self.original, self.own
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,16 @@ class Track:
         values: one for each position, empty = nothing there.
         marks: what each value has to do with its position, where an objective asks for them.
         spans: instead of values.
+        full: what a short value stands for, where it does.
+        unit: the spans are units of the text (phrases, entities) or speakers, so that they have a colour of their own.
     """
 
     name: str
     values: tuple[str, ...] = ()
     marks: tuple[Mark | None, ...] = ()
     spans: tuple[Span, ...] = ()
+    full: tuple[str, ...] = ()
+    unit: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,6 +189,7 @@ class TaskView:
         about: task, layout and objectives in a sentence.
         rows: the rows shown, seed by seed.
         notes: what a reader should know besides.
+        stages: which tasks are run when, a line each; the same in all views of a config, as title and chain are.
     """
 
     title: str
@@ -180,6 +197,7 @@ class TaskView:
     about: str
     rows: tuple[RowView, ...]
     notes: tuple[str, ...]
+    stages: tuple[str, ...] = ()
 
 
 # --- from a text to rows -----------------------------------------------------------------------------
@@ -201,40 +219,43 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
         objective.build(facts, vocabulary)
     views = []
     with tempfile.TemporaryDirectory() as folder:
-        own = tokenised(subject, wish.text, Path(folder))
         for name in wish.chosen_tasks(config.tasks):
             layout = config.tasks[name].layout
-            store = TextStore(own, subject.store, others_wanted(layout.provides, wish))
-            length = wish.length or row_length(layout.provides, store.own_tokens, config.data.sequence_length)
             readers = " and ".join(
                 f"{key} ({type(config.objectives[key]).__name__})" for key in config.tasks[name].objectives
             )
-            about = f"{name}: {type(layout).__name__} makes rows of up to {length} tokens for {readers}."
-            about = f"{about} {config.turns(name)}".strip()
+            about = f"{name}: {type(layout).__name__} makes rows for {readers}."
             rows: list[RowView] = []
             try:
+                store = text_store(subject, name, wish, Path(folder))
+                length = wish.length or row_length(layout.provides, store.own_tokens, config.data.sequence_length)
+                about = f"{name}: {type(layout).__name__} makes rows of up to {length} tokens for {readers}."
                 for seed in wish.seeds or [config.seed.data]:
                     task = make_task(config, name, store, vocabulary, seed, length)
-                    rows += _rows(task, store, Speller(subject.tokenizer), facts, wish)
+                    rows += _rows(task, store, Speller(subject.tokenizer), facts, wish, corpus_of(config, name))
                 notes = tuple(_notes(task, store, rows, wish))
             except ZooError as error:
+                told = f"{error}{record_hint(corpus_of(config, name), wish.text)}"
                 if wish.task or len(config.tasks) == 1:
-                    raise
-                rows, notes = [], (f"not shown: {error}",)  # the text may still do for the others
-            views.append(TaskView(subject.title, config.chain, about, tuple(rows), notes))
+                    raise ZooError(told) from error
+                rows, notes = [], (f"not shown: {told}",)  # the text may still do for the others
+            stages = tuple(config.stage_lines())
+            views.append(TaskView(subject.title, config.chain, about, tuple(rows), notes, stages))
     if not any(view.rows for view in views):
         raise ZooError("\n".join(note for view in views for note in view.notes))
     return views
 
 
-def _rows(task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, wish: ShowConfig) -> list[RowView]:
+def _rows(
+    task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, wish: ShowConfig, corpus: CorpusConfig
+) -> list[RowView]:
     """The rows that begin with the text, as many as wanted."""
     plan, _ = task.plan(wish.epoch)
     numbers = np.flatnonzero(plan.documents < store.own_documents).tolist()
     if not numbers:
         raise ZooError(f"{type(task.layout).__name__} makes no row of this text; a longer text would work.")
     return [
-        _Reader(task, store, spell, facts, wish.epoch, number).view(place, len(numbers))
+        _Reader(task, store, spell, facts, wish.epoch, number, corpus).view(place, len(numbers))
         for place, number in enumerate(numbers[: wish.rows], start=1)
     ]
 
@@ -267,11 +288,21 @@ class _Reader:
         facts: the core that will read the row.
         epoch: pass over the data.
         number: the row.
+        corpus: how the text was prepared, for the meaning of its arrays.
     """
 
     def __init__(
-        self, task: TaskData, store: TextStore, spell: Speller, facts: CoreConfig, epoch: int, number: int
+        self,
+        task: TaskData,
+        store: TextStore,
+        spell: Speller,
+        facts: CoreConfig,
+        epoch: int,
+        number: int,
+        corpus: CorpusConfig,
     ) -> None:
+        self.annotations = corpus.annotations
+        self.told: set[bytes] = set()  # positions of mentions whose entities are named already
         self.task, self.store, self.spell, self.facts = task, store, spell, facts
         self.epoch, self.number = epoch, number
         plan, index = task.plan(epoch)[0], np.array([number])
@@ -337,13 +368,17 @@ class _Reader:
         for place, fate in enumerate(self.fates):
             own = 0 <= self.places[place] < self.store.own_tokens
             read, original = self.spell(self.read[place]), self.spell(self.original[place])
-            yield Cell(read, original, fate, bool(own), bool(self.starts[place]))
+            yield Cell(
+                read, original, fate, bool(own), bool(self.starts[place]), int(self.places[place]) if own else -1
+            )
 
     def _pair(self) -> str:
         """How the two segments of a pair belong together, by where they lie in the store; and the label."""
         label, types = self.rows.pair_label, self.rows.token_type_ids
         if label is None:
             return ""
+        if relation := self._given_class(int(label[0])) or self._order_of_segments() or self._foreign_utterance():
+            return f"{relation} (label {label[0]})"
         sides = [] if types is None else [self.places[~self.special & (types[0, : self.length] == t)] for t in (0, 1)]
         if not sides or not all(map(len, sides)):
             return f"label {label[0]}"
@@ -359,6 +394,49 @@ class _Reader:
             relation = f"B comes from {'earlier' if second[0] < first[0] else 'later'} in the document"
         return f"{relation} (label {label[0]}){', read backwards' if self.backwards else ''}"
 
+    def _given_class(self, label: int) -> str:
+        """The class that the record itself gives the row, by the layout's array of it; else nothing."""
+        own = ~self.special
+        name = getattr(self.task.layout, "label", None)
+        values = self.rows.arrays.get(name, np.zeros((1, 0)))[0] if isinstance(name, str) else np.zeros(0)
+        if not values.size or not np.all(values[: self.length][own] == label + 1):
+            return ""
+        named = next((o.labels for o in self.task.objectives.values() if isinstance(o, RowClassification)), None)
+        return f"{name}: {named[label] if named else self._class_name(str(name), label)}"
+
+    def _order_of_segments(self) -> str:
+        """In which order the segments of the text stand, where the layout numbers them."""
+        if "segment" not in self.task.layout.provides or "segment" not in self.rows.arrays:
+            return ""
+        numbers = self.rows.arrays["segment"][0, : self.length][~self.special]
+        order = [int(key) for key, _ in itertools.groupby(numbers)]
+        if len(order) == 1:
+            return "a single segment, in place"
+        return f"segments in the order {' '.join(map(str, order))}" + (
+            ", as in the text" if order == sorted(order) else ""
+        )
+
+    def _foreign_utterance(self) -> str:
+        """Which of several pieces comes from elsewhere, where the layout reads speakers."""
+        if not isinstance(getattr(self.task.layout, "role", None), str):
+            return ""
+        documents = np.searchsorted(self.store.document_tokens(), self.places, side="right")
+        pieces = [list(run) for gap, run in itertools.groupby(range(self.length), lambda i: self.special[i]) if not gap]
+        own = self.rows.document[0] + 1
+        foreign = [n for n, piece in enumerate(pieces, start=1) if documents[piece[0]] != own]
+        if not foreign:
+            return "all utterances belong to one dialogue"
+        return f"utterance {foreign[0]} comes from another dialogue"
+
+    def _class_name(self, array: str, number: int) -> str:
+        """What the record calls the class of this number."""
+        names = getattr(self.annotations.get(array), "values", None)
+        if isinstance(names, list):
+            return str(names[number])
+        if array == getattr(self.task.layout, "role", None):
+            return ("query", "response")[number] if number < 2 else f"speaker {number + 1}"
+        return str(number)
+
     # -- what is asked for
 
     def _asked(self, name: str, objective: Objective) -> tuple[list[str], list[Track]]:
@@ -372,19 +450,28 @@ class _Reader:
             for sort, chosen in _sorts(tensors, len(labels)):
                 line = self._asked_tokens(f"{part} {sort}".strip(), objective, where[chosen], labels[chosen])
                 tracks.append(line)
+                if codes := {short: full for short, full in zip(line.values, line.full, strict=False) if short != full}:
+                    facts.append(", ".join(f"{short} = {full}" for short, full in codes.items()))
             places = len(np.unique(where))
             many = f"for {places}" if places == len(where) else f"{len(where)} times, at {places}"
             facts.append(f"asks {many} of {self.length} tokens")
         for key, values in tensors.items():
             if values.shape == (1,):
-                facts.append(f"asks for the row's label: {values[0]}" if "label" in key else f"{key} {values[0]}")
+                words = self._pair() if "label" in key and self.rows.pair_label is not None else ""
+                if key != "place" or values[0]:  # the row's first state is what everybody reads
+                    facts.append(
+                        f"asks for the row's label: {words or values[0]}" if "label" in key else f"{key} {values[0]}"
+                    )
             elif track := self._track(name, values):
                 tracks.append(track)
                 facts.append(f"asks for a value at {sum(map(bool, track.values))} of {self.length} tokens")
             else:
                 facts.append(f"{key}: {values.size} values")
         for key, value in objective.describe(self.rows).items():
-            if track := self._track(key, np.asarray(value)):
+            described = np.asarray(value)
+            if described.dtype == object and described.shape == self.rows.shape:
+                tracks += self._mentions(name, key, described[0, : self.length], tracks)
+            elif track := self._track(key, described):
                 tracks.append(track)
             else:
                 facts.append(f"{key} {_in_words(value)}")
@@ -395,6 +482,9 @@ class _Reader:
 
         Positions count tokens, or, where there is a second stream, perhaps its states.
         """
+        namer = getattr(objective, "labels", None)
+        if isinstance(namer, TokenLabels):
+            return self._classes(name, namer, where, labels)
         options = [where.astype(np.int64)]
         if self.inputs.query is not None:
             slots = self.inputs.query.positions[0].numpy()
@@ -408,6 +498,36 @@ class _Reader:
             values[place] = self.spell(label) if known or objective.predicts_tokens else str(label)
             marks[place] = self._mark(place, step) if known else "other"
         return Track(name, values=tuple(values), marks=tuple(marks))
+
+    def _classes(self, name: str, labels: TokenLabels, where: Ints, values: Ints) -> Track:
+        """Classes of positions: the most frequent as a dot, the others briefly; what that means in full beside it."""
+        found, counts = np.unique(values, return_counts=True)
+        full = {int(label): labels.name(int(label)) for label in found}
+        most = int(found[counts.argmax()]) if len(found) > 1 else -1
+        short = {label: "·" if label == most else _brief(text, full.values()) for label, text in full.items()}
+        shown, meant = [""] * self.length, [""] * self.length
+        marks: list[Mark | None] = [None] * self.length
+        for place, label in zip(where.tolist(), values.tolist(), strict=True):
+            shown[place], meant[place], marks[place] = short[label], full[label], "class"
+        return Track(name, values=tuple(shown), marks=tuple(marks), full=tuple(meant))
+
+    def _mentions(self, name: str, key: str, fates: NDArray[Any], tracks: list[Track]) -> Iterator[Track]:
+        """Entities by name, and what happened to each; ``NAME`` or ``NAME -> OTHER`` at the first token of a mention.
+
+        The names take the place of the targets' numbers, which count within a batch.
+        """
+        self.told.add(np.flatnonzero(fates != "").tobytes())
+        parts = [str(fate).partition(" -> ") if fate else ("", "", "") for fate in fates]
+        marks: tuple[Mark | None, ...] = tuple("other" if before else None for before, _, _ in parts)
+        own = next((track for track in tracks if track.name == name and tuple(track.marks) == marks), None)
+        if own is not None:
+            tracks[tracks.index(own)] = Track(name, values=tuple(before for before, _, _ in parts), marks=marks)
+        said = []
+        for before, changed, after in parts:
+            fate = "kept" if not changed else "removed" if after == "none" else f"replaced by {after}"
+            said.append(fate if own is not None or not before else f"{before} {fate}")
+        values = tuple(text if before else "" for text, (before, _, _) in zip(said, parts, strict=True))
+        yield Track(f"{key} read" if own is not None else key, values=values)
 
     def _matches(self, where: Ints, labels: Ints, step: int) -> float:
         """Share of the labels that are the original tokens ``step`` places to the right."""
@@ -436,6 +556,8 @@ class _Reader:
             yield Track("order", values=tuple(map(str, known[-1])))
         for name, values in self.rows.targets.items():
             line = None if name == "selected" else self._track(name, values)
+            if line and np.flatnonzero(line.values).tobytes() in self.told:
+                continue  # the entities of mentions, which stand there by name
             if line and not any(np.array_equal(values[0, : self.length], other) for other in known):
                 yield line
 
@@ -455,12 +577,40 @@ class _Reader:
         if words := tuple(span for span in words if span.stop - span.start > 1):
             yield Track("words", spans=words)
         for name, values in self.rows.arrays.items():
-            cut = values[0, : self.length]
-            if runs := tuple(span for span in _runs(cut, lambda value: (str(value),) * 2) if cut[span.start]):
-                yield Track(name, spans=runs)
+            yield from self._array(name, values[0, : self.length])
         if self.rows.reused is not None:
             yield Track("memory", spans=(Span(0, int(self.rows.reused[0]), "remembered for the next row", "kept"),))
         yield from self._segments()
+
+    def _array(self, name: str, values: NDArray[Any]) -> Iterator[Track]:
+        """A named array: units as brackets, classes as named segments, mentions by number or name, else runs."""
+        annotator = self.annotations.get(name)
+        marks = annotator.marks if annotator is not None else None
+        sources = [getattr(objective, "labels", None) for objective in self.task.objectives.values()]
+        if any(name in source.needs for source in sources if isinstance(source, TokenLabels)):
+            return  # asked for, so shown already
+        if marks == "units":
+            if units := _units(values, self.special):
+                yield Track(name, spans=units, unit=True)
+            return
+        if np.flatnonzero(values).tobytes() in self.told:
+            return
+        if isinstance(annotator, Linked):
+            names = {number + 1: text for text, number in read_entities(annotator.sources()["entities"][0]).items()}
+            if values.any():
+                yield Track(name, values=tuple(names.get(int(value), "") for value in values))
+            return
+
+        def label(value: int) -> tuple[str, str]:
+            text = self._class_name(name, int(value) - 1) if marks == "every" else str(value)
+            return text, text
+
+        if name == getattr(self.task.layout, "label", None) and marks == "every" and self.rows.pair_label is not None:
+            return  # said once, for the row
+        nearest = np.maximum.accumulate(np.where(self.special, int((~self.special).argmax()), np.arange(self.length)))
+        whole = np.where(self.special, values[nearest], values) if marks == "every" else values
+        if runs := tuple(span for span in _runs(whole, label) if whole[span.start]):
+            yield Track(name, spans=runs, unit=marks == "every" or name in self.task.layout.provides)
 
     def _segments(self) -> Iterator[Track]:
         """Segments, and whose text they are, where a row has several of either."""
@@ -484,6 +634,30 @@ class _Reader:
         spans = _runs(sides * most + document, label)
         if len(spans) > 1:
             yield Track("documents" if types is None else "segments", spans=spans)
+
+
+def _units(codes: Ints, special: Bools) -> tuple[Span, ...]:
+    """Units of an array of 0 (outside), 1 (first token), 2 (later ones), each one span.
+
+    A row that is cut inside a unit begins with its later tokens; they are one unit, too.
+    """
+    spans: list[Span] = []
+    for place, code in enumerate(codes.tolist()):
+        if not code or special[place]:
+            continue
+        if code == 2 and spans and spans[-1].stop == place:
+            spans[-1] = Span(spans[-1].start, place + 1)
+        else:
+            spans.append(Span(place, place + 1))
+    return tuple(spans)
+
+
+def _brief(name: str, names: Iterable[str]) -> str:
+    """The shortest beginning of a name, three letters at least, that no other name has."""
+    others = [other for other in names if other != name]
+    return next(
+        (name[:size] for size in range(3, len(name)) if not any(o.startswith(name[:size]) for o in others)), name
+    )
 
 
 def _sorts(tensors: dict[str, NDArray[Any]], count: int) -> list[tuple[str, Bools]]:

@@ -36,7 +36,10 @@ def page(views: Sequence[TaskView], text: str, visibility: Visibility = "auto") 
         visibility: who sees whom: ``True`` = always as a picture, ``auto`` = where there is something to see and
             it was not drawn already, ``False`` = not at all.
     """
-    body = "".join(_task(view, visibility) for view in views)
+    body = "".join(
+        _config(list(same), visibility)
+        for _, same in itertools.groupby(views, key=lambda view: (view.title, view.chain, view.stages))
+    )
     quote = "".join(c if c == "\n" else visible(c) for c in text.strip())
     names = ", ".join(dict.fromkeys(view.title for view in views))
     return (
@@ -55,7 +58,7 @@ def _legend(views: Sequence[TaskView]) -> str:
     looks = {_look(cell) for row in rows for cell in row.cells}
     entries = []
     for mark, (sign, meaning) in SIGNS.items():
-        if mark in marks:
+        if sign and mark in marks:
             sample = f"<b class='read {mark}'>token</b>" if mark in ("masked", "replaced", "kept") else ""
             entries.append(f"<li>{sample}<i class='sign'>{sign}</i>{escape(meaning)}</li>")
     meanings = {"template": "a template token of the layout", "foreign": "from another document"}
@@ -72,14 +75,22 @@ def _look(cell: Cell) -> str:
     return "foreign" if cell.fate == "plain" and not cell.own else cell.fate
 
 
+def _config(views: Sequence[TaskView], visibility: Visibility) -> str:
+    """A config's section: introduced once, then its tasks."""
+    view = views[0]
+    chain = f"<p class='chain'>{escape(view.chain)}</p>" if view.chain else ""
+    stages = "".join(f"<li>{escape(stage)}</li>" for stage in view.stages)
+    listed = f"<ul class='stages'>{stages}</ul>" if stages else ""
+    tasks = "".join(_task(each, visibility) for each in views)
+    return f"<section><h2>{escape(view.title)}</h2>{chain}{listed}{tasks}</section>"
+
+
 def _task(view: TaskView, visibility: Visibility) -> str:
-    """A config's section."""
+    """A task: what it is, its rows, its notes."""
     notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in view.notes)
     drawn: set[tuple[str, bytes]] = set()
     rows = "".join(_row(row, visibility, drawn) for row in view.rows)
-    chain = f"<p class='chain'>{escape(view.chain)}</p>" if view.chain else ""
-    about = f"<p class='about'>{escape(view.about)}</p>"
-    return f"<section><h2>{escape(view.title)}</h2>{chain}{about}{rows}{notes}</section>"
+    return f"<p class='about{' task' if view.stages else ''}'>{escape(view.about)}</p>{rows}{notes}"
 
 
 def _row(row: RowView, visibility: Visibility, drawn: set[tuple[str, bytes]]) -> str:
@@ -139,9 +150,22 @@ def _token(row: RowView, place: int) -> str:
     while below and not below[-1]:
         below.pop()  # an empty value keeps its line only where another follows
     values = "".join(value or "<i class='value'>&#160;</i>" for value in below)
-    title = f" title='was {escape(cell.original)}'" if cell.original != cell.read else ""
-    read = f"<b class='read {_look(cell)}'{title}>{escape(cell.read)}</b>"
+    said = [f"original {cell.original}", f"now {cell.read}"]
+    said += [f"{track.name}: {_target(track, place)}" for track in row.tracks if track.marks and track.marks[place]]
+    said += [f"{track.name}{': ' if label else ''}{label}" for track in spans for label in _spanned(track, place)]
+    title = escape(" · ".join(said))
+    read = f"<b class='read {_look(cell)}' title='{title}'>{escape(cell.read)}</b>"
     return f"<span class='token'>{bars}{read}{values}</span>"
+
+
+def _target(track: Track, place: int) -> str:
+    """What is asked for at a position, in full."""
+    return track.full[place] if track.full else track.values[place]
+
+
+def _spanned(track: Track, place: int) -> list[str]:
+    """Labels of the spans that hold a position: one or none."""
+    return [span.label for span in track.spans if span.start <= place < span.stop]
 
 
 def _value(track: Track, place: int) -> str:
@@ -149,7 +173,9 @@ def _value(track: Track, place: int) -> str:
     value, mark = escape(track.values[place]), track.marks[place] if track.marks else None
     if mark is not None:
         sign, meaning = SIGNS[mark]
-        title = escape(f"{track.name}: {meaning}")
+        title = escape(
+            f"{track.name}: {_target(track, place)}, {meaning}" if track.full else f"{track.name}: {meaning}"
+        )
         return f"<i class='asked' title='{title}'><i class='sign'>{sign}</i>{value}</i>"
     return f"<i class='value' title='{escape(track.name)}'>{value}</i>" if value else ""
 
@@ -157,6 +183,7 @@ def _value(track: Track, place: int) -> str:
 def _bar(track: Track, place: int, first: int) -> str:
     """The part of a bracket above one token, with its label where it begins; ``first`` is the first one's colour."""
     for number, span in enumerate(track.spans, start=first):
+        number = first if track.unit else number  # units of one sort have one colour
         if span.start <= place < span.stop:
             label = span.label if span.stop - span.start > 3 else span.short
             text = f"<u>{escape(label)}</u>" if place == span.start else ""
@@ -232,6 +259,8 @@ color:var(--soft)}
 section{margin-top:2.6rem}
 h2{font-size:1.3rem;margin:0;letter-spacing:-.01em}
 .chain,.about{margin:.15rem 0 0;color:var(--soft);font-size:.92rem;max-width:88ch}
+.stages{margin:.4rem 0 0;padding-left:1.2rem;color:var(--soft);font-size:.88rem}
+.about.task{margin-top:1.8rem;color:var(--ink);font-weight:600}
 .note{margin:.8rem 0 0;padding:.1rem 0 .1rem .8rem;border-left:3px solid var(--c0);font-size:.9rem;color:var(--soft);
 max-width:88ch}
 article{background:var(--card);border:1px solid var(--rule);border-radius:12px;padding:14px 18px 16px;margin-top:14px}

@@ -7,14 +7,17 @@ segments are real ones.
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.assemble import Stores, make_tasks, prepare_store
+from pretraining.annotate import Annotator, Field
+from pretraining.assemble import Stores, make_tasks, prepare_store, prepare_stores
 from pretraining.config import PretrainConfig, load_pretrain_config
+from pretraining.corpus import CorpusConfig
 from pretraining.loader import TaskData
 from pretraining.objectives import MaskedLM
 from pretraining.score import rule_of
@@ -148,14 +151,90 @@ def others_wanted(provides: frozenset[str], wish: ShowConfig) -> int:
     return _OTHERS if "pair_label" in provides else 0
 
 
-def tokenised(subject: Subject, text: str, folder: Path) -> Store:
-    """The text as a store of its own in ``folder``, prepared as a run's corpus is, with the subject's tokenizer."""
-    path = folder / "text.txt"
-    path.write_bytes(text.encode("utf-8", "replace"))
+def corpus_of(config: PretrainConfig, task: str) -> CorpusConfig:
+    """What a task's text is prepared with: its own corpus settings, else the run's."""
+    return config.tasks[task].corpus or config.data.corpus
+
+
+def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> TextStore:
+    """The text as a task reads it, with documents of the task's own store behind it.
+
+    Raises:
+        ZooError: the text cannot be prepared, or the task's own text, which other documents come from, is missing.
+    """
+    config = subject.config
+    count, other = others_wanted(config.tasks[task].layout.provides, wish), subject.store
+    if count and config.tasks[task].corpus is not None:
+        other = prepare_stores(_alone(config, task), False).of(task)
+    return TextStore(tokenised(subject, wish.text, folder, corpus_of(config, task)), other, count)
+
+
+def _alone(config: PretrainConfig, task: str) -> PretrainConfig:
+    """The config with a single task."""
+    return dataclasses.replace(config, tasks={task: config.tasks[task]}, stages=None, curriculum=None)
+
+
+def record_of(text: str, field: str) -> dict[str, Any] | None:
+    """The JSON record that a text is, or ``None`` for plain text.
+
+    Raises:
+        ZooError: it holds several records, or one without the field of the text.
+    """
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        record = json.loads(text)
+    except json.JSONDecodeError:
+        return None  # a text may well begin with a bracket
+    if field not in record:
+        raise ZooError(f"the record has no field {field!r} (corpus.text_field); it has {', '.join(record) or 'none'}.")
+    return dict(record)
+
+
+def record_hint(corpus: CorpusConfig, text: str) -> str:
+    """What a record would have to hold that plain text cannot, as the end of a message; empty where that is nothing."""
+    if not corpus.recorded or record_of(text, corpus.text_field) is not None:
+        return ""
+    example = {corpus.text_field: ["...", "..."], **{n: _example(a) for n, a in corpus.recorded.items()}}
+    shown = json.dumps(example, ensure_ascii=False)
+    return (
+        f"\nPlain text has no {', '.join(corpus.recorded)}: give a JSON record as the text (one line of a JSONL file): "
+        f"zoo show ... '{shown}'"
+    )
+
+
+def _example(annotator: Annotator) -> Any:
+    """A value of an annotation for a record of two texts."""
+    if annotator.marks == "units":
+        return [[[0, 2]], []]
+    if not isinstance(annotator, Field):
+        return [[[0, 2, "NAME"]], []]
+    names = annotator.values if isinstance(annotator.values, list) else [0, 1]
+    return [names[0], names[-1]]
+
+
+def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | None = None) -> Store:
+    """The text as a store of its own in ``folder``, prepared as a corpus is, with the subject's tokenizer.
+
+    Args:
+        subject: settings and tokenizer.
+        text: plain text, or a JSON record as a line of a JSONL file holds it.
+        folder: where the store is made.
+        corpus: how to prepare it; absent = as the run's own corpus.
+    """
     data = subject.config.data
+    corpus = corpus or data.corpus
+    record = record_of(text, corpus.text_field)
+    path = folder / ("text.txt" if record is None else "text.jsonl")
+    content = text if record is None else f"{json.dumps(record, ensure_ascii=False)}\n"
+    path.write_bytes(content.encode("utf-8", "replace"))
+    given = {
+        name: annotator if record is not None and name in record else annotator.lenient()
+        for name, annotator in corpus.annotations.items()
+    }
     own = dataclasses.replace(
         data,
-        corpus=data.corpus.of_text(str(path)),
+        corpus=dataclasses.replace(corpus, files=str(path), annotations=given),
         tokenizer=TokenizerConfig(kind="file", path=str(subject.home)),
         stores=str(folder),
         processes=1,
@@ -230,4 +309,4 @@ def make_task(
         seed=dataclasses.replace(config.seed, data=seed),
         train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),
     )
-    return make_tasks(alone, Stores(store, {}), vocabulary)[0][name]
+    return make_tasks(alone, Stores(store, {name: store}), vocabulary)[0][name]

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from pretraining.show import SIGNS, Cell, Mark, RowView, Span, Stream, TaskView, Track
 from pretraining.show_command import Visibility
 
-_CODES = {"bold": 1, "dim": 2, "underline": 4, "inverse": 7, "green": 32, "yellow": 33, "magenta": 35, "cyan": 36}
+_CODES = {"bold": 1, "dim": 2, "underline": 4, "inverse": 7, "green": 32, "yellow": 33, "blue": 34, "magenta": 35}
+_CODES |= {"cyan": 36}
+_UNITS = ("yellow", "cyan", "magenta", "blue")  # of the lines of units, one after the other
 _STYLES: dict[str, tuple[str, ...]] = {
     "masked": ("bold", "inverse"),
     "replaced": ("bold", "magenta"),
@@ -60,6 +62,7 @@ def render(views: Sequence[TaskView], width: int, colour: bool, visibility: Visi
             it was not drawn already, ``False`` = not at all.
     """
     page = _Page(max(width, _LEAST), colour, visibility)
+    page.align([row for view in views for row in view.rows])
     lines = [line for view in views for line in page.task(view)]
     return "\n".join([*lines, *page.legend()])
 
@@ -71,6 +74,9 @@ class _Page:
         self.width, self.colour, self.visibility = width, colour, visibility
         self.used: set[str] = set()
         self.drawn: set[tuple[str, bytes]] = set()
+        self.heading: object = None
+        self.gutter = 0
+        self.widths: dict[tuple[int, str, bool], int] = {}
 
     def paint(self, text: str, *styles: str) -> str:
         """The text in the named styles, where there is colour."""
@@ -78,13 +84,34 @@ class _Page:
             return text
         return f"\x1b[{';'.join(str(_CODES[style]) for style in styles)}m{text}\x1b[0m"
 
+    def align(self, rows: Sequence[RowView]) -> None:
+        """Give the same token of the same text the same width everywhere, and names at the left the same room."""
+        names = [name for row in rows for name in (*(t.name for t in row.tracks), *(part.name for part in row.asked))]
+        self.gutter = min(max(map(width_of, ("reads", *names))), _GUTTER, self.width // 4)
+        for row in rows:
+            for place, cell in enumerate(row.cells):
+                values = (self._value(track, place) for track in row.tracks)
+                wide = max(1, width_of(cell.read), *map(width_of, values))
+                self.widths[cell.key] = max(self.widths.get(cell.key, 1), wide)
+        self.used.clear()
+
     def task(self, view: TaskView) -> Iterator[str]:
         """A config's heading, its rows, its notes."""
         self.drawn.clear()
         yield ""
-        yield self.paint(cut(f"■ {view.title}", self.width), "bold", "yellow")
-        for text in filter(None, (view.chain, view.about)):
-            yield from (self.paint(f"  {line}", "dim") for line in textwrap.wrap(text, self.width - 2))
+        heading = (view.title, view.chain, view.stages)
+        if heading != self.heading:
+            self.heading = heading
+            yield self.paint(cut(f"■ {view.title}", self.width), "bold", "yellow")
+            if view.chain:
+                yield from (self.paint(f"  {line}", "dim") for line in textwrap.wrap(view.chain, self.width - 2))
+            for stage in view.stages:
+                lines = textwrap.wrap(stage, self.width - 4)
+                yield from (self.paint(f"  {'· ' if not n else '  '}{line}", "dim") for n, line in enumerate(lines))
+            if view.stages:
+                yield ""
+        for number, line in enumerate(textwrap.wrap(view.about, self.width - 2)):
+            yield self.paint(f"{'  ' if number else '▸ '}{line}", "bold" if view.stages else "dim")
         for row in view.rows:
             yield ""
             yield from self.row(row)
@@ -95,8 +122,7 @@ class _Page:
     def row(self, row: RowView) -> Iterator[str]:
         """One row: heading, tokens, facts, who sees whom."""
         yield from self._heading(row)
-        names = [*(track.name for track in row.tracks), *(part.name for part in row.asked)]
-        gutter = min(max(map(width_of, ("reads", *names))), _GUTTER, self.width // 4)
+        gutter = self.gutter
         yield from self._staves(row, gutter)
         for part in row.asked:
             yield from self._fact(part.name, " · ".join(part.facts), gutter)
@@ -131,16 +157,17 @@ class _Page:
         """The tokens with the lines below them, broken into staves of the page's width, between words if possible."""
         shown = [[self._value(track, place) for place in range(len(row.cells))] for track in row.tracks]
         room = self.width - gutter - 2
-        columns_of = zip(*([cell.read for cell in row.cells], *shown), strict=True)
-        widths = [min(max(1, *map(width_of, column)), room) for column in columns_of]
+        widths = [min(self.widths[cell.key], room) for cell in row.cells]
+        units = itertools.cycle(_UNITS)
+        colours = [next(units) if track.unit else "dim" for track in row.tracks]
         for first, last in _breaks(row.cells, widths, room):
             columns = range(first, last)
             yield self._line("reads", [self._cell(row.cells[i], widths[i]) for i in columns], gutter)
-            for track, values in zip(row.tracks, shown, strict=True):
+            for track, values, hue in zip(row.tracks, shown, colours, strict=True):
                 if track.spans:
                     drawn = _brackets(track.spans, first, last, widths)
                     if drawn:
-                        yield self._line(track.name, [self.paint(drawn, "dim")], gutter)
+                        yield self._line(track.name, [self.paint(drawn, hue)], gutter)
                 elif any(values[first:last]):
                     texts = [pad(cut(values[i], widths[i]), widths[i]) for i in columns]
                     style = ("green",) if track.marks else ()
@@ -210,7 +237,9 @@ class _Page:
 
     def legend(self) -> Iterator[str]:
         """Every sign and colour that was used, explained; brackets and names explain themselves."""
-        entries = [(sign, self._sample(mark), text) for mark, (sign, text) in SIGNS.items() if mark in self.used]
+        entries = [
+            (sign, self._sample(mark), text) for mark, (sign, text) in SIGNS.items() if sign and mark in self.used
+        ]
         if self.colour:
             texts = {"template": "a template token of the layout", "other document": "from another document"}
             entries += [("", self._sample(look), text) for look, text in texts.items() if look in self.used]

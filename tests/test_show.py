@@ -19,16 +19,18 @@ from pretraining import show
 from pretraining.assemble import prepare_store
 from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
+from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
 from pretraining.prepare import prepare
 from pretraining.show import Speller, show_text, streams
 from pretraining.show_command import read_arguments, show_command
 from pretraining.show_html import page
-from pretraining.show_source import TextStore, load_config, tokenised
+from pretraining.show_source import TextStore, load_config
 from pretraining.show_text import cut, render, width_of
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.attention import make_mask
 from zoo.config import CoreConfig, RecurrentConfig
+from zoo.entities import save_entities
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, SecondStream, Visibility
 from zoo.settings import shipped_configs
@@ -278,16 +280,151 @@ def test_documents_packed_into_a_row_are_told_apart(look):
     assert [span.label for span in documents.spans][:3] == ["the text", "the text", "another document"]
 
 
-def test_arrays_of_the_store_are_brackets(look, monkeypatch):
-    def with_phrases(*arguments):
-        store = tokenised(*arguments)
-        store.arrays = {"phrases": np.array([1, 1, 2, *[0] * (store.num_tokens - 3)], dtype=np.uint16)}
-        return store
+def test_each_unit_is_one_bracket(look, tmp_path):
+    (tmp_path / "names.txt").write_text("old bridge\nThe town\nsummer\n")
+    lexicon = "--data.corpus.annotations.entity.class_path=pretraining.annotate.Lexicon"
+    files = f"--data.corpus.annotations.entity.init_args.files={tmp_path / 'names.txt'}"
+    (view,) = look("roberta-tiny", ENGLISH, lexicon, files)
+    (row,) = view.rows
+    (entity,) = [track for track in row.tracks if track.name == "entity"]
+    originals = ["".join(cell.original for cell in row.cells[span.start : span.stop]) for span in entity.spans]
+    assert [text.replace("##", "").replace("▁", "").lower() for text in originals] == ["thetown", "oldbridge", "summer"]
+    assert entity.unit
+    assert all(span.label == "" for span in entity.spans)
+    coloured = render([view], 300, True)
+    assert "\x1b[33m" in next(line for line in coloured.splitlines() if "entity" in line)
+    page([view], ENGLISH)
 
-    monkeypatch.setattr(show, "tokenised", with_phrases)
-    (view,) = look("roberta-tiny", ENGLISH)
-    (phrases,) = [track for track in view.rows[0].tracks if track.name == "phrases"]
-    assert [(span.start, span.stop, span.label) for span in phrases.spans] == [(1, 3, "1"), (3, 4, "2")]
+
+def test_units_in_codes():
+    special = np.array([1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
+    spans = show._units(np.array([0, 2, 1, 1, 2, 2, 0, 0]), special)
+    assert [(span.start, span.stop) for span in spans] == [(1, 2), (2, 3), (3, 6)]
+
+
+def test_classes_of_tokens_go_by_name(look):
+    (view,) = look("ernie-2-tiny", "The town by Arnsberg.", "--task", "capitalisation")
+    (row,) = view.rows
+    (track,) = [track for track in row.tracks if track.name == "capitalisation"]
+    meant = {i: full for i, full in enumerate(track.full) if full}
+    assert set(meant.values()) == {"capitalised", "lower case"}
+    assert meant[1] == "capitalised"
+    assert set(filter(None, track.values)) == {"·", {"·": "low"}.get(track.values[1], "cap")}
+    assert "= capitalised" in " ".join(row.asked[0].facts)
+    assert "?" not in "".join(track.values)
+
+
+def test_orders_of_segments_in_words(look):
+    (view,) = look("ernie-2-tiny", ENGLISH, "--task", "sentence_reordering", "--seed", "0,1,2,3,4,5")
+    orders = reordering_classes(3)
+    for row in view.rows:
+        label = int(re.search(r"label (\d+)", row.pair).group(1))
+        order = [number + 1 for number in orders[label]]
+        said = f"segments in the order {' '.join(map(str, order))}" if len(order) > 1 else "a single segment"
+        assert row.pair.startswith(said)
+        assert f"asks for the row's label: {row.pair}" in row.asked[0].facts
+    assert len({row.pair for row in view.rows}) > 1
+
+
+def test_a_config_is_introduced_once(look):
+    views = look("ernie-2-tiny", ENGLISH)
+    out = render(views, 90, colour=False)
+    assert out.count("■ ernie-2-tiny") == 1
+    assert out.count(views[0].chain[:60]) == 1
+    assert out.count("· stage ") == len(views[0].stages) == 4
+    assert [line.split(":")[0] for line in out.splitlines() if line.startswith("▸")] == [
+        f"▸ {view.about.split(':')[0]}" for view in views
+    ]
+    root = ElementTree.fromstring(page(views, ENGLISH))
+    assert len(root.findall(".//h2")) == 1
+    assert len(root.findall(".//ul[@class='stages']/li")) == 4
+
+
+def test_seeds_and_configs_stand_in_the_same_columns(look):
+    """A token of the text, wherever it begins a row's line with the same tokens before it, has the same column."""
+    views = look("roberta-tiny", ENGLISH, "--seed", "1,2,3")
+    lines = [line for line in render(views, 500, False).splitlines() if line.startswith("reads")]
+    columns = [[width_of(line[: m.start()]) for m in re.finditer(r"\S+", line)] for line in lines]
+    assert len(columns) == 3
+    assert columns[0] == columns[1] == columns[2]
+    assert len(set(lines)) > 1
+
+
+# --- text of a task's own, records ----------------------------------------------------------------
+
+DIALOGUE = '{"text": ["这座城市在哪里？", "它位于河边。", "那里有一座石桥。"], "role": [0, 1, 1]}'
+
+
+@pytest.fixture
+def dialogue(data, tmp_path):
+    """Options for a task with a corpus of its own."""
+    other = [json.dumps({"text": [f"你好{i}？", "我很好。"], "role": [0, 1]}, ensure_ascii=False) for i in range(6)]
+    (tmp_path / "dialogues.jsonl").write_text("\n".join(other) + "\n", encoding="utf-8")
+    config = f"ernie-1-tiny-zh+{shipped_configs() / 'tasks' / 'dialogue.yaml'}"
+    options = ["--tasks.dialogue.corpus.files", str(tmp_path / "dialogues.jsonl"), "--task", "dialogue"]
+    return ["--config", config, *data("ernie-1-tiny-zh"), *options]
+
+
+def test_a_record_is_prepared_as_its_task_says(dialogue):
+    wish, overrides = read_arguments([*dialogue, DIALOGUE, "--seed", "0,1,2,3,4,5"])
+    (view,) = show_text(load_config(wish.config[0], overrides), wish)
+    (role,) = [track for track in view.rows[0].tracks if track.name == "role"]
+    assert [span.label for span in role.spans] == ["query", "response"]
+    relations = {row.pair for row in view.rows}
+    assert "all utterances belong to one dialogue (label 0)" in relations
+    fakes = [row for row in view.rows if row.pair.endswith("(label 1)")]
+    assert fakes
+    for row in fakes:
+        assert re.match(r"utterance \d comes from another dialogue", row.pair)
+        assert any(not cell.own for cell in row.cells if cell.fate == "plain")  # of the task's own store
+        assert {cell.original for cell in row.cells} & {"你", "我", "好"}
+
+
+def test_plain_text_is_told_what_a_record_must_hold(dialogue):
+    message = r"""Plain text has no role.*zoo show \.\.\. '\{"text": \["\.\.\.", "\.\.\."\], "role": \[0, 1\]\}'"""
+    with pytest.raises(ZooError, match=message):
+        show_command([*dialogue, CHINESE])
+
+
+def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
+    names = ["Bridge", "River", "Town"]
+    save_entities(tmp_path / "table", names, np.eye(3, 12, dtype=np.float32))
+    (tmp_path / "names.txt").write_text("\n".join(names) + "\n")
+    text = "The town lies by the river. It has an old bridge, built in 1742."
+    spans = [[text.index(name.lower()), text.index(name.lower()) + len(name), name] for name in names]
+    record = {"text": text, "entity_id": spans}
+    annotation = "--data.corpus.annotations.entity_id"
+    argv = [
+        *("--config", "ernie-thu-tiny", *data("ernie-thu-tiny")),
+        f"{annotation}.class_path=pretraining.annotate.Linked",
+        f"{annotation}.init_args.entities={tmp_path / 'names.txt'}",
+        f"{annotation}.init_args.missing=none",
+        f"--objectives.entities.init_args.entities={tmp_path / 'table'}",
+        "--objectives.entities.init_args.wrong=0.4",
+        "--objectives.entities.init_args.missing=0.4",
+        "--tasks.pairs.layout.init_args.count=1",
+        "--model.fusion.entity_size=12",
+        "--model.fusion.num_attention_heads=3",
+        *("--seed", "0,1,2,3,4,5,6,7"),
+    ]
+    wish, overrides = read_arguments([*argv, json.dumps(record)])
+    (view,) = show_text(load_config("ernie-thu-tiny", overrides), wish)
+    fates = set()
+    for row in view.rows:
+        tracks = {track.name: track for track in row.tracks}
+        assert not {"entity_id", "entities_read"} & set(tracks)
+        true = asked(row, "entities")
+        assert set(true.values()) <= set(names)
+        assert all(
+            row.cells[i].own and name.lower().startswith(row.cells[i].original.lower()) for i, name in true.items()
+        )
+        read = tracks["entities read"].values
+        assert {i for i, value in enumerate(read) if value} == set(true)
+        fates |= {value.split(" by ")[0] for value in read if value}
+        assert all(value.split(" by ")[1] in names for value in read if " by " in value)
+    assert fates == {"kept", "removed", "replaced"}
+    with pytest.raises(ZooError, match=r"Plain text has no entity_id"):
+        show_command([*argv, text, "--others", "0"])
 
 
 def test_long_texts_are_shown_in_part(look):
