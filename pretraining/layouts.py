@@ -308,12 +308,20 @@ class Blocks(Layout):
         separator: the separator token follows every document and counts as a token of the stream.
         shift: the first window is cut at a random place, a new one in every epoch, so that windows do
             not end at the same tokens each time.
+        separator_after: ``sentences``: the separator follows every sentence instead.
     """
 
-    def __init__(self, separate_documents: bool = False, separator: bool = False, shift: bool = False) -> None:
+    def __init__(
+        self,
+        separate_documents: bool = False,
+        separator: bool = False,
+        shift: bool = False,
+        separator_after: Literal["documents", "sentences"] = "documents",
+    ) -> None:
         self.separate_documents = separate_documents
         self.separator = separator
         self.shift = shift
+        self.separator_after = separator_after
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Windows of exactly ``length`` tokens, except at the ends."""
@@ -321,10 +329,9 @@ class Blocks(Layout):
         _check_template(vocabulary, "Blocks with separator: true", cls=False, sep=self.separator)
         if length < 2:
             raise ZooError(f"Blocks: rows of {length} tokens hold nothing to predict; at least 2 are needed.")
-        offsets = store.document_tokens()
-        texts = offsets[documents + 1] - offsets[documents]
-        stream = np.append(0, np.cumsum(texts + int(self.separator)))  # where each document starts in the stream
-        cuts = self._cuts(stream, length, draw)
+        first, texts, owner = self._units(store, documents)
+        stream = np.append(0, np.cumsum(texts + int(self.separator)))  # where each unit starts in the stream
+        cuts = self._cuts(stream[np.searchsorted(owner, np.append(documents, documents[-1] + 1))], length, draw)
         edges = np.unique(np.concatenate([cuts, stream]))
         starts, sizes = edges[:-1], np.diff(edges)
         place = np.searchsorted(stream, starts, side="right") - 1
@@ -334,17 +341,25 @@ class Blocks(Layout):
         plan_offsets = np.searchsorted(starts, cuts)
         lengths = np.diff(cuts)
         plan = Plan(
-            starts=offsets[documents[place]] + starts - stream[place],
+            starts=first[place] + starts - stream[place],
             lengths=(sizes - closes).astype(np.int32),
             types=np.zeros(len(starts), dtype=np.int8),
             offsets=plan_offsets,
-            documents=documents[place[plan_offsets[:-1]]],
+            documents=owner[place[plan_offsets[:-1]]],
             separators=closes,
         )
         return _keep(plan, lengths > 1)
 
+    def _units(self, store: Store, documents: Ints) -> tuple[Ints, Ints, Ints]:
+        """(U,) first token, tokens and document of what a separator follows: documents, or their sentences."""
+        if self.separator and self.separator_after == "sentences":
+            sentences = _sentences(store, documents)
+            return sentences.starts, np.diff(sentences.tokens), documents[sentences.place]
+        offsets = store.document_tokens()
+        return offsets[documents], offsets[documents + 1] - offsets[documents], documents
+
     def _cuts(self, stream: Ints, length: int, draw: Draw) -> Ints:
-        """Stream positions at which windows start, and the end."""
+        """Stream positions at which windows start, and the end; ``stream`` is where documents start, and the end."""
         if not self.separate_documents:
             first = np.zeros(1, dtype=np.int64)
             shift = int(draw.integers(first, length, "layout.shift")[0]) if self.shift else 0

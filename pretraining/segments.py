@@ -14,7 +14,7 @@ not fill a segment of every stream is left out.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,7 @@ class Segments(Blocks):
     Args:
         separator: the separator token follows every document and counts as a token of the stream.
         shift: the text is cut at a random place, a new one in every epoch, and the streams begin there.
+        separator_after: ``sentences``: the separator follows every sentence instead.
         across_documents: tokens see the document before theirs, in the row and in memory, as in the original; false:
             a document is seen by its own tokens only.
     """
@@ -75,8 +76,14 @@ class Segments(Blocks):
     provides = frozenset({"following"})
     order = "streams"
 
-    def __init__(self, separator: bool = False, shift: bool = False, across_documents: bool = True) -> None:
-        super().__init__(separate_documents=False, separator=separator, shift=shift)
+    def __init__(
+        self,
+        separator: bool = False,
+        shift: bool = False,
+        separator_after: Literal["documents", "sentences"] = "documents",
+        across_documents: bool = True,
+    ) -> None:
+        super().__init__(False, separator, shift, separator_after)
         self.across_documents = across_documents
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:

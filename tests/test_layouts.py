@@ -201,6 +201,20 @@ def test_blocks_by_document(store, separator):
     assert lists == [w for w in windows if len(w) > 1]
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_separators_after_sentences(store, separate):
+    documents = [
+        [token for sentence in document for token in (*sentence, BERT_LIKE.sep)]
+        for document in texts(store, all_documents(store))
+    ]
+    texts_of = documents if separate else [list(chain.from_iterable(documents))]
+    layout = Blocks(separate_documents=separate, separator=True, separator_after="sentences")
+    plan, lists = planned(layout, store, 33)
+    windows = [text[i : i + 33] for text in texts_of for i in range(0, len(text), 33)]
+    assert lists == [w for w in windows if len(w) > 1]
+    assert plan.documents.tolist() == sorted(plan.documents.tolist())
+
+
 def test_shifted_blocks_hold_the_same_stream(store):
     flat = list(chain.from_iterable(stream(store, all_documents(store), False)))
     shifts = set()
