@@ -24,14 +24,15 @@ class ShowConfig:
     """What ``zoo show`` is asked for. Any other ``--key value`` is laid over the configs.
 
     Args:
-        text: the text; blank lines end documents.
+        text: the text; blank lines end documents. Or a JSON record, as a line of a JSONL file holds it, where a task
+            reads roles, classes or entities: ``{"text": ["...", "..."], "role": [0, 1]}``.
         config: configs to show one after the other, by name or file; ``a+b`` merges two of them.
         run: run folders, likewise: their own settings and tokenizer; of an imported model, what its head asks for.
         seed: data seeds, one under the other: ``1`` or ``1,2,3``; absent = the config's.
         epoch: pass over the data.
         rows: rows shown of each seed.
         length: longest row; absent = the config's, or little more than the text where pairs are made.
-        others: documents of the config's store that follow the text; absent = 40 where pairs are made, else none.
+        others: documents of the task's store that follow the text; absent = 40 where pairs are made, else none.
         task: tasks to show, where there are several; absent = all.
         visibility: who sees whom: ``true`` = as a picture, ``false`` = not at all, ``auto`` = as a picture
             where there is something to see.

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotate import Annotator, Field
-from pretraining.assemble import Stores, make_tasks, prepare_store, prepare_stores
+from pretraining.assemble import Stores, make_tasks, prepare_store
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.loader import TaskData
 from pretraining.objectives import MaskedLM
+from pretraining.prepare import prepare
 from pretraining.score import rule_of
 from pretraining.show_command import ShowConfig
 from pretraining.store import Store
@@ -164,14 +165,17 @@ def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> T
     """
     config = subject.config
     count, other = others_wanted(config.tasks[task].layout.provides, wish), subject.store
-    if count and config.tasks[task].corpus is not None:
-        other = prepare_stores(_alone(config, task), False).of(task)
+    corpus, data = config.tasks[task].corpus, config.data
+    if count and corpus is not None:
+        tokenizer = TokenizerConfig(kind="file", path=str(subject.home), special=subject.tokenizer.roles)
+        try:
+            other = prepare(corpus, tokenizer, data.stores, processes=data.processes, quiet=True)
+        except ZooError as error:
+            raise ZooError(
+                f"tasks.{task}.corpus: {error} Other documents come from there: --tasks.{task}.corpus.files PATH, or "
+                "--others 0 for the text alone."
+            ) from error
     return TextStore(tokenised(subject, wish.text, folder, corpus_of(config, task)), other, count)
-
-
-def _alone(config: PretrainConfig, task: str) -> PretrainConfig:
-    """The config with a single task."""
-    return dataclasses.replace(config, tasks={task: config.tasks[task]}, stages=None, curriculum=None)
 
 
 def record_of(text: str, field: str) -> dict[str, Any] | None:

@@ -386,6 +386,12 @@ def test_plain_text_is_told_what_a_record_must_hold(dialogue):
         show_command([*dialogue, CHINESE])
 
 
+def test_a_task_whose_own_text_is_missing_says_so(dialogue):
+    argv = [word.replace("dialogues.jsonl", "none.jsonl") for word in dialogue]
+    with pytest.raises(ZooError, match=r"tasks\.dialogue\.corpus: .*does not exist.*--others 0"):
+        show_command([*argv, DIALOGUE])
+
+
 def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
     names = ["Bridge", "River", "Town"]
     save_entities(tmp_path / "table", names, np.eye(3, 12, dtype=np.float32))
