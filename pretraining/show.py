@@ -402,7 +402,8 @@ class _Reader:
         if not values.size or not np.all(values[: self.length][own] == label + 1):
             return ""
         named = next((o.labels for o in self.task.objectives.values() if isinstance(o, RowClassification)), None)
-        return f"{name}: {named[label] if named else self._class_name(str(name), label)}"
+        said = named[label] if named else self._class_name(str(name), label)
+        return "the record's class" + ("" if said == str(label) else f": {said}")
 
     def _order_of_segments(self) -> str:
         """In which order the segments of the text stand, where the layout numbers them."""

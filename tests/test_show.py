@@ -386,6 +386,22 @@ def test_plain_text_is_told_what_a_record_must_hold(dialogue):
         show_command([*dialogue, CHINESE])
 
 
+@pytest.mark.parametrize(("names", "said"), [(None, "the record's class"), (list("wxyz"), "the record's class: y")])
+def test_the_class_of_a_record_is_said_once(names, said, data, tmp_path):
+    lines = [json.dumps({"text": [f"He left {i}.", "It rained."], "label": i}) for i in range(4)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
+    name = f"ernie-2-tiny+{shipped_configs() / 'tasks' / 'discourse-en.yaml'}"
+    argv = ["--tasks.discourse_relation.corpus.files", str(tmp_path / "pairs.jsonl"), "--task", "discourse_relation"]
+    if names:
+        own = {"labels": names, "num_labels": 4}
+        argv.append(f"--objectives.discourse_relation.init_args={json.dumps(own)}")
+    record = json.dumps({"text": ["The town lies here.", "It is old."], "label": 2})
+    wish, overrides = read_arguments(["--config", name, *data("ernie-2-tiny"), *argv, record])
+    (row,) = show_text(load_config(name, overrides), wish)[0].rows
+    assert row.pair == f"{said} (label 2)"
+    assert "label" not in {track.name for track in row.tracks}
+
+
 def test_a_task_whose_own_text_is_missing_says_so(dialogue):
     argv = [word.replace("dialogues.jsonl", "none.jsonl") for word in dialogue]
     with pytest.raises(ZooError, match=r"tasks\.dialogue\.corpus: .*does not exist.*--others 0"):
