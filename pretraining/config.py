@@ -269,15 +269,6 @@ class PretrainConfig:
         ordered = sorted((self.stages or {}).items(), key=lambda item: item[1].until)
         return describe_stages((name, stage.until, stage.tasks) for name, stage in ordered)
 
-    def turns(self, task: str) -> str:
-        """Which steps are a task's, in words; empty where there are no stages."""
-        parts, start = [], 0.0
-        for stage in sorted((self.stages or {}).values(), key=lambda stage: stage.until):
-            if share := stage.tasks.get(task, 0.0) / sum(stage.tasks.values()):
-                parts.append(f"{100 * share:.0f} % from {100 * start:.0f} to {100 * stage.until:.0f} %")
-            start = stage.until
-        return f"Its share of the steps: {', '.join(parts)} of the budget." if parts else ""
-
 
 def load_pretrain_config(argv: list[str], values: dict[str, Any] | None = None) -> Settings[PretrainConfig]:
     """Settings of ``python -m pretraining`` from its command line; ``values`` overlay the files."""

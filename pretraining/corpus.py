@@ -109,11 +109,6 @@ class CorpusConfig:
         """Annotations that read fields of JSON records."""
         return {name: a for name, a in self.annotations.items() if isinstance(a, Recorded)}
 
-    def of_text(self, path: str) -> CorpusConfig:
-        """The same for a plain text, around which there is no record."""
-        lenient = {name: annotator.lenient() for name, annotator in self.annotations.items()}
-        return dataclasses.replace(self, files=path, annotations=lenient)
-
     @property
     def spec(self) -> dict[str, Any]:
         """Plain values that make it again in another process, annotators by their own specs."""

@@ -162,9 +162,6 @@ def test_a_curriculum_is_one_line_of_settings():
     lines = config.stage_lines()
     assert lines[1] == "stage 2-capitalisation, 10 to 30 % of the budget: knowledge_masking 25 %, capitalisation 75 %"
     assert describe_stages([]) == []
-    expected = "Its share of the steps: 67 % from 30 to 60 %, 12 % from 60 to 100 % of the budget."
-    assert config.turns("token_document") == expected
-    assert load_pretrain_config(["--config", "bert-tiny"]).value.turns("pairs") == ""
 
 
 def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
