@@ -62,6 +62,9 @@ class FinetuneSettings:
         limit: keep at most so many training and so many development rows, chosen by hash.
         task_type_id: pretraining task whose row the core's table of task types starts from; it becomes row 0, which is
             read wherever nothing else is said (ERNIE 2.0, section 4.1).
+        entities: folder with the vectors of entities that texts name, for a core that reads them; ``None`` = the
+            model's own, ``none`` = read none.
+        confidence: least confidence of a linker with which an entity is read; ``None`` = the task's own.
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
         features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.
@@ -78,6 +81,8 @@ class FinetuneSettings:
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     limit: int | None = None
     task_type_id: int = 0
+    entities: str | None = None
+    confidence: float | None = None
     use: Literal["finetune", "features"] = "finetune"
     features: FeatureSettings = field(default_factory=FeatureSettings)
 
@@ -103,9 +108,11 @@ class FinetuneSettings:
             raise ZooError(f"weight_decay is {self.weight_decay}; it cannot be negative.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fine-tuning settings as JSON values, without what a subclass adds, and features only where used."""
-        names = [item.name for item in dataclasses.fields(FinetuneSettings) if item.name not in ("use", "features")]
+        """The fine-tuning settings as JSON values, without what a subclass adds; features and entities where used."""
+        apart = ("use", "features", "entities", "confidence")
+        names = [item.name for item in dataclasses.fields(FinetuneSettings) if item.name not in apart]
         found = {name: getattr(self, name) for name in names}
+        found |= {name: value for name in apart[2:] if (value := getattr(self, name)) is not None}
         if self.use == "features":
             found |= {"use": self.use, "features": dataclasses.asdict(self.features)}
         return found
@@ -140,6 +147,9 @@ class FinetuneConfig(FinetuneSettings):
         limit: keep at most so many training and so many development rows, chosen by hash.
         task_type_id: pretraining task whose row the core's table of task types starts from; it becomes row 0, which is
             read wherever nothing else is said (ERNIE 2.0, section 4.1).
+        entities: folder with the vectors of entities that texts name, for a core that reads them; ``None`` = the
+            model's own, ``none`` = read none.
+        confidence: least confidence of a linker with which an entity is read; ``None`` = the task's own.
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
         features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.spans import Spans, read_spans
 from finetune.tasks import GROUPS, Task
 from pretraining.random import Draw
 from zoo.errors import ZooError, nearest
@@ -31,6 +32,7 @@ class Examples:
         numbers: (N,) int64 row numbers in the source, counted from 0 without the header; dropped rows leave gaps.
         skipped: rows dropped because their label says there is no gold answer.
         source: where they come from.
+        spans: (N,) each row's spans, or ``None`` for a task without.
     """
 
     texts: list[str]
@@ -39,6 +41,7 @@ class Examples:
     numbers: NDArray[np.int64]
     skipped: int
     source: str
+    spans: list[Spans] | None = None
 
     def __len__(self) -> int:
         """Rows."""
@@ -49,15 +52,17 @@ class Examples:
         if limit is None or limit >= len(self):
             return self
         chosen = np.sort(Draw(0, 0).permutation(len(self), "finetune.limit")[:limit])
-        pairs = None if self.pairs is None else [self.pairs[i] for i in chosen]
-        texts = [self.texts[i] for i in chosen]
-        return Examples(texts, pairs, self.labels[chosen], self.numbers[chosen], self.skipped, self.source)
+        pairs, spans = (None if part is None else [part[i] for i in chosen] for part in (self.pairs, self.spans))
+        texts, labels, numbers = [self.texts[i] for i in chosen], self.labels[chosen], self.numbers[chosen]
+        return replace(self, texts=texts, pairs=pairs, labels=labels, numbers=numbers, spans=spans)
 
     def digest(self) -> str:
-        """16 hex digits that change with any text or label."""
+        """16 hex digits that change with any text, label or span."""
         hashed = hashlib.sha256(self.labels.tobytes())
         for texts in (self.texts, self.pairs or []):
             hashed.update(json.dumps(texts, ensure_ascii=False).encode())
+        if self.spans is not None:
+            hashed.update(json.dumps(self.spans, ensure_ascii=False).encode())
         return hashed.hexdigest()[:16]
 
 
@@ -118,8 +123,21 @@ def find_files(task: Task, data: Path) -> tuple[Path, Path]:
 def read_file(task: Task, path: Path) -> Examples:
     """Read one file in the task's layout."""
     lines = _lines(path)
-    rows = _tsv(task, path, lines) if task.file_format == "tsv" else _json(task, path, lines)
-    return _examples(task, rows, str(path), first_line=2 if task.file_format == "tsv" and task.header else 1)
+    if task.file_format == "tsv":
+        return _examples(task, _tsv(task, path, lines), str(path), first_line=2 if task.header else 1)
+    values = _json(task, path, lines)
+    columns = [str(column) for column in (*task.columns, task.label_column)]
+    rows = [None if value is None else tuple(_cell(value[key]) for key in columns) for value in values]
+    found = _examples(task, rows, str(path), first_line=1)
+    return replace(found, spans=_spans(task, found, values)) if task.span_fields else found
+
+
+def _spans(task: Task, examples: Examples, values: Sequence[dict[str, Any] | None]) -> list[Spans]:
+    spans = []
+    for place, number in enumerate(examples.numbers):
+        texts = [examples.texts[place], *([] if examples.pairs is None else [examples.pairs[place]])]
+        spans.append(read_spans(task, values[number] or {}, texts, f"{examples.source}, line {number + 1}"))
+    return spans
 
 
 def _lines(path: Path) -> list[str]:
@@ -177,10 +195,10 @@ def _place(task: Task, column: str | int, header: list[str], width: int, path: P
     raise ZooError(f"{path}: no column {column!r}.{nearest(column, header)} The header has: {', '.join(header)}.")
 
 
-def _json(task: Task, path: Path, lines: list[str]) -> list[Row | None]:
+def _json(task: Task, path: Path, lines: list[str]) -> list[dict[str, Any] | None]:
     """One JSON object per line; blank lines are passed over."""
-    wanted = [str(column) for column in (*task.columns, task.label_column)]
-    rows: list[Row | None] = []
+    wanted = [str(column) for column in (*task.columns, task.label_column, *task.span_fields)]
+    rows: list[dict[str, Any] | None] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             rows.append(None)
@@ -195,7 +213,7 @@ def _json(task: Task, path: Path, lines: list[str]) -> list[Row | None]:
             if key not in value:
                 keys = ", ".join(value)
                 raise ZooError(f"{path}, line {number}: no key {key!r}.{nearest(key, value)} Found: {keys}.")
-        rows.append(tuple(_cell(value[key]) for key in wanted))
+        rows.append(value)
     return rows
 
 

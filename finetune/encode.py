@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import PreTokenizedString, Tokenizer
 from torch import Tensor
 
 from finetune.data import Examples
+from finetune.spans import Marked, Places, Span, respaced
 from pretraining.random import Draw
 from pretraining.segment import Segmenter, SegmenterName, join_words
 from zoo.characters import spelling_table, spelt
 from zoo.dropout import row_keys
+from zoo.entities import Entities
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, Visibility
 from zoo.vocabulary import Template, numbered
@@ -65,11 +68,30 @@ class Speller:
         lengths = np.empty(len(texts), dtype=np.int64)
         for number, text in enumerate(texts):
             found = self.words(text)[: limit + 1]
-            ids.extend(self._number(word) for word in found)
+            ids.extend(self.number(word) for word in found)
             lengths[number] = len(found)
         return np.array(ids, dtype=np.int32), lengths
 
-    def _number(self, word: str) -> int:
+    def places(self, texts: list[str]) -> Places:
+        """All words of texts, numbered as by ``tokenize``, and where they stand."""
+        ids: list[int] = []
+        lengths = np.empty(len(texts), dtype=np.int64)
+        characters: list[tuple[int, int]] = []
+        normalizer, splitter = self._normalizer, self._splitter
+        for number, text in enumerate(texts):
+            split = PreTokenizedString(text)
+            if normalizer is not None:
+                split.normalize(normalizer.normalize)
+            if splitter is not None:
+                splitter.pre_tokenize(split)
+            found = split.get_splits(offset_referential="original", offset_type="char")
+            ids.extend(self.number(word) for word, _, _ in found)
+            characters.extend(place for _, place, _ in found)
+            lengths[number] = len(found)
+        return np.array(ids, np.int32), lengths, np.array(characters, np.int64).reshape(-1, 2)
+
+    def number(self, word: str) -> int:
+        """A word's token, or a number of its own behind the vocabulary's."""
         known = None if word in self._special else self._ids.get(word)  # "[SEP]" written in a text is text
         if known is not None:
             return known
@@ -97,6 +119,8 @@ class Encoded:
         labels: (N,) int64 class numbers.
         numbers: (N,) int64 row numbers in the source.
         cut: (N,) rows that lost tokens.
+        lost: (N,) rows that lost a part of what is marked in them.
+        entities: (T,) int32 entity number + 1 at the first token of a mention, 0 elsewhere.
         spelt: how the words are spelt, for cores that read characters; ``None`` = others.
     """
 
@@ -106,12 +130,19 @@ class Encoded:
     labels: NDArray[np.int64]
     numbers: NDArray[np.int64]
     cut: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    entities: NDArray[np.int32]
     spelt: SpeltWords | None = None
 
     @property
     def truncated(self) -> int:
         """Rows that lost tokens."""
         return int(self.cut.sum())
+
+    @property
+    def marks_cut(self) -> int:
+        """Rows that lost a part of what is marked in them."""
+        return int(self.lost.sum())
 
     def __len__(self) -> int:
         """Rows."""
@@ -162,14 +193,30 @@ def tokenize(texts: list[str], tokenizer: Tokenizer, limit: int) -> tuple[NDArra
     return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
 
 
+Marker = Callable[[list[str], list[tuple[Span, ...]], list[str]], Marked]
+"""Texts, their spans, and their sources for messages, to tokens with marks."""
+
+
+def window(text: Marked, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(N,) first of the tokens that are kept of each text.
+
+    A text loses its end; so much of its beginning goes instead as brings in what is marked, from the first mark to the
+    last. Where that is longer than what is kept, its beginning stays.
+    """
+    return np.minimum(np.maximum(text.stop - kept, 0), text.first)
+
+
 def encode(
     examples: Examples,
     layout: list[tuple[str, int]],
     tokenizer: Tokenizer,
     max_length: int,
     speller: Speller | None = None,
+    marker: Marker | None = None,
 ) -> Encoded:
     """Tokenise, truncate and lay out all rows.
+
+    A row is cut where nothing is marked, if there is room for what is; if not, it is kept with what fits, and counted.
 
     Args:
         examples: N labelled rows.
@@ -177,41 +224,54 @@ def encode(
         tokenizer: the model's, with the layout's special tokens.
         max_length: longest row, special tokens included.
         speller: finds and spells the words of a core that reads characters.
+        marker: makes tokens of texts that have spans.
 
     Raises:
-        ZooError: no room for the texts.
+        ZooError: no room for the texts, or what ``marker`` raises.
     """
     words = [word for word, _ in layout]
     budget = max_length - sum(not word.startswith("$") for word in words)
     if budget < len(words) - (max_length - budget):
         raise ZooError(f"max_length = {max_length} leaves no room beside the template {' '.join(words)!r}.")
 
-    def read(texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        return tokenize(texts, tokenizer, budget) if speller is None else speller.tokenize(texts, budget)
+    where = [f"{examples.source}, line {number + 1}" for number in examples.numbers]
 
-    a_ids, a_full = read(examples.texts)
-    b_ids, b_full = np.zeros(0, np.int32), np.zeros_like(a_full)
+    def read(texts: list[str], side: int) -> Marked:
+        if marker is not None and examples.spans is not None:
+            return marker(texts, [row[side] for row in examples.spans], where)
+        found = tokenize(texts, tokenizer, budget) if speller is None else speller.tokenize(texts, budget)
+        nothing = np.zeros_like(found[1])
+        return Marked(*found, np.zeros_like(found[0]), nothing, nothing)
+
+    first = read(examples.texts, 0)
+    nothing = np.zeros_like(first.lengths)
+    second = Marked(np.zeros(0, np.int32), nothing, np.zeros(0, np.int32), nothing, nothing)
     if examples.pairs is not None:
-        b_ids, b_full = read(examples.pairs)
-    a, b = truncate(a_full, b_full, budget)
+        second = read(examples.pairs, 1)
+    a, b = truncate(first.lengths, second.lengths, budget)
     parts = [a if word == "$A" else b if word == "$B" else np.ones_like(a) for word in words]
     ends = np.cumsum(np.stack(parts, axis=1), axis=1)  # (N, words) within the row
     offsets = np.concatenate([[0], np.cumsum(ends[:, -1])])
     ids, types = np.empty(offsets[-1], np.int32), np.zeros(offsets[-1], np.int8)
-    sources = {"$A": (a_ids, a_full), "$B": (b_ids, b_full)}
+    entities = np.zeros(offsets[-1], np.int32)
+    sources = {"$A": first, "$B": second}
+    cut, lost = (np.zeros(len(examples), dtype=bool) for _ in range(2))
     for place, (word, segment) in enumerate(layout):
         at = _ragged(offsets[:-1] + ends[:, place] - parts[place], parts[place])
         if word in sources:
-            flat, full = sources[word]
-            ids[at] = flat[_ragged(np.cumsum(full) - full, parts[place])]
+            text, kept = sources[word], parts[place]
+            start = window(text, kept)
+            taken = _ragged(np.cumsum(text.lengths) - text.lengths + start, kept)
+            ids[at], entities[at] = text.ids[taken], text.entities[taken]
+            cut |= kept < text.lengths
+            lost |= start + kept < text.stop
         else:
             ids[at] = tokenizer.token_to_id(word)
         types[at] = segment
     spelt_words = None
     if speller is not None:
         ids, spelt_words = speller.spell(ids)
-    cut = (a < a_full) | (b < b_full)
-    return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut, spelt_words)
+    return Encoded(ids, types, offsets, examples.labels, examples.numbers, cut, lost, entities, spelt_words)
 
 
 def filled(rows: Encoded, pad: int) -> Encoded:
@@ -222,8 +282,8 @@ def filled(rows: Encoded, pad: int) -> Encoded:
     if spelt_words is not None:
         table = torch.cat([spelt_words.table, spelling_table([""], spelt_words.table.shape[1])])
         spelt_words = SpeltWords(np.insert(spelt_words.words, at, len(table) - 1), table)
-    ids, types = np.insert(rows.ids, at, pad), np.insert(rows.types, at, 0)
-    return replace(rows, ids=ids, types=types, offsets=offsets, spelt=spelt_words)
+    ids, types, entities = np.insert(rows.ids, at, pad), np.insert(rows.types, at, 0), np.insert(rows.entities, at, 0)
+    return replace(rows, ids=ids, types=types, offsets=offsets, entities=entities, spelt=spelt_words)
 
 
 def segmented(examples: Examples, name: SegmenterName) -> Examples:
@@ -237,7 +297,15 @@ def segmented(examples: Examples, name: SegmenterName) -> Examples:
         return text if found is None else join_words(*found)
 
     pairs = None if examples.pairs is None else [spaced(text) for text in examples.pairs]
-    return replace(examples, texts=[spaced(text) for text in examples.texts], pairs=pairs)
+    made = replace(examples, texts=[spaced(text) for text in examples.texts], pairs=pairs)
+    if examples.spans is None:
+        return made
+    sides = [(examples.texts, made.texts), (examples.pairs or [], made.pairs or [])]
+    spans = [
+        tuple(respaced(own, sides[side][0][number], sides[side][1][number]) for side, own in enumerate(row))
+        for number, row in enumerate(examples.spans)
+    ]
+    return replace(made, spans=spans)
 
 
 def _ragged(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -276,6 +344,7 @@ def collate(
     causal: bool,
     segments: bool,
     keys: tuple[int, int, NDArray[np.int64]] | None = None,
+    table: Entities | None = None,
 ) -> tuple[CoreInputs, Tensor]:
     """Rows padded to the longest of them, and their labels.
 
@@ -286,6 +355,7 @@ def collate(
         causal: positions see the past only.
         segments: the core tells segments apart.
         keys: seed, step and (B,) places in the global batch for dropout; ``None`` = no dropout.
+        table: vectors of the entities, for a core that reads them.
     """
     starts, lengths = data.offsets[rows], data.lengths[rows]
     columns = np.arange(int(lengths.max()))
@@ -298,11 +368,20 @@ def collate(
     if data.spelt is not None:
         characters = spelt(data.spelt.table[torch.from_numpy(np.where(real, data.spelt.words[at], 0))])
         characters = characters.masked_fill(~torch.from_numpy(real)[..., None], 0)
+    entity_ids = entity_vectors = None
+    if table is not None:
+        read = np.where(real, data.entities[at], 0)
+        known = np.unique(read[read > 0]).astype(np.int64)
+        local = np.where(read > 0, np.searchsorted(known, read) + 1, 0)
+        entity_ids = torch.from_numpy(local)
+        entity_vectors = torch.from_numpy(table.rows(known - 1))
     inputs = CoreInputs(
         input_ids=torch.from_numpy(ids),
         visible=Visibility(causal=causal, lengths=None if full else torch.from_numpy(lengths)),
         token_type_ids=torch.from_numpy(types) if segments else None,
         dropout_keys=None if keys is None else row_keys(*keys),
         character_ids=characters,
+        entity_ids=entity_ids,
+        entity_vectors=entity_vectors,
     )
     return inputs, torch.from_numpy(data.labels[rows])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from finetune.config import FeatureSettings
 from finetune.data import Examples
 from finetune.encode import Encoded, evaluation_batches
+from finetune.spans import Spans
 from zoo.core import Core
 from zoo.init import initialise
 from zoo.inputs import CoreInputs
@@ -96,6 +97,11 @@ class TextRows:
         """Rows that lost tokens."""
         return int(np.any([text.cut for text in self.texts], axis=0).sum())
 
+    @property
+    def marks_cut(self) -> int:
+        """Rows that lost a part of what is marked in them."""
+        return int(np.any([text.lost for text in self.texts], axis=0).sum())
+
     def own(self, text: Encoded) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(N,) tokens of each row's text itself, and where they begin; an empty text is what stands in its place."""
         before, after = self.template
@@ -146,7 +152,11 @@ def known_template(template: Template, known: Callable[[str], bool]) -> Template
 def sides(examples: Examples) -> list[Examples]:
     """The first texts of all rows, and the second ones where there are any, as rows of single texts."""
     texts = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
-    return [dataclasses.replace(examples, texts=side, pairs=None) for side in texts]
+
+    def spans(side: int) -> list[Spans] | None:
+        return None if examples.spans is None else [(row[side],) for row in examples.spans]
+
+    return [dataclasses.replace(examples, texts=own, pairs=None, spans=spans(n)) for n, own in enumerate(texts)]
 
 
 class FeatureClassifier(nn.Module):

@@ -25,6 +25,7 @@ from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData
 from finetune.encode import (
     Encoded,
+    Marker,
     Speller,
     collate,
     encode,
@@ -37,6 +38,7 @@ from finetune.encode import (
 from finetune.features import FeatureBatch, FeatureClassifier, Text, TextRows, known_template, sides
 from finetune.metrics import majority_baseline, scores
 from finetune.model import Classifier
+from finetune.spans import Marked, Places, Span, chunked, place_spans
 from finetune.tasks import Task
 from pretraining.log import Progress
 from pretraining.optim import WarmupDecay, parameter_groups
@@ -44,6 +46,7 @@ from pretraining.processes import one_writer, resolve_precision, together
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
+from zoo.entities import NAMES, VECTORS, Entities, keep_entities, open_entities
 from zoo.errors import ZooError
 from zoo.folder import (
     ModelFacts,
@@ -60,6 +63,7 @@ from zoo.inputs import CoreInputs
 
 RESULT = "result.json"
 MODEL = "model"
+NO_ENTITIES = "none"
 _VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 _EVALUATION_BATCH = 64
 Keys = tuple[int, int, NDArray[np.int64]]
@@ -85,6 +89,9 @@ class Result:
         train_loss: mean loss of each epoch, in nats.
         fingerprint: what decides the result: weights, task, rows, settings, seed.
         mixes: of features: for each mix its ``shares`` of the layers, the token vectors first, and its ``gamma``.
+        marks_cut: rows in which ``max_length`` left no room for all that is marked.
+        mentions: ``named``: spans of all rows with an entity of enough confidence; ``known``: those with a vector;
+            ``None`` = the core reads no entities, or the rows name none.
     """
 
     task: str
@@ -99,6 +106,8 @@ class Result:
     train_loss: list[float]
     fingerprint: dict[str, Any]
     mixes: list[dict[str, Any]] | None = None
+    marks_cut: int = 0
+    mentions: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -176,12 +185,83 @@ class Prepared:
         loaded = data if isinstance(data, TaskData) else task_data.load(task, data)
         limit = settings.limit
         self.data = TaskData(loaded.train.limited(limit), loaded.evaluation.limited(limit))
-        self.fingerprint = {
+        facts = {"labels": list(task.labels), "metrics": list(task.metrics)}
+        if task.span_fields:
+            facts |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
+        self.confidence = task.confidence if settings.confidence is None else settings.confidence
+        self.table = self._table(settings.entities)
+        self.fingerprint: dict[str, Any] = {
             "model": model_digest(model_folder),
-            "task": {"labels": list(task.labels), "metrics": list(task.metrics)},
+            "task": facts,
             "data": self.data.digest(),
             "settings": self.settings.to_dict(),
         }
+        if self.table is not None:
+            self.fingerprint["entities"] = [table_digest(self.table.folder), self.confidence]
+
+    def _table(self, asked: str | None) -> Entities | None:
+        """Vectors of the entities that rows name, for a core that reads them.
+
+        Raises:
+            ZooError: there are none, they do not fit the core, or hold not one of the entities.
+        """
+        fusion, folder = self.facts.config.fusion, self.facts.path
+        if fusion is None:
+            if asked not in (None, NO_ENTITIES):
+                raise ZooError(f"entities = {asked}: the model in {folder} reads no entities; leave the setting out.")
+            return None
+        named = self._named()
+        if asked == NO_ENTITIES or (not named and asked is None):
+            return None
+        if asked is None and not (folder / NAMES).exists():
+            raise ZooError(
+                f"rows of task {self.task.name!r} name entities, {folder} reads entities, and has no {NAMES} with "
+                f"{VECTORS}: give --entities FOLDER (`zoo entities` makes one), or --entities {NO_ENTITIES}."
+            )
+        table = open_entities(folder if asked is None else asked)
+        if table.width != fusion.entity_size:
+            raise ZooError(
+                f"the entity vectors in {table.folder} are {table.width} wide, the model in {folder} reads "
+                f"{fusion.entity_size}."
+            )
+        if not named:
+            raise ZooError(
+                f"entities = {asked}: no row of task {self.task.name!r} names an entity (confidence at least "
+                f"{self.confidence:g}); its fields of spans: {', '.join(self.task.span_fields) or 'none'}."
+            )
+        if not named.intersection(table.names):
+            raise ZooError(
+                f"not one of the {len(named)} entities that rows of task {self.task.name!r} name is in {table.folder} "
+                f"({min(named)!r} there, {table.names[0]!r} here); give a table with their names, or --entities "
+                f"{NO_ENTITIES}."
+            )
+        return table
+
+    def _named(self) -> set[str]:
+        """The entities that rows name."""
+        return {span.entity for span in self._mentions() if span.entity is not None}
+
+    def _mentions(self) -> Iterator[Span]:
+        """Spans of all rows that name an entity, with enough confidence."""
+        for part in (self.data.train, self.data.evaluation):
+            for row in part.spans or []:
+                yield from (s for own in row for s in own if s.entity is not None and s.confidence >= self.confidence)
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Numbers in the table of the entities that rows name."""
+        if self.table is None:
+            return {}
+        named = self._named()
+        return {name: number for number, name in enumerate(self.table.names) if name in named}
+
+    @cached_property
+    def mentions(self) -> dict[str, int] | None:
+        """How many spans name an entity, and of how many it is known."""
+        if self.table is None:
+            return None
+        names = [span.entity for span in self._mentions()]
+        return {"named": len(names), "known": sum(name in self.numbers for name in names)}
 
     @cached_property
     def stored_tokenizer(self) -> ZooTokenizer:
@@ -209,8 +289,9 @@ class Prepared:
         template, stored = self.facts.template, self.stored_tokenizer
         copy = ZooTokenizer(Tokenizer.from_str(stored.backend.to_str()), stored.roles)
         copy.segmenter = stored.segmenter
-        wanted = TokenizerConfig(kind="file", path=str(self.facts.path), new_tokens=template.tokens)
-        tokenizer = extend(copy, wanted, template)
+        marks = self._new_marks()
+        wanted = TokenizerConfig(kind="file", path=str(self.facts.path), new_tokens=[*template.tokens, *marks])
+        tokenizer = extend(copy, wanted, template, special=marks)
         if self.facts.config.characters and tokenizer.vocabulary.size > stored.vocabulary.size:
             lacking = [token for token in template.tokens if stored.backend.token_to_id(token) is None]
             raise ZooError(
@@ -227,6 +308,53 @@ class Prepared:
         tokenizer.set_template(template, self.segments)
         tokenizer.backend.encode_special_tokens = True  # "[SEP]" written in a text is text
         return tokenizer
+
+    def _new_marks(self) -> list[str]:
+        """Marks that get a row of the embedding; to a core that reads characters by words, a mark is a word.
+
+        Raises:
+            ZooError: there is no row to be had.
+        """
+        stored, config = self.stored_tokenizer, self.facts.config
+        lacking = [token for token in self.task.mark_tokens if stored.backend.token_to_id(token) is None]
+        if not lacking or (config.characters and stored.whole_words):
+            return []
+        if config.characters or self.features is not None:
+            reason = "whose core spells words" if config.characters else "whose core stays as it is (use: features)"
+            raise ZooError(
+                f"task {self.task.name!r} marks spans by {', '.join(lacking)}, no tokens of {self.facts.path}, "
+                f"{reason}, so that new ones cannot be learned; tokens that it has would work, such as # and $."
+            )
+        return lacking
+
+    @cached_property
+    def _marker(self) -> Marker | None:
+        """What makes tokens of texts with spans."""
+        if not self.task.span_fields:
+            return None
+        tokenizer, speller = self.tokenizer, self.speller
+
+        def number(token: str) -> int:
+            found = tokenizer.backend.token_to_id(token) if speller is None else speller.number(token)
+            assert found is not None
+            return found
+
+        def places(texts: list[str]) -> Places:
+            if speller is not None:
+                return speller.places(texts)
+            (ids, _, sizes), found = tokenizer.encode_places(texts)
+            return ids, sizes, found
+
+        marks = {mark.field: (number(mark.before), number(mark.behind)) for mark in self.task.marks}
+
+        def marker(texts: list[str], spans: list[tuple[Span, ...]], where: list[str]) -> Marked:
+            parts = [
+                place_spans(places(texts[at]), spans[at], marks, self.numbers, self.confidence, where[at])
+                for at in chunked(len(texts))
+            ]
+            return Marked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+        return marker
 
     @property
     def segments(self) -> bool:
@@ -279,8 +407,18 @@ class Prepared:
         return TextRows(texts, (before, len(self.layout) - 1 - before))
 
     def _rows(self, examples: Examples) -> Encoded:
-        rows = encode(examples, self.layout, self.tokenizer.backend, self.max_length, self.speller)
+        rows = encode(examples, self.layout, self.tokenizer.backend, self.max_length, self.speller, self._marker)
         return rows if rows.lengths.all() else filled(rows, self.pad)
+
+    def check(self, save_model: bool) -> None:
+        """Tell before training what is wrong with spans in any row, or with what is to be saved."""
+        if not self.task.span_fields:
+            return
+        if save_model and self.task.marks and self.features is not None:
+            raise ZooError(
+                "a task network on frozen layers is saved for plain texts, without marks; leave save_model out."
+            )
+        _ = self.train, self.evaluation
 
     def classifier(self, seed: int) -> Classifier | FeatureClassifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""
@@ -306,6 +444,10 @@ class Prepared:
             path = made / "tokenizer_config.json"
             as_trained = {"model_max_length": self.max_length, "split_special_tokens": True}
             write_json(path, {**read_json(path), **as_trained})
+            if self.table is not None:
+                keep_entities(self.table.folder, made)
+            elif (self.facts.path / NAMES).exists() and self.settings.entities is None:  # texts did not name any
+                keep_entities(self.facts.path, made)
 
     def batch(
         self, data: Encoded | TextRows, rows: NDArray[np.int64], keys: Keys | None = None
@@ -320,7 +462,7 @@ class Prepared:
         return FeatureBatch(texts, None if keys is None else row_keys(*keys)), torch.from_numpy(data.labels[rows])
 
     def _collated(self, data: Encoded, rows: NDArray[np.int64], keys: Keys | None = None) -> tuple[CoreInputs, Tensor]:
-        return collate(data, rows, self.pad, self.facts.visibility == "causal", self.segments, keys)
+        return collate(data, rows, self.pad, self.facts.visibility == "causal", self.segments, keys, self.table)
 
     def _text(self, data: TextRows, text: Encoded, rows: NDArray[np.int64]) -> Text:
         lengths, start = (torch.from_numpy(part[rows]) for part in data.own(text))
@@ -374,6 +516,15 @@ def model_digest(folder: Path) -> str:
     return hashed.hexdigest()[:16]
 
 
+def table_digest(folder: Path) -> str:
+    """16 hex digits that change with the names or vectors of a table of entities."""
+    hashed = hashlib.sha256()
+    for name in (NAMES, VECTORS):
+        with (folder / name).open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()[:16]
+
+
 def finetune(
     model_folder: str | Path,
     task: Task,
@@ -412,6 +563,7 @@ def finetune(
     processes.wait()  # everybody has looked before anybody writes
     if stored is not None:
         return stored
+    prepared.check(save_model)
     with _writer(output, processes):
         if processes.rank == 0:
             shutil.rmtree(output / MODEL, ignore_errors=True)  # left by a run that ended before its result was there
@@ -589,6 +741,8 @@ def _result(
         steps=steps,
         train_loss=losses,
         fingerprint=fingerprint,
+        marks_cut=train.marks_cut + evaluation.marks_cut,
+        mentions=prepared.mentions,
     )
 
 

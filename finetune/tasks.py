@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import yaml
 
@@ -15,6 +15,20 @@ from zoo.sample import resolve
 
 GLUE_HUB = "nyu-mll/glue"
 CLUE_HUB = "clue/clue"
+
+
+class Mark(NamedTuple):
+    """Tokens that stand around the spans of a field.
+
+    Args:
+        field: the row's field that holds the spans (:mod:`finetune.spans`).
+        before: token before each; one that the tokenizer has, or a new one, which gets a row of the embedding.
+        behind: token behind each.
+    """
+
+    field: str
+    before: str
+    behind: str
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,9 @@ class Task:
         hub_eval: name of the labelled development split there.
         max_length: default input length in tokens.
         epochs: default passes over the training rows.
+        marks: what stands around the spans of which fields; in YAML ``marks: {FIELD: [BEFORE, BEHIND]}``.
+        mentions: further fields with spans, of which only the entities are read.
+        confidence: least confidence of a linker with which a span's entity is read.
     """
 
     name: str
@@ -61,6 +78,9 @@ class Task:
     hub_eval: str = "validation"
     max_length: int = 128
     epochs: int = 3
+    marks: tuple[Mark, ...] = ()
+    mentions: tuple[str, ...] = ()
+    confidence: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse rows that cannot be read or scored."""
@@ -83,6 +103,28 @@ class Task:
         numbers = [c for c in (*self.columns, self.label_column) if isinstance(c, int)]
         if self.file_format == "tsv" and not self.header and len(numbers) != len(self.columns) + 1:
             raise ZooError(f"{where}: without a header, columns and label_column are numbers counted from 0.")
+        self._check_spans(where)
+
+    def _check_spans(self, where: str) -> None:
+        fields = self.span_fields
+        if fields and (self.file_format != "json" or self.hub is not None):
+            raise ZooError(f"{where}: marks and mentions are read from files of file_format: json, one object a line.")
+        twice = next((field for field in fields if fields.count(field) > 1), None)
+        if twice is not None:
+            raise ZooError(f"{where} names the field {twice!r} of spans more than once in marks and mentions.")
+        wrong = next((token for token in self.mark_tokens if not token or token.split() != [token]), None)
+        if wrong is not None:
+            raise ZooError(f"{where}: {wrong!r} cannot be a mark; one token without spaces is needed, such as [HD].")
+
+    @property
+    def span_fields(self) -> tuple[str, ...]:
+        """Fields that hold spans, the marked ones first."""
+        return (*(mark.field for mark in self.marks), *self.mentions)
+
+    @property
+    def mark_tokens(self) -> tuple[str, ...]:
+        """Tokens of all marks, each once."""
+        return tuple(dict.fromkeys(token for mark in self.marks for token in (mark.before, mark.behind)))
 
     @property
     def pair(self) -> bool:
@@ -216,6 +258,7 @@ def _task_of(row: Any, path: Path) -> Task:
     if missing:
         raise ZooError(f"{path}: the task lacks {', '.join(missing)}.")
     facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    facts["marks"] = _marks(row.get("marks", {}), path)
     for key, value in facts.items():
         if fields[key].type.startswith("tuple") and not isinstance(value, tuple):  # `columns: text` means one column
             facts[key] = (value,)
@@ -224,6 +267,19 @@ def _task_of(row: Any, path: Path) -> Task:
     if facts.get("file_format") == "json":
         facts = {"train_files": ("train.json",), "eval_files": ("dev.json",), **facts}
     return Task(**facts)
+
+
+def _marks(value: Any, path: Path) -> tuple[Mark, ...]:
+    """``{FIELD: [BEFORE, BEHIND]}``; an unquoted ``[HD]`` is a list of one word to YAML."""
+    if not isinstance(value, dict):
+        raise ZooError(f"{path}: marks is {value!r}; a mapping from fields to two tokens is needed.")
+    for field, pair in value.items():
+        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(token, str) for token in pair):
+            raise ZooError(
+                f"{path}: marks of {field!r} are {pair!r}; two tokens in quotes are needed, before and behind a span, "
+                'as in ["[HD]", "[HD]"].'
+            )
+    return tuple(Mark(str(field), *pair) for field, pair in value.items())
 
 
 def _label_text(value: Any, path: Path) -> str:

@@ -991,13 +991,16 @@ def load_tokenizer(path: str | Path, config: TokenizerConfig | None = None) -> Z
     )
 
 
-def extend(tokenizer: ZooTokenizer, config: TokenizerConfig, template: Template | None = None) -> ZooTokenizer:
+def extend(
+    tokenizer: ZooTokenizer, config: TokenizerConfig, template: Template | None = None, special: Iterable[str] = ()
+) -> ZooTokenizer:
     """The tokenizer with those of ``config.new_tokens`` that it lacks, numbered on in their order.
 
     Args:
         tokenizer: trained or loaded; its backend is changed.
         config: the tokens, and the roles that ``special`` gives them; a role that is free goes by its usual names.
         template: its tokens are special, as those of roles are: written out in a text they are text.
+        special: further tokens that are.
 
     Returns:
         the tokenizer with its new roles. Ordinary new tokens are found in normalised text where they stand as whole
@@ -1007,7 +1010,7 @@ def extend(tokenizer: ZooTokenizer, config: TokenizerConfig, template: Template 
         return tokenizer
     backend = tokenizer.backend
     roles = {**_roles_of(backend, {}, config), **tokenizer.roles}
-    special = {*roles.values(), *(template.tokens if template else ())}
+    special = {*roles.values(), *(template.tokens if template else ()), *special}
     for token in config.new_tokens:  # one by one: the ids follow the order they were named in
         if backend.token_to_id(token) is not None:
             continue
