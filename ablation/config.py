@@ -36,7 +36,8 @@ class PrimaryConfig:
     """The one measure that carries the verdict, named before the run.
 
     Args:
-        measure: ``validation.NAME`` (held-out loss of an objective, nats per target), ``reference_masks.NAME``
+        measure: ``validation.NAME`` (held-out loss of an objective, nats per target; ``validation.TASK.NAME`` where
+            several tasks share it), ``reference_masks.NAME``
             (the same, on the rows and masks of the reference arm: for arms that mask or lay out otherwise),
             ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats.longer-1``, ``exact.2``, ``nats.entity-control``; see
             :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.

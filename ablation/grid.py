@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from ablation.config import AblationConfig, Arm, arms
-from ablation.report import Run, read_run
+from ablation.report import Run, by_objective, read_run
 from finetune.pool import Job, run_pool
 from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
 from pretraining.objective import Objective
@@ -193,7 +193,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         load_head(folder, name, objective)
     accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()
     model = PretrainingModel(core, heads).to(accelerator.device)
-    losses: dict[str, float] = {}
+    losses: dict[str, dict[str, float]] = {}
     for task_name, task in config.tasks.items():
         if any(name not in heads and _corrupts(config.objectives[name]) for name in task.objectives):
             continue  # without that objective these would be other rows
@@ -204,8 +204,8 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
             length, number = data.sequence_length, task.task_type_id
             rows = TaskData(store, held_out, task.layout, own, vocabulary, length, 0, 1, number)
             figures = evaluate(model, rows, accelerator, 32)
-            losses |= {name: float(figure["loss"]) for name, figure in figures.items()}
-    return losses
+            losses[task_name] = {name: float(figure["loss"]) for name, figure in figures.items()}
+    return by_objective(losses)
 
 
 def _corrupts(objective: Objective) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def read_run(arm: str, seed: int, folder: Path) -> Run:
 def read_log(path: Path) -> tuple[Log, Log]:
     """Training losses and validations of a ``log.jsonl``, by tokens seen."""
     train: Log = []
-    validation: Log = []
+    validation: dict[float, dict[str, Mapping[str, Any]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip():
             continue
@@ -141,15 +142,26 @@ def read_log(path: Path) -> tuple[Log, Log]:
             raise ZooError(f"{path}, line {number}, is not valid JSON: {error}") from error
         tokens = float(entry.get("tokens", train[-1][0] if train else 0.0))
         if "validation" in entry:
-            validation.append((tokens, _validation_measures(entry["validation"])))
+            found = entry["validation"]
+            validation.setdefault(tokens, {})[str(found.get("task", ""))] = found.get("terms", {})
         elif "terms" in entry:
             train.append((tokens, {name: float(value) for name, value in entry["terms"].items()}))
-    return train, validation
+    return train, [(tokens, _validation_measures(by_task)) for tokens, by_task in validation.items()]
 
 
-def _validation_measures(entry: Mapping[str, Any]) -> dict[str, float]:
+def by_objective(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures of tasks' objectives by the objective's name, or by ``TASK.NAME`` where several tasks share one."""
+    tasks = Counter(name for figures in by_task.values() for name in figures)
+    return {
+        name if tasks[name] == 1 else f"{task}.{name}": figure
+        for task, figures in by_task.items()
+        for name, figure in figures.items()
+    }
+
+
+def _validation_measures(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     measures = {}
-    for name, figures in entry.get("terms", {}).items():
+    for name, figures in by_objective(by_task).items():
         measures[f"validation.{name}"] = float(figures["loss"])
         if figures.get("accuracy") is not None:
             measures[f"validation_accuracy.{name}"] = float(figures["accuracy"])

@@ -116,9 +116,7 @@ OBJECTIVES = {
     "permutation, blocks": Case(
         lambda: PermutationLM(Tokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
     ),
-    "entities": Case(
-        lambda: EntityAutoencoder(shared_table()), None, config=TINY.replace(fusion=FUSION), steps=150
-    ),
+    "entities": Case(lambda: EntityAutoencoder(shared_table()), None, config=TINY.replace(fusion=FUSION), steps=150),
     "pair on the last token": Case(
         lambda: PairClassification(dense="tanh", pooling="last"),
         None,

@@ -17,7 +17,7 @@ from runs import write_run
 from ablation import html
 from ablation.config import AblationConfig, build
 from ablation.page import ablation_page, demo_page
-from ablation.report import Results, Run, curve, markdown, read_run, summarise, t_p_value, to_json
+from ablation.report import Results, Run, curve, markdown, read_log, read_run, summarise, t_p_value, to_json
 from zoo.errors import ZooError
 
 VOID = {"meta", "br"}
@@ -268,3 +268,15 @@ def test_markdown_and_json_carry_the_same_figures() -> None:
     assert facts["comparisons"][0]["difference"] == pytest.approx(0.2)
     assert facts["runs"][0]["folder"] == "runs/a-1"
     assert len(facts["runs"]) == 10
+
+
+def test_an_objective_that_several_tasks_share_is_measured_in_each(tmp_path: Path) -> None:
+    loss = {"loss": 2.0, "accuracy": None, "count": 3}
+    lines = [
+        {"step": 1, "tokens": 10, "terms": {"lm": 3.0}},
+        {"step": 1, "tokens": 10, "validation": {"task": "a", "terms": {"lm": loss, "pair": loss}}},
+        {"step": 1, "tokens": 10, "validation": {"task": "b", "terms": {"lm": {**loss, "loss": 5.0}}}},
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    expected = {"validation.a.lm": 2.0, "validation.pair": 2.0, "validation.b.lm": 5.0}
+    assert read_log(tmp_path / "log.jsonl")[1] == [(10.0, expected)]
