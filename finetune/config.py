@@ -133,7 +133,8 @@ class FinetuneConfig(FinetuneSettings):
         threads: threads per process; ``None`` = the cores shared out.
         progress: show a progress line.
         save_model: keep each fine-tuned model as a model folder, OUTPUT/TASK/seed-N/model. Off by default: every task
-            and seed takes the size of the core (440 MB at BERT-base). What was finished without it is trained again.
+            and seed takes the size of the core (440 MB at BERT-base), and of a table of entities, if there is one. What was
+            finished without it is trained again.
         report: write and print the table (the children of a pool leave that to their parent).
         lr: peak learning rate.
         epochs: passes over the training rows; default: the task's own.
@@ -147,9 +148,9 @@ class FinetuneConfig(FinetuneSettings):
         limit: keep at most so many training and so many development rows, chosen by hash.
         task_type_id: pretraining task whose row the core's table of task types starts from; it becomes row 0, which is
             read wherever nothing else is said (ERNIE 2.0, section 4.1).
-        entities: folder with the vectors of entities that texts name, for a core that reads them; ``None`` = the
-            model's own, ``none`` = read none.
-        confidence: least confidence of a linker with which an entity is read; ``None`` = the task's own.
+        entities: folder with the vectors of entities that texts name, for a core that reads them; default: the
+            model's own; ``none`` = read none.
+        confidence: least confidence of a linker with which an entity is read; default: the task's own.
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
         features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.

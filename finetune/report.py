@@ -37,6 +37,10 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "scores": {str(result.seed): 100 * result.scores[metric] for result in own},
                 }
             )
+            if own[0].marks_cut:
+                rows[-1]["marks_cut"] = own[0].marks_cut
+            if own[0].mentions:
+                rows[-1]["mentions"] = own[0].mentions
             if own[0].mixes:
                 rows[-1]["mixes"] = {str(result.seed): result.mixes for result in own}
     return rows
@@ -47,6 +51,12 @@ def _shares(row: dict[str, Any]) -> str:
     by_mix = zip(*row["mixes"].values(), strict=True)
     means = [[sum(s) / len(s) for s in zip(*(mix["shares"] for mix in mixes), strict=True)] for mixes in by_mix]
     return " and ".join(" ".join(f"{100 * share:.1f}" for share in shares) for shares in means)
+
+
+def _linked(row: dict[str, Any]) -> str:
+    """How many mentions have a vector."""
+    named, known = row["mentions"]["named"], row["mentions"]["known"]
+    return f"{row['task']}: {known:,} of {named:,} mentions name an entity that has a vector ({known / named:.0%})."
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -76,6 +86,13 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     mixed = [f"{row['task']} {_shares(row)}" for row in rows if row["primary"] and "mixes" in row]
     if mixed:
         told.append(f"Layers in the mix in %, token vectors first, mean over seeds: {'; '.join(mixed)}.")
+    told += [_linked(row) for row in rows if row["primary"] and "mentions" in row]
+    told += [
+        f"{row['task']}: in {row['marks_cut']:,} of {row['train_rows'] + row['eval_rows']:,} rows max_length leaves no "
+        "room for all that is marked."
+        for row in rows
+        if row["primary"] and "marks_cut" in row
+    ]
     small = list(dict.fromkeys(row["task"] for row in rows if row["eval_rows"] < _DECIDING_ROWS))
     if small:
         told.append(f"Fewer than {_DECIDING_ROWS:,} rows, so shown and never deciding: {', '.join(small)}.")

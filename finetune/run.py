@@ -38,7 +38,7 @@ from finetune.encode import (
 from finetune.features import FeatureBatch, FeatureClassifier, Text, TextRows, known_template, sides
 from finetune.metrics import majority_baseline, scores
 from finetune.model import Classifier
-from finetune.spans import Marked, Places, Span, chunked, place_spans
+from finetune.spans import MOST_CHARACTERS, Marked, Places, Span, chunked, place_spans
 from finetune.tasks import Task
 from pretraining.log import Progress
 from pretraining.optim import WarmupDecay, parameter_groups
@@ -185,6 +185,8 @@ class Prepared:
         loaded = data if isinstance(data, TaskData) else task_data.load(task, data)
         limit = settings.limit
         self.data = TaskData(loaded.train.limited(limit), loaded.evaluation.limited(limit))
+        if task.span_fields and not all(part.spans is not None for part in (self.data.train, self.data.evaluation)):
+            raise ZooError(f"task {task.name!r} reads the spans {', '.join(task.span_fields)}, and its rows have none.")
         facts = {"labels": list(task.labels), "metrics": list(task.metrics)}
         if task.span_fields:
             facts |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
@@ -348,6 +350,12 @@ class Prepared:
         marks = {mark.field: (number(mark.before), number(mark.behind)) for mark in self.task.marks}
 
         def marker(texts: list[str], spans: list[tuple[Span, ...]], where: list[str]) -> Marked:
+            long = next((number for number, text in enumerate(texts) if len(text) > MOST_CHARACTERS), None)
+            if long is not None:
+                raise ZooError(
+                    f"{where[long]}: a text of {len(texts[long]):,} characters; where spans are, is known up to "
+                    f"{MOST_CHARACTERS:,}."
+                )
             parts = [
                 place_spans(places(texts[at]), spans[at], marks, self.numbers, self.confidence, where[at])
                 for at in chunked(len(texts))
@@ -414,7 +422,7 @@ class Prepared:
         """Tell before training what is wrong with spans in any row, or with what is to be saved."""
         if not self.task.span_fields:
             return
-        if save_model and self.task.marks and self.features is not None:
+        if save_model and (self.task.marks or self.table) and self.features is not None:
             raise ZooError(
                 "a task network on frozen layers is saved for plain texts, without marks; leave save_model out."
             )

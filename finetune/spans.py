@@ -21,6 +21,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from finetune.tasks import Task
 
+MOST_CHARACTERS = 131_071  # of a text whose tokens' places are known (pretraining.tokenizer)
 _CHUNK = 4096  # texts whose places are asked for at a time
 Places = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
 """Of N texts with T tokens: (T,) ids, (N,) tokens of each, (T, 2) characters [begin, end) that each stands for."""
@@ -124,8 +125,9 @@ def _span(item: Any, text: str, field: str, where: str) -> Span:
         )
     if confidence is None:
         confidence = 1.0
-    if isinstance(confidence, bool) or not isinstance(confidence, int | float) or not math.isfinite(confidence):
-        raise ZooError(f"{where}: {item} has the confidence {confidence!r}; a number is needed.")
+    number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    if not number or not math.isfinite(confidence) or confidence < 0:
+        raise ZooError(f"{where}: {item} has the confidence {confidence!r}; a number from 0 on is needed.")
     return Span(start, stop, field, entity, float(confidence))
 
 

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 from entity_toys import FUSION, WIDTH, make_table
-from toys import PAIR, POOLED, SPELT, make_data, make_model
+from toys import LAST, MEMORY, PAIR, PERMUTED, POOLED, SPELT, Toy, make_data, make_model
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData, load
 from finetune.encode import encode, segmented, template_words
 from finetune.fewrel import FewRelConfig, read_fewrel, split, write_task
-from finetune.run import Prepared, finetune, predict
+from finetune.report import notes, summary
+from finetune.run import Prepared, Result, finetune, predict
 from finetune.spans import Marked, Span, place_spans, respaced
 from finetune.tasks import Mark, Task, read_task_file
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer
@@ -38,7 +39,7 @@ MARKED = Task(
     train_files=("train.json",),
     eval_files=("dev.json",),
     marks=(Mark("head", "[HD]", "[HD]"), Mark("tail", "[TL]", "[TL]")),
-    epochs=8,
+    epochs=5,
 )
 LINKED = replace(MARKED, name="linked", marks=(), mentions=("head",), labels=("down", "up"))
 KNOWING = POOLED._replace(config=POOLED.config.replace(fusion=FUSION))
@@ -134,7 +135,7 @@ def test_marks_tell_which_of_two_words_is_meant(bert: Path, colours: Path, tmp_p
     assert result.scores["accuracy"] > 0.95
     assert (result.marks_cut, result.mentions) == (0, None)
     plain = replace(MARKED, marks=(), mentions=("head", "tail"))
-    without = finetune(bert, plain, colours, 1, SETTINGS, tmp_path / "plain", progress=False)
+    without = finetune(bert, plain, colours, 1, replace(SETTINGS, epochs=2), tmp_path / "plain", progress=False)
     assert without.scores["accuracy"] < 0.7
 
 
@@ -306,6 +307,35 @@ def test_a_segmenters_spaces_move_spans() -> None:
     assert spaced.texts[0][moved_span.start : moved_span.stop] == "爱 北京"
 
 
+@pytest.mark.parametrize("toy", [LAST, MEMORY, PERMUTED], ids=["causal", "memory", "permuted"])
+def test_marks_go_with_every_core(toy: Toy, colours: Path, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "model", toy)
+    settings = FinetuneSettings(limit=8, epochs=1)
+    prepared = Prepared(folder, MARKED, colours, settings)
+    assert tokens_of(prepared).count("[HD]") == 16
+    finetune(folder, MARKED, prepared, 1, settings, tmp_path / "out", progress=False)
+
+
+def test_fewer_rows_keep_their_own_spans(tmp_path: Path) -> None:
+    rows = [row("ab" * 9, "red", head=[[i, i + 1]], tail=[[17, 18]]) for i in range(16)]
+    few = load(MARKED, write(tmp_path, rows), limit=5).train
+    assert [spans[0][0].start for spans in few.spans] == few.numbers.tolist()
+    assert len(few.spans) == 5
+    whole = load(MARKED, tmp_path)
+    assert few.digest() != whole.train.digest() == whole.evaluation.digest()
+    rows[3]["head"] = [[3, 5]]
+    assert load(MARKED, write(tmp_path, rows)).train.digest() != whole.train.digest()
+
+
+def test_the_report_tells_what_was_cut_and_linked() -> None:
+    told = {"marks_cut": 2, "mentions": {"named": 8, "known": 6}}
+    facts = {"train_rows": 10, "eval_rows": 5, "classes_predicted": 2, "truncated": 0.0, "steps": 1}
+    result = Result("x", 1, {"accuracy": 0.5}, {"accuracy": 0.4}, **facts, train_loss=[], fingerprint={}, **told)
+    lines = notes(summary([result]))
+    assert "x: 6 of 8 mentions name an entity that has a vector (75%)." in lines
+    assert "x: in 2 of 15 rows max_length leaves no room for all that is marked." in lines
+
+
 # ---- truncation -----------------------------------------------------------------------------------------------------
 
 
@@ -369,6 +399,7 @@ def test_rows_without_room_for_their_marks_are_counted(bert: Path, tmp_path: Pat
         ([[2, 5, 42]], "names its entity by 42"),
         ([[2, 5, "Q1", "high"]], "confidence 'high'"),
         ([[2, 5, "Q1", float("nan")]], "confidence nan"),
+        ([[2, 5, "Q1", -0.5]], "a number from 0 on"),
         ("red", "a list"),
         ([], "has no span"),
         ([[7, 10]], r"'head' \[7, 10\] ' bl' and 'tail' \[8, 12\] 'blue' overlap"),
@@ -378,6 +409,14 @@ def test_spans_that_cannot_be(head: Any, message: str, tmp_path: Path) -> None:
     rows = [row("red", "red", head=[[0, 1]], tail=[[1, 2]]), row("a red b blue c", "red", head=head, tail=[[8, 12]])]
     with pytest.raises(ZooError, match=rf"train.json, line 2.*{message}"):
         load(MARKED, write(tmp_path, rows))
+
+
+def test_rows_without_spans_are_refused(bert: Path, tmp_path: Path) -> None:
+    with pytest.raises(ZooError, match="reads the spans head, tail, and its rows have none"):
+        Prepared(bert, MARKED, _no_pairs(), SETTINGS)
+    long = row("a " * 70_000, "red", head=[[0, 1]], tail=[[2, 3]])
+    with pytest.raises(ZooError, match=r"train\.json, line 1: a text of 140,000 characters"):
+        _ = one(bert, MARKED, [long], tmp_path).train
 
 
 def test_a_field_that_is_missing_is_named(tmp_path: Path) -> None:
