@@ -133,8 +133,8 @@ class FinetuneConfig(FinetuneSettings):
         threads: threads per process; ``None`` = the cores shared out.
         progress: show a progress line.
         save_model: keep each fine-tuned model as a model folder, OUTPUT/TASK/seed-N/model. Off by default: every task
-            and seed takes the size of the core (440 MB at BERT-base), and of a table of entities, if there is one. What was
-            finished without it is trained again.
+            and seed takes the size of the core (440 MB at BERT-base), and of a table of entities, if there is one. What
+            was finished without it is trained again.
         report: write and print the table (the children of a pool leave that to their parent).
         lr: peak learning rate.
         epochs: passes over the training rows; default: the task's own.
