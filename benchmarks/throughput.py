@@ -238,11 +238,12 @@ def step_flops(options: Options) -> int:
 
 def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
     """Our loop, by its own ``train_step``."""
+    from pretraining.assemble import Stores
     from pretraining.train import Run
 
     settings = load_pretrain_config([], {**our_values(options), "output": str(folder)})
     accelerator = start_processes(resolve_precision(options.precision), options.threads, [], folder)
-    run = Run(settings, folder, accelerator, store, show=False)
+    run = Run(settings, folder, accelerator, Stores(store, {}), show=False)
     run.resume()
     sums, stop = [], StopRequest()
     clock = Clock(options.warmup, options.steps)
