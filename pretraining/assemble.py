@@ -18,6 +18,7 @@ from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
 from pretraining.prepare import prepare
+from pretraining.rows import Rows
 from pretraining.start import check_start
 from pretraining.store import Store
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
@@ -160,7 +161,8 @@ def make_tasks(
         store = stores.of(name)
         train, held_out = split_documents(store, config.data.validation_tokens)
         own = task.own(config.objectives)
-        _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own)
+        text = "data.corpus" if task.corpus is None else f"tasks.{name}.corpus"
+        _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own, text)
         _check_visibility(name, own)
         for objective in own.values():
             objective.check_store(store)
@@ -208,13 +210,17 @@ def _check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
         )
 
 
-def _check_needs(task: str, layout: str, provided: frozenset[str], objectives: dict[str, Objective]) -> None:
+def _check_needs(
+    task: str, layout: str, provided: frozenset[str], objectives: dict[str, Objective], corpus: str
+) -> None:
     for key, objective in objectives.items():
         if objective.needs - provided:
             missing, given = ", ".join(sorted(objective.needs - provided)), ", ".join(sorted(provided))
+            arrays = sorted(objective.needs - provided - {field.name for field in dataclasses.fields(Rows)})
             raise ZooError(
                 f"objective {key!r} needs {missing}, which the layout {layout} of task {task!r} does not provide (it "
                 f"provides {given or 'nothing beyond the tokens'})."
+                + "".join(f" Annotations of the text make it: {corpus}.annotations.{array}." for array in arrays[:1])
             )
 
 

@@ -167,6 +167,10 @@ _MASKS_ON_BLOCKS = {
     "tasks.blocks.objectives": "[masked]",
     "data.tokenizer.special": "{pad: <pad>, unk: <unk>, cls: <s>}",
 }
+_UNITS = {
+    "objectives.masked_lm.init_args.choose.class_path": "pretraining.choose.Units",
+    "objectives.masked_lm.init_args.choose.init_args.array": "phrase",
+}
 SETTINGS = {
     # name: (family, settings, words that the message must have)
     "mask rate": ("bert", {"objectives.masked_lm.init_args.choose.init_args.rate": 1.5}, ["1.5", "(0, 1]", "0.15"]),
@@ -189,6 +193,7 @@ SETTINGS = {
     ),
     "unknown objective": ("bert", {"tasks.pairs.objectives": "[masked_ml]"}, ["'masked_ml'", "mean 'masked_lm'?"]),
     "no labels": ("gpt", _PAIRS_ON_BLOCKS, ["'pairs' needs pair_label", "Blocks", "'blocks' does not provide"]),
+    "no array": ("bert", _UNITS, ["'masked_lm' needs phrase", "'pairs' does not", "data.corpus.annotations.phrase"]),
     "no pooler": ("bert", {"model.pooler": "false"}, ["no pooler", "model.pooler: true"]),
     "no mask token": ("gpt", _MASKS_ON_BLOCKS, ["no mask token", "CausalLM"]),
     "contradiction": ("bert", _CAUSAL, ["task 'pairs' contradict", "masked_lm", "causal_lm", "stages"]),
