@@ -245,9 +245,11 @@ class PretrainConfig:
                 f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run, or a `curriculum` "
                 "that makes them."
             )
-        if self.stages and max(stage.until for stage in self.stages.values()) != 1.0:
-            raise ZooError("stages: the last one must end at until: 1, the end of the budget.")
         ends = [stage.until for stage in (self.stages or {}).values()]
+        if ends and max(ends) != 1.0:
+            raise ZooError(
+                f"stages end at {', '.join(map(str, ends))}; the last one must end at until: 1, the end of the budget."
+            )
         if ends and (min(ends) <= 0 or len(set(ends)) < len(ends)):
             raise ZooError(f"stages end at {', '.join(map(str, ends))}; each needs an end of its own, above 0.")
         for stage_name, stage in (self.stages or {}).items():

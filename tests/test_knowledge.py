@@ -265,7 +265,7 @@ def test_two_processes_draw_the_same_tasks(finished, place, tmp_path):
     ("more", "message"),
     [
         ({"tasks.phrase.choose.init_args.array": "clause"}, "needs clause"),
-        ({"stages.entity.until": 0.9}, "the last one must end at until: 1"),
+        ({"stages.entity.until": 0.9}, "0.9; the last one must end at until: 1"),
         ({"stages.phrase.until": 0.3333}, "each needs an end of its own"),
         ({"tasks.phrase.objectives": "[next_sentence]"}, "none of its objectives"),
         ({"tasks.dialogue.corpus.annotations.role": "null"}, "no array 'role'"),
