@@ -150,7 +150,8 @@ class Recorder:
                 part = {k: f[k] for k in ("documents", "totals", "counts")}
                 self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
         text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in figures.items())
-        self.progress.note(f"validation at step {counters.step}: {text}  ({documents} documents)")
+        of = f" of {task}" if len(self.config.tasks) > 1 else ""
+        self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
         self._clock += seconds  # its time is not training time
 
     def write_run(self, counters: Counters, model: PretrainingModel, finished: bool) -> None:

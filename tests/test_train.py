@@ -243,7 +243,9 @@ def test_schedule_of_tasks_is_keyed_and_shared_out():
     assert names == [task_at(stages, ["x", "y"], step, step / 8000, seed=3) for step in range(8000)]
 
 
-def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path):
+def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path, capsys):
+    from pretraining.train import pretrain
+
     more = {
         "objectives.causal_lm.class_path": "pretraining.objectives.CausalLM",
         "tasks.blocks.layout.class_path": "pretraining.layouts.Blocks",
@@ -260,7 +262,11 @@ def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 16)
         train([*argv, "--output", str(tmp_path / "b")])
-    assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
+    resumed = pretrain(load_pretrain_config([*argv, "--output", str(tmp_path / "b")]), show=True)
+    assert outcome(resumed) == outcome(whole)
+    shown = capsys.readouterr().err
+    assert "validation of pairs at step 20: masked_lm" in shown
+    assert "validation of blocks at step 20: causal_lm" in shown
 
 
 def test_learning_goes_below_the_unigram_entropy(place, tmp_path):
