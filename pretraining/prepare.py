@@ -357,6 +357,7 @@ def _check_disk(folder: Path, sources: list[Source], corpus: CorpusConfig) -> No
 
 _LOOKED_AT = 8  # sources whose beginnings are looked at
 _ENOUGH = 20_000  # characters that tell the language of a text
+_FOREIGN = 1_000  # a text in another script has fewer than one Chinese character in so many: names, say
 _LEAST_NAMES = 20  # names of entities, not one of which being known tells that they are names of another graph
 
 
@@ -393,9 +394,10 @@ def check_beginnings(sources: list[Source], corpus: CorpusConfig) -> None:
                 f"corpus.annotations.{name}: not one of the {len(known):,} entities that the first records name is in "
                 "the file of entities. Are they names of the same kind, such as Q42?"
             )
-    if corpus.segmenter != "none" and characters >= _ENOUGH and not chinese:
+    if corpus.segmenter != "none" and characters >= _ENOUGH and chinese * _FOREIGN < characters:
+        found = f"are only {chinese} Chinese characters" if chinese else "is no Chinese character"
         raise ZooError(
-            f"corpus.segmenter is {corpus.segmenter!r}, but there is no Chinese character in the first {characters:,} "
+            f"corpus.segmenter is {corpus.segmenter!r}, but there {found} in the first {characters:,} "
             f"of {corpus.files!r}. `corpus.segmenter: none` is for text in other scripts (configs/data/en.yaml)."
         )
     if corpus.segmenter == "space" and chinese >= _ENOUGH and spaces * 100 < chinese:

@@ -311,8 +311,11 @@ def test_a_segmenter_without_anything_to_do_is_refused_before_work(tmp_path, mon
     monkeypatch.setattr(preparation._Job, "_trained", lambda *_: pytest.fail("work was done"))
     (tmp_path / "en.txt").write_text("Only English here, page after page of it.\n" * 600)
     (tmp_path / "zh.txt").write_text("我们没有在词之间放空格，一页又一页都是这样。\n" * 1100)
+    names = "Only English, and 北京, page after page of it.\n"
+    (tmp_path / "names.txt").write_text(names + "Only English here.\n" * 1400)
     for segmenter, name, message in [
         ("space", "en", r"there is no Chinese character in the first 24,600 of .*`corpus\.segmenter: none` is for"),
+        ("rjieba", "names", r"there are only 2 Chinese characters in the first 25,2.. of "),
         ("space", "zh", r"beside 22,000 Chinese characters of .*zh\.txt' there are 0 spaces: it is not segmented"),
     ]:
         with pytest.raises(ZooError, match=message):
