@@ -118,7 +118,7 @@ def read_text(store: Store, documents: Ints, tokenizer: ZooTokenizer, entity: st
     if entity is not None and entity not in store.arrays:
         raise ZooError(
             f"cloze: {store.path} has no array {entity!r} (it has {', '.join(store.arrays) or 'none'}); it is made by "
-            f"data.corpus.annotations.{entity}, for example a pretraining.annotate.Lexicon."
+            f"corpus.annotations.{entity}, for example a pretraining.annotate.Lexicon."
         )
     offsets, edges = np.asarray(store.documents), np.asarray(store.sentences)
     sentences = _ranges(offsets[documents], offsets[documents + 1] - offsets[documents])

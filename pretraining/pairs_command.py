@@ -208,6 +208,11 @@ def pairs_command(argv: list[str]) -> int:
     pairs, names = make_pairs(config)
     if not pairs:
         raise ZooError(f"no pair was found in {config.files}: more text, other markers or a higher --longest may help.")
+    if {names[pair.label] for pair in pairs} == {NO_MARKER}:
+        raise ZooError(
+            f"no sentence of {config.files} begins with one of the {len(names) - 1} markers of {config.markers}. Are "
+            "they in the language of the text? zoo:sample/markers/en.txt is English, zoo:sample/markers/zh.txt Chinese."
+        )
     temporary = Path(config.output + ".tmp")
     temporary.parent.mkdir(parents=True, exist_ok=True)
     temporary.write_text("".join(pair.line + "\n" for pair in pairs), encoding="utf-8", errors="replace")

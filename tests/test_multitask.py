@@ -381,7 +381,9 @@ def test_pairs_command(tmp_path, capsys):
         (["discurse", "--files", str(text), "--output", "x.jsonl"], "Did you mean 'discourse'"),
         (["discourse", "--files", str(text), "--output", "x.json"], "ends in .jsonl"),
         (["discourse", "--files", str(text), "--output", str(tmp_path / "x.jsonl"), "--shortest", "30"], "no pair"),
+        (["discourse", "--files", "zoo:sample/zh", "--output", str(tmp_path / "x.jsonl")], "language of the text"),
         (["discourse", "--files", str(text), "--output", "x.jsonl", "--markers", "absent"], "--markers absent is not"),
     ):
         with pytest.raises(ZooError, match=message):
             pairs_command(argv)
+    assert not (tmp_path / "x.jsonl").exists()
