@@ -67,11 +67,11 @@ def list_command(argv: list[str]) -> int:
         print("\n" + textwrap.fill(edge or "(no edge named)", 110))
         for row in sorted(rows, key=lambda r: r["parameters"]):
             print(
-                f"  {row['config']:<20} {row['shape']:>8}  {row['parameters']:>12,} parameters (core {row['core']:,})\n"
-                f"  {'':<20} {row['objectives']} on {row['layouts']}"
+                f"  {row['config']:<22} {row['shape']:>8}  {row['parameters']:>12,} parameters (core {row['core']:,})\n"
+                f"  {'':<22} {row['objectives']} on {row['layouts']}"
             )
             for line in row["stages"]:
-                print(f"  {'':<20} {line}")
+                print(f"  {'':<22} {line}")
     return 0
 
 
