@@ -71,6 +71,13 @@ def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
         )
 
 
+def check_layouts(config: PretrainConfig) -> None:
+    """Refuse objectives that the rows of their tasks do not suit."""
+    for task in config.tasks.values():
+        for name in task.objectives:
+            config.objectives[name].check_layout(task.layout, config.data.sequence_length)
+
+
 def is_finished(folder: Path) -> bool:
     """Whether a run folder says that its run has used up its budget."""
     path = folder / "run.json"

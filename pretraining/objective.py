@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretraining.choose import Choose
+from pretraining.layout import Layout
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -113,6 +114,10 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
+
+    def check_layout(self, layout: Layout, length: int) -> None:
+        """Refuse rows of ``length`` tokens made by ``layout``, before any text is read. Default: any will do."""
+        return
 
     def check_store(self, store: Store) -> None:
         """Refuse prepared text that it cannot be trained on, before anything else is done. Default: any will do."""

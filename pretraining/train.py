@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pretraining.assemble import (
     Stores,
     check_data,
+    check_layouts,
     check_weights,
     claim,
     common_visibility,
@@ -89,6 +90,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
             if accelerator.is_main_process:
                 stack.enter_context(one_writer(folder))
                 claim(folder, settings)
+                check_layouts(config)
                 stores = prepare_stores(config, show)
                 check_data(folder, stores)
                 if config.start is not None and is_finished(folder):

@@ -473,3 +473,18 @@ def test_every_arm_of_the_ablation_makes_steps(arm, tmp_path_factory):
     terms = log_lines(run)[0]["terms"]
     assert 5 < next(iter(terms.values())) < 8
     assert set(terms) == set(settings.value.objectives)
+
+
+@pytest.mark.parametrize(("size", "reuse"), [(64, None), (None, 60), (100, None), (30, 60)])
+def test_blocks_that_divide_the_parts_of_a_row(size, reuse):
+    length = 128 if reuse is None else 120
+    PermutationLM(perm_size=size).check_layout(SegmentPairs(reuse_len=reuse), length)
+
+
+def test_blocks_that_do_not_divide_are_refused_before_text_is_read(tmp_path):
+    facts = {"model.reuse_len": 24, "objectives.permutation_lm.init_args.perm_size": 10}
+    argv = arguments(tmp_path, "xlnet", 3, **facts, **{"data.corpus.files": tmp_path / "none.txt"})
+    with pytest.raises(
+        ZooError, match=r"perm_size = 10 positions do not divide a row's 24 and 24 tokens.*\(24 at most\)"
+    ):
+        pretrain(load_pretrain_config(argv), show=False)

@@ -7,6 +7,7 @@ at the predicted positions without their tokens and sees only what comes before 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from pretraining.choose import Choose
 from pretraining.choose_spans import ContextSpans, factorisation_ranks
+from pretraining.layout import Layout
 from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
 from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
 from pretraining.random import Draw
@@ -36,7 +38,8 @@ class PermutationLM(Objective):
 
     Args:
         choose: which positions; default :class:`pretraining.choose_spans.ContextSpans`, a sixth of the tokens.
-        perm_size: positions of a block of the order (:func:`pretraining.choose_spans.factorisation_ranks`).
+        perm_size: positions of a block of the order (:func:`pretraining.choose_spans.factorisation_ranks`); it has to
+            divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter block.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
         weight: factor of the loss.
     """
@@ -67,6 +70,18 @@ class PermutationLM(Objective):
             )
         self.vocabulary, self.config = vocabulary, config
         self.head = TokenHead(config, transform=False, bias=True)
+
+    def check_layout(self, layout: Layout, length: int) -> None:
+        """Blocks have to divide what the next row goes on from, and the rest (data_utils.py of the original)."""
+        reused = layout.remembered(length)
+        parts = [length] if reused is None else [reused, length - reused]
+        size = self.perm_size
+        if size is not None and any(part > size and part % size for part in parts):
+            found = " and ".join(str(part) for part in parts)
+            raise ZooError(
+                f"PermutationLM: blocks of perm_size = {size} positions do not divide a row's {found} tokens; a common "
+                f"divisor ({math.gcd(*parts)} at most) would, or null for one order of each part."
+            )
 
     def corrupt(self, rows: Rows, draw: Draw) -> Rows:
         """Choose positions and draw the order; the tokens stay."""
