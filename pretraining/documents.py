@@ -20,7 +20,6 @@ from pretraining.layouts import (
     _check_documents,
     _check_template,
     _join,
-    _keep,
     _Pairs,
     _pairs_to_plan,
     _ranges,
@@ -29,6 +28,7 @@ from pretraining.layouts import (
     _slabs,
     _truncate,
     gather,
+    select,
 )
 from pretraining.random import Draw
 from pretraining.rows import Rows
@@ -388,7 +388,7 @@ class DocumentSegments(Layout):
                 f"{length} tokens, so no token can occur in another row of its document. Shorten data.sequence_length "
                 "or leave the task out."
             )
-        return _keep(plan, several)
+        return select(plan, np.flatnonzero(several))
 
     def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
         """The named rows; a token occurs elsewhere where its document has more of it than its row."""

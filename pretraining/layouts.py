@@ -348,7 +348,7 @@ class Blocks(Layout):
             documents=owner[place[plan_offsets[:-1]]],
             separators=closes,
         )
-        return _keep(plan, lengths > 1)
+        return select(plan, np.flatnonzero(lengths > 1))
 
     def _units(self, store: Store, documents: Ints) -> tuple[Ints, Ints, Ints]:
         """(U,) first token, tokens and document of what a separator follows: documents, or their sentences."""
@@ -379,20 +379,20 @@ class Blocks(Layout):
         return gather(store, plan, indices, length, vocabulary, opens=False)
 
 
-def _keep(plan: Plan, wanted: NDArray[np.bool_]) -> Plan:
-    """Only the wanted rows of a plan."""
-    if wanted.all():
-        return plan
-    counts = np.diff(plan.offsets)
-    pieces = np.repeat(wanted, counts)
+def select(plan: Plan, rows: Ints) -> Plan:
+    """The named rows of a plan, in that order."""
+    counts = np.diff(plan.offsets)[rows]
+    pieces = _ranges(plan.offsets[rows], counts)
     return Plan(
         starts=plan.starts[pieces],
         lengths=plan.lengths[pieces],
         types=plan.types[pieces],
-        offsets=np.append(0, np.cumsum(counts[wanted])),
-        documents=plan.documents[wanted],
-        pair_label=None if plan.pair_label is None else plan.pair_label[wanted],
+        offsets=np.append(0, np.cumsum(counts)),
+        documents=plan.documents[rows],
+        pair_label=None if plan.pair_label is None else plan.pair_label[rows],
         separators=None if plan.separators is None else plan.separators[pieces],
+        following=None if plan.following is None else plan.following[rows],
+        reversed=None if plan.reversed is None else plan.reversed[rows],
     )
 
 

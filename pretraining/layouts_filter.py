@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.layout import Layout, Plan
+from pretraining.layouts import select
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -54,7 +55,7 @@ class AtLeast(Layout):
                 f"AtLeast: no row of {length} tokens has {self.count} tokens marked in {self.array!r}; the most is "
                 f"{found.max()}. Lower count, or lengthen the rows."
             )
-        return _chosen(plan, found >= self.count)
+        return select(plan, np.flatnonzero(found >= self.count))
 
     def rows(self, store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Vocabulary) -> Rows:
         """The named rows."""
@@ -72,19 +73,3 @@ def marked_before(values: NDArray[np.generic], places: Ints) -> Ints:
         found[order[first:last]] = total + counts[ascending[first:last] - start]
         total += int(counts[-1])
     return found
-
-
-def _chosen(plan: Plan, wanted: NDArray[np.bool_]) -> Plan:
-    counts = np.diff(plan.offsets)
-    pieces = np.repeat(wanted, counts)
-    return Plan(
-        starts=plan.starts[pieces],
-        lengths=plan.lengths[pieces],
-        types=plan.types[pieces],
-        offsets=np.append(0, np.cumsum(counts[wanted])),
-        documents=plan.documents[wanted],
-        pair_label=None if plan.pair_label is None else plan.pair_label[wanted],
-        separators=None if plan.separators is None else plan.separators[pieces],
-        following=None if plan.following is None else plan.following[wanted],
-        reversed=None if plan.reversed is None else plan.reversed[wanted],
-    )

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.layout import Layout, Plan
-from pretraining.layouts import Blocks, _check_documents, _check_template, _ranges, _sentences, gather
+from pretraining.layouts import Blocks, _check_documents, _check_template, _ranges, _sentences, gather, select
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -41,23 +41,6 @@ def stream_order(count: int, streams: int) -> Ints:
     each = count // streams
     order: Ints = (np.arange(streams)[None, :] * each + np.arange(each)[:, None]).reshape(-1)
     return order
-
-
-def select(plan: Plan, rows: Ints) -> Plan:
-    """The named rows of a plan, in that order."""
-    counts = np.diff(plan.offsets)[rows]
-    pieces = _ranges(plan.offsets[rows], counts)
-    return Plan(
-        starts=plan.starts[pieces],
-        lengths=plan.lengths[pieces],
-        types=plan.types[pieces],
-        offsets=np.append(0, np.cumsum(counts)),
-        documents=plan.documents[rows],
-        pair_label=None if plan.pair_label is None else plan.pair_label[rows],
-        separators=None if plan.separators is None else plan.separators[pieces],
-        following=None if plan.following is None else plan.following[rows],
-        reversed=None if plan.reversed is None else plan.reversed[rows],
-    )
 
 
 class Segments(Blocks):

@@ -59,12 +59,7 @@ ELMO = CoreConfig(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def spelling_core(config=ELMO, words=WORDS, vocabulary=SPECIAL):

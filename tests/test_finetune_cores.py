@@ -40,12 +40,7 @@ TOYS = {"spelt": SPELT, "permuted": PERMUTED, "memory": MEMORY}
 SETTINGS = FinetuneSettings(lr=5e-3)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -33,12 +33,7 @@ FEATURES = FeatureSettings(hidden_size=16, dropout=0.1)
 SETTINGS = FinetuneSettings(lr=1e-2, use="features", features=FEATURES)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -48,12 +48,7 @@ HEADS = {
 SETTINGS = FinetuneSettings(lr=3e-3, epochs=2, limit=160)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -46,12 +46,7 @@ KNOWING = POOLED._replace(config=POOLED.config.replace(fusion=FUSION))
 SETTINGS = FinetuneSettings(lr=3e-3)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def row(text: str, label: str, **fields: Any) -> dict[str, Any]:

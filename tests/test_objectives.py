@@ -135,13 +135,7 @@ def objectives_where(wanted: Callable[[Case], bool]):
 every_objective = objectives_where(lambda case: True)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Models this small only lose by sharing their work between threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def some_rows(count=16, length=24, seed=0) -> Rows:

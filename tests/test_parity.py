@@ -57,13 +57,7 @@ COLUMNS = {
 measured: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)  # the largest by class and column
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Matrices this small are slower with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_id(case: Case) -> str:

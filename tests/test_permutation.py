@@ -46,13 +46,7 @@ CONFIG = CoreConfig(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Models this small only lose by sharing their work between threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def plain_rows(count, length, word_starts=1.0, reused=None, reversed_share=0.0, seed=0) -> Rows:

@@ -42,13 +42,7 @@ CAUSAL = CoreConfig(
 BOTH = CAUSAL.replace(untie_r=True, relative_segments=True, query_stream=True, scale_embedding=False)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Models this small only lose by sharing their work between threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def draw(*shape, high=V, seed=0):

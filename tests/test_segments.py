@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, synthetic_documents, synthetic_store, write_store
 
+from pretraining.layouts import select
 from pretraining.loader import Cursor, TaskData
 from pretraining.random import Draw
-from pretraining.segments import SegmentPairs, Segments, select, stream_order
+from pretraining.segments import SegmentPairs, Segments, stream_order
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=3, epoch=0)

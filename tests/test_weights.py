@@ -71,13 +71,7 @@ def saved(case: Case) -> Saved:
         return Saved(model, config, load_file(Path(folder) / "model.safetensors"))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Matrices this small are slower with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def by_id(case: Case) -> str:
