@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from pretraining.start import StartConfig, overlay
 from pretraining.tokenizer import TokenizerConfig
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
-from zoo.settings import Settings, flatten, load_settings
+from zoo.settings import Settings, flatten, load_settings, parse_arguments
 from zoo.vocabulary import Template
 
 # Keys that do not change what is computed: they take no part in a run folder's name.
@@ -272,9 +272,37 @@ class PretrainConfig:
         return describe_stages((name, stage.until, stage.tasks) for name, stage in ordered)
 
 
-def load_pretrain_config(argv: list[str], values: dict[str, Any] | None = None) -> Settings[PretrainConfig]:
-    """Settings of ``python -m pretraining`` from its command line; ``values`` overlay the files."""
-    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, overlay)
+def load_pretrain_config(
+    argv: list[str], values: dict[str, Any] | None = None, joint: str = " --config "
+) -> Settings[PretrainConfig]:
+    """Settings of ``python -m pretraining`` from its command line.
+
+    Args:
+        argv: the command line.
+        values: values that overlay the files.
+        joint: what the command that is used writes between two files, for messages.
+
+    Raises:
+        ZooError: as :func:`zoo.settings.load_settings`; or the files have no base.
+    """
+    configs, _, _ = parse_arguments(argv)
+
+    def amend(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+        _refuse_overlay_alone(configs, merged, joint)
+        return overlay(merged, said)
+
+    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend)
+
+
+def _refuse_overlay_alone(configs: list[str], merged: dict[str, Any], joint: str) -> None:
+    """Refuse files that only change another one, without that one."""
+    needed = [item.name for item in fields(PretrainConfig) if item.default is item.default_factory is MISSING]
+    lacking = [name for name in needed if name not in merged]
+    if configs and lacking:
+        raise ZooError(
+            f"{' and '.join(configs)}: no {', '.join(lacking)}. A file that only changes another (an overlay) is given "
+            f"after that one, its base: --config {joint.join(['BASE', *configs])}. `zoo list` names bases."
+        )
 
 
 def config_digest(resolved: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ class Subject(NamedTuple):
 def load_config(name: str, overrides: list[str]) -> Subject:
     """Settings by a config's name, or by several joined with ``+``; the store is built on demand, as for a run."""
     argv = [word for part in name.split("+") for word in ("--config", part)]
-    config = load_pretrain_config([*argv, *overrides]).value
+    config = load_pretrain_config([*argv, *overrides], joint="+").value
     store = prepare_store(config, True)
     return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
 

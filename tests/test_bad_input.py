@@ -220,6 +220,25 @@ def test_missing_config_file(refuse):
     refuse("pretraining", [], "--config")
 
 
+@pytest.mark.parametrize(
+    ("command", "joint"), [(["pretraining"], " --config "), (["zoo", "prepare"], " --config "), (["zoo", "show"], "+")]
+)
+@pytest.mark.parametrize("more", [[], ["--train.steps", "3"]])
+def test_an_overlay_without_its_base(command, joint, more, refuse):
+    text = ["It is a town."] if "show" in command else []
+    name = "tasks/dialogue"
+    refuse(
+        command[0],
+        [*command[1:], *text, "--config", name, *more],
+        f"{name}: no name, model, data",
+        f"BASE{joint}{name}",
+    )
+
+
+def test_files_joined_in_one_word(refuse):
+    refuse("pretraining", ["--config", "bert-tiny+tasks/dialogue"], "--config bert-tiny --config tasks/dialogue")
+
+
 def test_damaged_yaml(tmp_path, refuse):
     (tmp_path / "mine.yaml").write_text("name: x\ntrain: {lr: 1\n")
     refuse("pretraining", ["--config", tmp_path / "mine.yaml"], "mine.yaml", "line")

@@ -80,9 +80,9 @@ def find_config(name: str, kind: str, beside: Path | None = None) -> Path:
         if path.is_file():
             return path
     known = [path.stem for path in (folder / kind).glob("*.yaml")]
-    raise ZooError(
-        f"no config file {name!r}, and none of that name is shipped in configs/{kind}.{nearest(stem, known)}"
-    )
+    parts = [part for part in re.split("[+,]", name) if part]
+    hint = f" Several files: --config {' --config '.join(parts)}." if len(parts) > 1 else nearest(stem, known)
+    raise ZooError(f"no config file {name!r}, and none of that name is shipped in configs/{kind}.{hint}")
 
 
 def merge(old: Any, new: Any) -> Any:
