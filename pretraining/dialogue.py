@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.layout import Layout, Plan
-from pretraining.layouts import _check_documents, _check_template, _join, _ranges, gather
+from pretraining.layouts import _check_documents, _check_template, _ranges, concatenate, gather
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -96,7 +96,7 @@ class Dialogue(Layout):
                 f"Dialogue: a replaced utterance comes from another thread, but {store.path} offers a single one here; "
                 "give more dialogues, or set fake_share: 0."
             )
-        return _join([self._plan(everywhere, part, length, draw) for part in _portions(counts)])
+        return concatenate([self._plan(everywhere, part, length, draw) for part in _portions(counts)])
 
     def _utterances(self, store: Store, documents: Ints) -> _Utterances:
         """Everything that is said in ``documents``.

@@ -19,7 +19,6 @@ from pretraining.layouts import (
     Ints,
     _check_documents,
     _check_template,
-    _join,
     _Pairs,
     _pairs_to_plan,
     _ranges,
@@ -27,6 +26,7 @@ from pretraining.layouts import (
     _sentences,
     _slabs,
     _truncate,
+    concatenate,
     gather,
     select,
 )
@@ -214,7 +214,7 @@ class SentenceDistance(Layout):
                 "`sentences: rule`; or leave the task out."
             )
         parts = [self._plan(store, documents, part, length, draw) for part in _slabs(store, documents)]
-        return _join(parts)
+        return concatenate(parts)
 
     def _plan(self, store: Store, everywhere: Ints, documents: Ints, length: int, draw: Draw) -> Plan:
         sentences = _sentences(store, documents)

@@ -215,7 +215,7 @@ def _slabs(store: Store, documents: Ints) -> Iterator[Ints]:
     yield from (part for part in np.split(documents, cuts) if len(part))
 
 
-def _join(plans: list[Plan]) -> Plan:
+def concatenate(plans: list[Plan]) -> Plan:
     """Plans one after the other as one."""
     if len(plans) == 1:
         return plans[0]
@@ -420,7 +420,7 @@ class FullSentences(Layout):
         _check_template(vocabulary, "FullSentences", cls=True, sep=True)
         if length < 3:
             raise ZooError(f"FullSentences: rows of {length} tokens have no room for text beside cls and sep.")
-        return _join([self._plan(store, part, length) for part in _slabs(store, documents)])
+        return concatenate([self._plan(store, part, length) for part in _slabs(store, documents)])
 
     def _plan(self, store: Store, documents: Ints, length: int) -> Plan:
         units = _cut_long(_sentences(store, documents), length - 2)
@@ -513,7 +513,7 @@ class SentencePairs(Layout):
             raise ZooError(f"SentencePairs: rows of {length} tokens have no room for two segments; 5 is the least.")
         self._check_pairs(store, documents, length)
         parts = [self._plan(store, documents, part, length, draw) for part in _slabs(store, documents)]
-        return _join(parts)
+        return concatenate(parts)
 
     def _check_pairs(self, store: Store, documents: Ints, length: int) -> None:
         """Refuse documents of which only random pairs, or none at all, could be made."""

@@ -8,6 +8,7 @@ from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, ROBERTA_LIKE, full_rows, synth
 
 from pretraining import layouts
 from pretraining.layouts import Blocks, FullSentences, SentencePairs, rows_from_texts
+from pretraining.layouts_buffer import BufferedPairs
 from pretraining.random import Draw
 from pretraining.store import WORD_START
 from zoo.errors import ZooError
@@ -64,6 +65,7 @@ LAYOUTS = {
     "document sentences": FullSentences(cross_documents=False),
     "next or random": SentencePairs("next_or_random"),
     "ordered or swapped": SentencePairs("ordered_or_swapped"),
+    "negatives from a buffer": BufferedPairs(buffer=30),
 }
 every_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -93,7 +95,7 @@ def test_a_plan_is_a_function_of_its_key(layout, store):
     first, again = planned(layout, store, 40)[1], planned(layout, store, 40)[1]
     assert first == again
     changed = planned(layout, store, 40, draw=Draw(3, 1))[1] != first
-    assert changed == (isinstance(layout, SentencePairs) or getattr(layout, "shift", False))
+    assert changed == (isinstance(layout, SentencePairs | BufferedPairs) or getattr(layout, "shift", False))
 
 
 @every_layout
@@ -377,6 +379,65 @@ def test_pair_rows_look_as_they_should(store, second):
         assert ids[a + 1] == ids[a + b + 2] == BERT_LIKE.sep
         assert len(ids) == a + b + 3
         assert types.tolist() == [0] * (a + 2) + [1] * (b + 1) + [0] * (rows.shape[1] - len(ids))
+
+
+def naive_false_pairs(true, orders, length):
+    """The released procedure, pair by pair: (first, second) segments as (start, tokens), in the buffers' orders."""
+    found = {}
+    for order in orders:
+        for place, pair in enumerate(order):
+            left, other = true[pair]
+            if left[1] > (length - 3) // 2:
+                left = other
+            partner = order[(place + 1) % len(order)]
+            right, other = true[partner]
+            if right[1] > length - 3 - left[1]:
+                right = other
+            if left[1] + right[1] + 3 <= length and partner != pair:
+                found[pair] = (left, right)
+    return found
+
+
+@pytest.mark.parametrize(("length", "buffer"), [(64, 30), (64, None), (40, 7), (12, 2)])
+def test_false_pairs_agree_with_the_released_procedure(store, length, buffer):
+    layout = BufferedPairs(buffer, short_seq_prob=0.3)
+    plan, _ = planned(layout, store, length)
+    pieces = list(zip(plan.starts.tolist(), plan.lengths.tolist(), strict=True))
+    pairs = [tuple(pieces[2 * row : 2 * row + 2]) for row in range(len(plan))]
+    true = [pair for pair, label in zip(pairs, plan.pair_label, strict=True) if label == 0]
+    size = buffer or len(true)
+    keys = DRAW.keys(np.arange(len(true)), "pairs.buffer")
+    buffers = [np.arange(start, min(start + size, len(true))) for start in range(0, len(true), size)]
+    false = naive_false_pairs(true, [b[np.argsort(keys[b])].tolist() for b in buffers], length)
+    expected = [
+        (pair, label)
+        for number, own in enumerate(true)
+        for pair, label in ((own, 0), (false.get(number), 1))
+        if pair is not None
+    ]
+    assert list(zip(pairs, plan.pair_label.tolist(), strict=True)) == expected
+    wanted = planned(SentencePairs("next_or_random", 0.3, random_share=0), store, length)[0]
+    assert len(true) == (wanted.pair_label == 0).sum()
+    assert 0.9 * len(true) < len(false) <= len(true) or length < 40  # in short rows many do not fit
+
+
+def test_half_of_the_pairs_are_false(large_store):
+    """specs/ernie-baidu-1.md check 8: one negative for every positive, where none is too long; never a pair's own."""
+    plan, _ = planned(BufferedPairs(short_seq_prob=0), large_store, 512)
+    true, false = (np.flatnonzero(plan.pair_label == label) for label in (0, 1))
+    assert len(true) > 1000  # more than one buffer
+    assert abs(len(false) / len(plan) - 0.5) < 0.01
+    starts = plan.starts.reshape(-1, 2)
+    owner = {int(start): int(row) for row in true for start in starts[row]}
+    assert all(owner[int(a)] != owner[int(b)] for a, b in starts[false])
+
+
+def test_a_buffer_needs_two_pairs(tmp_path):
+    with pytest.raises(ZooError, match="buffer is 1; 2 pairs"):
+        BufferedPairs(buffer=1)
+    one = write_store(tmp_path, [[[7] * 5, [8] * 5], [[9] * 5]])
+    plan = BufferedPairs(short_seq_prob=0).plan(one, np.arange(2), 32, BERT_LIKE, DRAW)
+    assert plan.pair_label.tolist() == [0]  # a lone pair has no partner
 
 
 def chunk_sizes(store, layout, length, draw):
