@@ -107,15 +107,24 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
     return folder
 
 
+_GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
+
+
 def task_at(stages: dict[str, StageConfig] | None, tasks: list[str], step: int, progress: float, seed: int) -> str:
-    """The task of a step: the same answer in every process and after every resume."""
+    """The task of a step: the same answer in every process and after every resume.
+
+    Steps go round a circle that the tasks divide by their shares, each a golden section of it from the one before, from
+    a place that the seed draws. So every stretch of steps, whenever it begins, has its shares but for a few steps,
+    where independent draws would miss them by the root of their number.
+    """
     if stages is None:
         return tasks[0]
     ordered = sorted(stages.values(), key=lambda s: s.until)
     stage = next((s for s in ordered if progress < s.until), ordered[-1])
     names, shares = list(stage.tasks), np.cumsum(list(stage.tasks.values()))
-    point = Draw(seed, 0).uniform(np.array([step]), "task")[0] * shares[-1]
-    return names[int(np.searchsorted(shares, point, side="right"))]
+    begin = int(Draw(seed, 0).keys(np.zeros(1, dtype=np.int64), "task")[0])
+    point = (begin + step * _GOLDEN) % 2**64 / 2**64
+    return names[int(np.searchsorted(shares[:-1], point * shares[-1], side="right"))]
 
 
 class Run:

@@ -111,17 +111,17 @@ def test_what_does_not_add_up_is_refused(curriculum, message):
         curriculum.stages(TASKS, 1000)
 
 
-def test_steps_are_drawn_by_the_shares():
-    """8,000 steps of four tasks: 2,000 each, within four standard deviations of the draws."""
+def test_steps_follow_the_shares():
+    """8,000 steps of four tasks: 2,000 each, within a few steps for each stage's ends."""
     steps = 8000
     stages = {name: StageConfig(*part) for name, part in Continual().stages(TASKS).items()}
     drawn = [task_at(stages, TASKS, step, step / steps, seed=3) for step in range(steps)]
     counts = collections.Counter(drawn)
-    assert all(abs(counts[task] - steps / 4) < 4 * np.sqrt(steps / 4) for task in TASKS)
+    assert all(abs(counts[task] - steps / 4) <= 5 for task in TASKS)
     for place, task in enumerate(TASKS):
         assert drawn.index(task) >= [0, 800, 2400, 4800][place]
     assert set(drawn[:800]) == {TASKS[0]}
-    assert drawn[800:2400].count(TASKS[1]) == pytest.approx(1200, abs=4 * np.sqrt(300))
+    assert drawn[800:2400].count(TASKS[1]) == pytest.approx(1200, abs=3)
 
 
 # --- learning rate ---
