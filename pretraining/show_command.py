@@ -98,16 +98,16 @@ def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
             words.append(word)
             continue
         key, equals, value = word[2:].partition("=")
-        if not equals:
-            takes = rest and not rest[0].startswith("--") and (key not in _FLAGS or rest[0] in ("true", "false"))
-            value = rest.pop(0) if takes else "true"
+        takes = rest and not rest[0].startswith("--") and (key not in _FLAGS or rest[0] in ("true", "false"))
+        if takes and not equals:
+            value, word = rest[0], f"--{key}={rest.pop(0)}"
         if key in sources:
             sources[key] += [name for name in value.split(",") if name]
         elif key == "text":
             words.append(value)
         else:
-            (own if key in names or key == "help" else overrides).append(f"--{key}={value}")
-    if {"-h", "--help=true"} & {*words, *own}:
+            (own if key in names or key == "help" else overrides).append(word)
+    if {"-h", "--help", "--help=true"} & {*words, *own}:
         load_settings(ShowConfig, ["--help"], _PROGRAM, "pretrain")
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if words == ["-"] else " ".join(words)
     return load_settings(ShowConfig, own, _PROGRAM, "pretrain", {"text": text, **sources}).value, overrides

@@ -1,5 +1,6 @@
 import sys
 from dataclasses import dataclass, field
+from typing import Literal
 
 import pytest
 
@@ -160,6 +161,59 @@ class Lists:
 )
 def test_a_list_can_be_given_with_commas(words, numbers, names, either):
     assert load_settings(Lists, words, "test", "pretrain").value == Lists(numbers, names, either)
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts.
+
+    Args:
+        path: a text.
+        maybe: a text or none.
+        names: texts.
+        choice: one of some.
+        either: a text or a number.
+        by: texts by name.
+        part: a plug-in.
+    """
+
+    path: str = ""
+    maybe: str | None = None
+    names: list[str] = field(default_factory=list)
+    choice: Literal["yes", "no"] = "yes"
+    either: int | str = 0
+    by: dict[str, str] = field(default_factory=dict)
+    part: Named | None = None
+
+
+def test_text_stays_as_the_command_line_says_it():
+    words = "--path true --maybe 2024-01-01 --names 1e3,2 --choice no --either 07 --by.x=1_0 --part.init_args.name off"
+    argv = [*words.split(), "--part.class_path", "test_settings.Named"]
+    value = load_settings(Texts, argv, "test", "pretrain").value
+    assert (value.path, value.maybe, value.names, value.choice) == ("true", "2024-01-01", ["1e3", "2"], "no")
+    assert (value.either, value.by, value.part.name) == (7, {"x": "1_0"}, "off")
+    assert load_settings(Texts, ["--names", "12", "--maybe", "null"], "test", "pretrain").value.names == ["12"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--path"], "path = true, and text is needed: --path VALUE"),
+        (["--path", "x", "--path"], "path = true"),
+        (["--config", "a.yaml"], "choice = false, and one of yes, no is needed.*between quotes"),
+        (["--config"], "--config has no value"),
+    ],
+)
+def test_what_is_no_text_is_refused(argv, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("choice: no\n")
+    with pytest.raises(ZooError, match=message):
+        load_settings(Texts, argv, "test", "pretrain")
 
 
 def test_what_takes_the_place_of_the_files_lies_under_the_command_line(tmp_path):

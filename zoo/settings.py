@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
 import importlib
 import inspect
 import json
@@ -16,9 +17,10 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar, Union
+from types import MappingProxyType
+from typing import Any, Generic, Literal, TypeVar, Union
 
 import yaml
 
@@ -127,26 +129,35 @@ def parse_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], bool]:
     """Split a command line into ``--config`` names, nested overrides and whether help is asked for."""
     configs: list[str] = []
     overrides: dict[str, Any] = {}
+    words, wants_help = split_arguments(argv)
+    for key, text in words:
+        if key != "config":
+            set_nested(overrides, key, True if text is None else _parse_value(text))
+        elif text is None:
+            raise ZooError("--config has no value; name a YAML file or a shipped config.")
+        else:
+            configs.append(text)
+    return configs, overrides, wants_help
+
+
+def split_arguments(argv: list[str]) -> tuple[list[tuple[str, str | None]], bool]:
+    """A command line as (key, its text, ``None`` where it has none), and whether help is asked for."""
+    found: list[tuple[str, str | None]] = []
     position = 0
     while position < len(argv):
         word = argv[position]
         position += 1
         if word in ("-h", "--help"):
-            return configs, overrides, True
+            return found, True
         if not word.startswith("--"):
             raise ZooError(f"unexpected argument {word!r}; settings are given as --key value, files as --config FILE.")
         key, equals, text = word[2:].partition("=")
-        if not equals:
-            if position < len(argv) and not argv[position].startswith("--"):
-                text = argv[position]
-                position += 1
-            else:
-                text = "true"
-        if key == "config":
-            configs.append(text)
-        else:
-            set_nested(overrides, key, _parse_value(text))
-    return configs, overrides, False
+        follows = not equals and position < len(argv) and not argv[position].startswith("--")
+        if follows:
+            text = argv[position]
+            position += 1
+        found.append((key, text if equals or follows else None))
+    return found, False
 
 
 def _parse_value(text: str) -> Any:
@@ -195,13 +206,39 @@ def _split(annotation: Any, text: str) -> Any:
     return parts if inner is str else [_parse_value(part) for part in parts]
 
 
-def check_keys(annotation: Any, value: Any, where: str = "") -> Any:
+def _textual(annotation: Any) -> bool:
+    """Whether only text will do: a text, a list of them, or one of some words."""
+    options = _plain(annotation)
+    words = (typing.get_origin(o) is Literal and all(isinstance(w, str) for w in typing.get_args(o)) for o in options)
+    return bool(options) and all(o in (str, list[str]) or w for o, w in zip(options, words, strict=True))
+
+
+def _as_text(annotation: Any, value: Any, where: str, texts: Mapping[str, str]) -> Any:
+    """What the command line says, where only text will do: ``--output 2024`` and ``--output true`` name folders.
+
+    Raises:
+        ZooError: YAML, or a key without a value, says something else than text.
+    """
+    if not isinstance(value, (bool, int, float, datetime.date)) or not _textual(annotation):
+        return value
+    if where not in texts:
+        choices = [word for option in _plain(annotation) for word in typing.get_args(option) if isinstance(word, str)]
+        needed = f"one of {', '.join(choices)}" if choices else "text"
+        raise ZooError(
+            f"{where} = {str(value).lower()}, and {needed} is needed: --{where} VALUE on the command line; in YAML "
+            f"between quotes, since words such as no, true and 12 are something else there."
+        )
+    return _split(annotation, texts[where])
+
+
+def check_keys(annotation: Any, value: Any, where: str = "", texts: Mapping[str, str] = MappingProxyType({})) -> Any:
     """Refuse unknown keys by name, drop ``null`` entries of dictionaries by name, split lists given as text.
 
     Args:
         annotation: the dataclass or type that ``value`` is meant for.
         value: what was read.
         where: dotted place, for the message.
+        texts: by dotted place, what the command line says there, letter by letter.
 
     Returns:
         the value without dropped entries.
@@ -209,18 +246,18 @@ def check_keys(annotation: Any, value: Any, where: str = "") -> Any:
     if isinstance(value, str):
         return _split(annotation, value)
     if not isinstance(value, dict):
-        return value
+        return _as_text(annotation, value, where, texts)
     for option in _plain(annotation):
         if "class_path" in value:
-            return {**value, "init_args": _check_class(value, where)}
+            return {**value, "init_args": _check_class(value, where, texts)}
         if dataclasses.is_dataclass(option):
             hints = typing.get_type_hints(option)
             names = [field.name for field in dataclasses.fields(option) if field.init]
             _refuse_unknown(value, names, where)
-            return {key: check_keys(hints[key], item, _join(where, key)) for key, item in value.items()}
+            return {key: check_keys(hints[key], item, _join(where, key), texts) for key, item in value.items()}
         if typing.get_origin(option) is dict and len(typing.get_args(option)) == 2:
             inner = typing.get_args(option)[1]
-            return {k: check_keys(inner, v, _join(where, str(k))) for k, v in value.items() if v is not None}
+            return {k: check_keys(inner, v, _join(where, str(k)), texts) for k, v in value.items() if v is not None}
     return value
 
 
@@ -236,7 +273,7 @@ def _refuse_unknown(value: dict[str, Any], names: list[str], where: str) -> None
             )
 
 
-def _check_class(value: dict[str, Any], where: str) -> dict[str, Any]:
+def _check_class(value: dict[str, Any], where: str, texts: Mapping[str, str]) -> dict[str, Any]:
     _refuse_unknown(value, ["class_path", "init_args"], where)
     arguments = value.get("init_args") or {}
     found = import_class(value["class_path"], where)
@@ -248,7 +285,7 @@ def _check_class(value: dict[str, Any], where: str) -> dict[str, Any]:
         hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
     except (NameError, TypeError):
         hints = {}
-    return {k: check_keys(hints.get(k, Any), v, _join(where, f"init_args.{k}")) for k, v in arguments.items()}
+    return {k: check_keys(hints.get(k, Any), v, _join(where, f"init_args.{k}"), texts) for k, v in arguments.items()}
 
 
 def import_class(path: str, where: str) -> Any:
@@ -295,6 +332,7 @@ def load_settings(
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     configs, overrides, wants_help = parse_arguments(argv)
+    texts = {key: text for key, text in dict(split_arguments(argv)[0]).items() if text is not None}
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog=prog, exit_on_error=False)
@@ -305,11 +343,11 @@ def load_settings(
     for name in configs:
         files = merge(files, read_yaml(find_config(name, kind), kind))
     said = merge(values or {}, overrides)
-    merged = check_keys(cls, merge(files, said))
+    merged = check_keys(cls, merge(files, said), texts=texts)
     if amend is not None:
         for key, value in amend(merged, said).items():
             set_nested(files, key, value)
-        merged = check_keys(cls, merge(files, said))
+        merged = check_keys(cls, merge(files, said), texts=texts)
     try:
         parsed = parser.parse_object({"settings": merged})
         resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]
@@ -320,7 +358,8 @@ def load_settings(
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        hint = "" if configs or values else "\nNo --config was given: name a YAML file, or a config of `zoo list`."
+        wanted = not configs and not values and (shipped_configs() / kind).is_dir()
+        hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
         raise ZooError(_readable(str(error)) + hint) from error
     return Settings(value, resolved, tuple(argv))
 
