@@ -136,7 +136,8 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     if arm.finetune is None:
         return {}, {}
     from finetune.config import FinetuneSettings
-    from finetune.run import Prepared, finetune
+    from finetune.prepared import Prepared
+    from finetune.run import finetune
     from finetune.tasks import read_task_file, select
 
     wanted = arm.finetune

@@ -34,7 +34,7 @@ def main() -> int:
 
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
-    from finetune.run import model_digest
+    from finetune.prepared import model_digest
     from zoo.folder import read_facts
 
     facts = read_facts(config.model)
@@ -76,8 +76,9 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
     import torch
 
+    from finetune.prepared import Prepared
     from finetune.report import write_report
-    from finetune.run import Prepared, Processes, finetune
+    from finetune.run import Processes, finetune
     from pretraining.processes import resolve_precision, start_processes
 
     precision = resolve_precision(config.precision)

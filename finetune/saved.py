@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from finetune.config import FeatureSettings, FinetuneSettings
 from finetune.data import Examples, TaskData
-from finetune.run import Prepared, predict
+from finetune.prepared import Prepared
+from finetune.run import predict
 from finetune.tasks import Task
 from zoo.config import read_json
 from zoo.errors import ZooError

@@ -26,7 +26,8 @@ from training import (
 )
 
 from finetune.config import FinetuneSettings
-from finetune.run import Prepared, finetune
+from finetune.prepared import Prepared
+from finetune.run import finetune
 from finetune.tasks import read_task_file
 from pretraining.assemble import make_tasks, prepare_stores
 from pretraining.config import StageConfig, load_pretrain_config, run_folder

@@ -16,8 +16,9 @@ from training import FAMILIES, SAMPLE, arguments
 from transformers import AutoTokenizer
 
 from finetune.config import FinetuneSettings
+from finetune.prepared import Prepared
 from finetune.report import notes, summary, text_table, write_report
-from finetune.run import Prepared, Processes, Result, _loss, finetune, predict
+from finetune.run import Processes, Result, _loss, finetune, predict
 from finetune.tasks import read_task_file
 from pretraining.config import load_pretrain_config
 from pretraining.train import pretrain

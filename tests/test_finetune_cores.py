@@ -25,7 +25,8 @@ import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
 from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData
 from finetune.encode import segmented
-from finetune.run import Prepared, Processes, _loss, finetune, predict
+from finetune.prepared import Prepared
+from finetune.run import Processes, _loss, finetune, predict
 from pretraining.tokenizer import load_tokenizer
 from zoo.characters import character_ids, spelling_table, spelt
 from zoo.config import read_json

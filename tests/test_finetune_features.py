@@ -16,8 +16,9 @@ from finetune.__main__ import folder_of, jobs_of
 from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
 from finetune.data import Examples, TaskData
 from finetune.features import known_template
+from finetune.prepared import Prepared
 from finetune.report import notes, summary
-from finetune.run import Prepared, Processes, _loss, finetune, predict
+from finetune.run import Processes, _loss, finetune, predict
 from finetune.saved import open_features
 from zoo.core import build_core
 from zoo.dropout import row_keys

@@ -23,10 +23,12 @@ from transformers import (
 )
 
 import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
+from finetune import prepared as prepared_rows
 from finetune import run
 from finetune.config import FinetuneSettings
 from finetune.data import read_file
-from finetune.run import Prepared, finetune, model_digest
+from finetune.prepared import Prepared, model_digest
+from finetune.run import finetune
 from finetune.tasks import Task
 from zoo.folder import open_weights, read_facts
 from zoo.weights.commands import export_folder, import_folder
@@ -185,7 +187,7 @@ def test_a_failed_save_leaves_no_folder_and_no_result(folders, data, tmp_path, m
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run, "save_model_folder", full)
+    monkeypatch.setattr(prepared_rows, "save_model_folder", full)
     with pytest.raises(OSError, match="No space left"):
         keep(folders["pooled"], SINGLE, data, tmp_path)
     assert not {"model", "result.json"} & {path.name for path in tmp_path.iterdir()}

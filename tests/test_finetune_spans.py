@@ -18,8 +18,9 @@ from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData, load
 from finetune.encode import encode, segmented, template_words
 from finetune.fewrel import FewRelConfig, read_fewrel, split, write_task
+from finetune.prepared import Prepared
 from finetune.report import notes, summary
-from finetune.run import Prepared, Result, finetune, predict
+from finetune.run import Result, finetune, predict
 from finetune.spans import Marked, Span, place_spans, respaced
 from finetune.tasks import Mark, Task, read_task_file
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer

@@ -12,7 +12,8 @@ import torch
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
-from finetune.run import Prepared, finetune
+from finetune.prepared import Prepared
+from finetune.run import finetune
 from finetune.tasks import TASKS
 from pretraining.tokenizer import load_tokenizer
 from zoo.core import build_core
