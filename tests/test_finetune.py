@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_data, make_model
+from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
 from training import FAMILIES, SAMPLE, arguments
 from transformers import AutoTokenizer
 
@@ -32,11 +32,6 @@ SETTINGS = FinetuneSettings(lr=3e-3)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture(scope="module", params=[POOLED, FIRST, LAST], ids=["pooled", "first", "last"])
 def model(request, tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"), request.param)
@@ -47,8 +42,8 @@ def bert(tmp_path_factory) -> Path:
     return make_model(tmp_path_factory.mktemp("bert"), POOLED)
 
 
-def test_a_learnable_single_task_is_learned(model: Path, data: Path, tmp_path: Path) -> None:
-    result = finetune(model, SINGLE, data, 1, SETTINGS, tmp_path, progress=False)
+def test_a_learnable_single_task_is_learned(model: Path, toy_data: Path, tmp_path: Path) -> None:
+    result = finetune(model, SINGLE, toy_data, 1, SETTINGS, tmp_path, progress=False)
     assert result.scores["accuracy"] > 0.95
     assert result.majority["accuracy"] < 0.75
     assert result.train_loss[-1] < 0.3 < result.train_loss[0]
@@ -56,27 +51,29 @@ def test_a_learnable_single_task_is_learned(model: Path, data: Path, tmp_path: P
     assert (result.train_rows, result.eval_rows, result.classes_predicted) == (320, 96, 2)
 
 
-def test_a_pair_task_that_needs_both_texts_is_learned(model: Path, data: Path, tmp_path: Path) -> None:
-    result = finetune(model, PAIR, data, 1, SETTINGS, tmp_path, progress=False)
+def test_a_pair_task_that_needs_both_texts_is_learned(model: Path, toy_data: Path, tmp_path: Path) -> None:
+    result = finetune(model, PAIR, toy_data, 1, SETTINGS, tmp_path, progress=False)
     assert result.scores["accuracy"] > 0.95
     assert result.majority["accuracy"] < 0.65
 
 
-def test_predictions_are_saved_in_the_order_of_the_file(bert: Path, data: Path, tmp_path: Path) -> None:
-    result = finetune(bert, SINGLE, data, 1, SETTINGS, tmp_path, progress=False)
+def test_predictions_are_saved_in_the_order_of_the_file(bert: Path, toy_data: Path, tmp_path: Path) -> None:
+    result = finetune(bert, SINGLE, toy_data, 1, SETTINGS, tmp_path, progress=False)
     header, *lines = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()
     assert header.split("\t") == ["id", "gold", "predicted", "p(neg)", "p(pos)"]
     rows = [line.split("\t") for line in lines]
-    gold = [line.split("\t")[1] for line in (data / "mood" / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    gold = [
+        line.split("\t")[1] for line in (toy_data / "mood" / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     assert [row[0] for row in rows] == [str(i) for i in range(96)]
     assert [row[1] for row in rows] == gold
     assert np.mean([row[1] == row[2] for row in rows]) == pytest.approx(result.scores["accuracy"])
     assert all(abs(float(row[3]) + float(row[4]) - 1) < 2e-6 for row in rows)
 
 
-def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, data: Path, tmp_path: Path) -> None:
+def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     settings = FinetuneSettings(lr=1e-3, epochs=1)
-    prepared = Prepared(bert, SINGLE, data, settings)
+    prepared = Prepared(bert, SINGLE, toy_data, settings)
     found = {
         name: finetune(bert, SINGLE, prepared, seed, settings, tmp_path / name, progress=False)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
@@ -86,17 +83,17 @@ def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, data: Pa
     assert found["a"].train_loss != found["c"].train_loss
 
 
-def test_finetuning_seed_changes_new_weights_only(bert: Path, data: Path) -> None:
-    prepared = Prepared(bert, SINGLE, data, SETTINGS)
+def test_finetuning_seed_changes_new_weights_only(bert: Path, toy_data: Path) -> None:
+    prepared = Prepared(bert, SINGLE, toy_data, SETTINGS)
     one, two, again = (prepared.classifier(seed).state_dict() for seed in (1, 2, 1))
     differing = {name for name in one if not torch.equal(one[name], two[name])}
     assert differing == {"head.output.weight"}
     assert all(torch.equal(one[name], again[name]) for name in one)
 
 
-def test_missing_template_tokens_become_new_rows(tmp_path: Path, data: Path) -> None:
+def test_missing_template_tokens_become_new_rows(tmp_path: Path, toy_data: Path) -> None:
     folder = make_model(tmp_path / "gpt", LAST)
-    prepared = Prepared(folder, PAIR, data, SETTINGS)
+    prepared = Prepared(folder, PAIR, toy_data, SETTINGS)
     ids = {word: prepared.tokenizer.backend.token_to_id(word) for word in ("_start_", "_extract_", "_delimiter_")}
     assert list(ids.values()) == [len(WORDS) + i for i in range(3)]
     old = load_core(folder)[0].token_embedding.detach()
@@ -108,25 +105,25 @@ def test_missing_template_tokens_become_new_rows(tmp_path: Path, data: Path) -> 
     assert int(prepared.train.ids.max()) == len(WORDS) + 2
 
 
-def test_new_rows_do_not_start_from_rows_that_no_token_had(tmp_path: Path, data: Path) -> None:
+def test_new_rows_do_not_start_from_rows_that_no_token_had(tmp_path: Path, toy_data: Path) -> None:
     """An embedding with spare rows: they are dropped, and new tokens get what they get without them."""
     spare = LAST._replace(config=LAST.config.replace(vocab_size=len(WORDS) + 7))
     folders = [make_model(tmp_path / str(toy.config.vocab_size), toy) for toy in (LAST, spare)]
-    tables = [Prepared(folder, PAIR, data, SETTINGS).classifier(1).core.token_embedding for folder in folders]
+    tables = [Prepared(folder, PAIR, toy_data, SETTINGS).classifier(1).core.token_embedding for folder in folders]
     assert tables[0].shape == tables[1].shape
     assert torch.equal(tables[0][len(WORDS) :], tables[1][len(WORDS) :])
 
 
-def test_a_new_token_never_takes_the_number_of_another(tmp_path: Path, data: Path) -> None:
+def test_a_new_token_never_takes_the_number_of_another(tmp_path: Path, toy_data: Path) -> None:
     """The tokenizers library counts entries, so that a vocabulary with gaps makes it give a number twice."""
     gaps = [*WORDS[:-3], "", "", "", WORDS[-1]]
     folder = make_model(tmp_path / "gaps", LAST._replace(config=LAST.config.replace(vocab_size=len(gaps))), words=gaps)
     with pytest.raises(ZooError, match="leaves out numbers"):
-        _ = Prepared(folder, SINGLE, data, SETTINGS).tokenizer
+        _ = Prepared(folder, SINGLE, toy_data, SETTINGS).tokenizer
 
 
-def test_a_row_scores_the_same_alone_and_padded(model: Path, data: Path) -> None:
-    prepared = Prepared(model, SINGLE, data, SETTINGS)
+def test_a_row_scores_the_same_alone_and_padded(model: Path, toy_data: Path) -> None:
+    prepared = Prepared(model, SINGLE, toy_data, SETTINGS)
     classifier = prepared.classifier(1).eval()
     rows = np.arange(12)
     with torch.inference_mode():
@@ -138,52 +135,54 @@ def test_a_row_scores_the_same_alone_and_padded(model: Path, data: Path) -> None
             torch.testing.assert_close(alone[0], padded[row], rtol=0, atol=2e-6)
 
 
-def test_finished_results_are_read_back_and_interrupted_ones_redone(bert: Path, data: Path, tmp_path: Path) -> None:
+def test_finished_results_are_read_back_and_interrupted_ones_redone(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     settings = FinetuneSettings(lr=1e-3, epochs=1, limit=64)
-    first = finetune(bert, SINGLE, data, 1, settings, tmp_path, progress=False)
+    first = finetune(bert, SINGLE, toy_data, 1, settings, tmp_path, progress=False)
     stamp = (tmp_path / "result.json").stat().st_mtime_ns
-    assert finetune(bert, SINGLE, data, 1, settings, tmp_path, progress=False) == first
+    assert finetune(bert, SINGLE, toy_data, 1, settings, tmp_path, progress=False) == first
     assert (tmp_path / "result.json").stat().st_mtime_ns == stamp
     (tmp_path / "result.json").unlink()  # killed after the predictions, before the end
-    assert finetune(bert, SINGLE, data, 1, settings, tmp_path, progress=False) == first
+    assert finetune(bert, SINGLE, toy_data, 1, settings, tmp_path, progress=False) == first
 
 
-def test_results_of_something_else_are_not_taken(bert: Path, data: Path, tmp_path: Path) -> None:
+def test_results_of_something_else_are_not_taken(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     settings = FinetuneSettings(lr=1e-3, epochs=1, limit=64)
-    finetune(bert, SINGLE, data, 1, settings, tmp_path / "out", progress=False)
+    finetune(bert, SINGLE, toy_data, 1, settings, tmp_path / "out", progress=False)
     with pytest.raises(ZooError, match=r"differs in: lr \(0.001 there, 0.002 now\)"):
-        finetune(bert, SINGLE, data, 1, FinetuneSettings(lr=2e-3, epochs=1, limit=64), tmp_path / "out", progress=False)
+        finetune(
+            bert, SINGLE, toy_data, 1, FinetuneSettings(lr=2e-3, epochs=1, limit=64), tmp_path / "out", progress=False
+        )
     other = make_model(tmp_path / "other", POOLED, seed=5)
     with pytest.raises(ZooError, match="differs in: model"):
-        finetune(other, SINGLE, data, 1, settings, tmp_path / "out", progress=False)
+        finetune(other, SINGLE, toy_data, 1, settings, tmp_path / "out", progress=False)
 
 
-def test_a_second_writer_is_refused(bert: Path, data: Path, tmp_path: Path) -> None:
+def test_a_second_writer_is_refused(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     from pretraining.processes import one_writer
 
     with one_writer(tmp_path), pytest.raises(ZooError, match="one writer"):
-        finetune(bert, SINGLE, data, 1, FinetuneSettings(epochs=1, limit=16), tmp_path, progress=False)
+        finetune(bert, SINGLE, toy_data, 1, FinetuneSettings(epochs=1, limit=16), tmp_path, progress=False)
 
 
-def test_models_that_do_not_fit_are_refused(bert: Path, data: Path, tmp_path: Path) -> None:
+def test_models_that_do_not_fit_are_refused(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="positions for 512 tokens"):
-        Prepared(bert, SINGLE, data, FinetuneSettings(max_length=513))
+        Prepared(bert, SINGLE, toy_data, FinetuneSettings(max_length=513))
     folder = make_model(tmp_path / "small", POOLED._replace(config=POOLED.config.replace(vocab_size=10)))
     with pytest.raises(ZooError, match=r"tokenizer .* has 25 entries, the model's embedding 10 rows"):
-        _ = Prepared(folder, SINGLE, data, SETTINGS).tokenizer
+        _ = Prepared(folder, SINGLE, toy_data, SETTINGS).tokenizer
     with pytest.raises(ZooError, match="is not a folder"):
-        Prepared(tmp_path / "nowhere", SINGLE, data, SETTINGS)
+        Prepared(tmp_path / "nowhere", SINGLE, toy_data, SETTINGS)
     eight = POOLED.config.replace(max_position_embeddings=8)
     short = make_model(tmp_path / "short", POOLED._replace(config=eight))
-    prepared = Prepared(short, SINGLE, data, SETTINGS)  # not asked for a length: the core's own is taken
+    prepared = Prepared(short, SINGLE, toy_data, SETTINGS)  # not asked for a length: the core's own is taken
     assert prepared.train.lengths.max() == prepared.max_length == 8
     assert prepared.train.truncated > 0
 
 
-def test_a_diverging_run_says_so(bert: Path, data: Path, tmp_path: Path) -> None:
+def test_a_diverging_run_says_so(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="no longer a number"):
         finetune(
-            bert, SINGLE, data, 1, FinetuneSettings(lr=1e38, epochs=1, warmup=0.0, grad_clip=1e38), tmp_path, False
+            bert, SINGLE, toy_data, 1, FinetuneSettings(lr=1e38, epochs=1, warmup=0.0, grad_clip=1e38), tmp_path, False
         )
     assert not (tmp_path / "result.json").exists()
 
@@ -198,8 +197,8 @@ class _Share(Processes):
 
 
 @pytest.mark.parametrize("count", [16, 5, 1])
-def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, data: Path, count: int) -> None:
-    prepared = Prepared(bert, SINGLE, data, SETTINGS)
+def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count: int) -> None:
+    prepared = Prepared(bert, SINGLE, toy_data, SETTINGS)
     model = prepared.classifier(1).train()
     rows = np.arange(count) * 3
 
@@ -215,8 +214,8 @@ def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, data: Path, count: in
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-def test_dropout_works_in_training_and_not_in_prediction(bert: Path, data: Path) -> None:
-    prepared = Prepared(bert, SINGLE, data, SETTINGS)
+def test_dropout_works_in_training_and_not_in_prediction(bert: Path, toy_data: Path) -> None:
+    prepared = Prepared(bert, SINGLE, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(4)
     one, two = (_loss(model, prepared, rows, (1, step), Processes()).item() for step in (0, 1))
     assert one != two
@@ -277,8 +276,8 @@ def task_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
-def test_the_command_pools_resumes_and_reports(bert: Path, data: Path, task_file: Path, tmp_path: Path) -> None:
-    words = ["--model", bert, "--tasks", "mood,colour", "--seeds", "1,2", "--data", data, "--task_file", task_file]
+def test_the_command_pools_resumes_and_reports(bert: Path, toy_data: Path, task_file: Path, tmp_path: Path) -> None:
+    words = ["--model", bert, "--tasks", "mood,colour", "--seeds", "1,2", "--data", toy_data, "--task_file", task_file]
     words += ["--epochs", "1", "--limit", "64", "--output", tmp_path / "out"]
     alone = command(*words)
     assert alone.returncode == 0, alone.stderr
@@ -295,9 +294,9 @@ def test_the_command_pools_resumes_and_reports(bert: Path, data: Path, task_file
 
 @pytest.mark.slow
 def test_the_command_keeps_models_and_trains_again_what_was_not_kept(
-    bert: Path, data: Path, task_file: Path, tmp_path: Path
+    bert: Path, toy_data: Path, task_file: Path, tmp_path: Path
 ) -> None:
-    words = ["--model", bert, "--tasks", "mood", "--seeds", "1,2", "--data", data, "--task_file", task_file]
+    words = ["--model", bert, "--tasks", "mood", "--seeds", "1,2", "--data", toy_data, "--task_file", task_file]
     words += ["--epochs", "1", "--limit", "64", "--output", tmp_path / "out", "--threads", "1"]
     assert command(*words).returncode == 0
     results = [tmp_path / f"out/mood/seed-{seed}/result.json" for seed in (1, 2)]
@@ -313,7 +312,7 @@ def test_the_command_keeps_models_and_trains_again_what_was_not_kept(
 
 
 @pytest.mark.slow
-def test_two_processes_give_what_one_gives(bert: Path, data: Path, task_file: Path, tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(bert: Path, toy_data: Path, task_file: Path, tmp_path: Path) -> None:
     words = [
         "--model",
         bert,
@@ -322,7 +321,7 @@ def test_two_processes_give_what_one_gives(bert: Path, data: Path, task_file: Pa
         "--seeds",
         "1",
         "--data",
-        data,
+        toy_data,
         "--task_file",
         task_file,
         "--epochs",
@@ -344,9 +343,9 @@ def test_two_processes_give_what_one_gives(bert: Path, data: Path, task_file: Pa
 
 
 @pytest.mark.slow
-def test_mistakes_end_in_one_message(bert: Path, data: Path) -> None:
+def test_mistakes_end_in_one_message(bert: Path, toy_data: Path) -> None:
     for words, part in (
-        (["--model", bert, "--tasks", "colla", "--data", data], "unknown task 'colla'. Did you mean 'cola'?"),
+        (["--model", bert, "--tasks", "colla", "--data", toy_data], "unknown task 'colla'. Did you mean 'cola'?"),
         (["--model", bert, "--tasks", "cola", "--epoch", "3"], "unknown key 'epoch'. Did you mean 'epochs'?"),
         (["--tasks", "cola"], "no model"),
     ):

@@ -12,7 +12,7 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from toys import FIRST, LAST, MEMORY, PAIR, PERMUTED, POOLED, SINGLE, SPELT, WORDS, make_data, make_model
+from toys import FIRST, LAST, MEMORY, PAIR, PERMUTED, POOLED, SINGLE, SPELT, WORDS, make_model, rows_of
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -21,9 +21,9 @@ from transformers import (
     pipeline,
 )
 
-import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
+import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FinetuneSettings
-from finetune.data import Examples, TaskData
+from finetune.data import TaskData
 from finetune.encode import segmented
 from finetune.prepared import Prepared
 from finetune.run import Processes, _loss, finetune, predict
@@ -44,29 +44,13 @@ SETTINGS = FinetuneSettings(lr=5e-3)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("models")
-    return {name: make_model(place / name, toy) for name, toy in TOYS.items()}
-
-
 @pytest.fixture(scope="module", params=TOYS)
-def tuned(request, folders, data, tmp_path_factory):
+def tuned(request, toy_folders, toy_data, tmp_path_factory):
     """One text's task, learned and kept: name, folder of the result, result, what was prepared."""
     place = tmp_path_factory.mktemp("tuned")
-    prepared = Prepared(folders[request.param], SINGLE, data, replace(SETTINGS, epochs=4))
-    result = finetune(folders[request.param], SINGLE, prepared, 1, SETTINGS, place, progress=False, save_model=True)
+    prepared = Prepared(toy_folders[request.param], SINGLE, toy_data, replace(SETTINGS, epochs=4))
+    result = finetune(toy_folders[request.param], SINGLE, prepared, 1, SETTINGS, place, progress=False, save_model=True)
     return request.param, place, result, prepared
-
-
-def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskData:
-    rows = Examples(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
-    return TaskData(rows, rows)
 
 
 def largest(one: torch.Tensor, two: torch.Tensor) -> float:
@@ -111,9 +95,9 @@ def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(tuned) -> None:
 
 @pytest.mark.parametrize("name", TOYS)
 @pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
-def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, folders, data: Path) -> None:
+def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, toy_folders, toy_data: Path) -> None:
     """Or a second process would wait for it in vain."""
-    prepared = Prepared(folders[name], task, data, SETTINGS)
+    prepared = Prepared(toy_folders[name], task, toy_data, SETTINGS)
     model = prepared.classifier(1)
     _loss(model, prepared, np.arange(8), (1, 0), Processes()).backward()
     idle = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
@@ -123,9 +107,9 @@ def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, folders, 
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_a_row_scores_the_same_alone_and_padded(name: str, folders) -> None:
+def test_a_row_scores_the_same_alone_and_padded(name: str, toy_folders) -> None:
     texts = ["good a", "a b c d e f g good", "bad", ""]
-    prepared = Prepared(folders[name], SINGLE, rows_of(texts), SETTINGS)
+    prepared = Prepared(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     model = prepared.classifier(1).eval()
     together = model(prepared.batch(prepared.train, np.arange(4))[0])
     for row in range(4):
@@ -145,9 +129,9 @@ def test_each_half_is_read_where_its_direction_has_seen_all() -> None:
     assert torch.equal(chosen_state(states, "first", last), states[:, 0])
 
 
-def test_both_ends_see_every_word(folders) -> None:
+def test_both_ends_see_every_word(toy_folders) -> None:
     """Each half by itself, its own direction being through."""
-    core, _ = load_core(folders["spelt"])
+    core, _ = load_core(toy_folders["spelt"])
     words = torch.tensor([[3, 11, 12, 13, 3]])
     vectors = []
     handle = core.embeddings.register_forward_hook(
@@ -163,18 +147,18 @@ def test_both_ends_see_every_word(folders) -> None:
 @pytest.mark.parametrize(
     ("toy", "why"), [(FIRST, "no such halves"), (SPELT._replace(visibility="causal"), "past only")]
 )
-def test_both_ends_need_two_halves(toy, why: str, data: Path, tmp_path: Path) -> None:
+def test_both_ends_need_two_halves(toy, why: str, toy_data: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", toy._replace(template=replace(toy.template, pooling="ends")))
     with pytest.raises(ZooError, match=f"pooling: ends.*{why}.*first or last would work"):
-        Prepared(folder, SINGLE, data, SETTINGS)
+        Prepared(folder, SINGLE, toy_data, SETTINGS)
 
 
 # --- characters ----------------------------------------------------------------------------------------------
 
 
-def test_words_outside_the_vocabulary_are_spelt(folders) -> None:
+def test_words_outside_the_vocabulary_are_spelt(toy_folders) -> None:
     texts = ["good Zürich a", "good quokka a", "good [SEP] a", "good quokka", "a b"]
-    prepared = Prepared(folders["spelt"], SINGLE, rows_of(texts), SETTINGS)
+    prepared = Prepared(toy_folders["spelt"], SINGLE, rows_of(texts), SETTINGS)
     inputs, _ = prepared.batch(prepared.train, np.arange(5))
     known = spelt(spelling_table(WORDS, 10, 2, 3))
     for row, text in enumerate(texts):
@@ -208,26 +192,26 @@ def test_transformers_take_the_characters_too(tuned) -> None:
     assert largest(stock(inputs.input_ids, mask).logits, found) > 1e-4  # [UNK] is another word
 
 
-def test_words_that_the_core_cannot_spell(folders, data: Path, tmp_path: Path) -> None:
-    facts = read_facts(folders["spelt"])
-    core, _ = load_core(folders["spelt"])
+def test_words_that_the_core_cannot_spell(toy_folders, toy_data: Path, tmp_path: Path) -> None:
+    facts = read_facts(toy_folders["spelt"])
+    core, _ = load_core(toy_folders["spelt"])
     core.embeddings.word_embeddings.spellings[7:9] = 0
     save_model_folder(tmp_path, core, {}, facts)
-    (tmp_path / "tokenizer.json").write_bytes((folders["spelt"] / "tokenizer.json").read_bytes())
+    (tmp_path / "tokenizer.json").write_bytes((toy_folders["spelt"] / "tokenizer.json").read_bytes())
     with pytest.raises(ZooError, match=r"does not know how 2 of its tokenizer's 25 tokens are spelt, .* 'same'"):
-        _ = Prepared(tmp_path, SINGLE, data, SETTINGS).train
+        _ = Prepared(tmp_path, SINGLE, toy_data, SETTINGS).train
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ZooError, match=r"holds no tokenizer.json.*This core reads characters.*unit is the word"):
-        _ = Prepared(tmp_path, SINGLE, data, SETTINGS).train
+        _ = Prepared(tmp_path, SINGLE, toy_data, SETTINGS).train
 
 
-def test_a_template_token_cannot_be_added_to_words_that_are_spelt(folders, data: Path, tmp_path: Path) -> None:
+def test_a_template_token_cannot_be_added_to_words_that_are_spelt(toy_folders, toy_data: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", SPELT._replace(template=replace(LAST.template, pooling="ends")))
     with pytest.raises(ZooError, match=r"_start_, _extract_, _delimiter_.*\[CLS\], \[SEP\]"):
-        _ = Prepared(folder, SINGLE, data, SETTINGS).tokenizer
+        _ = Prepared(folder, SINGLE, toy_data, SETTINGS).tokenizer
 
 
-def test_chinese_words_are_found_as_in_pretraining(folders, data: Path, tmp_path: Path) -> None:
+def test_chinese_words_are_found_as_in_pretraining(toy_folders, toy_data: Path, tmp_path: Path) -> None:
     """By the segmenter that the tokenizer's files name; it goes on into the fine-tuned model's."""
     pytest.importorskip("rjieba")
     rows = rows_of(["今天天气很好。"]).train
@@ -250,11 +234,11 @@ def test_chinese_words_are_found_as_in_pretraining(folders, data: Path, tmp_path
 # --- segments and sides --------------------------------------------------------------------------------------
 
 
-def test_the_closing_token_has_a_segment_of_its_own(folders, data: Path, tmp_path: Path) -> None:
+def test_the_closing_token_has_a_segment_of_its_own(toy_folders, toy_data: Path, tmp_path: Path) -> None:
     assert numbered("$A [SEP] $B [SEP] [CLS]:2") == [("$A", 0), ("[SEP]", 0), ("$B", 1), ("[SEP]", 1), ("[CLS]", 2)]
     assert Template("$A:0 <x:y> [CLS]:2", "$A $B [CLS]:2").tokens == ["<x:y>", "[CLS]"]
     for task, expected in ((SINGLE, [0, 0, 2]), (PAIR, [0, 0, 1, 1, 2])):
-        prepared = Prepared(folders["permuted"], task, data, SETTINGS)
+        prepared = Prepared(toy_folders["permuted"], task, toy_data, SETTINGS)
         ids, types = (part[: prepared.train.offsets[1]] for part in (prepared.train.ids, prepared.train.types))
         assert types[np.append(True, types[1:] != types[:-1]) | np.isin(ids, (2, 3))].tolist() == expected
         texts = prepared.data.train
@@ -263,11 +247,11 @@ def test_the_closing_token_has_a_segment_of_its_own(folders, data: Path, tmp_pat
         )
 
 
-def test_a_segment_that_the_table_lacks(data: Path, tmp_path: Path) -> None:
+def test_a_segment_that_the_table_lacks(toy_data: Path, tmp_path: Path) -> None:
     template = Template("[CLS]:2 $A [SEP]")
     folder = make_model(tmp_path / "model", POOLED._replace(template=template))
     with pytest.raises(ZooError, match="segment 2, and the core has 2"):
-        Prepared(folder, SINGLE, data, SETTINGS)
+        Prepared(folder, SINGLE, toy_data, SETTINGS)
 
 
 # --- permutation and memory models ---------------------------------------------------------------------------
@@ -295,12 +279,12 @@ def stock_xlnet(folder: Path) -> XLNetForSequenceClassification:
 
 
 @pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
-def test_xlnet_classifies_as_in_transformers(task, data: Path, tmp_path: Path) -> None:
+def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Path) -> None:
     """Equal weights; theirs pads at the left (segment 3 there, nobody looks), ours at the right."""
     (tmp_path / "stock").mkdir()
     theirs = stock_xlnet(tmp_path / "stock")
     import_folder(tmp_path / "stock", tmp_path / "model")
-    prepared = Prepared(tmp_path / "model", task, data, replace(SETTINGS, classifier_dropout=0.0))
+    prepared = Prepared(tmp_path / "model", task, toy_data, replace(SETTINGS, classifier_dropout=0.0))
     ours = prepared.classifier(1)
     load_head(tmp_path / "model", "classifier", ours.head)
     assert ours.head.facts["dense"] == "tanh"
@@ -334,28 +318,28 @@ def test_xlnet_classifies_as_in_transformers(task, data: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("name", ["permuted", "memory"])
-def test_memory_plays_no_part(name: str, folders, tmp_path: Path) -> None:
+def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     """Rows are longer than it, and what one batch leaves is not read by the next."""
     texts = ["a b c d e f g good h i", "bad a"]
-    prepared = Prepared(folders[name], SINGLE, rows_of(texts), SETTINGS)
+    prepared = Prepared(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     assert prepared.train.lengths.max() > 3 * (prepared.facts.config.mem_len or 0)
     model = prepared.classifier(1).eval()
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
     first, second = model(inputs), model(inputs)
     assert torch.equal(first, second)
-    config = json.loads((folders[name] / "config.json").read_text())
+    config = json.loads((toy_folders[name] / "config.json").read_text())
     config["core"] |= {"mem_len": None, "reuse_len": None}
     (tmp_path / "config.json").write_text(json.dumps(config))
     for file in ("model.safetensors", "tokenizer.json"):
-        (tmp_path / file).write_bytes((folders[name] / file).read_bytes())
+        (tmp_path / file).write_bytes((toy_folders[name] / file).read_bytes())
     without = Prepared(tmp_path, SINGLE, rows_of(texts), SETTINGS).classifier(1).eval()
     assert torch.equal(without(inputs), first)
 
 
-def test_where_the_padding_stands_is_all_the_same_to_relative_positions(folders) -> None:
+def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_folders) -> None:
     """So rows are padded at the right in training, where dropout's masks then follow the row alone."""
-    prepared = Prepared(folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
-    core, _ = load_core(folders["permuted"])
+    prepared = Prepared(toy_folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
+    core, _ = load_core(toy_folders["permuted"])
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
     right = chosen_state(core(inputs).last_hidden_state, "last", inputs.visible.lengths - 1)
     lengths = inputs.visible.lengths.tolist()
@@ -365,8 +349,8 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(folders)
     assert largest(left.last_hidden_state[:, -1], right) < 1e-5
 
 
-def test_a_causal_memory_model_is_read_like_gpt(folders, data: Path) -> None:
-    model = Prepared(folders["memory"], SINGLE, data, SETTINGS).classifier(1)
+def test_a_causal_memory_model_is_read_like_gpt(toy_folders, toy_data: Path) -> None:
+    model = Prepared(toy_folders["memory"], SINGLE, toy_data, SETTINGS).classifier(1)
     assert model.head.facts["dense"] == "none"
     assert model.head.facts["bias"] is False
     assert model.core.config.vocab_size == len(WORDS) + 3  # its template's tokens are new

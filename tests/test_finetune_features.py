@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import LAST, PAIR, POOLED, SINGLE, SPELT, make_data, make_model
+from toys import LAST, PAIR, POOLED, SINGLE, SPELT, rows_of
 from transformers import AutoModel, AutoModelForSequenceClassification
 
-import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
+import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.__main__ import folder_of, jobs_of
 from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
-from finetune.data import Examples, TaskData
 from finetune.features import known_template
 from finetune.prepared import Prepared
 from finetune.report import notes, summary
@@ -38,40 +37,24 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("models")
-    return {name: make_model(place / name, toy) for name, toy in TOYS.items()}
-
-
-@pytest.fixture(scope="module")
-def tuned(folders, data, tmp_path_factory) -> tuple[Path, object, object]:
+def tuned(toy_folders, toy_data, tmp_path_factory) -> tuple[Path, object, object]:
     """A pair task learned from two mixes: folder, result and what was prepared."""
     place = tmp_path_factory.mktemp("tuned")
     settings = FinetuneSettings(lr=1e-2, epochs=4, use="features", features=FeatureSettings(2, hidden_size=16))
-    prepared = Prepared(folders["pooled"], PAIR, data, settings)
+    prepared = Prepared(toy_folders["pooled"], PAIR, toy_data, settings)
     result = finetune(
-        folders["pooled"], PAIR, prepared, 1, settings, place / "colour" / "seed-1", progress=False, save_model=True
+        toy_folders["pooled"], PAIR, prepared, 1, settings, place / "colour" / "seed-1", progress=False, save_model=True
     )
     return place / "colour" / "seed-1", result, prepared
-
-
-def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskData:
-    rows = Examples(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
-    return TaskData(rows, rows)
 
 
 # --- learning ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_a_frozen_core_is_enough_for_a_task_network(name: str, folders, data: Path, tmp_path: Path) -> None:
+def test_a_frozen_core_is_enough_for_a_task_network(name: str, toy_folders, toy_data: Path, tmp_path: Path) -> None:
     settings = FinetuneSettings(lr=1e-2, epochs=8, use="features", features=FEATURES)
-    result = finetune(folders[name], SINGLE, data, 1, settings, tmp_path, progress=False)
+    result = finetune(toy_folders[name], SINGLE, toy_data, 1, settings, tmp_path, progress=False)
     assert result.scores["accuracy"] > 0.95
     ((mix,),) = ([m["shares"] for m in result.mixes],)
     assert len(mix) == 3
@@ -88,17 +71,19 @@ def test_texts_of_a_pair_are_compared(tuned) -> None:
     assert {row.tolist()[0] for row in np.split(second.ids, second.offsets[1:-1])} == {2}
 
 
-def test_the_core_stays_as_it_is(tuned, folders) -> None:
+def test_the_core_stays_as_it_is(tuned, toy_folders) -> None:
     place, *_ = tuned
-    before, after = open_weights(folders["pooled"]), open_weights(place / "model")
+    before, after = open_weights(toy_folders["pooled"]), open_weights(place / "model")
     names = [name for name in before if name.startswith("core.")]
     assert names
     assert all(torch.equal(before[name], after[name]) for name in names)
     assert {name.split(".")[1] for name in after if name.startswith("heads.")} == {"mixes", "classifier"}
 
 
-def test_every_new_weight_gets_a_gradient_and_no_old_one(folders, data: Path) -> None:
-    prepared = Prepared(folders["spelt"], PAIR, data, FinetuneSettings(use="features", features=FeatureSettings(2)))
+def test_every_new_weight_gets_a_gradient_and_no_old_one(toy_folders, toy_data: Path) -> None:
+    prepared = Prepared(
+        toy_folders["spelt"], PAIR, toy_data, FinetuneSettings(use="features", features=FeatureSettings(2))
+    )
     model = prepared.classifier(1)
     (_loss(model, prepared, np.arange(8), (1, 0), Processes()) + model.penalty()).backward()
     for name, parameter in model.named_parameters():
@@ -108,21 +93,23 @@ def test_every_new_weight_gets_a_gradient_and_no_old_one(folders, data: Path) ->
     assert heads == {"features", "network"}
 
 
-def test_a_large_lambda_keeps_the_plain_mean(folders, data: Path, tmp_path: Path) -> None:
+def test_a_large_lambda_keeps_the_plain_mean(toy_folders, toy_data: Path, tmp_path: Path) -> None:
     """The published observation (specs: ELMo, section 1), on the shares themselves."""
 
     def spread(strength: float) -> float:
         own = FeatureSettings(hidden_size=16, dropout=0.0, regulariser=strength)
         settings = FinetuneSettings(lr=1e-2, epochs=4, use="features", features=own)
-        result = finetune(folders["pooled"], SINGLE, data, 1, settings, tmp_path / str(strength), progress=False)
+        result = finetune(
+            toy_folders["pooled"], SINGLE, toy_data, 1, settings, tmp_path / str(strength), progress=False
+        )
         shares = result.mixes[0]["shares"]
         return max(shares) - min(shares)
 
     assert spread(100.0) < 0.01 < 0.05 < spread(0.0)
 
 
-def test_the_regulariser_is_in_the_loss(folders, data: Path) -> None:
-    prepared = Prepared(folders["pooled"], SINGLE, data, SETTINGS)
+def test_the_regulariser_is_in_the_loss(toy_folders, toy_data: Path) -> None:
+    prepared = Prepared(toy_folders["pooled"], SINGLE, toy_data, SETTINGS)
     model = prepared.classifier(1)
     with torch.no_grad():
         model.features.mixes[0].weights.copy_(torch.tensor([1.0, -2.0, 0.5]))
@@ -134,9 +121,9 @@ def test_the_regulariser_is_in_the_loss(folders, data: Path) -> None:
 
 @pytest.mark.parametrize("name", TOYS)
 @pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
-def test_kept_layers_are_those_that_the_core_gives(name: str, task, folders, data: Path) -> None:
+def test_kept_layers_are_those_that_the_core_gives(name: str, task, toy_folders, toy_data: Path) -> None:
     settings = FinetuneSettings(limit=40, use="features", features=FeatureSettings(2, hidden_size=8))
-    kept, run = (Prepared(folders[name], task, data, settings) for _ in range(2))
+    kept, run = (Prepared(toy_folders[name], task, toy_data, settings) for _ in range(2))
     model = run.classifier(1)
     kept.keep_layers(model, torch.device("cpu"))
     assert len(kept.train.layers) == len(kept.train.texts)
@@ -146,8 +133,8 @@ def test_kept_layers_are_those_that_the_core_gives(name: str, task, folders, dat
     torch.testing.assert_close(model(kept.batch(kept.train, rows, key)[0]), model(run.batch(run.train, rows, key)[0]))
 
 
-def test_layers_are_of_the_texts_own_tokens(folders, data: Path) -> None:
-    prepared = Prepared(folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
+def test_layers_are_of_the_texts_own_tokens(toy_folders, toy_data: Path) -> None:
+    prepared = Prepared(toy_folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
     model = prepared.classifier(1)
     prepared.keep_layers(model, torch.device("cpu"))
     assert prepared.train.layers[0].shape == (4, 3, 32)
@@ -156,20 +143,20 @@ def test_layers_are_of_the_texts_own_tokens(folders, data: Path) -> None:
     torch.testing.assert_close(prepared.train.layers[0][:3], states[0, 1:4])
 
 
-def test_no_more_is_kept_than_there_is_room_for(folders, data: Path) -> None:
+def test_no_more_is_kept_than_there_is_room_for(toy_folders, toy_data: Path) -> None:
     none = FinetuneSettings(use="features", features=FeatureSettings(cache_mb=0))
-    prepared = Prepared(folders["pooled"], SINGLE, data, none)
+    prepared = Prepared(toy_folders["pooled"], SINGLE, toy_data, none)
     prepared.keep_layers(prepared.classifier(1), torch.device("cpu"))
     assert not prepared.train.layers
     assert not prepared.evaluation.layers
 
 
 @pytest.mark.parametrize("name", TOYS)
-def test_empty_texts_can_be_read(name: str, folders) -> None:
+def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
     """With template tokens or, where fine-tuning would add them, without any."""
     for task, rows in ((SINGLE, rows_of(["", "good"])), (PAIR, rows_of(["", "red"], ["red", ""]))):
-        prepared = Prepared(folders[name], task, rows, SETTINGS)
-        alone = Prepared(folders[name], task, rows.__class__(rows.train, rows.evaluation), SETTINGS)
+        prepared = Prepared(toy_folders[name], task, rows, SETTINGS)
+        alone = Prepared(toy_folders[name], task, rows.__class__(rows.train, rows.evaluation), SETTINGS)
         model = prepared.classifier(1)
         together = predict(model, prepared)
         assert np.isfinite(together).all()
@@ -179,8 +166,8 @@ def test_empty_texts_can_be_read(name: str, folders) -> None:
         np.testing.assert_allclose(single[0], together[0], atol=1e-6)
 
 
-def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(folders, data: Path) -> None:
-    prepared = Prepared(folders["last"], PAIR, data, SETTINGS)
+def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_data: Path) -> None:
+    prepared = Prepared(toy_folders["last"], PAIR, toy_data, SETTINGS)
     assert (prepared.facts.template.single, prepared.facts.template.pair) == ("$A", "$A $B")
     assert prepared.classifier(1).core.config.vocab_size == 25
     template = Template("<s>:3 $A </s>", "<s> $A </s>:5 $B <x> </s>:1")
@@ -189,10 +176,10 @@ def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(folders, data: Path
 
 
 @pytest.mark.parametrize("count", [16, 5, 1])
-def test_shares_of_a_batch_add_up_to_the_whole(folders, data: Path, count: int) -> None:
+def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, count: int) -> None:
     from test_finetune import _Share
 
-    prepared = Prepared(folders["pooled"], PAIR, data, SETTINGS)
+    prepared = Prepared(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(count) * 3
 
     def gradients(shares: list[Processes]) -> list[torch.Tensor]:
@@ -262,7 +249,7 @@ def test_heads_are_made_again_from_their_facts() -> None:
 # --- kept, asked again, reported -----------------------------------------------------------------------------
 
 
-def test_a_kept_network_answers_as_it_was_scored(tuned, data: Path) -> None:
+def test_a_kept_network_answers_as_it_was_scored(tuned, toy_data: Path) -> None:
     place, _, prepared = tuned
     lines = (place / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     expected = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
@@ -273,16 +260,16 @@ def test_a_kept_network_answers_as_it_was_scored(tuned, data: Path) -> None:
         saved.predict(["red"])
 
 
-def test_what_a_kept_network_is_not(tuned, folders) -> None:
+def test_what_a_kept_network_is_not(tuned, toy_folders) -> None:
     place, *_ = tuned
     core = AutoModel.from_pretrained(place / "model")
     assert torch.equal(
-        core.core.token_embedding, open_weights(folders["pooled"])["core.embeddings.word_embeddings.weight"]
+        core.core.token_embedding, open_weights(toy_folders["pooled"])["core.embeddings.word_embeddings.weight"]
     )
     with pytest.raises(ZooError, match=r"reads each text by itself; transformers has no such class.*open_features"):
         AutoModelForSequenceClassification.from_pretrained(place / "model")
     with pytest.raises(ZooError, match="no task network on frozen layers; its heads are: none"):
-        open_features(folders["pooled"])
+        open_features(toy_folders["pooled"])
     facts = read_facts(place / "model").heads
     assert {name: head["kind"] for name, head in facts.items()} == {"mixes": "mixes", "classifier": "features"}
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_data, make_model
+from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -22,7 +22,7 @@ from transformers import (
     pipeline,
 )
 
-import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
+import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune import prepared as prepared_rows
 from finetune import run
 from finetune.config import FinetuneSettings
@@ -51,17 +51,6 @@ SETTINGS = FinetuneSettings(lr=3e-3, epochs=2, limit=160)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("models")
-    return {name: make_model(place / name.replace(" ", "-"), toy) for name, toy in TOYS.items()}
 
 
 def keep(folder: Path, task: Task, data: Path, output: Path, **changes) -> Path:
@@ -94,15 +83,15 @@ def answered(pipe: TextClassificationPipeline, rows: list[dict[str, str]], label
 
 @pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
 @pytest.mark.parametrize("name", TOYS)
-def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(name, task, folders, data, tmp_path):
-    kept = keep(folders[name], task, data, tmp_path / "out")
-    facts, source = read_facts(kept), read_facts(folders[name])
+def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(name, task, toy_folders, toy_data, tmp_path):
+    kept = keep(toy_folders[name], task, toy_data, tmp_path / "out")
+    facts, source = read_facts(kept), read_facts(toy_folders[name])
     labels = {"num_labels": 2, "labels": list(task.labels)}
     assert facts.heads == {"classifier": {"kind": "classification", **HEADS[name], **labels}}
     assert (facts.template, facts.visibility) == (source.template, source.visibility)
     tokenizer = AutoTokenizer.from_pretrained(kept)
     assert len(tokenizer) == facts.config.vocab_size == len(WORDS) + (3 if source.template.pooling == "last" else 0)
-    rows, expected = asked(task, data), answers(tmp_path / "out")
+    rows, expected = asked(task, toy_data), answers(tmp_path / "out")
     np.testing.assert_allclose(
         answered(pipeline("text-classification", str(kept)), rows, task.labels), expected, atol=2e-6
     )
@@ -114,10 +103,10 @@ def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(name, task, folders
     np.testing.assert_allclose(answered(stock, rows, task.labels), expected, atol=2e-6)
 
 
-def test_texts_are_laid_out_as_in_training(folders, data, tmp_path):
+def test_texts_are_laid_out_as_in_training(toy_folders, toy_data, tmp_path):
     """Layout, segments, special tokens that a text spells out, and the length at which it is cut."""
-    kept = keep(folders["pooled"], PAIR, data, tmp_path / "out", max_length=12)
-    tokenizer, prepared = AutoTokenizer.from_pretrained(kept), Prepared(folders["pooled"], PAIR, data, SETTINGS)
+    kept = keep(toy_folders["pooled"], PAIR, toy_data, tmp_path / "out", max_length=12)
+    tokenizer, prepared = AutoTokenizer.from_pretrained(kept), Prepared(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
     found = tokenizer("red [SEP] blue", "green")
     encoded = prepared.tokenizer.backend
     assert found["input_ids"] == encoded.encode("red [SEP] blue", "green").ids
@@ -127,25 +116,25 @@ def test_texts_are_laid_out_as_in_training(folders, data, tmp_path):
     assert len(tokenizer("a " * 40, "b", truncation=True)["input_ids"]) == 12
 
 
-def test_a_kept_model_is_fine_tuned_further(folders, data, tmp_path):
+def test_a_kept_model_is_fine_tuned_further(toy_folders, toy_data, tmp_path):
     """Its template tokens are there already, and its classifier stays behind: the new task has its own."""
-    kept = keep(folders["last"], SINGLE, data, tmp_path / "one")
-    prepared = Prepared(kept, PAIR, data, SETTINGS)
-    fresh = Prepared(folders["last"], PAIR, data, SETTINGS).classifier(1)
+    kept = keep(toy_folders["last"], SINGLE, toy_data, tmp_path / "one")
+    prepared = Prepared(kept, PAIR, toy_data, SETTINGS)
+    fresh = Prepared(toy_folders["last"], PAIR, toy_data, SETTINGS).classifier(1)
     model = prepared.classifier(1)
     assert torch.equal(model.core.token_embedding, open_weights(kept)["core.embeddings.word_embeddings.weight"])
     assert torch.equal(model.head.output.weight, fresh.head.output.weight)
-    again = keep(kept, PAIR, data, tmp_path / "two")
+    again = keep(kept, PAIR, toy_data, tmp_path / "two")
     assert read_facts(again).heads["classifier"]["labels"] == list(PAIR.labels)
     assert read_facts(again).config == read_facts(kept).config
 
 
-def test_what_the_folder_says_of_itself_is_carried_over(data, tmp_path):
+def test_what_the_folder_says_of_itself_is_carried_over(toy_data, tmp_path):
     folder = make_model(tmp_path / "model", POOLED)
     facts = read_facts(folder)
     config = json.loads((folder / "config.json").read_text()) | {"origin": "bert"}
     (folder / "config.json").write_text(json.dumps(config))
-    kept = read_facts(keep(folder, SINGLE, data, tmp_path / "out"))
+    kept = read_facts(keep(folder, SINGLE, toy_data, tmp_path / "out"))
     assert kept.origin == "bert"
     assert kept.config == facts.config
 
@@ -153,9 +142,9 @@ def test_what_the_folder_says_of_itself_is_carried_over(data, tmp_path):
 # --- whole or not at all -----------------------------------------------------------------------------------------
 
 
-def test_a_model_is_kept_only_when_asked_for_and_later_by_training_again(folders, data, tmp_path):
+def test_a_model_is_kept_only_when_asked_for_and_later_by_training_again(toy_folders, toy_data, tmp_path):
     def tune(save: bool):
-        return finetune(folders["pooled"], SINGLE, data, 1, SETTINGS, tmp_path, progress=False, save_model=save)
+        return finetune(toy_folders["pooled"], SINGLE, toy_data, 1, SETTINGS, tmp_path, progress=False, save_model=save)
 
     first = tune(False)
     before = (tmp_path / "predictions.tsv").read_bytes()
@@ -167,7 +156,7 @@ def test_a_model_is_kept_only_when_asked_for_and_later_by_training_again(folders
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == stamp
 
 
-def test_a_model_without_its_result_is_not_taken(folders, data, tmp_path, monkeypatch):
+def test_a_model_without_its_result_is_not_taken(toy_folders, toy_data, tmp_path, monkeypatch):
     """Cut short between the two; then other settings are given the same folder."""
 
     def killed(path, value):
@@ -177,19 +166,19 @@ def test_a_model_without_its_result_is_not_taken(folders, data, tmp_path, monkey
         cut.setattr(run, "write_predictions", lambda *_: (tmp_path / "out" / "model").mkdir())
         cut.setattr(Prepared, "save", lambda *_: (tmp_path / "out" / "model" / "config.json").write_text("stale"))
         cut.setattr(run, "write_json", killed)
-        keep(folders["pooled"], SINGLE, data, tmp_path / "out")
-    kept = keep(folders["pooled"], SINGLE, data, tmp_path / "out", lr=1e-3)
-    other = keep(folders["pooled"], SINGLE, data, tmp_path / "other", lr=1e-3)
+        keep(toy_folders["pooled"], SINGLE, toy_data, tmp_path / "out")
+    kept = keep(toy_folders["pooled"], SINGLE, toy_data, tmp_path / "out", lr=1e-3)
+    other = keep(toy_folders["pooled"], SINGLE, toy_data, tmp_path / "other", lr=1e-3)
     assert model_digest(kept) == model_digest(other)
 
 
-def test_a_failed_save_leaves_no_folder_and_no_result(folders, data, tmp_path, monkeypatch):
+def test_a_failed_save_leaves_no_folder_and_no_result(toy_folders, toy_data, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(prepared_rows, "save_model_folder", full)
     with pytest.raises(OSError, match="No space left"):
-        keep(folders["pooled"], SINGLE, data, tmp_path)
+        keep(toy_folders["pooled"], SINGLE, toy_data, tmp_path)
     assert not {"model", "result.json"} & {path.name for path in tmp_path.iterdir()}
     assert not list(tmp_path.glob(".model*"))
 
@@ -215,37 +204,37 @@ def stock_folder(folder: Path, form: str) -> Path:
 
 
 @pytest.mark.parametrize("form", ["tokenizer.json", "vocab.txt", "padding and truncation"])
-def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_out(form, data, tmp_path):
+def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_out(form, toy_data, tmp_path):
     stock = stock_folder(tmp_path / "stock", form)
     theirs = BertTokenizer.from_pretrained(stock)
     import_folder(stock, tmp_path / "model")
     assert not (tmp_path / "model" / "run.json").exists()
     assert "classifier" not in read_facts(tmp_path / "model").heads
     for task in (SINGLE, PAIR):
-        encoded = Prepared(tmp_path / "model", task, data, SETTINGS).evaluation
-        for number, row in enumerate(asked(task, data)):
+        encoded = Prepared(tmp_path / "model", task, toy_data, SETTINGS).evaluation
+        for number, row in enumerate(asked(task, toy_data)):
             at = slice(*encoded.offsets[number : number + 2])
             expected = theirs(row["text"], row.get("text_pair"), truncation=False, padding=False)
             assert encoded.ids[at].tolist() == expected["input_ids"]
             assert encoded.types[at].tolist() == expected["token_type_ids"]
-    kept = keep(tmp_path / "model", PAIR, data, tmp_path / "out")
+    kept = keep(tmp_path / "model", PAIR, toy_data, tmp_path / "out")
     pipe = pipeline("text-classification", str(kept))
-    found = answered(pipe, asked(PAIR, data), PAIR.labels)
+    found = answered(pipe, asked(PAIR, toy_data), PAIR.labels)
     np.testing.assert_allclose(found, answers(tmp_path / "out"), atol=2e-6)
 
 
-def test_a_model_folder_with_a_vocabulary_file_only(data, tmp_path):
+def test_a_model_folder_with_a_vocabulary_file_only(toy_data, tmp_path):
     folder = make_model(tmp_path / "model", POOLED)
-    expected = Prepared(folder, PAIR, data, SETTINGS).train.ids
+    expected = Prepared(folder, PAIR, toy_data, SETTINGS).train.ids
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    assert np.array_equal(Prepared(folder, PAIR, data, SETTINGS).train.ids, expected)
+    assert np.array_equal(Prepared(folder, PAIR, toy_data, SETTINGS).train.ids, expected)
     digest = model_digest(folder)
     (folder / "vocab.txt").write_text("\n".join([*WORDS[:-1], "o"]) + "\n")
     assert model_digest(folder) != digest  # another vocabulary is another model
 
 
-def test_a_decoder_s_end_token_opens_and_closes(data, tmp_path):
+def test_a_decoder_s_end_token_opens_and_closes(toy_data, tmp_path):
     """GPT-2's single special token: known to the tokenizer, so nothing is added."""
     stock = tmp_path / "stock"
     words = ["<|endoftext|>", "good", "bad", "Ġgood", "Ġbad", *"abcdefghijklmn", *(f"Ġ{x}" for x in "abcdefghijklmn")]
@@ -254,10 +243,12 @@ def test_a_decoder_s_end_token_opens_and_closes(data, tmp_path):
     (stock / "merges.txt").write_text("#version: 0.2\n")
     (stock / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
     import_folder(stock, tmp_path / "model")
-    prepared = Prepared(tmp_path / "model", SINGLE, data, SETTINGS)
+    prepared = Prepared(tmp_path / "model", SINGLE, toy_data, SETTINGS)
     starts, ends = prepared.train.offsets[:-1], prepared.train.offsets[1:]
     assert set(prepared.train.ids[starts]) == set(prepared.train.ids[ends - 1]) == {0}
-    kept = keep(tmp_path / "model", SINGLE, data, tmp_path / "out")
+    kept = keep(tmp_path / "model", SINGLE, toy_data, tmp_path / "out")
     assert read_facts(kept).config.vocab_size == len(words)
     pipe = pipeline("text-classification", str(kept))
-    np.testing.assert_allclose(answered(pipe, asked(SINGLE, data), SINGLE.labels), answers(tmp_path / "out"), atol=2e-6)
+    np.testing.assert_allclose(
+        answered(pipe, asked(SINGLE, toy_data), SINGLE.labels), answers(tmp_path / "out"), atol=2e-6
+    )

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
+from finetune.data import Examples, TaskData
 from finetune.tasks import Task
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
@@ -103,3 +104,9 @@ def make_data(folder: Path) -> Path:
             (folder / task.name).mkdir(parents=True, exist_ok=True)
             (folder / task.name / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskData:
+    """Texts without labels, as both parts of a task."""
+    rows = Examples(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
+    return TaskData(rows, rows)
