@@ -1,10 +1,12 @@
 """Whole words hidden in running text: how well a masked model restores them, by word length (``zoo cloze RUN``).
 
 Of every held-out sentence's words some are hidden, one at a time, with all their tokens, and filled in from left to
-right. Two figures: *exact*, the share of words of which every token was the most probable one, and *nats*, minus the
-log-probability per token. Lengths are in tokens, which in Chinese are characters. Comparing models: the difference in
-``nats.longer - nats.1`` is free of how good the models are on the whole; it says what hiding whole words did for longer
-words beyond single characters (Cui et al. 2019; design after arXiv 2203.00286).
+right. *exact* is the share of words of which every token was the most probable one, *nats* is minus the log-probability
+per token, and *unigram* is what nats would be by the tokens' frequencies in the store alone: a model that does not stay
+below it has learned nothing about such words, and decides nothing. Lengths are in tokens, which in Chinese are
+characters. Comparing models: the difference in ``nats.longer - nats.1`` is free of how good the models are on the
+whole; it says what hiding whole words did for longer words beyond single characters (Cui et al. 2019; design after
+arXiv 2203.00286).
 
 With ``entity`` the same is asked of units of an array of the store, and of *control* stretches: whole words outside of
 units, of the same length and the same tenth of frequency in the training text, as many as there are entities.
@@ -290,14 +292,23 @@ class Cloze:
         return first, np.minimum(first + room, end)
 
 
-def figures(chance: NDArray[np.float64], right: Bools, size: Ints) -> dict[str, float]:
-    """Exact matches and nats per token."""
-    tokens = int(size.sum())
+def figures(chance: NDArray[np.float64], right: Bools, size: Ints, unigram: NDArray[np.float64]) -> dict[str, float]:
+    """Exact matches and nats per token, and what token frequencies alone would need: the floor of the question."""
+    tokens = max(int(size.sum()), 1)
     return {
         "items": len(size),
         "exact": float(right.mean()) if len(right) else 0.0,
-        "nats": float(-chance.sum() / max(tokens, 1)),
+        "nats": float(-chance.sum() / tokens),
+        "unigram": float(-unigram.sum() / tokens),
     }
+
+
+def by_frequency(text: Text, items: Items, counts: Ints) -> NDArray[np.float64]:
+    """(I,) log-probability of each stretch by how often its tokens are, context unseen; one is added to every count."""
+    log_share = np.log((counts + 1) / (counts + 1).sum())
+    before = np.append(0.0, np.cumsum(log_share[text.ids]))
+    found: NDArray[np.float64] = before[items.start + items.size] - before[items.start]
+    return found
 
 
 def measure(
@@ -329,9 +340,9 @@ def measure(
         tokens = np.asarray(store.tokens)[_ranges(offsets[training], offsets[training + 1] - offsets[training])]
         units = choose_entities(text, tokens, config.shortest_entity, config.items, draw)
         groups |= dict(zip(("entity", "control"), units, strict=True))
-    progress, answers = Progress("cloze", show), {}
+    progress, answers, counts = Progress("cloze", show), {}, np.asarray(store.counts, dtype=np.int64)
     for number, (name, items) in enumerate(groups.items(), 1):
-        answers[name] = (*cloze.ask(text, items), items.size)
+        answers[name] = (*cloze.ask(text, items), items.size, by_frequency(text, items, counts))
         progress.show(number / len(groups), name, last=number == len(groups))
     found: dict[str, Any] = {"words": {n: figures(*answers[n]) for n in groups if n.isdigit() and len(answers[n][2])}}
     longer = [answers[n] for n in groups if n.isdigit() and int(n) > 1]
@@ -341,9 +352,12 @@ def measure(
 
 
 def measures(found: dict[str, Any]) -> dict[str, float]:
-    """One number by name, for reports: ``nats.2``, ``exact.longer``, ``nats.longer-1``, ``nats.entity-control`` ..."""
+    """One number by name, for reports: ``nats.2``, ``exact.longer``, ``nats.longer-1``, ``nats.entity-control`` ...
+
+    ``unigram.NAME`` is the floor of ``nats.NAME``: the same for all models with one tokenizer and one text.
+    """
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
-    result = {f"{what}.{name}": group[what] for name, group in groups.items() for what in ("exact", "nats")}
+    result = {f"{what}.{name}": group[what] for name, group in groups.items() for what in ("exact", "nats", "unigram")}
     for more, less in (("longer", "1"), ("entity", "control")):
         if more in groups and less in groups:
             result |= {f"{what}.{more}-{less}": groups[more][what] - groups[less][what] for what in ("exact", "nats")}
@@ -386,9 +400,11 @@ def cloze_command(argv: list[str]) -> int:
     config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze").value
     found = cloze_of_run(config, show=True)
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
-    print(f"{'hidden':<10} {'items':>8} {'exact':>8} {'nats per token':>15}")
+    print(f"{'hidden':<10} {'items':>8} {'exact':>8} {'nats per token':>15} {'by frequency':>13}")
     for name, group in groups.items():
-        print(f"{name:<10} {group['items']:>8,} {100 * group['exact']:>6.2f} % {group['nats']:>15.4f}")
+        print(
+            f"{name:<10} {group['items']:>8,} {100 * group['exact']:>6.2f} % {group['nats']:>15.4f} {group['unigram']:>13.4f}"
+        )
     asked = {key: value for key, value in asdict(config).items() if key not in ("run", "output", "stores", "corpus")}
     target = Path(config.output) if config.output else Path(config.run) / "cloze.json"
     write_json(target, {"run": Path(config.run).name, "asked": asked, **found})

@@ -10,7 +10,17 @@ from training import SAMPLE, arguments, train
 from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
 from ablation.report import is_accuracy
-from pretraining.cloze import ClozeConfig, Text, choose_entities, choose_words, cloze_command, cloze_of_run, measures
+from pretraining.cloze import (
+    ClozeConfig,
+    Text,
+    by_frequency,
+    choose_entities,
+    choose_words,
+    cloze_command,
+    cloze_of_run,
+    figures,
+    measures,
+)
 from pretraining.layouts import rows_from_texts
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
@@ -143,6 +153,19 @@ def test_figures_of_a_run(run, capsys):
         sum(g["exact"] * g["items"] for g in longer) / sum(g["items"] for g in longer)
     )
     assert 5 < named["nats.2"] < 9  # hardly trained: close to the logarithm of 3,000
+
+
+def test_frequencies_are_the_floor():
+    text = some_text()
+    counts = np.bincount(text.ids, minlength=text.ids.max() + 3)
+    items = choose_words(text, 3, 50, Draw(0, 0))[3]
+    found = by_frequency(text, items, counts)
+    share = (counts + 1) / (len(text.ids) + len(counts))
+    expected = [sum(np.log(share[text.ids[s : s + 3]])) for s in items.start]
+    assert len(expected) > 10
+    assert found == pytest.approx(expected)
+    size = items.size
+    assert figures(found, size > 0, size, found)["unigram"] == pytest.approx(-np.mean(expected) / 3)
 
 
 def test_any_text_can_be_asked_about(run, tmp_path):
