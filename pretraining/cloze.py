@@ -402,9 +402,8 @@ def cloze_command(argv: list[str]) -> int:
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
     print(f"{'hidden':<10} {'items':>8} {'exact':>8} {'nats per token':>15} {'by frequency':>13}")
     for name, group in groups.items():
-        print(
-            f"{name:<10} {group['items']:>8,} {100 * group['exact']:>6.2f} % {group['nats']:>15.4f} {group['unigram']:>13.4f}"
-        )
+        exact, nats, unigram = 100 * group["exact"], group["nats"], group["unigram"]
+        print(f"{name:<10} {group['items']:>8,} {exact:>6.2f} % {nats:>15.4f} {unigram:>13.4f}")
     asked = {key: value for key, value in asdict(config).items() if key not in ("run", "output", "stores", "corpus")}
     target = Path(config.output) if config.output else Path(config.run) / "cloze.json"
     write_json(target, {"run": Path(config.run).name, "asked": asked, **found})
