@@ -187,6 +187,12 @@ def word_starts(rows: Rows, candidates: Bools) -> Bools:
     return start
 
 
+def no_word_goes_on(store: Store) -> bool:
+    """Whether every token at a store's beginning starts a word; not where there are too few tokens to tell."""
+    flags = np.asarray(store.flags[:_LOOK])
+    return len(flags) >= _ENOUGH and bool((flags & WORD_START).all())
+
+
 def word_groups(rows: Rows, candidates: Bools) -> Groups:
     """Whole words as groups: a piece that starts no word joins the group of the candidate before it."""
     return as_groups(word_starts(rows, candidates), candidates)
@@ -355,12 +361,11 @@ class WholeWords(Grouped):
 
     def check(self, store: Store) -> None:
         """Refuse text in which every token is a word."""
-        flags = np.asarray(store.flags[:_LOOK])
-        if len(flags) >= _ENOUGH and bool((flags & WORD_START).all()):
+        if no_word_goes_on(store):
             raise ZooError(
-                f"{type(self).__name__}: of {len(flags):,} tokens in {store.path} none goes on with a word, so whole "
-                "words would be single tokens. Chinese words need a segmenter (data.corpus.segmenter: rjieba); where "
-                "words really are tokens, pretraining.choose.Tokens does the same."
+                f"{type(self).__name__}: no token of {store.path} goes on with a word, so whole words would be single "
+                "tokens. Chinese words need a segmenter (data.corpus.segmenter: rjieba); where words really are "
+                "tokens, pretraining.choose.Tokens does the same."
             )
 
 
@@ -461,6 +466,7 @@ class NGrams(Budgeted):
     Args:
         n: longest span, in words.
         favor_shorter: p(n) proportional to 1/n; false reverses these probabilities.
+        shares: the probabilities of 1 to ``n`` words instead, for example ``[0.4, 0.3, 0.2, 0.1]``.
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
         count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
@@ -473,17 +479,24 @@ class NGrams(Budgeted):
         rate: float = 0.15,
         count: Count = "nearest",
         max_predictions: int | None = None,
+        shares: list[float] | None = None,
     ) -> None:
         super().__init__(rate, count, max_predictions, include_special=False)
         if count == "independent":
             raise ZooError("NGrams: spans fill a budget; `count: nearest` or `count: stochastic` would work.")
         if n < 1:
             raise ZooError(f"NGrams: n is {n}; the longest span must have at least 1 word.")
+        if shares is not None and (len(shares) != n or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
+            raise ZooError(
+                f"NGrams: shares = {shares}, which are {len(shares)} and add up to {sum(shares):g}; a share for each "
+                f"of the lengths 1 to {n} (n = {n}) is needed, none negative, and 1 in all."
+            )
         self.n = n
         self.favor_shorter = favor_shorter
-        shares = 1.0 / np.arange(1, n + 1)
-        shares = (shares if favor_shorter else shares[::-1]) / shares.sum()
-        self._thresholds = [np.uint32(min(round(t * 2**32), 2**32 - 1)) for t in np.cumsum(shares)[:-1]]
+        chances = 1.0 / np.arange(1, n + 1)
+        chances = (chances if favor_shorter else chances[::-1]) / chances.sum()
+        ends = np.cumsum(chances if shares is None else shares)[:-1]
+        self._thresholds = [np.uint32(min(round(t * 2**32), 2**32 - 1)) for t in ends]
 
     def lengths(self, rows: Rows, most: int, draw: Draw) -> Ints:
         """(B, most) drawn span length for each start, before any cut."""
