@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,10 +39,12 @@ class Stores(NamedTuple):
     Args:
         main: the run's; its tokenizer is the run's.
         own: by task, of those with a corpus of their own.
+        sources: by objective, digest of the files that it reads beside the text.
     """
 
     main: Store
     own: dict[str, Store]
+    sources: Mapping[str, str] = MappingProxyType({})
 
     def of(self, task: str) -> Store:
         """What a task reads."""
@@ -54,7 +59,8 @@ class Stores(NamedTuple):
     def fingerprints(self) -> dict[str, Any]:
         """What ``run.json`` keeps of them."""
         own = {name: store.fingerprint for name, store in self.own.items()}
-        return {"data_fingerprint": self.main.fingerprint, **({"task_fingerprints": own} if own else {})}
+        others = {"task_fingerprints": own, "source_fingerprints": dict(self.sources)}
+        return {"data_fingerprint": self.main.fingerprint, **{key: found for key, found in others.items() if found}}
 
 
 def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
@@ -94,8 +100,9 @@ def check_data(folder: Path, stores: Stores) -> None:
     record = read_json(path) if path.exists() else stores.fingerprints
     for key, now in stores.fingerprints.items():
         if (old := record.get(key, now)) != now:
+            what = "a file that an objective reads" if key == "source_fingerprints" else "the corpus or the tokenizer"
             raise ZooError(
-                f"{folder} was started on other data ({key} {old}, now {now}): the corpus or the tokenizer changed. "
+                f"{folder} was started on other data ({key} {old}, now {now}): {what} changed. "
                 "Restore it, delete the folder, or choose another --output."
             )
 
@@ -132,8 +139,9 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
     """The token stores of a run and of those of its tasks that have a corpus of their own.
 
     Raises:
-        ZooError: a task's text is missing or bad, naming the task.
+        ZooError: a task's text is missing or bad, naming the task; or a file that an objective reads, likewise.
     """
+    sources = {name: digest for name, objective in config.objectives.items() if (digest := _sources(name, objective))}
     data, corpora = config.data, {name: task.corpus for name, task in config.tasks.items() if task.corpus is not None}
     for name, corpus in corpora.items():  # before the run's own text, which can take hours
         try:
@@ -150,7 +158,17 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
             own[name] = prepare(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
-    return Stores(main, own)
+    return Stores(main, own, sources)
+
+
+def _sources(name: str, objective: Objective) -> str:
+    """Digest of the files that an objective reads beside the text; empty where there are none."""
+    try:
+        contents = [path.read_bytes() for path in objective.sources()]
+    except ZooError as error:
+        raise ZooError(f"objectives.{name}: {error}") from error
+    digests = [hashlib.blake2b(content, digest_size=16).digest() for content in contents]
+    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest() if digests else ""
 
 
 def make_tasks(

@@ -9,6 +9,7 @@ Worked example, ``Replace(mask=0.8, random=0.1, keep=0.1)`` on chosen positions 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from pretraining.random import Draw, scaled
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.store import WORD_START, Store
+from pretraining.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -35,6 +37,18 @@ class Fill(ABC):
         self, rows: Rows, selected: NDArray[np.bool_], draw: Draw, vocabulary: Vocabulary
     ) -> NDArray[np.int32]:
         """New (B, L) input ids; positions that are not selected keep theirs."""
+
+    def sources(self) -> list[Path]:
+        """Files that it reads, checked before any text is prepared; a run goes on only with the same contents."""
+        return []
+
+    def bind(self, tokenizer: ZooTokenizer) -> None:
+        """Learn the tokenizer's words; called once, before anything is filled."""
+        return
+
+    def check(self, store: Store) -> None:
+        """Refuse, before training, text that it cannot fill as it says."""
+        return
 
 
 class Replace(Fill):
@@ -105,10 +119,17 @@ class Replace(Fill):
 
 
 def random_ids(
-    bits: NDArray[np.uint32], vocabulary: Vocabulary, exclude_special: bool, exclude_padding: bool = False
+    bits: NDArray[np.uint32],
+    vocabulary: Vocabulary,
+    exclude_special: bool,
+    exclude_padding: bool = False,
+    exclude_mask: bool = False,
 ) -> NDArray[np.int32]:
-    """Uniform vocabulary entries from 32-bit draws; see :class:`Replace` for what is excluded."""
-    excluded = [i for i in vocabulary.special_ids if exclude_special and i != vocabulary.mask]
+    """Uniform vocabulary entries from 32-bit draws; see :class:`Replace` for what is excluded.
+
+    ``exclude_mask`` leaves the mask token out as well, where special tokens are.
+    """
+    excluded = [i for i in vocabulary.special_ids if exclude_special and (exclude_mask or i != vocabulary.mask)]
     if exclude_padding and vocabulary.pad is not None and vocabulary.pad not in excluded:
         excluded = sorted([*excluded, vocabulary.pad])
     drawn = scaled(bits, vocabulary.size - len(excluded))

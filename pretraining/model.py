@@ -86,13 +86,16 @@ def build_model(
         objectives: what it is trained by.
         vocabulary: of the tokenizer.
         seed: the run's ``seed.init``.
-        tokenizer: says how tokens are spelt; a core that reads characters cannot run without.
+        tokenizer: says how tokens are spelt; a core that reads characters, and objectives that look words up, cannot
+            run without.
     """
     core = make_core(config)
     if core.spells and tokenizer is not None:
         core.spell(words_of(tokenizer), vocabulary)
     for objective in objectives.values():
         objective.build(config, vocabulary)
+        if tokenizer is not None:
+            objective.bind(tokenizer)
     model = PretrainingModel(core, objectives)
     initialise(core, config, seed, "core.")
     initialise(model.heads, config, seed, "heads.")

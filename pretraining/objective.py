@@ -17,6 +17,7 @@ from pretraining.layout import Layout
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
+from pretraining.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput, Visibility
@@ -114,6 +115,21 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
+
+    def sources(self) -> list[Path]:
+        """Files beside the text that its rows depend on, checked before any text is prepared. Default: none.
+
+        Raises:
+            ZooError: one is missing or cannot be read.
+        """
+        return []
+
+    def bind(self, tokenizer: ZooTokenizer) -> None:
+        """Take from the tokenizer what the special ids do not say, such as the ids of words. Default: nothing.
+
+        Called once after :meth:`build`, before rows are corrupted.
+        """
+        return
 
     def check_layout(self, layout: Layout, length: int) -> None:
         """Refuse rows of ``length`` tokens made by ``layout``, before any text is read. Default: any will do."""

@@ -217,6 +217,7 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
     facts = fit_vocabulary(config.model, vocabulary)
     for objective in config.objectives.values():
         objective.build(facts, vocabulary)
+        objective.bind(subject.tokenizer)
     views = []
     with tempfile.TemporaryDirectory() as folder:
         for name in wish.chosen_tasks(config.tasks):

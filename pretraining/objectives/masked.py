@@ -5,6 +5,7 @@ BERT (Devlin et al. 2018), RoBERTa, ALBERT and whole-word masks are this class w
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from pretraining.objectives.tokens import token_answers, token_loss, token_targe
 from pretraining.predict import Predict, Selected
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.store import WORD_START, Store
+from pretraining.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.flops import token_head_flops
@@ -66,6 +68,19 @@ class MaskedLM(Objective):
             )
         self.vocabulary, self.config = vocabulary, config
         self.head = TokenHead(config, transform=True, bias=True)
+
+    def sources(self) -> list[Path]:
+        """What ``fill`` reads."""
+        return self.fill.sources()
+
+    def bind(self, tokenizer: ZooTokenizer) -> None:
+        """Let ``fill`` learn the tokenizer's words."""
+        self.fill.bind(tokenizer)
+
+    def check_store(self, store: Store) -> None:
+        """Refuse text that ``choose`` or ``fill`` cannot be used on."""
+        super().check_store(store)
+        self.fill.check(store)
 
     def corrupt(self, rows: Rows, draw: Draw) -> Rows:
         """Choose positions, note the original ids, put something else there."""
