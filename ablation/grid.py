@@ -185,12 +185,14 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     stores = prepare_stores(config, False)
     if read_json(folder / "run.json").get("data_fingerprint") != stores.main.fingerprint:
         return {}
-    vocabulary = load_tokenizer(stores.main.path).vocabulary
+    tokenizer = load_tokenizer(stores.main.path)
+    vocabulary = tokenizer.vocabulary
     core, facts = load_core(folder)
     names = {key.split(".")[1] for key in open_weights(folder) if key.startswith(("heads.", "objectives."))}
     heads = {name: objective for name, objective in config.objectives.items() if name in names}
     for name, objective in heads.items():
         objective.build(facts.config, vocabulary)
+        objective.bind(tokenizer)
         load_head(folder, name, objective)
     accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()
     model = PretrainingModel(core, heads).to(accelerator.device)

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 import torch
 from entity_toys import FUSION, shared_table
+from similar_toys import synthetic, synthetic_list
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from torch import nn
 
 from pretraining.choose import NGrams, Tokens, Units, WholeWords
 from pretraining.fill import Replace
+from pretraining.fill_similar import SimilarWords
 from pretraining.labels import Capitalised
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import Objective, Targets, base_inputs, collate
@@ -99,6 +101,7 @@ OBJECTIVES = {
     ),
     "masked units": Case(lambda: MaskedLM(Units("unit", fallback="words"), ALL_MASK), hidden_by_mask),
     "masked n-grams": Case(lambda: MaskedLM(NGrams(), ALL_MASK), hidden_by_mask),
+    "similar words": Case(lambda: MaskedLM(WholeWords(), SimilarWords(synthetic_list())), None),
     "masked, dynamic count": Case(lambda: MaskedLM(Tokens(count="stochastic", include_special=True)), hidden_by_mask),
     "everything predicted": Case(lambda: MaskedLM(Tokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
     "causal": Case(CausalLM, None, later=True),
@@ -171,6 +174,7 @@ def some_rows(count=16, length=24, seed=0) -> Rows:
 
 def build(objective: Objective, config=TINY, vocabulary=BERT_LIKE):
     objective.build(config, vocabulary)
+    objective.bind(synthetic())
     core = make_core(config)
     initialise(core, config, 0, "core.")
     initialise(objective, config, 0, "heads.x.")
