@@ -8,7 +8,8 @@ tensors for the core and for the loss; the arms take turns, and the median is pr
 what only ours includes here: fetching the rows from the memory-mapped token store.
 
 ``--chinese``: instead, the shipped Chinese sample, prepared with a segmenter's words and with phrases and entities, and
-each way of masking beside single tokens: "ours" as above, "choose" the choice of positions alone.
+each way of masking beside single tokens: "ours" as above, "choose" the choice of positions alone. "similar": with
+similar words instead of the mask token, from the shipped list.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ import torch
 from pretraining.annotate import Lexicon, Words
 from pretraining.choose import Choose, NGrams, Spans, Tokens, Units, WholeWords
 from pretraining.corpus import CorpusConfig
+from pretraining.fill_similar import SimilarWords
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import FullSentences
 from pretraining.objective import collate
@@ -171,13 +173,18 @@ def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
     corpus = CorpusConfig("zoo:sample/zh", segmenter="rjieba", annotations={"phrase": Words(2), "entity": lexicon})
     tokenizer = TokenizerConfig(kind="wordpiece", vocab_size=8192, lowercase=True)
     store = prepare(corpus, tokenizer, str(folder), processes=1, quiet=True)
-    vocabulary, layout = load_tokenizer(store.path).vocabulary, FullSentences()
+    words = load_tokenizer(store.path)
+    vocabulary, layout = words.vocabulary, FullSentences()
     plan = layout.plan(store, np.arange(store.num_documents), length, vocabulary, Draw(0, 0))
     order = Draw(0, 0).permutation(len(plan), "rows")
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in CHINESE}
     objectives = {name: MaskedLM(choose) for name, choose in CHINESE.items()}
+    for name in ("whole words", "n-gram masks"):
+        similar = SimilarWords("zoo:sample/lexicon/similar-zh.txt")
+        objectives[f"{name}, similar"] = MaskedLM(CHINESE[name], similar)
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in objectives}
     for objective in objectives.values():
         objective.build(CoreConfig(vocab_size=vocabulary.size), vocabulary)
+        objective.bind(words)
     tokens = []
     for number in range(rounds):
         first = number * batch % max(len(order) - batch, 1)
@@ -189,8 +196,8 @@ def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
             middle = time.perf_counter()
             objective.choose(rows, Draw(0, number), vocabulary)
             times[name].append((middle - start, time.perf_counter() - middle))
-    words = int((np.asarray(store.flags) & WORD_START).sum())
-    print(f"{store.num_tokens:,} tokens in {words:,} words; million tokens/s on one core, median of {rounds}")
+    count = int((np.asarray(store.flags) & WORD_START).sum())
+    print(f"{store.num_tokens:,} tokens in {count:,} words; million tokens/s on one core, median of {rounds}")
     print(f"{'':26} {'ours':>8} {'against tokens':>15} {'choose':>8}")
     base = statistics.median(whole for whole, _ in times["token masks"])
     for name, found in times.items():
