@@ -293,7 +293,7 @@ class Prepared:
         return self._encode(self.data.evaluation)
 
     def _encode(self, examples: Examples) -> Encoded | TextRows:
-        examples = segmented(examples, self.tokenizer.segmenter)
+        examples = segmented(examples, self.tokenizer.segmenter if self.tokenizer.whole_words else "none")
         if self.features is None:
             return self._rows(examples)
         before = [word for word, _ in self.layout].index("$A")

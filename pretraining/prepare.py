@@ -594,7 +594,7 @@ class _Shards:
         self._job, self._processes, self._total = job, processes, total
         self._tokenizer = tokenizer
         self._joins = tokenizer.whole_words and job.segmenter.name != "none"
-        tokenizer.segmenter = job.segmenter.name if self._joins else "none"
+        tokenizer.segmenter = job.segmenter.name
         self._folder = job.work / "shards"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._salt = _digest(tokenizer.backend_key() + json.dumps(job.recipe, sort_keys=True))

@@ -1,7 +1,8 @@
 """Sentence scores by each objective's own rule: minimal pairs (BLiMP's layout) and clozes.
 
 Chain rule for causal models, pseudo-log-likelihood for masked ones: these are different functionals, so compare
-across families in direction only.
+across families in direction only. Words of Chinese text, which masked models hide to their end, are found as those of
+the run's text were.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gzip
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,8 @@ from pretraining.log import Progress
 from pretraining.model import Encoder
 from pretraining.objective import Objective, base_inputs
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.segment import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
+from pretraining.tokenizer import Encoded, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
@@ -45,6 +48,8 @@ class ScoreConfig:
         limit: items per file.
         batch_size: sentences per call of the model.
         objective: which of the run's objectives, or of the model folder's heads, scores; absent = the first that can.
+        segmenter: what finds the words of Chinese text: ``none`` (every character is one), ``rjieba``, ``space`` (they
+            have spaces between them); absent = what found those of the run's text, with its user dictionary.
         trust_code: also run objectives from outside the package, which ``run.json`` names.
         output: JSON file for the figures; absent = ``scores.json`` in the folder.
     """
@@ -55,6 +60,7 @@ class ScoreConfig:
     limit: int | None = None
     batch_size: int = 64
     objective: str | None = None
+    segmenter: SegmenterName | None = None
     trust_code: bool = False
     output: str | None = None
 
@@ -67,10 +73,17 @@ class Scorer:
             enough.
         objective: name of the objective or head that scores, ``None`` = the first that can.
         trust_code: allow objectives that are not part of the package.
+        segmenter: what finds the words of Chinese text, ``None`` = what found those of the run's text.
     """
 
-    def __init__(self, run: str | Path, objective: str | None = None, trust_code: bool = False) -> None:
-        self.folder = Path(run)
+    def __init__(
+        self,
+        run: str | Path,
+        objective: str | None = None,
+        trust_code: bool = False,
+        segmenter: SegmenterName | None = None,
+    ) -> None:
+        self.folder, self._asked = Path(run), segmenter
         self.core, self.facts = load_core(self.folder)
         self.core.eval()
         self.tokenizer = load_tokenizer(self.folder)
@@ -89,10 +102,15 @@ class Scorer:
         self.objective.eval()
         self.prefix, self.suffix = _template_ids(self.facts.template.single, self.tokenizer)
 
+    @cached_property
+    def segmenter(self) -> Segmenter:
+        """What finds words; it may have to be installed, so it is asked for where texts are read only."""
+        return _segmenter_of(self.folder, self.tokenizer, self._asked)
+
     @torch.no_grad()
     def score(self, sentences: list[str], batch_size: int = 64) -> NDArray[np.float64]:
         """(N,) log-probability in nats of each sentence; sentences of like length are scored together."""
-        encoded = self.tokenizer.encode_batch(sentences)
+        encoded = self.encoded(sentences)
         longest = self.core.config.max_length - len(self.prefix) - len(self.suffix)
         for text, (ids, _) in zip(sentences, encoded, strict=True):
             if len(ids) > longest:
@@ -105,6 +123,45 @@ class Scorer:
             encode = Encoder(self.core, base_inputs(rows))
             scores[part] = self.objective.score(encode, self.core.token_embedding, rows)
         return scores
+
+    def encoded(self, sentences: list[str]) -> list[Encoded]:
+        """Ids and flags of each sentence, words found as in preparation.
+
+        Raises:
+            ZooError: they should have spaces between their words, and have none.
+        """
+        chinese = sum(map(count_cjk, sentences))
+        if self.segmenter.name == "space" and chinese and not sum(map(count_spaces_at_cjk, sentences)):
+            raise ZooError(
+                f"{self.folder} was trained on text with spaces between Chinese words, and these sentences have none, "
+                f"the first is {sentences[0][:40]!r}. Segment them likewise, or give --segmenter none (or rjieba)."
+            )
+        found = [self.segmenter.words(text) for text in sentences]
+        if self.tokenizer.whole_words:
+            return self.tokenizer.encode_batch(
+                [text if words is None else join_words(*words) for text, words in zip(sentences, found, strict=True)]
+            )
+        pairs = [words or (text, None) for text, words in zip(sentences, found, strict=True)]
+        return self.tokenizer.encode_batch([text for text, _ in pairs], [starts for _, starts in pairs])
+
+
+def _segmenter_of(folder: Path, tokenizer: ZooTokenizer, asked: SegmenterName | None) -> Segmenter:
+    """What found the words of the run's text, by the tokenizer's files or ``run.json``; or what is asked for.
+
+    Raises:
+        ZooError: it is not installed, or its dictionary is gone.
+    """
+    if asked is not None:
+        return Segmenter(asked)
+    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    corpus = record.get("config", {}).get("data", {}).get("corpus", {})
+    name = tokenizer.segmenter if tokenizer.segmenter != "none" else corpus.get("segmenter", "none")
+    try:
+        return Segmenter(name, corpus.get("user_dictionary") if name == "rjieba" else None)
+    except ZooError as error:
+        raise ZooError(
+            f"words as in the text of {folder}: {error} Others: --segmenter none, --segmenter rjieba."
+        ) from error
 
 
 def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple[str, Objective]:
@@ -223,8 +280,9 @@ def score_command(argv: list[str]) -> int:
     config = load_settings(ScoreConfig, argv, "zoo score RUN", "score").value
     if config.pairs is None and config.cloze is None:
         raise ZooError("nothing to score: give --pairs FOLDER (minimal pairs) or --cloze FILE.")
-    scorer = Scorer(config.run, config.objective, config.trust_code)
-    result: dict[str, Any] = {"objective": scorer.name, "run": Path(config.run).name}
+    scorer = Scorer(config.run, config.objective, config.trust_code, config.segmenter)
+    words = scorer.segmenter.facts
+    result: dict[str, Any] = {"objective": scorer.name, "run": Path(config.run).name, "segmenter": words}
     if config.pairs is not None:
         result["pairs"] = score_pairs(scorer, Path(config.pairs), config.limit, config.batch_size, True)
         print(f"minimal pairs: {100 * result['pairs']['accuracy']:.2f} % (chance 50.00 %) by {scorer.name}")

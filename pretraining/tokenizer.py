@@ -141,7 +141,8 @@ class ZooTokenizer:
         backend: the ``tokenizers.Tokenizer``.
         roles: special tokens by role.
         vocabulary: size and special ids.
-        segmenter: what has to find the words of Chinese text before, where the unit is the word; kept in the files.
+        segmenter: what found the words of Chinese text, for whoever reads other text as that text was read; kept in the
+            files. Where the unit is the word, it has to.
     """
 
     def __init__(self, backend: Tokenizer, roles: dict[str, str]) -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.models import Unigram, WordLevel
+from tokenizers.pre_tokenizers import Metaspace, Whitespace
 from toys import FIRST, LAST, MEMORY, PAIR, PERMUTED, POOLED, SINGLE, SPELT, WORDS, make_model, rows_of
 from transformers import (
     AutoModelForSequenceClassification,
@@ -27,7 +27,7 @@ from finetune.data import TaskData
 from finetune.encode import segmented
 from finetune.prepared import Prepared
 from finetune.run import Processes, _loss, finetune, predict
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.characters import character_ids, spelling_table, spelt
 from zoo.config import read_json
 from zoo.errors import ZooError
@@ -229,6 +229,21 @@ def test_chinese_words_are_found_as_in_pretraining(toy_folders, toy_data: Path, 
     assert torch.equal(inputs.character_ids[0, 1:-1], character_ids([words], 10, marks=False)[0])
     prepared.save(prepared.classifier(1), tmp_path / "kept")
     assert load_tokenizer(tmp_path / "kept").segmenter == "rjieba"
+
+
+def test_a_segmenter_leaves_pieces_of_words_alone(tmp_path: Path) -> None:
+    """Where the unit is no word, spaces between Chinese words would be text that pretraining never saw."""
+    pytest.importorskip("rjieba")
+    folder, rows = make_model(tmp_path / "model", POOLED), rows_of(["今天天气很好。"])
+    sizes = {"none": set(), "rjieba": set()}
+    for name, found in sizes.items():
+        backend = Tokenizer(Unigram([(word, 0.0) for word in [*WORDS[:5], "▁", *"今天气很好。"]], 1))
+        backend.pre_tokenizer = Metaspace(prepend_scheme="never")
+        tokenizer = ZooTokenizer(backend, load_tokenizer(folder).roles)
+        tokenizer.segmenter = name
+        tokenizer.save(folder)
+        found.update(Prepared(folder, SINGLE, rows, SETTINGS).train.lengths.tolist())
+    assert sizes["rjieba"] == sizes["none"] == {len("今天天气很好。") + 2}
 
 
 # --- segments and sides --------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Whole-word masking in Chinese and English: the numeric checks of specs/bert-wwm.md, on rows and on prepared text."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,14 @@ from pretraining.assemble import prepare_store
 from pretraining.choose import Tokens, WholeWords, word_starts
 from pretraining.config import load_pretrain_config
 from pretraining.fill import Replace
-from pretraining.layouts import SentencePairs
+from pretraining.layouts import SentencePairs, rows_from_texts
 from pretraining.listing import count_parameters
+from pretraining.model import Encoder
+from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.score import Scorer
+from pretraining.segment import Segmenter
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
 from zoo.config import CoreConfig, read_json
@@ -271,3 +276,49 @@ def test_weights_are_berts(wwm, tmp_path):
     import_folder(tmp_path / "out", tmp_path / "in")
     texts = ["中国的首都是北京。", "今天天气很reliable。"]
     assert np.array_equal(Scorer(tmp_path / "in").score(texts), Scorer(wwm).score(texts))
+
+
+SENTENCE = "中华人民共和国的首都是北京。"
+
+
+def decided(run, segmenter=None):
+    """A scorer whose core says more of its input than one of a few steps does."""
+    scorer = Scorer(run, segmenter=segmenter)
+    with torch.no_grad():
+        for parameter in scorer.core.parameters():
+            parameter.mul_(8.0)
+    return scorer
+
+
+def test_the_words_of_the_run_are_hidden_in_scoring(wwm, tmp_path):
+    """PLL-word-l2r: what each word gets that is hidden whole and filled in from left to right, by the run's words."""
+    scorer = decided(wwm)
+    text, starts = Segmenter("rjieba").words(SENTENCE)
+    sizes = np.diff([*starts, len(text)])
+    assert sizes.max() > 2
+    encoded = scorer.tokenizer.encode_batch([text])  # without words: each character is one
+    assert len(encoded[0][0]) == len(text)
+    rows = rows_from_texts(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
+    encode = Encoder(scorer.core, base_inputs(rows))
+    begin = len(scorer.prefix) + np.array(starts)
+    found, _ = scorer.objective.fill_in(encode, scorer.core.token_embedding, rows, begin, sizes)
+    score = scorer.score([SENTENCE])[0]
+    assert score == pytest.approx(found.sum(), rel=1e-5)
+    characters = decided(wwm, "none").score([SENTENCE])[0]
+    assert characters != pytest.approx(score, rel=1e-3)
+    shutil.copytree(wwm, tmp_path / "moved", ignore=shutil.ignore_patterns("run.json", "checkpoints"))
+    assert decided(tmp_path / "moved").score([SENTENCE])[0] == score  # the tokenizer's files say it, too
+    spaced = " ".join(text[a : a + size] for a, size in zip(starts, sizes, strict=True))
+    assert decided(wwm, "space").score([spaced])[0] == pytest.approx(score, rel=1e-6)
+    with pytest.raises(ZooError, match=r"spaces between Chinese words, and these sentences have none"):
+        Scorer(wwm, segmenter="space").score([SENTENCE])
+
+
+def test_words_that_are_the_unit_are_found_in_scoring(place, tmp_path):
+    small = {"data.tokenizer.vocab_size": 6000, "objectives.bidirectional_lm.init_args.outputs": 2000}
+    scorer = Scorer(train(settings(place, "elmo-tiny-zh", tmp_path, 1, **small)))
+    ids, _ = scorer.encoded([SENTENCE])[0]
+    words = [scorer.tokenizer.token(i) for i in ids]
+    _, starts = Segmenter("rjieba").words(SENTENCE)
+    assert len(words) == len(starts)
+    assert "北京" in words
