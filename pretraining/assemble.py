@@ -20,7 +20,7 @@ from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
-from pretraining.prepare import prepare
+from pretraining.prepare import prepare, prepared_store
 from pretraining.rows import Rows
 from pretraining.start import check_start
 from pretraining.store import Store
@@ -78,10 +78,12 @@ def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
 
 
 def check_layouts(config: PretrainConfig) -> None:
-    """Refuse objectives that the rows of their tasks do not suit."""
-    for task in config.tasks.values():
-        for name in task.objectives:
-            config.objectives[name].check_layout(task.layout, config.data.sequence_length)
+    """Refuse objectives that the rows of their tasks do not suit, as far as that can be known without the text."""
+    for name, task in config.tasks.items():
+        for key in task.objectives:
+            config.objectives[key].check_layout(task.layout, config.data.sequence_length)
+        if (lacking := unmet_needs(config, name)) is not None:
+            raise lacking.error()
 
 
 def is_finished(folder: Path) -> bool:
@@ -186,8 +188,8 @@ def make_tasks(
         store = stores.of(name)
         train, held_out = split_documents(store, config.data.validation_tokens)
         own = task.own(config.objectives)
-        text = "data.corpus" if task.corpus is None else f"tasks.{name}.corpus"
-        _check_needs(name, type(task.layout).__name__, task.layout.provides | frozenset(store.arrays), own, text)
+        if (lacking := unmet_needs(config, name, store)) is not None:
+            raise lacking.error()
         _check_visibility(name, own)
         for objective in own.values():
             objective.check_store(store)
@@ -235,18 +237,49 @@ def _check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
         )
 
 
-def _check_needs(
-    task: str, layout: str, provided: frozenset[str], objectives: dict[str, Objective], corpus: str
-) -> None:
-    for key, objective in objectives.items():
+class Lacking(NamedTuple):
+    """What an objective of a task needs and does not get.
+
+    Args:
+        message: which, and of what.
+        settings: an example of settings that make it, where there is one.
+        record: an example of a record of the text that goes with them.
+    """
+
+    message: str
+    settings: str
+    record: str
+
+    def error(self) -> ZooError:
+        """As an error."""
+        example = f" For example, with records such as {self.record}: {self.settings}" if self.settings else ""
+        return ZooError(self.message + example)
+
+
+def unmet_needs(config: PretrainConfig, name: str, store: Store | None = None) -> Lacking | None:
+    """The first need of a task's objectives that neither its layout nor its text meets.
+
+    Args:
+        config: the settings.
+        name: the task.
+        store: its text; ``None`` = what its corpus will be.
+    """
+    task = config.tasks[name]
+    corpus, text = (config.data.corpus, "data.corpus") if task.corpus is None else (task.corpus, f"tasks.{name}.corpus")
+    if store is None:
+        store = prepared_store(corpus)
+    provided = task.layout.provides | frozenset(corpus.annotations if store is None else store.arrays)
+    for key, objective in task.own(config.objectives).items():
         if objective.needs - provided:
             missing, given = ", ".join(sorted(objective.needs - provided)), ", ".join(sorted(provided))
             arrays = sorted(objective.needs - provided - {field.name for field in dataclasses.fields(Rows)})
-            raise ZooError(
-                f"objective {key!r} needs {missing}, which the layout {layout} of task {task!r} does not provide (it "
-                f"provides {given or 'nothing beyond the tokens'})."
-                + "".join(f" Annotations of the text make it: {corpus}.annotations.{array}." for array in arrays[:1])
+            message = (
+                f"objective {key!r} needs {missing}, which the layout {type(task.layout).__name__} of task {name!r} "
+                f"does not provide (it provides {given or 'nothing beyond the tokens'})."
+                + "".join(f" Annotations of the text make it: {text}.annotations.{array}." for array in arrays[:1])
             )
+            return Lacking(message, *objective.example(key, text))
+    return None
 
 
 def _check_visibility(task: str, objectives: dict[str, Objective]) -> None:

@@ -69,6 +69,7 @@ class Dialogue(Layout):
         if not 0.0 <= fake_share <= 1.0:
             raise ZooError(f"Dialogue: fake_share is {fake_share}; a share in [0, 1] is needed.")
         self.max_utterances, self.fake_share, self.role = max_utterances, fake_share, role
+        self.needs = frozenset({role})
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens; threads of a single utterance are left out."""

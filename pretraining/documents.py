@@ -283,7 +283,7 @@ class LabelledPairs(Layout):
     provides = frozenset({"token_type_ids", "pair_label"})
 
     def __init__(self, label: str = "label", balanced: bool = False) -> None:
-        self.label, self.balanced = label, balanced
+        self.label, self.balanced, self.needs = label, balanced, frozenset({label})
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""

@@ -7,7 +7,9 @@ or not. Any position of any epoch can therefore be reached at once, and shared o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -56,6 +58,8 @@ class Layout(ABC):
     Attributes:
         provides: fields of :class:`Rows` that this layout fills beyond the always present ones
             (``token_type_ids``, ``pair_label``, names of store arrays).
+        needs: arrays of the store without which it makes no row.
+        short: arguments of its constructor with which a text of a few words makes a row, as an example for messages.
         order: ``shuffled`` rows, or ``streams``, whose rows go on from batch to batch, so that a core can remember
             the row before. Such a plan's rows are in the order of training: row t * G + g is the t-th of stream g,
             all streams are equally long, and they start anew with every epoch.
@@ -64,6 +68,8 @@ class Layout(ABC):
     """
 
     provides: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    short: Mapping[str, object] = MappingProxyType({})
     order: Literal["shuffled", "streams"] = "shuffled"
     streams: int = 32
 

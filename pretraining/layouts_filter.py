@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,13 +28,15 @@ class AtLeast(Layout):
         count: tokens of a row whose value is not 0, at least.
     """
 
+    short = MappingProxyType({"count": 1})
+
     def __init__(self, layout: Layout, array: str, count: int) -> None:
         if layout.order == "streams":
             raise ZooError(f"AtLeast leaves rows out, and those of {type(layout).__name__} go on from one to the next.")
         if count < 1:
             raise ZooError(f"AtLeast: count is {count}; at least 1 is needed, or the layout without AtLeast.")
         self.layout, self.array, self.count = layout, array, count
-        self.provides = layout.provides
+        self.provides, self.needs = layout.provides, layout.needs | {array}
 
     def plan(self, store: Store, documents: Ints, length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The other layout's rows of one epoch, fewer.

@@ -112,6 +112,15 @@ class Objective(nn.Module, ABC):
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
 
+    def example(self, name: str, corpus: str) -> tuple[str, str]:
+        """For messages, how it gets what it ``needs``: settings, and a record of the text. Default: nothing to say.
+
+        Args:
+            name: the objective's.
+            corpus: where the settings of its text are, ``data.corpus`` for one.
+        """
+        return "", ""
+
     @abstractmethod
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""

@@ -89,9 +89,9 @@ def prepare(
     Raises:
         ZooError: bad input (naming file and line), no room on the disk, a fingerprint that clashes.
     """
-    if isinstance(corpus.files, str) and (Path(corpus.files) / "meta.json").is_file():
+    if (prepared := prepared_store(corpus)) is not None:
         note(f"{corpus.files} is prepared already; its own tokenizer is used", quiet)
-        return Store(corpus.files)
+        return prepared
     job = _Job(corpus, tokenizer, Path(folder), quiet, template)
     if job.finished():
         return job.open()
@@ -99,6 +99,12 @@ def prepare(
         if not job.finished():  # another process may have built it while we waited
             job.build(processes or os.cpu_count() or 1)
     return job.open()
+
+
+def prepared_store(corpus: CorpusConfig) -> Store | None:
+    """The store that a corpus is instead of text, or ``None``."""
+    files = corpus.files
+    return Store(files) if isinstance(files, str) and (Path(files) / "meta.json").is_file() else None
 
 
 class _Job:

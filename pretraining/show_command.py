@@ -138,7 +138,7 @@ def show_command(argv: list[str]) -> int:
     from pretraining.show import show_text
     from pretraining.show_source import load_config, load_run
 
-    subjects = [load_config(name, overrides) for name in wish.config]
+    subjects = [load_config(name, overrides, wish) for name in wish.config]
     subjects += [load_run(name, overrides, wish) for name in wish.run]
     views = [view for subject in subjects for view in show_text(subject, wish)]
     if wish.html is not None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotate import Annotator, Field
-from pretraining.assemble import Stores, make_tasks, prepare_store
+from pretraining.assemble import Stores, make_tasks, prepare_store, unmet_needs
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.loader import TaskData
@@ -61,12 +61,42 @@ class Subject(NamedTuple):
     store: Store | None
 
 
-def load_config(name: str, overrides: list[str]) -> Subject:
-    """Settings by a config's name, or by several joined with ``+``; the store is built on demand, as for a run."""
+def load_config(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
+    """Settings by a config's name, or by several joined with ``+``; the store is built on demand, as for a run.
+
+    Raises:
+        ZooError: wrong settings; or no task could make a row of the text, which is told before anything is prepared.
+    """
     argv = [word for part in name.split("+") for word in ("--config", part)]
     config = load_pretrain_config([*argv, *overrides], joint="+").value
+    reasons = [_hopeless(config, task, f"--config {name}", wish) for task in wish.chosen_tasks(config.tasks)]
+    if all(reasons):
+        raise ZooError("\n".join(reasons))
     store = prepare_store(config, True)
     return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
+
+
+def _hopeless(config: PretrainConfig, name: str, source: str, wish: ShowConfig) -> str:
+    """Why a task can make no row of the text, whatever is in it, and a command that would; empty where it may.
+
+    Args:
+        config: the settings.
+        name: the task.
+        source: how the command names them.
+        wish: the text.
+    """
+    layout, corpus = config.tasks[name].layout, corpus_of(config, name)
+    lacking = unmet_needs(config, name)
+    if lacking is not None:
+        if not lacking.settings:
+            return lacking.message
+        short = [f"--tasks.{name}.layout.init_args.{key} {value}" for key, value in layout.short.items()]
+        command = " ".join(["zoo show", source, lacking.settings, *short, f"'{lacking.record}'"])
+        return f"{lacking.message} The text is a record then; for example, with a file of such records:\n{command}"
+    hint = record_hint(corpus, wish.text)
+    if hint and layout.needs & set(corpus.recorded):
+        return f"task {name!r}: {type(layout).__name__} makes no row without {', '.join(sorted(layout.needs))}.{hint}"
+    return ""
 
 
 def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:

@@ -4,10 +4,12 @@ import io
 import itertools
 import json
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
 from html.parser import HTMLParser
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -16,7 +18,7 @@ import torch
 from training import SAMPLE, arguments, train, write_corpus
 
 from pretraining import show
-from pretraining.assemble import prepare_store
+from pretraining.assemble import check_layouts, prepare_store
 from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.documents import reordering_classes
@@ -68,7 +70,7 @@ def look(data):
 
     def views(config, *argv):
         wish, overrides = read_arguments(["--config", config, *argv, *data(config)])
-        return show_text(load_config(config, overrides), wish)
+        return show_text(load_config(config, overrides, wish), wish)
 
     return views
 
@@ -367,7 +369,7 @@ def dialogue(data, tmp_path):
 
 def test_a_record_is_prepared_as_its_task_says(dialogue):
     wish, overrides = read_arguments([*dialogue, DIALOGUE, "--seed", "0,1,2,3,4,5"])
-    (view,) = show_text(load_config(wish.config[0], overrides), wish)
+    (view,) = show_text(load_config(wish.config[0], overrides, wish), wish)
     (role,) = [track for track in view.rows[0].tracks if track.name == "role"]
     assert [span.label for span in role.spans] == ["query", "response"]
     relations = {row.pair for row in view.rows}
@@ -397,7 +399,7 @@ def test_the_class_of_a_record_is_said_once(names, said, data, tmp_path):
         argv.append(f"--objectives.discourse_relation.init_args={json.dumps(own)}")
     record = json.dumps({"text": ["The town lies here.", "It is old."], "label": 2})
     wish, overrides = read_arguments(["--config", name, *data("ernie-2-tiny"), *argv, record])
-    (row,) = show_text(load_config(name, overrides), wish)[0].rows
+    (row,) = show_text(load_config(name, overrides, wish), wish)[0].rows
     assert row.pair == f"{said} (label 2)"
     assert "label" not in {track.name for track in row.tracks}
 
@@ -430,7 +432,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         *("--seed", "0,1,2,3,4,5,6,7"),
     ]
     wish, overrides = read_arguments([*argv, json.dumps(record)])
-    (view,) = show_text(load_config("ernie-thu-tiny", overrides), wish)
+    (view,) = show_text(load_config("ernie-thu-tiny", overrides, wish), wish)
     fates = set()
     for row in view.rows:
         tracks = {track.name: track for track in row.tracks}
@@ -445,8 +447,35 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         fates |= {value.split(" by ")[0] for value in read if value}
         assert all(value.split(" by ")[1] in names for value in read if " by " in value)
     assert fates == {"kept", "removed", "replaced"}
-    with pytest.raises(ZooError, match=r"Plain text has no entity_id"):
-        show_command([*argv, text, "--others", "0"])
+    with pytest.raises(ZooError, match=r"AtLeast makes no row without entity_id.\nPlain text has no entity_id"):
+        show_command([*argv, text, "--data.stores", str(tmp_path / "stores")])
+    assert not (tmp_path / "stores").exists()  # told before any work
+
+
+def test_what_the_text_lacks_is_told_before_any_work_with_a_command_that_shows_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ZooError, match=r"objective 'entities' needs entity_id.*\nzoo show --config") as refused:
+        show_command(["--config", "ernie-thu-tiny", "A town lies by the river. It has a bridge."])
+    assert not (tmp_path / "stores").exists()
+    command = shlex.split(str(refused.value).splitlines()[-1])
+    assert command[:2] == ["zoo", "show"]
+    save_entities(Path("TABLE"), ["ANN", "BO", "ROME"], np.eye(3, 100, dtype=np.float32))
+    other = {"text": "Bo met Ann. It was in Rome.", "entity_id": [[0, 2, "BO"], [7, 10, "ANN"]]}
+    Path("RECORDS.jsonl").write_text(f"{command[-1]}\n{json.dumps(other)}\n")
+    assert show_command(command[2:]) == 0
+    printed = capsys.readouterr().out
+    assert "?ANN" in printed
+    assert "?ROME" in printed
+    with pytest.raises(ZooError, match=r"needs entity_id.* with records such as .*--objectives\.entities\.init_args"):
+        check_layouts(load_pretrain_config(["--config", "ernie-thu-tiny"]).value)  # a run, likewise
+
+
+def test_a_task_that_can_be_shown_is_shown_beside_one_that_cannot(dialogue, data):
+    """Only where no task has a row to show is it said before the text of a run is prepared."""
+    wish, overrides = read_arguments([word for word in dialogue if word not in ("--task", "dialogue")] + [CHINESE])
+    views = {view.about.split(":")[0]: view for view in show_text(load_config(wish.config[0], overrides, wish), wish)}
+    assert views["dialogue"].notes[0].startswith("not shown: ")
+    assert views["basic"].rows
 
 
 def test_long_texts_are_shown_in_part(look):

@@ -5,6 +5,7 @@ The objective also hands the entity vectors to the core, so that a task which sh
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
 from zoo.config import CoreConfig
-from zoo.entities import Entities, keep_entities, open_entities
+from zoo.entities import NAMES, Entities, keep_entities, open_entities
 from zoo.errors import ZooError
 from zoo.heads import EntityHead
 from zoo.inputs import CoreInputs
@@ -28,6 +29,7 @@ from zoo.vocabulary import Vocabulary
 
 ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
 _NO_MENTION = -100  # as labels that are ignored are written everywhere
+_EXAMPLE = [[0, 3, "ANN"], [8, 10, "BO"], [28, 32, "ROME"]]
 Ints = NDArray[np.int64]
 
 
@@ -75,6 +77,15 @@ class EntityAutoencoder(Objective):
         if self._table is None:
             self._table = open_entities(self.entities)
         return self._table
+
+    def example(self, name: str, corpus: str) -> tuple[str, str]:
+        """Text whose records link mentions to entities, and the table that has their vectors."""
+        annotation = f"--{corpus}.annotations.{ARRAY}"
+        settings = (
+            f"--{corpus}.files RECORDS.jsonl {annotation}.class_path pretraining.annotate.Linked "
+            f"{annotation}.init_args.entities TABLE/{NAMES} --objectives.{name}.init_args.entities TABLE"
+        )
+        return settings, f'{{"text": "Ann wed Bo. She was born in Rome.", "{ARRAY}": {json.dumps(_EXAMPLE)}}}'
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, to the vectors' width."""
