@@ -79,15 +79,10 @@ class Replace(Fill):
         per: Literal["token", "word"] = "token",
         random_excludes_padding: bool = False,
     ) -> None:
-        shares = (mask, random, keep)
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ZooError(
-                f"Replace: mask + random + keep = {mask} + {random} + {keep} = {sum(shares):g}; the shares must "
-                "not be negative and must add up to 1, for example 0.8, 0.1, 0.1."
-            )
+        check_shares("Replace", mask=mask, random=random, keep=keep)
         if per not in ("token", "word"):
             raise ZooError(f"Replace: per is {per!r}; 'token' or 'word' would work.")
-        self.mask, self.random, self.keep = shares
+        self.mask, self.random, self.keep = mask, random, keep
         self.random_excludes_special = random_excludes_special
         self.random_excludes_padding = random_excludes_padding
         self.per = per
@@ -116,6 +111,15 @@ class Replace(Fill):
         bits = draw.at(example[swap], position[swap], "fill.random")
         ids[place[swap]] = random_ids(bits, vocabulary, self.random_excludes_special, self.random_excludes_padding)
         return ids.reshape(rows.shape)
+
+
+def check_shares(owner: str, **shares: float) -> None:
+    """Refuse shares that are negative or do not add up to 1."""
+    if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise ZooError(
+            f"{owner}: {' + '.join(shares)} = {' + '.join(map(str, shares.values()))} = {sum(shares.values()):g}; the "
+            "shares must not be negative and must add up to 1, for example 0.8, 0.1, 0.1."
+        )
 
 
 def random_ids(

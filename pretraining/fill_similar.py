@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pretraining.annotate import existing, read_lines
 from pretraining.choose import no_word_goes_on, word_starts
-from pretraining.fill import Fill, random_ids
+from pretraining.fill import Fill, check_shares, random_ids
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segment import has_cjk
@@ -60,12 +60,7 @@ class SimilarWords(Fill):
         keep: float = 0.1,
         best: int | None = None,
     ) -> None:
-        shares = (similar, random, keep)
-        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-            raise ZooError(
-                f"SimilarWords: similar + random + keep = {similar} + {random} + {keep} = {sum(shares):g}; the shares "
-                "must not be negative and must add up to 1, for example 0.8, 0.1, 0.1."
-            )
+        check_shares("SimilarWords", similar=similar, random=random, keep=keep)
         if best is not None and best < 1:
             raise ZooError(f"SimilarWords: best is {best}; at least 1 similar word is needed, or null for all of them.")
         self.files, self.best = files, best
