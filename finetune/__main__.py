@@ -79,7 +79,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     from finetune.prepared import Prepared
     from finetune.report import write_report
     from finetune.run import Processes, finetune
-    from pretraining.processes import resolve_precision, start_processes
+    from pretraining.processes import leaving_together, resolve_precision, start_processes
 
     precision = resolve_precision(config.precision)
     accelerator = start_processes(precision, config.threads, [], output)
@@ -89,29 +89,28 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         print(
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
-    results = []
-    for task in tasks:
-        prepared = Prepared(Path(config.model), task, config.data, config.settings)
-        for seed in seeds:
-            folder = folder_of(output, task.name, seed)
-            results.append(
-                finetune(
-                    config.model,
-                    task,
-                    prepared,
-                    seed,
-                    config.settings,
-                    folder,
-                    config.progress,
-                    processes,
-                    config.save_model,
+    with leaving_together():
+        results = []
+        for task in tasks:
+            prepared = Prepared(Path(config.model), task, config.data, config.settings)
+            for seed in seeds:
+                folder = folder_of(output, task.name, seed)
+                results.append(
+                    finetune(
+                        config.model,
+                        task,
+                        prepared,
+                        seed,
+                        config.settings,
+                        folder,
+                        config.progress,
+                        processes,
+                        config.save_model,
+                    )
                 )
-            )
-    if config.report and processes.rank == 0:
-        print(write_report(output, config.model, config.to_dict(), results))
-        print(f"\nresults and predictions: {output}")
-    if processes.world > 1:
-        torch.distributed.destroy_process_group()
+        if config.report and processes.rank == 0:
+            print(write_report(output, config.model, config.to_dict(), results))
+            print(f"\nresults and predictions: {output}")
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -24,6 +26,10 @@ from zoo.errors import ZooError, disk_full
 
 LOCK_PATIENCE = 5.0
 """Seconds that a second writer waits before it is refused."""
+_LOCK = ".lock"
+
+_left_groups: list[Any] = []  # see _leave_group
+atexit.register(_left_groups.clear)
 
 
 class Stopped(SystemExit):
@@ -60,6 +66,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
         ZooError: the launcher asked for several processes that did not find each other, or for another
             precision.
     """
+    die_with_parent()  # first: to find each other the processes need the launcher, and would wait a day for a dead one
     wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     own = "bf16" if precision == "bf16" else "no"
     if wanted not in ("no", own):
@@ -89,7 +96,6 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
     _keep_heap()
-    die_with_parent()
     return accelerator
 
 
@@ -182,25 +188,67 @@ def _lock(stream: IO[str]) -> None:
 def one_writer(folder: Path) -> Iterator[IO[str]]:
     """Hold the run folder's lock; it goes with the process, however that ends.
 
+    A folder that was made for this and in which nothing else was written, as by a run that is refused, goes as well.
+
     Raises:
         ZooError: another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as stream:
+    stream, made = _locked(folder)
+    with stream:
+        stream.seek(0)
+        stream.truncate()
+        stream.write(f"process {os.getpid()}")
+        stream.flush()
+        try:
+            yield stream
+        finally:
+            with contextlib.suppress(OSError):  # it stays: somebody put something there, or may not remove it
+                _remove_unused(stream, made)
+
+
+def _locked(folder: Path) -> tuple[IO[str], list[Path]]:
+    """The folder's lock file, locked; and which of the two, the file first, was missing and is made.
+
+    Raises:
+        ZooError: another process holds it.
+    """
+    path = folder / _LOCK
+    while True:
+        made = [place for place in (path, folder) if not place.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:  # another writer has just removed the folder
+            continue
         try:
             _lock(stream)
         except OSError as error:
             stream.seek(0)
             holder = stream.read().strip() or "another process"
+            stream.close()
             raise ZooError(
                 f"{folder} is being written by {holder}; a run folder has one writer. Wait for it, stop it, or "
                 "choose other settings or another --output."
             ) from error
-        stream.seek(0)
-        stream.truncate()
-        stream.write(f"process {os.getpid()}")
-        stream.flush()
-        yield stream
+        if _is_at(stream, path):
+            return stream, made
+        stream.close()  # the file that we waited for was removed, and whoever comes now locks another one
+
+
+def _is_at(stream: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at ``path``."""
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _remove_unused(stream: IO[str], made: list[Path]) -> None:
+    """Remove the lock that this process has, and the folder, as far as it made them, where nothing else is in it."""
+    if made and _is_at(stream, made[0]) and [path.name for path in made[0].parent.iterdir()] == [_LOCK]:
+        made[0].unlink()
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 def together(accelerator: Accelerator, error: ZooError | None) -> None:
@@ -244,6 +292,13 @@ def leaving_together() -> Iterator[None]:
 
 
 def _leave_group() -> None:
+    """End the process group, and keep the object until Python exits.
+
+    Otherwise a wrapped model that is still alive may own it last, and the process may never end: when its last owner
+    goes, a gloo group waits for its threads; one of them may need the interpreter's lock, to let go of the last
+    exchange's tensors; and the C++ half of a wrapped model, unlike Python, holds that lock while it waits.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _left_groups.append(torch.distributed.group.WORLD)
         torch.distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)

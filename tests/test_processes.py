@@ -26,6 +26,42 @@ STEPS = 40
 MORE = {"train.save_every": 7, "train.validate_every": 15, "train.micro_batch_size": 2}  # accumulates in both
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
+LATE = """
+import os, sys, threading, time
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+import pretraining.train  # what it imports before there is a group, DDP would import afterwards
+from pretraining.processes import Stopped, leaving_together
+
+
+class Late(torch.Tensor):
+    def __del__(self):
+        letting_go.set()
+        time.sleep(0.5)
+
+
+def run(rank):
+    model = DistributedDataParallel(nn.Linear(2, 2))
+    with leaving_together():
+        if rank == 0:
+            distributed.all_reduce(torch.zeros(1).as_subclass(Late), async_op=True)
+            os.write(begin[1], b"+")  # from here on the group's thread alone has the tensor
+            letting_go.wait()
+        else:
+            os.read(begin[0], 1)
+            distributed.all_reduce(torch.zeros(1))
+        raise Stopped
+
+
+letting_go, begin = threading.Event(), os.pipe()
+rank = 1 if os.fork() == 0 else 0
+distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
+run(rank)
+"""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -144,6 +180,14 @@ def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, 
 
     assert "continuing from step" in finish(launch(argv, processes=2))
     assert outcome(folder) == expected
+
+
+def test_a_process_ends_while_a_thread_of_its_group_still_lets_go_of_a_tensor(place):
+    """It never did where the wrapped model was the group's last owner: then the two wait for each other."""
+    process = start(["-c", LATE, str(place / "group")])
+    out = process.communicate(timeout=60)[0]
+    assert process.returncode == 143, out[-3000:]
+    assert "Traceback" not in out
 
 
 def test_flags_that_start_one_process_only_say_so(place, tmp_path):
