@@ -212,6 +212,8 @@ def test_bad_settings(name, place, tmp_path, refuse):
     family, settings, words = SETTINGS[name]
     refuse("pretraining", arguments(place, family, **{**settings, "output": tmp_path}), *words)
     assert not list(tmp_path.rglob("checkpoints"))
+    if name != "divergence":  # which has a log
+        assert not list(tmp_path.iterdir())
 
 
 def test_missing_config_file(refuse):

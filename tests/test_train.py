@@ -3,15 +3,17 @@
 import json
 import math
 import shutil
+import threading
 
 import pytest
 import torch
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
+from pretraining import processes
 from pretraining.assemble import divide_batch, prepare_stores
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.objective import collate
-from pretraining.processes import Stopped, StopRequest
+from pretraining.processes import Stopped, StopRequest, one_writer
 from pretraining.train import Run, task_at
 from zoo.errors import ZooError
 from zoo.folder import load_core, read_facts
@@ -158,6 +160,55 @@ def test_a_second_writer_is_refused(place, tmp_path):
         fcntl.flock(stream, fcntl.LOCK_EX)
         with pytest.raises(ZooError, match="one writer"):
             train(argv)
+
+
+def test_an_unused_run_folder_is_removed(tmp_path):
+    """Only what was made for it, and only where nothing else is in it."""
+    for name, before, within, left in (
+        ("new", [], [], []),
+        ("there already", ["empty"], [], ["empty"]),
+        ("used", [], ["new/log.jsonl"], ["new", "new/.lock", "new/log.jsonl"]),
+        ("an older lock", ["new", "new/.lock"], [], ["new", "new/.lock"]),
+    ):
+        place = tmp_path / name
+        for path in before:
+            place.joinpath(path).mkdir(parents=True) if "." not in path else place.joinpath(path).touch()
+        with pytest.raises(ZooError, match="refused"), one_writer(place / ("empty" if "empty" in before else "new")):
+            for path in within:
+                (place / path).touch()
+            raise ZooError("refused")
+        assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == left, name
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monkeypatch):
+    """Who waited takes the lock that is there now, so that who comes after that finds a writer."""
+    folder, waiting, ready, done = tmp_path / "run", threading.Event(), threading.Event(), threading.Event()
+    original = processes._lock
+
+    def patient(stream):
+        waiting.set()
+        original(stream)
+
+    def second():
+        with one_writer(folder):
+            ready.set()
+            done.wait(30)
+
+    with one_writer(folder):
+        monkeypatch.setattr(processes, "_lock", patient)
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waiting.wait(30)
+    assert ready.wait(30)
+    monkeypatch.setattr(processes, "LOCK_PATIENCE", 0.0)
+    try:
+        with pytest.raises(ZooError, match="one writer"), one_writer(folder):
+            pass
+        assert (folder / ".lock").exists()
+    finally:
+        done.set()
+        thread.join()
+    assert not folder.exists()
 
 
 def test_changed_text_is_not_mixed_into_an_old_run(tmp_path, monkeypatch):
