@@ -34,6 +34,8 @@ class Counters:
         flops: operations of the matrix products done.
         targets: losses summed so far, by objective.
         window: sum and count of each objective's loss since the last log line.
+        stage: of the last step, where the run has stages.
+        tasks: steps of each task since the last log line, likewise.
         warned: the warning about a stuck run was given.
     """
 
@@ -42,7 +44,14 @@ class Counters:
     flops: int = 0
     targets: dict[str, int] = field(default_factory=dict)
     window: dict[str, list[float]] = field(default_factory=dict)
+    stage: str | None = None
+    tasks: dict[str, int] = field(default_factory=dict)
     warned: bool = False
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """What a log line says of stage and tasks; nothing where there are no stages."""
+        return {} if self.stage is None else {"stage": self.stage, "tasks": dict(sorted(self.tasks.items()))}
 
 
 class Recorder:
@@ -110,12 +119,12 @@ class Recorder:
         """
         terms = {name: total / max(count, 1.0) for name, (total, count) in counters.window.items() if count}
         loss = sum(self.config.objectives[name].weight * value for name, value in terms.items())
-        counters.window = {}
+        schedule, counters.window, counters.tasks = counters.schedule, {}, {}
         now = time.monotonic()
         seconds, tokens = max(now - self._clock, 1e-9), counters.tokens - self._tokens
         self._clock, self._tokens = now, counters.tokens
         if self.main:
-            amounts = {"step": counters.step, "tokens": counters.tokens, "flops": counters.flops}
+            amounts = {"step": counters.step, "tokens": counters.tokens, "flops": counters.flops, **schedule}
             self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **facts})
             timing = {"step": counters.step, "seconds": seconds, "tokens_per_second": tokens / seconds}
             self._logs["timing.jsonl"].write(timing)
@@ -144,7 +153,8 @@ class Recorder:
         documents = len(next(iter(figures.values()))["documents"])
         if self.main:
             summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
-            amounts = {"step": counters.step, "tokens": counters.tokens}
+            stage = {} if counters.stage is None else {"stage": counters.stage}
+            amounts = {"step": counters.step, "tokens": counters.tokens, **stage}
             self._logs["log.jsonl"].write({**amounts, "validation": summary})
             for name, f in figures.items():
                 part = {k: f[k] for k in ("documents", "totals", "counts")}

@@ -107,6 +107,12 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
     return folder
 
 
+def stage_at(stages: dict[str, StageConfig], progress: float) -> str:
+    """The stage of a step that begins at this share of the budget."""
+    ordered = sorted(stages, key=lambda name: stages[name].until)
+    return next((name for name in ordered if progress < stages[name].until), ordered[-1])
+
+
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 
 
@@ -119,8 +125,7 @@ def task_at(stages: dict[str, StageConfig] | None, tasks: list[str], step: int, 
     """
     if stages is None:
         return tasks[0]
-    ordered = sorted(stages.values(), key=lambda s: s.until)
-    stage = next((s for s in ordered if progress < s.until), ordered[-1])
+    stage = stages[stage_at(stages, progress)]
     names, shares = list(stage.tasks), np.cumsum(list(stage.tasks.values()))
     begin = int(Draw(seed, 0).keys(np.zeros(1, dtype=np.int64), "task")[0])
     point = (begin + step * _GOLDEN) % 2**64 / 2**64
@@ -221,6 +226,9 @@ class Run:
 
         # Sums stay on the device until they are logged or saved: reading them would stop a GPU at every step.
         self.window += torch.stack([self._sum(totals), torch.tensor(counts).to(totals)], dim=1)
+        if config.stages is not None:
+            self.counters.stage = stage_at(config.stages, progress)
+            self.counters.tasks[task] = self.counters.tasks.get(task, 0) + 1
         self.counters.step += 1
         self.counters.tokens += int(tokens)
         self.counters.flops += int(operations)

@@ -205,8 +205,9 @@ def place(tmp_path_factory):
 
 
 def ernie(place, output, **more):
-    """Three stages and dialogues."""
-    argv = arguments(place, steps=24, **{"train.save_every": 5, "output": output, "train.validate_every": 12, **more})
+    """Three stages and dialogues; log lines and checkpoints do not meet."""
+    often = {"train.save_every": 5, "train.log_every": 3, "train.validate_every": 12}
+    argv = arguments(place, steps=24, **{**often, "output": output, **more})
     argv[1] = "ernie-1-tiny-zh"
     dialogues = ["--config", "tasks/dialogue", "--tasks.dialogue.corpus.files", str(place / "dialogues.jsonl")]
     return [*argv[:2], *dialogues, *argv[2:]]
@@ -224,12 +225,21 @@ def test_stages_and_dialogues_train_one_head(finished, place, tmp_path):
     names = {key.split(".")[1] for key in open_weights(finished) if key.startswith("heads.")}
     assert names == {"masked_lm", "next_sentence", "real_dialogue"}
     lines = [line for line in log_lines(finished) if "terms" in line]
-    asked = [set(line["terms"]) for line in lines]
-    assert {"masked_lm", "next_sentence"} in asked
-    assert {"masked_lm", "real_dialogue"} in asked
-    assert all("masked_lm" in terms for terms in asked)
-    validated = {line["validation"]["task"] for line in log_lines(finished) if "validation" in line}
-    assert {"basic", "phrase", "entity", "dialogue"} <= validated
+    for line in lines:
+        pairs = set(line["tasks"]) - {"dialogue"}
+        expected = {
+            "masked_lm",
+            *(["next_sentence"] if pairs else []),
+            *(["real_dialogue"] * ("dialogue" in line["tasks"])),
+        }
+        assert set(line["terms"]) == expected
+        assert pairs <= {line["stage"], lines[max(0, lines.index(line) - 1)]["stage"]}  # it says where it ends
+        assert sum(line["tasks"].values()) == 3
+    assert list(dict.fromkeys(line["stage"] for line in lines)) == ["basic", "phrase", "entity"]
+    assert set().union(*(line["tasks"] for line in lines)) == {"basic", "phrase", "entity", "dialogue"}
+    validations = [line for line in log_lines(finished) if "validation" in line]
+    assert {"basic", "phrase", "entity", "dialogue"} <= {line["validation"]["task"] for line in validations}
+    assert [line["stage"] for line in validations] == ["phrase"] * 4 + ["entity"] * 4
     scorer = Scorer(finished)
     assert scorer.name == "masked_lm"
     expected = scorer.score(["中国的首都是北京。"])

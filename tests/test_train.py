@@ -49,6 +49,7 @@ def test_a_run_folder_is_a_model_folder(finished, family):
     assert AutoTokenizer.from_pretrained(folder)("A small test.")["input_ids"]
     lines = log_lines(folder)
     assert [line["step"] for line in lines if "loss" in line] == list(range(1, 13))
+    assert not any({"stage", "tasks"} & line.keys() for line in lines)  # there is nothing to tell apart
     validation = [line for line in lines if "validation" in line]
     assert [line["step"] for line in validation] == [5, 10, 12]
     documents = [json.loads(line) for line in (folder / "validation.jsonl").read_text().splitlines()]
