@@ -9,6 +9,7 @@ import fcntl
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ from zoo.errors import ZooError, disk_full
 
 LOCK_PATIENCE = 5.0
 """Seconds that a second writer waits before it is refused."""
+STOPPED = 143
+"""Exit code of a run that was asked to stop, as a shell has it after SIGTERM."""
 _LOCK = ".lock"
+_GRACE = 5.0  # seconds that SIGTERM's handler has to be called in
 
 _left_groups: list[Any] = []  # see _leave_group
 atexit.register(_left_groups.clear)
@@ -36,7 +40,7 @@ class Stopped(SystemExit):
     """The run was asked to stop, saved its state and can be continued; exit code 143 as after SIGTERM."""
 
     def __init__(self) -> None:
-        super().__init__(143)
+        super().__init__(STOPPED)
 
 
 def fast_bf16() -> bool:
@@ -166,9 +170,38 @@ def stop_on_sigterm() -> Iterator[StopRequest]:
         yield request
         return
     try:
-        yield request
+        with _watched(request):
+            yield request
     finally:
         signal.signal(signal.SIGTERM, old)
+
+
+@contextmanager
+def _watched(request: StopRequest) -> Iterator[None]:
+    """Within the block SIGTERM ends the process also while the main thread is inside of a library.
+
+    Python calls a handler between two of its own instructions, and a tokenizer can train for minutes in one. The
+    signal's number comes through a pipe to a thread, which waits a little for the handler, and leaves if it was not
+    called.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def watch() -> None:
+        while number := os.read(reader, 1):
+            if number[0] == signal.SIGTERM:
+                time.sleep(_GRACE)
+                if not (request.asked or request.patient):
+                    os._exit(STOPPED)
+        os.close(reader)
+
+    threading.Thread(target=watch, daemon=True).start()
+    old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(old)
+        os.close(writer)
 
 
 def _lock(stream: IO[str]) -> None:

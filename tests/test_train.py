@@ -3,10 +3,12 @@
 import json
 import math
 import shutil
+import signal
 import threading
 
 import pytest
 import torch
+import training
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
 from pretraining import processes
@@ -210,6 +212,38 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monke
         done.set()
         thread.join()
     assert not folder.exists()
+
+
+_LIBRARY = """
+import hashlib
+from pretraining import processes
+
+processes._GRACE = 0.1
+with processes.stop_on_sigterm() as request:
+    request.patient = {patient}
+    print("ready", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", {rounds})
+    print(request.asked)
+"""
+
+
+def test_sigterm_ends_a_process_that_is_inside_of_a_library():
+    """Which never looks at signals, as the training of a tokenizer does not; the loop, which is patient, goes on."""
+    cases = {False: (2**31 - 1, 143, ""), True: (2**20, 0, "True\n")}
+    running = {
+        patient: training.start(["-c", _LIBRARY.format(patient=patient, rounds=rounds)])
+        for patient, (rounds, _, _) in cases.items()
+    }
+    try:
+        for patient, process in running.items():
+            _, code, expected = cases[patient]
+            assert process.stdout.readline() == "ready\n"
+            process.send_signal(signal.SIGTERM)
+            printed, _ = process.communicate(timeout=60)
+            assert (process.returncode, printed) == (code, expected)
+    finally:
+        for process in running.values():
+            process.kill()
 
 
 def test_changed_text_is_not_mixed_into_an_old_run(tmp_path, monkeypatch):
