@@ -102,7 +102,8 @@ class _Page:
         heading = (view.title, view.chain, view.stages)
         if heading != self.heading:
             self.heading = heading
-            yield self.paint(cut(f"■ {view.title}", self.width), "bold", "yellow")
+            for number, line in enumerate(textwrap.wrap(view.title, self.width - 2)):
+                yield self.paint(f"{'  ' if number else '■ '}{line}", "bold", "yellow")
             if view.chain:
                 yield from (self.paint(f"  {line}", "dim") for line in textwrap.wrap(view.chain, self.width - 2))
             for stage in view.stages:

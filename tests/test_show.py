@@ -819,11 +819,13 @@ def test_a_run_without_its_corpus_takes_another(run, tmp_path, capsys):
         corpus.write_text(kept, encoding="utf-8")
 
 
-def test_an_imported_model_is_shown_by_what_its_head_says(run, tmp_path, capsys):
+@pytest.mark.parametrize("columns", [60, 120])
+def test_an_imported_model_is_shown_by_what_its_head_says(run, tmp_path, capsys, monkeypatch, columns):
     export_folder(run, tmp_path / "stock")
     import_folder(tmp_path / "stock", tmp_path / "model")
+    monkeypatch.setenv("COLUMNS", str(columns))
     assert show_command(["--run", str(tmp_path / "model"), "--seed", "3", ENGLISH]) == 0
-    out = capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
     assert "model (how it was trained is not known: its head's objective, with default settings)" in out
     assert "masked_lm" in out
     assert "next_sentence" not in out
