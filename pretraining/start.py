@@ -111,7 +111,7 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
     }
     core = {**old.to_dict(), **sizes}
     if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
-        del core["fusion"]
+        core["fusion"] = _below(merged, "model").get("fusion")
     taken: dict[str, Any] = {"model": core, "template": facts.template.to_dict()}
     if "kind" not in _below(said, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])

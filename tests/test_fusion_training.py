@@ -139,6 +139,9 @@ def test_a_run_starts_from_bert(place, own, bert, monkeypatch, tmp_path):
     assert all(torch.equal(found[name], fresh[name]) for name in new)
     config = load_pretrain_config(argv).value.model
     assert config.fusion.layer_types == ("mixed", "full")
+    shipped = load_pretrain_config(["--config", "ernie-thu-tiny", "--start.model", str(bert)]).value.model
+    assert shipped.fusion.layer_types == ("plain", "full")  # what the files say of it stays
+    assert shipped.hidden_size == config.hidden_size
     assert train([*argv, "--train.steps", "2"]).is_dir()
 
 
