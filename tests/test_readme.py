@@ -1,5 +1,6 @@
-"""The README's commands run as they stand, in a fresh working directory."""
+"""The commands of README and docs/data.md run as they stand, in a fresh working directory."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -12,8 +13,9 @@ from zoo.settings import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MODULES = re.findall(r"^```python (\w+\.py)\n(.*?)^```", README, flags=re.M | re.S)
-TESTED = re.findall(r"^```(bash|python) tested\n(.*?)^```", README, flags=re.M | re.S)
+PAGES = [README, (ROOT / "docs" / "data.md").read_text(encoding="utf-8")]
+MODULES = [found for page in PAGES for found in re.findall(r"^```python (\w+\.py)\n(.*?)^```", page, flags=re.M | re.S)]
+TESTED = [re.findall(r"^```(bash|python) tested\n(.*?)^```", page, flags=re.M | re.S) for page in PAGES]
 
 
 def environment() -> dict[str, str]:
@@ -24,10 +26,11 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_tested_blocks_run(tmp_path):
-    assert TESTED, "the README has lost its tested block"
+    """Those of docs/data.md after the README's, whose first run they start from."""
+    assert all(TESTED), "a page has lost its tested blocks"
     for name, code in MODULES:
-        (tmp_path / name).write_text(code)
-    for language, block in TESTED:
+        (tmp_path / name).write_text(code, encoding="utf-8")
+    for language, block in itertools.chain(*TESTED):
         for command in filter(None, block.splitlines()) if language == "bash" else [block]:
             words = ["bash", "-c", command] if language == "bash" else [sys.executable, "-c", command]
             done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400)
