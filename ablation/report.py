@@ -352,7 +352,7 @@ def validation_curve(runs: Iterable[Run], measure: str) -> tuple[list[float], li
 
 def is_accuracy(measure: str) -> bool:
     """Whether a measure is a share or a correlation (shown in percent) and not a loss."""
-    return not measure.startswith(("validation.", "reference_masks.", "cloze.nats.", "cloze.unigram."))
+    return not measure.startswith(("validation.", "reference_masks.", "cloze.nats", "cloze.unigram."))
 
 
 def format_value(measure: str, value: float, sign: bool = False) -> str:

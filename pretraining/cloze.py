@@ -1,12 +1,16 @@
 """Whole words hidden in running text: how well a masked model restores them, by word length (``zoo cloze RUN``).
 
-Of every held-out sentence's words some are hidden, one at a time, with all their tokens, and filled in from left to
-right. *exact* is the share of words of which every token was the most probable one, *nats* is minus the log-probability
-per token, and *unigram* is what nats would be by the tokens' frequencies in the store alone: a model that does not stay
-below it has learned nothing about such words, and decides nothing. Lengths are in tokens, which in Chinese are
-characters. Comparing models: the difference in ``nats.longer - nats.1`` is free of how good the models are on the
-whole; it says what hiding whole words did for longer words beyond single characters (Cui et al. 2019; design after
-arXiv 2203.00286).
+Of every held-out sentence's words some are hidden, one at a time, with all their tokens, and asked for in two ways:
+from left to right, each token knowing the true ones before it, and all at once. *exact* is the share of words of which
+every token was the most probable one, *nats* is minus the log-probability per token; *exact_at_once* and *nats_at_once*
+are the same, asked at once. *unigram* is what nats would be by the tokens' frequencies in the store alone: a model that
+does not stay below it has learned nothing about such words, and decides nothing. Lengths are in tokens, which in
+Chinese are characters.
+
+Comparing models: the difference of longer words and single characters is free of how good the models are on the whole;
+it says what hiding whole words did for longer words (Cui et al. 2019; design after arXiv 2203.00286). A model that has
+always seen whole words hidden was never asked for the end of a word whose beginning it sees, as it is from left to
+right; one trained on single characters was all the time. So the question that is fair to both is the one at once.
 
 With ``entity`` the same is asked of units of an array of the store, and of *control* stretches: whole words outside of
 units, of the same length and the same tenth of frequency in the training text, as many as there are entities.
@@ -260,7 +264,19 @@ class Cloze:
             )
         self.scorer, self.objective = scorer, scorer.objective
 
-    def ask(self, text: Text, items: Items) -> tuple[NDArray[np.float64], Bools]:
+    def answers(self, text: Text, items: Items, counts: Ints) -> Answers:
+        """Both ways of asking, and the frequencies' answer.
+
+        Args:
+            text: what is asked about.
+            items: the stretches.
+            counts: (V,) how often each token occurs.
+        """
+        one_by_one = self.ask(text, items)
+        at_once = one_by_one if items.size.max(initial=1) == 1 else self.ask(text, items, together=True)
+        return Answers(items.size, *one_by_one, *at_once, by_frequency(text, items, counts))
+
+    def ask(self, text: Text, items: Items, together: bool = False) -> tuple[NDArray[np.float64], Bools]:
         """(I,) log-probability of each stretch in its sentence, in nats; and whether it was filled in right.
 
         Sentences longer than the model's rows are cut to a window around the stretch.
@@ -279,7 +295,7 @@ class Cloze:
             encode = Encoder(scorer.core, base_inputs(rows))
             column = items.start[part] - first[part] + len(scorer.prefix)
             chance[part], right[part] = self.objective.fill_in(
-                encode, scorer.core.token_embedding, rows, column, items.size[part]
+                encode, scorer.core.token_embedding, rows, column, items.size[part], together
             )
         return chance, right
 
@@ -292,14 +308,37 @@ class Cloze:
         return first, np.minimum(first + room, end)
 
 
-def figures(chance: NDArray[np.float64], right: Bools, size: Ints, unigram: NDArray[np.float64]) -> dict[str, float]:
+class Answers(NamedTuple):
+    """What a model, and token frequencies, make of some stretches. (I,) each.
+
+    Args:
+        size: tokens of each.
+        chance: log-probability in nats, filled in from left to right.
+        right: whether all its tokens were the most probable ones.
+        chance_at_once: the same, all tokens asked for at once.
+        right_at_once: the same.
+        unigram: log-probability by token frequencies.
+    """
+
+    size: Ints
+    chance: NDArray[np.float64]
+    right: Bools
+    chance_at_once: NDArray[np.float64]
+    right_at_once: Bools
+    unigram: NDArray[np.float64]
+
+
+def figures(answers: Answers) -> dict[str, float]:
     """Exact matches and nats per token, and what token frequencies alone would need: the floor of the question."""
-    tokens = max(int(size.sum()), 1)
+    tokens = max(int(answers.size.sum()), 1)
+    share = 1 / max(len(answers.size), 1)
     return {
-        "items": len(size),
-        "exact": float(right.mean()) if len(right) else 0.0,
-        "nats": float(-chance.sum() / tokens),
-        "unigram": float(-unigram.sum() / tokens),
+        "items": len(answers.size),
+        "exact": float(answers.right.sum() * share),
+        "nats": float(-answers.chance.sum() / tokens),
+        "exact_at_once": float(answers.right_at_once.sum() * share),
+        "nats_at_once": float(-answers.chance_at_once.sum() / tokens),
+        "unigram": float(-answers.unigram.sum() / tokens),
     }
 
 
@@ -340,27 +379,30 @@ def measure(
         tokens = np.asarray(store.tokens)[_ranges(offsets[training], offsets[training + 1] - offsets[training])]
         units = choose_entities(text, tokens, config.shortest_entity, config.items, draw)
         groups |= dict(zip(("entity", "control"), units, strict=True))
-    progress, answers, counts = Progress("cloze", show), {}, np.asarray(store.counts, dtype=np.int64)
+    progress, answers = Progress("cloze", show), dict[str, Answers]()
     for number, (name, items) in enumerate(groups.items(), 1):
-        answers[name] = (*cloze.ask(text, items), items.size, by_frequency(text, items, counts))
+        answers[name] = cloze.answers(text, items, np.asarray(store.counts, dtype=np.int64))
         progress.show(number / len(groups), name, last=number == len(groups))
-    found: dict[str, Any] = {"words": {n: figures(*answers[n]) for n in groups if n.isdigit() and len(answers[n][2])}}
+    found: dict[str, Any] = {"words": {n: figures(answers[n]) for n in groups if n.isdigit() and len(answers[n].size)}}
     longer = [answers[n] for n in groups if n.isdigit() and int(n) > 1]
-    if sum(len(part[2]) for part in longer):
-        found["longer"] = figures(*(np.concatenate(parts) for parts in zip(*longer, strict=True)))
-    return found | {name: figures(*answers[name]) for name in ("entity", "control") if name in answers}
+    if sum(len(part.size) for part in longer):
+        found["longer"] = figures(Answers(*(np.concatenate(parts) for parts in zip(*longer, strict=True))))
+    return found | {name: figures(answers[name]) for name in ("entity", "control") if name in answers}
+
+
+_QUESTIONS = ("exact", "nats", "exact_at_once", "nats_at_once")
 
 
 def measures(found: dict[str, Any]) -> dict[str, float]:
-    """One number by name, for reports: ``nats.2``, ``exact.longer``, ``nats.longer-1``, ``nats.entity-control`` ...
+    """One number by name, for reports: ``nats.2``, ``exact.longer``, ``nats_at_once.longer-1``, ``nats.entity``, ...
 
     ``unigram.NAME`` is the floor of ``nats.NAME``: the same for all models with one tokenizer and one text.
     """
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
-    result = {f"{what}.{name}": group[what] for name, group in groups.items() for what in ("exact", "nats", "unigram")}
+    result = {f"{what}.{name}": group[what] for name, group in groups.items() for what in (*_QUESTIONS, "unigram")}
     for more, less in (("longer", "1"), ("entity", "control")):
         if more in groups and less in groups:
-            result |= {f"{what}.{more}-{less}": groups[more][what] - groups[less][what] for what in ("exact", "nats")}
+            result |= {f"{what}.{more}-{less}": groups[more][what] - groups[less][what] for what in _QUESTIONS}
     return result
 
 
@@ -400,10 +442,12 @@ def cloze_command(argv: list[str]) -> int:
     config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze").value
     found = cloze_of_run(config, show=True)
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
-    print(f"{'hidden':<10} {'items':>8} {'exact':>8} {'nats per token':>15} {'by frequency':>13}")
+    print(f"{'':10} {'':>8} {'left to right':>18} {'at once':>18} {'by frequency':>13}")
+    print(f"{'hidden':<10} {'items':>8} {'exact':>9} {'nats':>8} {'exact':>9} {'nats':>8} {'nats':>13}   per token")
     for name, group in groups.items():
-        exact, nats, unigram = 100 * group["exact"], group["nats"], group["unigram"]
-        print(f"{name:<10} {group['items']:>8,} {exact:>6.2f} % {nats:>15.4f} {unigram:>13.4f}")
+        one_by_one = f"{100 * group['exact']:>7.2f} % {group['nats']:>8.4f}"
+        at_once = f"{100 * group['exact_at_once']:>7.2f} % {group['nats_at_once']:>8.4f}"
+        print(f"{name:<10} {group['items']:>8,} {one_by_one} {at_once} {group['unigram']:>13.4f}")
     asked = {key: value for key, value in asdict(config).items() if key not in ("run", "output", "stores", "corpus")}
     target = Path(config.output) if config.output else Path(config.run) / "cloze.json"
     write_json(target, {"run": Path(config.run).name, "asked": asked, **found})

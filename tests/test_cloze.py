@@ -11,6 +11,7 @@ from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
 from ablation.report import is_accuracy
 from pretraining.cloze import (
+    Answers,
     ClozeConfig,
     Text,
     by_frequency,
@@ -125,7 +126,7 @@ def test_a_word_is_filled_in_from_left_to_right(run):
         truth = int(rows.input_ids[0, 3 + step])
         expected += float(torch.log_softmax(logits, 0)[truth])
         all_best &= int(logits.argmax()) == truth
-    assert chance[0] == pytest.approx(expected, rel=1e-5)
+    assert chance[0] == pytest.approx(expected, abs=5e-6)
     assert right[0] == all_best
     other = rows.input_ids.copy()
     other[0, 5] = 99
@@ -136,13 +137,36 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     assert again[0] != last[0]  # what is not hidden counts
 
 
+def test_a_word_is_asked_for_at_once(run):
+    """Against one pass with the whole word hidden: the chances of its tokens, none of which knows another."""
+    scorer = Scorer(run)
+    vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
+    encoded = scorer.tokenizer.encode_batch(["中国的首都是北京市。", "它有一座古老的石桥。"])
+    rows = rows_from_texts(encoded, vocabulary, scorer.prefix, scorer.suffix)
+    encode, embedding = Encoder(scorer.core, base_inputs(rows)), scorer.core.token_embedding
+    start, size = np.array([3, 5]), np.array([3, 2])
+    chance, right = objective.fill_in(encode, embedding, rows, start, size, together=True)
+    hidden = rows.input_ids.copy()
+    hidden[0, 3:6] = hidden[1, 5:7] = vocabulary.mask
+    with torch.no_grad():
+        states = scorer.core(base_inputs(rows.replace(input_ids=hidden))).last_hidden_state
+        log_chance = torch.log_softmax(objective.head(states, embedding), -1)
+    for row, (a, n) in enumerate(zip(start, size, strict=True)):
+        truth = torch.from_numpy(rows.input_ids[row, a : a + n].astype(np.int64))
+        own = log_chance[row, a : a + n]
+        assert chance[row] == pytest.approx(float(own.gather(1, truth[:, None]).double().sum()), abs=5e-6)
+        assert right[row] == bool((own.argmax(1) == truth).all())
+    one_by_one, _ = objective.fill_in(encode, embedding, rows, start, size)
+    assert (abs(one_by_one - chance) > 1e-5).all()  # hardly trained: what it sees changes little
+
+
 def test_figures_of_a_run(run, capsys):
     assert cloze_command([str(run), "--items", "60", "--entity", "entity"]) == 0
     stored = json.loads((run / "cloze.json").read_text())
     assert set(stored["words"]) == {"1", "2", "3", "4"}
     assert {group["items"] for group in stored["words"].values()} <= set(range(1, 61))
     assert stored["entity"]["items"] == stored["control"]["items"] > 5
-    assert "nats per token" in capsys.readouterr().out
+    assert "by frequency" in capsys.readouterr().out
     found = cloze_of_run(ClozeConfig(str(run), items=60, entity="entity"))
     assert found["words"] == stored["words"]
     named = measures(found)
@@ -164,8 +188,11 @@ def test_frequencies_are_the_floor():
     expected = [sum(np.log(share[text.ids[s : s + 3]])) for s in items.start]
     assert len(expected) > 10
     assert found == pytest.approx(expected)
-    size = items.size
-    assert figures(found, size > 0, size, found)["unigram"] == pytest.approx(-np.mean(expected) / 3)
+    answers = Answers(items.size, found, items.size > 3, 2 * found, items.size > 2, found)
+    means = figures(answers)
+    assert means["unigram"] == means["nats"] == pytest.approx(-np.mean(expected) / 3)
+    assert means["nats_at_once"] == pytest.approx(2 * means["nats"])
+    assert (means["exact"], means["exact_at_once"]) == (0, 1)
 
 
 def test_any_text_can_be_asked_about(run, tmp_path):

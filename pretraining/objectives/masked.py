@@ -6,7 +6,7 @@ BERT (Devlin et al. 2018), RoBERTa, ALBERT and whole-word masks are this class w
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +29,22 @@ from zoo.heads import TokenHead
 from zoo.vocabulary import Vocabulary
 
 _SCORE_TOKENS = 16_384  # input tokens of the copies that are scored at once
+
+
+class _Questions(NamedTuple):
+    """Hidden tokens that are asked for. (C,) each.
+
+    Args:
+        row: number of the row.
+        column: of the token.
+        begin: first column that is hidden in this row's copy.
+        end: column after the last one.
+    """
+
+    row: NDArray[np.int64]
+    column: NDArray[np.int64]
+    begin: NDArray[np.int64]
+    end: NDArray[np.int64]
 
 
 class MaskedLM(Objective):
@@ -114,16 +130,22 @@ class MaskedLM(Objective):
         following = np.full((len(starts), rows.shape[1] + 1), rows.shape[1])
         following[:, :-1][starts] = np.nonzero(starts)[1]
         following = np.minimum.accumulate(following[:, ::-1], axis=1)[:, ::-1]
-        chance, _ = self._ask(encode, embedding, rows, row, column, following[row, column + 1])
+        chance, _ = self._ask(encode, embedding, rows, _Questions(row, column, column, following[row, column + 1]))
         total = np.zeros(len(rows.lengths), dtype=np.float64)
         np.add.at(total, row, chance)
         return total
 
     @torch.no_grad()
     def fill_in(
-        self, encode: Encode, embedding: Tensor, rows: Rows, start: NDArray[np.int64], size: NDArray[np.int64]
+        self,
+        encode: Encode,
+        embedding: Tensor,
+        rows: Rows,
+        start: NDArray[np.int64],
+        size: NDArray[np.int64],
+        together: bool = False,
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Hide a stretch of each row and fill it in from left to right, each token knowing the true ones before it.
+        """Hide a stretch of each row and fill it in.
 
         Args:
             encode: runs the core.
@@ -131,53 +153,47 @@ class MaskedLM(Objective):
             rows: B rows, not corrupted.
             start: (B,) first column of what is hidden.
             size: (B,) tokens hidden, at least one.
+            together: all tokens at once, none of them knowing the others; else from left to right, each knowing the
+                true ones before it.
 
         Returns:
-            (B,) log-probability of the true tokens in nats, by the chain rule; and (B,) whether each of them was the
-            most probable one, so that filling in the model's own answers would have given them too.
+            (B,) log-probability of the true tokens in nats, summed, which from left to right is the chain rule; and
+            (B,) whether each of them was the most probable one, so that filling in the model's own answers would have
+            given them too.
         """
         row = np.repeat(np.arange(len(start)), size)
         column = start[row] + np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
-        chance, right = self._ask(encode, embedding, rows, row, column, (start + size)[row])
+        begin = start[row] if together else column
+        chance, right = self._ask(encode, embedding, rows, _Questions(row, column, begin, (start + size)[row]))
         total, all_right = np.zeros(len(start)), np.ones(len(start), dtype=bool)
         np.add.at(total, row, chance)
         all_right[row[~right]] = False
         return total, all_right
 
     def _ask(
-        self,
-        encode: Encode,
-        embedding: Tensor,
-        rows: Rows,
-        row: NDArray[np.int64],
-        column: NDArray[np.int64],
-        end: NDArray[np.int64],
+        self, encode: Encode, embedding: Tensor, rows: Rows, asked: _Questions
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """(C,) log-probability of the token at (row, column), hidden with all up to ``end``; whether it is the best."""
-        order = np.argsort(rows.lengths[row], kind="stable")  # copies of like length together: little padding
-        chance, right = np.zeros(len(row)), np.zeros(len(row), dtype=bool)
+        """(C,) log-probability of each token that is asked for; whether it is the most probable one."""
+        order = np.argsort(rows.lengths[asked.row], kind="stable")  # copies of like length together: little padding
+        chance, right = np.zeros(len(order)), np.zeros(len(order), dtype=bool)
         start = 0
         while start < len(order):
-            length = int(rows.lengths[row[order[start]]])
+            length = int(rows.lengths[asked.row[order[start]]])
             part = order[start : start + max(1, _SCORE_TOKENS // length)]
-            chance[part], right[part] = self._ask_copies(encode, embedding, rows, row[part], column[part], end[part])
+            some = _Questions(*(field[part] for field in asked))
+            chance[part], right[part] = self._ask_copies(encode, embedding, rows, some)
             start += len(part)
         return chance, right
 
     def _ask_copies(
-        self,
-        encode: Encode,
-        embedding: Tensor,
-        rows: Rows,
-        row: NDArray[np.int64],
-        column: NDArray[np.int64],
-        end: NDArray[np.int64],
+        self, encode: Encode, embedding: Tensor, rows: Rows, asked: _Questions
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """One copy of the row for each question."""
         assert self.vocabulary.mask is not None
+        row, column = asked.row, asked.column
         width = int(rows.lengths[row].max())
         columns = np.arange(width)[None, :]
-        hidden = (columns >= column[:, None]) & (columns < end[:, None])
+        hidden = (columns >= asked.begin[:, None]) & (columns < asked.end[:, None])
         input_ids = np.where(hidden, np.int32(self.vocabulary.mask), rows.input_ids[row, :width])
         types = rows.token_type_ids
         copies = Rows(
