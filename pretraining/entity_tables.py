@@ -56,6 +56,8 @@ class EntitiesConfig:
             raise ZooError("--ids names the entities of --vectors; give that, too.")
         if self.exclude is not None and self.triples is None:
             raise ZooError("--exclude takes facts out of --triples; give that, too.")
+        if Path(self.output).exists() and not Path(self.output).is_dir():
+            raise ZooError(f"--output {self.output} is a file; the table is a folder.")
 
 
 def train_table(config: EntitiesConfig, show: bool = True) -> Entities:

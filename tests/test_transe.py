@@ -170,7 +170,10 @@ def test_the_command_trains_a_table(toy, tmp_path, capsys):
     assert open_entities(tmp_path / "s").names == table.names
 
 
-def test_one_way_to_make_a_table():
+def test_one_way_to_make_a_table(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ZooError, match="file is a file; the table is a folder"):
+        EntitiesConfig(str(tmp_path / "file"), triples="a")
     for given in ({}, {"triples": "a", "like": "b"}):
         with pytest.raises(ZooError, match="name one of --triples, --vectors and --like"):
             EntitiesConfig("x", **given)
