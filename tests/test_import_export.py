@@ -24,6 +24,7 @@ from zoo.errors import ZooError
 from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.heads import build_head
 from zoo.inputs import CoreInputs, Visibility
+from zoo.weights.card import _scores
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.convert import all_families
 
@@ -247,6 +248,16 @@ def test_the_model_card_states_where_the_model_comes_from(runs, tmp_path):
     ):
         assert word in card, word
     assert str(tmp_path.parent) not in card, "a path of this machine"
+
+
+def test_the_card_has_the_last_losses_of_every_task(tmp_path):
+    def line(task, **losses):
+        terms = {name: {"loss": loss, "accuracy": None, "count": 9} for name, loss in losses.items()}
+        return json.dumps({"step": 1, "validation": {"task": task, "terms": terms}})
+
+    rows = [line("words", masked_lm=7.0), line("pairs", order=0.7), line("words", masked_lm=5.0), line("pairs", order=0.6)]
+    (tmp_path / "log.jsonl").write_text("".join(f"{row}\n" for row in [*rows, json.dumps({"step": 2, "loss": 1.0})]))
+    assert _scores(tmp_path) == ["- Held-out masked_lm in words: 5.000 nats.", "- Held-out order in pairs: 0.600 nats."]
 
 
 def test_what_stock_transformers_cannot_express_is_named(tmp_path):

@@ -146,10 +146,12 @@ def _scores(folder: Path) -> list[str]:
     log = folder / "log.jsonl"
     if log.exists():
         rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-        last = next((row["validation"] for row in reversed(rows) if "validation" in row), None)
-        for name, term in (last or {}).get("terms", {}).items():
-            share = "" if term.get("accuracy") is None else f", right {100 * term['accuracy']:.1f} %"
-            lines.append(f"- Held-out {name}: {term['loss']:.3f} nats{share}.")
+        last = {row["validation"].get("task"): row["validation"] for row in rows if "validation" in row}
+        for task, found in last.items():
+            where = f" in {task}" if len(last) > 1 else ""
+            for name, term in found["terms"].items():
+                share = "" if term.get("accuracy") is None else f", right {100 * term['accuracy']:.1f} %"
+                lines.append(f"- Held-out {name}{where}: {term['loss']:.3f} nats{share}.")
     for path in sorted(folder.glob("finetune-*/results.json")):
         for row in read_json(path)["rows"]:
             spread = "" if row["sd"] is None else f" ± {row['sd']:.2f}"
