@@ -255,7 +255,12 @@ def test_the_card_has_the_last_losses_of_every_task(tmp_path):
         terms = {name: {"loss": loss, "accuracy": None, "count": 9} for name, loss in losses.items()}
         return json.dumps({"step": 1, "validation": {"task": task, "terms": terms}})
 
-    rows = [line("words", masked_lm=7.0), line("pairs", order=0.7), line("words", masked_lm=5.0), line("pairs", order=0.6)]
+    rows = [
+        line("words", masked_lm=7.0),
+        line("pairs", order=0.7),
+        line("words", masked_lm=5.0),
+        line("pairs", order=0.6),
+    ]
     (tmp_path / "log.jsonl").write_text("".join(f"{row}\n" for row in [*rows, json.dumps({"step": 2, "loss": 1.0})]))
     assert _scores(tmp_path) == ["- Held-out masked_lm in words: 5.000 nats.", "- Held-out order in pairs: 0.600 nats."]
 
