@@ -185,7 +185,7 @@ def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, 
 def test_a_process_ends_while_a_thread_of_its_group_still_lets_go_of_a_tensor(place):
     """It never did where the wrapped model was the group's last owner: then the two wait for each other."""
     process = start(["-c", LATE, str(place / "group")])
-    out = process.communicate(timeout=60)[0]
+    out = process.communicate(timeout=100)[0]
     assert process.returncode == 143, out[-3000:]
     assert "Traceback" not in out
 
