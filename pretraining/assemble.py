@@ -143,7 +143,7 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
     Raises:
         ZooError: a task's text is missing or bad, naming the task; or a file that an objective reads, likewise.
     """
-    sources = {name: digest for name, objective in config.objectives.items() if (digest := _sources(name, objective))}
+    sources = check_sources(config)
     data, corpora = config.data, {name: task.corpus for name, task in config.tasks.items() if task.corpus is not None}
     for name, corpus in corpora.items():  # before the run's own text, which can take hours
         try:
@@ -163,8 +163,16 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
     return Stores(main, own, sources)
 
 
+def check_sources(config: PretrainConfig) -> dict[str, str]:
+    """By objective, digest of the files that it reads beside the text, for those that read some.
+
+    Raises:
+        ZooError: one is missing or cannot be read, naming the objective.
+    """
+    return {name: digest for name, objective in config.objectives.items() if (digest := _sources(name, objective))}
+
+
 def _sources(name: str, objective: Objective) -> str:
-    """Digest of the files that an objective reads beside the text; empty where there are none."""
     try:
         contents = [path.read_bytes() for path in objective.sources()]
     except ZooError as error:

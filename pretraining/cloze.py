@@ -364,7 +364,8 @@ def measure(
         show: progress on standard error.
 
     Returns:
-        ``words`` by length, ``longer`` (two tokens and more), ``entity`` and ``control`` where they are asked about.
+        ``words`` by length, ``longer`` (two tokens and more), ``entity`` and ``control`` where they are asked about;
+        ``note``, what puts them in doubt, or ``None``.
 
     Raises:
         ZooError: no word of letters, no entity, a model that cannot fill in.
@@ -387,6 +388,7 @@ def measure(
     longer = [answers[n] for n in groups if n.isdigit() and int(n) > 1]
     if sum(len(part.size) for part in longer):
         found["longer"] = figures(Answers(*(np.concatenate(parts) for parts in zip(*longer, strict=True))))
+    found["note"] = scorer.note
     return found | {name: figures(answers[name]) for name in ("entity", "control") if name in answers}
 
 
@@ -442,6 +444,8 @@ def cloze_command(argv: list[str]) -> int:
     config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze").value
     found = cloze_of_run(config, show=True)
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
+    if found["note"]:
+        print(f"note: {found['note']}")
     print(f"{'':10} {'':>8} {'left to right':>18} {'at once':>18} {'by frequency':>13}")
     print(f"{'hidden':<10} {'items':>8} {'exact':>9} {'nats':>8} {'exact':>9} {'nats':>8} {'nats':>13}   per token")
     for name, group in groups.items():

@@ -288,8 +288,9 @@ def load_pretrain_config(
     configs, _, _ = parse_arguments(argv)
 
     def amend(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-        _refuse_overlay_alone(configs, merged, joint)
-        return overlay(merged, said)
+        taken = overlay(merged, said)
+        _refuse_overlay_alone(configs, {**merged, **taken}, joint)
+        return taken
 
     return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend)
 

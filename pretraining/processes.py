@@ -35,6 +35,33 @@ _GRACE = 5.0  # seconds that SIGTERM's handler has to be called in
 _left_groups: list[Any] = []  # see _leave_group
 atexit.register(_left_groups.clear)
 
+_watchers: list[int] = []  # ends of the pipes of _watched, innermost last
+
+
+_held = threading.local()  # the signal mask before a fork
+
+
+def _hold_sigterm() -> None:
+    """Before a fork: SIGTERM waits, in the child until it is its own."""
+    _held.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}) if _watchers else None
+
+
+def _release_sigterm() -> None:
+    if _held.mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _held.mask)
+
+
+def _forget_watchers() -> None:
+    """In a forked child: SIGTERM ends it, and does not go through its parent's pipe."""
+    if _held.mask is not None:
+        _watchers.clear()
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _release_sigterm()
+
+
+os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_forget_watchers)
+
 
 class Stopped(SystemExit):
     """The run was asked to stop, saved its state and can be continued; exit code 143 as after SIGTERM."""
@@ -197,10 +224,13 @@ def _watched(request: StopRequest) -> Iterator[None]:
 
     threading.Thread(target=watch, daemon=True).start()
     old = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    _watchers.append(writer)
     try:
         yield
     finally:
-        signal.set_wakeup_fd(old)
+        if writer in _watchers:  # not in a forked child, whose parent's it is
+            _watchers.remove(writer)
+            signal.set_wakeup_fd(old)
         os.close(writer)
 
 

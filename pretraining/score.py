@@ -107,6 +107,16 @@ class Scorer:
         """What finds words; it may have to be installed, so it is asked for where texts are read only."""
         return _segmenter_of(self.folder, self.tokenizer, self._asked)
 
+    @property
+    def note(self) -> str | None:
+        """What puts all figures in doubt; ``None`` = nothing is known to."""
+        if not isinstance(self.objective, MaskedLM) or self.objective.fill.needs_mask:
+            return None
+        return (
+            f"{self.name} hides words without a mask token, and here they are hidden with it: unless the weights that "
+            "the run was started from knew that token, these figures say nothing."
+        )
+
     @torch.no_grad()
     def score(self, sentences: list[str], batch_size: int = 64) -> NDArray[np.float64]:
         """(N,) log-probability in nats of each sentence; sentences of like length are scored together."""
@@ -132,9 +142,10 @@ class Scorer:
         """
         chinese = sum(map(count_cjk, sentences))
         if self.segmenter.name == "space" and chinese and not sum(map(count_spaces_at_cjk, sentences)):
+            why = "--segmenter space takes" if self._asked else f"{self.folder} was trained on"
             raise ZooError(
-                f"{self.folder} was trained on text with spaces between Chinese words, and these sentences have none, "
-                f"the first is {sentences[0][:40]!r}. Segment them likewise, or give --segmenter none (or rjieba)."
+                f"{why} text with spaces between Chinese words, and these sentences have none, the first is "
+                f"{sentences[0][:40]!r}. Segment them likewise, or give --segmenter none (or rjieba)."
             )
         found = [self.segmenter.words(text) for text in sentences]
         if self.tokenizer.whole_words:
@@ -283,6 +294,9 @@ def score_command(argv: list[str]) -> int:
     scorer = Scorer(config.run, config.objective, config.trust_code, config.segmenter)
     words = scorer.segmenter.facts
     result: dict[str, Any] = {"objective": scorer.name, "run": Path(config.run).name, "segmenter": words}
+    result["note"] = scorer.note
+    if scorer.note:
+        print(f"note: {scorer.note}")
     if config.pairs is not None:
         result["pairs"] = score_pairs(scorer, Path(config.pairs), config.limit, config.batch_size, True)
         print(f"minimal pairs: {100 * result['pairs']['accuracy']:.2f} % (chance 50.00 %) by {scorer.name}")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotate import Annotator, Field
-from pretraining.assemble import Stores, make_tasks, prepare_store, unmet_needs
+from pretraining.assemble import Stores, check_sources, make_tasks, prepare_store, unmet_needs
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.loader import TaskData
@@ -72,6 +72,7 @@ def load_config(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     reasons = [_hopeless(config, task, f"--config {name}", wish) for task in wish.chosen_tasks(config.tasks)]
     if all(reasons):
         raise ZooError("\n".join(reasons))
+    check_sources(config)
     store = prepare_store(config, True)
     return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
 

@@ -12,6 +12,7 @@ from training import SAMPLE, Killed, arguments, interrupt_at, log_lines, outcome
 
 from ablation.grid import fixed_validation
 from pretraining.choose import NGrams, Tokens, WholeWords, word_starts
+from pretraining.cloze import cloze_command
 from pretraining.config import differing_keys, load_pretrain_config
 from pretraining.fill_similar import SimilarWords, read_similar
 from pretraining.layouts import rows_from_texts
@@ -19,6 +20,8 @@ from pretraining.listing import count_parameters
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.rows import Rows
+from pretraining.score import score_command
+from pretraining.show_command import show_command
 from pretraining.store import WORD_START
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer
 from zoo.config import read_json
@@ -321,7 +324,8 @@ def test_the_shipped_list_is_usable(tmp_path):
     entries = read_similar([SHIPPED])
     assert len(entries) == 673 == len(SHIPPED.read_text(encoding="utf-8").splitlines())
     for word, others in entries.items():
-        assert 1 <= len(others) <= 4
+        assert 1 <= len(others) <= 3
+        assert all({other, *entries[other]} == {word, *others} for other in others)  # closed groups
         assert {len(other) for other in others} == {len(word)}
         assert len({word, *others}) == len(others) + 1
     page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
@@ -427,6 +431,21 @@ def test_lists_are_read_before_the_text_is_prepared(place, tmp_path):
     with pytest.raises(ZooError, match=r"objectives\.masked_lm: SimilarWords: files: the file .*missing\.txt"):
         train(argv)
     assert not (tmp_path / "stores").exists()
+    shown = ["--config", "macbert-tiny-zh", "中国的首都。", f"--{key}={place / 'missing.txt'}"]
+    with pytest.raises(ZooError, match=r"objectives\.masked_lm: SimilarWords: files: the file .*missing\.txt"):
+        show_command([*shown, "--data.stores", str(tmp_path / "stores")])
+    assert not (tmp_path / "stores").exists()
+
+
+def test_figures_by_a_mask_token_that_was_never_read_are_in_doubt(run, tmp_path, capsys):
+    argv = [str(run), "--items", "5", "--output", str(tmp_path / "cloze.json")]
+    assert cloze_command(argv) == 0
+    assert "note: masked_lm hides words without a mask token" in capsys.readouterr().out
+    assert "these figures say nothing" in read_json(tmp_path / "cloze.json")["note"]
+    (tmp_path / "gaps.jsonl").write_text('{"text": "中国的首都是___。", "options": ["北京", "上海"], "answer": 0}\n')
+    argv = [str(run), "--cloze", str(tmp_path / "gaps.jsonl"), "--output", str(tmp_path / "scores.json")]
+    assert score_command(argv) == 0
+    assert "these figures say nothing" in read_json(tmp_path / "scores.json")["note"]
 
 
 def test_weights_are_berts(run, tmp_path):

@@ -85,6 +85,16 @@ def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor]
     return seen, json.loads((run_folder(load_pretrain_config(argv)) / "run.json").read_text())["start"]
 
 
+def test_a_file_without_a_model_takes_the_checkpoints(bert, tmp_path):
+    values = load_pretrain_config(["--config", "bert-tiny"]).resolved
+    del values["model"]
+    write_json(tmp_path / "own.yaml", values)  # JSON is YAML
+    argv = ["--config", str(tmp_path / "own.yaml")]
+    assert load_pretrain_config([*argv, "--start.model", str(bert)]).value.model.num_hidden_layers == 3
+    with pytest.raises(ZooError, match=r"no model\. A file that only changes another"):
+        load_pretrain_config(argv)
+
+
 def by_row(count: int, new, old) -> str:
     """What the report says of a table that was copied by rows."""
     return f"{count} of {len(new)} rows copied, {len(old) - count} of the checkpoint's {len(old)} left behind"

@@ -227,6 +227,29 @@ with processes.stop_on_sigterm() as request:
 """
 
 
+_FORK = """
+import os, signal, time
+from pretraining import processes
+
+processes._GRACE = 0.1
+with processes.stop_on_sigterm() as request:
+    if not (child := os.fork()):
+        time.sleep(60)
+        os._exit(0)
+    os.kill(child, signal.SIGTERM)
+    print(os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
+    time.sleep(0.5)
+    print(request.asked)
+"""
+
+
+def test_sigterm_for_a_forked_child_is_its_own():
+    """A pool's `terminate` ends its children, and neither asks nor ends the run."""
+    process = training.start(["-c", _FORK])
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (0, f"{signal.SIGTERM.value}\nFalse\n")
+
+
 def test_sigterm_ends_a_process_that_is_inside_of_a_library():
     """Which never looks at signals, as the training of a tokenizer does not; the loop, which is patient, goes on."""
     cases = {False: (2**31 - 1, 143, ""), True: (2**20, 0, "True\n")}

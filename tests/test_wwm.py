@@ -310,7 +310,7 @@ def test_the_words_of_the_run_are_hidden_in_scoring(wwm, tmp_path):
     assert decided(tmp_path / "moved").score([SENTENCE])[0] == score  # the tokenizer's files say it, too
     spaced = " ".join(text[a : a + size] for a, size in zip(starts, sizes, strict=True))
     assert decided(wwm, "space").score([spaced])[0] == pytest.approx(score, rel=1e-6)
-    with pytest.raises(ZooError, match=r"spaces between Chinese words, and these sentences have none"):
+    with pytest.raises(ZooError, match=r"^--segmenter space takes text with spaces between Chinese words, and these"):
         Scorer(wwm, segmenter="space").score([SENTENCE])
 
 

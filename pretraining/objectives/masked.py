@@ -188,12 +188,14 @@ class MaskedLM(Objective):
     def _ask_copies(
         self, encode: Encode, embedding: Tensor, rows: Rows, asked: _Questions
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """One copy of the row for each question."""
+        """One copy of the row for each stretch that is hidden in it."""
         assert self.vocabulary.mask is not None
-        row, column = asked.row, asked.column
+        stretches, copy_of = np.unique(np.stack([asked.row, asked.begin, asked.end]), axis=1, return_inverse=True)
+        copy_of = copy_of.reshape(-1)  # numpy 2.0 gives it another shape
+        row, begin, end = stretches
         width = int(rows.lengths[row].max())
         columns = np.arange(width)[None, :]
-        hidden = (columns >= asked.begin[:, None]) & (columns < asked.end[:, None])
+        hidden = (columns >= begin[:, None]) & (columns < end[:, None])
         input_ids = np.where(hidden, np.int32(self.vocabulary.mask), rows.input_ids[row, :width])
         types = rows.token_type_ids
         copies = Rows(
@@ -206,8 +208,8 @@ class MaskedLM(Objective):
             token_type_ids=None if types is None else types[row, :width],
         )
         states = encode(base_inputs(copies)).last_hidden_state
-        picked = states[torch.arange(len(row)), torch.from_numpy(column)]
-        labels = torch.from_numpy(rows.input_ids[row, column].astype(np.int64)).to(picked.device)
+        picked = states[torch.from_numpy(copy_of), torch.from_numpy(asked.column)]
+        labels = torch.from_numpy(rows.input_ids[asked.row, asked.column].astype(np.int64)).to(picked.device)
         chance, best = token_answers(self.head, picked, embedding, labels)
         return chance.cpu().double().numpy(), (best == labels).cpu().numpy()
 
