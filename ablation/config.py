@@ -39,8 +39,8 @@ class PrimaryConfig:
         measure: ``validation.NAME`` (held-out loss of an objective, nats per target; ``validation.TASK.NAME`` where
             several tasks share it), ``reference_masks.NAME``
             (the same, on the rows and masks of the reference arm: for arms that mask or lay out otherwise),
-            ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats.longer-1``, ``exact.2``, ``nats.entity-control``; see
-            :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
+            ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats_at_once.longer-1``, ``exact.2``,
+            ``nats.entity-control``; see :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
         smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
     """

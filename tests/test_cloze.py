@@ -220,7 +220,7 @@ def test_an_ablation_reads_it(run):
     assert hidden_words(run, {"items": 40, "entity": "entity"}) == measures(
         cloze_of_run(ClozeConfig(str(run), items=40, entity="entity"))
     )
-    assert load_ablation(["--config", "units-zh"]).primary.measure == "cloze.nats.longer-1"
+    assert load_ablation(["--config", "units-zh"]).primary.measure == "cloze.nats_at_once.longer-1"
     wanted = {"name": "x", "primary": "cloze.nats.2", "changes": {"a": {}}}
     with pytest.raises(ZooError, match=r"needs `cloze: \{\}`"):
         build(wanted)
