@@ -19,8 +19,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: install
 	$(BIN)/zoo demo
 
-# Test files side by side; a worker that waits for torch's other threads must not keep a core busy with it.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
+# Test files side by side, in their order: the longest have few tests, so would come last otherwise. A worker that waits for
+# torch's other threads must not keep a core busy with it.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # Format, lint, strict types, every test.
 test: install lint
