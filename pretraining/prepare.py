@@ -886,6 +886,18 @@ class StoreWriter:
         self.folder.replace(self.path)
 
 
+def _sentences_of_ids(document: Sequence[Sequence[int]], number: int, size: int) -> list[NDArray[np.int64]]:
+    """The sentences of document ``number`` that have tokens, none of them outside a vocabulary of ``size`` entries."""
+    kept = [np.asarray(sentence, dtype=np.int64) for sentence in document if len(sentence)]
+    for place, ids in enumerate(kept):
+        if ids.min() < 0 or ids.max() >= size:
+            wrong = int(ids.min() if ids.min() < 0 else ids.max())
+            raise ZooError(
+                f"document {number}, sentence {place}: id {wrong} is outside the vocabulary of {size} entries."
+            )
+    return kept
+
+
 def prepare_from_ids(
     documents: Iterable[Sequence[Sequence[int]]],
     tokenizer: ZooTokenizer,
@@ -926,14 +938,7 @@ def prepare_from_ids(
                     raise ZooError(f"document {number}: {array!r} does not have one value for each token.")
                 flat[array] = np.array([value for own in found for value in own], dtype="<i4")
                 digest.update(array.encode() + flat[array].tobytes())
-            kept = [np.asarray(sentence, dtype=np.int64) for sentence in document if len(sentence)]
-            for place, ids in enumerate(kept):
-                if ids.min() < 0 or ids.max() >= tokenizer.vocabulary.size:
-                    wrong = int(ids.min() if ids.min() < 0 else ids.max())
-                    raise ZooError(
-                        f"document {number}, sentence {place}: id {wrong} is outside the vocabulary of "
-                        f"{tokenizer.vocabulary.size} entries."
-                    )
+            kept = _sentences_of_ids(document, number, tokenizer.vocabulary.size)
             lengths = np.array([len(ids) for ids in kept], dtype=np.int64)
             tokens = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
             flags = tokenizer.word_starts(tokens) * np.uint8(WORD_START)

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
-from training import SAMPLE, Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.choose import Tokens, Units, WholeWords
 from pretraining.config import TaskConfig, load_pretrain_config, run_folder
@@ -195,7 +195,7 @@ def place(tmp_path_factory):
     """A little Chinese text, and dialogues made of its sentences."""
     pytest.importorskip("rjieba")
     folder = tmp_path_factory.mktemp("ernie")
-    articles = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    articles = chinese_articles()
     (folder / "text.txt").write_text("\n\n".join(articles), encoding="utf-8")
     said = [sentence + "。" for article in articles for sentence in article.replace("\n", "").split("。") if sentence]
     threads = [said[start : start + 2 + start % 4] for start in range(0, 400, 5)]

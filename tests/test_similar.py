@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from similar_toys import KNOWN, LIST, OTHERS, chinese, rows_of, synthetic, synthetic_list
 from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
-from training import SAMPLE, Killed, arguments, interrupt_at, log_lines, outcome, train
+from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from ablation.grid import fixed_validation
 from pretraining.choose import NGrams, Tokens, WholeWords, word_starts
@@ -381,7 +381,7 @@ def test_only_the_edge_differs_from_bert_wwm():
 def place(tmp_path_factory):
     pytest.importorskip("rjieba")
     folder = tmp_path_factory.mktemp("runs")
-    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    text = chinese_articles()
     (folder / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
     (folder / "similar.txt").write_text(SHIPPED.read_text(encoding="utf-8"), encoding="utf-8")
     return folder

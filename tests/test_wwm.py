@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
-from training import SAMPLE, Killed, arguments, interrupt_at, log_lines, outcome, train
+from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from pretraining.assemble import prepare_store
 from pretraining.choose import Tokens, WholeWords, word_starts
@@ -153,7 +153,7 @@ def prepared(tmp_path_factory):
     """Some articles of the shipped sample, prepared as the config says: store, tokenizer, objective, one batch."""
     pytest.importorskip("rjieba")
     folder = tmp_path_factory.mktemp("wwm")
-    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    text = chinese_articles()
     (folder / "zh.txt").write_text("\n\n".join(text), encoding="utf-8")
     argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", str(folder / "zh.txt")]
     argv += ["--data.tokenizer.vocab_size", "3000", "--data.processes", "1", "--data.stores", str(folder / "stores")]
@@ -216,7 +216,7 @@ def test_latin_words_in_chinese_text_stay_whole(prepared):
 def place(tmp_path_factory):
     pytest.importorskip("rjieba")
     folder = tmp_path_factory.mktemp("runs")
-    text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:25]
+    text = chinese_articles()
     (folder / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
     return folder
 

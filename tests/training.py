@@ -108,6 +108,11 @@ def launch(argv: list[str], processes: int = 1, flags: list[str] | None = None) 
     return start(["-m", "accelerate.commands.launch", *flags, "-m", "pretraining", *argv])
 
 
+def chinese_articles(count: int = 25) -> list[str]:
+    """The first articles of the shipped Chinese text."""
+    return (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:count]
+
+
 def start(arguments: list[str]) -> subprocess.Popen:
     """A Python process in its own process group, both its outputs in one pipe."""
     return subprocess.Popen(
