@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -113,7 +114,7 @@ def chinese_articles(count: int = 25) -> list[str]:
     return (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:count]
 
 
-def start(arguments: list[str]) -> subprocess.Popen:
+def start(arguments: list[str], **options: Any) -> subprocess.Popen:
     """A Python process in its own process group, both its outputs in one pipe."""
     return subprocess.Popen(
         [sys.executable, *arguments],
@@ -123,6 +124,7 @@ def start(arguments: list[str]) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        **options,
     )
 
 
