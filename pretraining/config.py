@@ -295,15 +295,30 @@ def load_pretrain_config(
     return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend)
 
 
+def _required(cls: type[Any], values: dict[str, Any]) -> list[str]:
+    """Keys of a dataclass that need a value and have none."""
+    needed = [item.name for item in fields(cls) if item.default is item.default_factory is MISSING]
+    return [name for name in needed if name not in values]
+
+
 def _refuse_overlay_alone(configs: list[str], merged: dict[str, Any], joint: str) -> None:
-    """Refuse files that only change another one, without that one."""
-    needed = [item.name for item in fields(PretrainConfig) if item.default is item.default_factory is MISSING]
-    lacking = [name for name in needed if name not in merged]
+    """Refuse files that only change another one, without that one, and parts of tasks or stages that are not there."""
+    lacking = _required(PretrainConfig, merged)
     if configs and lacking:
         raise ZooError(
             f"{' and '.join(configs)}: no {', '.join(lacking)}. A file that only changes another (an overlay) is given "
             f"after that one, its base: --config {joint.join(['BASE', *configs])}. `zoo list` names bases."
         )
+    for key, cls in (("tasks", TaskConfig), ("stages", StageConfig)):
+        parts = merged[key] if isinstance(merged.get(key), dict) else {}
+        parts = {
+            name: part for name, part in parts.items() if isinstance(part, dict)
+        }  # what it may be is checked later
+        whole = [name for name, part in parts.items() if not _required(cls, part)]
+        for name, part in parts.items():
+            if lacking := _required(cls, part):
+                known = f"{key} that are whole: {', '.join(whole) or 'none'}.{nearest(name, whole)}"
+                raise ZooError(f"{key}.{name} has no {' and no '.join(lacking)}; {known}")
 
 
 def config_digest(resolved: dict[str, Any]) -> str:

@@ -180,6 +180,7 @@ class Texts:
         either: a text or a number.
         by: texts by name.
         part: a plug-in.
+        switch: yes or no.
     """
 
     path: str = ""
@@ -189,6 +190,7 @@ class Texts:
     either: int | str = 0
     by: dict[str, str] = field(default_factory=dict)
     part: Named | None = None
+    switch: bool | None = None
 
 
 def test_text_stays_as_the_command_line_says_it():
@@ -200,11 +202,21 @@ def test_text_stays_as_the_command_line_says_it():
     assert load_settings(Texts, ["--names", "12", "--maybe", "null"], "test", "pretrain").value.names == ["12"]
 
 
+def test_a_switch_needs_no_value():
+    value = load_settings(Texts, ["--switch", "--path", "x"], "test", "pretrain").value
+    assert (value.switch, value.path) == (True, "x")
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--path"], "path = true, and text is needed: --path VALUE"),
-        (["--path", "x", "--path"], "path = true"),
+        (["--path"], "^--path has no value: --path VALUE"),
+        (["--path", "x", "--path"], "^--path has no value"),
+        (["--either"], "^--either has no value"),
+        (["--names", "--path", "x"], "^--names has no value"),
+        (["--by"], "^--by has no value"),
+        (["--part.class_path", "test_settings.Named", "--part.init_args.name"], "^--part.init_args.name has no value"),
+        (["--config", "b.yaml"], "path = true, and text is needed: --path VALUE"),
         (["--config", "a.yaml"], "choice = false, and one of yes, no is needed.*between quotes"),
         (["--config"], "--config has no value"),
     ],
@@ -212,6 +224,7 @@ def test_text_stays_as_the_command_line_says_it():
 def test_what_is_no_text_is_refused(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("choice: no\n")
+    (tmp_path / "b.yaml").write_text("path: yes\n")
     with pytest.raises(ZooError, match=message):
         load_settings(Texts, argv, "test", "pretrain")
 

@@ -95,6 +95,24 @@ def test_a_file_without_a_model_takes_the_checkpoints(bert, tmp_path):
         load_pretrain_config(argv)
 
 
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("stages.early.tasks.pairs", r"stages\.early has no until; stages that are whole: none"),
+        (
+            "tasks.pair.task_type_id",
+            r"tasks\.pair has no layout and no objectives; .*whole: pairs\. Did you mean 'pairs'",
+        ),
+        ("tasks.pairs.layout", "layout"),
+        ("tasks.pairs", "tasks"),
+        ("stages", "stages"),
+    ],
+)
+def test_an_overlay_on_a_base_without_what_it_changes(key, message):
+    with pytest.raises(ZooError, match=message):
+        load_pretrain_config(["--config", "bert-tiny", f"--{key}", "3"])
+
+
 def by_row(count: int, new, old) -> str:
     """What the report says of a table that was copied by rows."""
     return f"{count} of {len(new)} rows copied, {len(old) - count} of the checkpoint's {len(old)} left behind"

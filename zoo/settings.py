@@ -213,12 +213,14 @@ def _textual(annotation: Any) -> bool:
     return bool(options) and all(o in (str, list[str]) or w for o, w in zip(options, words, strict=True))
 
 
-def _as_text(annotation: Any, value: Any, where: str, texts: Mapping[str, str]) -> Any:
+def _as_text(annotation: Any, value: Any, where: str, texts: Mapping[str, str | None]) -> Any:
     """What the command line says, where only text will do: ``--output 2024`` and ``--output true`` name folders.
 
     Raises:
-        ZooError: YAML, or a key without a value, says something else than text.
+        ZooError: YAML says something else than text; or a key that is no switch has no value.
     """
+    if where in texts and texts[where] is None and bool not in (options := _plain(annotation)) and Any not in options:
+        raise ZooError(f"--{where} has no value: --{where} VALUE.")
     if not isinstance(value, (bool, int, float, datetime.date)) or not _textual(annotation):
         return value
     if where not in texts:
@@ -228,17 +230,19 @@ def _as_text(annotation: Any, value: Any, where: str, texts: Mapping[str, str]) 
             f"{where} = {str(value).lower()}, and {needed} is needed: --{where} VALUE on the command line; in YAML "
             f"between quotes, since words such as no, true and 12 are something else there."
         )
-    return _split(annotation, texts[where])
+    return _split(annotation, str(texts[where]))
 
 
-def check_keys(annotation: Any, value: Any, where: str = "", texts: Mapping[str, str] = MappingProxyType({})) -> Any:
+def check_keys(
+    annotation: Any, value: Any, where: str = "", texts: Mapping[str, str | None] = MappingProxyType({})
+) -> Any:
     """Refuse unknown keys by name, drop ``null`` entries of dictionaries by name, split lists given as text.
 
     Args:
         annotation: the dataclass or type that ``value`` is meant for.
         value: what was read.
         where: dotted place, for the message.
-        texts: by dotted place, what the command line says there, letter by letter.
+        texts: by dotted place, what the command line says there, letter by letter; ``None`` for a key without a value.
 
     Returns:
         the value without dropped entries.
@@ -273,7 +277,7 @@ def _refuse_unknown(value: dict[str, Any], names: list[str], where: str) -> None
             )
 
 
-def _check_class(value: dict[str, Any], where: str, texts: Mapping[str, str]) -> dict[str, Any]:
+def _check_class(value: dict[str, Any], where: str, texts: Mapping[str, str | None]) -> dict[str, Any]:
     _refuse_unknown(value, ["class_path", "init_args"], where)
     arguments = value.get("init_args") or {}
     found = import_class(value["class_path"], where)
@@ -332,7 +336,7 @@ def load_settings(
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     configs, overrides, wants_help = parse_arguments(argv)
-    texts = {key: text for key, text in dict(split_arguments(argv)[0]).items() if text is not None}
+    texts = dict(split_arguments(argv)[0])
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog=prog, exit_on_error=False)
