@@ -4,7 +4,8 @@
 
 ``FOLDER`` is a finished run, or what ``zoo import`` made of a transformers checkpoint. Its facts, template and
 tokenizer take the place of what the *files* of the settings say; the command line wins over both. Tensors are matched
-by name, rows of the vocabulary by token; what is not copied starts as in any run, and everything is reported.
+by name, rows of the vocabulary by token; what is not copied starts as in any run (how, the files say), and everything is
+reported.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ _BRIDGED = frozenset(
         *("num_hidden_layers", "num_hidden_groups", "pad_token_id"),
     )
 )
+# How what is new starts: no fact of the checkpoint, which need not know it.
+_OF_THE_RUN = ("initializer", "initializer_range", "residual_init_scale")
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,10 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
         "num_hidden_layers": len(layers),
         "num_hidden_groups": len({old.group_of(layer) for layer in layers}) if shared else None,
     }
-    core = {**old.to_dict(), **sizes}
+    files = _below(merged, "model")
+    core = {**old.to_dict(), **sizes, **{name: files[name] for name in _OF_THE_RUN if name in files}}
     if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
-        core["fusion"] = _below(merged, "model").get("fusion")
+        core["fusion"] = files.get("fusion")
     taken: dict[str, Any] = {"model": core, "template": facts.template.to_dict()}
     if "kind" not in _below(said, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])

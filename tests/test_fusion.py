@@ -420,13 +420,14 @@ def test_shares_of_what_happens_to_mentions(candidates):
     assert (read == true)[mention].mean() == pytest.approx(0.80 + 0.05 / distinct, abs=0.005)
 
 
-def test_a_wrong_entity_is_any_of_the_rows():
-    """All mentions redrawn: uniform over the row's different entities, the true one as likely as another."""
+@pytest.mark.parametrize("candidates", ["row", "batch"])
+def test_a_wrong_entity_is_any_of_the_candidates(candidates):
+    """All mentions redrawn: uniform over the different entities, the true one as likely as another."""
     rows = linked_rows(4000, entities=6, share=0.3, seed=1)
-    read = made(wrong=1.0, missing=0.0).corrupt(rows, DRAW).targets["entities_read"]
+    read = made(wrong=1.0, missing=0.0, candidates=candidates).corrupt(rows, DRAW).targets["entities_read"]
     kept, expected = 0, 0.0
     for true, drawn in zip(rows.arrays["entity_id"], read, strict=True):
-        own = np.unique(true[true > 0])
+        own = np.unique(true[true > 0]) if candidates == "row" else np.arange(1, 7)
         assert np.isin(drawn[true > 0], own).all()
         kept += int((drawn == true)[true > 0].sum())
         expected += (true > 0).sum() / max(len(own), 1)

@@ -134,11 +134,12 @@ def test_a_run_starts_from_bert(place, own, bert, monkeypatch, tmp_path):
     new = set(found) - set(weights)
     assert all(".fusion." in name or name.startswith("heads.entities.") for name in new)
     assert report["left"] == []
-    same = {"model.initializer": "truncated_normal"}  # a fact of the checkpoint, too
-    fresh = first_weights_of_a_new_run(monkeypatch, argv_of(place, own, output=tmp_path / "fresh", **same))
+    fresh = first_weights_of_a_new_run(monkeypatch, argv_of(place, own, output=tmp_path / "fresh"))
     assert all(torch.equal(found[name], fresh[name]) for name in new)
     config = load_pretrain_config(argv).value.model
     assert config.fusion.layer_types == ("mixed", "full")
+    assert read_facts(bert).config.initializer == "truncated_normal"
+    assert config.initializer == "normal"
     shipped = load_pretrain_config(["--config", "ernie-thu-tiny", "--start.model", str(bert)]).value.model
     assert shipped.fusion.layer_types == ("plain", "full")  # what the files say of it stays
     assert shipped.hidden_size == config.hidden_size

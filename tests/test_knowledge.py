@@ -5,12 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.choose import Tokens, Units, WholeWords
 from pretraining.config import TaskConfig, load_pretrain_config, run_folder
-from pretraining.fill import Replace, random_ids
+from pretraining.fill import random_ids
 from pretraining.layouts import Blocks
 from pretraining.listing import count_parameters
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
@@ -18,8 +19,10 @@ from pretraining.random import Draw
 from pretraining.score import Scorer
 from pretraining.store import WORD_START
 from zoo.config import CoreConfig
+from zoo.core import Transformer
 from zoo.errors import ZooError
 from zoo.folder import open_weights
+from zoo.heads import TokenHead
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
 
@@ -102,11 +105,25 @@ def test_batch_padding_and_epochs(choose):
     assert (choose(rows, Draw(1, 3), BERT_LIKE) != whole).any()
 
 
-def test_independent_units():
-    """Checks 2 and 5: 15 % of the units and of the tokens; the number per row is binomial, not constant."""
-    rows = unit_rows(2000)
-    chosen, starts = PHRASE(rows, Draw(0, 0), BERT_LIKE), PHRASE.starts(rows, Draw(0, 0))
+@pytest.fixture(params=["ernie-1-base-zh", "ernie-1-tiny", "ernie-2-base", "ernie-2-tiny", "ernie-2-tiny-zh"])
+def shipped(request):
+    """How a config hides units: chooser and filler."""
+    config = load_pretrain_config(["--config", request.param]).value
+    last = list(config.tasks.values())[-1 if "basic" in config.tasks else 0]
+    objective = last.own(config.objectives)["masked_lm"]
+    return objective.choose, objective.fill
+
+
+def test_independent_units(shipped):
+    """Checks 2 and 5: 15 % of the units and of the tokens; the number per row is binomial, not constant.
+
+    And check 10 of ERNIE 2.0, whose knowledge masking has these statistics.
+    """
+    choose, _ = shipped
+    rows = unit_rows(5000)
+    chosen, starts = choose(rows, Draw(0, 0), BERT_LIKE), choose.starts(rows, Draw(0, 0))
     assert starts.sum() >= 100_000
+    assert (starts | rows.special)[:, :127].mean() < 0.9  # units of several tokens are there
     assert abs(chosen[starts].mean() - 0.15) < 0.003
     assert abs(chosen[~rows.special].mean() - 0.15) < 0.005
     taken, units = (chosen & starts).sum(axis=1), starts.sum(axis=1)
@@ -116,11 +133,11 @@ def test_independent_units():
     assert (budgeted == 19).mean() > 0.98
 
 
-def test_shares_of_first_and_later_tokens():
+def test_shares_of_first_and_later_tokens(shipped):
     """Check 3: the released code's first token shares its draw with the selection; its shares are those of the rest."""
-    rows = unit_rows(2000)
-    chosen, starts = PHRASE(rows, Draw(0, 0), BERT_LIKE), PHRASE.starts(rows, Draw(0, 0))
-    fill = Replace(random_excludes_padding=True)
+    choose, fill = shipped
+    rows = unit_rows(5000)
+    chosen, starts = choose(rows, Draw(0, 0), BERT_LIKE), choose.starts(rows, Draw(0, 0))
     ids = fill(rows, chosen, Draw(0, 0), BERT_LIKE)
     for part in (chosen & starts, chosen & ~starts):
         assert part.sum() > 10_000
@@ -151,10 +168,28 @@ def test_random_ids_leave_out_padding_only(vocabulary):
     assert (both == random_ids(bits, vocabulary, True)).all()
 
 
+def test_the_configs_draw_no_padding(shipped):
+    """Check 7, as it is wired; without that, one of 40 ids would be padding."""
+    _, fill = shipped
+    assert (fill.mask, fill.random, fill.keep) == (0.8, 0.1, 0.1)
+    vocabulary = Vocabulary(size=40, pad=0, unk=1, cls=2, sep=3, mask=4)
+    rows = unit_rows(200)
+    rows = rows.replace(input_ids=np.where(rows.special, 2, 5 + rows.input_ids % 35).astype(np.int32))
+    chosen = np.ones(rows.shape, dtype=bool) & ~rows.special
+    ids = fill(rows, chosen, Draw(0, 0), vocabulary)[chosen]
+    counts = np.bincount(ids, minlength=40)
+    assert counts[0] == 0
+    assert (counts[1:] > 0).all()
+
+
 def test_published_counts():
     """Check 1, with both heads."""
     config = load_pretrain_config(["--config", "ernie-1-base-zh"]).value
     assert count_parameters(config) == (99_866_112, 100_477_778)
+    without = config.model.replace(pooler=False)
+    with torch.device("meta"):
+        parts = Transformer(without), TokenHead(without)
+    assert sum(p.numel() for part in parts for p in part.parameters()) == 99_885_648
     assert config.model.max_position_embeddings == 513
     assert (config.model.hidden_act, config.model.layer_norm_eps) == ("relu", 1e-5)
 
