@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
 from pretraining.prepare import prepare, prepared_store
+from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.start import check_start
 from pretraining.store import Store
@@ -203,7 +205,7 @@ def make_tasks(
             objective.check_store(store)
         _check_memory(name, task.layout, config)
         task.layout.streams = config.train.batch_size
-        length, seed, copies = config.data.sequence_length, config.seed.data, config.data.copies
+        length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.copies
         training[name] = TaskData(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
         _check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
@@ -214,6 +216,18 @@ def make_tasks(
             )
             validation[name].plan(0)
     return training, validation
+
+
+def data_seed(config: PretrainConfig, task: str) -> int:
+    """What keys a task's order and masks.
+
+    The first task has the run's own seed, so it reads what a run of it alone would. All others have their own, or tasks
+    of one layout would read the same rows, with the same tokens hidden.
+    """
+    if task == next(iter(config.tasks)):
+        return config.seed.data
+    number = np.array([zlib.crc32(task.encode())], dtype=np.int64)
+    return int(Draw(config.seed.data, 0).keys(number, "data")[0] >> np.uint64(1))
 
 
 def _check_streams(task: str, layout: Layout, rows: int, batch_size: int) -> None:

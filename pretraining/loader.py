@@ -59,7 +59,7 @@ class TaskData:
         objectives: those whose ``corrupt`` the rows pass through, by name.
         vocabulary: special ids and size.
         length: longest row.
-        seed: the run's ``seed.data``.
+        seed: what keys plan, order and masks.
         copies: static copies of the data, or ``None``.
         task_type_id: number of the task.
     """

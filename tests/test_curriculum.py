@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -29,9 +30,10 @@ from finetune.config import FinetuneSettings
 from finetune.prepared import Prepared
 from finetune.run import finetune
 from finetune.tasks import read_task_file
-from pretraining.assemble import make_tasks, prepare_stores
+from pretraining.assemble import Stores, make_tasks, prepare_stores
 from pretraining.config import StageConfig, load_pretrain_config, run_folder
 from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
+from pretraining.layouts import Blocks
 from pretraining.listing import count_parameters
 from pretraining.model import PretrainingModel
 from pretraining.objective import base_inputs, collate
@@ -274,6 +276,30 @@ def test_each_task_brings_its_number(assembled):
     assert not any(torch.equal(states[TASKS[0]], states[task]) for task in TASKS[1:])
     over_the_end = data["capitalisation"].rows([(0, np.arange(2)), (1, np.arange(2))], 0, 4)
     assert over_the_end.task_type_ids.tolist() == [1] * 4
+
+
+def test_tasks_of_one_layout_read_their_own_rows(assembled):
+    """And hide their own tokens, though the text is laid out alike; the first task is what it would be alone."""
+    config, stores, tokenizer, _, _ = assembled
+    first = dataclasses.replace(config.tasks["knowledge_masking"], layout=Blocks(), task_type_id=0)
+    tasks = {name: dataclasses.replace(first, layout=Blocks()) for name in ("a", "b", "c")}
+    several = dataclasses.replace(
+        config, tasks=tasks, stages={"all": StageConfig(1.0, dict.fromkeys(tasks, 1.0))}, curriculum=None
+    )
+    stores = Stores(stores.main, dict.fromkeys(tasks, stores.main))
+    data, held_out = make_tasks(several, stores, tokenizer.vocabulary)
+    alone = dataclasses.replace(several, tasks={"a": first}, stages=None)
+    single, _ = make_tasks(alone, stores, tokenizer.vocabulary)
+    orders = {name: part.plan(0)[1] for name, part in data.items()}
+    assert np.array_equal(orders["a"], single["a"].plan(0)[1])
+    every = np.arange(len(orders["a"]))
+    hidden = {name: part.corrupted(0, every).targets["selected"] for name, part in data.items()}
+    assert np.array_equal(hidden["a"], single["a"].corrupted(0, every).targets["selected"])
+    for one, other in itertools.combinations(tasks, 2):
+        assert (orders[one] == orders[other]).mean() < 0.2
+        assert hidden[one][hidden[other]].mean() < 0.25  # 15 % of the real tokens by chance
+    rows = [part.corrupted(0, np.arange(2)).input_ids for part in held_out.values()]
+    assert all(np.array_equal(rows[0], other) for other in rows)  # held-out masks are the same
 
 
 def test_the_loss_of_a_batch_is_the_sum_of_its_objectives(assembled):
