@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,30 @@ class Piece(NamedTuple):
     where: tuple[str, int]
 
 
+class _Line:
+    """Spans of a line by one annotation, among which those of a sentence are found without a look at all of them.
+
+    Args:
+        spans: in any order; they may overlap.
+    """
+
+    def __init__(self, spans: list[Span]) -> None:
+        self._spans = spans
+        self._order = sorted(range(len(spans)), key=lambda number: spans[number][0])
+        self._begins = [spans[number][0] for number in self._order]
+        self._reach = list(accumulate((spans[number][1] for number in self._order), max))  # ascending, unlike the ends
+
+    def reach(self, end: int) -> int:
+        """The furthest end of the spans that begin before ``end``; -1 = there is none."""
+        count = bisect_left(self._begins, end)
+        return self._reach[count - 1] if count else -1
+
+    def touching(self, start: int, end: int) -> list[Span]:
+        """Spans with a character in [start, end), in the order in which they were given."""
+        first, last = bisect_right(self._reach, start), bisect_left(self._begins, end)
+        return [self._spans[n] for n in sorted(self._order[first:last]) if self._spans[n][1] > start]
+
+
 class Annotations:
     """All annotations of a corpus, at work in one process.
 
@@ -53,15 +79,20 @@ class Annotations:
         self.recorded = {name: a for name, a in annotators.items() if isinstance(a, Recorded)}
         self.dtypes = {name: a.dtype for name, a in annotators.items()}
         self.left_out: Counter[tuple[str, str]] = Counter()
+        self._ordered: tuple[Mapping[str, list[Span]], dict[str, _Line]] = ({}, {})
+
+    def _lines(self, notes: Mapping[str, list[Span]]) -> dict[str, _Line]:
+        """A line's spans, put in order once for all of its sentences, which follow one another."""
+        if self._ordered[0] is not notes:
+            self._ordered = notes, {name: _Line(spans) for name, spans in notes.items()}
+        return self._ordered[1]
 
     def undivided(self, edges: list[tuple[int, int]], notes: Mapping[str, list[Span]]) -> list[tuple[int, int]]:
         """Sentences of a line, joined where a given span goes on from one to the next."""
-        inner = sorted(
-            span for name, spans in notes.items() if self._annotators[name].marks != "every" for span in spans
-        )
+        inner = [line for name, line in self._lines(notes).items() if self._annotators[name].marks != "every"]
         joined: list[tuple[int, int]] = []
         for start, end in edges:
-            if joined and any(a < joined[-1][1] and b > start for a, b, _ in inner):
+            if joined and any(line.reach(joined[-1][1]) > start for line in inner):
                 joined[-1] = (joined[-1][0], end)
             else:
                 joined.append((start, end))
@@ -80,7 +111,7 @@ class Annotations:
         Args:
             text: the sentence as it stands in its line.
             start: its first character there.
-            notes: spans of the line.
+            notes: spans of the line, left as they are from its first sentence to its last.
             plain: the sentence without the spaces between Chinese words, and where a segmenter's words start in it.
             encoded: as it is encoded.
         """
@@ -88,9 +119,9 @@ class Annotations:
         for name, finder in self._finders.items():
             if found := finder.find(*plain):
                 spans[name] = _moved([(a, b, 1) for a, b in found], plain[0], encoded)
-        for name, given in notes.items():
-            end = start + len(text)
-            own = [(max(a - start, 0), min(b, end) - start, code) for a, b, code in given if a < end and b > start]
+        end = start + len(text)
+        for name, line in self._lines(notes).items():
+            own = [(max(a - start, 0), min(b, end) - start, code) for a, b, code in line.touching(start, end)]
             if own and self._annotators[name].marks == "every":
                 spans[name] = [(0, len(encoded), own[0][2])]
             elif own:

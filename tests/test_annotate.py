@@ -27,7 +27,7 @@ from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.prepare import prepare
 from pretraining.segment import Segmenter
-from pretraining.spans import describe
+from pretraining.spans import Annotations, describe
 from pretraining.store import SENTENCE_START, WORD_START, Store
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
@@ -418,6 +418,68 @@ def test_an_annotator_of_ones_own(tmp_path, tokenizers):
     store = build(tmp_path, tokenizers["wordpiece"], str(tmp_path / "a.txt"), {"vowel": Vowels()})
     assert units(store, "vowel") == ["eats", "an", "apple"]
     assert store.meta["facts"]["annotations"]["vowel"]["class"].endswith("test_annotate.Vowels")
+
+
+SENTENCES = {"unit": Field(kind="units"), "more": Field(kind="units"), "class": Field(values=9)}
+
+
+def test_sentences_get_the_spans_that_touch_them():
+    """As by a look at every span of the line, for spans in any order that overlap, lie in one another or between."""
+    rng = np.random.default_rng(0)
+    annotations, joined, several = Annotations(SENTENCES, lowercase=False), 0, 0
+    for _ in range(300):
+        places = np.sort(rng.choice(121, 2 * int(rng.integers(1, 12)), replace=False)).tolist()
+        edges, line = list(zip(places[::2], places[1::2])), "x" * 120
+        notes = {
+            name: [
+                (a, min(a + int(rng.integers(1, most)), 120), int(rng.integers(1, 9)))
+                for a in rng.integers(0, 120, rng.integers(0, 12)).tolist()
+            ]
+            for name, most in (("unit", 6), ("more", 40 if rng.random() < 0.3 else 8), ("class", 30))
+        }
+        whole: list[tuple[int, int]] = []
+        for start, end in edges:
+            if whole and any(a < whole[-1][1] and b > start for name in ("unit", "more") for a, b, _ in notes[name]):
+                whole[-1] = whole[-1][0], end
+            else:
+                whole.append((start, end))
+        assert annotations.undivided(edges, notes) == whole
+        joined += len(edges) - len(whole)
+        for start, end in [*whole, *edges]:
+            expected = {
+                name: [(max(a - start, 0), min(b, end) - start, code) for a, b, code in given if a < end and b > start]
+                for name, given in notes.items()
+            }
+            several += sum(len(spans) > 1 for spans in expected.values())
+            expected["class"] = [(0, end - start, code) for _, _, code in expected["class"][:1]]
+            found = annotations.spans(line[start:end], start, notes, (line[start:end], None), line[start:end])
+            assert found == {name: spans for name, spans in expected.items() if spans}
+    assert joined > 100
+    assert several > 100
+
+
+def test_a_sentence_does_not_look_at_all_spans_of_its_line():
+    looks = 0
+
+    class Watched(tuple):
+        def __iter__(self):
+            nonlocal looks
+            looks += 1
+            return super().__iter__()
+
+        def __getitem__(self, place):
+            nonlocal looks
+            looks += 1
+            return super().__getitem__(place)
+
+    count, text = 400, "word word."
+    edges = [(11 * n, 11 * n + 10) for n in range(count)]
+    notes = {"unit": [Watched((start, start + 4, 1)) for start, _ in edges]}
+    annotations = Annotations(SENTENCES, lowercase=False)
+    assert annotations.undivided(edges, notes) == edges
+    for start, _ in edges:
+        assert annotations.spans(text, start, notes, (text, None), text) == {"unit": [(0, 4, 1)]}
+    assert 0 < looks < 20 * count
 
 
 def test_a_large_lexicon_over_the_sample(tokenizers):
