@@ -180,6 +180,16 @@ def truncate(a: NDArray[np.int64], b: NDArray[np.int64], budget: int) -> tuple[N
     return np.minimum(a, np.maximum(budget - half, budget - b)), np.minimum(b, np.maximum(half, budget - a))
 
 
+def truncate_marked(a: Marked, b: Marked, budget: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As :func:`truncate`, but of a text's marked stretch nothing is taken while the other has unmarked tokens.
+
+    Where the two stretches alone are too long, they are what is truncated. Pairs without marks: :func:`truncate`.
+    """
+    least_a, least_b = truncate(a.stop - a.first, b.stop - b.first, budget)
+    kept_a, kept_b = truncate(a.lengths, b.lengths, budget)
+    return np.clip(kept_a, least_a, budget - least_b), np.clip(kept_b, least_b, budget - least_a)
+
+
 def tokenize(texts: list[str], tokenizer: Tokenizer, limit: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """(T,) ids of all texts and (N,) lengths; at most ``limit`` + 1 tokens are kept of each."""
     ids: list[NDArray[np.int32]] = []
@@ -248,7 +258,7 @@ def encode(
     second = Marked(np.zeros(0, np.int32), nothing, np.zeros(0, np.int32), nothing, nothing)
     if examples.pairs is not None:
         second = read(examples.pairs, 1)
-    a, b = truncate(first.lengths, second.lengths, budget)
+    a, b = truncate_marked(first, second, budget)
     parts = [a if word == "$A" else b if word == "$B" else np.ones_like(a) for word in words]
     ends = np.cumsum(np.stack(parts, axis=1), axis=1)  # (N, words) within the row
     offsets = np.concatenate([[0], np.cumsum(ends[:, -1])])

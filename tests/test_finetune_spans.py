@@ -16,7 +16,7 @@ from training import SAMPLE
 
 from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData, load
-from finetune.encode import encode, segmented, template_words
+from finetune.encode import encode, segmented, template_words, truncate, truncate_marked, window
 from finetune.fewrel import FewRelConfig, read_fewrel, split, write_task
 from finetune.prepared import Prepared
 from finetune.report import notes, summary
@@ -359,6 +359,70 @@ def test_rows_lose_what_is_not_marked(bert: Path) -> None:
         assert data.entities[data.offsets[number] + 1] == start + 1
     assert np.array_equal(data.cut, kept < lengths)
     assert 20 < data.marks_cut < 200
+
+
+def both(lengths: tuple[int, int], first: tuple[int, int], stop: tuple[int, int], budget: int) -> tuple[int, int]:
+    """Tokens popped one by one off the longer text, but not off one that has no more than its marks' stretch.
+
+    Where both have no more than that, they give as texts without marks do.
+    """
+    a, b = lengths
+    least = [stop[0] - first[0], stop[1] - first[1]]
+    while sum(least) > budget:
+        least[0 if least[0] > least[1] else 1] -= 1
+    while a + b > budget:
+        if b <= least[1] or (a > b and a > least[0]):
+            a -= 1
+        else:
+            b -= 1
+    return a, b
+
+
+def test_pairs_lose_what_is_not_marked(bert: Path) -> None:
+    """Against the popping of single tokens: what is marked in either text stays, if both together fit."""
+    generator, tokenizer = np.random.default_rng(0), Prepared(bert, PAIR, _no_pairs(), SETTINGS).tokenizer.backend
+    count, room, sides = 1500, 17, []
+    for side in range(2):
+        lengths = generator.integers(1, 30, size=count)
+        first = generator.integers(0, lengths)
+        stop = generator.integers(first, lengths) + 1
+        plain = generator.random(count) < 0.3
+        lengths[0], first[0], stop[0], plain[0] = (17, 1, 16, False) if side == 0 else (17, 0, 0, True)
+        ids = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
+        sides.append(Marked(ids, lengths, ids + 1, np.where(plain, 0, first), np.where(plain, 0, stop)))
+    nothing = np.zeros(count, np.int64)
+    examples = Examples(["a"] * count, ["b"] * count, nothing, nothing, 0, "x", [((), ())] * count)
+    layout = template_words(Template(), pair=True)
+    parts = {"a": sides[0], "b": sides[1]}
+    data = encode(examples, layout, tokenizer, room + 3, marker=lambda texts, own, where: parts[texts[0]])
+    lost, saved, unmarked = 0, 0, 0
+    for number in range(count):
+        lengths, first, stop = (
+            (int(getattr(sides[0], name)[number]), int(getattr(sides[1], name)[number]))
+            for name in ("lengths", "first", "stop")
+        )
+        fits = sum(stop) - sum(first) <= room
+        types = data.types[data.offsets[number] : data.offsets[number + 1]]
+        kept = int((types == 0).sum()) - 2, int((types == 1).sum()) - 1
+        assert kept == both(lengths, first, stop, room), number
+        assert data.lost[number] == (not fits), number
+        plain = [int(n) for n in np.concatenate(truncate(*(np.array([n]) for n in lengths), room))]
+        if not sum(stop):
+            assert list(kept) == plain
+            unmarked += sum(lengths) > room
+        saved += fits and any(p < s - f for p, s, f in zip(plain, stop, first, strict=True))
+        lost += not fits
+    assert (lost > 50, saved > 50, unmarked > 50) == (True, True, True)
+
+
+def test_a_marked_text_takes_the_room_of_an_unmarked_one() -> None:
+    """95 marked tokens of 110 and 110 unmarked ones: 95 and 30 of 125, where 63 and 62 would cut marks."""
+    ids, size = np.zeros(110, np.int32), np.array([110])
+    first, second = (Marked(ids, size, ids, np.array([a]), np.array([b])) for a, b in ((5, 100), (0, 0)))
+    assert [int(n[0]) for n in truncate_marked(first, second, 125)] == [95, 30]
+    assert [int(n[0]) for n in truncate_marked(second, first, 125)] == [30, 95]
+    assert [int(n[0]) for n in truncate_marked(second, second, 125)] == [63, 62]
+    assert window(first, np.array([95])).tolist() == [5]
 
 
 def _no_pairs() -> TaskData:
