@@ -300,13 +300,16 @@ class Grouped(Budgeted):
 def _in_order(start: Bools, bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """(B, L) columns of each row's starts in the order of their draws; behind them, anything. Changes ``bits``.
 
-    The low bits of a draw give way to its column, so that a sort of plain numbers brings the columns along.
+    The low bits of a draw give way to its column, so that a sort of plain numbers brings the columns along. The
+    largest number stands at columns that are no start; draws that would come to the same are made one smaller.
     """
     length = start.shape[1]
     low = max(length - 1, 1).bit_length()
     if low > 12:  # too few random bits would be left
+        np.minimum(bits, np.uint32(0xFFFFFFFE), out=bits)
         return np.argsort(np.where(start, bits, 0xFFFFFFFF), axis=1, kind="stable").astype(np.uint32)
     mask = np.uint32((1 << low) - 1)
+    np.minimum(bits, np.uint32(0xFFFFFFFE) - mask, out=bits)
     np.putmask(bits, ~start, np.uint32(0xFFFFFFFF))
     bits &= ~mask
     bits |= np.arange(length, dtype=np.uint32)[None, :]

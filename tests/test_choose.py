@@ -266,6 +266,40 @@ def test_long_rows_are_ordered_by_whole_draws():
     assert (chosen.sum(axis=1) == 750).all()
 
 
+class Largest(Draw):
+    """Draws of which every seventh position's are the largest that there are."""
+
+    def bits(self, examples, length, stream):
+        bits = super().bits(examples, length, stream)
+        bits[:, 3::7] |= np.uint32(0xFFFFF000 if length <= 4096 else 0xFFFFFFFF)
+        return bits
+
+
+@pytest.mark.parametrize("length", [32, 5000])
+@pytest.mark.parametrize("choose", [WholeWords, Spans])
+@pytest.mark.parametrize("rate", [1.0, 0.9, 0.15])
+def test_the_largest_draws_are_draws_like_others(choose, length, rate):
+    """Where a word's draw is the largest number, it still comes before what begins no word, such as [CLS]."""
+    rows = full_rows(40 if length == 32 else 2, length, word_start_share=0.6, separators=2)
+    chooser, draw = choose(rate=rate), Largest(0, 0)
+    chosen, start = chooser(rows, draw, BERT_LIKE), chooser.starts(rows, draw)
+    budget, bits = chooser.budget(rows, draw), draw.bits(rows.example, length, "choose.order")
+    assert not (chosen & rows.special).any()
+    whole_groups_only(groups_of(chooser, rows, draw), chosen)
+    low = max(length - 1, 1).bit_length()
+    keys = bits >> np.uint32(low if low <= 12 else 0)
+    edge = start | rows.special
+    for row in range(len(chosen)):
+        left, expected = int(budget[row]), np.zeros(length, dtype=bool)
+        for column in sorted(np.flatnonzero(start[row]), key=lambda c: (keys[row, c], c)):
+            ends = np.flatnonzero(edge[row, column + 1 :])
+            size = int(ends[0]) + 1 if len(ends) else length - column
+            if size <= left:
+                expected[column : column + size] = True
+                left -= size
+        assert (chosen[row] == expected).all()
+
+
 def test_spans_keep_the_word_lengths():
     rows, draw = padded_rows(60, word_start_share=0.6, separators=2), Draw(0, 0)
     words, spans = word_starts(rows, ~rows.special), Spans().starts(rows, draw)
