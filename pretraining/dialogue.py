@@ -47,10 +47,13 @@ class Dialogue(Layout):
 
     A document of the corpus is a thread and a sentence an utterance (``sentences: line``, or JSON records whose text is
     a list); the store's array ``role`` says who speaks. A thread is cut into rows of two utterances and more, of almost
-    equal number. In ``fake_share`` of the rows one utterance, any of them, is replaced by an utterance from anywhere
-    else, which takes over its place and its speaker; the row's label is then 1, else 0 (the project's convention; the
-    paper, section 3.3.1, names real and fake, and states neither a share nor a convention). Rows that are too long lose
-    tokens at the ends of their longest utterances.
+    equal number. With ``max_utterances: 2`` a thread of an odd number leaves out its first utterance in one epoch and
+    its last in the next, by turns, since alone it would make no row.
+
+    In ``fake_share`` of the rows one utterance, any of them, is replaced by an utterance from anywhere else, which
+    takes over its place and its speaker; the row's label is then 1, else 0 (the project's convention; the paper,
+    section 3.3.1, names real and fake, and states neither a share nor a convention). Rows that are too long lose tokens
+    at the ends of their longest utterances.
 
     Args:
         max_utterances: most utterances of a row.
@@ -135,7 +138,8 @@ class Dialogue(Layout):
         own, many = np.repeat(count, rows), np.repeat(rows, rows)
         begin = place * own // many
         used = np.minimum((place + 1) * own // many - begin, self.max_utterances)
-        first = np.repeat(utterances.bounds[threads], rows) + begin
+        skipped = self._skipped(utterances.start[utterances.bounds[threads]], count - rows * self.max_utterances, draw)
+        first = np.repeat(utterances.bounds[threads] + skipped, rows) + begin
         piece = _ranges(first, used)
         row = np.repeat(np.arange(len(first)), used)
         source, label = self._replaced(utterances, np.repeat(threads, rows), first, used, draw)
@@ -150,6 +154,19 @@ class Dialogue(Layout):
             documents=utterances.thread[np.repeat(threads, rows)],
             pair_label=label.astype(np.int8),
         )
+
+    def _skipped(self, key: Ints, over: Ints, draw: Draw) -> Ints:
+        """Utterances before the first row of each thread: 0, or 1 by turns where one has no place in the rows.
+
+        Keyed by the thread's first token. The draw is that of all epochs and the epoch turns it, so that two epochs in
+        succession have every utterance; draws of their own would leave out one and the same now and then.
+
+        Args:
+            key: (T,) first token of each thread.
+            over: (T,) utterances for which the rows have no place, at most 1.
+            draw: of the epoch.
+        """
+        return np.where(over > 0, (Draw(draw.seed, 0).integers(key, 2, "dialogue.skip") + draw.epoch) % 2, 0)
 
     def _replaced(
         self, utterances: _Utterances, thread: Ints, first: Ints, used: Ints, draw: Draw

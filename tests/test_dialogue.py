@@ -1,5 +1,7 @@
 """Dialogues as rows: who speaks, which rows are fake, and what is refused (specs/ernie-baidu-1.md, check 10)."""
 
+import itertools
+
 import numpy as np
 import pytest
 from stores import BERT_LIKE, GPT_LIKE, write_store
@@ -150,6 +152,34 @@ def test_rows_have_two_utterances_and_no_more_than_asked(threads, most):
     counts = np.diff(plan.offsets)
     assert counts.min() >= 2
     assert counts.max() == most
+
+
+def test_no_utterance_of_an_odd_thread_is_left_out_for_good(threads):
+    """Rows of two: an odd thread leaves out its first or its last utterance, by turns from epoch to epoch."""
+    store, documents = threads
+    odd = [n for n, thread in enumerate(documents) if len(thread) % 2 and len(thread) > 1]
+    turns = []
+    for epoch in range(4):
+        plan, _ = make(store, Dialogue(max_utterances=2, fake_share=0), epoch=epoch)
+        assert (np.diff(plan.offsets) == 2).all()
+        said = store.tokens[plan.starts].reshape(-1, 2).tolist()
+        turn = []
+        for number, thread in enumerate(documents):
+            own, first = [u[0] for u in thread], np.flatnonzero(plan.documents == number)
+            seen = [u for row in first for u in said[row]]
+            assert len(thread) % 2 or seen == own
+            if number in odd:
+                assert seen in (own[:-1], own[1:])
+                turn.append(seen == own[1:])
+        turns.append(turn)
+    assert len(odd) > 30
+    for one, two in itertools.pairwise(turns):
+        assert all(a != b for a, b in zip(one, two, strict=True))
+    assert 0.2 < np.mean(turns[0]) < 0.8  # not all threads at once
+    again, _ = make(store, Dialogue(max_utterances=2, fake_share=0), epoch=1)
+    one = np.array([odd[0]])  # a thread's turn does not depend on what else is read
+    part = Dialogue(max_utterances=2, fake_share=0).plan(store, one, 64, BERT_LIKE, Draw(0, 1))
+    assert part.starts.tolist() == again.starts[np.repeat(again.documents == odd[0], 2)].tolist()
 
 
 def test_what_is_refused(threads, tmp_path):
