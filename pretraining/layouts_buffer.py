@@ -1,9 +1,11 @@
 """Pairs with negatives made from other pairs' first segments (ERNIE 1.0's released code, reader/pretraining.py).
 
-Worked example, a buffer of three pairs in a random order; every pair's first segment is joined with the next one's::
+Worked example, a buffer of three pairs in a random order, a letter a token. Each first segment is joined with the next
+pair's; of that and of its own second segment, the longer one is cut to the other's length::
 
-    true    a A   b B   c C          label 0
-    false   a b   b c   c a          label 1
+    pairs   aaa BB    cc DDDD   ee F
+    true    aaa BB    cc DD     ee F     label 0
+    false   aaa cc    cc ee     ee a     label 1
 
 """
 
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.layout import Layout, Plan
-from pretraining.layouts import SentencePairs, concatenate, gather, select
+from pretraining.layouts import SentencePairs, gather, select
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -21,17 +23,22 @@ from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
-_TEMPLATE = 3  # cls, and a separator behind each segment
 
 
 class BufferedPairs(Layout):
-    """Every true pair once as it is (label 0), and once its first segment with another pair's (label 1).
+    """Every true pair once (label 0), and once its first segment with another pair's first one (label 1).
 
     True pairs are those of :class:`pretraining.layouts.SentencePairs`. ``buffer`` pairs at a time are put in a random
-    order; the first segment of each is joined with that of the next, the last one's with that of the first. A first
-    segment that is too long is replaced by its pair's second one: half of the row is the limit on the left, what is
-    left of the row on the right. What is too long even so is left out. As in the released code, two pairs of one
-    document can meet; ``buffer: null``, the whole epoch, makes that rare. (That code's labels are the other way round.)
+    order; the first segment of each is joined with that of the next, the last one's with that of the first. Both right
+    segments, the true and the false one, keep as many tokens as the shorter of them has, counted from their start: the
+    two rows are equally long, segment by segment, and no false pair is too long. A pair that is alone in its buffer
+    makes no row, so that exactly half of the rows are false.
+
+    The released code cuts nothing: its true pairs came from files and had natural lengths. Here they fill their row,
+    so that uncut, length alone would tell them from false ones. (That code also replaces a first segment that does not
+    fit by its pair's second one.) As there, two pairs of one document can meet; ``buffer: null``, the whole epoch,
+    makes that rare. (That code's labels are the other way round.) What remains of the released rule: a first segment
+    can open a document and a second one cannot, so that a right segment which opens one is always a false one.
 
     Args:
         buffer: pairs among which partners are found, at least 2; ``None`` = all of an epoch.
@@ -50,24 +57,25 @@ class BufferedPairs(Layout):
         self.pairs = SentencePairs("next_or_random", short_seq_prob, random_share=0.0)
 
     def plan(self, store: Store, documents: Ints, length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
-        """Pairs of at most ``length`` tokens, a false one behind the true one that its first segment is from."""
+        """Pairs of at most ``length`` tokens, a false one behind the true one that it shares its first segment with."""
         plan = self.pairs.plan(store, documents, length, vocabulary, draw)
         assert plan.pair_label is not None
         plan = select(plan, np.flatnonzero(plan.pair_label == 0))
         partners = self._partners(len(plan), draw)
-        left, right = _join_firsts(plan.lengths.astype(np.int64).reshape(-1, 2), partners, length)
-        short = plan.lengths[left] + plan.lengths[right] + _TEMPLATE <= length
-        fits = np.flatnonzero(short & (partners != np.arange(len(plan))))
-        false = Plan(
-            starts=np.stack([plan.starts[left], plan.starts[right]], axis=1)[fits].reshape(-1),
-            lengths=np.stack([plan.lengths[left], plan.lengths[right]], axis=1)[fits].reshape(-1),
-            types=np.tile(np.array([0, 1], dtype=np.int8), len(fits)),
-            offsets=np.arange(0, 2 * len(fits) + 1, 2, dtype=np.int64),
-            documents=plan.documents[fits],
-            pair_label=np.ones(len(fits), dtype=np.int8),
+        own = np.flatnonzero(partners != np.arange(len(plan)))
+        other = partners[own]
+        starts, lengths = plan.starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
+        left, left_length = starts[own, 0], lengths[own, 0]
+        right_length = np.minimum(lengths[own, 1], lengths[other, 0])
+        count = len(own)
+        return Plan(
+            starts=np.stack([left, starts[own, 1], left, starts[other, 0]], axis=1).reshape(-1),
+            lengths=np.stack([left_length, right_length, left_length, right_length], axis=1).reshape(-1),
+            types=np.tile(np.array([0, 1], dtype=np.int8), 2 * count),
+            offsets=np.arange(0, 4 * count + 1, 2, dtype=np.int64),
+            documents=np.repeat(plan.documents[own], 2),
+            pair_label=np.tile(np.array([0, 1], dtype=np.int8), count),
         )
-        order = np.argsort(np.concatenate([np.arange(len(plan)), fits]), kind="stable")
-        return select(concatenate([plan, false]), order)
 
     def _partners(self, count: int, draw: Draw) -> Ints:
         """(N,) pair whose first segment each one is joined with; itself where its buffer holds no other."""
@@ -83,18 +91,3 @@ class BufferedPairs(Layout):
     def rows(self, store: Store, plan: Plan, indices: Ints, length: int, vocabulary: Vocabulary) -> Rows:
         """The named pairs: ``cls A sep B sep``, types 0 for ``cls A sep`` and 1 for ``B sep``."""
         return gather(store, plan, indices, length, vocabulary, opens=True)
-
-
-def _join_firsts(lengths: Ints, partners: Ints, length: int) -> tuple[Ints, Ints]:
-    """Pieces, numbered as in the plan, of the false pair that each pair makes.
-
-    Args:
-        lengths: (N, 2) tokens of both segments of the true pairs.
-        partners: (N,) partner of each.
-        length: longest row, template tokens included.
-    """
-    own = np.arange(len(lengths))
-    left = 2 * own + (lengths[:, 0] > (length - _TEMPLATE) // 2)
-    room = length - _TEMPLATE - lengths.reshape(-1)[left]
-    right = 2 * partners + (lengths[partners, 0] > room)
-    return left, right

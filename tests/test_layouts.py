@@ -1,10 +1,12 @@
 """Layouts: rows against naive procedures, and the invariants of the specs."""
 
+import re
 from itertools import chain
 
 import numpy as np
 import pytest
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, ROBERTA_LIKE, full_rows, synthetic_store, write_store
+from training import chinese_articles
 
 from pretraining import layouts
 from pretraining.layouts import Blocks, FullSentences, SentencePairs, rows_from_texts
@@ -381,48 +383,54 @@ def test_pair_rows_look_as_they_should(store, second):
         assert types.tolist() == [0] * (a + 2) + [1] * (b + 1) + [0] * (rows.shape[1] - len(ids))
 
 
-def naive_false_pairs(true, orders, length):
-    """The released procedure, pair by pair: (first, second) segments as (start, tokens), in the buffers' orders."""
+def naive_buffered(pairs, orders):
+    """Pair by pair: rows as ((start, tokens), (start, tokens), label), in the order of the pairs."""
     found = {}
     for order in orders:
-        for place, pair in enumerate(order):
-            left, other = true[pair]
-            if left[1] > (length - 3) // 2:
-                left = other
+        for place, number in enumerate(order):
+            left, own = pairs[number]
             partner = order[(place + 1) % len(order)]
-            right, other = true[partner]
-            if right[1] > length - 3 - left[1]:
-                right = other
-            if left[1] + right[1] + 3 <= length and partner != pair:
-                found[pair] = (left, right)
-    return found
+            if partner == number:
+                continue
+            other = pairs[partner][0]
+            kept = min(own[1], other[1])
+            found[number] = [(left, (own[0], kept), 0), (left, (other[0], kept), 1)]
+    return [row for number in sorted(found) for row in found[number]]
+
+
+def segments(plan):
+    """((start, tokens), (start, tokens)) of each row of two pieces."""
+    pieces = list(zip(plan.starts.tolist(), plan.lengths.tolist(), strict=True))
+    return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
 @pytest.mark.parametrize(("length", "buffer"), [(64, 30), (64, None), (40, 7), (12, 2)])
-def test_false_pairs_agree_with_the_released_procedure(store, length, buffer):
-    layout = BufferedPairs(buffer, short_seq_prob=0.3)
-    plan, _ = planned(layout, store, length)
-    pieces = list(zip(plan.starts.tolist(), plan.lengths.tolist(), strict=True))
-    pairs = [tuple(pieces[2 * row : 2 * row + 2]) for row in range(len(plan))]
-    true = [pair for pair, label in zip(pairs, plan.pair_label, strict=True) if label == 0]
-    size = buffer or len(true)
-    keys = DRAW.keys(np.arange(len(true)), "pairs.buffer")
-    buffers = [np.arange(start, min(start + size, len(true))) for start in range(0, len(true), size)]
-    false = naive_false_pairs(true, [b[np.argsort(keys[b])].tolist() for b in buffers], length)
-    expected = [
-        (pair, label)
-        for number, own in enumerate(true)
-        for pair, label in ((own, 0), (false.get(number), 1))
-        if pair is not None
-    ]
-    assert list(zip(pairs, plan.pair_label.tolist(), strict=True)) == expected
-    wanted = planned(SentencePairs("next_or_random", 0.3, random_share=0), store, length)[0]
-    assert len(true) == (wanted.pair_label == 0).sum()
-    assert 0.9 * len(true) < len(false) <= len(true) or length < 40  # in short rows many do not fit
+def test_buffered_pairs_agree_with_the_procedure_pair_by_pair(store, length, buffer):
+    """specs/ernie-baidu-1.md section 3.3, with right segments of one length."""
+    plan, _ = planned(BufferedPairs(buffer, short_seq_prob=0.3), store, length)
+    all_pairs = planned(SentencePairs("next_or_random", 0.3, random_share=0), store, length)[0]
+    pairs = [pair for pair, label in zip(segments(all_pairs), all_pairs.pair_label, strict=True) if label == 0]
+    size = buffer or len(pairs)
+    keys = DRAW.keys(np.arange(len(pairs)), "pairs.buffer")
+    buffers = [np.arange(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
+    expected = naive_buffered(pairs, [b[np.argsort(keys[b])].tolist() for b in buffers])
+    found = [(*pair, label) for pair, label in zip(segments(plan), plan.pair_label.tolist(), strict=True)]
+    assert found == expected
+    assert len(found) >= 2 * (len(pairs) - 1)  # only a pair alone in the last buffer makes none
+
+
+@pytest.mark.parametrize("length", [12, 64, 512])
+def test_true_and_false_pairs_are_equally_long(store, length):
+    plan, _ = planned(BufferedPairs(30), store, length)
+    lengths = plan.lengths.reshape(-1, 2)
+    true, false = lengths[plan.pair_label == 0], lengths[plan.pair_label == 1]
+    assert (true == false).all()
+    assert (plan.starts[::4] == plan.starts[2::4]).all()  # a true pair, then the false one with its first segment
+    assert len(np.unique(true[:, 1])) > 4
 
 
 def test_half_of_the_pairs_are_false(large_store):
-    """specs/ernie-baidu-1.md check 8: one negative for every positive, where none is too long; never a pair's own."""
+    """specs/ernie-baidu-1.md check 8: one negative for every positive, and never a pair's own."""
     plan, _ = planned(BufferedPairs(short_seq_prob=0), large_store, 512)
     true, false = (np.flatnonzero(plan.pair_label == label) for label in (0, 1))
     assert len(true) > 1000  # more than one buffer
@@ -432,12 +440,37 @@ def test_half_of_the_pairs_are_false(large_store):
     assert all(owner[int(a)] != owner[int(b)] for a, b in starts[false])
 
 
+def best_threshold(values, labels):
+    """Highest accuracy of telling labels 0 and 1 by whether a value is below a threshold, either way round."""
+    shares = [((values < t) == labels).mean() for t in np.append(np.unique(values), values.max() + 1)]
+    return max(*shares, *(1 - np.array(shares)))
+
+
+@pytest.mark.parametrize("length", [64, 128, 512])
+def test_length_does_not_tell_false_pairs(tmp_path, length):
+    """Articles of the sample, a character a token: neither the row's length nor a segment's says the label."""
+    documents = [
+        [list(map(ord, sentence)) for sentence in re.findall("[^。]+。?", article.replace("\n", ""))]
+        for article in chinese_articles()
+    ]
+    articles = write_store(tmp_path, documents, vocab_size=1 << 16)
+    plan, _ = planned(BufferedPairs(), articles, length)
+    assert len(plan) > 50
+    assert abs(plan.pair_label.mean() - 0.5) < 0.01
+    first, second = plan.lengths.reshape(-1, 2).T
+    for values in (first + second, first, second):
+        assert best_threshold(values, plan.pair_label) < 0.51
+
+
 def test_a_buffer_needs_two_pairs(tmp_path):
     with pytest.raises(ZooError, match="buffer is 1; 2 pairs"):
         BufferedPairs(buffer=1)
-    one = write_store(tmp_path, [[[7] * 5, [8] * 5], [[9] * 5]])
-    plan = BufferedPairs(short_seq_prob=0).plan(one, np.arange(2), 32, BERT_LIKE, DRAW)
-    assert plan.pair_label.tolist() == [0]  # a lone pair has no partner
+    one = write_store(tmp_path / "one", [[[7] * 5, [8] * 5], [[9] * 5]])
+    assert len(BufferedPairs(short_seq_prob=0).plan(one, np.arange(2), 32, BERT_LIKE, DRAW)) == 0
+    three = write_store(tmp_path / "three", [[[7] * 5, [8] * 5]] * 3)
+    plan = BufferedPairs(2, short_seq_prob=0).plan(three, np.arange(3), 32, BERT_LIKE, DRAW)
+    assert plan.pair_label.tolist() == [0, 1, 0, 1]  # the third is alone in its buffer
+    assert plan.documents.tolist() == [0, 0, 1, 1]
 
 
 def chunk_sizes(store, layout, length, draw):
