@@ -13,7 +13,7 @@ from zoo.errors import ZooError, run_command
 def main(argv: list[str]) -> int:
     """Run the grid and write the report; with ``--only.*`` one cell of it (this is what the pool starts)."""
     from ablation.config import load_ablation
-    from ablation.grid import ablation_folder, cells, read_cell, run_cell, run_grid
+    from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid
 
     rest, only, report_only = split_arguments(argv)
     config = load_ablation(rest)
@@ -24,6 +24,7 @@ def main(argv: list[str]) -> int:
             raise ZooError(f"no cell {only['arm']}/{only['seed']} in this ablation.")
         run_cell(config, chosen[0], int(only["threads"]), show=True)
         return 0
+    check_primary(config)
     if report_only:
         runs = [run for run in map(read_cell, grid) if run is not None]
         if not runs:

@@ -32,6 +32,32 @@ class FinetuneConfig:
 
 
 @dataclass(frozen=True)
+class FloorConfig:
+    """What is reached without having learned anything; nothing is decided while the reference arm is not beyond it.
+
+    Args:
+        beats: the floor: another measure (``cloze.unigram.longer``), ``unigram_entropy`` (of ``run.json``: the loss of
+            knowing the tokens' frequencies only), or ``majority.TASK.METRIC`` (of fine-tuning: always answering the
+            most frequent class).
+        measure: what has to beat it; absent = the primary measure. (A difference, such as
+            ``cloze.nats_at_once.longer-1``, has no floor, but ``cloze.nats_at_once.longer`` has.)
+        better: which direction of ``measure`` is better; absent = the primary measure's.
+    """
+
+    beats: str
+    measure: str | None = None
+    better: Literal["lower", "higher"] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what names no figure, and a direction that would turn the floor round silently."""
+        for name in ("beats", "measure"):
+            if not isinstance(getattr(self, name), str if name == "beats" else str | None):
+                raise ZooError(f"primary.floor.{name} = {getattr(self, name)!r}; the name of a measure is needed.")
+        if self.better not in ("lower", "higher", None):
+            raise ZooError(f"primary.floor.better = {self.better!r}; 'lower' or 'higher' is needed.")
+
+
+@dataclass(frozen=True)
 class PrimaryConfig:
     """The one measure that carries the verdict, named before the run.
 
@@ -43,16 +69,29 @@ class PrimaryConfig:
             ``nats.entity-control``; see :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
         smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
+        floor: what the reference arm has to beat by two standard errors, over seeds, before any arm has a verdict;
+            absent = nothing.
     """
 
     measure: str
     better: Literal["lower", "higher"] = "lower"
     smallest_effect: float | None = None
+    floor: FloorConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse a direction that would turn verdicts round silently."""
         if self.better not in ("lower", "higher"):
             raise ZooError(f"primary.better = {self.better!r}; 'lower' or 'higher' is needed.")
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The figures that decide, by the setting that names them."""
+        found = {"primary.measure": self.measure}
+        if self.floor is not None:
+            found["primary.floor.beats"] = self.floor.beats
+            if self.floor.measure is not None:
+                found["primary.floor.measure"] = self.floor.measure
+        return found
 
 
 @dataclass(frozen=True)
@@ -112,8 +151,9 @@ class AblationConfig:
                 raise ZooError(
                     f"{where} = {seeds!r}; a list of different whole numbers is needed, such as [1, 2, 3, 4, 5]."
                 )
-        if self.primary.measure.startswith("cloze.") and self.cloze is None:
-            raise ZooError(f"primary.measure = {self.primary.measure!r} needs `cloze: {{}}`, which asks for it.")
+        for where, name in self.primary.names.items():
+            if name.startswith("cloze.") and self.cloze is None:
+                raise ZooError(f"{where} = {name!r} needs `cloze: {{}}`, which asks for it.")
         if self.cloze is not None and not isinstance(self.cloze, dict):
             raise ZooError(f"cloze = {self.cloze!r}; settings of `zoo cloze` are needed, such as {{items: 5000}}.")
         for key in self.cloze or {}:
@@ -204,12 +244,25 @@ def build(values: dict[str, Any]) -> AblationConfig:
     own = dict(values)
     primary = own["primary"] if isinstance(own["primary"], dict) else {"measure": own["primary"]}
     try:
-        own["primary"] = PrimaryConfig(**check_keys(PrimaryConfig, primary, "primary"))
+        own["primary"] = _primary(primary)
         if own.get("finetune") is not None:
             own["finetune"] = _finetune(own["finetune"], "finetune")
         return AblationConfig(**own)
     except (TypeError, AttributeError) as error:
         raise ZooError(f"the ablation cannot be read: {error}") from error
+
+
+def _primary(values: dict[str, Any]) -> PrimaryConfig:
+    own = check_keys(PrimaryConfig, values, "primary")
+    floor = own.get("floor")
+    if floor is not None:
+        if not isinstance(floor, dict) or floor.get("beats") is None:
+            raise ZooError(
+                f"primary.floor = {floor!r}; what has to be beaten is needed, such as {{beats: unigram_entropy}}, or "
+                "{beats: majority.TASK.METRIC}, or {measure: cloze.nats.longer, beats: cloze.unigram.longer}."
+            )
+        own["floor"] = FloorConfig(**floor)
+    return PrimaryConfig(**own)
 
 
 def _finetune(values: dict[str, Any], where: str) -> FinetuneConfig:

@@ -114,7 +114,7 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
         print(f"[{number}/{len(grid)}] {summary_line(run)}, {duration(time.monotonic() - before)}", flush=True)
     folder = ablation_folder(config)
     if all(config.primary.measure not in run.measures for run in runs):  # families of another language only
-        config = replace(config, primary=replace(config.primary, measure=next(iter(runs[0].measures))))
+        config = replace(config, primary=replace(config.primary, measure=next(iter(runs[0].measures)), floor=None))
     results, changed = summarise(config, runs), differences(config)
     seconds = time.monotonic() - started
     write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})
@@ -126,12 +126,11 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
 
 def summary_line(run: Any) -> str:
     """One line about a finished family."""
-    from ablation.report import format_score
-    from finetune.statistics import mean_sd
+    from ablation.report import format_score, over_seeds
 
     last = run.validation[-1][1] if run.validation else {}
     parts = [
         f"{name.removeprefix('validation.')} {v:.3f}" for name, v in last.items() if name.startswith("validation.")
     ]
-    parts += [f"{name} {format_score(name, mean_sd(list(by_seed.values())))}" for name, by_seed in run.scores.items()]
+    parts += [f"{name} {format_score(name, over_seeds(by_seed))}" for name, by_seed in run.scores.items()]
     return f"{run.arm}: " + ", ".join(parts)

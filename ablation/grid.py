@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import Any
 
 import yaml
 
-from ablation.config import AblationConfig, Arm, arms
-from ablation.report import Run, by_objective, read_run
+from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
+from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
 from finetune.pool import Job, run_pool
+from finetune.tasks import Task, read_task_file, select
 from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
 from pretraining.objective import Objective
 from zoo.config import read_json
-from zoo.errors import ZooError
+from zoo.errors import ZooError, nearest
 from zoo.folder import write_atomic, write_json
 from zoo.sample import resolve
 from zoo.settings import Settings, merge
@@ -90,6 +92,49 @@ def cells(config: AblationConfig) -> list[Cell]:
     return grid
 
 
+def check_primary(config: AblationConfig) -> None:
+    """Refuse figures that would decide and that the reference arm will not have, before anything runs.
+
+    Raises:
+        ZooError: a measure or floor that is not known, with the nearest one that is.
+    """
+    measures, facts = known_figures(config)
+    for where, name in config.primary.names.items():
+        known = measures if where == "primary.measure" else measures | facts
+        if name not in known:
+            raise ZooError(
+                f"{where} = {name!r} is nothing that will be measured of the reference arm, {config.against!r}."
+                f"{nearest(name, known)} Known: {', '.join(sorted(known))}."
+            )
+
+
+def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
+    """Names of the measures that the reference arm may come to have, and of facts that can be a floor."""
+    arm = next(arm for arm in arms(config) if arm.name == config.against)
+    run = settings_of(arm).value
+    measures, facts = set[str](), {UNIGRAM_ENTROPY}
+    for task_name, task in run.tasks.items():
+        for objective in task.own(run.objectives):
+            for term in (objective, f"{task_name}.{objective}"):  # the second, where several tasks share it
+                measures |= {f"{kind}.{term}" for kind in ("validation", "validation_accuracy", "reference_masks")}
+    if config.cloze is not None:
+        measures |= {f"cloze.{name}" for name in _cloze_names(config.cloze)}
+    if arm.finetune is not None:
+        scores = {f"{task.name}.{metric}" for task in _tasks(arm.finetune) for metric in task.metrics}
+        measures |= scores
+        facts |= {f"{MAJORITY}{name}" for name in scores}
+    return measures, facts
+
+
+def _cloze_names(settings: dict[str, Any]) -> set[str]:
+    from pretraining.cloze import ClozeConfig, measures
+
+    asked, blank = ClozeConfig(run="", **settings), defaultdict[str, float](float)
+    names = ["longer"] * (asked.longest > 1) + ["entity", "control"] * (asked.entity is not None)
+    words = {str(length): blank for length in range(1, asked.longest + 1)}
+    return set(measures({"words": words, **dict.fromkeys(names, blank)}))
+
+
 def _plain(arm: Arm) -> Any:
     return None if arm.finetune is None else vars(arm.finetune)
 
@@ -138,17 +183,15 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     from finetune.config import FinetuneSettings
     from finetune.prepared import Prepared
     from finetune.run import finetune
-    from finetune.tasks import read_task_file, select
 
     wanted = arm.finetune
     data = resolve(wanted.data)
-    extra = read_task_file(resolve(wanted.task_file)) if wanted.task_file else {}
     settings = FinetuneSettings(**_known(FinetuneSettings, wanted.settings))
     scores: dict[str, dict[str, float]] = {}
     baselines: dict[str, float] = {}
     decides = json.dumps([data, settings.to_dict()], sort_keys=True)
     output = folder / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
-    for task in select(wanted.tasks, extra):
+    for task in _tasks(wanted):
         prepared = Prepared(folder, task, data, settings)
         for seed in wanted.seeds:
             place = output / task.name / f"seed-{seed}"
@@ -157,6 +200,10 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
                 scores.setdefault(f"{task.name}.{metric}", {})[str(seed)] = float(value)
                 baselines[f"{task.name}.{metric}"] = float(result.majority[metric])
     return scores, baselines
+
+
+def _tasks(wanted: FinetuneConfig) -> list[Task]:
+    return select(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
 
 
 def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:

@@ -13,14 +13,18 @@ from ablation.report import (
     Results,
     Run,
     curve,
+    floor_line,
     format_comparison,
     format_score,
     format_value,
     is_accuracy,
+    not_finite_lines,
+    over_seeds,
     token_objectives,
+    unit_of,
     validation_curve,
 )
-from finetune.statistics import FEWEST_SEEDS, mean_sd
+from finetune.statistics import FEWEST_SEEDS
 from zoo import __version__
 
 SHOWN_DIFFERENCES = 24
@@ -30,7 +34,7 @@ def ablation_page(results: Results, changed: Mapping[str, list[tuple[str, Any, A
     """The page of an ablation, its arms drawn together."""
     sections = [
         html.section("What was asked", html.paragraph(results.claim or "No claim was written down."), _rules(results)),
-        html.section("Scores", _scores(results)),
+        html.section("Scores", _not_finite(results), _scores(results)),
         html.section("Paired differences", _forest(results, primary=True)),
         html.section("Loss", html.charts(together(results))),
         html.section("Everything else (exploratory)", _forest(results, primary=False)),
@@ -43,7 +47,7 @@ def ablation_page(results: Results, changed: Mapping[str, list[tuple[str, Any, A
 def demo_page(results: Results, changed: Mapping[str, list[tuple[str, Any, Any]]], command: str, seconds: float) -> str:
     """The page of the demo: one chart per family, because their losses are of different questions."""
     sections = [
-        html.section("Comparison", comparison_table(results.runs)),
+        html.section("Comparison", _not_finite(results), comparison_table(results.runs), _floor(results)),
         html.section("Loss over tokens", html.charts(apart(results))),
         html.section("What each family changes", changes(results.reference, changed)),
         html.section("Where the numbers come from", provenance(results.runs, command)),
@@ -67,10 +71,19 @@ def _rules(results: Results) -> Markup:
             ("Primary measure", f"{results.primary} ({results.better} is better)"),
             ("Smallest effect that matters", smallest),
             ("Reference", results.reference),
+            *([("Floor", floor_line(results))] if results.floors else []),
             ("Intervals", "95% t intervals over per-seed paired differences; items are never resampled"),
             ("Verdict", f"from {FEWEST_SEEDS} pairs on, on the primary measure only; p values corrected by Holm"),
         ]
     )
+
+
+def _floor(results: Results) -> Markup:
+    return html.paragraph(f"Floor: {floor_line(results)}") if results.floors else Markup("")
+
+
+def _not_finite(results: Results) -> Markup:
+    return Markup("".join(html.paragraph(line) for line in not_finite_lines(results)))
 
 
 def _scores(results: Results) -> Markup:
@@ -93,7 +106,7 @@ def _forest(results: Results, primary: bool) -> Markup:
     plots = []
     for measure in dict.fromkeys(c.measure for c in chosen):
         rows = [c for c in chosen if c.measure == measure]
-        unit = "points" if is_accuracy(measure) else "nats"
+        unit = unit_of(measure)
         plots.append(
             html.forest_plot(
                 f"{measure}: arm minus {results.reference}, {unit}",
@@ -208,7 +221,7 @@ def comparison_table(runs: Sequence[Run]) -> Markup:
             ", ".join(f"{value:.3f}" for _, value in entropy_line([run])) or "—",
         ]
         for name in scored:
-            score = mean_sd(list(run.scores[name].values())) if name in run.scores else None
+            score = over_seeds(run.scores[name]) if name in run.scores else None
             row += [format_score(name, score) if score else "—", _percent(run.baselines.get(name))]
         rows.append([*row, _seconds(run.facts.get("seconds")), _count(run.tokens_per_second)])
     return html.table(head, rows, _caution(len(scored)))

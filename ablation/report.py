@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ablation.config import AblationConfig
+from ablation.config import AblationConfig, PrimaryConfig
 from finetune.statistics import FEWEST_SEEDS, MeanSd, holm, mean_sd, paired
 from zoo.config import read_json
-from zoo.errors import ZooError
+from zoo.errors import ZooError, nearest
 
+UNIGRAM_ENTROPY = "unigram_entropy"
+MAJORITY = "majority."
 Log = list[tuple[float, dict[str, float]]]
 
 
@@ -55,11 +57,29 @@ class Run:
         return {
             **last,
             **self.same_questions,
-            **{name: mean_sd(list(s.values())).mean for name, s in self.scores.items()},
+            **{name: over_seeds(by_seed).mean for name, by_seed in self.scores.items()},
+        }
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """All measures, and what can be their floor: ``unigram_entropy`` and ``majority.TASK.METRIC``."""
+        entropy = self.facts.get(UNIGRAM_ENTROPY)
+        return {
+            **self.measures,
+            **({} if entropy is None else {UNIGRAM_ENTROPY: float(entropy)}),
+            **{f"{MAJORITY}{name}": value for name, value in self.baselines.items()},
         }
 
 
+def over_seeds(by_seed: Mapping[int, float]) -> MeanSd:
+    """Mean and sd; NaN where a score is not finite, since a mean of the others would be of what went well only."""
+    values = list(by_seed.values())
+    return mean_sd(values) if all(map(math.isfinite, values)) else MeanSd(math.nan, None, len(values))
+
+
 LEVEL = 0.05
+STANDARD_ERRORS = 2.0
+"""How far beyond its floor the reference has to be before anything is decided."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +115,43 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """How far an arm is beyond the floor.
+
+    Args:
+        arm: the arm.
+        measure: what has to beat the floor.
+        beats: the floor.
+        better: the better direction of ``measure``.
+        n: seeds with both figures.
+        lead: mean over seeds of how much better ``measure`` is than the floor; ``None`` for no seed.
+        se: its standard error; ``None`` below two seeds.
+        clears: whether the lead is above 0 and at least two standard errors.
+        by_seed: the lead of each seed.
+    """
+
+    arm: str
+    measure: str
+    beats: str
+    better: str
+    n: int
+    lead: float | None
+    se: float | None
+    clears: bool
+    by_seed: dict[int, float]
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A run with measures that are not finite; its arm has no score and no comparison on them."""
+
+    arm: str
+    seed: int
+    folder: str
+    measures: list[str]
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything a report says."""
 
@@ -109,6 +166,8 @@ class Results:
     runs: list[Run]
     scores: list[Score]
     comparisons: list[Comparison]
+    floors: list[Floor] = field(default_factory=list)
+    not_finite: list[NotFinite] = field(default_factory=list)
 
 
 def read_run(arm: str, seed: int, folder: Path) -> Run:
@@ -183,7 +242,11 @@ def _speed(path: Path, facts: Mapping[str, Any]) -> float | None:
 def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
     """Scores per arm and paired comparisons with the reference.
 
-    Only the primary measure's comparisons are corrected together (Holm); all others are exploratory.
+    Only the primary measure's comparisons are corrected together (Holm); all others are exploratory. A measure that
+    is not finite in one of an arm's runs takes that arm's score and comparison on it away, not the report.
+
+    Raises:
+        ZooError: no run has the primary measure, or what its floor names.
     """
     names = [name for name in config.changes if any(run.arm == name for run in runs)]
     reference = config.against
@@ -194,21 +257,25 @@ def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
         for arm in names
         for measure in measures
     }
-    if runs and primary not in measures:
-        raise ZooError(
-            f"primary measure {primary!r} was not found in the runs; found: {', '.join(measures) or 'none'}."
-        )
-    scores = [
-        Score(arm, m, *mean_sd(list(by_seed.values())), by_seed=by_seed)
-        for (arm, m), by_seed in values.items()
-        if by_seed and all(math.isfinite(v) for v in by_seed.values())
-    ]
+    if runs:
+        figures = {name for run in runs for name in run.figures}
+        for where, name in config.primary.names.items():
+            known = measures if where == "primary.measure" else sorted(figures)
+            if name not in known:
+                raise ZooError(
+                    f"{where} = {name!r} was not found in the runs.{nearest(name, known)} "
+                    f"Found: {', '.join(known) or 'none'}."
+                )
+    finite = {key: v for key, v in values.items() if v and all(map(math.isfinite, v.values()))}
+    scores = [Score(arm, m, *over_seeds(by_seed), by_seed=by_seed) for (arm, m), by_seed in finite.items()]
     comparisons = [
-        compare(arm, reference, m, values[arm, m], values[reference, m], config)
+        compare(arm, reference, m, finite[arm, m], finite[reference, m], config)
         for m in measures
         for arm in names
-        if arm != reference and reference in names and set(values[arm, m]) & set(values[reference, m])
+        if arm != reference and finite.get((arm, m), {}).keys() & finite.get((reference, m), {}).keys()
     ]
+    lost = sum(bool(values[arm, primary]) and (arm, primary) not in finite for arm in names)
+    floors = [] if config.primary.floor is None else [floor_of(arm, runs, config.primary) for arm in names]
     return Results(
         config.name,
         config.title or config.name,
@@ -220,8 +287,34 @@ def summarise(config: AblationConfig, runs: Sequence[Run]) -> Results:
         names,
         list(runs),
         scores,
-        _decide(comparisons, config),
+        _decide(comparisons, config, lost, next((f for f in floors if f.arm == reference), None)),
+        floors,
+        [
+            NotFinite(run.arm, run.seed, str(run.folder), names)
+            for run in runs
+            if (names := [m for m in measures if not math.isfinite(run.measures.get(m, 0.0))])
+        ],
     )
+
+
+def floor_of(arm: str, runs: Sequence[Run], primary: PrimaryConfig) -> Floor:
+    """How far an arm is beyond the floor, paired within each run; figures that are not finite count as absent."""
+    assert primary.floor is not None
+    measure, beats = primary.floor.measure or primary.measure, primary.floor.beats
+    better = primary.floor.better or primary.better
+    leads = {}
+    for run in runs:
+        figures = run.figures
+        if run.arm == arm and {measure, beats} <= figures.keys():
+            lead = figures[measure] - figures[beats] if better == "higher" else figures[beats] - figures[measure]
+            if math.isfinite(lead):
+                leads[run.seed] = lead
+    if not leads:
+        return Floor(arm, measure, beats, better, 0, None, None, False, {})
+    mean, sd, n = mean_sd(list(leads.values()))
+    se = None if sd is None else sd / math.sqrt(n)
+    clears = se is not None and mean > 0 and mean >= STANDARD_ERRORS * se
+    return Floor(arm, measure, beats, better, n, mean, se, clears, leads)
 
 
 def compare(
@@ -265,14 +358,17 @@ def t_p_value(mean: float, sd: float | None, n: int) -> float | None:
     return float(2 * t.sf(abs(mean) / (sd / math.sqrt(n)), n - 1))
 
 
-def verdict(c: Comparison, better: str, smallest_effect: float | None) -> str:
+def verdict(c: Comparison, better: str, smallest_effect: float | None, floor: Floor | None = None) -> str:
     """What the primary measure allows to say (docs: rules of fair comparison).
 
-    A direction needs a Holm-adjusted p below 0.05 and an estimate of at least the smallest effect that matters;
-    equivalence needs the whole interval within it; the rest is undecided.
+    Nothing is decided where ``floor``, the reference's, is not cleared. A direction needs a Holm-adjusted p below 0.05
+    and an estimate of at least the smallest effect that matters; equivalence needs the whole interval within it; the
+    rest is undecided.
     """
     if c.n < FEWEST_SEEDS or c.interval is None or c.p_holm is None:
         return f"no verdict: n = {c.n}, at least {FEWEST_SEEDS} seeds are needed"
+    if floor is not None and not floor.clears:
+        return f"undecided: the reference does not clear its floor ({floor.measure}: {format_lead(floor)})"
     smallest = smallest_effect or 0.0
     if c.p_holm < LEVEL and abs(c.difference) >= smallest:
         return "better" if (c.difference > 0) == (better == "higher") else "worse"
@@ -281,16 +377,20 @@ def verdict(c: Comparison, better: str, smallest_effect: float | None) -> str:
     return "undecided at this budget"
 
 
-def _decide(comparisons: list[Comparison], config: AblationConfig) -> list[Comparison]:
-    """Holm over the primary measure's comparisons, then their verdicts."""
+def _decide(comparisons: list[Comparison], config: AblationConfig, lost: int, floor: Floor | None) -> list[Comparison]:
+    """Holm over the primary measure's comparisons, then their verdicts.
+
+    ``lost`` comparisons, of arms whose measure is not finite, count among those corrected: a run that failed must not
+    make the other arms' verdicts easier.
+    """
     chosen = [c for c in comparisons if c.primary]
     tested = [c for c in chosen if c.p is not None]
-    adjusted = dict(zip([c.arm for c in tested], holm([c.p or 0.0 for c in tested]), strict=True))
+    adjusted = dict(zip([c.arm for c in tested], holm([c.p or 0.0 for c in tested] + [1.0] * lost), strict=False))
     result = []
     for c in comparisons:
         if c.primary:
             c = replace(c, p_holm=adjusted.get(c.arm))
-            c = replace(c, verdict=verdict(c, config.primary.better, config.primary.smallest_effect))
+            c = replace(c, verdict=verdict(c, config.primary.better, config.primary.smallest_effect, floor))
         result.append(c)
     return result
 
@@ -345,7 +445,7 @@ def validation_curve(runs: Iterable[Run], measure: str) -> tuple[list[float], li
     if not logs:
         return [], [], None
     steps = list(zip(*logs, strict=False))  # as many validations as every run has
-    summaries = [mean_sd([value for _, value in step]) for step in steps]
+    summaries = [over_seeds({i: value for i, (_, value) in enumerate(step)}) for step in steps]
     x = [mean_sd([tokens for tokens, _ in step]).mean for step in steps]
     return x, [s.mean for s in summaries], [s.sd or 0.0 for s in summaries] if len(logs) > 1 else None
 
@@ -353,6 +453,11 @@ def validation_curve(runs: Iterable[Run], measure: str) -> tuple[list[float], li
 def is_accuracy(measure: str) -> bool:
     """Whether a measure is a share or a correlation (shown in percent) and not a loss."""
     return not measure.startswith(("validation.", "reference_masks.", "cloze.nats", "cloze.unigram."))
+
+
+def unit_of(measure: str) -> str:
+    """The unit of a measure's differences."""
+    return "points" if is_accuracy(measure) else "nats"
 
 
 def format_value(measure: str, value: float, sign: bool = False) -> str:
@@ -381,17 +486,52 @@ def format_comparison(c: Comparison) -> str:
     return " · ".join(parts)
 
 
+def format_lead(floor: Floor) -> str:
+    """A floor's figures: the lead, its standard error, the number of seeds."""
+    if floor.lead is None:
+        return f"no finite figure beside {floor.beats}"
+    error = "no standard error" if floor.se is None else f"se {format_value(floor.measure, floor.se)}"
+    lead = f"{format_value(floor.measure, abs(floor.lead))} {unit_of(floor.measure)}"
+    return f"{lead} {'better' if floor.lead >= 0 else 'worse'} than {floor.beats}, {error}, n = {floor.n}"
+
+
+def floor_line(results: Results) -> str:
+    """Each arm's state at the floor, in one line; empty where there is no floor."""
+    if not results.floors:
+        return ""
+    one = results.floors[0]
+    states = [f"{f.arm} {'clears it' if f.clears else 'DOES NOT clear it'} ({format_lead(f)})" for f in results.floors]
+    return (
+        f"{one.measure} has to beat {one.beats} by {STANDARD_ERRORS:g} standard errors over seeds ({one.better} is "
+        f"better; no verdict while the reference, {results.reference}, does not): {'; '.join(states)}."
+    )
+
+
+def not_finite_lines(results: Results) -> list[str]:
+    """One line for each run with measures that are not finite."""
+    lines = []
+    for one in results.not_finite:
+        line = f"Not finite in {one.arm}, seed {one.seed} ({one.folder}), so left out: {', '.join(one.measures)}."
+        if results.primary in one.measures:
+            whom = "no arm has a verdict" if one.arm == results.reference else f"{one.arm} has no verdict"
+            line += f" {results.primary} is the primary measure: {whom}."
+        lines.append(line)
+    return lines
+
+
 def markdown(results: Results) -> str:
     """The report as Markdown."""
     lines = [f"# {results.title}", ""]
     if results.claim:
         lines += [results.claim, ""]
-    unit = "points" if is_accuracy(results.primary) else "nats"
+    unit = unit_of(results.primary)
     lines += [
         f"Primary measure: `{results.primary}` ({results.better} is better"
         + (f", smallest effect that matters {results.smallest_effect:g}" if results.smallest_effect else "")
         + f"). Reference: `{results.reference}`. Losses in nats per target, scores in percent.",
         "",
+        *([f"Floor: {floor_line(results)}", ""] if results.floors else []),
+        *(text for line in not_finite_lines(results) for text in (line, "")),
         "## Scores (mean ± sd over seeds)",
         "",
     ]
@@ -421,17 +561,21 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def to_json(results: Results) -> dict[str, Any]:
-    """The report as JSON values; curves stay in the run folders, which are named."""
+    """The report as JSON values; curves stay in the run folders, which are named. ``null`` for what is not finite."""
     facts = asdict(results)
     facts["runs"] = [
         {
             "arm": run.arm,
             "seed": run.seed,
             "folder": str(run.folder),
-            "measures": run.measures,
-            "finetune": run.scores,
-            "baselines": run.baselines,
+            "measures": _or_null(run.measures),
+            "finetune": {name: _or_null(by_seed) for name, by_seed in run.scores.items()},
+            "baselines": _or_null(run.baselines),
         }
         for run in results.runs
     ]
     return facts
+
+
+def _or_null(values: Mapping[Any, float]) -> dict[Any, float | None]:
+    return {key: value if math.isfinite(value) else None for key, value in values.items()}

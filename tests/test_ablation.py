@@ -12,7 +12,7 @@ from runs import write_run
 from ablation.__main__ import main, split_arguments
 from ablation.config import AblationConfig, arms, build, differences, load_ablation
 from ablation.demo import choose_families, demo_command, take_options, with_tokens
-from ablation.grid import Cell, cells, read_cell, settings_of
+from ablation.grid import Cell, cells, check_primary, read_cell, settings_of
 from pretraining.config import run_folder
 from zoo.errors import ZooError
 from zoo.sample import resolve, sample_path
@@ -67,6 +67,13 @@ def test_differences_name_what_an_arm_changes() -> None:
         ({"seeds": []}, "seeds = \\[\\]"),
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"primary": {"measures": "x"}}, "unknown key 'primary.measures'.*'measure'"),
+        ({"primary": {"measure": "x", "floor": "unigram_entropy"}}, r"primary.floor = 'unigram_entropy'.*\{beats:"),
+        ({"primary": {"measure": "x", "floor": {"measure": "y"}}}, "what has to be beaten is needed"),
+        ({"primary": {"measure": "x", "floor": {"beat": "y"}}}, "unknown key 'primary.floor.beat'.*'beats'"),
+        ({"primary": {"measure": "x", "floor": {"beats": 0.5}}}, "primary.floor.beats = 0.5.*text is needed"),
+        ({"primary": {"measure": "x", "floor": {"beats": ["y"]}}}, r"primary.floor.beats = \['y'\]"),
+        ({"primary": {"measure": "x", "floor": {"beats": "y", "better": "less"}}}, "primary.floor.better = 'less'"),
+        ({"primary": {"measure": "x", "floor": {"beats": "cloze.unigram.2"}}}, "primary.floor.beats.*needs `cloze:"),
         ({"finetune": {"task": "fewrel"}}, "unknown key 'finetune.task'.*'tasks'"),
         ({"finetune": {"seeds": [1]}}, "finetune cannot be read.*tasks"),
         ({"changes": {"a": {"finetune": {"taks": "x"}}}}, "changes.a.finetune.taks"),
@@ -126,9 +133,43 @@ def test_a_cell_knows_the_run_folder_that_pretraining_will_use() -> None:
         assert cell.folder == run_folder(settings_of(cell.arm))
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_decides_in_a_shipped_ablation_will_be_measured(name: str) -> None:
+    check_primary(load_ablation(["--config", name]))
+
+
+@pytest.mark.parametrize(
+    ("name", "primary", "message"),
+    [
+        (
+            "masking",
+            {"measure": "reference_masks.masked_ml"},
+            "primary.measure.*Did you mean 'reference_masks.masked_lm'",
+        ),
+        ("masking", {"measure": "unigram_entropy"}, "primary.measure = 'unigram_entropy'"),  # a fact, not a measure
+        ("masking", {"floor": {"beats": "unigram_entrophy"}}, "primary.floor.beats.*Did you mean 'unigram_entropy'"),
+        ("masking", {"floor": {"beats": "majority.fewrel.f1"}}, "Did you mean 'majority.fewrel.accuracy'"),
+        ("units-zh", {"floor": {"beats": "cloze.unigram.5"}}, "primary.floor.beats = 'cloze.unigram.5'"),
+        (
+            "units-zh",
+            {"floor": {"measure": "cloze.nats.longr"}},
+            "primary.floor.measure.*Did you mean 'cloze.nats.longer'",
+        ),
+    ],
+)
+def test_a_figure_that_nobody_will_measure_is_refused_before_anything_runs(
+    name: str, primary: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"primary": primary, "output": str(tmp_path / "runs")}))
+    with pytest.raises(ZooError, match=message):
+        main(["--config", name, "--config", str(tmp_path / "own.yaml"), "--seeds", "[1]"])
+    assert not (tmp_path / "runs").exists()
+
+
 def vars_of(config: AblationConfig) -> dict[str, object]:
     values = dict(vars(config))
-    return {**values, "primary": vars(config.primary), "finetune": vars(config.finetune) if config.finetune else None}
+    primary = {**vars(config.primary), "floor": config.primary.floor and vars(config.primary.floor)}
+    return {**values, "primary": primary, "finetune": vars(config.finetune) if config.finetune else None}
 
 
 @pytest.mark.slow
@@ -208,7 +249,7 @@ def test_sample_names_are_resolved() -> None:
 TWO = ("dynamic", "one-copy")
 TINY = {
     "name": "tiny",
-    "primary": {"measure": "reference_masks.masked_lm"},
+    "primary": {"measure": "reference_masks.masked_lm", "floor": {"beats": "unigram_entropy"}},
     "reference": "tokens",
     "seeds": [1, 2],
     "pretrain": {"base": "pretrain/bert-tiny"},
@@ -268,6 +309,7 @@ def test_an_ablation_runs_skips_and_resumes(tmp_path: Path, capfd: pytest.Captur
     assert compared["reference_masks.masked_lm"]["n"] == 2
     assert "no verdict" in compared["reference_masks.masked_lm"]["verdict"]
     assert "tiny.accuracy" in compared
+    assert [(floor["arm"], floor["n"]) for floor in report["floors"]] == [("tokens", 2), ("words", 2)]
     assert (root / "report.html").exists()
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.safetensors")}
     done = sorted((root / "arms").glob("*.json"))
@@ -301,12 +343,13 @@ def test_the_demo_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     page = tmp_path / "runs" / "ablation-demo" / "demo.html"
     assert str(page) in capsys.readouterr().out
     assert "unigram entropy" in page.read_text()
+    assert "has to beat majority.tiny.accuracy" in page.read_text()
 
 
 def write_demo(folder: Path) -> Path:
     """The shipped demo at toy size."""
     values = yaml.safe_load(write_tiny(folder).read_text())
     own = {"base": "demo", "common": values["common"], "finetune": values["finetune"]}
-    own["primary"] = {"measure": "tiny.accuracy", "better": "higher"}
+    own["primary"] = {"measure": "tiny.accuracy", "better": "higher", "floor": {"beats": "majority.tiny.accuracy"}}
     (folder / "demo.yaml").write_text(yaml.safe_dump(own))
     return folder / "demo.yaml"

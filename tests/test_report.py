@@ -174,6 +174,153 @@ def test_the_reference_answers_its_own_questions() -> None:
     assert found.difference == pytest.approx(0.25)
 
 
+CLEAR = [4.5, 4.52, 4.49, 4.51, 4.5]
+ENTROPY = {"measure": "validation.masked_lm", "smallest_effect": 0.01, "floor": {"beats": "unigram_entropy"}}
+
+
+@pytest.mark.parametrize(
+    ("reference", "clears"),
+    [
+        ([5.0, 5.1, 5.0, 4.9, 5.0], True),
+        ([6.1, 6.2, 6.1, 6.3, 6.2], False),  # above the entropy of 6.0
+        ([6.0, 6.0, 6.0, 6.0, 6.0], False),  # no lead, without spread
+        ([5.9, 5.9, 5.9, 5.9, 5.9], True),
+        ([5.9, 6.1, 5.9, 6.1, 5.9], False),  # a lead of 0.02, se 0.049
+        ([5.9, 5.7, 6.0, 5.8, 5.8], True),  # a lead of 0.16, se 0.051
+        ([5.9, 5.7, 6.0, 6.1, 5.9], False),  # a lead of 0.08, se 0.066
+    ],
+)
+def test_nothing_is_decided_while_the_reference_is_at_its_floor(reference: list[float], clears: bool) -> None:
+    results = results_of(reference, CLEAR, primary=ENTROPY)
+    found, floor = results.comparisons[0], results.floors[0]
+    assert floor.clears is clears
+    assert floor.lead == pytest.approx(6.0 - np.mean(reference))
+    assert floor.se == pytest.approx(np.std(reference, ddof=1) / math.sqrt(5))
+    assert results.floors[1].clears
+    assert found.p_holm is not None
+    assert found.p_holm < 0.01
+    if clears:
+        assert found.verdict == "better"
+    else:
+        assert found.verdict.startswith("undecided: the reference does not clear its floor (validation.masked_lm: ")
+        figures = f"{abs(floor.lead):.3f} nats {'better' if floor.lead >= 0 else 'worse'} than unigram_entropy"
+        assert f"{figures}, se {floor.se:.3f}, n = 5" in found.verdict
+    without = {key: value for key, value in ENTROPY.items() if key != "floor"}
+    assert results_of(reference, CLEAR, primary=without).comparisons[0].verdict == "better"
+
+
+def test_the_floor_of_a_difference_is_that_of_the_measure_it_is_made_of() -> None:
+    def run(arm: str, seed: int, nats: float, unigram: float) -> Run:
+        asked = {"cloze.nats.longer": nats, "cloze.unigram.longer": unigram, "cloze.nats.longer-1": nats - 6}
+        return run_of(arm, seed, 5.0, same_questions=asked)
+
+    noise = [0.0, 0.1, 0.5, -0.2, 0.3]  # of the question itself: pairing takes it away
+    primary = {
+        "measure": "cloze.nats.longer-1",
+        "floor": {"measure": "cloze.nats.longer", "beats": "cloze.unigram.longer"},
+    }
+    for lead, said in ((0.02, "worse"), (-0.02, "undecided: the reference does not clear its floor")):
+        runs = [run("a", s, 7 + x - lead + 0.001 * s, 7 + x) for s, x in enumerate(noise, 1)]
+        runs += [run("b", s, 7.2 + x, 7 + x) for s, x in enumerate(noise, 1)]
+        found = summarise(ablation(primary=primary, cloze={}), runs)
+        assert next(c for c in found.comparisons if c.primary).verdict.startswith(said)
+        assert [floor.clears for floor in found.floors] == [lead > 0, False]
+
+
+def test_a_fine_tuned_score_has_to_beat_the_majority() -> None:
+    primary = {"measure": "t.accuracy", "better": "higher", "floor": {"beats": "majority.t.accuracy"}}
+    for majority, said in (
+        (0.25, "better"),
+        (0.6, "undecided: the reference does not clear its floor (t.accuracy: 9.8 points worse"),
+    ):
+        runs = [
+            run_of(arm, s, 5.0, scores={"t.accuracy": {1: score + 0.001 * s}}, baselines={"t.accuracy": majority})
+            for arm, score in (("a", 0.499), ("b", 0.7))
+            for s in range(1, 6)
+        ]
+        found = summarise(ablation(primary=primary), runs)
+        assert next(c for c in found.comparisons if c.primary).verdict.startswith(said)
+
+
+def test_one_seed_is_not_beyond_a_floor() -> None:
+    results = results_of([5.0], [5.0], primary=ENTROPY)
+    assert [(floor.n, floor.se, floor.clears) for floor in results.floors] == [(1, None, False)] * 2
+
+
+def test_a_reference_without_figures_has_not_cleared_its_floor() -> None:
+    runs = [run_of(arm, s, 5.0 + (arm == "b")) for arm in "ab" for s in range(1, 6)]
+    runs = [replace(run, same_questions={"cloze.unigram.1": 6.0}) if run.arm == "b" else run for run in runs]
+    primary = {**ENTROPY, "floor": {"beats": "cloze.unigram.1"}}
+    found = summarise(ablation(primary=primary, cloze={}), runs)
+    assert "no finite figure beside cloze.unigram.1" in found.comparisons[0].verdict
+    assert found.floors[0].lead is None
+
+
+def test_every_form_of_the_report_says_who_clears_the_floor() -> None:
+    results = results_of([6.1, 6.2, 6.1, 6.3, 6.2], CLEAR, primary=ENTROPY)
+    line = (
+        "a DOES NOT clear it (0.180 nats worse than unigram_entropy, se 0.037, n = 5); b clears it (1.496 nats better"
+    )
+    for text in (
+        markdown(results),
+        " ".join(checked(ablation_page(results, {}, "")).text),
+        " ".join(checked(demo_page(results, {}, "", 1.0)).text),
+    ):
+        assert line in text
+    floors = json.loads(json.dumps(to_json(results)))["floors"]
+    assert [(floor["arm"], floor["clears"]) for floor in floors] == [("a", False), ("b", True)]
+    assert "has to beat" not in markdown(results_of([5.0] * 5, CLEAR))
+
+
+def test_an_unknown_floor_names_the_nearest_figure() -> None:
+    with pytest.raises(ZooError, match=r"primary\.floor\.beats = 'unigram_entropi'.*Did you mean 'unigram_entropy'"):
+        results_of([5.0], [5.0], primary={**ENTROPY, "floor": {"beats": "unigram_entropi"}})
+
+
+def strict(results: Results) -> dict[str, object]:
+    """The report as a strict JSON reader gets it."""
+
+    def refuse(word: str) -> None:
+        raise AssertionError(f"{word} is no JSON")
+
+    found: dict[str, object] = json.loads(json.dumps(to_json(results)), parse_constant=refuse)
+    return found
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_exploratory_score_that_is_not_finite_does_not_cost_the_report(value: float) -> None:
+    runs = [run_of(arm, s, 5.0 + (arm == "b")) for arm in "ab" for s in range(1, 6)]
+    runs = [replace(run, same_questions={"cloze.nats.1": 6.0}, scores={"t.accuracy": {1: 0.5}}) for run in runs]
+    runs[6] = replace(runs[6], same_questions={"cloze.nats.1": value}, scores={"t.accuracy": {1: 0.5, 2: value}})
+    results = summarise(ablation(), runs)
+    assert [(c.measure, c.verdict) for c in results.comparisons] == [("validation.masked_lm", "worse")]
+    assert {s.measure for s in results.scores if s.arm == "b"} == {"validation.masked_lm"}
+    strict(results)
+    said = "Not finite in b, seed 2 (runs/b-2), so left out: cloze.nats.1, t.accuracy."
+    assert said in markdown(results)
+    for page in (ablation_page(results, {}, ""), demo_page(results, {}, "", 1.0)):
+        assert said in " ".join(checked(page).text)
+
+
+@pytest.mark.parametrize("failed", ["a", "c"])
+def test_a_primary_measure_that_is_not_finite_leaves_a_report_without_that_verdict(failed: str) -> None:
+    noise = {1: 0.0, 2: 0.01, 3: -0.01, 4: 0.02, 5: 0.0}
+    runs = [run_of(arm, s, 5.0 + 0.5 * (arm == "b") + x * (arm != "a")) for arm in "abc" for s, x in noise.items()]
+    runs = [run_of(r.arm, r.seed, math.nan) if (r.arm, r.seed) == (failed, 4) else r for r in runs]
+    results = summarise(ablation(changes={"a": {}, "b": {}, "c": {}}, primary=ENTROPY), runs)
+    decided = {c.arm: c.verdict for c in results.comparisons}
+    assert decided == ({} if failed == "a" else {"b": "worse"})
+    if decided:  # the comparison that was lost still counts as one of two
+        assert results.comparisons[0].p is not None
+        assert results.comparisons[0].p_holm == pytest.approx(2 * results.comparisons[0].p)
+    assert {f.arm: f.n for f in results.floors}[failed] == 4
+    whom = "no arm has a verdict" if failed == "a" else "c has no verdict"
+    said = f"(runs/{failed}-4), so left out: validation.masked_lm. validation.masked_lm is the primary measure: {whom}."
+    strict(results)
+    for text in (markdown(results), " ".join(checked(ablation_page(results, {}, "")).text)):
+        assert said in text
+
+
 def test_an_unknown_primary_measure_names_what_there_is() -> None:
     with pytest.raises(ZooError, match=r"'validation.masked'.*validation\.masked_lm"):
         results_of([5.0], [5.0], primary="validation.masked")
