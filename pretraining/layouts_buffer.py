@@ -1,11 +1,11 @@
-"""Pairs with negatives made from other pairs' first segments (ERNIE 1.0's released code, reader/pretraining.py).
+"""Pairs with negatives made from other pairs (after ERNIE 1.0's released code, reader/pretraining.py).
 
 Worked example, a buffer of three pairs in a random order, a letter a token. Each first segment is joined with the next
-pair's; of that and of its own second segment, the longer one is cut to the other's length::
+pair's second one; of that and of its own second segment, the longer one is cut to the other's length::
 
     pairs   aaa BB    cc DDDD   ee F
-    true    aaa BB    cc DD     ee F     label 0
-    false   aaa cc    cc ee     ee a     label 1
+    true    aaa BB    cc D      ee F     label 0
+    false   aaa DD    cc F      ee B     label 1
 
 """
 
@@ -26,19 +26,19 @@ Ints = NDArray[np.int64]
 
 
 class BufferedPairs(Layout):
-    """Every true pair once (label 0), and once its first segment with another pair's first one (label 1).
+    """Every true pair once (label 0), and once its first segment with another pair's second one (label 1).
 
     True pairs are those of :class:`pretraining.layouts.SentencePairs`. ``buffer`` pairs at a time are put in a random
-    order; the first segment of each is joined with that of the next, the last one's with that of the first. Both right
-    segments, the true and the false one, keep as many tokens as the shorter of them has, counted from their start: the
-    two rows are equally long, segment by segment, and no false pair is too long. A pair that is alone in its buffer
-    makes no row, so that exactly half of the rows are false.
+    order; the first segment of each is joined with the next one's second, the last one's with that of the first. Both
+    right segments, the true and the false one, keep as many tokens as the shorter of them has, counted from their
+    start: the two rows are equally long, segment by segment, and no false pair is too long. A pair that is alone in its
+    buffer makes no row, so that exactly half of the rows are false.
 
-    The released code cuts nothing: its true pairs came from files and had natural lengths. Here they fill their row,
-    so that uncut, length alone would tell them from false ones. (That code also replaces a first segment that does not
-    fit by its pair's second one.) As there, two pairs of one document can meet; ``buffer: null``, the whole epoch,
-    makes that rare. (That code's labels are the other way round.) What remains of the released rule: a first segment
-    can open a document and a second one cannot, so that a right segment which opens one is always a false one.
+    The released code cuts nothing, and joins two first segments: its true pairs came from files and had natural
+    lengths. Here they fill their row, so length would tell the classes apart; and only a first segment opens a document
+    or begins a sentence for sure. With second segments on the right of both, nothing but their relation to the left one
+    does. As in that code, two pairs of one document can meet; ``buffer: null``, the whole epoch, makes that rare. (Its
+    labels are the other way round.)
 
     Args:
         buffer: pairs among which partners are found, at least 2; ``None`` = all of an epoch.
@@ -66,10 +66,10 @@ class BufferedPairs(Layout):
         other = partners[own]
         starts, lengths = plan.starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
         left, left_length = starts[own, 0], lengths[own, 0]
-        right_length = np.minimum(lengths[own, 1], lengths[other, 0])
+        right_length = np.minimum(lengths[own, 1], lengths[other, 1])
         count = len(own)
         return Plan(
-            starts=np.stack([left, starts[own, 1], left, starts[other, 0]], axis=1).reshape(-1),
+            starts=np.stack([left, starts[own, 1], left, starts[other, 1]], axis=1).reshape(-1),
             lengths=np.stack([left_length, right_length, left_length, right_length], axis=1).reshape(-1),
             types=np.tile(np.array([0, 1], dtype=np.int8), 2 * count),
             offsets=np.arange(0, 4 * count + 1, 2, dtype=np.int64),
@@ -78,7 +78,7 @@ class BufferedPairs(Layout):
         )
 
     def _partners(self, count: int, draw: Draw) -> Ints:
-        """(N,) pair whose first segment each one is joined with; itself where its buffer holds no other."""
+        """(N,) pair whose second segment each one is joined with; itself where its buffer holds no other."""
         size = self.buffer or max(count, 1)
         number = np.arange(count)
         order = np.lexsort((draw.keys(number, "pairs.buffer"), number // size))
