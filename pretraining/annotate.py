@@ -19,7 +19,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import compress, count, pairwise
+from itertools import chain, compress, count, pairwise
 from operator import add
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -324,12 +324,14 @@ class Linked(Recorded):
 
     Args:
         entities: the graph's entities, UTF-8: one name per line, whose number is the line's, from 0; or in each
-            line ``name<TAB>number`` (OpenKE's ``entity2id.txt``, whose first line, how many there are, is passed over).
+            line ``name<TAB>number`` (OpenKE's ``entity2id.txt``, whose first line, how many there are, is passed over;
+            above lines that are names alone, a line of digits is a name, too).
         unknown: a name that is not among them is left out and counted (``skip``), or an ``error``.
         missing: a record without the field is an ``error``, or has ``none``.
         cut: a span that cuts a token is an ``error``, or left out (``skip``).
     """
 
+    version = 2
     paths = frozenset({"entities"})
     marks: Marks = "first"
     dtype = "int32"
@@ -375,32 +377,55 @@ def read_entities(path: Path) -> dict[str, int]:
     """Names and numbers of a file of entities, see :class:`Linked`.
 
     Raises:
-        ZooError: no names, a name or number that occurs twice, lines with and without numbers, naming the line.
+        ZooError: no names, a name or number that occurs twice, lines with and without numbers, an empty line among
+            names without numbers (which :func:`zoo.entities.read_names` refuses, too), naming the line.
     """
+    entries = _entity_lines(path)
+    first, second = next(entries, None), next(entries, None)
+    if first is None:
+        raise ZooError(f"{path} names no entities; one per line is needed.")
+    rest = [first] if second is None else [first, second]
+    if _is_count(first, second):
+        del rest[0]
+    numbered = rest[0].number is not None
     numbers: dict[str, int] = {}
     seen: set[int] = set()
-    numbered: bool | None = None
-    for place, line in enumerate(read_lines(path), start=1):
-        name, tab, text = line.strip("\r").partition("\t")
-        name, text = name.strip(), text.strip()
-        if not name or (place == 1 and name.isdigit() and not tab):
-            continue
-        if numbered is None:
-            numbered = bool(tab)
-        if bool(tab) != numbered or (numbered and not text.isdigit()):
-            raise ZooError(
-                f"{path}:{place}: {line.strip()!r} is not `name` or, as in all other lines, `name<TAB>number`."
-            )
-        number = int(text) if numbered else len(numbers)
+    for place, name, text in chain(rest, entries):
+        if (text is not None) != numbered or (numbered and not str(text).isdecimal()):
+            line = name if text is None else f"{name}\t{text}"
+            raise ZooError(f"{path}:{place}: {line!r} is not `name` or, as in all other lines, `name<TAB>number`.")
+        if not numbered and place != len(numbers) + 1:
+            raise ZooError(f"{path}:{len(numbers) + 1}: an empty line, where an entity's name belongs.")
+        number = int(text) if text is not None else len(numbers)
         if name in numbers or number in seen:
             raise ZooError(f"{path}:{place}: the name {name!r} or the number {number} occurs a second time.")
         numbers[name] = number
         seen.add(number)
-    if not numbers:
-        raise ZooError(f"{path} names no entities; one per line is needed.")
     if max(seen) >= 2**31 - 1:
         raise ZooError(f"{path}: the number {max(seen)} is too large; 32 bits hold it.")
     return numbers
+
+
+class _EntityLine(NamedTuple):
+    """A line of a file of entities: its place, from 1 on, the name, and what stands behind a tab, if one is there."""
+
+    place: int
+    name: str
+    number: str | None
+
+
+def _entity_lines(path: Path) -> Iterator[_EntityLine]:
+    """The lines that are not empty."""
+    for place, line in enumerate(read_lines(path), start=1):
+        name, tab, text = line.strip("\r").partition("\t")
+        if name.strip():
+            yield _EntityLine(place, name.strip(), text.strip() if tab else None)
+
+
+def _is_count(first: _EntityLine, second: _EntityLine | None) -> bool:
+    """Whether the first line says how many entities there are: digits may be a name, but not above numbered names."""
+    alone = first.number is None and first.name.isdecimal()
+    return alone and second is not None and second.number is not None and second.number.isdecimal()
 
 
 def read_spans(value: Any, text: Text, where: str, number: Any) -> list[list[Span]]:
