@@ -49,6 +49,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own
 _DECILES = 10
+_PORTION = 2**20  # tokens of the training text that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class Text(NamedTuple):
         starts: (N + 1,) whether a word starts here; the end is one.
         sentence: (N,) number of each token's sentence.
         bounds: (S + 1,) first token of each sentence.
-        good: (N,) whether the token is of letters, so that it may be asked about.
+        good: (N,) whether the token's word is of letters alone, so that it may be asked about.
         codes: (N,) unit codes of the entities, where they are asked about.
     """
 
@@ -106,6 +107,32 @@ class Text(NamedTuple):
     bounds: Ints
     good: Bools
     codes: NDArray[np.uint8] | None
+
+
+class DocumentTokens:
+    """Tokens of some documents of a store, end to end as if they were one array; a slice is read when it is taken.
+
+    Args:
+        store: the text.
+        documents: their numbers.
+    """
+
+    def __init__(self, store: Store, documents: Ints) -> None:
+        offsets = store.document_tokens()
+        sizes = offsets[documents + 1] - offsets[documents]
+        self._tokens = np.asarray(store.tokens)
+        self._ends = np.cumsum(sizes)
+        self._shift = offsets[documents] - (self._ends - sizes)
+
+    def __len__(self) -> int:
+        """Tokens."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, part: slice) -> NDArray[Any]:
+        """(n,) the tokens of a slice."""
+        place = np.arange(*part.indices(len(self)))
+        place += self._shift[np.searchsorted(self._ends, place, side="right")]
+        return self._tokens[place]
 
 
 class Items(NamedTuple):
@@ -135,14 +162,33 @@ def read_text(store: Store, documents: Ints, tokenizer: ZooTokenizer, entity: st
     starts[:-1] = (np.asarray(store.flags)[place] & WORD_START) != 0
     bounds = np.append(0, np.cumsum(sizes))
     starts[bounds] = True
-    letters = np.array([_of_letters(tokenizer.token(i)) for i in range(tokenizer.vocabulary.size)])
-    letters[list(tokenizer.vocabulary.special_ids)] = False
+    word = np.flatnonzero(starts)
+    good = np.repeat(of_letters(ids, word[:-1], np.diff(word), tokenizer), np.diff(word))
     codes = None if entity is None else np.asarray(store.arrays[entity])[place]
-    return Text(ids, starts, np.repeat(np.arange(len(sizes)), sizes), bounds, letters[ids], codes)
+    return Text(ids, starts, np.repeat(np.arange(len(sizes)), sizes), bounds, good, codes)
 
 
-def _of_letters(token: str) -> bool:
-    return token.removeprefix("##").isalpha()
+def of_letters(ids: Ints, start: Ints, size: Ints, tokenizer: ZooTokenizer) -> Bools:
+    """(W,) whether each word, its tokens decoded together, is of letters alone.
+
+    How a vocabulary marks words (``##``, ``▁``, ``Ġ``, ``</w>``) its decoder knows; and only a whole word has whole
+    characters where the units are bytes.
+
+    Args:
+        ids: (N,) tokens of a text.
+        start: (W,) first token of each word.
+        size: (W,) its number of tokens.
+        tokenizer: what the ids belong to.
+    """
+    good = np.zeros(len(start), dtype=bool)
+    special = list(tokenizer.vocabulary.special_ids)
+    for length in np.unique(size).tolist():
+        own = np.flatnonzero(size == length)
+        words, numbers = np.unique(ids[start[own][:, None] + np.arange(length)], axis=0, return_inverse=True)
+        spelt = tokenizer.backend.decode_batch(words.tolist(), skip_special_tokens=False)
+        letters = np.array(["".join(text.split()).isalpha() for text in spelt])  # a decoder parts Chinese characters
+        good[own] = (letters & ~np.isin(words, special).any(axis=1))[numbers.reshape(-1)]
+    return good
 
 
 def _ranges(starts: Ints, sizes: Ints) -> Ints:
@@ -170,7 +216,9 @@ def _sample(places: Ints, count: int, draw: Draw) -> Ints:
     return np.sort(places[order[:count]])
 
 
-def choose_entities(text: Text, training: NDArray[Any], shortest: int, items: int, draw: Draw) -> tuple[Items, Items]:
+def choose_entities(
+    text: Text, training: NDArray[Any] | DocumentTokens, shortest: int, items: int, draw: Draw
+) -> tuple[Items, Items]:
     """Units and control stretches of the same lengths and tenths of training frequency, equally many of each.
 
     Args:
@@ -199,10 +247,9 @@ def choose_entities(text: Text, training: NDArray[Any], shortest: int, items: in
         own, control = start[size == length], _stretches(text, inside, length)
         if not len(control):
             continue
-        often = _frequency(text.ids, own, length, training)
-        edges = np.quantile(often, np.arange(1, _DECILES) / _DECILES)
-        tenth = np.searchsorted(edges, often, side="left")
-        tenth_of_control = np.searchsorted(edges, _frequency(text.ids, control, length, training), side="left")
+        often = _frequency(text.ids, np.append(own, control), length, training)
+        edges = np.quantile(often[: len(own)], np.arange(1, _DECILES) / _DECILES)
+        tenth, tenth_of_control = np.split(np.searchsorted(edges, often, side="left"), [len(own)])
         for number in np.unique(tenth):
             first, second = own[tenth == number], control[tenth_of_control == number]
             count = min(len(first), len(second))
@@ -225,12 +272,14 @@ def _stretches(text: Text, inside: Bools, length: int) -> Ints:
     return start[fits & (text.sentence[start] == text.sentence[start + length - 1])]
 
 
-def _frequency(ids: Ints, start: Ints, length: int, training: NDArray[Any]) -> Ints:
+def _frequency(ids: Ints, start: Ints, length: int, training: NDArray[Any] | DocumentTokens) -> Ints:
     """How often each stretch stands in the training tokens, by a 64-bit hash of its tokens."""
     wanted, numbers = np.unique(_hashes(ids, length)[start], return_inverse=True)
-    hashes = _hashes(training, length)
-    place = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
-    counts = np.bincount(place[wanted[place] == hashes], minlength=len(wanted))
+    counts = np.zeros(len(wanted), dtype=np.int64)
+    for begin in range(0, len(training) - length + 1, _PORTION):  # a stretch counts where its first token is
+        hashes = _hashes(training[begin : begin + _PORTION + length - 1], length)
+        place = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
+        counts += np.bincount(place[wanted[place] == hashes], minlength=len(wanted))
     found: Ints = counts[numbers]
     return found
 
@@ -376,8 +425,7 @@ def measure(
     if not any(len(items.start) for items in groups.values()):
         raise ZooError(f"cloze: no word of letters, of 1 to {config.longest} tokens, in {len(asked)} documents.")
     if config.entity is not None:
-        offsets = store.document_tokens()
-        tokens = np.asarray(store.tokens)[_ranges(offsets[training], offsets[training + 1] - offsets[training])]
+        tokens = DocumentTokens(store, training)
         units = choose_entities(text, tokens, config.shortest_entity, config.items, draw)
         groups |= dict(zip(("entity", "control"), units, strict=True))
     progress, answers = Progress("cloze", show), dict[str, Answers]()

@@ -1,18 +1,23 @@
 """Hidden words restored: which are chosen, what is asked, and that an ablation can read it."""
 
+import itertools
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 import torch
+from stores import write_store
 from training import SAMPLE, arguments, train
 
 from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
 from ablation.report import is_accuracy
+from pretraining import cloze
 from pretraining.cloze import (
     Answers,
     ClozeConfig,
+    DocumentTokens,
     Text,
     by_frequency,
     choose_entities,
@@ -21,12 +26,14 @@ from pretraining.cloze import (
     cloze_of_run,
     figures,
     measures,
+    read_text,
 )
 from pretraining.layouts import rows_from_texts
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.random import Draw
 from pretraining.score import Scorer
+from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
 
 DRAW = Draw(0, 0)
@@ -106,6 +113,75 @@ def test_controls_match_entities_in_length_and_frequency():
     assert abs(often(entities).mean() - often(controls).mean()) < 6  # of about 80
     with pytest.raises(ZooError, match="no unit of 9 tokens"):
         choose_entities(text, training, 9, 1000, DRAW)
+
+
+TEXT = "emma 3 was emmas été 4th 中国 of 北 .\n"
+
+
+@pytest.mark.parametrize("kind", ["unigram", "bytebpe", "wordpiece", "word", "suffix"])
+def test_words_of_letters_whatever_marks_them(tmp_path, kind):
+    """The words ask for letters, the vocabularies write ``▁emma``, ``Ġemma``, ``##s``, ``emma</w>``, and bytes."""
+    if kind == "suffix":
+        letters = sorted({c for c in TEXT if not c.isspace()} | set("e"))
+        merges = ["e m", "em m", "emm a</w>"]
+        pieces = ["<unk>", *letters, *(f"{c}</w>" for c in letters), *(m.replace(" ", "") for m in merges)]
+        (tmp_path / "vocab.json").write_text(json.dumps({piece: n for n, piece in enumerate(pieces)}))
+        (tmp_path / "merges.txt").write_text("\n".join(merges) + "\n")
+        tokenizer = load_tokenizer(tmp_path)
+    else:
+        config = TokenizerConfig(kind=kind, vocab_size=320 if kind == "bytebpe" else 60, min_frequency=1)
+        tokenizer = train_tokenizer(config, [TEXT] * 3)
+    ids, flags = tokenizer.encode_batch([TEXT.strip()])[0]
+    store = write_store(tmp_path / "store", [[ids.tolist()]], flags)
+    text = read_text(store, np.array([0]), tokenizer, None)
+    word = np.flatnonzero(text.starts)
+    ours = [tokenizer.decode(text.ids[a:b]) for a, b in itertools.pairwise(word) if text.good[a:b].all()]
+    found = ["".join(text.split()) for text in ours]
+    assert {"emma", "was", "emmas", "of"} <= set(found)
+    assert all(found)
+    assert {"中", "中国", "北"} & set(found)  # also where a character is three tokens
+    assert not any(set(text) & set("34.") for text in found)
+    assert (text.good[word[:-1]] == np.logical_and.reduceat(text.good, word[:-1])).all()
+
+
+def test_a_unigram_run_is_asked_about_words(tmp_path):
+    folder = train(arguments(tmp_path, "albert", steps=1, **{"data.tokenizer.kind": "unigram"}))
+    found = cloze_of_run(ClozeConfig(str(folder), items=20))
+    assert {name: group["items"] for name, group in found["words"].items()} == dict.fromkeys("1234", 20)
+
+
+def test_training_text_is_counted_in_portions(tmp_path, monkeypatch):
+    """The same counts as of all tokens at once, also of stretches across portions; and no copy of the text."""
+    rng = np.random.default_rng(0)
+    documents = [[rng.integers(5, 30, rng.integers(1, 300)).tolist()] for _ in range(300)]
+    store = write_store(tmp_path / "store", [*documents[:7], [], *documents[7:]])
+    chosen = np.flatnonzero(rng.random(301) < 0.8)
+    offsets = store.document_tokens()
+    at_once = np.concatenate([store.tokens[offsets[d] : offsets[d + 1]] for d in chosen])
+    training = DocumentTokens(store, chosen)
+    assert len(training) == len(at_once)
+    assert np.array_equal(training[100:40_000], at_once[100:])
+    text = some_text()
+    windows = np.lib.stride_tricks.sliding_window_view(at_once, 3)
+    starts = np.arange(0, 300, 7)
+    expected = [(windows == text.ids[s : s + 3]).all(axis=1).sum() for s in starts]
+    for portion in (100, 2**20):
+        monkeypatch.setattr(cloze, "_PORTION", portion)
+        assert cloze._frequency(text.ids, starts, 3, training).tolist() == expected
+    assert cloze._frequency(text.ids, starts, 3, DocumentTokens(store, chosen[:0])).tolist() == [0] * len(starts)
+
+
+def test_memory_does_not_grow_with_the_training_text(tmp_path, monkeypatch):
+    monkeypatch.setattr(cloze, "_PORTION", 10_000)
+    one = np.random.default_rng(0).integers(5, 30, 1000).tolist()
+    store = write_store(tmp_path / "store", [[one]] * 1000)
+    tracemalloc.start()
+    try:
+        choose_entities(some_text(count=500), DocumentTokens(store, np.arange(1000)), 2, 1000, DRAW)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < store.num_tokens  # less than a byte for each
 
 
 def test_a_word_is_filled_in_from_left_to_right(run):
