@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pretraining.corpus import CorpusConfig, iter_documents
 from pretraining.segment import CJK
@@ -28,6 +28,7 @@ NO_MARKER = "[no-conn]"
 """The class, in a list of markers, of sentences that begin with none of them."""
 _UNIT = re.compile(f"[{CJK}]|[^\\W{CJK}]+(?:['’][^\\W]+)?")
 _RELEVANCE = 3  # QBQTC: 0 = hardly relevant, 1 = to a degree, 2 = very; ours runs the other way (specs: ERNIE 2.0, 3)
+_DISCOVERY = 10_000  # pairs of each marker in Discovery
 _KINDS = ("discourse", "relevance")
 
 
@@ -42,8 +43,9 @@ class PairsConfig:
         files: the text (as for data.corpus.files), or QBQTC's files.
         output: the file to write, .jsonl.
         markers: a list of discourse markers, one a line, ``_`` for a space; line n is class n - 1.
-        maximum: at most so many pairs of each marker, chosen by a hash; Discovery has 10,000.
-        shortest: fewest words (or Chinese characters) of each of the two sentences.
+        maximum: at most so many pairs of each class, chosen by a hash; absent = 10,000 of each marker, as in Discovery,
+            and every pair of a relevance data set.
+        shortest: fewest words (or Chinese characters) of each of the two sentences; for discourse.
         longest: most of them.
     """
 
@@ -51,7 +53,7 @@ class PairsConfig:
     files: str | list[str]
     output: str
     markers: str = "zoo:sample/markers/en.txt"
-    maximum: int = 10_000
+    maximum: int | None = None
     shortest: int = 3
     longest: int = 32
 
@@ -59,7 +61,7 @@ class PairsConfig:
         """Refuse what cannot be made."""
         if not self.output.endswith(".jsonl"):
             raise ZooError(f"--output {self.output}: a name that ends in .jsonl is needed, so that it can be read.")
-        if self.maximum < 1 or not 1 <= self.shortest <= self.longest:
+        if (self.maximum is not None and self.maximum < 1) or not 1 <= self.shortest <= self.longest:
             raise ZooError(
                 f"--maximum {self.maximum} --shortest {self.shortest} --longest {self.longest}: at least 1 each, and "
                 "shortest no more than longest."
@@ -128,7 +130,11 @@ def read_markers(path: str) -> Markers:
 
 
 def discourse_pairs(
-    paragraphs: Iterable[str], markers: Markers, shortest: int = 3, longest: int = 32
+    paragraphs: Iterable[str],
+    markers: Markers,
+    shortest: int = 3,
+    longest: int = 32,
+    left_out: Counter[str] | None = None,
 ) -> Iterator[Pair]:
     """Adjacent sentences of a paragraph whose second begins with a marker, which is taken away.
 
@@ -137,13 +143,19 @@ def discourse_pairs(
         markers: the classes.
         shortest: fewest words (or Chinese characters) of either sentence, the marker not counted.
         longest: most of them.
+        left_out: where pairs that are shorter or longer are counted.
     """
+    left_out = Counter() if left_out is None else left_out
     for paragraph in paragraphs:
         sentences = [paragraph[start:end] for start, end in sentence_spans(paragraph)]
         for first, second in itertools.pairwise(sentences):
             label, rest = markers.split(second)
-            if label is not None and all(shortest <= len(_UNIT.findall(s)) <= longest for s in (first, rest)):
+            if label is None:
+                continue
+            if all(shortest <= len(_UNIT.findall(s)) <= longest for s in (first, rest)):
                 yield Pair(first, rest, label)
+            else:
+                left_out[f"with a sentence that is not of {shortest} to {longest} words"] += 1
 
 
 def at_most(pairs: Iterable[Pair], maximum: int) -> list[Pair]:
@@ -160,12 +172,17 @@ def at_most(pairs: Iterable[Pair], maximum: int) -> list[Pair]:
     return [pair for _, _, pair in sorted((item for heap in kept.values() for item in heap), key=lambda item: item[1])]
 
 
-def relevance_pairs(files: Iterable[str]) -> Iterator[Pair]:
+def relevance_pairs(files: Iterable[str], left_out: Counter[str] | None = None) -> Iterator[Pair]:
     """Queries and titles of QBQTC: JSON lines with ``query``, ``title`` and a ``label`` of 0 to 2, 2 = very relevant.
+
+    Args:
+        files: their names.
+        left_out: where records of which one text is empty are counted.
 
     Raises:
         ZooError: a file or a line that is something else.
     """
+    left_out = Counter() if left_out is None else left_out
     for name in files:
         try:
             lines = Path(name).read_text(encoding="utf-8").splitlines()
@@ -184,18 +201,53 @@ def relevance_pairs(files: Iterable[str]) -> Iterator[Pair]:
                 raise ZooError(f"{name}, line {number}: label {record['label']}; 0, 1 or 2 is needed.")
             if pair.first and pair.second:
                 yield pair
+            else:
+                left_out["without a query or a title"] += 1
 
 
-def make_pairs(config: PairsConfig) -> tuple[list[Pair], list[str]]:
-    """The pairs that are asked for, and the names of their classes."""
+class Made(NamedTuple):
+    """What was made.
+
+    Args:
+        pairs: in the order of the text.
+        names: of the classes.
+        left_out: how many pairs were left out, by what was wrong with them.
+    """
+
+    pairs: list[Pair]
+    names: list[str]
+    left_out: Counter[str]
+
+
+def make_pairs(config: PairsConfig) -> Made:
+    """The pairs that are asked for."""
+    left_out: Counter[str] = Counter()
     if config.kind == "relevance":
         files = [config.files] if isinstance(config.files, str) else config.files
-        return at_most(relevance_pairs(files), config.maximum), ["strong", "weak", "none"]
-    markers = read_markers(config.markers)
-    documents = iter_documents(CorpusConfig(files=config.files))
-    paragraphs = (line for document in documents for line in document.lines)
-    found = discourse_pairs(paragraphs, markers, config.shortest, config.longest)
-    return at_most(found, config.maximum), markers.names
+        names, maximum = ["strong", "weak", "none"], config.maximum
+        found = relevance_pairs(files, left_out)
+    else:
+        markers = read_markers(config.markers)
+        names, maximum = markers.names, _DISCOVERY if config.maximum is None else config.maximum
+        documents = iter_documents(CorpusConfig(files=config.files))
+        paragraphs = (line for document in documents for line in document.lines)
+        found = discourse_pairs(paragraphs, markers, config.shortest, config.longest, left_out)
+    if maximum is None:
+        return Made(list(found), names, left_out)
+    counts: Counter[int] = Counter()
+    pairs = at_most(_counted(found, counts), maximum)
+    counts.subtract(pair.label for pair in pairs)
+    if counts.total():
+        more = sum(count > 0 for count in counts.values())
+        left_out[f"of {more} {'class' if more == 1 else 'classes'} beyond --maximum {maximum:,}"] = counts.total()
+    return Made(pairs, names, left_out)
+
+
+def _counted(pairs: Iterable[Pair], counts: Counter[int]) -> Iterator[Pair]:
+    """The pairs, counted by class as they pass."""
+    for pair in pairs:
+        counts[pair.label] += 1
+        yield pair
 
 
 def pairs_command(argv: list[str]) -> int:
@@ -205,9 +257,12 @@ def pairs_command(argv: list[str]) -> int:
         raise ZooError(f"zoo pairs has no kind {kind!r}.{nearest(kind, _KINDS)} There are {' and '.join(_KINDS)}.")
     values = {"kind": kind} if kind else {}
     config = load_settings(PairsConfig, rest, "zoo pairs discourse|relevance", "pairs", values).value
-    pairs, names = make_pairs(config)
+    pairs, names, left_out = make_pairs(config)
+    without = f"left out: {', '.join(f'{count:,} pairs {why}' for why, count in left_out.items())}" if left_out else ""
     if not pairs:
-        raise ZooError(f"no pair was found in {config.files}: more text, other markers or a higher --longest may help.")
+        needed = "records with a query, a title and a label are needed"
+        hint = needed if config.kind == "relevance" else "more text, other markers or a higher --longest may help"
+        raise ZooError(f"no pair was found in {config.files}{f' ({without})' if without else ''}: {hint}.")
     if {names[pair.label] for pair in pairs} == {NO_MARKER}:
         raise ZooError(
             f"no sentence of {config.files} begins with one of the {len(names) - 1} markers of {config.markers}. Are "
@@ -221,4 +276,6 @@ def pairs_command(argv: list[str]) -> int:
     print(f"{config.output}: {len(pairs):,} pairs of {len(counts)} of {len(names)} classes (num_labels: {len(names)})")
     for label, count in counts.most_common():
         print(f"{count:>8,}  {label:>3}  {names[label]}")
+    if without:
+        print(without)
     return 0

@@ -369,6 +369,43 @@ def test_relevance_pairs(tmp_path):
             list(relevance_pairs([str(path)]))
 
 
+def test_relevance_keeps_every_pair_unless_told_and_says_what_it_leaves_out(tmp_path, capsys):
+    path, output = tmp_path / "train.json", tmp_path / "r.jsonl"
+    records = [{"query": f"q{i}", "title": "t" * (i < 10_008), "label": str(i % 12 // 10)} for i in range(10_010)]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    base = ["relevance", "--files", str(path), "--output", str(output)]
+
+    def made(*more: str) -> tuple[list[int], str]:
+        assert pairs_command([*base, *more]) == 0
+        said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("left out")]
+        labels = [json.loads(line)["label"] for line in output.read_text().splitlines()]
+        return [labels.count(2), labels.count(1)], "".join(said)
+
+    assert made() == ([8340, 1668], "left out: 2 pairs without a query or a title")
+    path.write_text("".join(json.dumps({**record, "title": "t", "label": 0}) + "\n" for record in records))
+    assert made() == ([10_010, 0], "")
+    assert made("--maximum", "10_000") == ([10_000, 0], "left out: 10 pairs of 1 class beyond --maximum 10,000")
+    with pytest.raises(ZooError, match=r"--maximum 0 .*at least 1"):
+        made("--maximum", "0")
+    path.write_text(json.dumps({**records[0], "query": ""}) + "\n")
+    with pytest.raises(ZooError, match=r"no pair was found .*left out: 1 pairs without a query"):
+        made()
+
+
+def test_discourse_keeps_ten_thousand_of_a_marker_and_says_so(tmp_path, capsys):
+    lines = [f"The town number {i} lies by the river. However, it is dry. But no." for i in range(10_003)]
+    (tmp_path / "text.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "markers.txt").write_text("however,\nbut\n")
+    argv = ["--files", str(tmp_path / "text.txt"), "--markers", str(tmp_path / "markers.txt")]
+    assert pairs_command(["discourse", *argv, "--output", str(tmp_path / "d.jsonl")]) == 0
+    out = capsys.readouterr().out
+    assert "10,000 pairs of 1 of 2 classes" in out
+    assert (
+        out.splitlines()[-1].split(", ", 1)[0] == "left out: 10,003 pairs with a sentence that is not of 3 to 32 words"
+    )
+    assert out.endswith(", 3 pairs of 1 class beyond --maximum 10,000\n")
+
+
 def test_pairs_command(tmp_path, capsys):
     text = tmp_path / "text.txt"
     text.write_text("The town lies by the river. However, it is rather dry. It has a mill.\n")
