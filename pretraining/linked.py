@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -189,13 +190,21 @@ class LinkedConfig:
 
 def write_records(config: LinkedConfig) -> int:
     """Write the JSONL file and the list of its entities; the number of documents."""
-    tokenizer = load_tokenizer(config.tokenizer)
-    lines = [json.dumps(r, ensure_ascii=False) for r in records(read_linked(config.tokens, config.entities), tokenizer)]
-    target = Path(config.output)
-    names = entities_of(config.tokens, config.entities)
-    write_atomic(target.with_name(f"{target.name}.entities.txt"), "".join(f"{name}\n" for name in names))
-    write_atomic(target, "".join(f"{line}\n" for line in lines))
-    return len(lines)
+    tokenizer, target, count = load_tokenizer(config.tokenizer), Path(config.output), 0
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as stream:  # a document at a time, whatever the size of the whole
+            for record in records(read_linked(config.tokens, config.entities), tokenizer):
+                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+                count += 1
+            stream.flush()
+            os.fsync(stream.fileno())
+        names = entities_of(config.tokens, config.entities)
+        write_atomic(target.with_name(f"{target.name}.entities.txt"), "".join(f"{name}\n" for name in names))
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return count
 
 
 def main() -> None:

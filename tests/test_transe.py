@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from itertools import islice
 from pathlib import Path
 
@@ -10,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from pretraining.annotate import read_entities
 from pretraining.entity_tables import EntitiesConfig, make_table, read_vectors
 from pretraining.linked import LinkedConfig, Mention, entities_of, linked_store, read_linked, write_records
 from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
 from pretraining.transe import Graph, TransEConfig, ranks, read_triples, train_transe
 from zoo.cli import dispatch
-from zoo.entities import open_entities
+from zoo.entities import open_entities, read_names
 from zoo.errors import ZooError
 
 ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
@@ -215,6 +217,45 @@ def test_vectors_that_do_not_fit(tmp_path, vectors, ids, words):
         read_vectors(tmp_path / "v", None if ids is None else tmp_path / "i")
 
 
+def test_names_of_digits_are_names_and_a_count_is_none(tmp_path):
+    """Every reader of a list gives an entity the same number, whatever it is called."""
+    names = ["1984", "Orwell", "London"]
+    rows = "".join(f"{name} {n} {n}\n" for n, name in enumerate(names))
+    (tmp_path / "w2v.txt").write_text("3 2\n" + rows)
+    table = make_table(EntitiesConfig(str(tmp_path / "t"), vectors=str(tmp_path / "w2v.txt")), show=False)
+    listed = tmp_path / "t" / "entities.txt"
+    assert (
+        read_entities(listed)
+        == {name: n for n, name in enumerate(table.names)}
+        == {"1984": 0, "Orwell": 1, "London": 2}
+    )
+    listed.write_text("1984\n")
+    assert read_entities(listed) == {"1984": 0}
+    listed.write_text("3\n1\n2\n3\x0c4\n")  # even where the first could be the number of the others
+    assert list(read_entities(listed)) == read_names(listed)
+    ids, vectors = tmp_path / "entity2id.txt", tmp_path / "entity2vec.vec"
+    vectors.write_text("1\n2\n3\n")
+    for head in ("3\n", ""):
+        ids.write_text(f"{head}1984\t2\nOrwell\t0\n7\t1\n")
+        assert read_entities(ids) == {name: n for n, name in enumerate(read_vectors(vectors, ids)[0])}
+        assert read_entities(ids) == {"1984": 2, "Orwell": 0, "7": 1}
+
+
+def test_lines_that_are_no_entities(tmp_path):
+    path = tmp_path / "e.txt"
+    for content, message in [
+        ("Q5\n\nQ6\n", r"e\.txt:2: an empty line"),  # else Q6 would be another's vector
+        ("1984\nOrwell\tthe writer\n", r"e\.txt:2: 'Orwell\\tthe writer' is not"),
+        ("2\nQ5\t1\nQ6\n", r"e\.txt:3: 'Q6' is not"),
+        ("2\nQ5\t\u00b2\n", r"e\.txt:2: 'Q5\\t\u00b2' is not"),
+    ]:
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ZooError, match=message):
+            read_entities(path)
+    path.write_text("Q5\nQ6\n\n")
+    assert read_entities(path) == {"Q5": 0, "Q6": 1}
+
+
 # ---- the sample with linked entities --------------------------------------------------------------------------------
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "old", "town", "##s", "lie", "by", "rivers", "."]
@@ -277,6 +318,32 @@ def test_the_sample_as_a_store_and_as_text(tmp_path, vocabulary):
 def test_samples_that_do_not_add_up(tmp_path, tokens, entities, words):
     with pytest.raises(ZooError, match=words):
         list(read_linked(*sample(tmp_path, tokens, entities)))
+
+
+def test_a_large_sample_is_written_a_document_at_a_time(tmp_path, vocabulary):
+    files = sample(tmp_path, "1 200" + " 6 7" * 100 + "\n", "1 200" + " Q1 #UNK#" * 100 + "\n")
+    for path in files:
+        path.write_text(path.read_text() * 120)
+    config = LinkedConfig(*map(str, files), tokenizer=str(vocabulary), output=str(tmp_path / "text.jsonl"))
+    write_records(config)  # what is loaded once is loaded now
+    tracemalloc.start()
+    try:
+        assert write_records(config) == 120
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (tmp_path / "text.jsonl").stat().st_size / 2
+    assert not list(tmp_path.glob(".text*"))
+
+
+def test_a_damaged_sample_leaves_the_old_file(tmp_path, vocabulary):
+    files = sample(tmp_path, TOKENS + "1 1 x\n", LINKS + "1 1 Q1\n")
+    target = tmp_path / "text.jsonl"
+    target.write_text("old\n")
+    with pytest.raises(ZooError, match="line 3: an id is no number"):
+        write_records(LinkedConfig(*map(str, files), tokenizer=str(vocabulary), output=str(target)))
+    assert target.read_text() == "old\n"
+    assert sorted(path.name for path in tmp_path.glob("*text*")) == ["text.jsonl"]
 
 
 def test_the_released_sample():
