@@ -392,7 +392,7 @@ def naive_buffered(pairs, orders):
             partner = order[(place + 1) % len(order)]
             if partner == number:
                 continue
-            other = pairs[partner][0]
+            other = pairs[partner][1]
             kept = min(own[1], other[1])
             found[number] = [(left, (own[0], kept), 0), (left, (other[0], kept), 1)]
     return [row for number in sorted(found) for row in found[number]]
