@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.annotate import read_entities
 from pretraining.transe import TransEConfig, ranks, read_triples, train_transe
 from zoo.entities import Entities, control, open_entities, save_entities
 from zoo.errors import ZooError
@@ -141,16 +142,10 @@ def _numbers(path: Path, line: int, parts: list[str]) -> Floats:
 
 def _read_ids(path: Path) -> list[str]:
     """Names by number."""
-    found: dict[int, str] = {}
-    for line, parts in _lines(path):
-        if line == 1 and len(parts) == 1:
-            continue
-        if len(parts) != 2 or not parts[1].isdigit() or int(parts[1]) in found:
-            raise ZooError(f"{path}, line {line}: {' '.join(parts)[:80]!r}; a name and a new number are needed.")
-        found[int(parts[1])] = parts[0]
-    if sorted(found) != list(range(len(found))):
-        raise ZooError(f"{path} numbers {len(found)} entities, but not from 0 to {len(found) - 1}.")
-    return [found[number] for number in range(len(found))]
+    numbers = read_entities(path)
+    if sorted(numbers.values()) != list(range(len(numbers))):
+        raise ZooError(f"{path} numbers {len(numbers)} entities, but not from 0 to {len(numbers) - 1}.")
+    return sorted(numbers, key=numbers.__getitem__)
 
 
 def make_table(config: EntitiesConfig, show: bool = True) -> Entities:

@@ -203,7 +203,7 @@ def test_vectors_of_others(tmp_path):
         ("1 2\n3\n", "2\na\t0\nb\t1\n", "vector 2 has 1 values, the first has 2"),
         ("1 2\n3 4\n", "1\na\t0\n", r"names 1 entities, .* has 2 vectors"),
         ("1 2\n3 x\n", "2\na\t0\nb\t1\n", "line 2: a value is no number"),
-        ("1 2\n3 4\n", "2\na\t0\nb\t0\n", "line 3: 'b 0'; a name and a new number"),
+        ("1 2\n3 4\n", "2\na\t0\nb\t0\n", "i:3: the name 'b' or the number 0 occurs a second time"),
         ("1 2\n3 4\n", "2\na\t0\nb\t5\n", "not from 0 to 1"),
         ("a 1 2\n", None, "line 1: a number of entities and a width belong here"),
         ("3 2\na 1 2\nb 3 4\n", None, "line 1 says 3 vectors of width 2, and 2 are there"),
