@@ -12,13 +12,16 @@ it says what hiding whole words did for longer words (Cui et al. 2019; design af
 always seen whole words hidden was never asked for the end of a word whose beginning it sees, as it is from left to
 right; one trained on single characters was all the time. So the question that is fair to both is the one at once.
 
+Words of another text (``--corpus.files``) are found as those of the run's text were, unless ``--corpus.segmenter`` says
+otherwise.
+
 With ``entity`` the same is asked of units of an array of the store, and of *control* stretches: whole words outside of
 units, of the same length and the same tenth of frequency in the training text, as many as there are entities.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,9 +39,9 @@ from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
 from pretraining.prepare import prepare
 from pretraining.random import Draw
-from pretraining.score import Scorer
+from pretraining.score import Scorer, segmenter_facts
 from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer
+from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
@@ -67,7 +70,8 @@ class ClozeConfig:
         objective: which of the run's objectives fills in; absent = the first that can.
         trust_code: also run objectives from outside the package, which ``run.json`` names.
         stores: folder for the prepared ``corpus``.
-        output: JSON file for the figures; absent = ``cloze.json`` in the folder.
+        output: JSON file for the figures; absent = in the folder ``cloze.json``, or, of another text than the run's,
+            ``cloze-NAME.json`` after its prepared store.
     """
 
     run: str
@@ -414,7 +418,7 @@ def measure(
 
     Returns:
         ``words`` by length, ``longer`` (two tokens and more), ``entity`` and ``control`` where they are asked about;
-        ``note``, what puts them in doubt, or ``None``.
+        ``note``, what puts them in doubt, or ``None``; ``text``, name, fingerprint and segmenter of the text.
 
     Raises:
         ZooError: no word of letters, no entity, a model that cannot fill in.
@@ -437,6 +441,8 @@ def measure(
     if sum(len(part.size) for part in longer):
         found["longer"] = figures(Answers(*(np.concatenate(parts) for parts in zip(*longer, strict=True))))
     found["note"] = scorer.note
+    words = store.meta.get("facts", {}).get("segmenter")
+    found["text"] = {"store": store.path.name, "fingerprint": store.fingerprint, "segmenter": words}
     return found | {name: figures(answers[name]) for name in ("entity", "control") if name in answers}
 
 
@@ -485,13 +491,25 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     return measure(scorer, store, config, held_out, training, show)
 
 
+def _words_as_in_the_run(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """The segmenter of the run's text, where another text is asked about and nothing says what finds its words."""
+    corpus, folder = merged.get("corpus"), Path(str(merged.get("run")))
+    if not isinstance(corpus, dict) or "segmenter" in corpus or not (folder / "tokenizer.json").exists():
+        return {}
+    name, dictionary = segmenter_facts(folder, load_tokenizer(folder))
+    own = {"corpus.segmenter": name}
+    return own if "user_dictionary" in corpus or dictionary is None else {**own, "corpus.user_dictionary": dictionary}
+
+
 def cloze_command(argv: list[str]) -> int:
     """``zoo cloze RUN [--entity NAME] [--corpus.files FILE]``."""
     if argv and not argv[0].startswith("-"):
         argv = ["--run", *argv]
-    config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze").value
+    config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze", amend=_words_as_in_the_run).value
     found = cloze_of_run(config, show=True)
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
+    if config.corpus is not None:
+        print(f"text: {config.corpus.files}, segmenter {config.corpus.segmenter}")
     if found["note"]:
         print(f"note: {found['note']}")
     print(f"{'':10} {'':>8} {'left to right':>18} {'at once':>18} {'by frequency':>13}")
@@ -500,8 +518,12 @@ def cloze_command(argv: list[str]) -> int:
         one_by_one = f"{100 * group['exact']:>7.2f} % {group['nats']:>8.4f}"
         at_once = f"{100 * group['exact_at_once']:>7.2f} % {group['nats_at_once']:>8.4f}"
         print(f"{name:<10} {group['items']:>8,} {one_by_one} {at_once} {group['unigram']:>13.4f}")
-    asked = {key: value for key, value in asdict(config).items() if key not in ("run", "output", "stores", "corpus")}
-    target = Path(config.output) if config.output else Path(config.run) / "cloze.json"
+    plain = asdict(replace(config, corpus=None))
+    asked = {key: value for key, value in plain.items() if key not in ("run", "output", "stores")}
+    name = "cloze.json"
+    if config.corpus is not None:
+        asked["corpus"], name = config.corpus.spec, f"cloze-{found['text']['store']}.json"
+    target = Path(config.output) if config.output else Path(config.run) / name
     write_json(target, {"run": Path(config.run).name, "asked": asked, **found})
     print(f"written to {target}")
     return 0

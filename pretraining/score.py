@@ -164,15 +164,20 @@ def _segmenter_of(folder: Path, tokenizer: ZooTokenizer, asked: SegmenterName | 
     """
     if asked is not None:
         return Segmenter(asked)
-    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
-    corpus = record.get("config", {}).get("data", {}).get("corpus", {})
-    name = tokenizer.segmenter if tokenizer.segmenter != "none" else corpus.get("segmenter", "none")
     try:
-        return Segmenter(name, corpus.get("user_dictionary") if name == "rjieba" else None)
+        return Segmenter(*segmenter_facts(folder, tokenizer))
     except ZooError as error:
         raise ZooError(
             f"words as in the text of {folder}: {error} Others: --segmenter none, --segmenter rjieba."
         ) from error
+
+
+def segmenter_facts(folder: Path, tokenizer: ZooTokenizer) -> tuple[SegmenterName, str | None]:
+    """Segmenter of a model folder's text, by the tokenizer's files or ``run.json``, and its user dictionary."""
+    record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
+    corpus = record.get("config", {}).get("data", {}).get("corpus", {})
+    name = tokenizer.segmenter if tokenizer.segmenter != "none" else corpus.get("segmenter", "none")
+    return name, corpus.get("user_dictionary") if name == "rjieba" else None
 
 
 def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple[str, Objective]:

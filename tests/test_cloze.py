@@ -279,6 +279,36 @@ def test_any_text_can_be_asked_about(run, tmp_path):
     assert json.loads((tmp_path / "out.json").read_text())["words"]["2"]["items"] == 6
 
 
+def test_another_text_is_read_as_the_runs_was_and_leaves_its_figures_alone(run, tmp_path, capsys):
+    own, dictionary = run / "cloze.json", tmp_path / "words.txt"
+    own.write_text("{}")
+    text = tmp_path / "own.txt"
+    text.write_text("北京是中国的首都。上海是中国的城市。\n", encoding="utf-8")
+    argv = [str(run), "--corpus.files", str(text), "--stores", str(tmp_path / "stores")]
+    assert cloze_command(argv) == 0
+    assert own.read_text() == "{}"
+    assert "segmenter rjieba" in capsys.readouterr().out
+    (place,) = run.glob("cloze-own-*.json")
+    stored = json.loads(place.read_text())
+    assert stored["words"]["2"]["items"] == 6
+    assert (stored["asked"]["corpus"]["files"], stored["asked"]["corpus"]["segmenter"]) == (str(text), "rjieba")
+    assert place.name == f"cloze-{stored['text']['store']}.json"
+    assert stored["text"]["segmenter"]["name"] == "rjieba"
+    assert cloze_command([*argv, "--corpus.segmenter", "none"]) == 0
+    assert len(list(run.glob("cloze-own-*.json"))) == 2  # what is asked for counts
+    dictionary.write_text("是中国的 100000\n", encoding="utf-8")
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["data"]["corpus"]["user_dictionary"] = str(dictionary)
+    (tmp_path / "run").mkdir()
+    for file in run.iterdir():
+        if file.is_file() and not file.name.startswith("cloze"):
+            (tmp_path / "run" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    assert cloze_command([str(tmp_path / "run"), *argv[1:]]) == 0
+    (place,) = (tmp_path / "run").glob("cloze-own-*.json")
+    assert json.loads(place.read_text())["words"]["4"]["items"] == 2
+
+
 def test_what_cannot_be_asked_is_said(run, tmp_path):
     with pytest.raises(ZooError, match=r"no array 'phrase' \(it has entity\)"):
         cloze_of_run(ClozeConfig(str(run), entity="phrase"))
