@@ -7,12 +7,16 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.config import FinetuneConfig
 from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from zoo.errors import ZooError, run_command
 from zoo.settings import flatten, load_settings
+
+if TYPE_CHECKING:
+    from finetune.prepared import Prepared
 
 HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
 """Modules that the children of a pool share: imported once, without starting a thread."""
@@ -28,6 +32,7 @@ def main() -> int:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
     if config.jobs > 1:
+        prepare(config, tasks)  # before the first child trains; this process reads them again for the report
         run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
 
@@ -42,6 +47,21 @@ def output_folder(config: FinetuneConfig) -> Path:
         return Path(config.output)
     decides = json.dumps([model_digest(facts.path), config.to_dict(), config.data], sort_keys=True)
     return facts.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
+
+
+def prepare(config: FinetuneConfig, tasks: list[Task]) -> list[Prepared]:
+    """The rows of every task, all of them read and checked: a mistake in the last must not cost the others' training.
+
+    Raises:
+        ZooError: what is wrong with a task's rows, or between them and the model.
+    """
+    from finetune.prepared import Prepared
+
+    found = []
+    for task in tasks:
+        found.append(Prepared(Path(config.model), task, config.data, config.settings))
+        found[-1].check(config.save_model)
+    return found
 
 
 def folder_of(output: Path, task: str, seed: int) -> Path:
@@ -76,7 +96,6 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
     import torch
 
-    from finetune.prepared import Prepared
     from finetune.report import write_report
     from finetune.run import Processes, finetune
     from pretraining.processes import leaving_together, resolve_precision, start_processes
@@ -90,9 +109,9 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
     with leaving_together():
-        results = []
+        results, ready = [], prepare(config, tasks)
         for task in tasks:
-            prepared = Prepared(Path(config.model), task, config.data, config.settings)
+            prepared = ready.pop(0)  # a task's tokens go when it is done
             for seed in seeds:
                 folder = folder_of(output, task.name, seed)
                 results.append(

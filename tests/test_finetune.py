@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
 from training import FAMILIES, SAMPLE, arguments
 from transformers import AutoTokenizer
 
+from finetune.__main__ import main
 from finetune.config import FinetuneSettings
 from finetune.prepared import Prepared
 from finetune.report import notes, summary, text_table, write_report
@@ -273,6 +275,29 @@ def task_file(tmp_path: Path) -> Path:
         encoding="utf-8",
     )
     return path
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize("label", [None, "pso"], ids=["no file", "last label"])
+def test_a_mistake_in_the_last_task_is_told_before_the_first_trains(
+    bert: Path, toy_data: Path, task_file: Path, tmp_path: Path, monkeypatch, label: str | None, jobs: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(toy_data, data)
+    if label:
+        with (data / "mood" / "train.tsv").open("a", encoding="utf-8") as stream:
+            stream.write(f"good\t{label}\n")
+    else:
+        (data / "mood" / "train.tsv").unlink()
+    trained: list[str] = []
+    monkeypatch.setattr("finetune.run.finetune", lambda *_: trained.append("a task"))
+    monkeypatch.setattr("finetune.__main__.run_pool", lambda *_, **__: trained.append("a pool"))
+    monkeypatch.setattr("pretraining.processes.start_processes", lambda *_: None)
+    words = ["--model", bert, "--tasks", "colour,mood", "--data", data, "--task_file", task_file, "--jobs", jobs]
+    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, words), "--output", str(tmp_path / "out")])
+    with pytest.raises(ZooError, match=f"unknown label '{label}'" if label else r"no train\.tsv"):
+        main()
+    assert trained == []
 
 
 @pytest.mark.slow
