@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pretraining.choose import Choose
@@ -229,7 +231,9 @@ class PretrainConfig:
                 raise ZooError(
                     f"tasks.{name}.choose: none of its objectives ({', '.join(task.objectives)}) chooses positions."
                 )
-            if not 0 <= task.task_type_id < max(self.model.task_type_vocab_size, 1):
+            if task.task_type_id < 0:
+                raise ZooError(f"tasks.{name}.task_type_id = {task.task_type_id}; 0 or more is needed.")
+            if task.task_type_id >= max(self.model.task_type_vocab_size, 1):
                 raise ZooError(
                     f"tasks.{name}.task_type_id = {task.task_type_id}, but model.task_type_vocab_size = "
                     f"{self.model.task_type_vocab_size}; set that to {task.task_type_id + 1} or more."
@@ -246,6 +250,8 @@ class PretrainConfig:
                 "that makes them."
             )
         ends = [stage.until for stage in (self.stages or {}).values()]
+        if not all(map(math.isfinite, ends)):
+            raise ZooError(f"stages end at {', '.join(map(str, ends))}; numbers above 0 and up to 1 are needed.")
         if ends and max(ends) != 1.0:
             raise ZooError(
                 f"stages end at {', '.join(map(str, ends))}; the last one must end at until: 1, the end of the budget."
@@ -253,11 +259,15 @@ class PretrainConfig:
         if ends and (min(ends) <= 0 or len(set(ends)) < len(ends)):
             raise ZooError(f"stages end at {', '.join(map(str, ends))}; each needs an end of its own, above 0.")
         for stage_name, stage in (self.stages or {}).items():
-            if not stage.tasks or min(stage.tasks.values()) <= 0:
-                raise ZooError(f"stages.{stage_name}.tasks = {stage.tasks}: at least one task, every share above 0.")
+            shares = stage.tasks.values()
+            if not shares or min(shares) <= 0 or not all(map(math.isfinite, shares)):
+                raise ZooError(
+                    f"stages.{stage_name}.tasks = {stage.tasks}: at least one task, every share a number above 0."
+                )
             for task_name in stage.tasks:
                 if task_name not in self.tasks:
                     raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")
+        self._refuse_idle_tasks()
         if self.data.sequence_length > self.model.max_length:
             raise ZooError(
                 f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
@@ -265,6 +275,26 @@ class PretrainConfig:
             )
         if self.data.copies is not None and self.data.copies < 1:
             raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
+
+    def _refuse_idle_tasks(self) -> None:
+        """Refuse tasks that no stage trains, whose text would be prepared for nothing."""
+        trained = {task for stage in (self.stages or {}).values() for task in stage.tasks}
+        idle = [name for name in self.tasks if self.stages is not None and name not in trained]
+        if idle:
+            first, name = next(iter(self.stages or {}), "NAME"), idle[0]
+            raise ZooError(
+                f"no stage names task {name!r}, so it would never be trained: give it a share of the steps "
+                f"(--stages.{first}.tasks.{name} 1; stages: {', '.join(self.stages or {})}), or leave it out with "
+                f"--tasks.{name} null."
+            )
+
+    def idle_stages(self) -> list[str]:
+        """Stages in which not a single step begins, as far as ``train.steps`` tells."""
+        if self.stages is None or self.train.steps is None:
+            return []
+        ordered = sorted(self.stages, key=lambda name: self.stages[name].until if self.stages else 0.0)
+        begun = np.searchsorted(np.arange(self.train.steps) / self.train.steps, [self.stages[n].until for n in ordered])
+        return [name for name, steps in zip(ordered, np.diff(begun, prepend=0), strict=True) if not steps]
 
     def stage_lines(self) -> list[str]:
         """A line for each stage, where there are several tasks."""
@@ -318,7 +348,8 @@ def _refuse_overlay_alone(configs: list[str], merged: dict[str, Any], joint: str
         for name, part in parts.items():
             if lacking := _required(cls, part):
                 known = f"{key} that are whole: {', '.join(whole) or 'none'}.{nearest(name, whole)}"
-                raise ZooError(f"{key}.{name} has no {' and no '.join(lacking)}; {known}")
+                works = f" Name one of those, or leave it out with --{key}.{name} null." if whole else ""
+                raise ZooError(f"{key}.{name} has no {' and no '.join(lacking)}; {known}{works}")
 
 
 def config_digest(resolved: dict[str, Any]) -> str:

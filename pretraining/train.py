@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,8 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 stack.enter_context(one_writer(folder))
                 claim(folder, settings)
                 check_layouts(config)
+                for line in idle_notes(config) if show else ():
+                    print(line, file=sys.stderr, flush=True)
                 stores = prepare_stores(config, show)
                 check_data(folder, stores)
                 if config.start is not None and is_finished(folder):
@@ -105,6 +108,15 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
         run.loop(stop)
         run.finish()
     return folder
+
+
+def idle_notes(config: PretrainConfig) -> list[str]:
+    """A line on stages that get no step, where there are some."""
+    idle = config.idle_stages()
+    ends = f"{', '.join(idle)} {'gets' if len(idle) == 1 else 'get'} no step of {config.train.steps}"
+    return [f"note: {ends}: more steps (train.steps), or other ends of the stages (until), would change that."] * bool(
+        idle
+    )
 
 
 def stage_at(stages: dict[str, StageConfig], progress: float) -> str:

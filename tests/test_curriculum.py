@@ -42,7 +42,7 @@ from pretraining.pairs_command import pairs_command
 from pretraining.random import Draw
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
-from pretraining.train import Run, task_at
+from pretraining.train import Run, idle_notes, task_at
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core
 from zoo.errors import ZooError
@@ -483,3 +483,42 @@ def test_two_processes_killed_and_continued_take_the_same_course(place, tmp_path
     for name in idle:
         assert (early[0][name] == early[1][name]).all()
         assert (early[1][name] != end[1][name]).any()
+
+
+def with_stages(*more):
+    """ERNIE 1.0's settings, which have three stages."""
+    return load_pretrain_config(["--config", "ernie-1-tiny", *more]).value
+
+
+def test_a_task_of_no_stage_is_refused():
+    overlay = ["--config", "tasks/discourse-en", "--model.task_type_vocab_size", "8"]
+    with pytest.raises(
+        ZooError, match=r"no stage names task 'discourse_relation'.*--stages\.\w+\.tasks\.discourse_rel"
+    ):
+        with_stages(*overlay)
+    config = with_stages(*overlay, "--stages.basic.tasks.discourse_relation", "1")
+    assert config.stages["basic"].tasks["discourse_relation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--stages.basic.tasks.basic", ".nan"], "every share a number above 0"),
+        (["--stages.basic.tasks.basic", ".inf"], "every share a number above 0"),
+        (["--stages.basic.until", ".nan"], "up to 1 are needed"),
+        (["--tasks.basic.task_type_id", "-1"], r"task_type_id = -1; 0 or more is needed\.$"),
+        (["--config", "tasks/dialogue"], r"stages\.phrase has no until.*--stages\.phrase null"),
+    ],
+)
+def test_stages_and_tasks_that_cannot_be(argv, message):
+    with pytest.raises(ZooError, match=message):
+        with_stages(*argv)
+
+
+def test_stages_without_a_step_are_told():
+    short = ["--train.tokens", "null", "--train.steps", "2"]  # steps begin at 0 and at one half
+    assert idle_notes(with_stages(*short)) == []
+    for name, until in (("one", "0.3"), ("two", "0.4")):
+        short += [f"--stages.{name}.until", until, f"--stages.{name}.tasks.basic", "1"]
+    assert with_stages(*short).idle_stages() == ["two", "basic"]
+    assert "two, basic get no step of 2" in idle_notes(with_stages(*short))[0]
