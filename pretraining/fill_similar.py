@@ -116,9 +116,9 @@ class SimilarWords(Fill):
 
     def check(self, store: Store) -> None:
         """Refuse text without word boundaries, and text in which none of the words occurs."""
-        if no_word_goes_on(store) and not self._whole_words:
+        if not self._whole_words and (which := no_word_goes_on(store)):
             raise ZooError(
-                f"SimilarWords: no token of {store.path} goes on with a word, so that only words of a single token had "
+                f"SimilarWords: {which} of {store.path} goes on with a word, so that only words of a single token had "
                 "similar ones. Chinese words need a segmenter (data.corpus.segmenter: rjieba)."
             )
         tokens, flags = np.asarray(store.tokens[:_LOOK]), np.asarray(store.flags[:_LOOK])

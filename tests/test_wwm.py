@@ -12,6 +12,7 @@ from pretraining.assemble import prepare_store
 from pretraining.choose import Tokens, WholeWords, word_starts
 from pretraining.config import load_pretrain_config
 from pretraining.fill import Replace
+from pretraining.fill_similar import SimilarWords
 from pretraining.layouts import SentencePairs, rows_from_texts
 from pretraining.listing import count_parameters
 from pretraining.model import Encoder
@@ -178,6 +179,20 @@ def prepared(tmp_path_factory):
     plan = layout.plan(store, np.arange(store.num_documents), 128, tokenizer.vocabulary, Draw(0, 0))
     rows = layout.rows(store, plan, np.arange(len(plan)), 128, tokenizer.vocabulary)
     return store, tokenizer, objective, rows
+
+
+def test_chinese_text_without_words_is_refused(prepared, tmp_path):
+    """Although its few English words are of several tokens; with the segmenter's words the fixture passes."""
+    segmented, _, objective, _ = prepared
+    argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", segmented.meta["source"], "--data.processes", "1"]
+    argv += ["--data.corpus.segmenter", "none", "--data.tokenizer.kind", "file"]
+    argv += ["--data.tokenizer.path", str(segmented.path), "--data.stores", str(tmp_path)]
+    store = prepare_store(load_pretrain_config(argv).value, False)
+    assert ((np.asarray(store.flags) & WORD_START) == 0).any()  # the English words
+    with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba\)"):
+        objective.check_store(store)
+    with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba\)"):
+        SimilarWords("unread").check(store)
 
 
 def test_chinese_words_are_hidden_whole(prepared):
