@@ -49,8 +49,13 @@ def output_folder(config: FinetuneConfig) -> Path:
     return facts.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
 
 
-def prepare(config: FinetuneConfig, tasks: list[Task]) -> list[Prepared]:
+def prepare(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[Prepared]:
     """The rows of every task, all of them read and checked: a mistake in the last must not cost the others' training.
+
+    Args:
+        config: the command.
+        tasks: its tasks.
+        show: print what should be known before they are trained.
 
     Raises:
         ZooError: what is wrong with a task's rows, or between them and the model.
@@ -61,6 +66,8 @@ def prepare(config: FinetuneConfig, tasks: list[Task]) -> list[Prepared]:
     for task in tasks:
         found.append(Prepared(Path(config.model), task, config.data, config.settings))
         found[-1].check(config.save_model)
+        for warning in found[-1].warnings if show else ():
+            print(f"warning: {warning}", file=sys.stderr)
     return found
 
 
@@ -109,7 +116,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
     with leaving_together():
-        results, ready = [], prepare(config, tasks)
+        results, ready = [], prepare(config, tasks, show=config.jobs == 1 and processes.rank == 0)
         for task in tasks:
             prepared = ready.pop(0)  # a task's tokens go when it is done
             for seed in seeds:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from finetune.spans import Spans, read_spans
 from finetune.tasks import GROUPS, Task
 from pretraining.random import Draw
+from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 
@@ -73,6 +74,15 @@ class TaskData:
     train: Examples
     evaluation: Examples
 
+    def warnings(self, task: Task) -> list[str]:
+        """What cannot be meant, and can be trained on."""
+        if len(self.train) and len(classes := np.unique(self.train.labels)) == 1:
+            return [
+                f"{self.train.source}: all {len(self.train):,} rows that task {task.name!r} trains on have the label "
+                f"{task.labels[classes[0]]!r}; no other can be learned."
+            ]
+        return []
+
     def digest(self) -> str:
         """Hex digits that change with any row of either."""
         return f"{self.train.digest()}-{self.evaluation.digest()}"
@@ -126,9 +136,7 @@ def read_file(task: Task, path: Path) -> Examples:
     if task.file_format == "tsv":
         return _examples(task, _tsv(task, path, lines), str(path), first_line=2 if task.header else 1)
     values = _json(task, path, lines)
-    columns = [str(column) for column in (*task.columns, task.label_column)]
-    rows = [None if value is None else tuple(_cell(value[key]) for key in columns) for value in values]
-    found = _examples(task, rows, str(path), first_line=1)
+    found = _examples(task, _json_rows(task, path, values), str(path), first_line=1)
     return replace(found, spans=_spans(task, found, values)) if task.span_fields else found
 
 
@@ -143,18 +151,14 @@ def _spans(task: Task, examples: Examples, values: Sequence[dict[str, Any] | Non
 def _lines(path: Path) -> list[str]:
     """A file's lines, split on the newline character only; a byte-order mark is dropped."""
     raw = path.read_bytes()
-    if raw[:2] == b"\x1f\x8b":
-        raise ZooError(f"{path} is gzip-compressed; unpack it first (gunzip).")
     if b"\0" in raw:
-        raise ZooError(f"{path} holds zero bytes, so it is no UTF-8 text file.")
+        raise ZooError(f"{path} holds zero bytes, so it is no UTF-8 text file. {encoding_hint(raw)}")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise ZooError(
-            f"{path}, line {line}: invalid UTF-8 (byte 0x{raw[error.start]:02x}); convert the file, for example "
-            "with `iconv -f latin1 -t utf-8`."
-        ) from error
+        found = f"{path}, line {line}: invalid UTF-8 (byte 0x{raw[error.start]:02x})"
+        raise ZooError(f"{found}. {encoding_hint(raw)}") from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -217,8 +221,38 @@ def _json(task: Task, path: Path, lines: list[str]) -> list[dict[str, Any] | Non
     return rows
 
 
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else "" if value is None else str(value)
+def _json_rows(task: Task, path: Path, values: Sequence[dict[str, Any] | None]) -> list[Row | None]:
+    """Texts and labels of JSON objects. A number may be a label; as a text, it is the wrong key's value."""
+    columns = [str(column) for column in task.columns]
+    rows: list[Row | None] = []
+    for number, value in enumerate(values, start=1):
+        if value is None:
+            rows.append(None)
+            continue
+        where, label = f"{path}, line {number}", value[str(task.label_column)]
+        if not isinstance(label, str | int) or isinstance(label, bool):
+            known = ", ".join([*task.labels, *task.skip_labels])
+            raise ZooError(
+                f"{where}: the label {task.label_column!r} is {_shown(label)}; one of these is needed: {known}."
+            )
+        rows.append((*(_text(value[key], key, where) for key in columns), str(label)))
+    return rows
+
+
+def _text(value: Any, key: str, where: str, also: tuple[type, ...] = ()) -> str:
+    """A text that is to be read, and of nothing else the spelling in Python."""
+    if isinstance(value, str):
+        return value
+    if type(value) in also:
+        return str(value)
+    raise ZooError(f"{where}: {key!r} is {_shown(value)}; a text is needed, in JSON between quotes.")
+
+
+def _shown(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)[:80]
+    except TypeError:  # a dataset's picture or date
+        return f"of type {type(value).__name__}"
 
 
 def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: int) -> Examples:
@@ -241,9 +275,19 @@ def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: i
         labels.append(classes[row[-1]])
     if not kept:
         raise ZooError(f"{source} has no labelled row for task {task.name!r} ({skipped} without a gold label skipped).")
+    for place, column in enumerate(task.columns):
+        if not any(row[place].strip() for row in kept):
+            raise ZooError(
+                f"{source}: the texts of {_named(column)} are all empty ({len(kept):,} rows); check the columns of "
+                f"task {task.name!r}."
+            )
     pairs = [row[1] for row in kept] if task.pair else None
     places = np.array(numbers, dtype=np.int64)
     return Examples([row[0] for row in kept], pairs, np.array(labels, dtype=np.int64), places, skipped, source)
+
+
+def _named(column: str | int) -> str:
+    return f"column {column}" if isinstance(column, int) else repr(column)
 
 
 def _from_hub(task: Task) -> TaskData:
@@ -293,6 +337,9 @@ def from_dataset(task: Task, dataset: Any, source: str) -> Examples:
             return here.get(str(value), str(value))
         return missing if value is None or value < 0 else here.get(names[value], names[value])
 
-    texts = [list(dataset[column]) for column in columns]
-    rows = [(*(_cell(cell) for cell in row[:-1]), label(row[-1])) for row in zip(*texts, strict=True)]
+    # a text column of digits comes out of a CSV as numbers
+    rows = [
+        (*(_text(cell, key, f"{source}, row {n}", (int, float)) for key, cell in zip(columns, row)), label(row[-1]))
+        for n, row in enumerate(zip(*(list(dataset[column]) for column in columns), strict=True))
+    ]
     return _examples(task, rows, source, first_line=0)

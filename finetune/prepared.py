@@ -18,7 +18,7 @@ from torch import Tensor
 from finetune import data as task_data
 from finetune.config import FinetuneSettings
 from finetune.data import Examples, TaskData
-from finetune.encode import Encoded, Marker, Speller, collate, encode, filled, segmented, template_words
+from finetune.encode import Encoded, Marker, Speller, collate, encode, filled, segmented, template_words, tokenize
 from finetune.features import FeatureBatch, FeatureClassifier, Text, TextRows, known_template, sides
 from finetune.model import Classifier
 from finetune.spans import MOST_CHARACTERS, Marked, Places, Span, chunked, place_spans
@@ -34,6 +34,8 @@ from zoo.heads import check_template
 from zoo.inputs import CoreInputs
 
 NO_ENTITIES = "none"
+_SAMPLE = 1000  # rows of each part in which unknown tokens are counted
+_UNKNOWN_TOLD, _UNKNOWN_REFUSED = 0.05, 0.5  # shares of the tokens
 _VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 Keys = tuple[int, int, NDArray[np.int64]]
 """Seed, step and (B,) places in the global batch, for dropout."""
@@ -304,8 +306,42 @@ class Prepared:
         rows = encode(examples, self.layout, self.tokenizer.backend, self.max_length, self.speller, self._marker)
         return rows if rows.lengths.all() else filled(rows, self.pad)
 
+    @cached_property
+    def unknown(self) -> float:
+        """Share of unknown tokens in a sample of the rows; 0 where words are read by their characters."""
+        unk = self.tokenizer.vocabulary.unk
+        if unk is None or self.speller is not None:
+            return 0.0
+        segmenter = self.tokenizer.segmenter if self.tokenizer.whole_words else "none"
+        found = [segmented(part.limited(_SAMPLE), segmenter) for part in (self.data.train, self.data.evaluation)]
+        texts = [text for part in found for text in (*part.texts, *(part.pairs or []))]
+        ids, _ = tokenize(texts, self.tokenizer.backend, self.max_length)
+        return float(np.mean(ids == unk)) if len(ids) else 0.0
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a user should know before the task is trained."""
+        told = self.data.warnings(self.task)
+        if self.unknown > _UNKNOWN_TOLD:
+            told.append(
+                f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
+                f"{self.facts.path}."
+            )
+        return told
+
     def check(self, save_model: bool) -> None:
-        """Tell before training what is wrong with spans in any row, or with what is to be saved."""
+        """Tell before training what is wrong with spans in any row, or with what is to be saved.
+
+        Raises:
+            ZooError: that; or most of the texts is unknown to the model's tokenizer.
+        """
+        if self.unknown > _UNKNOWN_REFUSED:
+            raise ZooError(
+                f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self.data.train.texts[0][:40]!r}, "
+                f"are unknown to the tokenizer of {self.facts.path}, so that most of the texts could not be told "
+                "apart. A model pretrained on text of the task's language and spelling would work, or one whose "
+                "tokenizer knows every byte (kind: bytebpe)."
+            )
         if not self.task.span_fields:
             return
         if save_model and (self.task.marks or self.table) and self.features is not None:

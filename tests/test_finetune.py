@@ -257,6 +257,26 @@ def test_report_files(tmp_path: Path) -> None:
     assert "Fewer than" not in text
 
 
+def test_texts_in_another_language_are_refused(bert: Path, tmp_path: Path) -> None:
+    """20 tokens a row over both parts, of which some are no words of the model."""
+
+    def prepared(unknown: int, name: str) -> Prepared:
+        folder = tmp_path / name
+        folder.mkdir()
+        line = " ".join(["狗"] * unknown + ["a"] * (20 - unknown))
+        for part in ("train.tsv", "dev.tsv"):
+            (folder / part).write_text(f"text\tlabel\n{line}\tneg\n{line}\tpos\n", encoding="utf-8")
+        return Prepared(bert, SINGLE, folder, SETTINGS)
+
+    with pytest.raises(ZooError, match=rf"'mood': 55% of its tokens.* tokenizer of {bert}.*pretrained on text of"):
+        finetune(bert, SINGLE, prepared(11, "most"), 1, SETTINGS, tmp_path / "out", progress=False)
+    half, few = prepared(10, "half"), prepared(1, "few")
+    for allowed in (half, few):
+        allowed.check(False)
+    assert half.warnings == [f"task 'mood': 50% of its tokens are unknown to the tokenizer of {bert}."]
+    assert few.warnings == []
+
+
 # --- the command -----------------------------------------------------------------------------------------------
 
 
@@ -282,6 +302,7 @@ def task_file(tmp_path: Path) -> Path:
 def test_a_mistake_in_the_last_task_is_told_before_the_first_trains(
     bert: Path, toy_data: Path, task_file: Path, tmp_path: Path, monkeypatch, label: str | None, jobs: str
 ) -> None:
+    """No file, or a label that nobody knows at the end of one."""
     data = tmp_path / "data"
     shutil.copytree(toy_data, data)
     if label:

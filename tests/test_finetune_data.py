@@ -123,7 +123,10 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
         ("cola", "gj04\t1\t\tfine\ngj04\t7\t\tbad label\n", r"line 2: unknown label '7'.*known: 0, 1"),
         ("cola", "gj04\t1\t\tfine\ngj04\t1\tshort\n", "line 2: 3 tab-separated columns where line 1 has 4"),
         ("cola", b"gj04\t1\t\tfine\ngj04\t1\t\t\xff\n", r"line 2: invalid UTF-8 \(byte 0xff\)"),
-        ("cola", b"\x1f\x8b\x08\x00", "gzip"),
+        ("cola", b"\x1f\x8b\x08\x00", "gunzip"),
+        ("cola", "gj04\t1\t\t一二三四五六七八九十\n".encode("gb18030"), "Chinese text, `iconv -f GB18030"),
+        ("tnews", '{"label": "100", "sentence": "一二三'.encode()[:-1], "last character is cut off"),
+        ("cola", "gj04\t1\t\t\ngj04\t0\t\t \n", r"texts of column 3 are all empty \(2 rows\)"),
         ("cola", b"\x00\x01", "no UTF-8 text"),
         ("cola", "", "is empty"),
         ("cola", "a\tb\n", "reads column 3, but line 1 has columns 0 to 1"),
@@ -140,6 +143,16 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
         ),
         ("ocnli", '{"sentence1": "a", "sentence2": "b", "label": "neutral"}\n{oops', "line 2: not a JSON object"),
         ("ocnli", '["a"]', "line 1: a JSON object was expected"),
+        *(
+            ("tnews", f'{{"sentence": "x", "label": "100"}}\n{{"sentence": {value}, "label": "100"}}', part)
+            for value, part in (
+                ('["a", "b"]', r"""line 2: 'sentence' is \["a", "b"\]; a text is needed"""),
+                ("null", "line 2: 'sentence' is null; a text is needed"),
+                ("5", "line 2: 'sentence' is 5; a text is needed"),
+            )
+        ),
+        ("tnews", '{"sentence": "x", "label": ["100"]}', r"""the label 'label' is \["100"\]; one of .*: 100, 101"""),
+        ("tnews", '{"sentence": "x", "label": true}', "line 1: the label 'label' is true"),
     ],
 )
 def test_bad_files_are_told_by_line(tmp_path: Path, task: str, content: bytes | str, part: str) -> None:
@@ -147,6 +160,21 @@ def test_bad_files_are_told_by_line(tmp_path: Path, task: str, content: bytes | 
     with pytest.raises(ZooError, match=part) as caught:
         read_file(TASKS[task], path)
     assert str(path) in str(caught.value)
+
+
+def test_json_labels_may_be_numbers(tmp_path: Path) -> None:
+    path = write(tmp_path, "dev.json", '{"sentence": "x", "label": 101}\n')
+    assert read_file(TASKS["tnews"], path).labels.tolist() == [1]
+
+
+def test_training_rows_of_one_class_are_warned_of(tmp_path: Path) -> None:
+    task = Task(name="mine", columns=("text",), labels=("a", "b"))
+    write(tmp_path, "train.tsv", "text\tlabel\nx\tb\ny\tb\n")
+    write(tmp_path, "dev.tsv", "text\tlabel\nx\ta\ny\tb\n")
+    (found,) = load(task, tmp_path).warnings(task)
+    assert "train.tsv: all 2 rows that task 'mine' trains on have the label 'b'; no other" in found
+    write(tmp_path, "train.tsv", "text\tlabel\nx\tb\ny\ta\n")
+    assert load(task, tmp_path).warnings(task) == []
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -219,6 +247,16 @@ def test_hub_order_of_labels_may_differ() -> None:
     assert [TASKS["ocnli"].labels[i] for i in found.labels] == names
     assert found.skipped == 1
     assert found.pairs == ["e", "f", "g"]
+
+
+def test_hub_numbers_are_texts_and_nothing_is_not() -> None:
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"sentence": [2024, 7], "label": [0, 1]})
+    assert from_dataset(TASKS["sst2"], rows, "hub").texts == ["2024", "7"]
+    rows = datasets.Dataset.from_dict({"sentence": ["x", None], "label": [0, 1]})
+    with pytest.raises(ZooError, match="hub, row 1: 'sentence' is null"):
+        from_dataset(TASKS["sst2"], rows, "hub")
 
 
 def test_hub_mistakes() -> None:
