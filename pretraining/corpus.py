@@ -21,6 +21,7 @@ from typing import IO, Any, Literal, cast
 
 from pretraining.annotate import Annotator, Finder, Recorded, Span, Text
 from pretraining.segment import SegmenterName
+from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 
@@ -51,6 +52,7 @@ _MAGIC = (
     (b"\xff\xfe", "UTF-16 text"),
     (b"\xfe\xff", "UTF-16 text"),
 )
+_LOOKED_AT = 4096  # bytes behind a wrong one that may tell what it is
 _DOCUMENT_END = re.compile(rb"\n[ \t\r]*\n")
 _STRING = "((large_)?string(_view)?|dictionary<values=string.*>)"
 _TEXT_COLUMN = re.compile(f"{_STRING}|null|(large_)?list<\\w+: {_STRING}( not null)?>")
@@ -215,14 +217,28 @@ def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
     if path.exists():
         return [_file_source(path, config)]
     if any(mark in entry for mark in "*?["):
-        anchor = Path(path.anchor)  # Path.glob wants a pattern relative to where it starts
-        matched = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
-        if not matched:
-            raise ZooError(f"corpus.files: nothing matches {entry!r} (searched from {Path.cwd()}).")
-        return [_file_source(p, config) for p in matched]
+        return [_file_source(p, config) for p in matching(entry, path, "corpus.files:")]
     if _HUB_ID.fullmatch(entry) and _extension(path) is None and path.suffix not in (".json", ".gz", ".csv", ".tsv"):
         return [Source(entry, "hub")]
     raise ZooError(_missing(path))
+
+
+def matching(entry: str, path: Path, setting: str) -> list[Path]:
+    """The files that a glob matches, sorted.
+
+    Args:
+        entry: the glob as it was given.
+        path: the same as a path.
+        setting: where it was given, for the message.
+
+    Raises:
+        ZooError: there are none.
+    """
+    anchor = Path(path.anchor)  # Path.glob wants a pattern relative to where it starts
+    matched = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+    if not matched:
+        raise ZooError(f"{setting} nothing matches {entry!r} (searched from {Path.cwd()}).")
+    return matched
 
 
 def _missing(path: Path) -> str:
@@ -279,13 +295,20 @@ def _check_magic(path: Path, head: bytes, kind: Kind, gzipped: bool) -> None:
             works = (
                 f"rename it to {path.name}.gz."
                 if what == "gzip data"
-                else "only UTF-8 text can be read under this name."
+                else f"only UTF-8 text can be read under this name.{_command(head)}"
             )
             raise ZooError(f"corpus.files: {path} is {what} under the name of a {path.suffix} file; {works}")
     if b"\0" in head:
         raise ZooError(
             f"corpus.files: {path} is binary (a NUL byte at offset {head.index(0)}); UTF-8 text was expected."
+            + _command(head)
         )
+
+
+def _command(head: bytes) -> str:
+    """The hint what would make text of a file, where a command would."""
+    hint = encoding_hint(head)
+    return f" {hint}" if "`" in hint else ""
 
 
 def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, Recorded]) -> None:
@@ -435,7 +458,7 @@ def _row_chunks(
     size, first, number = 0, 1, 0
     for number, row in enumerate(rows, start=1):
         text = row[config.text_field]
-        value = {config.text_field: text, **{name: row.get(name) for name in config.recorded}}
+        value = {config.text_field: text, **{name: row[name] for name in config.recorded if name in row}}
         line = json.dumps(value if kind == "rows" else text, ensure_ascii=False)
         lines.append(line.encode("utf-8", "surrogatepass") + b"\n")
         size += len(lines[-1])
@@ -502,10 +525,10 @@ def _decode(chunk: Chunk) -> str:
     except UnicodeDecodeError as error:
         start = chunk.data.rfind(b"\n", 0, error.start) + 1
         line = chunk.line + chunk.data.count(b"\n", 0, error.start)
+        hint = encoding_hint(chunk.data[: error.start + _LOOKED_AT])
         raise ZooError(
             f"{chunk.file}:{line}: invalid UTF-8 at byte {error.start - start + 1} of the line "
-            f"({chunk.data[error.start : error.start + 4]!r}). Mend the line, or convert the file "
-            "(`iconv -f LATIN1 -t UTF-8`), and start again: finished parts are kept."
+            f"({chunk.data[error.start : error.start + 4]!r}). {hint} Then start again: finished parts are kept."
         ) from error
 
 
@@ -554,6 +577,8 @@ def _parse_record(
             if annotator.missing == "error" and any(map(str.strip, text.lines)):
                 raise ZooError(_no_note(where, name, fields))
             continue
+        if text.listed and annotator.marks == "every" and not isinstance(fields[name], list):
+            _check_texts(text, text_field, name, where)
         for note, spans in zip(notes, annotator.read(fields[name], text, f"{where}: field {name!r}")):
             note[name] = spans
     stripped = [line.strip() for line in text.lines]
@@ -578,10 +603,24 @@ def _shifted(note: dict[str, list[Span]], by: int) -> dict[str, list[Span]]:
 def _no_note(where: str, name: str, fields: dict[str, Any]) -> str:
     """Message for a record without an annotation's field."""
     have = f"there are {_listed(list(fields))}" if fields else "plain text has no fields"
+    near = nearest(name, fields)
+    if name in fields:
+        have, near = "it is null", ""
     return (
         f"{where}: no value in the field {name!r} (corpus.annotations.{name}); {have}. Give every record one, or say "
-        f"`missing: none` (annotations.{name}.init_args).{nearest(name, fields)}"
+        f"`missing: none` (annotations.{name}.init_args).{near}"
     )
+
+
+def _check_texts(text: Text, text_field: str, name: str, where: str) -> None:
+    """Refuse a list with an empty text, or none, under one class: a pair would be left as a single text."""
+    empty = [number for number, line in enumerate(text.lines, start=1) if not line.strip()]
+    if empty or not text.lines:
+        found = f"text {empty[0]} of {len(text.lines)} is empty" if empty else "is an empty list"
+        raise ZooError(
+            f"{where}: field {text_field!r}: {found}, and {name!r} (corpus.annotations.{name}) is of them all. Give "
+            "every text of the list, or take the record out."
+        )
 
 
 def _record_text(value: Any, text_field: str, where: str) -> Text:

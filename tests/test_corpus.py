@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pretraining import corpus as reader
+from pretraining.annotate import Field
 from pretraining.corpus import CorpusConfig, iter_documents, read_chunks, resolve_sources
 from pretraining.segment import Segmenter, join_words
 from pretraining.sentences import MAX_CHARACTERS, sentence_spans, split_sentences
@@ -54,7 +55,18 @@ BAD = {
     "utf8": ("a.txt", b"good\n\nalso good\nb\xe4d\n", r"a\.txt:4: invalid UTF-8 at byte 2"),
     "nul": ("a.txt", b"text\x00more", "is binary"),
     "late nul": ("a.txt", b"x" * 5000 + b"\nab\x00c\n", r"a\.txt:2: a NUL byte"),
-    "utf16": ("a.txt", "text".encode("utf-16"), "UTF-16"),
+    "utf16": ("a.txt", "text".encode("utf-16"), "UTF-16.*`iconv -f UTF-16 -t UTF-8"),
+    "utf16 without a mark": ("a.txt", "text\n".encode("utf-16-le"), "is binary.*`iconv -f UTF-16LE -t UTF-8"),
+    "chinese": (
+        "a.txt",
+        "First.\n\n小镇在河边。\n".encode("gb18030"),
+        r"a\.txt:3: invalid.*`iconv -f GB18030 -t UTF-8",
+    ),
+    "late chinese": ("a.txt", b"x\n" * 5000 + "小镇在河边。\n".encode("gb18030"), r"a\.txt:5001: .*`iconv -f GB18030"),
+    "latin1": ("a.txt", "un café très bon\n".encode("latin-1"), r"a\.txt:1: .*`iconv -f WINDOWS-1252 -t UTF-8"),
+    "damaged": ("a.txt", "小镇在河边。\n".encode() * 9 + b"\xe5\x9b\nx", r"a\.txt:10: .*mend or delete that line"),
+    "cut off": ("a.txt", "小镇在河边。\n".encode()[:-2], r"a\.txt:1: .*last character is cut off"),
+    "zstandard": ("a.txt", b"\x28\xb5\x2f\xfd\x04", "is Zstandard data under the name.*`unzstd` it"),
     "gzip as text": ("a.txt", gzip.compress(b"text"), "is gzip data under the name"),
     "text as gzip": ("a.txt.gz", b"text", "is not gzip data"),
     "cut gzip": ("a.txt.gz", gzip.compress(bytes(range(32, 127)) * 90)[:-9], "damaged or cut short"),
@@ -76,6 +88,34 @@ def test_bad_files(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ZooError, match=message):
         list(iter_documents(CorpusConfig(str(tmp_path / name))))
+
+
+LISTS = [
+    (["a", ""], r"a\.jsonl:2: field 'text': text 2 of 2 is empty, and 'class' \(corpus.annotations.class\) is of them"),
+    ([" ", "b"], r"a\.jsonl:2: field 'text': text 1 of 2 is empty"),
+    (["", ""], r"a\.jsonl:2: field 'text': text 1 of 2 is empty"),
+    ([], r"a\.jsonl:2: field 'text': is an empty list"),
+]
+
+
+@pytest.mark.parametrize(("texts", "message"), LISTS)
+def test_a_class_of_all_texts_needs_every_text(tmp_path, texts, message):
+    """A pair that lacks a text would be a single text with the pair's class, or nothing at all."""
+    path = tmp_path / "a.jsonl"
+    good = [{"text": ["a", "b"], "class": 1, "role": [0, 1]}, {"text": texts, "class": 0, "role": [0] * len(texts)}]
+    path.write_text("".join(json.dumps(record) + "\n" for record in good))
+    with pytest.raises(ZooError, match=message):
+        list(iter_documents(CorpusConfig(str(path), annotations={"class": Field(), "role": Field()})))
+    found = list(iter_documents(CorpusConfig(str(path), annotations={"role": Field()})))  # utterances of a dialogue
+    assert [d.lines for d in found] == [["a", "b"], *[kept for kept in [[t for t in texts if t.strip()]] if kept]]
+
+
+def test_a_value_that_is_null_is_said_to_be_null(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "phrase": null}\n')
+    with pytest.raises(ZooError, match=r"no value in the field 'phrase' \(.*\); it is null\. Give") as refused:
+        list(iter_documents(CorpusConfig(str(path), annotations={"phrase": Field("units")})))
+    assert "Did you mean" not in str(refused.value)
 
 
 def test_bad_places(tmp_path):
