@@ -12,12 +12,13 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from pretraining.corpus import CorpusConfig, iter_documents
+from pretraining.annotate import read_lines
+from pretraining.corpus import CorpusConfig, iter_documents, matching
 from pretraining.segment import CJK
 from pretraining.sentences import sentence_spans
 from zoo.errors import ZooError, nearest
@@ -40,7 +41,7 @@ class PairsConfig:
         kind: ``discourse``: adjacent sentences of text whose second begins with a discourse marker, which is taken
             away and is the class (Sileo et al. 2019, Discovery); ``relevance``: queries and titles of QBQTC, class 0
             = strong, 1 = weak, 2 = none.
-        files: the text (as for data.corpus.files), or QBQTC's files.
+        files: the text (as for data.corpus.files), or QBQTC's files, by name or glob.
         output: the file to write, .jsonl.
         markers: a list of discourse markers, one a line, ``_`` for a space; line n is class n - 1.
         maximum: at most so many pairs of each class, chosen by a hash; absent = 10,000 of each marker, as in Discovery,
@@ -61,10 +62,12 @@ class PairsConfig:
         """Refuse what cannot be made."""
         if not self.output.endswith(".jsonl"):
             raise ZooError(f"--output {self.output}: a name that ends in .jsonl is needed, so that it can be read.")
-        if (self.maximum is not None and self.maximum < 1) or not 1 <= self.shortest <= self.longest:
+        if self.maximum is not None and self.maximum < 1:
+            raise ZooError(f"--maximum {self.maximum} pairs of each class: at least 1 is needed.")
+        if not 1 <= self.shortest <= self.longest:
             raise ZooError(
-                f"--maximum {self.maximum} --shortest {self.shortest} --longest {self.longest}: at least 1 each, and "
-                "shortest no more than longest."
+                f"--shortest {self.shortest} and --longest {self.longest} words of a sentence: shortest must be at "
+                "least 1 and no more than longest."
             )
 
 
@@ -90,16 +93,26 @@ class Markers:
 
     Args:
         names: as in the file; ``[no-conn]`` stands for sentences without one.
+        file: where they stand, for messages.
+        lines: the line of each; absent = from 1 on.
 
     Raises:
-        ZooError: no marker, or one that occurs twice.
+        ZooError: no marker, or one that occurs twice, its case and ``_`` for a space aside.
     """
 
-    def __init__(self, names: list[str]) -> None:
-        repeated = [name for name, count in Counter(names).items() if count > 1]
-        spelt = {name.replace("_", " ").lower(): label for label, name in enumerate(names) if name != NO_MARKER}
-        if repeated or not spelt:
-            raise ZooError(f"the list of markers {'repeats ' + ', '.join(repeated) if repeated else 'is empty'}.")
+    def __init__(self, names: list[str], file: str = "markers", lines: Sequence[int] | None = None) -> None:
+        spelt: dict[str, int] = {}
+        places = lines or range(1, len(names) + 1)
+        for label, name in enumerate(names):
+            first = spelt.setdefault(name.replace("_", " ").lower(), label)
+            if first != label:
+                raise ZooError(
+                    f"{file}:{places[label]}: the marker {name!r} is that of line {places[first]}, {names[first]!r}: "
+                    "markers are found in any case. Leave one of them out."
+                )
+        spelt.pop(NO_MARKER, None)
+        if not spelt:
+            raise ZooError(f"{file}: the list of markers is empty; one a line is needed.")
         self.names = names
         self.without = names.index(NO_MARKER) if NO_MARKER in names else None
         self._labels = spelt
@@ -123,10 +136,12 @@ class Markers:
 def read_markers(path: str) -> Markers:
     """The markers of a file, one a line."""
     try:
-        lines = Path(resolve(path)).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [
+            (number, name) for number, line in enumerate(read_lines(Path(resolve(path))), 1) if (name := line.strip())
+        ]
+    except OSError as error:
         raise ZooError(f"--markers {path} is not a readable text file: {error}") from error
-    return Markers([line.strip() for line in lines if line.strip()])
+    return Markers([name for _, name in lines], path, [number for number, _ in lines])
 
 
 def discourse_pairs(
@@ -175,34 +190,56 @@ def at_most(pairs: Iterable[Pair], maximum: int) -> list[Pair]:
 def relevance_pairs(files: Iterable[str], left_out: Counter[str] | None = None) -> Iterator[Pair]:
     """Queries and titles of QBQTC: JSON lines with ``query``, ``title`` and a ``label`` of 0 to 2, 2 = very relevant.
 
+    Blank lines are passed over. Only a line feed ends a line: U+2028 and U+0085 may stand in a title.
+
     Args:
-        files: their names.
+        files: their names, or globs.
         left_out: where records of which one text is empty are counted.
 
     Raises:
         ZooError: a file or a line that is something else.
     """
     left_out = Counter() if left_out is None else left_out
-    for name in files:
+    for path in [path for name in files for path in _named(name)]:
         try:
-            lines = Path(name).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ZooError(f"--files {name} is not a readable text file: {error}") from error
+            lines = list(read_lines(path))
+        except OSError as error:
+            raise ZooError(f"--files {path} is not a readable text file: {error}") from error
         for number, line in enumerate(lines, start=1):
-            try:
-                record = json.loads(line)
-                pair = Pair(record["query"].strip(), record["title"].strip(), _RELEVANCE - 1 - int(record["label"]))
-            except (ValueError, TypeError, KeyError, AttributeError) as error:
-                raise ZooError(
-                    f"{name}, line {number}: {line[:80]!r}; an object with query, title and a label of 0, 1 or 2 is "
-                    "needed."
-                ) from error
-            if not 0 <= pair.label < _RELEVANCE:
-                raise ZooError(f"{name}, line {number}: label {record['label']}; 0, 1 or 2 is needed.")
+            if not line.strip():
+                continue
+            pair = _relevance_pair(line, f"{path}, line {number}")
             if pair.first and pair.second:
                 yield pair
             else:
                 left_out["without a query or a title"] += 1
+
+
+def _named(name: str) -> list[Path]:
+    """The file of that name, or those that a glob matches."""
+    path = Path(resolve(name)).expanduser()
+    return matching(name, path, "--files") if any(mark in name for mark in "*?[") and not path.exists() else [path]
+
+
+def _relevance_pair(line: str, where: str) -> Pair:
+    """The pair of one line."""
+    try:
+        record = json.loads(line)
+        first, second, label = record["query"].strip(), record["title"].strip(), record["label"]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ZooError(
+            f"{where}: {line[:80]!r}; an object with query, title and a label of 0, 1 or 2 is needed."
+        ) from error
+    return Pair(first, second, _RELEVANCE - 1 - _relevance_label(label, where))
+
+
+def _relevance_label(label: Any, where: str) -> int:
+    """0, 1 or 2: a whole number, or its digit as text, which QBQTC has."""
+    known = [str(number) for number in range(_RELEVANCE)]
+    digits = str(label).strip() if isinstance(label, (int, str)) and not isinstance(label, bool) else ""
+    if digits not in known:
+        raise ZooError(f"{where}: label {json.dumps(label, ensure_ascii=False)}; 0, 1 or 2 is needed.")
+    return int(digits)
 
 
 class Made(NamedTuple):

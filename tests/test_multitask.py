@@ -337,6 +337,26 @@ def test_chinese_markers():
     assert markers.split("小镇扩大了。") == (number("[no-conn]"), "小镇扩大了。")
 
 
+def test_a_list_of_markers_is_read_by_lines(tmp_path):
+    """A byte order mark is no part of the first marker, and markers that differ in case alone are one class."""
+    path = tmp_path / "markers.txt"
+    path.write_bytes(b"\xef\xbb\xbfbut\r\n\r\nhowever\r\n")
+    markers = read_markers(str(path))
+    assert markers.names == ["but", "however"]
+    assert markers.split("But no.") == (0, "No.")
+    for text, message in (
+        ("but\n\nBut\nBUT\n", r"markers\.txt:3: the marker 'But' is that of line 1, 'but'.*any case"),
+        ("as_such\nso\nas such\n", r"markers\.txt:3: the marker 'as such' is that of line 1, 'as_such'"),
+        ("[no-conn]\n", r"markers\.txt: the list of markers is empty"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ZooError, match=message):
+            read_markers(str(path))
+    path.write_bytes("但是\n".encode("gb18030"))
+    with pytest.raises(ZooError, match=r"markers\.txt:1: invalid UTF-8"):
+        read_markers(str(path))
+
+
 def test_discourse_pairs_are_adjacent_sentences_of_a_paragraph():
     text = ["The town lies by the river. However, it is rather dry. It has a mill. But no.", "And here it ends again."]
     found = list(discourse_pairs(text, Markers(["however", "but", "and"])))
@@ -354,6 +374,9 @@ def test_discourse_pairs_are_adjacent_sentences_of_a_paragraph():
     assert at_most(pairs, 50) == pairs
 
 
+LABELS = [(1.7, "1.7"), (True, "true"), (None, "null"), ("1.7", '"1.7"'), ([1], r"\[1\]"), (-1, "-1")]
+
+
 def test_relevance_pairs(tmp_path):
     """Class 0 is the strongest, the other way round than in QBQTC."""
     path = tmp_path / "dev.json"
@@ -363,10 +386,27 @@ def test_relevance_pairs(tmp_path):
     for line, message in (
         ('{"query": "a"}', "line 1: .*query, title"),
         (json.dumps({**records[0], "label": 5}), "label 5"),
+        *(
+            (json.dumps({**records[0], "label": label}), f"line 1: label {said}; 0, 1 or 2 is")
+            for label, said in LABELS
+        ),
     ):
         path.write_text(line + "\n")
         with pytest.raises(ZooError, match=message):
             list(relevance_pairs([str(path)]))
+
+
+def test_relevance_files_are_read_as_json_lines(tmp_path):
+    """U+2028 and U+0085 end no line; a byte order mark, blank lines, line ends of Windows and globs do no harm."""
+    lines = [json.dumps({"query": "q", "title": f"a{mark}b", "label": 1}, ensure_ascii=False) for mark in "\u2028\x85 "]
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + "\r\n \r\n".join(lines).encode())
+    (tmp_path / "b.json").write_text(lines[2])
+    found = [pair.second for pair in relevance_pairs([str(tmp_path / "*.json")])]
+    assert found == ["a\u2028b", "a\x85b", "a b", "a b"]
+    with pytest.raises(ZooError, match=r"--files nothing matches '.*\*\.jsn'"):
+        list(relevance_pairs([str(tmp_path / "*.jsn")]))
+    with pytest.raises(ZooError, match=r"--files .*absent\.json is not a readable text file"):
+        list(relevance_pairs([str(tmp_path / "absent.json")]))
 
 
 def test_relevance_keeps_every_pair_unless_told_and_says_what_it_leaves_out(tmp_path, capsys):
@@ -418,6 +458,10 @@ def test_pairs_command(tmp_path, capsys):
         (["discurse", "--files", str(text), "--output", "x.jsonl"], "Did you mean 'discourse'"),
         (["discourse", "--files", str(text), "--output", "x.json"], "ends in .jsonl"),
         (["discourse", "--files", str(text), "--output", str(tmp_path / "x.jsonl"), "--shortest", "30"], "no pair"),
+        (
+            ["discourse", "--files", str(text), "--output", "x.jsonl", "--shortest", "50"],
+            "^--shortest 50 and --longest 32 words .* no more than longest",
+        ),
         (["discourse", "--files", "zoo:sample/zh", "--output", str(tmp_path / "x.jsonl")], "language of the text"),
         (["discourse", "--files", str(text), "--output", "x.jsonl", "--markers", "absent"], "--markers absent is not"),
     ):
