@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from types import UnionType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -91,6 +92,11 @@ class Task:
             raise ZooError(f"{where} needs at least two different labels, found {list(self.labels)}.")
         if self.file_format not in ("tsv", "json"):
             raise ZooError(f"{where}: file_format is {self.file_format!r}; 'tsv' and 'json' are known.")
+        for key, value in (("max_length", self.max_length), ("epochs", self.epochs)):
+            if value < 1:
+                raise ZooError(f"{where}: {key} is {value}; at least 1 is needed.")
+        if not self.confidence >= 0.0:
+            raise ZooError(f"{where}: confidence is {self.confidence}; 0 or more is needed.")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ZooError(
@@ -264,9 +270,43 @@ def _task_of(row: Any, path: Path) -> Task:
             facts[key] = (value,)
     for key in ("labels", "skip_labels", "hub_labels"):  # YAML reads 0 and 1 as numbers; a file holds text
         facts[key] = tuple(_label_text(value, path) for value in facts.get(key, ()))
+    hints = get_type_hints(Task)
+    for key, value in facts.items():
+        if not _fits(hints[key], value):
+            raise ZooError(f"{path}: {key} of task {row['name']!r} is {row[key]!r}; {_needed(hints[key])} is needed.")
     if facts.get("file_format") == "json":
         facts = {"train_files": ("train.json",), "eval_files": ("dev.json",), **facts}
     return Task(**facts)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of a field's type; of the kinds of types that :class:`Task` has."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return any(_fits(option, value) for option in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(inner[0], item) for item in value)
+    return type(value) is hint or (hint is float and type(value) is int)
+
+
+def _needed(hint: Any) -> str:
+    """A field's type in words."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is UnionType:
+        return " or ".join(_needed(option) for option in inner)
+    if origin is Literal:
+        return " or ".join(repr(option) for option in inner)
+    if origin is tuple:
+        return f"one or a list, each {_needed(inner[0])},"
+    words = {
+        str: "text (a number, yes or no in quotes)",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+    }
+    return words.get(hint, "null")
 
 
 def _marks(value: Any, path: Path) -> tuple[Mark, ...]:
@@ -283,6 +323,8 @@ def _marks(value: Any, path: Path) -> tuple[Mark, ...]:
 
 
 def _label_text(value: Any, path: Path) -> str:
+    if not isinstance(value, str | int | float):
+        raise ZooError(f"{path}: a label is {value!r}; text is needed, in quotes where YAML reads something else.")
     if isinstance(value, bool):
         raise ZooError(f"{path}: YAML reads an unquoted yes, no, true or false as {value}; put such a label in quotes.")
     return str(value)

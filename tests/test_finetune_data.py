@@ -64,7 +64,26 @@ def test_user_task_file(tmp_path: Path) -> None:
         ("name: x\nlabels: [p, q]", "lacks columns"),
         ("name: x\ncolumns: [a]\nlabels: [p, q, r]\nmetrics: [f1]", "macro_f1 would work"),
         ("name: x\ncolumns: [a]\nlabels: [p, q]\nheader: false", "counted from 0"),
-        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: csv", "'tsv' and 'json'"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: csv", "'tsv' or 'json' is needed"),
+        *(
+            (f"{{name: x, columns: [a], labels: [p, q], {line}}}", f"my.yaml: {part}")
+            for line, part in (
+                ("epochs: many", "epochs of task 'x' is 'many'; a whole number is needed"),
+                ("epochs: 1.5", "epochs of task 'x' is 1.5; a whole number is needed"),
+                ("max_length: '64'", "max_length of task 'x' is '64'; a whole number is needed"),
+                ("max_length: true", "max_length of task 'x' is True; a whole number is needed"),
+                ("confidence: high", "confidence of task 'x' is 'high'; a number is needed"),
+                ("header: maybe", "header of task 'x' is 'maybe'; true or false is needed"),
+                ("train_files: [5]", r"train_files of task 'x' is \[5\]; one or a list, each text"),
+                ("folders: 5", "folders of task 'x' is 5; one or a list, each text"),
+                ("label_column: null", "label_column of task 'x' is None; text .* or a whole number is needed"),
+                ("hub: 5", "hub of task 'x' is 5; text .* or null is needed"),
+                ("skip_labels: [null]", "a label is None; text is needed"),
+            )
+        ),
+        ("{name: 5, columns: [a], labels: [p, q]}", "name of task 5 is 5; text .* is needed"),
+        ("{name: x, columns: [a], labels: [p, q], epochs: 0}", "'x': epochs is 0; at least 1 is needed"),
+        ("{name: x, columns: [a], labels: [p, q], confidence: .nan}", "'x': confidence is nan; 0 or more"),
         ("- just text", "found str"),
         ("a: [", "not valid YAML"),
     ],
