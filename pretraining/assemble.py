@@ -21,14 +21,15 @@ from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
-from pretraining.prepare import prepare, prepared_store
+from pretraining.prepare import check_beginnings, prepare, prepared_store
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.start import check_start
+from pretraining.start import check_contents, check_start
 from pretraining.store import Store
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer import TokenizerConfig, extend, load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
+from zoo.folder import ModelFacts
 from zoo.settings import Settings
 from zoo.vocabulary import Vocabulary
 
@@ -67,8 +68,14 @@ class Stores(NamedTuple):
 
 def claim(folder: Path, settings: Settings[PretrainConfig]) -> None:
     """Refuse a run folder that belongs to other settings, naming the keys, and a start that cannot be made."""
-    if settings.value.start is not None:
-        check_start(settings.value.start, settings.value.model, folder)
+    config = settings.value
+    if config.start is not None:
+        check_start(config.start, config.model, folder)
+        if not is_finished(folder) and not any((folder / "checkpoints").glob("step-*")):  # later it is needed no more
+            facts = ModelFacts(config.model, config.template, common_visibility(config.objectives))
+            given = config.data.tokenizer
+            loaded = extend(load_tokenizer(given.path, given), given, config.template) if given.path else None
+            check_contents(config.start, facts, loaded)
     if not (folder / "run.json").exists():
         return
     changed = differing_keys(read_json(folder / "run.json").get("config", {}), settings.resolved)
@@ -86,6 +93,19 @@ def check_layouts(config: PretrainConfig) -> None:
             config.objectives[key].check_layout(task.layout, config.data.sequence_length)
         if (lacking := unmet_needs(config, name)) is not None:
             raise lacking.error()
+
+
+def check_objectives(config: PretrainConfig) -> None:
+    """Refuse objectives that the core, or files that they read, do not suit, before any text is read.
+
+    Raises:
+        ZooError: naming the objective.
+    """
+    for name, objective in config.objectives.items():
+        try:
+            objective.check_model(config.model)
+        except ZooError as error:
+            raise ZooError(f"objectives.{name}: {error}") from error
 
 
 def is_finished(folder: Path) -> bool:
@@ -149,12 +169,16 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
     data, corpora = config.data, {name: task.corpus for name, task in config.tasks.items() if task.corpus is not None}
     for name, corpus in corpora.items():  # before the run's own text, which can take hours
         try:
-            resolve_sources(corpus)
+            found = resolve_sources(corpus)
         except ZooError as error:
             raise ZooError(
                 f"tasks.{name}.corpus: {error} Give its text with --tasks.{name}.corpus.files PATH, or leave the task "
                 f"out with --tasks.{name} null."
             ) from error
+        try:
+            check_beginnings(found, corpus)
+        except ZooError as error:
+            raise ZooError(f"tasks.{name}.corpus: {error}") from error
     main, own = prepare_store(config, show), {}
     tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
     for name, corpus in corpora.items():
@@ -214,7 +238,16 @@ def make_tasks(
             validation[name] = dataclasses.replace(
                 training[name], documents=held_out, layout=layout, seed=0, copies=1, _plans={}
             )
-            validation[name].plan(0)
+            try:
+                validation[name].plan(0)
+            except ZooError as error:
+                wanted = config.data.validation_tokens
+                raise ZooError(
+                    f"task {name!r}: the training text makes rows, but the text held out for validation "
+                    f"({len(held_out)} of {store.num_documents:,} documents; data.validation_tokens = {wanted}) makes "
+                    f"none: {error} --data.validation_tokens 0 goes without validation; more of them, or more text, "
+                    "may do, too."
+                ) from error
     return training, validation
 
 

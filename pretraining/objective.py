@@ -140,6 +140,13 @@ class Objective(nn.Module, ABC):
         """
         return
 
+    def check_model(self, config: CoreConfig) -> None:
+        """Refuse a core, or files beside the text, that it cannot be trained with, before any text is read.
+
+        Default: any will do.
+        """
+        return
+
     def check_layout(self, layout: Layout, length: int) -> None:
         """Refuse rows of ``length`` tokens made by ``layout``, before any text is read. Default: any will do."""
         return

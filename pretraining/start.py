@@ -4,8 +4,8 @@
 
 ``FOLDER`` is a finished run, or what ``zoo import`` made of a transformers checkpoint. Its facts, template and
 tokenizer take the place of what the *files* of the settings say; the command line wins over both. Tensors are matched
-by name, rows of the vocabulary by token; what is not copied starts as in any run (how, the files say), and everything is
-reported.
+by name, rows of the vocabulary by token; what is not copied starts as in any run (how, the files say), and everything
+is reported.
 """
 
 from __future__ import annotations
@@ -203,6 +203,23 @@ def check_start(start: StartConfig, config: CoreConfig, folder: Path) -> None:
     source_groups(start, facts.config, config)
 
 
+def check_contents(start: StartConfig, run: ModelFacts, tokenizer: ZooTokenizer | None) -> None:
+    """Refuse weights that cannot be read, and a template that the run cannot have, before any text is read.
+
+    Args:
+        start: where the run starts from.
+        run: the run's facts.
+        tokenizer: the run's, where it is not trained on the text first.
+
+    Raises:
+        ZooError: weights are missing or cut short; tokens of the template are lacking.
+    """
+    facts = checkpoint_facts(start.model)
+    open_weights(facts.path)
+    if tokenizer is not None:
+        _check_template(facts, load_tokenizer(facts.path), run, tokenizer)
+
+
 def source_groups(start: StartConfig, old: CoreConfig, new: CoreConfig) -> list[int]:
     """The checkpoint's set of layer weights that each set of the run starts from.
 
@@ -284,7 +301,7 @@ def start_from(start: StartConfig, model: PretrainingModel, run: ModelFacts, tok
             used.add(source)
             _copy(name, old[source], tensor, rows if name in by_token else None, report)
     left = [name for name in old if name not in used]
-    report.copied, report.fresh, report.left = map(_units, (report.copied, fresh, left))
+    report.copied, report.fresh, report.left = *apart(report.copied, fresh), _units(left)
     return report
 
 
@@ -341,6 +358,18 @@ def _copy(name: str, old: Tensor, new: Tensor, rows: Tensor | None, report: Star
     report.partly[name] = f"{count} of {len(new)} rows copied, {left} of the checkpoint's {len(old)} left behind"
 
 
+def apart(copied: list[str], fresh: list[str]) -> tuple[list[str], list[str]]:
+    """Units that were copied and that start afresh; of one that did both, what is fresh is named tensor by tensor."""
+    parted = {*_units(copied)} & {*_units(fresh)}
+    named = [f"{unit} (but for what is fresh)" if unit in parted else unit for unit in _units(copied)]
+    return named, list(dict.fromkeys(name if _unit(name) in parted else _unit(name) for name in fresh))
+
+
 def _units(names: Iterable[str]) -> list[str]:
     """Names of tensors, whole layers and heads in one."""
-    return list(dict.fromkeys(_UNIT.sub(r"\1", name) for name in names))
+    return list(dict.fromkeys(map(_unit, names)))
+
+
+def _unit(name: str) -> str:
+    """The layer or head that a tensor is of, or its own name."""
+    return _UNIT.sub(r"\1", name)

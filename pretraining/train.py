@@ -24,6 +24,7 @@ from pretraining.assemble import (
     Stores,
     check_data,
     check_layouts,
+    check_objectives,
     check_weights,
     claim,
     common_visibility,
@@ -92,6 +93,8 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 stack.enter_context(one_writer(folder))
                 claim(folder, settings)
                 check_layouts(config)
+                check_objectives(config)
+                divide_batch(train.batch_size, train.micro_batch_size, accelerator.num_processes)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
                 stores = prepare_stores(config, show)

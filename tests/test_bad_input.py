@@ -216,6 +216,32 @@ def test_bad_settings(name, place, tmp_path, refuse):
         assert not list(tmp_path.iterdir())
 
 
+def test_a_batch_that_cannot_be_divided_is_told_before_the_text_is_prepared(place, tmp_path, refuse):
+    more = {"train.micro_batch_size": 3, "data.stores": tmp_path / "stores", "output": tmp_path}
+    refuse("pretraining", arguments(place, "gpt", **more), "not a multiple")
+    assert not (tmp_path / "stores").exists()
+
+
+def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
+    """A rare name stands in one document, which is not among those that are held out."""
+    texts = [f"This is text number {n} of many. It says nothing of names." for n in range(60)]
+    texts[30] += " The town of Zorblax is rare."
+    (tmp_path / "text.txt").write_text("\n\n".join(texts))
+    (tmp_path / "names.txt").write_text("Zorblax\n")
+    more = {
+        "data.corpus.annotations.entity.class_path": "pretraining.annotate.Lexicon",
+        "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
+        "tasks.blocks.layout.class_path": "pretraining.layouts_filter.AtLeast",
+        "tasks.blocks.layout.init_args.array": "entity",
+        "tasks.blocks.layout.init_args.count": 1,
+        "tasks.blocks.layout.init_args.layout.class_path": "pretraining.layouts.Blocks",
+        "train.batch_size": 1,
+        "data.sequence_length": 16,
+        "data.tokenizer.vocab_size": 300,
+    }
+    refuse("pretraining", arguments(tmp_path, "gpt", **more), "held out for validation", "--data.validation_tokens 0")
+
+
 def test_missing_config_file(refuse):
     refuse("pretraining", ["--config", "bert-tyni"], "bert-tyni", "Did you mean 'bert-tiny'?")
     refuse("pretraining", ["--config", "no/such/file.yaml"], "no/such/file.yaml")

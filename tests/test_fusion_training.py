@@ -277,7 +277,7 @@ def test_what_cannot_work_is_said_before_training(place, own, tmp_path):
 
     entities = "--objectives.entities.init_args.entities"
     refused(
-        "12 wide, model.fusion.entity_size is 16",
+        "objectives.entities: .* 12 wide, model.fusion.entity_size is 16",  # told before text is read
         "--model.fusion.entity_size",
         "16",
         "--model.fusion.num_attention_heads",
@@ -288,7 +288,7 @@ def test_what_cannot_work_is_said_before_training(place, own, tmp_path):
         entities,
         str(make_table(tmp_path / "few", count=10)),
     )
-    refused(r"no entities\.txt", entities, str(tmp_path / "nowhere"))
+    refused(r"objectives\.entities: .*no entities\.txt", entities, str(tmp_path / "nowhere"))
     half = make_table(tmp_path / "half")
     (half / "entities.txt").write_text("Q1\n")
     refused("names 1 entities, .* has 40 vectors", entities, str(half))

@@ -320,3 +320,19 @@ def test_what_cannot_train_is_refused_before(place, tmp_path, more, message):
     with pytest.raises(ZooError, match=message):
         train(ernie(place, tmp_path, **more))
     assert not list(tmp_path.glob("*/log.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps({"text": ["你好吗？", "我很好。"]}).encode(), "role"),
+        ('{"text": ["你好吗？", "我很好。"], "role": [0, 1]}'.encode("gbk"), "UTF-8"),
+    ],
+)
+def test_a_tasks_own_text_is_looked_at_before_the_runs(place, tmp_path, content, message):
+    (tmp_path / "wrong.jsonl").write_bytes(content + b"\n")
+    stores = tmp_path / "stores"
+    more = {"tasks.dialogue.corpus.files": tmp_path / "wrong.jsonl", "data.stores": stores}
+    with pytest.raises(ZooError, match=rf"tasks\.dialogue\.corpus: .*{message}"):
+        train(ernie(place, tmp_path, **more))
+    assert not stores.exists()

@@ -11,7 +11,7 @@ import torch
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.config import load_pretrain_config, run_folder
-from pretraining.start import StartConfig, source_groups, source_layers
+from pretraining.start import StartConfig, apart, source_groups, source_layers
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from pretraining.train import Run
 from zoo.config import CoreConfig
@@ -493,7 +493,8 @@ def wrong_settings(bert, gpt, tmp_path):
         ("bert", bert, {"model.position_offset": 2}, ["position_offset: 0 there, 2 here"]),
         ("bert", bert, {"run_folder": bert}, ["this run's own folder"]),
         ("bert", bert, {"data.tokenizer.new_tokens": "['New York']"}, ["'New York'", "one word"]),
-        ("bert", gpt, {}, ["no pooler", "model.pooler: true"]),
+        ("bert", gpt, {"data.tokenizer.new_tokens": "['<start>', '<extract>', '<delimiter>']"},
+         ["no pooler", "model.pooler: true"]),
         ("roberta", gpt, {}, ["<start>, <extract>, <delimiter>", "new_tokens '<start>,<extract>,<delimiter>'",
                               "--template.single '<s> $A </s>'", "--template.pooling first"]),
         ("bert", bert, lacks, ["[CLS], [SEP]", "--template.pair '<s> $A </s> $B </s>'"]),
@@ -542,6 +543,38 @@ def test_a_damaged_folder_is_refused(place, bert, tmp_path, damage, words):
         train(start_arguments(place, "bert", model, output=tmp_path / "runs"))
     for word in words:
         assert word in str(error.value), f"{word!r} is not in: {error.value}"
+
+
+def cut_short(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+@pytest.mark.parametrize(
+    ("family", "damage", "message"),
+    [
+        ("bert", without("model.safetensors"), "does not exist"),
+        ("bert", cut_short, "is the copy complete"),
+        ("gpt", lambda folder: None, "<start>, <extract>, <delimiter>"),
+    ],
+)
+def test_weights_and_template_are_looked_at_before_the_text(place, bert, gpt, tmp_path, family, damage, message):
+    source = {"bert": bert, "gpt": gpt}[family]
+    model = Path(shutil.copytree(source, tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints")))
+    damage(model)
+    stores = tmp_path / "stores"
+    with pytest.raises(ZooError, match=message):
+        train(start_arguments(place, "roberta", model, output=tmp_path / "runs", **{"data.stores": stores}))
+    assert not stores.exists()
+
+
+def test_a_layer_is_not_both_copied_and_fresh():
+    copied = ["core.layers.0.a.weight", "core.layers.1.a.weight", "core.layers.1.b.bias", "core.norm.weight"]
+    fresh = ["core.layers.1.entities.weight", "core.layers.2.a.weight", "core.layers.2.b.bias", "heads.x.bias"]
+    assert apart(copied, fresh) == (
+        ["core.layers.0", "core.layers.1 (but for what is fresh)", "core.norm.weight"],
+        ["core.layers.1.entities.weight", "core.layers.2", "heads.x"],
+    )
 
 
 def test_a_causal_model_goes_on_with_tokens_that_fine_tuning_adds(place, gpt, monkeypatch, tmp_path):

@@ -89,20 +89,30 @@ class EntityAutoencoder(Objective):
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, to the vectors' width."""
+        self._check_fusion(config)
+        self.config = config
+        self.head = EntityHead(config)
+
+    @staticmethod
+    def _check_fusion(config: CoreConfig) -> int:
+        """The width of entity vectors that the core reads."""
         if config.fusion is None:
             raise ZooError(
                 "EntityAutoencoder needs a core that reads entities: say which layers do in model.fusion.layer_types."
             )
-        self.config = config
-        self.head = EntityHead(config)
+        return config.fusion.entity_size
 
-    def check_store(self, store: Store) -> None:
-        """Refuse vectors of another width than the core's, and a store with entities that have none."""
-        width, found = self.config.fusion.entity_size if self.config.fusion else 0, self.table.width
+    def check_model(self, config: CoreConfig) -> None:
+        """Refuse a core that reads no entities, and a table that is not there or of another width than it reads."""
+        width, found = self._check_fusion(config), self.table.width
         if found != width:
             raise ZooError(
                 f"the entity vectors in {self.entities} are {found} wide, model.fusion.entity_size is {width}."
             )
+
+    def check_store(self, store: Store) -> None:
+        """Refuse vectors of another width than the core's, and a store with entities that have none."""
+        self.check_model(self.config)
         least, most = (int(np.asarray(f(store.arrays[ARRAY], initial=0))) for f in (np.min, np.max))
         if least < 0 or most > len(self.table):
             raise ZooError(
