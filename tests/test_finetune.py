@@ -257,6 +257,18 @@ def test_report_files(tmp_path: Path) -> None:
     assert "Fewer than" not in text
 
 
+def test_an_unfinished_run_says_how_far_it_is(toy_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"command": "python -m pretraining --config x"}', encoding="utf-8")
+    with pytest.raises(
+        ZooError, match=r"not finished: it has no checkpoint yet\. .*: python -m pretraining --config x$"
+    ):
+        Prepared(tmp_path, SINGLE, toy_data, SETTINGS)
+    for name in ("step-000000900", "step-000001200", ".writing-000001500"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    with pytest.raises(ZooError, match=r"not finished: its newest checkpoint is of step 1,200\."):
+        Prepared(tmp_path, SINGLE, toy_data, SETTINGS)
+
+
 def test_texts_in_another_language_are_refused(bert: Path, tmp_path: Path) -> None:
     """20 tokens a row over both parts, of which some are no words of the model."""
 

@@ -280,11 +280,13 @@ def read_facts(folder: str | Path) -> ModelFacts:
     """Read a model folder's ``config.json``.
 
     Raises:
-        ZooError: not a model folder, or written by something else.
+        ZooError: not a model folder, a run that is not finished, or written by something else.
     """
     path = Path(folder)
     if not path.is_dir():
         raise ZooError(f"{path} is not a folder; a run folder with config.json and model.safetensors is needed.")
+    if not (path / "config.json").exists() and (path / "run.json").exists():
+        raise ZooError(f"{path} {_unfinished(path)}")
     facts = read_json(path / "config.json")
     if facts.get("model_type") != MODEL_TYPE:
         raise ZooError(
@@ -292,6 +294,17 @@ def read_facts(folder: str | Path) -> ModelFacts:
             f"({MODEL_TYPE!r}); give a run folder of `python -m pretraining`, or bring it in with `zoo import`."
         )
     return facts_from_dict(facts, path)
+
+
+def _unfinished(folder: Path) -> str:
+    """How far a run came that has not written its model, and how it is brought to its end."""
+    steps = [int(path.name[5:]) for path in folder.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
+    reached = f"its newest checkpoint is of step {max(steps):,}" if steps else "it has no checkpoint yet"
+    command = read_json(folder / "run.json").get("command", "python -m pretraining ...")
+    return (
+        f"holds a run that is not finished: {reached}. Let it end first; if it was stopped, its command brings it to "
+        f"its end: {command}"
+    )
 
 
 def facts_from_dict(facts: Mapping[str, Any], path: Path) -> ModelFacts:
