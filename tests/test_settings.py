@@ -113,6 +113,14 @@ def test_mistakes_are_named(argv, message):
         load(argv)
 
 
+def test_a_config_is_advised_only_where_something_is_missing():
+    with pytest.raises(ZooError, match="required: name\nNo --config was given"):
+        load([])
+    with pytest.raises(ZooError, match=r"inner\.rate") as caught:
+        load(["--name", "a", "--inner.rate", "nan"])
+    assert "--config" not in str(caught.value)
+
+
 def test_broken_yaml_is_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("name: [a\n")
     with pytest.raises(ZooError, match="not valid YAML"):

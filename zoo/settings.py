@@ -362,7 +362,8 @@ def load_settings(
             cause = cause.__cause__ or cause.__context__
         if cause is not None:
             raise cause from None
-        wanted = not configs and not values and (shipped_configs() / kind).is_dir()
+        wanted = "required" in str(error) and not configs and not values and (shipped_configs() / kind).is_dir()
+        # a config brings what is missing, and mends nothing else
         hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
         raise ZooError(_readable(str(error)) + hint) from error
     return Settings(value, resolved, tuple(argv))
