@@ -51,7 +51,7 @@ from pretraining.corpus import (
     resolve_sources,
 )
 from pretraining.segment import Segmenter, count_cjk, count_spaces_at_cjk, join_words
-from pretraining.spans import Annotations, Found, Piece
+from pretraining.spans import Annotations, Found, Piece, describe
 from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
 from pretraining.tokenizer import Flat, TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.config import read_json
@@ -87,18 +87,80 @@ def prepare(
         the finished store, opened.
 
     Raises:
-        ZooError: bad input (naming file and line), no room on the disk, a fingerprint that clashes.
+        ZooError: bad input (naming file and line), a tokenizer that knows less than half of the text, no room on the
+            disk, a fingerprint that clashes.
     """
     if (prepared := prepared_store(corpus)) is not None:
-        note(f"{corpus.files} is prepared already; its own tokenizer is used", quiet)
+        ignored = ", ".join(_ignored(prepared, corpus, tokenizer))
+        without = f"; without effect, being otherwise there: {ignored}" if ignored else ""
+        note(f"{corpus.files} is prepared already; its own tokenizer is used{without}", quiet)
+        _check_known(prepared, quiet)
         return prepared
     job = _Job(corpus, tokenizer, Path(folder), quiet, template)
-    if job.finished():
-        return job.open()
-    with _locked(job.work, quiet):
-        if not job.finished():  # another process may have built it while we waited
-            job.build(processes or os.cpu_count() or 1)
-    return job.open()
+    if not job.finished():
+        with _locked(job.work, quiet):
+            if not job.finished():  # another process may have built it while we waited
+                job.build(processes or os.cpu_count() or 1)
+    store = job.open()
+    _check_known(store, quiet)
+    return store
+
+
+def _ignored(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -> list[str]:
+    """Settings that ask for something else than a prepared store was made with, as far as it says how it was."""
+    facts = store.meta.get("facts", {})
+    found = []
+    for name, annotator in corpus.annotations.items():
+        try:
+            asked = json.loads(json.dumps(annotator.facts()))
+        except ZooError:  # its files are gone; they are not needed
+            asked = None
+        if facts.get("annotations", {}).get(name) != asked or asked is None:
+            found.append(f"annotations.{name}")
+    segmenter, own = facts.get("segmenter", {}), store.path.resolve()
+    if corpus.segmenter not in ("none", segmenter.get("name")):
+        found.append(f"segmenter {corpus.segmenter}")
+    if corpus.user_dictionary is not None:
+        path = Path(corpus.user_dictionary).expanduser()
+        if not path.is_file() or _digest(path.read_bytes()) != segmenter.get("dictionary"):
+            found.append(f"user_dictionary {corpus.user_dictionary}")
+    if tokenizer.path is not None and Path(tokenizer.path).resolve() != own:
+        given = load_tokenizer(tokenizer.path, tokenizer).backend.get_vocab()
+        if given != load_tokenizer(own).backend.get_vocab():
+            found.append(f"tokenizer {tokenizer.path}")
+    return found
+
+
+_SOME_UNKNOWN, _MOST_UNKNOWN = 0.05, 0.5  # shares of the tokens from which they are told, and refused
+
+
+def _check_known(store: Store, quiet: bool) -> None:
+    """Tell how many tokens are unknown, where they are many.
+
+    Raises:
+        ZooError: most are, and the tokenizer was not trained on this text.
+    """
+    if "unk" not in store.meta.get("special", {}):
+        return
+    unknown = load_tokenizer(store.path).vocabulary.unk
+    share = 0.0 if unknown is None else int(store.counts[unknown]) / max(store.num_tokens, 1)
+    if share > _MOST_UNKNOWN and "backend" in store.meta.get("facts", {}).get("tokenizer", {}):
+        raise _mostly_unknown(share, store.meta.get("source", store.path), None)
+    if share > _SOME_UNKNOWN:
+        note(
+            f"{store.path}: {share:.1%} of the tokens are unknown to the tokenizer ({store.meta['special']['unk']})",
+            quiet,
+        )
+
+
+def _mostly_unknown(share: float, files: Any, path: str | None) -> ZooError:
+    """What to do with a text of which the tokenizer knows hardly anything."""
+    return ZooError(
+        f"{share:.1%} of the tokens of {files} are unknown to the tokenizer{f' of {path}' if path else ''}, which was "
+        "not trained on this text: is it of another language? Give text in the tokenizer's language; or, for a run, a "
+        "tokenizer for this one: --data.tokenizer.path FOLDER, or one trained on the text: --data.tokenizer.kind "
+        "wordpiece --data.tokenizer.path null."
+    )
 
 
 def prepared_store(corpus: CorpusConfig) -> Store | None:
@@ -169,6 +231,8 @@ class _Job:
         _check_disk(self.folder, self.sources, self.corpus)
         if self.corpus.annotations or self.corpus.segmenter != "none":
             check_beginnings(self.sources, self.corpus)
+        if self.loaded is not None:
+            self._check_language(self.loaded)
         _clean_abandoned(self.folder, self.work, self.quiet)
         tokenizer = self.loaded or self._extended(self._trained(total))
         if self.template is not None:
@@ -178,6 +242,18 @@ class _Job:
             raise no_documents(self.corpus)
         self._join(shards, tokenizer, total)
         shutil.rmtree(self.work / "shards", ignore_errors=True)
+
+    def _check_language(self, tokenizer: ZooTokenizer) -> None:
+        """Refuse a loaded tokenizer to which most tokens at the beginnings of some sources are unknown."""
+        unknown = tokenizer.vocabulary.unk
+        if unknown is None:
+            return
+        joins = tokenizer.whole_words and self.segmenter.name != "none"
+        recipe = _Recipe(dataclasses.replace(self.corpus, annotations={}), tokenizer, joins)
+        ids = np.concatenate([recipe.beginning(source, self.corpus) for source in _some(self.sources)])
+        share = float((ids == unknown).mean()) if len(ids) else 0.0
+        if share > _MOST_UNKNOWN:
+            raise _mostly_unknown(share, f"the beginning of {self.corpus.files}", self.tokenizer.path)
 
     def _trained(self, total: int) -> ZooTokenizer:
         """A tokenizer trained on (a sample of) the corpus; trained once per sample."""
@@ -213,6 +289,8 @@ class _Job:
             f"{self.path}: {writer.tokens:,} tokens, {writer.sentences:,} sentences, {writer.documents:,} documents",
             self.quiet,
         )
+        for name, entry in meta.get("annotations", {}).items():
+            note(describe(name, entry), self.quiet)
 
 
 def _use_template(tokenizer: ZooTokenizer, template: Template) -> None:
@@ -367,6 +445,11 @@ _FOREIGN = 1_000  # a text in another script has fewer than one Chinese characte
 _LEAST_NAMES = 20  # names of entities, not one of which being known tells that they are names of another graph
 
 
+def _some(sources: list[Source]) -> list[Source]:
+    """Sources from all over the corpus whose beginnings are looked at."""
+    return sources[:: max(len(sources) // _LOOKED_AT, 1)][:_LOOKED_AT]
+
+
 def check_beginnings(sources: list[Source], corpus: CorpusConfig) -> None:
     """Look at the first chunks of some sources before any work is done.
 
@@ -384,7 +467,7 @@ def check_beginnings(sources: list[Source], corpus: CorpusConfig) -> None:
             )
     characters = chinese = spaces = 0
     names: dict[str, list[bool]] = {name: [] for name, a in annotations.recorded.items() if a.marks == "first"}
-    for source in sources[:: max(len(sources) // _LOOKED_AT, 1)][:_LOOKED_AT]:
+    for source in _some(sources):
         for chunk in itertools.islice(read_chunks(source, corpus), 1):
             for document in parse_chunk(chunk, corpus.text_field, annotations.recorded):
                 for line in document.lines if corpus.segmenter != "none" else ():
@@ -453,6 +536,20 @@ class _Recipe:
                 spans = self._annotations.spans(text, start, notes, found or (text, None), encoded[0])
             yield Piece(*encoded, spans, where)
             previous = end
+
+    def beginning(self, source: Source, corpus: CorpusConfig) -> NDArray[np.int64]:
+        """Ids of about the first ``_ENOUGH`` characters of a source."""
+        pieces: list[Piece] = []
+        characters = 0
+        for chunk in itertools.islice(read_chunks(source, corpus), 1):
+            for document in parse_chunk(chunk, self._field):
+                for number in range(len(document.lines)):
+                    if characters >= _ENOUGH:
+                        break
+                    found = list(self._sentences(document, number))
+                    characters += sum(len(piece.text) for piece in found)
+                    pieces += found
+        return self._encode(pieces)[0][0].astype(np.int64)
 
     def run(self, chunk: Chunk) -> ShardArrays:
         """One chunk's tokens. Sentences and documents without tokens are dropped."""

@@ -17,6 +17,7 @@ import pytest
 
 from pretraining import corpus as reader
 from pretraining import prepare as preparation
+from pretraining.annotate import Lexicon
 from pretraining.corpus import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
 from pretraining.sentences import split_sentences
@@ -382,3 +383,48 @@ def test_ids_come_with_arrays(tmp_path):
     assert prepare(CorpusConfig(str(store.path)), WORDS, tmp_path, quiet=True).path == store.path
     with pytest.raises(ZooError, match="document 0: 'entity_id' does not have one value for each token"):
         prepare_from_ids(documents, tokenizer, tmp_path, arrays={"entity_id": [[[0, 3], [5]]]})
+
+
+def test_a_tokenizer_that_knows_hardly_anything_is_refused_before_the_work(tmp_path, monkeypatch, capfd):
+    write_corpus(tmp_path / "en.txt")
+    english = prepare(CorpusConfig(str(tmp_path / "en.txt")), WORDS, tmp_path / "s", processes=1)
+    assert "unknown" not in capfd.readouterr().err
+    loaded = TokenizerConfig(kind="file", path=str(english.path))
+    (tmp_path / "zh.txt").write_text("北京是中国的首都。上海是中国的城市。\n" * 20, encoding="utf-8")
+    monkeypatch.setattr(preparation._Shards, "run", lambda self: pytest.fail("text was prepared"))
+    with pytest.raises(ZooError, match=r"100\.0% of the tokens of the beginning of .*zh\.txt.*--data\.tokenizer\.kind"):
+        prepare(CorpusConfig(str(tmp_path / "zh.txt")), loaded, tmp_path / "s", processes=1)
+    monkeypatch.undo()
+    (tmp_path / "mixed.txt").write_text("Alpha beta gamma Delta zeta 京 Theta.\n" * 20, encoding="utf-8")
+    for _ in range(2):  # built, and opened
+        prepare(CorpusConfig(str(tmp_path / "mixed.txt")), loaded, tmp_path / "s", processes=1)
+        assert "% of the tokens are unknown to the tokenizer ([UNK])" in capfd.readouterr().err
+    start = "Alpha beta gamma Delta epsilon zeta. " * 800 + "\n"  # the beginning does not tell
+    (tmp_path / "later.txt").write_text(start + "北京是中国的首都。\n" * 9000, encoding="utf-8")
+    with pytest.raises(ZooError, match=r"% of the tokens of .*later\.txt are unknown"):
+        prepare(CorpusConfig(str(tmp_path / "later.txt")), loaded, tmp_path / "s", processes=1)
+
+
+def test_a_prepared_store_says_what_has_no_effect_on_it(tmp_path, capfd):
+    write_corpus(tmp_path / "en.txt")
+    for name in ("names", "others"):
+        (tmp_path / name).write_text(f"{'Alpha' if name == 'names' else 'beta'}\n")
+    names, others = (Lexicon(files=str(tmp_path / name)) for name in ("names", "others"))
+    corpus = CorpusConfig(str(tmp_path / "en.txt"), annotations={"entity": names})
+    store = prepare(corpus, WORDS, tmp_path / "s", processes=1)
+    assert "entity (Lexicon): " in capfd.readouterr().err  # what its annotations came to
+    prepare(CorpusConfig(str(store.path), annotations={"entity": names}), WORDS, tmp_path / "s")
+    assert "without effect" not in capfd.readouterr().err
+    asked = CorpusConfig(str(store.path), annotations={"entity": others, "phrase": names}, segmenter="space")
+    prepare(asked, WORDS, tmp_path / "s")
+    told = capfd.readouterr().err
+    assert "without effect, being otherwise there: annotations.entity, annotations.phrase, segmenter space\n" in told
+    prepare(
+        CorpusConfig(str(tmp_path / "en.txt")),
+        TokenizerConfig(kind="bytebpe", vocab_size=300),
+        tmp_path / "t",
+        processes=1,
+    )
+    (other,) = (tmp_path / "t").glob("en-*")
+    prepare(CorpusConfig(str(store.path)), TokenizerConfig(kind="file", path=str(other)), tmp_path / "s")
+    assert f"there: tokenizer {other}" in capfd.readouterr().err
