@@ -73,10 +73,15 @@ class SimilarWords(Fill):
         """The lists.
 
         Raises:
-            ZooError: one does not exist or is not UTF-8 (naming the line).
+            ZooError: one does not exist or is not UTF-8 (naming the line); or no word has similar ones.
         """
         paths = existing(self.files, "SimilarWords: files")
-        read_similar(paths)
+        entries = read_similar(paths)
+        if not any(entries.values()):
+            raise ZooError(
+                f"SimilarWords: none of the {len(entries)} entries in {self.files} has a similar word behind a tab "
+                f"(the first is {next(iter(entries))[:40]!r}); lines of `word<TAB>similar<TAB>similar` are needed."
+            )
         return paths
 
     def bind(self, tokenizer: ZooTokenizer) -> None:
