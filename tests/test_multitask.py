@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
 
+from pretraining.annotate import Field
+from pretraining.corpus import CorpusConfig
 from pretraining.documents import (
     DocumentSegments,
     LabelledPairs,
@@ -27,8 +29,10 @@ from pretraining.pairs_command import (
     read_markers,
     relevance_pairs,
 )
+from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.store import CAPITALISED, WORD_START
+from pretraining.tokenizer import TokenizerConfig
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)
@@ -214,6 +218,73 @@ def test_labelled_pairs(tmp_path):
     assert half.lengths.tolist() == [9, 8]
 
 
+def prepared(folder, records, sentences="line", values=10):
+    """A store out of JSON lines with the annotation ``label``."""
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    own = {"label": Field(values=values)}
+    corpus = CorpusConfig(str(folder / "pairs.jsonl"), sentences=sentences, annotations=own)
+    return prepare(
+        corpus, TokenizerConfig("wordpiece", vocab_size=60, min_frequency=1), folder / "stores", processes=1, quiet=True
+    )
+
+
+def refused(store, layout=None):
+    """What a layout says of a store."""
+    with pytest.raises(ZooError) as error:
+        (layout or LabelledPairs()).plan(store, everything(store), 16, BERT_LIKE, DRAW)
+    return str(error.value)
+
+
+PAIR = {"text": ["one two", "three four"], "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("sentences", "text", "advice"),
+    [
+        ("line", ["one", "two", "three"], "needed. A pair is a list of two strings"),
+        ("line", "one\ntwo\nthree", "needed. A pair is a list of two strings"),
+        ("rule", ["one", "two", "three"], "needed. A pair is a list of two strings"),
+        ("rule", "One is. Two is. Three is.", "Say `sentences: line` for this corpus (it has `sentences: rule`). A"),
+    ],
+)
+def test_a_record_of_three_sentences_is_named_by_file_and_line(tmp_path, sentences, text, advice):
+    said = refused(prepared(tmp_path, [PAIR, PAIR, {"text": text, "label": 1}, PAIR], sentences))
+    assert f"(array 'label'): {tmp_path / 'pairs.jsonl'}:3 has 3 sentences (1 of 4 records" in said
+    assert advice in said
+
+
+def test_where_a_record_was_is_not_guessed(tmp_path):
+    """The file has changed since: what the store knows is said, and no line."""
+    store = prepared(tmp_path, [PAIR, {"text": ["one", "two", "three"], "label": 1}])
+    for other in (json.dumps(PAIR) + "\n" + json.dumps(PAIR), json.dumps(PAIR), None):
+        if other is None:
+            (tmp_path / "pairs.jsonl").unlink()
+        else:
+            (tmp_path / "pairs.jsonl").write_text(other)
+        assert f"record 2 of {tmp_path / 'pairs.jsonl'} has 3 sentences" in refused(store)
+
+
+def test_a_pair_of_two_classes_is_refused(tmp_path):
+    store = prepared(tmp_path, [PAIR, {**PAIR, "label": [3, 3]}, {**PAIR, "label": [1, 2]}])
+    said = refused(store)
+    assert f"{tmp_path / 'pairs.jsonl'}:3 gives its two texts the classes 1 and 2 in 'label' (1 of 3 pairs" in said
+
+
+def test_odd_records_are_counted_once(tmp_path, capsys):
+    """Texts among pairs, and classes that never occur."""
+    records = [PAIR, {"text": "one two", "label": 1}, {**PAIR, "label": 2}]
+    store, layout = prepared(tmp_path, records), LabelledPairs()
+    laid_out(layout, store)
+    laid_out(layout, store)
+    place = f"LabelledPairs: {tmp_path / 'pairs.jsonl'}: "
+    assert capsys.readouterr().err.splitlines() == [
+        f"{place}1 of 3 records are one text, all others pairs",
+        f"{place}3 records have 3 of the 10 classes; the others are never seen",
+    ]
+    laid_out(LabelledPairs(), prepared(tmp_path, [PAIR, {**PAIR, "label": 1}], values=["0", "1", "2", "3"]))
+    assert not capsys.readouterr().err
+
+
 def test_classes_are_balanced(tmp_path):
     """Check 4: thirds; a frequent class brings other records in every epoch, a rare one its own several times."""
     label = np.repeat([0, 1, 2], [2514, 12592, 4894])  # QBQTC's
@@ -286,7 +357,7 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
         with pytest.raises(ZooError, match=message):
             layout.plan(short, everything(short), 16, BERT_LIKE, DRAW)
     three = labelled(tmp_path / "three", [[[5], [6]], [[7], [8], [9]]], [0, 0])
-    with pytest.raises(ZooError, match=r"record 1 of .* has 3 sentences.*sentences: line"):
+    with pytest.raises(ZooError, match=r"record 2 of .* has 3 sentences \(1 of 2 .*sentences: line"):
         LabelledPairs().plan(three, everything(three), 16, BERT_LIKE, DRAW)
     without = write_store(tmp_path / "without", [[[5]], [[6]]], arrays={"label": np.zeros(2, dtype=np.uint8)})
     with pytest.raises(ZooError, match=r"none of the 2 records of .* has a class"):
