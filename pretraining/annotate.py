@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.segment import CJK
+from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings import import_class
@@ -177,11 +178,14 @@ class Lexicon(Finder):
         """Read the lists.
 
         Raises:
-            ZooError: a list is not UTF-8 (naming file and line), or there is no entry at all.
+            ZooError: a list is not UTF-8 (naming file and line), is JSON or CSV, or there is no entry at all.
         """
         self._lowercase = lowercase
         paths = self.sources()["files"]
-        entries = {entry for path in paths for line in read_lines(path) if (entry := line.split("\t", 1)[0].strip())}
+        lists = {path: [e for line in read_lines(path) if (e := line.split("\t", 1)[0].strip())] for path in paths}
+        for path, own in lists.items():
+            _check_entries(path, own)
+        entries = set(chain.from_iterable(lists.values()))
         if not entries:
             raise ZooError(f"Lexicon: {', '.join(map(str, paths))} holds no entries; one per line is needed.")
         self._entries = frozenset(map(_lower, entries)) if lowercase else frozenset(entries)
@@ -239,6 +243,19 @@ class Words(Finder):
                 if end - start >= self.min_length and any(map(str.isalnum, word)):
                     found.append((start, end))
         return found
+
+
+_IN_RECORDS = re.compile(r"[{\[]\s*[\"\[{].*[}\]],?|[^\s,][^,]*,[^\s,].*")
+
+
+def _check_entries(path: Path, entries: list[str]) -> None:
+    """Refuse a list of which most lines are JSON or CSV; those of entries have no comma, or a space behind it."""
+    records = [entry for entry in entries if _IN_RECORDS.fullmatch(entry)]
+    if len(records) * 2 > len(entries):
+        raise ZooError(
+            f"Lexicon: {path} holds lines such as {records[0][:60]!r}, which look like JSON or CSV. One entry per line "
+            "is needed, as plain text; what follows a tab is ignored, so a tab may stand in the place of a comma."
+        )
 
 
 def _inside(text: str, place: int) -> bool:
@@ -354,6 +371,11 @@ class Linked(Recorded):
         (path,) = self.sources()["entities"]
         self._numbers = read_entities(path)
 
+    def facts(self) -> dict[str, Any]:
+        """With what tells the names, so that a table of vectors can be compared with them."""
+        (path,) = self.sources()["entities"]
+        return {**super().facts(), "names": name_facts(self._numbers or read_entities(path))}
+
     def read(self, value: Any, text: Text, where: str) -> list[list[Span]]:
         """Spans of each line with the entities' numbers + 1; 0 where the graph has none of that name."""
 
@@ -404,6 +426,17 @@ def read_entities(path: Path) -> dict[str, int]:
     if max(seen) >= 2**31 - 1:
         raise ZooError(f"{path}: the number {max(seen)} is too large; 32 bits hold it.")
     return numbers
+
+
+_NAMES_KEPT = 64
+
+
+def name_facts(numbers: Mapping[str, int]) -> dict[str, Any]:
+    """What tells a list of entities from another: how many, a digest of names and numbers, and some of the names."""
+    ordered = sorted((number, name) for name, number in numbers.items())
+    digest = hashlib.blake2b("".join(f"{number}\t{name}\n" for number, name in ordered).encode(), digest_size=16)
+    some = {*ordered[:: -(-len(ordered) // _NAMES_KEPT)], ordered[-1]}
+    return {"count": len(ordered), "digest": digest.hexdigest(), "some": [list(pair) for pair in sorted(some)]}
 
 
 class _EntityLine(NamedTuple):
@@ -468,7 +501,7 @@ def _checked(value: Any, lines: list[str], where: str, number: Any) -> Iterator[
             raise ZooError(f"{named} is {items!r}; [start, end] in characters, the end not included, is needed.")
         start, end = items[:2]
         if not 0 <= start < end <= length:
-            raise ZooError(f"{named} is [{start}, {end}] in a text of {length} characters.")
+            raise ZooError(f"{named} is [{start}, {end}]{_wrong_offsets(start, end, length)}")
         line = int(np.searchsorted(edges, start, side="right")) - 1
         if end >= edges[line + 1]:
             raise ZooError(f"{named}, [{start}, {end}], goes beyond the end of a line.")
@@ -479,6 +512,17 @@ def _checked(value: Any, lines: list[str], where: str, number: Any) -> Iterator[
             raise ZooError(f"{where}: the spans {list(first[:2])} and {list(second[:2])} overlap.")
     for start, end, line, code in spans:
         yield line, (start - int(edges[line]), end - int(edges[line]), code)
+
+
+def _wrong_offsets(start: int, end: int, length: int) -> str:
+    """The rest of a message about a span that is none."""
+    if min(start, end) < 0:
+        return f", which is negative; characters are counted from 0 at the start of the text, here up to {length}."
+    if start == end <= length:
+        return f", which is empty; the end is not included, so that one character would be [{start}, {start + 1}]."
+    if start > end:
+        return f", which ends before it begins; [{end}, {start}] would work if the two are the wrong way round."
+    return f" in a text of {length} characters."
 
 
 def _kind(value: Any) -> str:
@@ -497,7 +541,7 @@ def existing(value: str | list[str], what: str) -> list[Path]:
     """Files that a path, a glob, or a list of these names.
 
     Raises:
-        ZooError: there is none.
+        ZooError: there is none, or a folder in its place.
     """
     found: list[Path] = []
     for entry in [value] if isinstance(value, str) else value:
@@ -505,6 +549,10 @@ def existing(value: str | list[str], what: str) -> list[Path]:
         if path.is_file():
             found.append(path)
             continue
+        if path.is_dir():
+            inside = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: (p.suffix != ".txt", p))
+            example = f"; name its files, for example {inside[0]}." if inside else " without files; name a file."
+            raise ZooError(f"{what}: {path} is a folder{example}")
         anchor = Path(path.anchor)
         pattern = str(path.relative_to(anchor))
         matched = sorted(p for p in anchor.glob(pattern) if p.is_file()) if any(m in pattern for m in "*?[") else []
@@ -521,15 +569,18 @@ def read_lines(path: Path) -> Iterator[str]:
     """Lines of a text file.
 
     Raises:
-        ZooError: not UTF-8, naming the line.
+        ZooError: not UTF-8 or with zero bytes, naming the line.
     """
-    for number, line in enumerate(path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+    content = path.read_bytes()
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        if (place := line.find(b"\0")) >= 0:
+            raise ZooError(f"{path}:{number}: a zero byte at byte {place + 1} of the line. {encoding_hint(content)}")
         try:
             yield line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise ZooError(
                 f"{path}:{number}: invalid UTF-8 at byte {error.start + 1} of the line "
-                f"({line[error.start : error.start + 4]!r}). Convert the file, for example `iconv -f GB18030 -t UTF-8`."
+                f"({line[error.start : error.start + 4]!r}). {encoding_hint(content)}"
             ) from error
 
 

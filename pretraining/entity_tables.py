@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pretraining.annotate import read_entities
 from pretraining.transe import TransEConfig, ranks, read_triples, train_transe
+from zoo.encoding import file_hint
 from zoo.entities import Entities, control, open_entities, save_entities
 from zoo.errors import ZooError
 from zoo.folder import save_tensors, write_atomic, write_json
@@ -107,7 +108,7 @@ def read_vectors(vectors: str | Path, ids: str | Path | None = None) -> tuple[li
         names = _read_ids(Path(ids))
     else:
         _, head = next(lines, (1, []))
-        if len(head) != 2 or not all(part.isdigit() for part in head):
+        if len(head) != 2 or not all(part.isdecimal() for part in head):
             raise ZooError(f"{path}, line 1: a number of entities and a width belong here (word2vec), or give --ids.")
         names, rows = [], []
         for number, (name, *values) in lines:
@@ -125,19 +126,26 @@ def read_vectors(vectors: str | Path, ids: str | Path | None = None) -> tuple[li
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        with path.open(encoding="utf-8", newline="\n") as stream:
+        with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 if parts := line.split():
                     yield number, parts
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ZooError(f"{path} is not a UTF-8 text file: {error}. {file_hint(path)}") from error
+    except OSError as error:
         raise ZooError(f"{path} is not a readable text file: {error}") from error
 
 
 def _numbers(path: Path, line: int, parts: list[str]) -> Floats:
     try:
-        return np.array(parts, dtype=np.float32)
+        with np.errstate(over="ignore"):  # what is too large is refused below
+            values: Floats = np.array(parts, dtype=np.float32)
     except ValueError as error:
         raise ZooError(f"{path}, line {line}: a value is no number ({error}).") from error
+    if not np.isfinite(values).all():
+        wrong = parts[int(np.argmin(np.isfinite(values)))]
+        raise ZooError(f"{path}, line {line}: the value {wrong} is not finite, or too large for float32.")
+    return values
 
 
 def _read_ids(path: Path) -> list[str]:

@@ -14,14 +14,16 @@ import itertools
 import json
 import os
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from pretraining.prepare import prepare_from_ids
 from pretraining.store import Store
 from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from zoo.encoding import file_hint
 from zoo.errors import ZooError, run_command
 from zoo.folder import write_atomic
 from zoo.settings import load_settings
@@ -29,6 +31,7 @@ from zoo.settings import load_settings
 ARRAY = "entity_id"
 _NONE = "#UNK#"
 _CONTINUES = "##"
+_DIGITS = 10  # of a number that is larger than any id
 
 
 class Mention(NamedTuple):
@@ -69,29 +72,36 @@ def read_linked(tokens: str | Path, entities: str | Path) -> Iterator[list[Sente
             raise ZooError(f"{tokens if ids is None else entities} ends before line {number}, the other file goes on.")
         if [len(part) for part in ids] != [len(part) for part in names]:
             raise ZooError(f"line {number}: {tokens} and {entities} have sentences of different lengths.")
-        try:
-            yield [
-                Sentence([int(i) for i in part], _mentions(own)) for part, own in zip(ids, names, strict=True) if part
-            ]
-        except ValueError as error:
-            raise ZooError(f"{tokens}, line {number}: an id is no number ({error}).") from error
+        wrong = next((i for part in ids for i in part if not (i.isdecimal() and len(i) < _DIGITS)), None)
+        if wrong is not None:
+            raise ZooError(f"{tokens}, line {number}: an id is no number from 0 on ({wrong[:40]!r}).")
+        yield [Sentence([int(i) for i in part], _mentions(own)) for part, own in zip(ids, names, strict=True) if part]
 
 
 def _read(path: Path) -> Iterator[list[list[str]]]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as stream:
+        with _open(path) as stream:
             for number, line in enumerate(stream, start=1):
                 if values := line.split():
                     yield _sentences(path, number, values)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        hint = "" if path.suffix == ".gz" else f" {file_hint(path)}"
+        raise ZooError(f"{path} is not a UTF-8 text file: {error}.{hint}") from error
+    except (OSError, EOFError, zlib.error) as error:
         raise ZooError(f"{path} is not a readable text file: {error}") from error
+
+
+def _open(path: Path) -> TextIO:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig")
+    return path.open(encoding="utf-8-sig")
 
 
 def _sentences(path: Path, number: int, values: list[str]) -> list[list[str]]:
     """A line's values, sentence by sentence."""
     found, place = [], 1
-    for _ in range(int(values[0]) if values[0].isdigit() else -1):
-        length = int(values[place]) if place < len(values) and values[place].isdigit() else len(values)
+    for _ in range(int(values[0]) if values[0].isdecimal() else -1):
+        length = int(values[place]) if place < len(values) and values[place].isdecimal() else len(values)
         found.append(values[place + 1 : place + 1 + length])
         place += 1 + length
     if place != len(values) or not found:

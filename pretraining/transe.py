@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pretraining.log import Progress
 from pretraining.random import Draw, scaled
+from zoo.encoding import file_hint
 from zoo.errors import ZooError
 
 Ints = NDArray[np.int64]
@@ -93,7 +94,7 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, str]]:
         ZooError: no such file, not UTF-8, or a line that is no triple (naming it).
     """
     try:
-        with path.open(encoding="utf-8", newline="\n") as stream:
+        with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number, line in enumerate(stream, start=1):
                 parts = line.rstrip("\r\n").split("\t")
                 if parts == [""]:
@@ -104,7 +105,9 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, str]]:
                         "needed, with a tab between them."
                     )
                 yield parts[0].strip(), parts[1].strip(), parts[2].strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ZooError(f"{path} is not a UTF-8 file of triples: {error}. {file_hint(path)}") from error
+    except OSError as error:
         raise ZooError(f"{path} is not a readable file of triples: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """Annotations of the token store: what is found, what records give, which tokens it falls on, and what is refused."""
 
+import gzip
 import json
 import re
 import tempfile
@@ -301,7 +302,9 @@ RECORDS = {  # the annotation, a record that does not fit, what is said
     "no span": (Field("units"), {"text": "abc", "x": [[0]]}, r"field 'x', span 1 is \[0\]; \[start, end\]"),
     "no number": (Field("units"), {"text": "abc", "x": [["0", 1]]}, r"span 1 is \['0', 1\]"),
     "outside": (Field("units"), {"text": "abc", "x": [[0, 1], [2, 4]]}, r"span 2 is \[2, 4\] in a text of 3"),
-    "backwards": (Field("units"), {"text": "abc", "x": [[2, 2]]}, r"span 1 is \[2, 2\] in a text"),
+    "below 0": (Field("units"), {"text": "abc", "x": [[-3, -1]]}, r"\[-3, -1\], which is negative; .*from 0"),
+    "nothing": (Field("units"), {"text": "abcdef", "x": [[3, 3]]}, r"\[3, 3\], which is empty; .*would be \[3, 4\]"),
+    "backwards": (Field("units"), {"text": "abcdef", "x": [[4, 2]]}, r"\[4, 2\], which ends before .*\[2, 4\] would"),
     "overlap": (Field("units"), {"text": "abcdef", "x": [[3, 6], [0, 4]]}, r"the spans \[0, 4\] and \[3, 6\] overlap"),
     "line end": (Field("units"), {"text": "ab\ncd", "x": [[1, 4]]}, r"span 1, \[1, 4\], goes beyond the end of a line"),
     "lists": (Field("units"), {"text": ["ab", "cd"], "x": [[0, 1]]}, r"holds 1 lists of spans for 2 texts"),
@@ -352,6 +355,21 @@ def test_word_lists_that_cannot_be_read(tmp_path, tokenizers):
     refused(str(tmp_path / "empty.txt"), r"empty\.txt holds no entries")
     refused(str(tmp_path / "emtpy.txt"), r"emtpy\.txt does not exist\. Did you mean 'empty\.txt'")
     refused(str(tmp_path / "*.lst"), r"\*\.lst does not exist")
+    (tmp_path / "wide.txt").write_bytes("sea shells\nNew York\n".encode("utf-16-le"))
+    refused(str(tmp_path / "wide.txt"), r"wide\.txt:1: a zero byte at byte 2 .*iconv -f UTF-16LE")
+    (tmp_path / "packed.txt").write_bytes(gzip.compress(b"sea shells\n"))
+    refused(str(tmp_path / "packed.txt"), r"packed\.txt:1: .*gunzip")
+    (tmp_path / "lines.jsonl").write_text('{"entry": "sea shells"}\n["New York", 5]\n')
+    refused(str(tmp_path / "lines.jsonl"), r"lines such as '\{\"entry\".* JSON or CSV\. One entry per line")
+    (tmp_path / "table.csv").write_text("sea shells,5\nNew York,7,place\n")
+    refused(str(tmp_path / "table.csv"), r"lines such as 'sea shells,5'.* JSON or CSV")
+    (tmp_path / "places.txt").write_text("Springfield, Illinois\nNew York, New York\n1,000\n")  # entries with commas
+    build(tmp_path, tokenizers["wordpiece"], str(tmp_path / "a.txt"), {"entity": Lexicon(str(tmp_path / "places.txt"))})
+    (tmp_path / "lists").mkdir()
+    refused(str(tmp_path / "lists"), r"files: .*lists is a folder without files")
+    (tmp_path / "lists" / "a.bin").write_text("")
+    (tmp_path / "lists" / "b.txt").write_text("sea\n")
+    refused(str(tmp_path / "lists"), r"files: .*lists is a folder; name its files, for example .*b\.txt")
 
 
 def test_files_of_entities(tmp_path, tokenizers):

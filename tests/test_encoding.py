@@ -1,10 +1,11 @@
 """Hints about files that are not UTF-8."""
 
 import gzip
+from pathlib import Path
 
 import pytest
 
-from zoo.encoding import encoding_hint
+from zoo.encoding import encoding_hint, file_hint
 
 CHINESE = "今天天气很好，我们去公园散步。\n明天 Python 再说。\n" * 20
 
@@ -31,3 +32,8 @@ CHINESE = "今天天气很好，我们去公园散步。\n明天 Python 再说�
 )
 def test_the_hint_names_what_would_work(head: bytes, works: str) -> None:
     assert works in encoding_hint(head)
+
+
+def test_the_hint_of_a_file_looks_at_its_beginning(tmp_path: Path) -> None:
+    (tmp_path / "packed").write_bytes(gzip.compress(CHINESE.encode()))
+    assert "gunzip" in file_hint(tmp_path / "packed")

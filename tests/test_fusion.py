@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
@@ -11,16 +12,20 @@ from entity_toys import FUSION, WIDTH, make_table, shared_table
 from stores import BERT_LIKE, FIRST_ID, synthetic_documents, take, write_store
 from torch.nn import functional
 
+from pretraining.annotate import Annotator, Linked
+from pretraining.corpus import CorpusConfig
 from pretraining.layouts import Blocks, SentencePairs
 from pretraining.layouts_filter import AtLeast, marked_before
 from pretraining.objective import Targets, collate
 from pretraining.objectives import EntityAutoencoder, MaskedLM, PairClassification
+from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
+from pretraining.tokenizer import TokenizerConfig
 from zoo.config import CoreConfig, FusionConfig
 from zoo.core import build_core, make_core
 from zoo.dropout import row_keys
-from zoo.entities import VECTORS, control, keep_entities, open_entities, save_entities
+from zoo.entities import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
 from zoo.errors import ZooError
 from zoo.flops import core_flops
 from zoo.folder import ModelFacts, pack_model, save_tensors
@@ -550,6 +555,42 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
             made().check_store(store)
     with pytest.raises(ZooError, match=r"12 wide, model\.fusion\.entity_size is 100"):
         made(SMALL).check_store(store)
+
+
+def test_a_table_of_other_names_than_the_texts_is_refused(tmp_path):
+    """Also where there are as many: by order, by names, and by names that the store did not write down."""
+    names = [f"Q{i}" for i in range(200)]
+    vectors = np.ones((200, WIDTH))
+    save_entities(tmp_path / "table", names, vectors)
+    record = {"text": "Ann wed Bo.", "entity_id": [[0, 3, "Q3"], [8, 10, "Q150"]]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
+    annotations: dict[str, Annotator] = {"entity_id": Linked(str(tmp_path / "table" / NAMES))}
+    corpus = CorpusConfig(str(tmp_path / "a.jsonl"), annotations=annotations)
+    store = prepare(corpus, TokenizerConfig(vocab_size=100, min_frequency=1), tmp_path, processes=1, quiet=True)
+
+    def check(own: list[str]) -> None:
+        save_entities(tmp_path / "other", own, np.ones((len(own), WIDTH)))
+        objective = EntityAutoencoder(str(tmp_path / "other"))
+        objective.build(NARROW, BERT_LIKE)
+        objective.check_store(store)
+
+    check(names)
+    check([*names, "one more"])  # behind them it does no harm
+    with pytest.raises(ZooError, match=r"number 0 is 'Q0' there and 'Q199' here.*\(Linked: entities\)"):
+        check(names[::-1])
+    with pytest.raises(ZooError, match=r"number 196 is 'Q196' there and missing here"):
+        check(names[:196])
+    with pytest.raises(ZooError, match=r"some of the 200 names differ"):
+        check([name.replace("Q2", "q2") if name == "Q2" else name for name in names])
+
+
+def test_a_table_with_values_that_are_not_finite_is_refused(tmp_path):
+    table = open_entities(make_table(tmp_path / "table"))
+    vectors = np.array(table.vectors)
+    vectors[7, 2] = np.inf
+    save_tensors(tmp_path / "table" / VECTORS, {"vectors": torch.from_numpy(vectors)})
+    with pytest.raises(ZooError, match=r"entities\.safetensors: the vector of entity 7, 'Q7', .*not finite"):
+        open_entities(tmp_path / "table").check_finite()
 
 
 # ---- rows with enough mentions --------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
 from pretraining.transe import Graph, TransEConfig, ranks, read_triples, train_transe
 from zoo.cli import dispatch
-from zoo.entities import open_entities, read_names
+from zoo.entities import open_entities, read_names, save_entities
 from zoo.errors import ZooError
 
 ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
@@ -205,16 +205,47 @@ def test_vectors_of_others(tmp_path):
         ("1 2\n3 x\n", "2\na\t0\nb\t1\n", "line 2: a value is no number"),
         ("1 2\n3 4\n", "2\na\t0\nb\t0\n", "i:3: the name 'b' or the number 0 occurs a second time"),
         ("1 2\n3 4\n", "2\na\t0\nb\t5\n", "not from 0 to 1"),
+        ("1 2\n3 nan\n", "2\na\t0\nb\t1\n", "line 2: the value nan is not finite"),
+        ("2 2\na 1 2\nb inf 4\n", None, "line 3: the value inf is not finite"),
+        ("2 2\na 1 2\nb 3 -1e50\n", None, "line 3: the value -1e50 is not finite, or too large for float32"),
+        ("\u00b2 2\na 1 2\n", None, "line 1: a number of entities and a width belong here"),
         ("a 1 2\n", None, "line 1: a number of entities and a width belong here"),
         ("3 2\na 1 2\nb 3 4\n", None, "line 1 says 3 vectors of width 2, and 2 are there"),
     ],
 )
 def test_vectors_that_do_not_fit(tmp_path, vectors, ids, words):
-    (tmp_path / "v").write_text(vectors)
+    (tmp_path / "v").write_text(vectors, encoding="utf-8")
     if ids is not None:
         (tmp_path / "i").write_text(ids)
     with pytest.raises(ZooError, match=words):
         read_vectors(tmp_path / "v", None if ids is None else tmp_path / "i")
+
+
+def test_names_and_vectors_that_make_no_table(tmp_path):
+    (tmp_path / "v").write_text("2 1\na 1\na 2\n")
+    with pytest.raises(ZooError, match="'a' is the name of entity 0 and of entity 1; each entity needs a name"):
+        make_table(EntitiesConfig(str(tmp_path / "t"), vectors=str(tmp_path / "v")), show=False)
+    for names, vectors, words in [
+        (["a", "b"], [[1.0], [np.nan]], "the vector of 'b', number 1, holds a value that is not finite"),
+        (["a", "b"], [[1e50], [1.0]], "the vector of 'a', number 0, .*too large for float32"),
+        (["a", " b"], [[1.0], [1.0]], "' b' cannot be an entity's name"),
+        (["a\tb", "b"], [[1.0], [1.0]], r"'a\\tb' cannot be an entity's name"),
+    ]:
+        with pytest.raises(ZooError, match=words):
+            save_entities(tmp_path / "t", names, vectors)
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_a_name(tmp_path):
+    (tmp_path / "triples").write_text("\ufeffa\tr\tb\n", encoding="utf-8")
+    assert read_triples(tmp_path / "triples").entities == ["a", "b"]
+    (tmp_path / "vectors").write_text("\ufeff1 1\na 5\n", encoding="utf-8")
+    assert read_vectors(tmp_path / "vectors")[0] == ["a"]
+    (tmp_path / "names").write_text("\ufeffa\nb\n", encoding="utf-8")
+    assert read_names(tmp_path / "names") == ["a", "b"] == list(read_entities(tmp_path / "names"))
+    (tmp_path / "triples").write_text("a\tr\tb\n", encoding="utf-16")
+    with pytest.raises(ZooError, match="iconv -f UTF-16 "):
+        read_triples(tmp_path / "triples")
 
 
 def test_names_of_digits_are_names_and_a_count_is_none(tmp_path):
@@ -313,6 +344,9 @@ def test_the_sample_as_a_store_and_as_text(tmp_path, vocabulary):
         (TOKENS + "1 1 5\n", LINKS, r"entities.tsv ends before line 3"),
         (TOKENS, "2 3 #UNK# Q1 #UNK# 4 #UNK# Q2 #UNK# Q1\n1 2 Q1 #UNK#\n", "line 1: .* different lengths"),
         (TOKENS.replace("10", "x"), LINKS, r"tokens.tsv, line 1: an id is no number"),
+        (TOKENS.replace("10", "-5"), LINKS, r"tokens.tsv, line 1: an id is no number from 0 on \('-5'\)"),
+        (TOKENS.replace("10", str(10**26)), LINKS, r"tokens.tsv, line 1: an id is no number"),
+        ("\u00b2" + TOKENS, LINKS, r"tokens.tsv, line 1: \d+ values"),
     ],
 )
 def test_samples_that_do_not_add_up(tmp_path, tokens, entities, words):

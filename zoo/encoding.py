@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from pathlib import Path
 
 _PACKED = {  # first bytes of packed files, and what unpacks them
     b"\x1f\x8b": "gunzip",
@@ -45,6 +46,12 @@ def encoding_hint(head: bytes) -> str:
     return "Its beginning is UTF-8, so a later part is damaged or came from another file: mend or delete that line."
 
 
+def file_hint(path: Path, size: int = 2**16) -> str:
+    """:func:`encoding_hint` of a file, by its first ``size`` bytes."""
+    with path.open("rb") as stream:
+        return encoding_hint(stream.read(size))
+
+
 def _wide_without_mark(head: bytes) -> str | None:
     """UTF-16 with neither mark: the zero bytes of its line ends and ASCII stand on one side of the pairs only."""
     low, high = head[::2].count(0), head[1::2].count(0)
@@ -60,7 +67,7 @@ def _other(head: bytes) -> str:
     """A hint for bytes that are text, but no UTF-8."""
     read = head.decode("utf-8", errors="replace")
     bad = read.count("\ufffd")
-    if sum(map("\x7f".__lt__, read)) > 10 * bad:
+    if sum(map("\x7f".__lt__, read)) > 11 * bad:
         return "Nearly all of it is UTF-8, so the file is damaged here: mend or delete that line."
     try:
         codecs.getincrementaldecoder("gb18030")().decode(head)

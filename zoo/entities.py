@@ -25,7 +25,9 @@ from zoo.folder import open_tensors, save_tensors, write_atomic
 
 NAMES = "entities.txt"
 VECTORS = "entities.safetensors"
+_BREAKS = frozenset("\n\r\t\0")
 Floats = NDArray[np.float32]
+_PORTION = 65_536  # vectors that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,30 @@ class Entities:
         """Name of each entity."""
         return read_names(self.folder / NAMES)
 
+    def check_finite(self) -> None:
+        """Read all vectors once.
+
+        Raises:
+            ZooError: one has a value that is not finite, naming the entity.
+        """
+        for start in range(0, len(self), _PORTION):
+            if (place := _not_finite(self.vectors[start : start + _PORTION])) is not None:
+                raise ZooError(
+                    f"{self.folder / VECTORS}: the vector of entity {start + place}, {self.names[start + place]!r}, "
+                    "holds a value that is not finite; make the table again from vectors without it."
+                )
+
     def rows(self, numbers: NDArray[np.integer]) -> Floats:
         """(K + 1, width) a zero row, which stands for no entity, and the vectors of K entities."""
         found: Floats = np.zeros((len(numbers) + 1, self.width), dtype=np.float32)
         found[1:] = self.vectors[numbers]
         return found
+
+
+def _not_finite(vectors: Floats) -> int | None:
+    """First row with a value that is not finite."""
+    good = np.isfinite(vectors).all(axis=1)
+    return None if good.all() else int(np.argmin(good))
 
 
 def read_names(path: Path) -> list[str]:
@@ -68,7 +89,7 @@ def read_names(path: Path) -> list[str]:
         ZooError: no such file, not UTF-8, an empty line, or a name that occurs twice (with both lines).
     """
     try:
-        names = path.read_text(encoding="utf-8").split("\n")
+        names = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ZooError(f"{path} is not a readable list of entities, one name a line: {error}") from error
     if names and not names[-1]:
@@ -120,18 +141,39 @@ def save_entities(folder: str | Path, names: Sequence[str], vectors: Any) -> Ent
     """Write a table, both files atomically, the vectors first.
 
     Raises:
-        ZooError: names and vectors are not equally many, or a name cannot stand in a line.
+        ZooError: names and vectors are not equally many, a name cannot stand in a line or occurs twice, or a value is
+            not finite in float32.
     """
     path = Path(folder)
     if len(names) != len(vectors):
         raise ZooError(f"{len(names)} names for {len(vectors)} entity vectors.")
-    wrong = next((name for name in names if not name or "\n" in name), None)
+    wrong = next((name for name in names if not name or name.strip() != name or not _BREAKS.isdisjoint(name)), None)
     if wrong is not None:
-        raise ZooError(f"{wrong!r} cannot be an entity's name: it has to fill one line.")
+        raise ZooError(f"{wrong!r} cannot be an entity's name: it has to fill one line, without tabs.")
+    _check_different(names)
+    with np.errstate(over="ignore"):  # what is too large is refused below
+        values: Floats = np.ascontiguousarray(vectors, dtype=np.float32)
+    if len(values) and (row := _not_finite(values)) is not None:
+        raise ZooError(
+            f"the vector of {names[row]!r}, number {row}, holds a value that is not finite or too large for float32; "
+            "vectors of ordinary numbers are needed."
+        )
     path.mkdir(parents=True, exist_ok=True)
-    save_tensors(path / VECTORS, {"vectors": torch.as_tensor(np.ascontiguousarray(vectors, dtype=np.float32))})
+    save_tensors(path / VECTORS, {"vectors": torch.as_tensor(values)})
     write_atomic(path / NAMES, "".join(f"{name}\n" for name in names))
     return open_entities(path)
+
+
+def _check_different(names: Sequence[str]) -> None:
+    """Refuse a name that occurs twice, with the numbers of both."""
+    if len(set(names)) == len(names):
+        return
+    first: dict[str, int] = {}
+    for number, name in enumerate(names):
+        if (before := first.setdefault(name, number)) != number:
+            raise ZooError(
+                f"{name!r} is the name of entity {before} and of entity {number}; each entity needs a name of its own."
+            )
 
 
 def keep_entities(source: str | Path, target: str | Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pretraining.annotate import name_facts
 from pretraining.objective import Encode, LossTerm, Objective, Targets
 from pretraining.objectives.tokens import loss_term
 from pretraining.random import Draw
@@ -111,7 +112,7 @@ class EntityAutoencoder(Objective):
             )
 
     def check_store(self, store: Store) -> None:
-        """Refuse vectors of another width than the core's, and a store with entities that have none."""
+        """Refuse vectors of another width than the core's or that are not finite, and a store of other entities."""
         self.check_model(self.config)
         least, most = (int(np.asarray(f(store.arrays[ARRAY], initial=0))) for f in (np.min, np.max))
         if least < 0 or most > len(self.table):
@@ -119,8 +120,33 @@ class EntityAutoencoder(Objective):
                 f"{store.path} names entity {most - 1 if most > 0 else least}, and {self.entities} has vectors of 0 to "
                 f"{len(self.table) - 1}: the text was prepared with another list of entities."
             )
+        self._check_names(store)
+        self.table.check_finite()
         if most == 0:
             raise ZooError(f"{store.path} has not a single entity, so that there is nothing to learn of them.")
+
+    def _check_names(self, store: Store) -> None:
+        """Refuse a table of other names, or in another order, than the list that the text was linked with."""
+        known = store.meta.get("facts", {}).get("annotations", {}).get(ARRAY, {}).get("names")
+        if known is None:  # a store of ids, or an annotation of another class
+            return
+        names = [name.strip() for name in self.table.names]
+        other = next(([n, name] for n, name in known["some"] if n >= len(names) or names[n] != name), None)
+        if other is not None:
+            own = repr(names[other[0]]) if other[0] < len(names) else "missing"
+            difference = f"number {other[0]} is {other[1]!r} there and {own} here"
+        elif known["some"][-1][0] == known["count"] - 1:  # numbered without gaps
+            here = name_facts({name: number for number, name in enumerate(names[: known["count"]])})
+            if here["digest"] == known["digest"]:
+                return
+            difference = f"some of the {known['count']:,} names differ"
+        else:
+            return
+        raise ZooError(
+            f"{store.path} was prepared with another list of entities than {self.entities}/{NAMES}: {difference}. "
+            "Names and their order have to agree: give that file to the annotation (Linked: entities) and prepare the "
+            "text again, or name the table that belongs to the text's list."
+        )
 
     def save_files(self, folder: Path) -> None:
         """Keep the table in the model folder, where fine-tuning finds it."""
