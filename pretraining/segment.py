@@ -30,6 +30,7 @@ CJK = (
 has_cjk: Callable[[str], re.Match[str] | None] = re.compile(f"[{CJK}]").search
 ALIGNMENT = 2
 """Version of how boundaries are aligned with tokens; part of the fingerprint of every store with a segmenter."""
+_DIGITS = 10  # of a frequency that is larger than any
 _CJK_CHARACTER = re.compile(f"[{CJK}]")
 _SPACES = re.compile(r"\s+")
 _SPACE_AT_CJK = re.compile(f"(?<=[{CJK}，。！？；：、（）《》“”‘’])\\s+|\\s+(?=[{CJK}，。！？；：、（）《》“”‘’])")
@@ -59,9 +60,9 @@ class Segmenter:
 
     def __init__(self, name: SegmenterName = "none", user_dictionary: str | None = None) -> None:
         self.name = name
-        self._dictionary = Path(user_dictionary).expanduser() if user_dictionary else None
-        if self._dictionary is not None and name != "rjieba":
+        if user_dictionary and name != "rjieba":
             raise ZooError(f"corpus.user_dictionary is for corpus.segmenter: rjieba; the segmenter is {name!r}.")
+        self._dictionary = _one_file(user_dictionary) if user_dictionary else None
         self._cut = _load_rjieba(self._dictionary) if name == "rjieba" else None
 
     @property
@@ -147,18 +148,51 @@ def _load_rjieba(dictionary: Path | None) -> Callable[[str], list[str]]:
     if dictionary is None:
         plain: Callable[[str], list[str]] = rjieba.cut
         return plain
-    if not dictionary.is_file():
-        raise ZooError(f"corpus.user_dictionary: {dictionary} does not exist.")
     jieba = rjieba.Jieba()
-    for number, line in enumerate(dictionary.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for word, frequency, tag in _dictionary_words(dictionary):
+        jieba.add_word(word, frequency, tag)
+    cut: Callable[[str], list[str]] = jieba.cut
+    return cut
+
+
+def _one_file(user_dictionary: str) -> Path:
+    from pretraining.annotate import existing  # which needs this module
+
+    found = existing(user_dictionary, "corpus.user_dictionary")
+    if len(found) > 1:
+        raise ZooError(f"corpus.user_dictionary: {user_dictionary} names {len(found)} files; one is needed.")
+    return found[0]
+
+
+def _dictionary_words(path: Path) -> list[tuple[str, int | None, str | None]]:
+    """Word, frequency and tag of each line.
+
+    Raises:
+        ZooError: not UTF-8, a line that is none of these (naming it), or no word at all.
+    """
+    from pretraining.annotate import read_lines
+
+    found: list[tuple[str, int | None, str | None]] = []
+    for number, line in enumerate(read_lines(path), start=1):
         fields = line.split()
         if not fields:
             continue
-        if len(fields) > 1 and not fields[1].isdigit():
-            raise ZooError(f"{dictionary}:{number}: {line.strip()!r} is not `word [frequency [tag]]`.")
-        jieba.add_word(fields[0], int(fields[1]) if len(fields) > 1 else None, fields[2] if len(fields) > 2 else None)
-    cut: Callable[[str], list[str]] = jieba.cut
-    return cut
+        word, frequency, tag, *rest = [*fields, None, None]
+        assert word is not None
+        if any(rest) or (frequency is not None and not (frequency.isdecimal() and len(frequency) < _DIGITS)):
+            raise ZooError(
+                f"{path}:{number}: {line.strip()[:80]!r} is not `word [frequency [tag]]`; a line should be a word, or "
+                f"with spaces between them a word, a whole number of at most {_DIGITS - 1} digits, and a tag."
+            )
+        if "," in word or "，" in word:  # rjieba parts the text at commas before it looks for words
+            raise ZooError(
+                f"{path}:{number}: the word {word[:80]!r} has a comma, and rjieba finds no word across one; spaces "
+                "part word, frequency and tag, not commas."
+            )
+        found.append((word, None if frequency is None else int(frequency), tag))
+    if not found:
+        raise ZooError(f"corpus.user_dictionary: {path} holds no word; one per line is needed.")
+    return found
 
 
 def _from_spaces(text: str) -> tuple[str, list[int]]:

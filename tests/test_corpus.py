@@ -213,6 +213,40 @@ def test_rjieba_and_its_dictionary(tmp_path):
     assert own.facts != Segmenter("rjieba").facts
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("云计算\n大数据\n".encode("gb18030"), r"words\.txt:1: invalid UTF-8 .*iconv -f GB18030"),
+        ("云计算\n大数据\n".encode("utf-16"), r"words\.txt:1: .*iconv -f UTF-16 "),
+        ("云计算\0\n".encode(), r"words\.txt:1: a zero byte"),
+        (
+            "云计算 ²\n".encode(),
+            r"words\.txt:1: '云计算 ²' is not `word \[frequency \[tag\]\]`; a line should be a word",
+        ),
+        (f"好\n云计算 {10**26}\n".encode(), r"words\.txt:2: .*at most 9 digits"),
+        ("云计算 5 n more\n".encode(), r"words\.txt:1: .*is not `word"),
+        ("云计算,5,n\n".encode(), r"words\.txt:1: .*has a comma, and rjieba finds no word across one"),
+        (b"\n \n", r"words\.txt holds no word"),
+    ],
+)
+def test_dictionaries_of_no_effect_are_refused(tmp_path, content, message):
+    pytest.importorskip("rjieba")
+    (tmp_path / "words.txt").write_bytes(content)
+    with pytest.raises(ZooError, match=message):
+        Segmenter("rjieba", str(tmp_path / "words.txt"))
+
+
+def test_a_dictionary_is_one_file(tmp_path):
+    pytest.importorskip("rjieba")
+    (tmp_path / "words.txt").write_text("云计算\n", encoding="utf-8")
+    with pytest.raises(ZooError, match=r"user_dictionary: .* is a folder; name its files, for example .*words\.txt"):
+        Segmenter("rjieba", str(tmp_path))
+    with pytest.raises(
+        ZooError, match=r"user_dictionary: the file .*word\.txt does not exist.*Did you mean 'words\.txt'"
+    ):
+        Segmenter("rjieba", str(tmp_path / "word.txt"))
+
+
 def test_rjieba_missing_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "rjieba", None)
     with pytest.raises(ZooError, match=r"pip install sesame-zoo\[zh\]"):
