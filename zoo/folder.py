@@ -286,7 +286,9 @@ def read_facts(folder: str | Path) -> ModelFacts:
     if not path.is_dir():
         raise ZooError(f"{path} is not a folder; a run folder with config.json and model.safetensors is needed.")
     if not (path / "config.json").exists() and (path / "run.json").exists():
-        raise ZooError(f"{path} {_unfinished(path)}")
+        record = read_json(path / "run.json")
+        if not record.get("finished"):  # otherwise the file was lost
+            raise ZooError(f"{path} {_unfinished(path, record)}")
     facts = read_json(path / "config.json")
     if facts.get("model_type") != MODEL_TYPE:
         raise ZooError(
@@ -296,11 +298,11 @@ def read_facts(folder: str | Path) -> ModelFacts:
     return facts_from_dict(facts, path)
 
 
-def _unfinished(folder: Path) -> str:
+def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
     """How far a run came that has not written its model, and how it is brought to its end."""
     steps = [int(path.name[5:]) for path in folder.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
     reached = f"its newest checkpoint is of step {max(steps):,}" if steps else "it has no checkpoint yet"
-    command = read_json(folder / "run.json").get("command", "python -m pretraining ...")
+    command = record.get("command", "python -m pretraining ...")
     return (
         f"holds a run that is not finished: {reached}. Let it end first; if it was stopped, its command brings it to "
         f"its end: {command}"
