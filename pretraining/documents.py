@@ -338,7 +338,9 @@ class LabelledPairs(Layout):
             )
 
     def _say_what_is_odd(self, store: Store, counts: Ints, label: Ints) -> None:
-        """One line each, once for a store and not by every process."""
+        """One line each, once for a store and not by every process; nothing of a text that is only shown."""
+        if not _prepared(store):
+            return
         odd, single = {}, int((counts == 1).sum())
         if 0 < single < len(counts):
             odd["single"] = f"{single:,} of {len(counts):,} records are one text, all others pairs"
@@ -375,9 +377,14 @@ class LabelledPairs(Layout):
         return gather(store, plan, indices, length, vocabulary, opens=True)
 
 
+def _prepared(store: Store) -> bool:
+    """Whether a store lies on the disk; one that is put together in memory has the facts of its first part."""
+    return (store.path / "meta.json").exists()
+
+
 def _source(store: Store) -> str:
     """The files that a store was made from, or else its folder."""
-    files = store.meta.get("source") or str(store.path)
+    files = (_prepared(store) and store.meta.get("source")) or str(store.path)
     return files if isinstance(files, str) else ", ".join(files)
 
 
@@ -394,7 +401,7 @@ def _place(store: Store, record: int) -> tuple[str, Document | None]:
     A store keeps no lines: its text is read again up to there, and has to have as many sentences.
     """
     place, facts = f"record {record + 1:,} of {_source(store)}", store.meta.get("facts")
-    if not facts:
+    if not facts or not _prepared(store):
         return place, None
     config = CorpusConfig(store.meta["source"], text_field=facts["text_field"])
     try:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -281,6 +282,8 @@ def test_odd_records_are_counted_once(tmp_path, capsys):
         f"{place}1 of 3 records are one text, all others pairs",
         f"{place}3 records have 3 of the 10 classes; the others are never seen",
     ]
+    store.path = Path("the text")  # as zoo show has it, in memory
+    laid_out(LabelledPairs(), store)
     laid_out(LabelledPairs(), prepared(tmp_path, [PAIR, {**PAIR, "label": 1}], values=["0", "1", "2", "3"]))
     assert not capsys.readouterr().err
 
