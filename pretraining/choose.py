@@ -390,8 +390,8 @@ class WholeWords(Grouped):
         if which := no_word_goes_on(store):
             raise ZooError(
                 f"{type(self).__name__}: {which} of {store.path} goes on with a word, so whole words would be single "
-                "tokens. Chinese words need a segmenter (data.corpus.segmenter: rjieba); where words really are "
-                "tokens, pretraining.choose.Tokens does the same."
+                "tokens. Chinese words need a segmenter (data.corpus.segmenter: rjieba, or `space` where spaces stand "
+                "between them); where words really are tokens, pretraining.choose.Tokens does the same."
             )
 
 

@@ -124,7 +124,8 @@ class SimilarWords(Fill):
         if not self._whole_words and (which := no_word_goes_on(store)):
             raise ZooError(
                 f"SimilarWords: {which} of {store.path} goes on with a word, so that only words of a single token had "
-                "similar ones. Chinese words need a segmenter (data.corpus.segmenter: rjieba)."
+                "similar ones. Chinese words need a segmenter (data.corpus.segmenter: rjieba, or `space` where spaces "
+                "stand between them)."
             )
         tokens, flags = np.asarray(store.tokens[:_LOOK]), np.asarray(store.flags[:_LOOK])
         first = np.flatnonzero(flags & WORD_START)

@@ -93,6 +93,8 @@ def read_lines(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         ZooError: no such file, not UTF-8, or a line that is no triple (naming it).
     """
+    if path.is_dir():
+        raise ZooError(f"{path} is a folder; a file of triples is needed.")
     try:
         with path.open(encoding="utf-8-sig", newline="\n") as stream:
             for number, line in enumerate(stream, start=1):

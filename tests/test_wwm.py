@@ -189,9 +189,9 @@ def test_chinese_text_without_words_is_refused(prepared, tmp_path):
     argv += ["--data.tokenizer.path", str(segmented.path), "--data.stores", str(tmp_path)]
     store = prepare_store(load_pretrain_config(argv).value, False)
     assert ((np.asarray(store.flags) & WORD_START) == 0).any()  # the English words
-    with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba\)"):
+    with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba, or `space`"):
         objective.check_store(store)
-    with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba\)"):
+    with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba, or `space`"):
         SimilarWords("unread").check(store)
 
 
