@@ -281,7 +281,12 @@ class _Job:
                 writer.append(*part[:4], arrays=part.arrays, continues=shard.continues)
                 found.add(part.arrays, part.left_out)
             tokenizer.save(writer.folder)
-            meta = {"facts": self.facts, "source": self.corpus.files, "source_bytes": total, "special": tokenizer.roles}
+            meta: dict[str, Any] = {
+                "facts": self.facts,
+                "source": self.corpus.files,
+                "source_bytes": total,
+                "special": tokenizer.roles,
+            }
             if self.corpus.annotations:
                 meta["annotations"] = found.summary(writer.tokens)
             writer.finish(self.fingerprint, meta)
