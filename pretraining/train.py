@@ -115,11 +115,10 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
 
 def idle_notes(config: PretrainConfig) -> list[str]:
     """A line on stages that get no step, where there are some."""
-    idle = config.idle_stages()
+    if not (idle := config.idle_stages()):
+        return []
     ends = f"{', '.join(idle)} {'gets' if len(idle) == 1 else 'get'} no step of {config.train.steps}"
-    return [f"note: {ends}: more steps (train.steps), or other ends of the stages (until), would change that."] * bool(
-        idle
-    )
+    return [f"note: {ends}: more steps (train.steps), or other ends of the stages (until), would change that."]
 
 
 def stage_at(stages: dict[str, StageConfig], progress: float) -> str:
