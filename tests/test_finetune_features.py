@@ -53,7 +53,7 @@ def tuned(toy_folders, toy_data, tmp_path_factory) -> tuple[Path, object, object
 
 @pytest.mark.parametrize("name", TOYS)
 def test_a_frozen_core_is_enough_for_a_task_network(name: str, toy_folders, toy_data: Path, tmp_path: Path) -> None:
-    settings = FinetuneSettings(lr=1e-2, epochs=8, use="features", features=FEATURES)
+    settings = FinetuneSettings(lr=1e-2, epochs=16, use="features", features=FEATURES)
     result = finetune(toy_folders[name], SINGLE, toy_data, 1, settings, tmp_path, progress=False)
     assert result.scores["accuracy"] > 0.95
     ((mix,),) = ([m["shares"] for m in result.mixes],)
