@@ -320,10 +320,7 @@ class Run:
                 self.recorder.log(counters, self.progress(), {"lr": lr, "gradient_norm": float(norm), "epoch": epoch})
                 self.window.zero_()
             if ended or (train.validate_every and counters.step % train.validate_every == 0):
-                for task, data in self.validation_data.items():
-                    start = time.monotonic()
-                    figures = evaluate(self.model, data, self.accelerator, self.micro)
-                    self.recorder.validation(counters, task, figures, time.monotonic() - start)
+                self._validate()
             if saving:
                 with agreed(self.accelerator):
                     self._save()
@@ -331,6 +328,15 @@ class Run:
                 self.recorder.progress.note(f"stopped at step {counters.step}, saved; the same command continues.")
                 self.recorder.close()
                 raise Stopped
+
+    def _validate(self) -> None:
+        """Held-out losses of every task, without a compiled graph: a second one would cost more than it saves."""
+        stance = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+        with stance:
+            for task, data in self.validation_data.items():
+                start = time.monotonic()
+                figures = evaluate(self.model, data, self.accelerator, self.micro)
+                self.recorder.validation(self.counters, task, figures, time.monotonic() - start)
 
     def _read_window(self, norm: Tensor) -> None:
         """The device's sums into the counters; a diverged run is stopped before it is saved."""
@@ -411,7 +417,9 @@ class Run:
         train = self.config.train
         choice, row = train.compile, self.config.data.sequence_length
         steps = train.steps or (train.tokens or 0) // (train.batch_size * row)
-        if choice == "yes" or (choice == "auto" and steps > _COMPILE_PAYS and self.accelerator.device.type == "cuda"):
+        cuda = self.accelerator.device.type == "cuda"
+        self.compiled = choice == "yes" or (choice == "auto" and steps > _COMPILE_PAYS and cuda)
+        if self.compiled:
             self.raw_model.compile(dynamic=True)
         if self.accelerator.num_processes > 1:
             unused = len(self.config.tasks) > 1 or self._has_idle_parameters()

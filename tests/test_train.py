@@ -277,6 +277,24 @@ def test_sigterm_ends_a_process_that_is_inside_of_a_library(patient):
     assert (process.returncode, printed) == ((0, "True\n") if patient else (143, ""))
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_a_compiled_run_takes_the_same_course(place, tmp_path):
+    """With dropout, to the held-out losses; a backward pass that compiles to something else would show in the second."""
+    more = {"model.num_hidden_layers": 1, "train.precision": "fp32", "train.log_every": 1, "train.lr": 1e-2}
+    plain, compiled = (
+        log_lines(train(arguments(place, "bert", steps=4, **more, **{"output": tmp_path / c, "train.compile": c})))
+        for c in ("no", "yes")
+    )
+    for one, other in zip(plain, compiled, strict=True):
+        expected, found = (line.get("terms") or line["validation"]["terms"] for line in (one, other))
+        for name, value in expected.items():
+            loss = value if isinstance(value, float) else value["loss"]
+            again = found[name] if isinstance(value, float) else found[name]["loss"]
+            assert again == pytest.approx(loss, rel=1e-4)
+    assert abs(plain[0]["terms"]["masked_lm"] - plain[3]["terms"]["masked_lm"]) > 0.05
+
+
 def test_changed_text_is_not_mixed_into_an_old_run(tmp_path, monkeypatch):
     argv = arguments(tmp_path, "gpt")
     with monkeypatch.context() as patch, pytest.raises(Killed):

@@ -108,7 +108,7 @@ def keyed_dropout(x: Tensor, keys: Tensor | None, site: int, p: float) -> Tensor
     """
     if keys is None or p == 0.0:
         return x
-    if torch.compiler.is_compiling():  # whose partitioner keeps or recomputes; torch 2.11 compiles our backward to zeros
+    if torch.compiler.is_compiling():  # it keeps or recomputes by itself, and torch 2.11 makes zeros of our backward
         return (x * _factors(x, keys, site, p)).to(x.dtype)
     result: Tensor = _KeyedDropout.apply(x, keys, site, p)
     return result
