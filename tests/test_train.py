@@ -280,7 +280,7 @@ def test_sigterm_ends_a_process_that_is_inside_of_a_library(patient):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
 def test_a_compiled_run_takes_the_same_course(place, tmp_path):
-    """With dropout, to the held-out losses; a backward pass that compiles to something else would show in the second."""
+    """With dropout, to the held-out losses; a wrong compiled backward pass would show from the second step on."""
     more = {"model.num_hidden_layers": 1, "train.precision": "fp32", "train.log_every": 1, "train.lr": 1e-2}
     plain, compiled = (
         log_lines(train(arguments(place, "bert", steps=4, **more, **{"output": tmp_path / c, "train.compile": c})))
