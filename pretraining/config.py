@@ -216,6 +216,24 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Check what spans several keys."""
+        self._check_tasks()
+        if self.curriculum is not None:
+            made = self.curriculum.stages(list(self.tasks), self.train.steps)
+            stages = {name: StageConfig(*part) for name, part in made.items()}
+            if self.stages not in (None, stages):
+                raise ZooError("stages and curriculum are both given; set one of them to null.")
+            object.__setattr__(self, "stages", stages)  # what everybody else reads
+        self._check_stages()
+        if self.data.sequence_length > self.model.max_length:
+            raise ZooError(
+                f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
+                "positions; shorten the rows or raise model.max_position_embeddings."
+            )
+        if self.data.copies is not None and self.data.copies < 1:
+            raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
+
+    def _check_tasks(self) -> None:
+        """Refuse tasks that cannot be run."""
         if not self.tasks:
             raise ZooError("tasks is empty; a run needs at least one task (a layout and its objectives).")
         for name, task in self.tasks.items():
@@ -238,12 +256,9 @@ class PretrainConfig:
                     f"tasks.{name}.task_type_id = {task.task_type_id}, but model.task_type_vocab_size = "
                     f"{self.model.task_type_vocab_size}; set that to {task.task_type_id + 1} or more."
                 )
-        if self.curriculum is not None:
-            made = self.curriculum.stages(list(self.tasks), self.train.steps)
-            stages = {name: StageConfig(*part) for name, part in made.items()}
-            if self.stages not in (None, stages):
-                raise ZooError("stages and curriculum are both given; set one of them to null.")
-            object.__setattr__(self, "stages", stages)  # what everybody else reads
+
+    def _check_stages(self) -> None:
+        """Refuse stages that do not add up, and tasks that none of them trains."""
         if self.stages is None and len(self.tasks) > 1:
             raise ZooError(
                 f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run, or a `curriculum` "
@@ -268,13 +283,6 @@ class PretrainConfig:
                 if task_name not in self.tasks:
                     raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")
         self._refuse_idle_tasks()
-        if self.data.sequence_length > self.model.max_length:
-            raise ZooError(
-                f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
-                "positions; shorten the rows or raise model.max_position_embeddings."
-            )
-        if self.data.copies is not None and self.data.copies < 1:
-            raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
 
     def _refuse_idle_tasks(self) -> None:
         """Refuse tasks that no stage trains, whose text would be prepared for nothing."""

@@ -139,11 +139,12 @@ def checkpoint_facts(model: str) -> ModelFacts:
     path, works = Path(model), "give a finished run, or bring a transformers checkpoint in with `zoo import SRC DST`"
     if not path.is_dir():
         raise ZooError(f"start.model: {model} is not a folder; {works}.")
-    if not (path / "config.json").exists():
-        running = (path / "run.json").exists()
-        reason = "holds a run that is not finished: let it end first" if running else f"has no config.json; {works}"
-        raise ZooError(f"start.model: {model} {reason}.")
-    facts = read_facts(path)
+    if not (path / "config.json").exists() and not (path / "run.json").exists():
+        raise ZooError(f"start.model: {model} has no config.json; {works}.")
+    try:
+        facts = read_facts(path)
+    except ZooError as error:
+        raise ZooError(f"start.model: {error}") from error
     if not (path / "tokenizer.json").exists():
         raise ZooError(
             f"start.model: {model} has no tokenizer.json, which says what token each row of the embedding belongs to; "

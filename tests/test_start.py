@@ -524,6 +524,7 @@ def other_vocabulary(folder):
 def unfinished(folder):
     for name in ("config.json", "model.safetensors"):
         (folder / name).unlink()
+    write_json(folder / "run.json", {**json.loads((folder / "run.json").read_text()), "finished": False})
 
 
 @pytest.mark.parametrize(
@@ -532,7 +533,7 @@ def unfinished(folder):
         (without("tokenizer.json"), ["no tokenizer.json", "checkpoint's own"]),
         (without("model.safetensors"), ["model.safetensors does not exist"]),
         (other_vocabulary, ["601 entries, the embedding 600 rows"]),
-        (unfinished, ["is not finished", "let it end first"]),
+        (unfinished, ["start.model", "is not finished", "Let it end first"]),
         (lambda folder: write_json(folder / "config.json", {"model_type": "bert"}), ["'bert'", "zoo import"]),
     ],
 )
