@@ -24,7 +24,7 @@ from finetune.model import Classifier
 from finetune.spans import MOST_CHARACTERS, Marked, Places, Span, chunked, place_spans
 from finetune.tasks import Task
 from pretraining.processes import resolve_precision
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer
+from pretraining.tokenizer import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig, ZooTokenizer, extend, load_tokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.entities import NAMES, VECTORS, Entities, keep_entities, open_entities
@@ -35,7 +35,6 @@ from zoo.inputs import CoreInputs
 
 NO_ENTITIES = "none"
 _SAMPLE = 1000  # rows of each part in which unknown tokens are counted
-_UNKNOWN_TOLD, _UNKNOWN_REFUSED = 0.05, 0.5  # shares of the tokens
 _VOCABULARY = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
 Keys = tuple[int, int, NDArray[np.int64]]
 """Seed, step and (B,) places in the global batch, for dropout."""
@@ -322,7 +321,7 @@ class Prepared:
     def warnings(self) -> list[str]:
         """What a user should know before the task is trained."""
         told = self.data.warnings(self.task)
-        if self.unknown > _UNKNOWN_TOLD:
+        if self.unknown > SOME_UNKNOWN:
             told.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
                 f"{self.facts.path}."
@@ -335,7 +334,7 @@ class Prepared:
         Raises:
             ZooError: that; or most of the texts is unknown to the model's tokenizer.
         """
-        if self.unknown > _UNKNOWN_REFUSED:
+        if self.unknown > MOST_UNKNOWN:
             raise ZooError(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self.data.train.texts[0][:40]!r}, "
                 f"are unknown to the tokenizer of {self.facts.path}, so that most of the texts could not be told "

@@ -53,7 +53,16 @@ from pretraining.corpus import (
 from pretraining.segment import Segmenter, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.spans import Annotations, Found, Piece, describe
 from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
-from pretraining.tokenizer import Flat, TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
+from pretraining.tokenizer import (
+    MOST_UNKNOWN,
+    SOME_UNKNOWN,
+    Flat,
+    TokenizerConfig,
+    ZooTokenizer,
+    extend,
+    load_tokenizer,
+    train_tokenizer,
+)
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
@@ -131,9 +140,6 @@ def _ignored(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -> 
     return found
 
 
-_SOME_UNKNOWN, _MOST_UNKNOWN = 0.05, 0.5  # shares of the tokens from which they are told, and refused
-
-
 def _check_known(store: Store, quiet: bool) -> None:
     """Tell how many tokens are unknown, where they are many.
 
@@ -144,9 +150,9 @@ def _check_known(store: Store, quiet: bool) -> None:
         return
     unknown = load_tokenizer(store.path).vocabulary.unk
     share = 0.0 if unknown is None else int(store.counts[unknown]) / max(store.num_tokens, 1)
-    if share > _MOST_UNKNOWN and "backend" in store.meta.get("facts", {}).get("tokenizer", {}):
+    if share > MOST_UNKNOWN and "backend" in store.meta.get("facts", {}).get("tokenizer", {}):
         raise _mostly_unknown(share, store.meta.get("source", store.path), None)
-    if share > _SOME_UNKNOWN:
+    if share > SOME_UNKNOWN:
         note(
             f"{store.path}: {share:.1%} of the tokens are unknown to the tokenizer ({store.meta['special']['unk']})",
             quiet,
@@ -252,7 +258,7 @@ class _Job:
         recipe = _Recipe(dataclasses.replace(self.corpus, annotations={}), tokenizer, joins)
         ids = np.concatenate([recipe.beginning(source, self.corpus) for source in _some(self.sources)])
         share = float((ids == unknown).mean()) if len(ids) else 0.0
-        if share > _MOST_UNKNOWN:
+        if share > MOST_UNKNOWN:
             raise _mostly_unknown(share, f"the beginning of {self.corpus.files}", self.tokenizer.path)
 
     def _trained(self, total: int) -> ZooTokenizer:

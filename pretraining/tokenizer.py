@@ -31,6 +31,7 @@ TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
 Encoded = tuple[NDArray[np.int32], NDArray[np.uint8]]
 Flat = tuple[NDArray[np.int32], NDArray[np.uint8], NDArray[np.int64]]
 ROLES = ("pad", "unk", "cls", "sep", "mask")
+SOME_UNKNOWN, MOST_UNKNOWN = 0.05, 0.5  # shares of a text's tokens from which unknown ones are told, and refused
 
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _SPECIALS: dict[str, dict[str, str]] = {
