@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from docutils.nodes import Element
+from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -34,9 +37,13 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # `Attributes:` describe, they do not define: dataclass fields stand in the code, too
 
-# References to our own names must resolve. The libraries' documentation is not at hand when the site is built.
+# References to our own public names must resolve. The libraries' documentation is not at hand when the site is built.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", rf"(?!({'|'.join(PACKAGES)})\.).*")]
+nitpick_ignore_regex = [
+    ("py:.*", rf"(?!({'|'.join(PACKAGES)})\.).*"),
+    ("py:.*", r".*\._\w+"),  # private classes stand in signatures
+    ("py:.*", r".*\.[A-Z]"),  # type variables, too
+]
 
 
 def rooms(root: Path) -> dict[str, list[str]]:
@@ -60,9 +67,22 @@ def write_api(root: Path, folder: Path) -> None:
     names = rooms(root)
     order = sorted(names, key=lambda room: (PACKAGES.index(room.split(".")[0]), room))
     intro = "One page for every room, from its docstrings."
-    pages = {"index": "\n".join([*title("API", "="), intro, "", ".. toctree::", *(f"   {room}" for room in order), ""])}
+    pages = {
+        "index": "\n".join(
+            [
+                *title("API", "="),
+                intro,
+                "",
+                ".. toctree::",
+                "   :maxdepth: 1",
+                "",
+                *(f"   {room}" for room in order),
+                "",
+            ]
+        )
+    }
     for room in order:
-        lines = [*title(room, "="), f".. automodule:: {room}", ""]
+        lines = [*title(room, "="), f".. automodule:: {room}", "   :no-members:", ""]
         for module in names[room]:
             lines += [*title(module.removeprefix(f"{room}."), "-"), f".. automodule:: {module}", ""]
         pages[room] = "\n".join(lines)
@@ -81,6 +101,18 @@ def title(text: str, line: str) -> list[str]:
     return [escaped, line * len(escaped), ""]
 
 
+def follow_face(app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: Element) -> Element | None:
+    """Find what a package re-exports: `pretraining.masking.WholeWords` is written where a config names it so."""
+    face, _, name = node.get("reftarget", "").rpartition(".")
+    found = getattr(sys.modules.get(face), name, None)
+    where = f"{getattr(found, '__module__', '')}.{getattr(found, '__qualname__', '')}"
+    if node.get("refdomain") != "py" or where in (".", f"{face}.{name}"):
+        return None
+    domain = env.get_domain("py")
+    return domain.resolve_xref(env, node["refdoc"], app.builder, node["reftype"], where, node, contnode)
+
+
 def setup(app: Sphinx) -> None:
     """Make the API pages before Sphinx looks for pages."""
     write_api(ROOT, HERE / "api")
+    app.connect("missing-reference", follow_face)

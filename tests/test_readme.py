@@ -1,6 +1,5 @@
-"""The commands of README and docs/data.md run as they stand, in a fresh working directory."""
+"""The commands of README and of the pages in docs/ run as they stand, in one fresh working directory."""
 
-import itertools
 import os
 import re
 import subprocess
@@ -12,10 +11,27 @@ import pytest
 from zoo.settings import shipped_configs
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [README, (ROOT / "docs" / "data.md").read_text(encoding="utf-8")]
-MODULES = [found for page in PAGES for found in re.findall(r"^```python (\w+\.py)\n(.*?)^```", page, flags=re.M | re.S)]
-TESTED = [re.findall(r"^```(bash|python) tested\n(.*?)^```", page, flags=re.M | re.S) for page in PAGES]
+DOCS = ROOT / "docs"
+# In the order in which somebody reads them: a page may use what the blocks of those before it have made.
+FIRST = ["install", "pretraining", "finetuning", "scoring", "transformers", "objectives", "ablations", "data"]
+PAGES = {"README": (ROOT / "README.md").read_text(encoding="utf-8")}
+PAGES |= {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in FIRST}
+PAGES |= {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md")) if path.stem not in FIRST}
+PAGES |= {"CONTRIBUTING": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
+README = PAGES["README"]
+
+
+def files_of(page: str) -> dict[str, str]:
+    """Files that a page shows in full, by name: blocks tagged ``LANGUAGE NAME.SUFFIX``."""
+    return dict(re.findall(r"^```\w+ (\w+\.\w+)\n(.*?)^```", page, flags=re.M | re.S))
+
+
+def commands_of(page: str) -> list[str]:
+    """Commands of the page's tested blocks: each line of one in bash, a whole one in Python."""
+    found = []
+    for language, block in re.findall(r"^```(bash|python) tested\n(.*?)^```", page, flags=re.M | re.S):
+        found += [line for line in block.splitlines() if line] if language == "bash" else [f"python:{block}"]
+    return found
 
 
 def environment() -> dict[str, str]:
@@ -26,33 +42,63 @@ def environment() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_tested_blocks_run(tmp_path):
-    """Those of docs/data.md after the README's, whose first run they start from."""
-    assert all(TESTED), "a page has lost its tested blocks"
-    for name, code in MODULES:
-        (tmp_path / name).write_text(code, encoding="utf-8")
-    for language, block in itertools.chain(*TESTED):
-        for command in filter(None, block.splitlines()) if language == "bash" else [block]:
-            words = ["bash", "-c", command] if language == "bash" else [sys.executable, "-c", command]
-            done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400)
-            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    """One run folder serves all pages; a command that stands on two of them runs once."""
+    done = set()
+    for name, page in PAGES.items():
+        for file, text in files_of(page).items():
+            (tmp_path / file).write_text(text, encoding="utf-8")
+        for command in commands_of(page):
+            if command in done:
+                continue
+            done.add(command)
+            kind, _, code = command.partition("python:")
+            words = ["bash", "-c", command] if kind else [sys.executable, "-c", code]
+            ran = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400)
+            assert ran.returncode == 0, f"{name}: {command}\n{ran.stdout[-2000:]}\n{ran.stderr[-3000:]}"
     assert (tmp_path / "runs" / "first" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["README", "install", "pretraining", "finetuning", "transformers", "objectives", "data"]
+)
+def test_no_page_has_lost_its_tested_blocks(name):
+    assert commands_of(PAGES[name])
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 100
 
 
 def test_the_two_top_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "check"):
+    for target in ("demo", "test", "check", "docs", "help"):
         assert re.search(rf"^{target}:", makefile, flags=re.M)
     assert README.index("make demo") < README.index("##")
     assert README.index("make test") < README.index("##")
 
 
-def test_files_and_configs_that_the_readme_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+def test_make_help_has_a_line_for_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    printed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = re.findall(r"^make (\w+) +\S", printed, flags=re.M)
+    assert set(named) == set(re.search(r"^\.PHONY: (.*)", makefile, flags=re.M)[1].split())
+    assert printed == subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_and_configs_that_a_page_names_exist(name):
+    page, folder = PAGES[name], ROOT if name in ("README", "CONTRIBUTING") else DOCS
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page):
         if "://" not in target:
-            assert (ROOT / target).exists(), target
-    for kind, name in re.findall(r"(pretraining|ablation) --config ([\w-]+)", README):
-        folder = shipped_configs() / {"pretraining": "pretrain", "ablation": "ablation"}[kind]
-        assert (folder / f"{name}.yaml").exists(), name
+            assert (folder / target).exists(), target
+    for kind, config in re.findall(r"(pretraining|ablation) --config ([\w-]+)", page):
+        place = shipped_configs() / {"pretraining": "pretrain", "ablation": "ablation"}[kind]
+        assert (place / f"{config}.yaml").exists(), config
+
+
+def test_every_page_is_in_the_contents():
+    listed = set(re.findall(r"^([\w-]+)$", PAGES["index"], flags=re.M))
+    assert listed == {path.stem for path in DOCS.glob("*.md")} - {"index"}
 
 
 def test_help_is_light():
