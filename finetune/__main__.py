@@ -40,7 +40,7 @@ def main() -> int:
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
     from finetune.prepared import model_digest
-    from zoo.folder import read_facts
+    from zoo.model_folder import read_facts
 
     facts = read_facts(config.model)
     if config.output:

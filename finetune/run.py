@@ -30,8 +30,8 @@ from pretraining.optim import WarmupDecay, parameter_groups
 from pretraining.processes import one_writer, together
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import write_atomic, write_json
 from zoo.inputs import CoreInputs
+from zoo.storage.files import write_atomic, write_json
 
 RESULT = "result.json"
 MODEL = "model"

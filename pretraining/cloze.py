@@ -45,8 +45,8 @@ from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import write_json
 from zoo.settings import load_settings
+from zoo.storage.files import write_json
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

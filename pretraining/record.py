@@ -17,9 +17,9 @@ from pretraining.config import PretrainConfig
 from pretraining.log import JsonLines, Progress
 from pretraining.model import PretrainingModel
 from pretraining.processes import resolve_precision
-from pretraining.provenance import surroundings
-from zoo.folder import write_json
+from zoo.runtime.provenance import surroundings
 from zoo.settings import Settings
+from zoo.storage.files import write_json
 
 _STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
 

@@ -31,9 +31,10 @@ from pretraining.tokenizer import Encoded, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
-from zoo.folder import ModelFacts, load_core, load_head, write_json
 from zoo.heads import build_head
+from zoo.model_folder import ModelFacts, load_core, load_head
 from zoo.settings import load_settings
+from zoo.storage.files import write_json
 from zoo.vocabulary import Vocabulary, numbered
 
 

@@ -62,8 +62,8 @@ from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
-from zoo.folder import ModelFacts, save_model_folder, weights_digest
 from zoo.heads import check_template
+from zoo.model_folder import ModelFacts, save_model_folder, weights_digest
 from zoo.settings import Settings
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU

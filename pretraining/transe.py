@@ -19,8 +19,8 @@ from torch import Tensor
 
 from pretraining.log import Progress
 from pretraining.random import Draw, scaled
-from zoo.encoding import file_hint
 from zoo.errors import ZooError
+from zoo.runtime.text_encoding import file_hint
 
 Ints = NDArray[np.int64]
 

@@ -25,7 +25,7 @@ from finetune.tasks import read_task_file
 from pretraining.config import load_pretrain_config
 from pretraining.train import pretrain
 from zoo.errors import ZooError
-from zoo.folder import load_core
+from zoo.model_folder import load_core
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FinetuneSettings(lr=3e-3)

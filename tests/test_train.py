@@ -20,7 +20,7 @@ from pretraining.objective import collate
 from pretraining.processes import Stopped, StopRequest, one_writer
 from pretraining.train import Run, task_at
 from zoo.errors import ZooError
-from zoo.folder import load_core, read_facts
+from zoo.model_folder import load_core, read_facts
 
 
 @pytest.fixture(scope="module")
