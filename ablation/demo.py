@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config import AblationConfig, load_ablation
-from pretraining.log import duration
 from zoo.errors import ZooError, nearest
+from zoo.runtime.progress import duration
 
 CONFIG = "demo"
 USAGE = """usage: zoo demo [--families A,B | --all] [--tokens N] [--output FOLDER] [--config FILE] [--KEY VALUE ...]

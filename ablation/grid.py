@@ -20,12 +20,13 @@ import yaml
 
 from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
 from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
-from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
 from pretraining.objective import Objective
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
+from zoo.runtime.jobs import Job
+from zoo.runtime.pool import run_pool
 from zoo.sample import resolve
 from zoo.settings import Settings, merge
 from zoo.storage.files import write_atomic, write_json

@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.log import Progress
 from pretraining.random import Draw, scaled
 from zoo.errors import ZooError
+from zoo.runtime.progress import Progress
 from zoo.runtime.text_encoding import file_hint
 
 Ints = NDArray[np.int64]
