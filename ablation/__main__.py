@@ -55,7 +55,7 @@ def write_reports(config: Any, runs: list[Any], command: str) -> Path:
     from ablation.grid import ablation_folder
     from ablation.page import ablation_page
     from ablation.report import markdown, summarise, to_json
-    from zoo.folder import write_atomic, write_json
+    from zoo.storage.files import write_atomic, write_json
 
     folder = ablation_folder(config)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config import AblationConfig, load_ablation
-from pretraining.log import duration
 from zoo.errors import ZooError, nearest
+from zoo.runtime.progress import duration
 
 CONFIG = "demo"
 USAGE = """usage: zoo demo [--families A,B | --all] [--tokens N] [--output FOLDER] [--config FILE] [--KEY VALUE ...]
@@ -99,7 +99,7 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
     from ablation.grid import ablation_folder, cells, read_cell, run_cell
     from ablation.page import demo_page
     from ablation.report import summarise, to_json
-    from zoo.folder import write_atomic, write_json
+    from zoo.storage.files import write_atomic, write_json
 
     grid = cells(config)
     runs = []

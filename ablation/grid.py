@@ -20,15 +20,16 @@ import yaml
 
 from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
 from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
-from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
 from pretraining.objective import Objective
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
-from zoo.folder import write_atomic, write_json
+from zoo.runtime.jobs import Job
+from zoo.runtime.pool import run_pool
 from zoo.sample import resolve
 from zoo.settings import Settings, merge
+from zoo.storage.files import write_atomic, write_json
 
 Say = Callable[[str], None]
 
@@ -226,7 +227,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     from pretraining.loader import TaskData, split_documents
     from pretraining.model import PretrainingModel
     from pretraining.tokenizer import load_tokenizer
-    from zoo.folder import load_core, load_head, open_weights
+    from zoo.model_folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data
     stores = prepare_stores(config, False)

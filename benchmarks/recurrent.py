@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from zoo.config import CoreConfig, RecurrentConfig
 from zoo.core import build_core
-from zoo.folder import load_core
 from zoo.inputs import CoreInputs
+from zoo.model_folder import load_core
 from zoo.recurrent import Recurrent, recurrence
 
 _VOCABULARY = 1000

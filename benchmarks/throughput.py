@@ -33,10 +33,11 @@ import torch
 from numpy.typing import NDArray
 
 from pretraining.config import load_pretrain_config
-from pretraining.processes import StopRequest, die_with_parent, fast_bf16, resolve_precision, start_processes
 from pretraining.store import Store
 from zoo.config import CoreConfig
 from zoo.flops import core_flops, token_head_flops, training_flops
+from zoo.runtime.processes import fast_bf16, resolve_precision, start_processes
+from zoo.runtime.signals import StopRequest, die_with_parent
 
 MASK_RATE = 0.15
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config import FinetuneConfig
-from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from zoo.errors import ZooError, run_command
+from zoo.runtime.jobs import Job
+from zoo.runtime.pool import run_pool
 from zoo.settings import flatten, load_settings
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def main() -> int:
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
     from finetune.prepared import model_digest
-    from zoo.folder import read_facts
+    from zoo.model_folder import read_facts
 
     facts = read_facts(config.model)
     if config.output:
@@ -105,7 +106,8 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
 
     from finetune.report import write_report
     from finetune.run import Processes, finetune
-    from pretraining.processes import leaving_together, resolve_precision, start_processes
+    from zoo.runtime.agreement import leave_group_together
+    from zoo.runtime.processes import resolve_precision, start_processes
 
     precision = resolve_precision(config.precision)
     accelerator = start_processes(precision, config.threads, [], output)
@@ -115,7 +117,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         print(
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
-    with leaving_together():
+    with leave_group_together():
         results, ready = [], prepare(config, tasks, show=config.jobs == 1 and processes.rank == 0)
         for task in tasks:
             prepared = ready.pop(0)  # a task's tokens go when it is done

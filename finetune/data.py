@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from finetune.spans import Spans, read_spans
 from finetune.tasks import GROUPS, Task
 from pretraining.random import Draw
-from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
+from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
 
 HUB = "hub"

@@ -18,9 +18,9 @@ from pretraining.random import Draw
 from pretraining.segment import Segmenter, SegmenterName, join_words
 from zoo.characters import spelling_table, spelt
 from zoo.dropout import row_keys
-from zoo.entities import Entities
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, Visibility
+from zoo.storage.entity_table import Entities
 from zoo.vocabulary import Template, numbered
 
 _GROUP = 64  # batches whose rows are sorted by length together

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from zoo.core import Core
 from zoo.dropout import keyed_dropout
-from zoo.folder import ModelFacts
 from zoo.heads import SequenceHead, chosen_state, new_sequence_head
 from zoo.init import initialise
 from zoo.inputs import CoreInputs
+from zoo.model_folder import ModelFacts
 
 _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 

@@ -23,15 +23,16 @@ from finetune.features import FeatureBatch, FeatureClassifier, Text, TextRows, k
 from finetune.model import Classifier
 from finetune.spans import MOST_CHARACTERS, Marked, Places, Span, chunked, place_spans
 from finetune.tasks import Task
-from pretraining.processes import resolve_precision
 from pretraining.tokenizer import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig, ZooTokenizer, extend, load_tokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
-from zoo.entities import NAMES, VECTORS, Entities, keep_entities, open_entities
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder, whole_folder, write_json
 from zoo.heads import check_template
 from zoo.inputs import CoreInputs
+from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
+from zoo.runtime.processes import resolve_precision
+from zoo.storage.entity_table import NAMES, VECTORS, Entities, keep_entities, open_entities
+from zoo.storage.files import whole_folder, write_json
 
 NO_ENTITIES = "none"
 _SAMPLE = 1000  # rows of each part in which unknown tokens are counted

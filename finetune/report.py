@@ -8,8 +8,8 @@ from typing import Any
 
 from finetune.run import Result
 from finetune.statistics import FEWEST_SEEDS, mean_sd
-from pretraining.provenance import surroundings
-from zoo.folder import write_atomic, write_json
+from zoo.runtime.provenance import surroundings
+from zoo.storage.files import write_atomic, write_json
 
 _COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "dev rows", "seeds that predict one class only")
 _DECIDING_ROWS = 2900  # OCNLI keeps 2,950 of its 3,000 development rows

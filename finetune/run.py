@@ -25,13 +25,14 @@ from finetune.metrics import majority_baseline, scores
 from finetune.model import Classifier
 from finetune.prepared import Prepared, autocast, moved
 from finetune.tasks import Task
-from pretraining.log import Progress
 from pretraining.optim import WarmupDecay, parameter_groups
-from pretraining.processes import one_writer, together
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import write_atomic, write_json
 from zoo.inputs import CoreInputs
+from zoo.runtime.agreement import raise_on_all_ranks
+from zoo.runtime.locks import run_lock
+from zoo.runtime.progress import Progress
+from zoo.storage.files import write_atomic, write_json
 
 RESULT = "result.json"
 MODEL = "model"
@@ -211,11 +212,11 @@ def _writer(folder: Path, processes: Processes) -> Iterator[None]:
         refused: ZooError | None = None
         if processes.rank == 0:
             try:
-                stack.enter_context(one_writer(folder))
+                stack.enter_context(run_lock(folder))
             except ZooError as error:
                 refused = error
         if processes.world > 1:
-            together(processes.accelerator, refused)
+            raise_on_all_ranks(processes.accelerator, refused)
         elif refused is not None:
             raise refused
         yield

@@ -15,7 +15,7 @@ from finetune.run import predict
 from finetune.tasks import Task
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import load_head, read_facts
+from zoo.model_folder import load_head, read_facts
 
 
 class SavedFeatures:

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.segment import CJK
-from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
+from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
 from zoo.settings import import_class
 
@@ -400,7 +400,7 @@ def read_entities(path: Path) -> dict[str, int]:
 
     Raises:
         ZooError: no names, a name or number that occurs twice, lines with and without numbers, an empty line among
-            names without numbers (which :func:`zoo.entities.read_names` refuses, too), naming the line.
+            names without numbers (which :func:`zoo.storage.entity_table.read_names` refuses, too), naming the line.
     """
     entries = _entity_lines(path)
     first, second = next(entries, None), next(entries, None)

@@ -29,7 +29,7 @@ from pretraining.store import Store
 from pretraining.tokenizer import TokenizerConfig, extend, load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts
+from zoo.model_folder import ModelFacts
 from zoo.settings import Settings
 from zoo.vocabulary import Vocabulary
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -14,14 +13,10 @@ from torch import Tensor, nn
 
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import load_state, load_tensors, save_tensors, write_json
+from zoo.storage.files import file_digest, write_json
+from zoo.storage.tensors import load_state, load_tensors, save_tensors
 
 _FILES = ("model.safetensors", "optimizer.safetensors", "carried.safetensors", "state.json")
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -63,7 +58,7 @@ def save_checkpoint(
         save_tensors(temporary / "optimizer.safetensors", tensors)
         save_tensors(temporary / "carried.safetensors", carried or {})
         write_json(temporary / "state.json", {**state, "optimizer_groups": groups})
-        manifest = {n: {"bytes": (temporary / n).stat().st_size, "sha256": _digest(temporary / n)} for n in _FILES}
+        manifest = {n: {"bytes": (temporary / n).stat().st_size, "digest": file_digest(temporary / n)} for n in _FILES}
         write_json(temporary / "manifest.json", manifest)
     except (OSError, RuntimeError):
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk: give the room back, older checkpoints stay
@@ -120,7 +115,8 @@ def _complete(path: Path) -> bool:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         return all(
-            (path / n).stat().st_size == m["bytes"] and _digest(path / n) == m["sha256"] for n, m in manifest.items()
+            (path / n).stat().st_size == m["bytes"] and file_digest(path / n) == m["digest"]
+            for n, m in manifest.items()
         )
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -33,7 +33,6 @@ from pretraining.config import PretrainConfig
 from pretraining.corpus import CorpusConfig
 from pretraining.layouts import rows_from_texts
 from pretraining.loader import split_documents
-from pretraining.log import Progress
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
@@ -45,8 +44,9 @@ from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import write_json
+from zoo.runtime.progress import Progress
 from zoo.settings import load_settings
+from zoo.storage.files import write_json
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

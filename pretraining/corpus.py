@@ -21,8 +21,8 @@ from typing import IO, Any, Literal, cast
 
 from pretraining.annotate import Annotator, Finder, Recorded, Span, Text
 from pretraining.segment import SegmenterName
-from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
+from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
 
 CHUNK = 4 * 2**20

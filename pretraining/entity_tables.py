@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from pretraining.annotate import read_entities
 from pretraining.transe import TransEConfig, ranks, read_triples, train_transe
-from zoo.encoding import file_hint
-from zoo.entities import Entities, control, open_entities, save_entities
 from zoo.errors import ZooError
-from zoo.folder import save_tensors, write_atomic, write_json
+from zoo.runtime.text_encoding import file_hint
 from zoo.settings import load_settings
+from zoo.storage.entity_table import Entities, control, open_entities, save_entities
+from zoo.storage.files import write_atomic, write_json
+from zoo.storage.tensors import save_tensors
 
 _RANKED = 1000  # triples whose tails are ranked for the record
 Floats = NDArray[np.float32]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
-import os
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
@@ -23,10 +22,10 @@ from typing import Any, NamedTuple, TextIO
 from pretraining.prepare import prepare_from_ids
 from pretraining.store import Store
 from pretraining.tokenizer import ZooTokenizer, load_tokenizer
-from zoo.encoding import file_hint
 from zoo.errors import ZooError, run_command
-from zoo.folder import write_atomic
+from zoo.runtime.text_encoding import file_hint
 from zoo.settings import load_settings
+from zoo.storage.files import replaced_file, write_atomic
 
 ARRAY = "entity_id"
 _NONE = "#UNK#"
@@ -201,19 +200,12 @@ class LinkedConfig:
 def write_records(config: LinkedConfig) -> int:
     """Write the JSONL file and the list of its entities; the number of documents."""
     tokenizer, target, count = load_tokenizer(config.tokenizer), Path(config.output), 0
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as stream:  # a document at a time, whatever the size of the whole
-            for record in records(read_linked(config.tokens, config.entities), tokenizer):
-                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-                count += 1
-            stream.flush()
-            os.fsync(stream.fileno())
+    with replaced_file(target) as stream:  # a document at a time, whatever the size of the whole
+        for record in records(read_linked(config.tokens, config.entities), tokenizer):
+            stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            count += 1
         names = entities_of(config.tokens, config.entities)
         write_atomic(target.with_name(f"{target.name}.entities.txt"), "".join(f"{name}\n" for name in names))
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 

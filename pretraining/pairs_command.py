@@ -24,6 +24,7 @@ from pretraining.sentences import sentence_spans
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings import load_settings
+from zoo.storage.files import replaced_file
 
 NO_MARKER = "[no-conn]"
 """The class, in a list of markers, of sentences that begin with none of them."""
@@ -305,10 +306,9 @@ def pairs_command(argv: list[str]) -> int:
             f"no sentence of {config.files} begins with one of the {len(names) - 1} markers of {config.markers}. Are "
             "they in the language of the text? zoo:sample/markers/en.txt is English, zoo:sample/markers/zh.txt Chinese."
         )
-    temporary = Path(config.output + ".tmp")
-    temporary.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text("".join(pair.line + "\n" for pair in pairs), encoding="utf-8", errors="replace")
-    temporary.replace(config.output)
+    Path(config.output).parent.mkdir(parents=True, exist_ok=True)
+    with replaced_file(Path(config.output)) as stream:
+        stream.write("".join(pair.line + "\n" for pair in pairs).encode("utf-8", errors="replace"))
     counts = Counter(pair.label for pair in pairs)
     print(f"{config.output}: {len(pairs):,} pairs of {len(counts)} of {len(names)} classes (num_labels: {len(names)})")
     for label, count in counts.most_common():

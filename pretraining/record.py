@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 import shlex
 import time
 from dataclasses import dataclass, field
@@ -14,14 +16,46 @@ from accelerate import Accelerator
 
 from pretraining.assemble import Stores, unigram_entropy
 from pretraining.config import PretrainConfig
-from pretraining.log import JsonLines, Progress
 from pretraining.model import PretrainingModel
-from pretraining.processes import resolve_precision
-from pretraining.provenance import surroundings
-from zoo.folder import write_json
+from zoo.runtime.processes import resolve_precision
+from zoo.runtime.progress import Progress
+from zoo.runtime.provenance import surroundings
 from zoo.settings import Settings
+from zoo.storage.files import write_json
 
 _STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
+
+
+class JsonLines:
+    """An append-only JSONL file that can be cut back to a checkpoint's length.
+
+    Args:
+        path: the file; made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream = path.open("ab", buffering=0)  # a full disk is told at the write, not at the exit
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one line and hand it to the kernel."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        while line:
+            line = line[self._stream.write(line) :]
+
+    def size(self) -> int:
+        """Bytes so far, safely on disk."""
+        os.fsync(self._stream.fileno())
+        return self.path.stat().st_size
+
+    def cut(self, size: int) -> None:
+        """Forget what was written after a checkpoint."""
+        self._stream.truncate(size)
+        self._stream.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
 
 
 @dataclass

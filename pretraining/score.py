@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pretraining.choose import Tokens
 from pretraining.config import PretrainConfig
 from pretraining.layouts import rows_from_texts
-from pretraining.log import Progress
 from pretraining.model import Encoder
 from pretraining.objective import Objective, base_inputs
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
@@ -31,9 +30,11 @@ from pretraining.tokenizer import Encoded, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
-from zoo.folder import ModelFacts, load_core, load_head, write_json
 from zoo.heads import build_head
+from zoo.model_folder import ModelFacts, load_core, load_head
+from zoo.runtime.progress import Progress
 from zoo.settings import load_settings
+from zoo.storage.files import write_json
 from zoo.vocabulary import Vocabulary, numbered
 
 

@@ -28,7 +28,7 @@ from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, read_facts
+from zoo.model_folder import ModelFacts, read_facts
 from zoo.settings import load_settings
 from zoo.vocabulary import Vocabulary
 

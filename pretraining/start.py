@@ -23,7 +23,7 @@ from pretraining.model import PretrainingModel
 from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, head_facts, load_core, open_weights, pack_model, read_facts, weights_digest
+from zoo.model_folder import ModelFacts, head_facts, load_core, open_weights, pack_model, read_facts, weights_digest
 from zoo.weights.facts import architecture
 
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")

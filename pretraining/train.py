@@ -40,20 +40,9 @@ from pretraining.checkpoint import check_room, find_checkpoint, load_carried, lo
 from pretraining.config import PretrainConfig, StageConfig, run_folder
 from pretraining.evaluate import evaluate
 from pretraining.loader import Cursor
-from pretraining.log import duration
 from pretraining.model import build_model
 from pretraining.objective import Batch, LossTerm, collate
 from pretraining.optim import WarmupDecay
-from pretraining.processes import (
-    Stopped,
-    StopRequest,
-    agreed,
-    leaving_together,
-    one_writer,
-    resolve_precision,
-    start_processes,
-    stop_on_sigterm,
-)
 from pretraining.random import Draw
 from pretraining.record import Counters, Recorder
 from pretraining.start import start_from
@@ -62,8 +51,13 @@ from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
-from zoo.folder import ModelFacts, save_model_folder, weights_digest
 from zoo.heads import check_template
+from zoo.model_folder import ModelFacts, save_model_folder, weights_digest
+from zoo.runtime.agreement import errors_on_all_ranks, leave_group_together
+from zoo.runtime.locks import run_lock
+from zoo.runtime.processes import resolve_precision, start_processes
+from zoo.runtime.progress import duration
+from zoo.runtime.signals import Stopped, StopRequest, stop_on_sigterm
 from zoo.settings import Settings
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
@@ -86,11 +80,11 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
     config, folder = settings.value, run_folder(settings)
     train = config.train
     accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
-    with leaving_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
+    with leave_group_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
         stores = None
-        with agreed(accelerator):
+        with errors_on_all_ranks(accelerator):
             if accelerator.is_main_process:
-                stack.enter_context(one_writer(folder))
+                stack.enter_context(run_lock(folder))
                 claim(folder, settings)
                 check_layouts(config)
                 check_objectives(config)
@@ -105,7 +99,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)
             return folder
-        with agreed(accelerator):
+        with errors_on_all_ranks(accelerator):
             run = Run(settings, folder, accelerator, stores or prepare_stores(config, False), show)
         run.resume()
         run.loop(stop)
@@ -322,7 +316,7 @@ class Run:
             if ended or (train.validate_every and counters.step % train.validate_every == 0):
                 self._validate()
             if saving:
-                with agreed(self.accelerator):
+                with errors_on_all_ranks(self.accelerator):
                     self._save()
             if stopping and not ended:
                 self.recorder.progress.note(f"stopped at step {counters.step}, saved; the same command continues.")
@@ -370,7 +364,7 @@ class Run:
         path = [str(find_checkpoint(self.folder) or "")] if main else [""]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(path, src=0)
-        with agreed(self.accelerator):
+        with errors_on_all_ranks(self.accelerator):
             self._start(anew=not path[0])
             if main:
                 self.recorder.write_run(self.counters, self.raw_model, finished=False)

@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.log import Progress
 from pretraining.random import Draw, scaled
-from zoo.encoding import file_hint
 from zoo.errors import ZooError
+from zoo.runtime.progress import Progress
+from zoo.runtime.text_encoding import file_hint
 
 Ints = NDArray[np.int64]
 

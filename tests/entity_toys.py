@@ -16,7 +16,7 @@ from pretraining.corpus import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.config import FusionConfig
-from zoo.entities import save_entities
+from zoo.storage.entity_table import save_entities
 from zoo.vocabulary import Template
 
 WIDTH = 12

@@ -17,10 +17,10 @@ from transformers import AutoConfig, PreTrainedModel
 
 from zoo.config import CoreConfig
 from zoo.core import make_core
-from zoo.folder import ModelFacts
 from zoo.heads import SequenceHead, build_head
 from zoo.inputs import CoreInputs, CoreOutput, Visibility
 from zoo.loss import linear_cross_entropy
+from zoo.model_folder import ModelFacts
 from zoo.weights.convert import all_families, read_checkpoint, write_checkpoint
 from zoo.weights.facts import read_config
 from zoo.weights.table import Family

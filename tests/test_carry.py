@@ -18,8 +18,8 @@ from pretraining.segments import Segments
 from zoo.config import CoreConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
-from zoo.folder import open_weights
 from zoo.inputs import CoreInputs, Visibility
+from zoo.model_folder import open_weights
 
 FAMILIES = ("transformer-xl", "xlnet", "apart")  # the last one: documents that do not see each other
 

@@ -7,7 +7,7 @@ import torch
 from pretraining.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from pretraining.optim import Lamb
 from zoo.errors import ZooError
-from zoo.folder import load_state
+from zoo.storage.tensors import load_state
 
 
 def trained(cls=torch.optim.AdamW):

@@ -46,9 +46,9 @@ from pretraining.train import Run, idle_notes, task_at
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core
 from zoo.errors import ZooError
-from zoo.folder import load_core, read_facts
 from zoo.heads import SequenceHead, TokenHead
 from zoo.inputs import CoreInputs
+from zoo.model_folder import load_core, read_facts
 from zoo.sample import sample_path
 from zoo.settings import read_yaml, shipped_configs
 

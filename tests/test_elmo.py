@@ -31,11 +31,12 @@ from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
-from zoo.folder import load_core, load_tensors, open_weights, read_facts
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, Visibility
 from zoo.mix import FrozenFeatures, ScalarMix, normed_together
+from zoo.model_folder import load_core, open_weights, read_facts
 from zoo.settings import read_yaml, shipped_configs
+from zoo.storage.tensors import load_tensors
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.elmo import config_of, load_elmo, options_of, save_elmo

@@ -25,7 +25,7 @@ from finetune.tasks import read_task_file
 from pretraining.config import load_pretrain_config
 from pretraining.train import pretrain
 from zoo.errors import ZooError
-from zoo.folder import load_core
+from zoo.model_folder import load_core
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FinetuneSettings(lr=3e-3)
@@ -160,9 +160,9 @@ def test_results_of_something_else_are_not_taken(bert: Path, toy_data: Path, tmp
 
 
 def test_a_second_writer_is_refused(bert: Path, toy_data: Path, tmp_path: Path) -> None:
-    from pretraining.processes import one_writer
+    from zoo.runtime.locks import run_lock
 
-    with one_writer(tmp_path), pytest.raises(ZooError, match="one writer"):
+    with run_lock(tmp_path), pytest.raises(ZooError, match="one writer"):
         finetune(bert, SINGLE, toy_data, 1, FinetuneSettings(epochs=1, limit=16), tmp_path, progress=False)
 
 
@@ -325,7 +325,7 @@ def test_a_mistake_in_the_last_task_is_told_before_the_first_trains(
     trained: list[str] = []
     monkeypatch.setattr("finetune.run.finetune", lambda *_: trained.append("a task"))
     monkeypatch.setattr("finetune.__main__.run_pool", lambda *_, **__: trained.append("a pool"))
-    monkeypatch.setattr("pretraining.processes.start_processes", lambda *_: None)
+    monkeypatch.setattr("zoo.runtime.processes.start_processes", lambda *_: None)
     words = ["--model", bert, "--tasks", "colour,mood", "--data", data, "--task_file", task_file, "--jobs", jobs]
     monkeypatch.setattr(sys, "argv", ["finetune", *map(str, words), "--output", str(tmp_path / "out")])
     with pytest.raises(ZooError, match=f"unknown label '{label}'" if label else r"no train\.tsv"):

@@ -31,9 +31,10 @@ from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.characters import character_ids, spelling_table, spelt
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, load_head, read_facts, save_model_folder, write_json
 from zoo.heads import chosen_state
 from zoo.inputs import CoreInputs, Visibility
+from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
+from zoo.storage.files import write_json
 from zoo.vocabulary import Template, numbered
 from zoo.weights.commands import export_folder, import_folder
 

@@ -22,9 +22,9 @@ from finetune.saved import open_features
 from zoo.core import build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
-from zoo.folder import open_weights, read_facts
 from zoo.heads import build_head
 from zoo.mix import FrozenFeatures, Mixes, TaskNetwork, pooled
+from zoo.model_folder import open_weights, read_facts
 from zoo.settings import load_settings
 from zoo.vocabulary import Template
 

@@ -30,7 +30,7 @@ from finetune.data import read_file
 from finetune.prepared import Prepared, model_digest
 from finetune.run import finetune
 from finetune.tasks import Task
-from zoo.folder import open_weights, read_facts
+from zoo.model_folder import open_weights, read_facts
 from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {

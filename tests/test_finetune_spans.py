@@ -25,9 +25,9 @@ from finetune.spans import Marked, Span, place_spans, respaced
 from finetune.tasks import Mark, Task, read_task_file
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer
 from zoo.characters import spelling_table
-from zoo.entities import NAMES, open_entities, save_entities
 from zoo.errors import ZooError
-from zoo.folder import load_head
+from zoo.model_folder import load_head
+from zoo.storage.entity_table import NAMES, open_entities, save_entities
 from zoo.vocabulary import Template
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "ernie" / "fewrel"

@@ -25,12 +25,13 @@ from pretraining.tokenizer import TokenizerConfig
 from zoo.config import CoreConfig, FusionConfig
 from zoo.core import build_core, make_core
 from zoo.dropout import row_keys
-from zoo.entities import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
 from zoo.errors import ZooError
 from zoo.flops import core_flops
-from zoo.folder import ModelFacts, pack_model, save_tensors
 from zoo.heads import EntityHead, build_head
 from zoo.inputs import CoreInputs, Visibility
+from zoo.model_folder import ModelFacts, pack_model
+from zoo.storage.entity_table import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
+from zoo.storage.tensors import save_tensors
 from zoo.weights.convert import read_checkpoint, write_checkpoint
 
 BASE = CoreConfig(

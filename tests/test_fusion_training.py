@@ -25,9 +25,10 @@ from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
 from pretraining.train import Run
 from zoo.cli import dispatch
-from zoo.entities import open_entities
 from zoo.errors import ZooError
-from zoo.folder import load_core, open_tensors, open_weights, pack_model, read_facts
+from zoo.model_folder import load_core, open_weights, pack_model, read_facts
+from zoo.storage.entity_table import open_entities
+from zoo.storage.tensors import open_tensors
 from zoo.weights.commands import export_folder, import_folder
 
 STEPS = 8

@@ -38,10 +38,10 @@ from zoo import hf
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.heads import build_head
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the a cat dog sat ran on under mat tree red blue".split()]  # noqa: SIM905

@@ -35,10 +35,10 @@ from zoo import hf
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
 from zoo.heads import build_head
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, Visibility
+from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
 from zoo.vocabulary import Template
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", *"abcdefghijklmnopq"]

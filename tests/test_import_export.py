@@ -21,9 +21,9 @@ from zoo import cli
 from zoo.config import CoreConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.heads import build_head
 from zoo.inputs import CoreInputs, Visibility
+from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.weights.card import _scores
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.convert import all_families

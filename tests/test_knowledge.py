@@ -21,8 +21,8 @@ from pretraining.store import WORD_START
 from zoo.config import CoreConfig
 from zoo.core import Transformer
 from zoo.errors import ZooError
-from zoo.folder import open_weights
 from zoo.heads import TokenHead
+from zoo.model_folder import open_weights
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
 

@@ -37,7 +37,7 @@ from torch import Tensor
 
 from zoo.attention import KeyValueCache
 from zoo.core import Transformer
-from zoo.folder import load_core
+from zoo.model_folder import load_core
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.convert import all_families
 

@@ -34,7 +34,8 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import pretraining.train  # what it imports before there is a group, DDP would import afterwards
-from pretraining.processes import Stopped, leaving_together
+from zoo.runtime.agreement import leave_group_together
+from zoo.runtime.signals import Stopped
 
 
 class Late(torch.Tensor):
@@ -45,7 +46,7 @@ class Late(torch.Tensor):
 
 def run(rank):
     model = DistributedDataParallel(nn.Linear(2, 2))
-    with leaving_together():
+    with leave_group_together():
         if rank == 0:
             distributed.all_reduce(torch.zeros(1).as_subclass(Late), async_op=True)
             os.write(begin[1], b"+")  # from here on the group's thread alone has the tensor

@@ -17,8 +17,8 @@ from finetune.run import finetune
 from finetune.tasks import TASKS
 from pretraining.tokenizer import load_tokenizer
 from zoo.core import build_core
-from zoo.folder import load_core, read_facts, save_model_folder
 from zoo.inputs import CoreInputs, Visibility
+from zoo.model_folder import load_core, read_facts, save_model_folder
 from zoo.weights.commands import export_folder, import_folder
 
 

@@ -17,9 +17,9 @@ from zoo.core import Transformer, build_core, make_core
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops
-from zoo.folder import ModelFacts, load_core, save_model_folder
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.model_folder import ModelFacts, load_core, save_model_folder
 from zoo.recurrent import Recurrent
 from zoo.vocabulary import Vocabulary
 

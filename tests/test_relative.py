@@ -17,8 +17,8 @@ from zoo.core import Transformer, build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
-from zoo.folder import ModelFacts
 from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.model_folder import ModelFacts
 from zoo.relative import _Bias, encode_distances, shift, visible_keys
 from zoo.vocabulary import Template, Vocabulary
 

@@ -32,10 +32,10 @@ from pretraining.show_text import cut, render, width_of
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.attention import make_mask
 from zoo.config import CoreConfig, RecurrentConfig
-from zoo.entities import save_entities
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, SecondStream, Visibility
 from zoo.settings import shipped_configs
+from zoo.storage.entity_table import save_entities
 from zoo.weights.commands import export_folder, import_folder
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."

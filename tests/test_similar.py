@@ -26,7 +26,7 @@ from pretraining.store import WORD_START
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import open_weights
+from zoo.model_folder import open_weights
 from zoo.weights.commands import export_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,7 +16,9 @@ from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from pretraining.train import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import load_tensors, open_weights, pack_model, read_facts, save_tensors, write_json
+from zoo.model_folder import open_weights, pack_model, read_facts
+from zoo.storage.files import write_json
+from zoo.storage.tensors import load_tensors, save_tensors
 from zoo.weights.commands import export_folder, import_folder
 
 WORDS = "core.embeddings.word_embeddings.weight"

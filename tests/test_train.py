@@ -13,14 +13,14 @@ import torch
 import training
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
-from pretraining import processes
 from pretraining.assemble import divide_batch, prepare_stores
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.objective import collate
-from pretraining.processes import Stopped, StopRequest, one_writer
 from pretraining.train import Run, task_at
 from zoo.errors import ZooError
-from zoo.folder import load_core, read_facts
+from zoo.model_folder import load_core, read_facts
+from zoo.runtime.locks import run_lock
+from zoo.runtime.signals import Stopped, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -178,36 +178,29 @@ def test_an_unused_run_folder_is_removed(tmp_path):
         place = tmp_path / name
         for path in before:
             place.joinpath(path).mkdir(parents=True) if "." not in path else place.joinpath(path).touch()
-        with pytest.raises(ZooError, match="refused"), one_writer(place / ("empty" if "empty" in before else "new")):
+        with pytest.raises(ZooError, match="refused"), run_lock(place / ("empty" if "empty" in before else "new")):
             for path in within:
                 (place / path).touch()
             raise ZooError("refused")
         assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == left, name
 
 
-def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monkeypatch):
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path):
     """Who waited takes the lock that is there now, so that who comes after that finds a writer."""
     folder, waiting, ready, done = tmp_path / "run", threading.Event(), threading.Event(), threading.Event()
-    original = processes._lock
-
-    def patient(stream):
-        waiting.set()
-        original(stream)
 
     def second():
-        with one_writer(folder):
+        with run_lock(folder, on_wait=lambda holder: waiting.set()):
             ready.set()
             done.wait(30)
 
-    with one_writer(folder):
-        monkeypatch.setattr(processes, "_lock", patient)
+    with run_lock(folder):
         thread = threading.Thread(target=second)
         thread.start()
         assert waiting.wait(30)
     assert ready.wait(30)
-    monkeypatch.setattr(processes, "LOCK_PATIENCE", 0.0)
     try:
-        with pytest.raises(ZooError, match="one writer"), one_writer(folder):
+        with pytest.raises(ZooError, match="one writer"), run_lock(folder, patience=0.0):
             pass
         assert (folder / ".lock").exists()
     finally:
@@ -218,7 +211,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monke
 
 _LIBRARY = """
 import ctypes, sys, threading
-from pretraining import processes
+from zoo.runtime.signals import stop_on_sigterm
 
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(mutex)  # the next lock waits, and a signal does not interrupt it
@@ -228,8 +221,7 @@ def release():
     libc.pthread_mutex_unlock(mutex)
 
 threading.Thread(target=release, daemon=True).start()
-processes._GRACE = 0.1
-with processes.stop_on_sigterm() as request:
+with stop_on_sigterm(grace=0.1) as request:
     request.patient = {patient}
     print("ready", flush=True)
     libc.pthread_mutex_lock(mutex)
@@ -239,10 +231,9 @@ with processes.stop_on_sigterm() as request:
 
 _FORK = """
 import os, signal, time
-from pretraining import processes
+from zoo.runtime.signals import stop_on_sigterm
 
-processes._GRACE = 0.1
-with processes.stop_on_sigterm() as request:
+with stop_on_sigterm(grace=0.1) as request:
     if not (child := os.fork()):
         time.sleep(60)
         os._exit(0)
@@ -442,7 +433,7 @@ def test_batches_that_do_not_divide_are_refused_with_one_that_does():
 def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     argv = [*arguments(place, "bert", **{"data.copies": 2}), "--output", str(tmp_path)]
     settings = load_pretrain_config(argv)
-    from pretraining.processes import start_processes
+    from zoo.runtime.processes import start_processes
 
     accelerator = start_processes("fp32", 1, [], tmp_path)
     run = Run(settings, tmp_path, accelerator, prepare_stores(settings.value, False), False)

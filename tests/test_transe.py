@@ -18,8 +18,8 @@ from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
 from pretraining.transe import Graph, TransEConfig, ranks, read_triples, train_transe
 from zoo.cli import dispatch
-from zoo.entities import open_entities, read_names, save_entities
 from zoo.errors import ZooError
+from zoo.storage.entity_table import open_entities, read_names, save_entities
 
 ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
 TOY = TransEConfig(width=16, epochs=60, batch_size=64)

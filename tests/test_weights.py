@@ -43,8 +43,9 @@ from transformers import AutoConfig, PreTrainedModel
 from zoo.config import CoreConfig
 from zoo.core import make_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, save_tensors
 from zoo.heads import build_head
+from zoo.model_folder import ModelFacts
+from zoo.storage.tensors import save_tensors
 from zoo.vocabulary import Template
 from zoo.weights.convert import Model, all_families, read_checkpoint, write_checkpoint
 from zoo.weights.facts import canonical, matching_heads, read_config

@@ -25,7 +25,7 @@ from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
-from zoo.folder import open_weights
+from zoo.model_folder import open_weights
 from zoo.weights.commands import export_folder, import_folder
 
 LENGTHS = (0.40, 0.45, 0.10, 0.05)  # of words with 1, 2, 3, 4 characters (specs, section 8, check 9)

@@ -15,7 +15,7 @@ from finetune.data import Examples, TaskData
 from finetune.tasks import Task
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core
-from zoo.folder import ModelFacts, save_model_folder
+from zoo.model_folder import ModelFacts, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from pretraining.config import load_pretrain_config
-from pretraining.processes import StopRequest
 from pretraining.train import Run, pretrain
+from zoo.runtime.signals import StopRequest
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "zoo" / "sample"

@@ -49,10 +49,10 @@ from transformers.utils import can_return_tuple as untyped_can_return_tuple
 from zoo.config import CoreConfig, read_json
 from zoo.core import Embeddings, make_core, sinusoids
 from zoo.errors import ZooError
-from zoo.folder import MODEL_TYPE, ModelFacts, facts_from_dict, read_facts
 from zoo.heads import LabelHead, SequenceHead, TokenHead, build_head, chosen_state, new_sequence_head
 from zoo.init import initial_of
 from zoo.inputs import CoreInputs, CoreOutput, SecondStream, Visibility
+from zoo.model_folder import MODEL_TYPE, ModelFacts, facts_from_dict, read_facts
 from zoo.vocabulary import Template
 from zoo.weights.convert import read_checkpoint, write_checkpoint
 from zoo.weights.files import find_folder, open_checkpoint, special_tokens, token_ids

@@ -21,11 +21,11 @@ from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
 from zoo.config import CoreConfig
-from zoo.entities import NAMES, Entities, keep_entities, open_entities
 from zoo.errors import ZooError
 from zoo.heads import EntityHead
 from zoo.inputs import CoreInputs
 from zoo.loss import TokenLoss
+from zoo.storage.entity_table import NAMES, Entities, keep_entities, open_entities
 from zoo.vocabulary import Vocabulary
 
 ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
@@ -42,7 +42,7 @@ class EntityAutoencoder(Objective):
     0 for none; elsewhere -100.
 
     Args:
-        entities: folder of the vectors (:mod:`zoo.entities`); the run folder keeps a copy.
+        entities: folder of the vectors (:mod:`zoo.storage.entity_table`); the run folder keeps a copy.
         wrong: share of the mentions that get an entity drawn from the candidates, the true one among them.
         missing: share that lose theirs.
         candidates: the different entities of the ``row`` (the paper's reading, which any batch gives the same loss), or

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import CoreConfig, read_json
-from zoo.folder import ModelFacts
+from zoo.model_folder import ModelFacts
 
 _ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept
 _HAN = re.compile("[\u4e00-\u9fff]")

@@ -9,18 +9,10 @@ from typing import Any
 from zoo import __version__
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import (
-    MODEL_TYPE,
-    WEIGHTS,
-    ModelFacts,
-    open_weights,
-    read_facts,
-    save_tensors,
-    whole_folder,
-    write_atomic,
-    write_json,
-)
+from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts
 from zoo.settings import load_settings
+from zoo.storage.files import whole_folder, write_atomic, write_json
+from zoo.storage.tensors import save_tensors
 from zoo.weights.card import write_card
 from zoo.weights.convert import Model, all_families, find_family, read_checkpoint, write_checkpoint
 from zoo.weights.elmo_folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo

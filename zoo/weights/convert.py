@@ -16,8 +16,8 @@ from torch import Tensor
 from zoo.config import CoreConfig
 from zoo.core import make_core
 from zoo.errors import ZooError, nearest
-from zoo.folder import ModelFacts
 from zoo.heads import build_head
+from zoo.model_folder import ModelFacts
 from zoo.vocabulary import Template
 from zoo.weights import families
 from zoo.weights.facts import differences, matching_heads, read_config, write_config

@@ -17,8 +17,8 @@ from torch import Tensor
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig, read_json
 from zoo.core import make_core
 from zoo.errors import ZooError, nearest
-from zoo.folder import write_json
 from zoo.recurrent import Recurrent
+from zoo.storage.files import write_json
 from zoo.vocabulary import Vocabulary
 from zoo.weights.table import any_of
 

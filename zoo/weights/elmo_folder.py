@@ -15,8 +15,10 @@ from torch import Tensor
 from zoo.config import read_json
 from zoo.core import make_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_state, write_atomic, write_json
+from zoo.model_folder import ModelFacts
 from zoo.recurrent import Recurrent
+from zoo.storage.files import write_atomic, write_json
+from zoo.storage.tensors import load_state
 from zoo.vocabulary import Template, Vocabulary
 from zoo.weights.convert import Model
 from zoo.weights.elmo import is_weights, load_elmo, options_of, save_elmo

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts
+from zoo.model_folder import ModelFacts
 from zoo.weights.table import Family, HeadTable
 
 TRAINING_ONLY = frozenset(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
-from zoo.folder import INDEX, WEIGHTS, open_weights, write_json
+from zoo.model_folder import INDEX, WEIGHTS, open_weights
+from zoo.storage.files import write_json
 
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (

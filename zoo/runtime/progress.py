@@ -1,45 +1,9 @@
-"""What a run writes and shows: the JSONL log, timing, and a progress line."""
+"""Progress on standard error: notes, and one line that is rewritten on a terminal."""
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from pathlib import Path
-from typing import Any
-
-
-class JsonLines:
-    """An append-only JSONL file that can be cut back to a checkpoint's length.
-
-    Args:
-        path: the file; made when missing.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._stream = path.open("ab", buffering=0)  # a full disk is told at the write, not at the exit
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one line and hand it to the kernel."""
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        while line:
-            line = line[self._stream.write(line) :]
-
-    def size(self) -> int:
-        """Bytes so far, safely on disk."""
-        os.fsync(self._stream.fileno())
-        return self.path.stat().st_size
-
-    def cut(self, size: int) -> None:
-        """Forget what was written after a checkpoint."""
-        self._stream.truncate(size)
-        self._stream.seek(0, os.SEEK_END)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._stream.close()
 
 
 def duration(seconds: float) -> str:
@@ -48,6 +12,11 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def note(text: str, enabled: bool = True) -> None:
+    """One line that stays, where no progress is shown."""
+    Progress("", enabled).note(text)
 
 
 class Progress:
@@ -70,6 +39,11 @@ class Progress:
         if self.enabled:
             print(f"\r\033[K{text}" if self.terminal else text, file=sys.stderr, flush=True)
 
+    def skip(self, share: float) -> None:
+        """A share that was done before, and does not tell how long the rest will take."""
+        if self._first_progress is not None:
+            self._first_progress += share
+
     def show(self, progress: float, text: str, last: bool = False) -> None:
         """Share done (0 to 1), text, and time left at the rate so far."""
         if not self.enabled:
@@ -85,3 +59,38 @@ class Progress:
         line = f"{self.label} {100 * progress:3.0f}%  {text}  {'done' if last else left}"
         end = "\n" if last or not self.terminal else ""
         print(f"\r\033[K{line}" if self.terminal else line, end=end, file=sys.stderr, flush=True)
+
+
+class ReadingProgress(Progress):
+    """Progress through a known number of bytes, with the rate.
+
+    Args:
+        label: what is running.
+        total: bytes.
+        enabled: whether anything is shown.
+    """
+
+    def __init__(self, label: str, total: int, enabled: bool = True) -> None:
+        super().__init__(label, enabled)
+        self._total, self._begin = max(total, 1), time.monotonic()
+        self._position = self._skipped = 0
+
+    def reached(self, position: int) -> None:
+        """Tell how far the reading is, in bytes."""
+        self._position = position
+        text = f"{position / 1e6:,.1f} of {self._total / 1e6:,.1f} MB, {self._rate() / 1e6:.1f} MB/s"
+        self.show(min(position / self._total, 1.0), text)
+
+    def skip_bytes(self, size: int) -> None:
+        """Bytes that were finished before and do not count for the rate."""
+        self._skipped += size
+        self.skip(size / self._total)
+
+    def end(self) -> None:
+        """Close the line with what was read."""
+        spent = time.monotonic() - self._begin
+        self.show(1.0, f"{self._position / 1e6:,.1f} MB in {spent:,.1f} s ({self._rate() / 1e6:.1f} MB/s)", last=True)
+
+    def _rate(self) -> float:
+        """Bytes a second."""
+        return max(self._position - self._skipped, 0) / max(time.monotonic() - self._begin, 1e-9)

@@ -6,25 +6,21 @@ else an objective owns). The weights may be one file or shards with an index, as
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import os
-import shutil
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from zoo import __version__
 from zoo.config import CoreConfig, read_json
 from zoo.core import Core, make_core
-from zoo.errors import ZooError, nearest
+from zoo.errors import ZooError
+from zoo.storage.files import file_digest, write_json
+from zoo.storage.tensors import LazyTensors, load_state, open_tensors, save_tensors
 from zoo.vocabulary import Template
 
 MODEL_TYPE = "sesame-zoo"
@@ -65,143 +61,7 @@ class ModelFacts:
         }
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file so that readers see the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON atomically."""
-    write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-_DTYPES = {
-    torch.float64: "F64",
-    torch.int64: "I64",
-    torch.float32: "F32",
-    torch.int32: "I32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int16: "I16",
-    torch.uint8: "U8",
-    torch.int8: "I8",
-    torch.bool: "BOOL",
-}
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a safetensors file atomically, one tensor at a time.
-
-    The library's own writer wants all tensors in memory at once, and hides a full disk's error number in a text; the
-    format is a JSON header and the bytes behind it. Shared storage must have been dropped before (tied weights).
-
-    Args:
-        path: the file.
-        tensors: by name; asked for twice, so they may be made when asked for.
-    """
-    width, header, end = {n: (t.element_size(), t.dtype, t.shape) for n, t in tensors.items()}, {}, 0
-    names = sorted(width, key=lambda name: (-width[name][0], name))  # the widest first, so that all stay aligned
-    for name in names:
-        size, dtype, shape = width[name]
-        start, end = end, end + size * shape.numel()
-        header[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [start, end]}
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}, ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(struct.pack("<Q", len(text)) + text)
-            for name in names:
-                tensor = tensors[name].detach().cpu().contiguous()
-                stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            stream.flush()
-            os.fsync(stream.fileno())
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write does not name its file
-    temporary.replace(path)
-
-
-@contextlib.contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into that appears under its name only when the block has ended well.
-
-    Raises:
-        ZooError: the target exists and is not an empty folder.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ZooError(f"{target} exists already; choose another folder, or remove it first.")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if target.exists():
-            target.rmdir()
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-class Weights(Mapping[str, Tensor]):
-    """Tensors by name in safetensors files, read only when asked for and mapped, not copied, on a CPU.
-
-    Args:
-        files: file of each tensor.
-
-    Raises:
-        ZooError: a file is damaged or missing.
-    """
-
-    def __init__(self, files: dict[str, Path]) -> None:
-        self._files = files
-        self._open: dict[Path, Any] = {}
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Read one tensor."""
-        path = self._files[name]
-        try:
-            if path not in self._open:
-                self._open[path] = safe_open(path, framework="pt")
-            tensor: Tensor = self._open[path].get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise _unreadable(path, error) from error
-        return tensor
-
-    def __iter__(self) -> Iterator[str]:
-        """Names."""
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        """Number of tensors."""
-        return len(self._files)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
-        path = self._files[name]
-        if path not in self._open:
-            self._open[path] = safe_open(path, framework="pt")
-        return tuple(self._open[path].get_slice(name).get_shape())
-
-
-def open_tensors(path: Path) -> Weights:
-    """The tensors of one safetensors file; a damaged or missing one is named."""
-    if not path.exists():
-        raise ZooError(f"{path} does not exist.")
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return Weights(dict.fromkeys(stream.keys(), path))
-    except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def open_weights(folder: Path) -> Weights:
+def open_weights(folder: Path) -> LazyTensors:
     """The tensors of a model folder: ``model.safetensors``, or the shards that its index names."""
     index = folder / INDEX
     if (folder / WEIGHTS).exists() or not index.exists():
@@ -216,16 +76,7 @@ def open_weights(folder: Path) -> Weights:
     missing = sorted(set(named) - set(found))
     if missing:
         raise ZooError(f"{index} names {missing[0]!r}, which {named[missing[0]]} does not hold; is the copy complete?")
-    return Weights(found)
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a whole safetensors file; a damaged or missing one is named."""
-    return dict(open_tensors(path))
-
-
-def _unreadable(path: Path, error: Exception) -> ZooError:
-    return ZooError(f"{path} is not a readable safetensors file ({error}); is the copy complete?")
+    return LazyTensors(found)
 
 
 def pack_model(core: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -271,8 +122,7 @@ def weights_digest(folder: Path) -> str:
     """16 hex digits that change with a model folder's weights."""
     hashed = hashlib.sha256()
     for path in sorted(folder.glob("model*.safetensors")):
-        with path.open("rb") as stream:
-            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+        hashed.update(file_digest(path).encode())
     return hashed.hexdigest()[:16]
 
 
@@ -323,23 +173,6 @@ def facts_from_dict(facts: Mapping[str, Any], path: Path) -> ModelFacts:
     )
 
 
-def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Fill ``module`` from ``tensors`` exactly: missing, unknown and misshapen tensors are errors by name."""
-    expected = module.state_dict()
-    problems = []
-    for name in expected.keys() - tensors.keys():
-        problems.append(f"missing {name}.{nearest(name, tensors.keys() - expected.keys())}")
-    for name in tensors.keys() - expected.keys():
-        problems.append(f"unknown {name}.{nearest(name, expected.keys() - tensors.keys())}")
-    for name in expected.keys() & tensors.keys():
-        if expected[name].shape != tensors[name].shape:
-            problems.append(f"{name} has shape {tuple(tensors[name].shape)}, {tuple(expected[name].shape)} is needed")
-    if problems:
-        listing = "\n  ".join(sorted(problems)[:12]) + ("\n  ..." if len(problems) > 12 else "")
-        raise ZooError(f"{source} does not fit this model ({len(problems)} differences):\n  {listing}")
-    module.load_state_dict(tensors)
-
-
 def load_core(folder: str | Path) -> tuple[Core, ModelFacts]:
     """The core of a model folder with its weights, and the folder's facts; heads are left out."""
     facts = read_facts(folder)
@@ -358,5 +191,5 @@ def load_head(folder: str | Path, name: str, module: nn.Module) -> None:
     load_state(module, tensors, str(Path(folder) / WEIGHTS))
 
 
-def _below(weights: Weights, prefix: str) -> dict[str, Tensor]:
+def _below(weights: LazyTensors, prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}

@@ -8,7 +8,6 @@ The table is no parameter: it is read where it lies, never trained and never par
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from zoo.errors import ZooError
-from zoo.folder import open_tensors, save_tensors, write_atomic
+from zoo.storage.files import file_digest, replaced_file, write_atomic
+from zoo.storage.tensors import open_tensors, save_tensors
 
 NAMES = "entities.txt"
 VECTORS = "entities.safetensors"
@@ -187,19 +187,13 @@ def keep_entities(source: str | Path, target: str | Path) -> None:
         return
     for name in (VECTORS, NAMES):
         if not (there / name).exists():
-            temporary = there / f".{name}.tmp"
-            shutil.copyfile(here / name, temporary)
-            temporary.replace(there / name)
-        elif _digest(here / name) != _digest(there / name):
+            with (here / name).open("rb") as given, replaced_file(there / name) as kept:
+                shutil.copyfileobj(given, kept)
+        elif file_digest(here / name) != file_digest(there / name):
             raise ZooError(
                 f"{there} was started with other entities than {here} has now ({name} differs). Restore them, delete "
                 "the folder, or choose another --output."
             )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def control(entities: Entities, kind: Literal["shuffled", "random"], seed: int = 0) -> Floats:

@@ -24,7 +24,7 @@ def surroundings() -> dict[str, Any]:
 
 def _commit() -> str | None:
     """Commit of the source tree this package runs from, with ``+`` where it was changed since."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

@@ -4,32 +4,27 @@ Jobs are processes of their own, so a crash takes one job along and not the pool
 a signal or by SIGKILL, no job goes on: each runs in a process group that the pool ends, and asks the kernel for a
 SIGTERM at its parent's death.
 
-Importing torch and its kin takes seconds. A *warm* pool pays that once: a server process imports the modules, does
-nothing else, and forks itself for each ``python -m MODULE ...`` job.
+A *warm* pool (:mod:`zoo.runtime.pool_server`) imports torch and its kin once for all jobs.
 """
 
 from __future__ import annotations
 
-import ctypes
-import importlib
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from pretraining.log import duration
 from zoo.errors import ZooError
+from zoo.runtime.jobs import Job, Outcome
+from zoo.runtime.progress import duration
+from zoo.runtime.signals import child_dies_with_parent
 
 _GRACE = 20.0  # seconds from SIGTERM, on which a pretraining run saves its state, to SIGKILL
 _POLL = 0.05
@@ -37,34 +32,6 @@ _NOT_DONE = -1000  # stands for: ended well, but without its `done` file
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Environment under which importing numpy, and pyarrow by way of scikit-learn, starts no thread."""
 _TAIL = 12  # lines of a failed job's log that are shown
-
-
-@dataclass(frozen=True)
-class Job:
-    """One command.
-
-    Args:
-        name: shown on the progress line and in errors.
-        argv: the command, for example ``(sys.executable, "-m", "finetune", ...)``.
-        done: file that exists when the job is finished, and not before; such jobs are skipped.
-        log: file that takes the job's output.
-        environment: variables laid over this process's own.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    done: Path
-    log: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its exit code; 0 with ``skipped`` where it had been finished before."""
-
-    job: Job
-    code: int
-    skipped: bool = False
 
 
 def run_pool(
@@ -141,7 +108,7 @@ class _Fresh:
                 stderr=subprocess.STDOUT,
                 env=environment,
                 start_new_session=True,  # a Ctrl-C is for the pool, which then ends the whole group
-                preexec_fn=_die_with_parent(),
+                preexec_fn=child_dies_with_parent(),
             )
         self._processes[process.pid] = process
         return process.pid
@@ -158,16 +125,16 @@ class _Fresh:
 
 
 class _Warm:
-    """Starts each job as a fork of a server that has imported the heavy modules (``python -m finetune.pool``)."""
+    """Starts each job as a fork of a server that has imported the heavy modules: :mod:`zoo.runtime.pool_server`."""
 
     def __init__(self, modules: Sequence[str]) -> None:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "finetune.pool", *modules],
+            [sys.executable, "-m", "zoo.runtime.pool_server", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **NO_THREADS},
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=child_dies_with_parent(),
         )
 
     def _ask(self, request: dict[str, Any]) -> Any:
@@ -195,95 +162,6 @@ class _Warm:
         """End the server."""
         _signal_group(self._server.pid, signal.SIGKILL)
         self._server.wait()
-
-
-def serve(modules: Sequence[str]) -> None:
-    """The warm server: import, then fork for each request line on standard input until that closes.
-
-    A request with ``argv`` starts a job and is answered by its process number; an empty one is answered by
-    ``[[process number, exit code], ...]`` of what ended. Nothing here may start a thread or compute anything:
-    forks inherit memory, but not threads.
-    """
-    with redirect_stdout(sys.stderr):  # standard output carries answers only
-        for module in modules:
-            importlib.import_module(module)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request:
-            answer: Any = _fork(request)
-        else:
-            answer = _reap()
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-
-
-def _reap() -> list[tuple[int, int]]:
-    ended = []
-    with suppress(ChildProcessError):  # no child left
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if pid == 0:
-                break
-            ended.append((pid, os.waitstatus_to_exitcode(status)))
-    return ended
-
-
-def _fork(request: dict[str, Any]) -> int:
-    ask = _die_with_parent()
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setsid()
-            if ask is not None:
-                ask()
-            _redirect(Path(request["log"]))
-            os.environ.update(request["environment"])
-            code = _run_module(request["argv"])
-        finally:
-            os._exit(code)  # not through the server's own endings
-    return pid
-
-
-def _redirect(log: Path) -> None:
-    null = os.open(os.devnull, os.O_RDONLY)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for target, source in ((0, null), (1, file), (2, file)):
-        os.dup2(source, target)
-
-
-def _run_module(argv: list[str]) -> int:
-    """``python -m`` in this process; its exit code."""
-    sys.argv = list(argv)
-    try:
-        runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as leaving:
-        code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-        if isinstance(leaving.code, str):
-            print(leaving.code, file=sys.stderr)
-    except BaseException:  # what python itself does at the top
-        traceback.print_exc()
-        code = 1
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    return code
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What a child runs before its program: ask for SIGTERM at the pool's death (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl: Any = ctypes.CDLL(None).prctl  # looked up before the fork
-    parent = os.getpid()
-
-    def ask() -> None:
-        prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it died before we asked
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask
 
 
 def _end(starter: _Fresh | _Warm, pids: set[int]) -> None:
@@ -377,7 +255,3 @@ class _Count:
 
 def _print_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    serve(sys.argv[1:])
