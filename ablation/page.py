@@ -25,7 +25,7 @@ from ablation.report import (
     validation_curve,
 )
 from finetune.statistics import FEWEST_SEEDS
-from zoo import __version__
+from zoo.version import __version__
 
 SHOWN_DIFFERENCES = 24
 

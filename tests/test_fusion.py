@@ -31,7 +31,8 @@ from zoo.flops import core_flops
 from zoo.folder import ModelFacts, pack_model, save_tensors
 from zoo.heads import EntityHead, build_head
 from zoo.inputs import CoreInputs, Visibility
-from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.weights.read import read_checkpoint
+from zoo.weights.write import write_checkpoint
 
 BASE = CoreConfig(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072

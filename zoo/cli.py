@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from zoo import __version__
 from zoo.errors import ZooError, nearest, run_command
+from zoo.version import __version__
 
 _COMMANDS = {
     "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),

@@ -21,10 +21,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from zoo import __version__
 from zoo.config import CoreConfig, read_json
 from zoo.core import Core, make_core
 from zoo.errors import ZooError, nearest
+from zoo.version import __version__
 from zoo.vocabulary import Template
 
 MODEL_TYPE = "sesame-zoo"

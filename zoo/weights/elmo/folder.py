@@ -18,8 +18,8 @@ from zoo.errors import ZooError
 from zoo.folder import ModelFacts, load_state, write_atomic, write_json
 from zoo.recurrent import Recurrent
 from zoo.vocabulary import Template, Vocabulary
-from zoo.weights.convert import Model
-from zoo.weights.elmo import is_weights, load_elmo, options_of, save_elmo
+from zoo.weights.checkpoint import Model
+from zoo.weights.elmo.arrays import is_weights, load_elmo, options_of, save_elmo
 from zoo.weights.files import special_tokens, token_ids
 
 FORMAT = "elmo"
