@@ -20,6 +20,7 @@ _COMMANDS = {
         "a model folder to one for transformers or allennlp: RUN DST",
     ),
     "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
+    "fewrel": ("finetune.data.fewrel", "fewrel_command", "FewRel's sentences as a task: --source FOLDER"),
     "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
     "cloze": ("pretraining.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
     "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),

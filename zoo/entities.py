@@ -221,3 +221,12 @@ def control(entities: Entities, kind: Literal["shuffled", "random"], seed: int =
     shuffled: Floats = np.empty_like(true)
     shuffled[order] = true[np.roll(order, 1)]  # one cycle: nobody keeps its own
     return shuffled
+
+
+def table_digest(folder: Path) -> str:
+    """16 hex digits that change with the names or vectors of a table of entities."""
+    hashed = hashlib.sha256()
+    for name in (NAMES, VECTORS):
+        with (folder / name).open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()[:16]

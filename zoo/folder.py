@@ -276,6 +276,17 @@ def weights_digest(folder: Path) -> str:
     return hashed.hexdigest()[:16]
 
 
+def model_digest(folder: Path) -> str:
+    """16 hex digits that change with the weights, the facts or the tokenizer of a model folder."""
+    hashed = hashlib.sha256()
+    names = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+    others = (Path(folder) / name for name in names)
+    for path in (*sorted(Path(folder).glob("model*.safetensors")), *(path for path in others if path.exists())):
+        with path.open("rb") as stream:
+            hashed.update(hashlib.file_digest(stream, "sha256").digest())
+    return hashed.hexdigest()[:16]
+
+
 def read_facts(folder: str | Path) -> ModelFacts:
     """Read a model folder's ``config.json``.
 

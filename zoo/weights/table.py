@@ -203,7 +203,7 @@ def any_of(patterns: Iterable[str]) -> re.Pattern[str]:
         raise ZooError(f"ignore: {', '.join(listed)} is no regular expression: {error}.") from error
 
 
-# ---- to ours and to theirs --------------------------------------------------------------------------------------------
+# ---- to ours and to theirs -------------------------------------------------------------------------------------------
 
 
 class MatchedTensors(NamedTuple):
