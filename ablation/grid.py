@@ -20,7 +20,8 @@ import yaml
 
 from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
 from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
-from finetune.tasks import Task, read_task_file, select
+from finetune.data.task_files import read_task_file
+from finetune.data.tasks import Task, tasks_named
 from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
 from pretraining.objective import Objective
 from zoo.config import read_json
@@ -182,8 +183,8 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     if arm.finetune is None:
         return {}, {}
     from finetune.config import FinetuneSettings
-    from finetune.prepared import Prepared
-    from finetune.run import finetune
+    from finetune.training.prepared import PreparedTask
+    from finetune.training.run import finetune
 
     wanted = arm.finetune
     data = resolve(wanted.data)
@@ -193,7 +194,7 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     decides = json.dumps([data, settings.to_dict()], sort_keys=True)
     output = folder / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
     for task in _tasks(wanted):
-        prepared = Prepared(folder, task, data, settings)
+        prepared = PreparedTask(folder, task, data, settings)
         for seed in wanted.seeds:
             place = output / task.name / f"seed-{seed}"
             result = finetune(folder, task, prepared, seed, settings, place, progress=show)
@@ -204,7 +205,7 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
 
 
 def _tasks(wanted: FinetuneConfig) -> list[Task]:
-    return select(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
+    return tasks_named(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
 
 
 def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:

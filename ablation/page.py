@@ -24,8 +24,8 @@ from ablation.report import (
     unit_of,
     validation_curve,
 )
-from finetune.statistics import FEWEST_SEEDS
-from zoo import __version__
+from finetune.results.statistics import FEWEST_SEEDS
+from zoo.version import __version__
 
 SHOWN_DIFFERENCES = 24
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config import AblationConfig, PrimaryConfig
-from finetune.statistics import FEWEST_SEEDS, MeanSd, holm, mean_sd, paired
+from finetune.results.statistics import FEWEST_SEEDS, MeanSd, holm, mean_sd, paired
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
 

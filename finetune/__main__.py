@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config import FinetuneConfig
-from finetune.tasks import Task, read_task_file, select
+from finetune.data.task_files import read_task_file
+from finetune.data.tasks import Task, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.jobs import Job
 from zoo.runtime.pool import run_pool
 from zoo.settings import flatten, load_settings
 
 if TYPE_CHECKING:
-    from finetune.prepared import Prepared
+    from finetune.training.prepared import PreparedTask
 
-HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
+HEAVY = ("finetune.training.run", "finetune.results.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
 """Modules that the children of a pool share: imported once, without starting a thread."""
 
 
@@ -27,21 +28,20 @@ def main() -> int:
     """Read the command, fine-tune what is not finished, report."""
     config = load_settings(FinetuneConfig, sys.argv[1:], "python -m finetune", "finetune").value
     extra = read_task_file(config.task_file) if config.task_file else {}
-    tasks, seeds = select(config.tasks, extra), config.seed_list
+    tasks, seeds = tasks_named(config.tasks, extra), config.seed_list
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if config.jobs > 1 and launched > 1:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
     if config.jobs > 1:
-        prepare(config, tasks)  # before the first child trains; this process reads them again for the report
+        prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
         run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
 
 
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
-    from finetune.prepared import model_digest
-    from zoo.model_folder import read_facts
+    from zoo.model_folder import model_digest, read_facts
 
     facts = read_facts(config.model)
     if config.output:
@@ -50,7 +50,7 @@ def output_folder(config: FinetuneConfig) -> Path:
     return facts.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
 
 
-def prepare(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[Prepared]:
+def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[PreparedTask]:
     """The rows of every task, all of them read and checked: a mistake in the last must not cost the others' training.
 
     Args:
@@ -61,11 +61,11 @@ def prepare(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> lis
     Raises:
         ZooError: what is wrong with a task's rows, or between them and the model.
     """
-    from finetune.prepared import Prepared
+    from finetune.training.prepared import PreparedTask
 
     found = []
     for task in tasks:
-        found.append(Prepared(Path(config.model), task, config.data, config.settings))
+        found.append(PreparedTask(Path(config.model), task, config.data, config.settings))
         found[-1].check(config.save_model)
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
@@ -79,7 +79,8 @@ def folder_of(output: Path, task: str, seed: int) -> Path:
 
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
-    from finetune.run import MODEL, RESULT
+    from finetune.results.result import RESULT
+    from finetune.training.run import MODEL
 
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
@@ -104,8 +105,8 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
     import torch
 
-    from finetune.report import write_report
-    from finetune.run import Processes, finetune
+    from finetune.results.report import write_report
+    from finetune.training.run import Processes, finetune
     from zoo.runtime.agreement import leave_group_together
     from zoo.runtime.processes import resolve_precision, start_processes
 
@@ -118,7 +119,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
     with leave_group_together():
-        results, ready = [], prepare(config, tasks, show=config.jobs == 1 and processes.rank == 0)
+        results, ready = [], prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0)
         for task in tasks:
             prepared = ready.pop(0)  # a task's tokens go when it is done
             for seed in seeds:

@@ -35,7 +35,7 @@ from zoo.model_folder import ModelFacts, load_core, load_head
 from zoo.runtime.progress import Progress
 from zoo.settings import load_settings
 from zoo.storage.files import write_json
-from zoo.vocabulary import Vocabulary, numbered
+from zoo.vocabulary import Vocabulary, parse_layout
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,7 @@ def rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:
     """Template ids before and after the text; tokens that fine-tuning would add are left out, being untrained."""
-    words, known = [word for word, _ in numbered(single)], tokenizer.backend.token_to_id
+    words, known = [word for word, _ in parse_layout(single)], tokenizer.backend.token_to_id
     place = words.index("$A")
     return (
         [i for i in map(known, words[:place]) if i is not None],

@@ -24,7 +24,7 @@ from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts, head_facts, load_core, open_weights, pack_model, read_facts, weights_digest
-from zoo.weights.facts import architecture
+from zoo.weights.config_fields import architecture
 
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")
 _UNIT = re.compile(r"(core\.layers\.\d+|heads\.[^.]+)\..*")

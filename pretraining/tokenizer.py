@@ -22,7 +22,7 @@ from pretraining.segment import CJK, SegmenterName, has_cjk, parted_inside
 from pretraining.store import CAPITALISED, WORD_START
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError, nearest
-from zoo.vocabulary import Template, Vocabulary, numbered
+from zoo.vocabulary import Template, Vocabulary, parse_layout
 
 TRAINING = 1
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
@@ -317,7 +317,7 @@ class ZooTokenizer:
 
 def _with_types(layout: str, segments: bool) -> str:
     """``[CLS] $A [SEP] $B [SEP]`` with segment numbers: everything after ``$A``'s own separators is 1."""
-    return " ".join(f"{word}:{segment if segments else 0}" for word, segment in numbered(layout))
+    return " ".join(f"{word}:{segment if segments else 0}" for word, segment in parse_layout(layout))
 
 
 def _write(path: Path, text: str) -> None:

@@ -21,9 +21,11 @@ from zoo.heads import SequenceHead, build_head
 from zoo.inputs import CoreInputs, CoreOutput, Visibility
 from zoo.loss import linear_cross_entropy
 from zoo.model_folder import ModelFacts
-from zoo.weights.convert import all_families, read_checkpoint, write_checkpoint
-from zoo.weights.facts import read_config
+from zoo.weights.checkpoint import all_families
+from zoo.weights.config_fields import read_config
+from zoo.weights.read import read_checkpoint
 from zoo.weights.table import Family
+from zoo.weights.write import write_checkpoint
 
 STD = 0.3  # of every random weight, bias and gain: large enough for every mistake to show
 LABELS = 3  # classes of a classifier or tagger

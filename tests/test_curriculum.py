@@ -27,9 +27,9 @@ from training import (
 )
 
 from finetune.config import FinetuneSettings
-from finetune.prepared import Prepared
-from finetune.run import finetune
-from finetune.tasks import read_task_file
+from finetune.data.task_files import read_task_file
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune
 from pretraining.assemble import Stores, make_tasks, prepare_stores
 from pretraining.config import StageConfig, load_pretrain_config, run_folder
 from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
@@ -389,7 +389,7 @@ def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
     rows = {}
     for number in (0, 3):
         settings = FinetuneSettings(epochs=1, limit=64, batch_size=16, max_length=32, task_type_id=number)
-        prepared = Prepared(finished, task, sample_path("tasks"), settings)
+        prepared = PreparedTask(finished, task, sample_path("tasks"), settings)
         core, before = prepared.classifier(1).core, load_core(finished)[0]
         table = core.embeddings.task_type_embeddings.weight
         assert torch.equal(table[0], before.embeddings.task_type_embeddings.weight[number])
@@ -400,7 +400,7 @@ def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
         rows[number] = result.scores["accuracy"]
     assert all(0 <= score <= 1 for score in rows.values())
     with pytest.raises(ZooError, match=r"task_type_id is 16, and the model in .* a table of 16 task types"):
-        Prepared(finished, task, sample_path("tasks"), FinetuneSettings(task_type_id=16))
+        PreparedTask(finished, task, sample_path("tasks"), FinetuneSettings(task_type_id=16))
     with pytest.raises(ZooError, match="task_type_id is -1"):
         FinetuneSettings(task_type_id=-1)
 

@@ -39,7 +39,7 @@ from zoo.settings import read_yaml, shipped_configs
 from zoo.storage.tensors import load_tensors
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
-from zoo.weights.elmo import config_of, load_elmo, options_of, save_elmo
+from zoo.weights.elmo.arrays import config_of, load_elmo, options_of, save_elmo
 
 h5py = pytest.importorskip("h5py")
 SPELT = CharacterConfig(

@@ -32,7 +32,8 @@ from zoo.inputs import CoreInputs, Visibility
 from zoo.model_folder import ModelFacts, pack_model
 from zoo.storage.entity_table import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
 from zoo.storage.tensors import save_tensors
-from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.weights.read import read_checkpoint
+from zoo.weights.write import write_checkpoint
 
 BASE = CoreConfig(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072

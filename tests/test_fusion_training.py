@@ -17,7 +17,7 @@ from toys import SINGLE, make_data
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from finetune.config import FinetuneSettings
-from finetune.run import finetune
+from finetune.training.run import finetune
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.prepare import prepare_from_ids
 from pretraining.score import Scorer

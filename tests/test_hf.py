@@ -33,7 +33,7 @@ from transformers import (
 )
 
 import zoo
-from finetune.model import Classifier
+from finetune.models.classifier import Classifier
 from zoo import hf
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
 from zoo.core import build_core

@@ -24,9 +24,9 @@ from zoo.errors import ZooError
 from zoo.heads import build_head
 from zoo.inputs import CoreInputs, Visibility
 from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
-from zoo.weights.card import _scores
+from zoo.weights.card import score_lines
+from zoo.weights.checkpoint import all_families
 from zoo.weights.commands import export_folder, import_folder
-from zoo.weights.convert import all_families
 
 TEXTS = ["The town lies on the river.", "It was built in 1850, and burnt twice.", "A film"]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -262,7 +262,10 @@ def test_the_card_has_the_last_losses_of_every_task(tmp_path):
         line("pairs", order=0.6),
     ]
     (tmp_path / "log.jsonl").write_text("".join(f"{row}\n" for row in [*rows, json.dumps({"step": 2, "loss": 1.0})]))
-    assert _scores(tmp_path) == ["- Held-out masked_lm in words: 5.000 nats.", "- Held-out order in pairs: 0.600 nats."]
+    assert score_lines(tmp_path) == [
+        "- Held-out masked_lm in words: 5.000 nats.",
+        "- Held-out order in pairs: 0.600 nats.",
+    ]
 
 
 def test_what_stock_transformers_cannot_express_is_named(tmp_path):

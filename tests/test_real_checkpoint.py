@@ -12,9 +12,9 @@ import torch
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
-from finetune.prepared import Prepared
-from finetune.run import finetune
-from finetune.tasks import TASKS
+from finetune.data.tasks import TASKS
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune
 from pretraining.tokenizer import load_tokenizer
 from zoo.core import build_core
 from zoo.inputs import CoreInputs, Visibility
@@ -114,7 +114,7 @@ def test_it_fine_tunes_on_mrpc_better_than_from_scratch(imported, tmp_path):
     for name, core in (("trained", trained), ("scratch", build_core(facts.config, seed=1))):
         shutil.copytree(imported, tmp_path / name)
         save_model_folder(tmp_path / name, core, {}, facts)
-        prepared = Prepared(tmp_path / name, TASKS["mrpc"], glue, settings)
+        prepared = PreparedTask(tmp_path / name, TASKS["mrpc"], glue, settings)
         result = finetune(
             tmp_path / name, TASKS["mrpc"], prepared, 2, settings, tmp_path / name / "out", progress=False
         )

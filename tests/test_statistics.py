@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from finetune.statistics import holm, mean_sd, paired, sign_flip, t_interval
+from finetune.results.statistics import holm, mean_sd, paired, sign_flip, t_interval
 from zoo.errors import ZooError
 
 

@@ -47,9 +47,11 @@ from zoo.heads import build_head
 from zoo.model_folder import ModelFacts
 from zoo.storage.tensors import save_tensors
 from zoo.vocabulary import Template
-from zoo.weights.convert import Model, all_families, read_checkpoint, write_checkpoint
-from zoo.weights.facts import canonical, matching_heads, read_config
+from zoo.weights.checkpoint import Model, all_families
+from zoo.weights.config_fields import canonical, matching_heads, read_config
+from zoo.weights.read import read_checkpoint
 from zoo.weights.table import match
+from zoo.weights.write import write_checkpoint
 
 RICHEST = [next(case for case in cases() if case.model_type == model_type) for model_type in GRID]  # most heads
 VARIED = [case for case in cases() if case.point == next(iter(GRID[case.model_type]))]  # every class at one point

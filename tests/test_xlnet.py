@@ -14,8 +14,9 @@ from zoo.errors import ZooError
 from zoo.heads import TokenHead, build_head
 from zoo.inputs import CoreInputs, SecondStream, Visibility
 from zoo.settings import read_yaml, shipped_configs
-from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.weights.read import read_checkpoint
 from zoo.weights.table import HEAD_OPERATIONS
+from zoo.weights.write import write_checkpoint
 
 V, B, L, T = 61, 4, 11, 3
 SHAPES = {
@@ -223,9 +224,9 @@ def test_what_xlnet_cannot_say_is_refused():
 def test_operations_by_head_undo_each_other():
     there = torch.randn(12, 3, 5)
     for operation in HEAD_OPERATIONS.values():
-        (ours,) = operation(3).load([there])
+        (ours,) = operation(3).to_ours([there])
         assert sorted(ours.shape) == [12, 15]
-        assert torch.equal(operation(3).dump([ours])[0], there)
+        assert torch.equal(operation(3).to_theirs([ours])[0], there)
 
 
 # ---- published sizes --------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
-from zoo import __version__
 from zoo.errors import ZooError, nearest, run_command
+from zoo.version import __version__
 
 _COMMANDS = {
     "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
@@ -20,6 +20,7 @@ _COMMANDS = {
         "a model folder to one for transformers or allennlp: RUN DST",
     ),
     "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
+    "fewrel": ("finetune.data.fewrel", "fewrel_command", "FewRel's sentences as a task: --source FOLDER"),
     "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
     "cloze": ("pretraining.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
     "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),

@@ -17,7 +17,7 @@ from zoo.config import CoreConfig
 from zoo.core import activation
 from zoo.errors import ZooError, nearest
 from zoo.mix import Mixes, TaskNetwork
-from zoo.vocabulary import Template, numbered
+from zoo.vocabulary import Template, parse_layout
 
 
 class TokenHead(nn.Module):
@@ -163,7 +163,7 @@ def check_template(template: Template, config: CoreConfig, visibility: str) -> N
             "template.pooling: ends reads the forward half of the last state and the backward half of the first, and "
             f"{why} (model.recurrent, visibility); first or last would work."
         )
-    highest = max(segment for layout in (template.single, template.pair) for _, segment in numbered(layout))
+    highest = max(segment for layout in (template.single, template.pair) for _, segment in parse_layout(layout))
     if highest > 1 and not config.relative_segments and 1 < config.type_vocab_size <= highest:
         raise ZooError(
             f"the template numbers a segment {highest}, and the core has {config.type_vocab_size} "

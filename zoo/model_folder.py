@@ -15,12 +15,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo import __version__
 from zoo.config import CoreConfig, read_json
 from zoo.core import Core, make_core
 from zoo.errors import ZooError
 from zoo.storage.files import file_digest, write_json
 from zoo.storage.tensors import LazyTensors, load_state, open_tensors, save_tensors
+from zoo.version import __version__
 from zoo.vocabulary import Template
 
 MODEL_TYPE = "sesame-zoo"
@@ -120,10 +120,18 @@ def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Modu
 
 def weights_digest(folder: Path) -> str:
     """16 hex digits that change with a model folder's weights."""
-    hashed = hashlib.sha256()
-    for path in sorted(folder.glob("model*.safetensors")):
-        hashed.update(file_digest(path).encode())
-    return hashed.hexdigest()[:16]
+    return _digest_of(sorted(folder.glob("model*.safetensors")))
+
+
+def model_digest(folder: Path) -> str:
+    """16 hex digits that change with the weights, the facts or the tokenizer of a model folder."""
+    names = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+    others = [path for name in names if (path := Path(folder) / name).exists()]
+    return _digest_of([*sorted(Path(folder).glob("model*.safetensors")), *others])
+
+
+def _digest_of(paths: list[Path]) -> str:
+    return hashlib.sha256("".join(file_digest(path) for path in paths).encode()).hexdigest()[:16]
 
 
 def read_facts(folder: str | Path) -> ModelFacts:

@@ -8,6 +8,7 @@ The table is no parameter: it is read where it lies, never trained and never par
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -215,3 +216,11 @@ def control(entities: Entities, kind: Literal["shuffled", "random"], seed: int =
     shuffled: Floats = np.empty_like(true)
     shuffled[order] = true[np.roll(order, 1)]  # one cycle: nobody keeps its own
     return shuffled
+
+
+def table_digest(folder: Path) -> str:
+    """16 hex digits that change with the names or vectors of a table of entities."""
+    hashed = hashlib.sha256()
+    for name in (NAMES, VECTORS):
+        hashed.update(file_digest(folder / name).encode())
+    return hashed.hexdigest()[:16]

@@ -180,7 +180,7 @@ def architecture(core: CoreConfig) -> dict[str, Any]:
     return facts
 
 
-def differences(family: Family, facts: ModelFacts) -> list[str]:
+def inexpressible(family: Family, facts: ModelFacts) -> list[str]:
     """What prevents a model of ours from being said in a family's words; empty = it can be."""
     core, found = facts.config, []
     ours = canonical(core)
@@ -206,7 +206,7 @@ def differences(family: Family, facts: ModelFacts) -> list[str]:
     if facts.visibility != family.visibility:
         found.append(f"visibility = {facts.visibility} ({family.title}: {family.visibility})")
     if facts.heads and not matching_heads(family, facts):
-        found += _head_differences(family, facts)
+        found += _inexpressible_heads(family, facts)
     return found
 
 
@@ -240,7 +240,7 @@ def _mismatch(table: HeadTable, head: Mapping[str, Any], facts: ModelFacts) -> l
     return found
 
 
-def _head_differences(family: Family, facts: ModelFacts) -> list[str]:
+def _inexpressible_heads(family: Family, facts: ModelFacts) -> list[str]:
     """Why none of our heads can be said, each against the nearest of theirs."""
     found = []
     for name, head in facts.heads.items():

@@ -1,84 +1,25 @@
-"""A checkpoint of theirs as a model of ours, and back: facts and tensors, no files."""
+"""A checkpoint of theirs as a model of ours: facts and tensors, no files."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zoo.config import CoreConfig
-from zoo.core import make_core
 from zoo.errors import ZooError, nearest
-from zoo.heads import build_head
 from zoo.model_folder import ModelFacts
 from zoo.vocabulary import Template
-from zoo.weights import families
-from zoo.weights.facts import differences, matching_heads, read_config, write_config
-from zoo.weights.table import Converted, Family, HeadTable, Parts, Row, any_of, dump, load, match
+from zoo.weights.checkpoint import Model, core_shapes, find_family, head_shapes, match_core, match_head
+from zoo.weights.config_fields import read_config
+from zoo.weights.table import Converted, Family, HeadTable, any_of, to_ours
 
 _OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))  # norms before 2019
 _DEFAULT_LABEL = re.compile(r"LABEL_\d+$")
-
-
-class Model(NamedTuple):
-    """A model of ours before it is a module or a folder.
-
-    Args:
-        facts: everything but the weights.
-        tensors: ``core.*`` and ``heads.NAME.*``, made when asked for.
-        report: what was done to it, a line each.
-    """
-
-    facts: ModelFacts
-    tensors: Mapping[str, Tensor]
-    report: list[str]
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint of theirs before it is files.
-
-    Args:
-        config: the content of their ``config.json``.
-        tensors: under their names, made when asked for.
-        report: what was done to it, a line each.
-    """
-
-    config: dict[str, Any]
-    tensors: Mapping[str, Tensor]
-    report: list[str]
-
-
-@lru_cache(maxsize=1)
-def all_families() -> dict[str, Family]:
-    """Every family by its ``model_type``; an export tries the plainest, with the fewest facts, first."""
-    names = [f"{families.__name__}.{found.name}" for found in pkgutil.iter_modules(families.__path__)]
-    found = {family.model_type: family for family in (importlib.import_module(name).FAMILY for name in names)}
-    return dict(sorted(found.items(), key=lambda item: (len(item[1].facts), item[0])))
-
-
-def find_family(name: Any) -> Family:
-    """The family of that ``model_type``.
-
-    Raises:
-        ZooError: there are no rows for it.
-    """
-    known = all_families()
-    if name not in known:
-        raise ZooError(
-            f"no weight table is written for model_type {name!r}; there is one for {', '.join(known)}."
-            f"{nearest(str(name), known)}"
-        )
-    return known[name]
-
-
-# ---- theirs to ours -------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -124,13 +65,13 @@ def read_checkpoint(
     heads = _read_heads(reader, core, config)
     if any(described.get("dense") == "pooler" for _, described in heads.values()):
         core = core.replace(pooler=True)  # where its tensors are not there, they are missing
-    parts = _core_parts(family.core, core, reader.prefix)
+    parts = match_core(family.core, core, reader.prefix)
     for name, (table, described) in heads.items():
-        parts += _head_parts(table, described, core, name)
-    made = load(tensors, parts)
+        parts += match_head(table, described, core, name)
+    made = to_ours(tensors, parts)
     _check_copies(reader, core, heads)
     reader.spoken |= {part.theirs for part in parts}
-    _refuse_unknown(reader)
+    _raise_on_unknown_tensors(reader)
     _check_shapes(made, core, {name: facts for name, (_, facts) in heads.items()})
     facts = ModelFacts(
         config=core,
@@ -237,27 +178,6 @@ def _read_head_facts(reader: _Reader, table: HeadTable, core: CoreConfig, config
     return facts
 
 
-def _core_parts(rows: tuple[Row, ...], core: CoreConfig, prefix: str) -> list[Parts]:
-    names = _core_shapes(core)
-    return [Parts(tuple(f"core.{n}" for n in p.ours), prefix + p.theirs, p.op) for p in match(rows, names, True)]
-
-
-def _head_parts(table: HeadTable, facts: Mapping[str, Any], core: CoreConfig, name: str) -> list[Parts]:
-    names = _head_shapes(core, facts)
-    parts = match(table.rows, names, core.tie_word_embeddings)
-    return [Parts(tuple(f"heads.{name}.{n}" for n in p.ours), p.theirs, p.op) for p in parts]
-
-
-def _core_shapes(core: CoreConfig) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in make_core(core).state_dict().items()}
-
-
-def _head_shapes(core: CoreConfig, facts: Mapping[str, Any]) -> dict[str, torch.Size]:
-    with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in build_head(core, dict(facts)).state_dict().items()}
-
-
 def _check_copies(reader: _Reader, core: CoreConfig, heads: Mapping[str, tuple[HeadTable, dict[str, Any]]]) -> None:
     """Tensors that repeat others must do so; they are then known and left out."""
     base = f"{reader.family.prefix}."
@@ -276,7 +196,7 @@ def _check_copies(reader: _Reader, core: CoreConfig, heads: Mapping[str, tuple[H
                 )
 
 
-def _refuse_unknown(reader: _Reader) -> None:
+def _raise_on_unknown_tensors(reader: _Reader) -> None:
     unknown = sorted(set(reader.tensors) - reader.spoken)
     if unknown:
         listing = "\n  ".join(f"{name}.{nearest(name, reader.spoken)}" for name in unknown[:12])
@@ -288,9 +208,9 @@ def _refuse_unknown(reader: _Reader) -> None:
 
 
 def _check_shapes(made: Mapping[str, Tensor], core: CoreConfig, heads: Mapping[str, Mapping[str, Any]]) -> None:
-    expected = {f"core.{name}": shape for name, shape in _core_shapes(core).items()}
+    expected = {f"core.{name}": shape for name, shape in core_shapes(core).items()}
     for head, facts in heads.items():
-        expected |= {f"heads.{head}.{name}": shape for name, shape in _head_shapes(core, facts).items()}
+        expected |= {f"heads.{head}.{name}": shape for name, shape in head_shapes(core, facts).items()}
     wrong = []
     for name, shape in expected.items():
         try:
@@ -308,100 +228,3 @@ def _template(family: Family, specials: Mapping[str, str]) -> Template:
     known = {**family.specials, **{role: token for role, token in specials.items() if token}}
     known = {role: known[role] for role in family.specials}
     return Template(family.single.format(**known), family.pair.format(**known), family.pooling, family.padding_side)
-
-
-# ---- ours to theirs -------------------------------------------------------------------------------------------------
-
-
-def write_checkpoint(facts: ModelFacts, tensors: Mapping[str, Tensor], family: str | None = None) -> Checkpoint:
-    """A model of ours as a checkpoint of theirs.
-
-    Args:
-        facts: everything but the weights.
-        tensors: ``core.*`` and ``heads.NAME.*``.
-        family: ``model_type`` to write; ``None`` = the one that the weights came from, or the first that can say it.
-
-    Raises:
-        ZooError: the family, or every family, lacks a word for some fact; names the facts.
-    """
-    table = _choose_family(facts, family)
-    heads = matching_heads(table, facts)
-    architecture, names = _architecture(table, {head.name for head in heads.values()})
-    heads = {name: head for name, head in heads.items() if head.name in names}
-    prefix = f"{table.prefix}." if names else ""
-    parts = _core_parts(table.core, facts.config, prefix)
-    copies: dict[str, str] = {}
-    for name, head in heads.items():
-        parts += _head_parts(head, facts.heads[name], facts.config, name)
-        wanted = [c for c in head.copies if c.written and c.tied in (None, facts.config.tie_word_embeddings)]
-        copies |= {copy.theirs: copy.of for copy in wanted}
-    made = dump(tensors, parts)
-    for name, original in copies.items():
-        made.recipes[name] = made.recipes[original]
-    config = {**write_config(table, facts.config), "architectures": [architecture], **_labels(facts, heads)}
-    left = [name for name in facts.heads if name not in heads]
-    report = [f"left out, {architecture} has no place for it: head {name}" for name in left]
-    report += _gaps(table, architecture, facts.config, set(made))
-    return Checkpoint(config, made, report)
-
-
-def _gaps(family: Family, architecture: str, core: CoreConfig, written: set[str]) -> list[str]:
-    """What the class has and the file has not, or the other way round: it opens all the same, with a warning."""
-
-    def present(name: str) -> bool:
-        return bool({name, f"{name}.weight", f"{name}.bias"} & written)
-
-    report = []
-    heads = [family.head(name) for name in family.architectures[architecture]]
-    for head in heads:
-        rows = [row for row in head.rows if row.tied in (None, core.tie_word_embeddings)]
-        if not all(present(row.theirs) for row in rows):
-            report.append(f"{architecture} has a head that this model lacks, filled at random there: {head.name}")
-    pooler = next((row.theirs for row in family.core if row.ours == "pooler"), None)
-    if pooler is not None:
-        wanted = not heads or any(head.facts.get("dense") == "pooler" for head in heads)
-        found = present(pooler) or present(f"{family.prefix}.{pooler}")
-        if wanted and not found:
-            report.append(f"{architecture} has a pooler, which this model lacks: filled at random there")
-        if found and not wanted:
-            report.append(
-                f"{architecture} has no pooler; this model's is in the file, for {[*family.architectures][-1]}"
-            )
-    return report
-
-
-def _choose_family(facts: ModelFacts, name: str | None) -> Family:
-    known = all_families()
-    first = [find_family(name)] if name else [known[facts.origin]] if facts.origin in known else []
-    candidates = first if name else [*first, *(f for f in known.values() if f not in first)]
-    reasons: dict[str, list[str]] = {}
-    for family in candidates:
-        reasons[family.title] = differences(family, facts)
-        if not reasons[family.title]:
-            return family
-    stock = [f.title for f in candidates if name or f.config_file == "config.json"]
-    title = min(stock, key=lambda key: len(reasons[key]))
-    listing = "\n  ".join(reasons[title])
-    which = f"As {title} this model cannot be expressed; in the way:"
-    if not name:
-        which = f"no stock transformers class can express this model. Nearest is {title}; in the way:"
-    raise ZooError(
-        f"{which}\n  {listing}\nThe folder itself opens with transformers' Auto classes after `import zoo.hf`."
-    )
-
-
-def _architecture(family: Family, heads: set[str]) -> tuple[str, set[str]]:
-    """The class that keeps most of the heads, the first of equals."""
-    ranked = sorted(family.architectures.items(), key=lambda item: (-len(heads & set(item[1])), len(item[1])))
-    name, own = ranked[0]
-    return name, heads & set(own)
-
-
-def _labels(facts: ModelFacts, heads: Mapping[str, HeadTable]) -> dict[str, Any]:
-    """Names of the classes, as their config keeps them."""
-    for name, table in heads.items():
-        if table.facts["kind"] in ("classification", "tagging"):
-            head = facts.heads[name]
-            labels = head.get("labels") or [f"LABEL_{i}" for i in range(head["num_labels"])]
-            return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-    return {}

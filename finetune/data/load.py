@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from finetune.spans import Spans, read_spans
-from finetune.tasks import GROUPS, Task
-from pretraining.random import Draw
+from finetune.data.rows import LabelledTexts, TaskSplits
+from finetune.data.spans import RowSpans, read_row_spans
+from finetune.data.tasks import GROUPS, Task
 from zoo.errors import ZooError, nearest
 from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
@@ -22,73 +20,7 @@ from zoo.sample import resolve
 HUB = "hub"
 
 
-@dataclass(frozen=True)
-class Examples:
-    """N labelled rows.
-
-    Args:
-        texts: (N,) first texts.
-        pairs: (N,) second texts, or ``None`` for a task of single texts.
-        labels: (N,) int64 class numbers.
-        numbers: (N,) int64 row numbers in the source, counted from 0 without the header; dropped rows leave gaps.
-        skipped: rows dropped because their label says there is no gold answer.
-        source: where they come from.
-        spans: (N,) each row's spans, or ``None`` for a task without.
-    """
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-    skipped: int
-    source: str
-    spans: list[Spans] | None = None
-
-    def __len__(self) -> int:
-        """Rows."""
-        return len(self.texts)
-
-    def limited(self, limit: int | None) -> Examples:
-        """At most ``limit`` rows, the same ones always, chosen by hash (files are often sorted by source)."""
-        if limit is None or limit >= len(self):
-            return self
-        chosen = np.sort(Draw(0, 0).permutation(len(self), "finetune.limit")[:limit])
-        pairs, spans = (None if part is None else [part[i] for i in chosen] for part in (self.pairs, self.spans))
-        texts, labels, numbers = [self.texts[i] for i in chosen], self.labels[chosen], self.numbers[chosen]
-        return replace(self, texts=texts, pairs=pairs, labels=labels, numbers=numbers, spans=spans)
-
-    def digest(self) -> str:
-        """16 hex digits that change with any text, label or span."""
-        hashed = hashlib.sha256(self.labels.tobytes())
-        for texts in (self.texts, self.pairs or []):
-            hashed.update(json.dumps(texts, ensure_ascii=False).encode())
-        if self.spans is not None:
-            hashed.update(json.dumps(self.spans, ensure_ascii=False).encode())
-        return hashed.hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class TaskData:
-    """A task's training rows and labelled development rows."""
-
-    train: Examples
-    evaluation: Examples
-
-    def warnings(self, task: Task) -> list[str]:
-        """What cannot be meant, and can be trained on."""
-        if len(self.train) and len(classes := np.unique(self.train.labels)) == 1:
-            return [
-                f"{self.train.source}: all {len(self.train):,} rows that task {task.name!r} trains on have the label "
-                f"{task.labels[classes[0]]!r}; no other can be learned."
-            ]
-        return []
-
-    def digest(self) -> str:
-        """Hex digits that change with any row of either."""
-        return f"{self.train.digest()}-{self.evaluation.digest()}"
-
-
-def load(task: Task, data: str | Path, limit: int | None = None) -> TaskData:
+def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSplits:
     """Read a task's rows.
 
     Args:
@@ -105,8 +37,8 @@ def load(task: Task, data: str | Path, limit: int | None = None) -> TaskData:
         both = _from_hub(task)
     else:
         train, evaluation = find_files(task, Path(resolve(data)))
-        both = TaskData(read_file(task, train), read_file(task, evaluation))
-    return TaskData(both.train.limited(limit), both.evaluation.limited(limit))
+        both = TaskSplits(read_file(task, train), read_file(task, evaluation))
+    return TaskSplits(both.train.limited(limit), both.evaluation.limited(limit))
 
 
 def find_files(task: Task, data: Path) -> tuple[Path, Path]:
@@ -130,7 +62,7 @@ def find_files(task: Task, data: Path) -> tuple[Path, Path]:
     )
 
 
-def read_file(task: Task, path: Path) -> Examples:
+def read_file(task: Task, path: Path) -> LabelledTexts:
     """Read one file in the task's layout."""
     lines = _lines(path)
     if task.file_format == "tsv":
@@ -140,11 +72,11 @@ def read_file(task: Task, path: Path) -> Examples:
     return replace(found, spans=_spans(task, found, values)) if task.span_fields else found
 
 
-def _spans(task: Task, examples: Examples, values: Sequence[dict[str, Any] | None]) -> list[Spans]:
+def _spans(task: Task, examples: LabelledTexts, values: Sequence[dict[str, Any] | None]) -> list[RowSpans]:
     spans = []
     for place, number in enumerate(examples.numbers):
         texts = [examples.texts[place], *([] if examples.pairs is None else [examples.pairs[place]])]
-        spans.append(read_spans(task, values[number] or {}, texts, f"{examples.source}, line {number + 1}"))
+        spans.append(read_row_spans(task, values[number] or {}, texts, f"{examples.source}, line {number + 1}"))
     return spans
 
 
@@ -255,7 +187,7 @@ def _shown(value: Any) -> str:
         return f"of type {type(value).__name__}"
 
 
-def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: int) -> Examples:
+def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: int) -> LabelledTexts:
     classes = {label: number for number, label in enumerate(task.labels)}
     kept, numbers, labels, skipped = [], [], [], 0
     for number, row in enumerate(rows):
@@ -283,14 +215,14 @@ def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: i
             )
     pairs = [row[1] for row in kept] if task.pair else None
     places = np.array(numbers, dtype=np.int64)
-    return Examples([row[0] for row in kept], pairs, np.array(labels, dtype=np.int64), places, skipped, source)
+    return LabelledTexts([row[0] for row in kept], pairs, np.array(labels, dtype=np.int64), places, skipped, source)
 
 
 def _named(column: str | int) -> str:
     return f"column {column}" if isinstance(column, int) else repr(column)
 
 
-def _from_hub(task: Task) -> TaskData:
+def _from_hub(task: Task) -> TaskSplits:
     """Both parts from the ``datasets`` hub (or its cache)."""
     if task.hub is None:
         raise ZooError(f"task {task.name!r} names no hub dataset; give its folder with --data.")
@@ -306,7 +238,7 @@ def _from_hub(task: Task) -> TaskData:
     for split in ("train", task.hub_eval):
         if split not in found:
             raise ZooError(f"{task.hub}/{task.hub_config} has no split {split!r}.{nearest(split, found)}")
-    return TaskData(
+    return TaskSplits(
         *(
             from_dataset(task, found[split], f"{task.hub}/{task.hub_config}:{split}")
             for split in ("train", task.hub_eval)
@@ -314,7 +246,7 @@ def _from_hub(task: Task) -> TaskData:
     )
 
 
-def from_dataset(task: Task, dataset: Any, source: str) -> Examples:
+def from_dataset(task: Task, dataset: Any, source: str) -> LabelledTexts:
     """Convert a ``datasets.Dataset``: labels are class numbers with names, or the labels themselves.
 
     Raises:

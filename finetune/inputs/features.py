@@ -9,29 +9,26 @@ as it is cannot learn them; those it has are read, and only the text's own token
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from finetune.config import FeatureSettings
-from finetune.data import Examples
-from finetune.encode import Encoded, evaluation_batches
-from finetune.spans import Spans
-from zoo.core import Core
-from zoo.init import initialise
+from finetune.data.rows import LabelledTexts
+from finetune.data.spans import RowSpans
+from finetune.inputs.batches import evaluation_batches
+from finetune.inputs.encoded import EncodedRows
 from zoo.inputs import CoreInputs
-from zoo.mix import FrozenFeatures, TaskNetwork
-from zoo.vocabulary import Template, numbered
+from zoo.vocabulary import Template, parse_layout
 
 _BATCH = 64  # texts per call of the core, when layers are kept
 
 
-class Text(NamedTuple):
+class TextFeatures(NamedTuple):
     """One text of each of B rows, to be run or run already.
 
     Args:
@@ -55,13 +52,13 @@ class FeatureBatch(NamedTuple):
         dropout_keys: (B,) of the rows; ``None`` = no dropout.
     """
 
-    texts: tuple[Text, ...]
+    texts: tuple[TextFeatures, ...]
     dropout_keys: Tensor | None = None
 
 
 @dataclass
 class TextRows:
-    """N rows of one or two texts, each encoded by itself; looks like :class:`finetune.encode.Encoded` to the loop.
+    """N rows of one or two texts, each encoded by itself; looks like :class:`EncodedRows` to the loop.
 
     Args:
         texts: for each text of a row all rows' tokens.
@@ -69,7 +66,7 @@ class TextRows:
         layers: for each of ``texts`` (T, J, W) layers of the texts' own tokens, where they are kept.
     """
 
-    texts: tuple[Encoded, ...]
+    texts: tuple[EncodedRows, ...]
     template: tuple[int, int]
     layers: list[Tensor] = field(default_factory=list)
 
@@ -102,7 +99,7 @@ class TextRows:
         """Rows that lost a part of what is marked in them."""
         return int(np.any([text.lost for text in self.texts], axis=0).sum())
 
-    def own(self, text: Encoded) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def own(self, text: EncodedRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(N,) tokens of each row's text itself, and where they begin; an empty text is what stands in its place."""
         before, after = self.template
         return np.maximum(text.lengths - before - after, 1), np.minimum(before, text.lengths - 1)
@@ -111,7 +108,7 @@ class TextRows:
         """Tokens of all texts themselves."""
         return int(sum(self.own(text)[0].sum() for text in self.texts))
 
-    def fill(self, read: Callable[[Encoded, NDArray[np.int64]], Tensor]) -> None:
+    def fill(self, read: Callable[[EncodedRows, NDArray[np.int64]], Tensor]) -> None:
         """Keep the layers of all texts.
 
         Args:
@@ -130,86 +127,30 @@ class TextRows:
             assert kept is not None
             self.layers.append(kept)
 
-    def kept(self, number: int, rows: NDArray[np.int64]) -> Text:
+    def kept(self, number: int, rows: NDArray[np.int64]) -> TextFeatures:
         """Layers of some rows' text, out of those that are kept."""
         lengths, _ = self.own(self.texts[number])
         first, lengths = (np.cumsum(lengths) - lengths)[rows], lengths[rows]
         columns = np.arange(int(lengths.max()))
         at = np.where(columns < lengths[:, None], first[:, None] + columns, first[:, None])
-        return Text(torch.from_numpy(lengths), layers=self.layers[number][torch.from_numpy(at)])
+        return TextFeatures(torch.from_numpy(lengths), layers=self.layers[number][torch.from_numpy(at)])
 
 
 def known_template(template: Template, known: Callable[[str], bool]) -> Template:
     """The template without special tokens that the tokenizer lacks."""
 
     def kept(layout: str) -> str:
-        words = [f"{word}:{segment}" for word, segment in numbered(layout) if word.startswith("$") or known(word)]
+        words = [f"{word}:{segment}" for word, segment in parse_layout(layout) if word.startswith("$") or known(word)]
         return " ".join(word.removesuffix(":1" if word.startswith("$B") else ":0") for word in words)
 
     return dataclasses.replace(template, single=kept(template.single), pair=kept(template.pair))
 
 
-def sides(examples: Examples) -> list[Examples]:
+def sides(examples: LabelledTexts) -> list[LabelledTexts]:
     """The first texts of all rows, and the second ones where there are any, as rows of single texts."""
     texts = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
 
-    def spans(side: int) -> list[Spans] | None:
+    def spans(side: int) -> list[RowSpans] | None:
         return None if examples.spans is None else [(row[side],) for row in examples.spans]
 
     return [dataclasses.replace(examples, texts=own, pairs=None, spans=spans(n)) for n, own in enumerate(texts)]
-
-
-class FeatureClassifier(nn.Module):
-    """A frozen core, mixes of its layers, and a task network on them.
-
-    Args:
-        core: the pretrained core.
-        labels: names of the classes.
-        settings: of the features.
-        dropout: inside the network.
-        pair: whether a row has two texts.
-        seed: fine-tuning seed; keys the new weights.
-    """
-
-    def __init__(
-        self, core: Core, labels: Sequence[str], settings: FeatureSettings, dropout: float, pair: bool, seed: int
-    ) -> None:
-        super().__init__()
-        self.settings, self.dropout = settings, dropout
-        self.features = FrozenFeatures(core, settings.mixes, settings.layer_norm, settings.dropout)
-        self.network = TaskNetwork(
-            core.config, len(labels), "features", settings.mixes, settings.hidden_size, pair, list(labels)
-        )
-        initialise(self.network, core.config, seed, "finetune.network.")
-
-    @property
-    def core(self) -> Core:
-        """The core."""
-        return self.features.core
-
-    @property
-    def heads(self) -> dict[str, nn.Module]:
-        """What a model folder keeps beside the core."""
-        return {"mixes": self.features.mixes, "classifier": self.network}
-
-    def forward(self, batch: FeatureBatch) -> Tensor:
-        """Rows -> (B, classes) logits."""
-        mixed = []
-        for number, text in enumerate(batch.texts):
-            layers = self.read(text) if text.layers is None else text.layers
-            real = torch.arange(layers.shape[1], device=layers.device) < text.lengths.to(layers.device)[:, None]
-            mixed.append(self.features.mix(layers.unbind(2), real, batch.dropout_keys, number))
-        return self.network(mixed, [text.lengths for text in batch.texts], batch.dropout_keys, self.dropout)
-
-    def read(self, text: Text) -> Tensor:
-        """(B, L, J, W) layers of a text's own tokens, from the core."""
-        assert text.inputs is not None
-        assert text.start is not None
-        states = torch.stack(self.features.layers(text.inputs), dim=2)
-        columns = torch.arange(int(text.lengths.max()), device=states.device)
-        at = (text.start[:, None] + columns).clamp(max=states.shape[1] - 1)
-        return states[torch.arange(len(at), device=at.device)[:, None], at]
-
-    def penalty(self) -> Tensor:
-        """0-d: what the loss gets on top."""
-        return self.settings.regulariser * self.features.regulariser()

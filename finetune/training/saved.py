@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.config import FeatureSettings, FinetuneSettings
-from finetune.data import Examples, TaskData
-from finetune.prepared import Prepared
-from finetune.run import predict
-from finetune.tasks import Task
+from finetune.data.rows import LabelledTexts, TaskSplits
+from finetune.data.tasks import Task
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import predict
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import load_head, read_facts
@@ -63,7 +63,7 @@ class SavedFeatures:
             wanted = "pairs of texts" if self._task.pair else "single texts"
             raise ZooError(f"{self._folder} was trained on {wanted}.")
         count = len(texts)
-        rows = Examples(
+        rows = LabelledTexts(
             list(texts),
             None if pairs is None else list(pairs),
             np.zeros(count, np.int64),
@@ -71,7 +71,7 @@ class SavedFeatures:
             0,
             "texts given to predict",
         )
-        prepared = Prepared(self._folder, self._task, TaskData(rows, rows), self._settings)
+        prepared = PreparedTask(self._folder, self._task, TaskSplits(rows, rows), self._settings)
         model = prepared.classifier(0)
         for name, module in model.heads.items():
             load_head(self._folder, name, module)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.run import Result
-from finetune.statistics import FEWEST_SEEDS, mean_sd
+from finetune.results.result import Result
+from finetune.results.statistics import FEWEST_SEEDS, mean_sd
 from zoo.runtime.provenance import surroundings
 from zoo.storage.files import write_atomic, write_json
 

@@ -1,6 +1,6 @@
 """FewRel's sentences as a supervised task with spans, split so that nothing that is scored was seen before.
 
-    python -m finetune.fewrel --source FOLDER --output FOLDER
+    zoo fewrel --source FOLDER --output FOLDER
 
 writes ``train.json`` and ``dev.json`` (``sentence``, ``label``, ``head`` and ``tail`` as ``[[start, end, "Q42"]]``),
 ``tasks.yaml`` for ``--task_file``, and each part's facts as triples (``train.triples.tsv`` ...). Vectors for a model
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 
 from zoo.config import read_json
-from zoo.errors import ZooError, run_command
+from zoo.errors import ZooError
 from zoo.settings import load_settings
 from zoo.storage.files import write_atomic
 
@@ -31,7 +30,7 @@ _NAMES = "pid2name.json"
 MARKS = {"head": ["[HD]", "[HD]"], "tail": ["[TL]", "[TL]"]}
 
 
-class Mention(NamedTuple):
+class EntityMention(NamedTuple):
     """An entity and where a sentence names it first: characters [start, stop)."""
 
     start: int
@@ -40,7 +39,7 @@ class Mention(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fact:
+class RelationSentence:
     """A sentence that says a fact of two entities.
 
     Args:
@@ -52,8 +51,8 @@ class Fact:
 
     sentence: str
     relation: str
-    head: Mention
-    tail: Mention
+    head: EntityMention
+    tail: EntityMention
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class FewRelConfig:
             )
 
 
-def read_fewrel(source: str | Path) -> tuple[list[Fact], dict[str, str]]:
+def read_fewrel(source: str | Path) -> tuple[list[RelationSentence], dict[str, str]]:
     """All sentences, and the names of their relations by id.
 
     Raises:
@@ -101,33 +100,33 @@ def read_fewrel(source: str | Path) -> tuple[list[Fact], dict[str, str]]:
     for path in files:
         for relation, rows in read_json(path).items():
             for number, row in enumerate(rows):
-                facts.append(_fact(relation, row, f"{path}, {relation}, sentence {number}"))
+                facts.append(_relation_sentence(relation, row, f"{path}, {relation}, sentence {number}"))
             if relation not in known:
                 raise ZooError(f"{folder / _NAMES} has no name for {relation}, which {path.name} holds.")
     used = dict.fromkeys(fact.relation for fact in facts)
     return facts, {relation: str(known[relation][0]) for relation in used}
 
 
-def _fact(relation: str, row: Any, where: str) -> Fact:
+def _relation_sentence(relation: str, row: Any, where: str) -> RelationSentence:
     try:
         tokens, ends = [str(token).strip() for token in row["tokens"]], [-1]
         for token in tokens:  # a token of white space adds nothing
             ends.append(ends[-1] + (len(token) + 1 if token else 0))
         sentence = " ".join(token for token in tokens if token)
 
-        def mention(entry: Any) -> Mention:
+        def mention(entry: Any) -> EntityMention:
             _, entity, places = entry
             inside = [place for place in places[0] if tokens[place]]
-            return Mention(ends[inside[0]] + 1, ends[inside[-1] + 1], str(entity))
+            return EntityMention(ends[inside[0]] + 1, ends[inside[-1] + 1], str(entity))
 
-        return Fact(sentence, relation, mention(row["h"]), mention(row["t"]))
+        return RelationSentence(sentence, relation, mention(row["h"]), mention(row["t"]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise ZooError(
             f"{where}: {str(row)[:80]}; tokens, and h and t as [name, id, [[token numbers]]], are needed ({error!r})."
         ) from error
 
 
-def split(facts: Sequence[Fact], config: FewRelConfig) -> dict[str, list[Fact]]:
+def split(facts: Sequence[RelationSentence], config: FewRelConfig) -> dict[str, list[RelationSentence]]:
     """The parts ``train``, ``dev`` and, if it is asked for, ``graph``.
 
     Sentences that must not be parted go together. Groups are taken in an order given by a hash; one joins ``dev`` (or
@@ -135,7 +134,7 @@ def split(facts: Sequence[Fact], config: FewRelConfig) -> dict[str, list[Fact]]:
     far as large groups permit. The rest is trained on.
     """
     groups = _groups(facts, with_entities=config.split == "entity")
-    order = sorted(groups, key=lambda rows: hashlib.sha256(f"{config.seed} {facts[rows[0]]}".encode()).digest())
+    order = sorted(groups, key=lambda rows: _order_key(facts[rows[0]], config.seed))
     totals = Counter(fact.relation for fact in facts)
     parts: dict[str, list[int]] = {"train": [], "dev": []}
     for name, share in (("dev", config.dev), ("graph", config.graph)):
@@ -155,7 +154,14 @@ def split(facts: Sequence[Fact], config: FewRelConfig) -> dict[str, list[Fact]]:
     return {name: [facts[row] for row in sorted(rows)] for name, rows in parts.items()}
 
 
-def _groups(facts: Sequence[Fact], with_entities: bool) -> list[list[int]]:
+def _order_key(fact: RelationSentence, seed: int) -> bytes:
+    """The hash by which sentences are ordered. Splits hang on the text that is hashed: the names in it never change."""
+    head, tail = (f"Mention(start={m.start!r}, stop={m.stop!r}, entity={m.entity!r})" for m in (fact.head, fact.tail))
+    text = f"Fact(sentence={fact.sentence!r}, relation={fact.relation!r}, head={head}, tail={tail})"
+    return hashlib.sha256(f"{seed} {text}".encode()).digest()
+
+
+def _groups(facts: Sequence[RelationSentence], with_entities: bool) -> list[list[int]]:
     """Rows that go together: the same sentence, the same two entities, or any one entity; first row first."""
     parent: dict[Any, Any] = {}
 
@@ -206,17 +212,9 @@ def write_task(config: FewRelConfig) -> dict[str, int]:
     return {part: len(own) for part, own in parts.items()}
 
 
-def main() -> None:
-    """Entry point of ``python -m finetune.fewrel``."""
-
-    def run() -> int:
-        config = load_settings(FewRelConfig, sys.argv[1:], "python -m finetune.fewrel", "fewrel").value
-        counts = write_task(config)
-        print(f"{config.output}: {', '.join(f'{count:,} {part}' for part, count in counts.items())} sentences")
-        return 0
-
-    run_command(run)
-
-
-if __name__ == "__main__":
-    main()
+def fewrel_command(argv: list[str]) -> int:
+    """``zoo fewrel --source FOLDER --output FOLDER [--split fact] ...``."""
+    config = load_settings(FewRelConfig, argv, "zoo fewrel", "fewrel").value
+    counts = write_task(config)
+    print(f"{config.output}: {', '.join(f'{count:,} {part}' for part, count in counts.items())} sentences")
+    return 0

@@ -18,64 +18,27 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.config import FinetuneSettings
-from finetune.data import TaskData
-from finetune.encode import Encoded, evaluation_batches, training_batches
-from finetune.features import FeatureBatch, FeatureClassifier, TextRows
+from finetune.data.rows import TaskSplits
+from finetune.data.tasks import Task
+from finetune.inputs.batches import evaluation_batches, training_batches
+from finetune.inputs.features import FeatureBatch
 from finetune.metrics import majority_baseline, scores
-from finetune.model import Classifier
-from finetune.prepared import Prepared, autocast, moved
-from finetune.tasks import Task
+from finetune.models.classifier import Classifier
+from finetune.models.frozen_features import FeatureClassifier
+from finetune.results.result import RESULT, Result, stored_result, write_predictions
+from finetune.training.devices import autocast, to_device
+from finetune.training.prepared import PreparedTask
 from pretraining.optim import WarmupDecay, parameter_groups
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs
 from zoo.runtime.agreement import raise_on_all_ranks
 from zoo.runtime.locks import run_lock
 from zoo.runtime.progress import Progress
-from zoo.storage.files import write_atomic, write_json
+from zoo.storage.files import write_json
 
-RESULT = "result.json"
 MODEL = "model"
 _EVALUATION_BATCH = 64
 _SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits for a GPU
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one task and seed gave.
-
-    Args:
-        task: its name.
-        seed: fine-tuning seed.
-        scores: metric by name on the development rows, the primary one first.
-        majority: the same metrics of always answering the training rows' most frequent class.
-        train_rows: rows trained on.
-        eval_rows: rows scored.
-        classes_predicted: different classes among the predictions; 1 = the model has collapsed.
-        truncated: share of all rows that lost tokens to ``max_length``.
-        steps: optimiser steps.
-        train_loss: mean loss of each epoch, in nats.
-        fingerprint: what decides the result: weights, task, rows, settings, seed.
-        mixes: of features: for each mix its ``shares`` of the layers, the token vectors first, and its ``gamma``.
-        marks_cut: rows in which ``max_length`` left no room for all that is marked.
-        mentions: ``named``: spans of all rows with an entity of enough confidence; ``known``: those with a vector;
-            ``None`` = the core reads no entities, or the rows name none.
-    """
-
-    task: str
-    seed: int
-    scores: dict[str, float]
-    majority: dict[str, float]
-    train_rows: int
-    eval_rows: int
-    classes_predicted: int
-    truncated: float
-    steps: int
-    train_loss: list[float]
-    fingerprint: dict[str, Any]
-    mixes: list[dict[str, Any]] | None = None
-    marks_cut: int = 0
-    mentions: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +88,7 @@ ALONE = Processes()
 def finetune(
     model_folder: str | Path,
     task: Task,
-    data: str | Path | TaskData | Prepared,
+    data: str | Path | TaskSplits | PreparedTask,
     seed: int,
     settings: FinetuneSettings,
     output: str | Path,
@@ -151,7 +114,7 @@ def finetune(
         ZooError: unusable model or data, ``output`` holds a result of something else, or another process
             writes there.
     """
-    prepared = data if isinstance(data, Prepared) else Prepared(Path(model_folder), task, data, settings)
+    prepared = data if isinstance(data, PreparedTask) else PreparedTask(Path(model_folder), task, data, settings)
     output = Path(output)
     fingerprint = {**prepared.fingerprint, "seed": seed}
     stored = stored_result(output, fingerprint)
@@ -182,29 +145,6 @@ def finetune(
     return result
 
 
-def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
-    """The finished result in a folder, or ``None``.
-
-    Raises:
-        ZooError: it is a result of other weights, rows or settings; names what differs.
-    """
-    if not (output / RESULT).exists():
-        return None
-    result = Result(**read_json(output / RESULT))
-    found = result.fingerprint
-    differing = sorted(key for key in fingerprint.keys() | found.keys() if fingerprint.get(key) != found.get(key))
-    if "settings" in differing:
-        old, new = found.get("settings", {}), fingerprint["settings"]
-        differing.remove("settings")
-        differing += [f"{k} ({old.get(k)} there, {new.get(k)} now)" for k in new if old.get(k) != new[k]]
-    if differing:
-        raise ZooError(
-            f"{output} holds a finished result that differs in: {', '.join(differing)}. "
-            "Give another --output, or delete that folder."
-        )
-    return result
-
-
 @contextlib.contextmanager
 def _writer(folder: Path, processes: Processes) -> Iterator[None]:
     """The main process holds the folder's lock; where it is refused, all processes leave."""
@@ -223,7 +163,7 @@ def _writer(folder: Path, processes: Processes) -> Iterator[None]:
 
 
 def _train(
-    model: Classifier | FeatureClassifier, prepared: Prepared, seed: int, processes: Processes, progress: Progress
+    model: Classifier | FeatureClassifier, prepared: PreparedTask, seed: int, processes: Processes, progress: Progress
 ) -> tuple[list[float], int]:
     """Train in place; mean loss by epoch and number of steps."""
     settings, data = prepared.settings, prepared.train
@@ -241,7 +181,7 @@ def _train(
         for rows in training_batches(data.lengths, settings.batch_size, seed, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * schedule.factor((step + 1) / (total + 1))
-            loss = _loss(shared, prepared, rows, (seed, step), processes)
+            loss = step_loss(shared, prepared, rows, (seed, step), processes)
             optimizer.zero_grad()
             # DDP averages: times world makes it the global mean; what comes on top is the same in every process.
             (loss * (processes.world / len(rows)) + model.penalty()).backward()
@@ -259,8 +199,8 @@ def _train(
     return losses, step
 
 
-def _loss(
-    model: nn.Module, prepared: Prepared, rows: NDArray[np.int64], key: tuple[int, int], processes: Processes
+def step_loss(
+    model: nn.Module, prepared: PreparedTask, rows: NDArray[np.int64], key: tuple[int, int], processes: Processes
 ) -> Tensor:
     """Summed loss of this process's share of a global batch.
 
@@ -275,14 +215,16 @@ def _loss(
     return weight * functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")
 
 
-def _forward(model: nn.Module, inputs: CoreInputs | FeatureBatch, prepared: Prepared, device: torch.device) -> Tensor:
-    with autocast(prepared, device):
-        logits: Tensor = model(moved(inputs, device))
+def _forward(
+    model: nn.Module, inputs: CoreInputs | FeatureBatch, prepared: PreparedTask, device: torch.device
+) -> Tensor:
+    with autocast(prepared.settings.precision, device):
+        logits: Tensor = model(to_device(inputs, device))
     return logits.float()
 
 
 def predict(
-    model: Classifier | FeatureClassifier, prepared: Prepared, processes: Processes = ALONE
+    model: Classifier | FeatureClassifier, prepared: PreparedTask, processes: Processes = ALONE
 ) -> NDArray[np.float64]:
     """(N, labels) probabilities of the development rows, in their order."""
     data = prepared.evaluation
@@ -297,7 +239,7 @@ def predict(
 
 
 def _result(
-    prepared: Prepared,
+    prepared: PreparedTask,
     seed: int,
     probabilities: NDArray[np.float64],
     losses: list[float],
@@ -319,15 +261,5 @@ def _result(
         train_loss=losses,
         fingerprint=fingerprint,
         marks_cut=train.marks_cut + evaluation.marks_cut,
-        mentions=prepared.mentions,
+        mentions=prepared.entities.mentions,
     )
-
-
-def write_predictions(path: Path, task: Task, data: Encoded | TextRows, probabilities: NDArray[np.float64]) -> None:
-    """A TSV with a header: row number in the source, gold label, predicted label, probability of each label."""
-    lines = ["\t".join(["id", "gold", "predicted", *(f"p({label})" for label in task.labels)])]
-    predicted = probabilities.argmax(axis=1)
-    for number, gold, best, row in zip(data.numbers, data.labels, predicted, probabilities, strict=True):
-        cells = [str(number), task.labels[gold], task.labels[best], *(f"{value:.6f}" for value in row)]
-        lines.append("\t".join(cells))
-    write_atomic(path, "\n".join(lines) + "\n")

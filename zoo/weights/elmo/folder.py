@@ -20,8 +20,8 @@ from zoo.recurrent import Recurrent
 from zoo.storage.files import write_atomic, write_json
 from zoo.storage.tensors import load_state
 from zoo.vocabulary import Template, Vocabulary
-from zoo.weights.convert import Model
-from zoo.weights.elmo import is_weights, load_elmo, options_of, save_elmo
+from zoo.weights.checkpoint import Model
+from zoo.weights.elmo.arrays import is_weights, load_elmo, options_of, save_elmo
 from zoo.weights.files import special_tokens, token_ids
 
 FORMAT = "elmo"
