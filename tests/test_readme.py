@@ -44,8 +44,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
-# A process that has imported the heavy libraries and forks itself for each command that it reads. Importing them anew would
-# take most of this test's time. A command then runs as `python -m`, `zoo` or `python -c` would run it.
+# A process that has imported the heavy libraries and forks itself for each command that it reads: importing them anew
+# would take most of this test's time. A command then runs as `python -m`, `zoo` or `python -c` would run it.
 SERVER = """
 import json, os, runpy, sys, traceback
 import accelerate, jsonargparse, scipy.stats, sklearn.metrics, torch
