@@ -1,10 +1,14 @@
 """The commands of README and of the pages in docs/ run as they stand, in one fresh working directory."""
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
+from typing import Self
 
 import pytest
 
@@ -40,21 +44,92 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
+# A process that has imported the heavy libraries and forks itself for each command that it reads: importing them anew
+# would take most of this test's time. A command then runs as `python -m`, `zoo` or `python -c` would run it.
+SERVER = """
+import json, os, runpy, sys, traceback
+import accelerate, jsonargparse, scipy.stats, sklearn.metrics, torch
+from transformers import AutoTokenizer, PreTrainedModel, pipeline
+
+for line in sys.stdin:
+    kind, argv, log = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        code, file = 1, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        sys.argv = argv
+        try:
+            if kind == "code":
+                exec(compile(argv[0], "<block>", "exec"), {"__name__": "__main__"})
+            else:
+                runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # forks have none of them
+
+
+class Shell:
+    """Runs a page's commands in one folder: the zoo's own as forks of a warm process, others in bash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "command.log"
+        words, variables = [sys.executable, "-c", SERVER], environment() | NO_THREADS
+        self.server = subprocess.Popen(words, cwd=folder, env=variables, stdin=PIPE, stdout=PIPE, text=True)
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Exit code, and the end of what the command printed."""
+        kind, _, code = command.partition("python:")
+        words = shlex.split(command) if kind else []
+        if not kind:
+            return self.ask("code", [code])
+        if words[0] == "zoo":
+            return self.ask("module", ["zoo.cli", *words[1:]])
+        if words[:2] == ["python", "-m"]:
+            return self.ask("module", words[2:])
+        shell = ["bash", "-c", command]
+        done = subprocess.run(shell, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=400)
+        return done.returncode, done.stdout[-2000:] + done.stderr[-3000:]
+
+    def ask(self, kind: str, argv: list[str]) -> tuple[int, str]:
+        """One request to the warm process."""
+        self.server.stdin.write(json.dumps([kind, argv, str(self.log)]) + "\n")
+        self.server.stdin.flush()
+        code = int(self.server.stdout.readline())
+        return code, self.log.read_text(encoding="utf-8", errors="replace")[-5000:]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.kill()
+        self.server.communicate()
+
+
 @pytest.mark.slow
 def test_tested_blocks_run(tmp_path):
     """One run folder serves all pages; a command that stands on two of them runs once."""
     done = set()
-    for name, page in PAGES.items():
-        for file, text in files_of(page).items():
-            (tmp_path / file).write_text(text, encoding="utf-8")
-        for command in commands_of(page):
-            if command in done:
-                continue
-            done.add(command)
-            kind, _, code = command.partition("python:")
-            words = ["bash", "-c", command] if kind else [sys.executable, "-c", code]
-            ran = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400)
-            assert ran.returncode == 0, f"{name}: {command}\n{ran.stdout[-2000:]}\n{ran.stderr[-3000:]}"
+    with Shell(tmp_path) as shell:
+        for name, page in PAGES.items():
+            for file, text in files_of(page).items():
+                (tmp_path / file).write_text(text, encoding="utf-8")
+            for command in commands_of(page):
+                if command not in done:
+                    done.add(command)
+                    code, printed = shell.run(command)
+                    assert code == 0, f"{name}: {command}\n{printed}"
     assert (tmp_path / "runs" / "first" / "model.safetensors").exists()
 
 
