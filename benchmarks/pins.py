@@ -139,7 +139,9 @@ def write_texts(folder: Path) -> Path:
     lines = [json.dumps({"text": text, "entity_id": spans}) for text, spans in zip(documents, found, strict=True)]
     (folder / "linked.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     facts = sorted({(a[2], "precedes", b[2]) for spans in found for a, b in pairwise(spans) if a[2] != b[2]})
-    (folder / "triples.tsv").write_text("".join("\t".join(fact) + "\n" for fact in facts), encoding="utf-8")
+    (folder / "triples.tsv").write_text(
+        "".join(f"{a}\t{relation}\t{b}\n" for a, relation, b in facts), encoding="utf-8"
+    )
     return folder
 
 
@@ -170,7 +172,7 @@ def digest(data: bytes) -> str:
 
 def tensor_pins(path: Path) -> Pins:
     """A digest of each tensor of a safetensors file, and one of all of them together."""
-    pins = {}
+    pins: Pins = {}
     with safe_open(path, framework="np") as file:
         for name in sorted(file.keys()):
             tensor = np.ascontiguousarray(file.get_tensor(name))
@@ -197,7 +199,7 @@ class Number(str):
 def number_pins(path: Path, leave_out: tuple[str, ...] = ()) -> Pins:
     """Numbers of a JSON or JSON lines file without those under some keys of the top."""
     text = path.read_text(encoding="utf-8")
-    pins = {}
+    pins: Pins = {}
     for i, line in enumerate(text.splitlines() if path.suffix == ".jsonl" else [text], 1):
         record = json.loads(line, parse_float=Number, parse_int=Number, parse_constant=Number)
         kept = {key: value for key, value in record.items() if key not in leave_out}
