@@ -34,7 +34,7 @@ from zoo.errors import ZooError
 from zoo.folder import ModelFacts, load_core, load_head, read_facts, save_model_folder, write_json
 from zoo.heads import chosen_state
 from zoo.inputs import CoreInputs, Visibility
-from zoo.vocabulary import Template, numbered
+from zoo.vocabulary import Template, parse_layout
 from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {"spelt": SPELT, "permuted": PERMUTED, "memory": MEMORY}
@@ -250,7 +250,7 @@ def test_a_segmenter_leaves_pieces_of_words_alone(tmp_path: Path) -> None:
 
 
 def test_the_closing_token_has_a_segment_of_its_own(toy_folders, toy_data: Path, tmp_path: Path) -> None:
-    assert numbered("$A [SEP] $B [SEP] [CLS]:2") == [("$A", 0), ("[SEP]", 0), ("$B", 1), ("[SEP]", 1), ("[CLS]", 2)]
+    assert parse_layout("$A [SEP] $B [SEP] [CLS]:2") == [("$A", 0), ("[SEP]", 0), ("$B", 1), ("[SEP]", 1), ("[CLS]", 2)]
     assert Template("$A:0 <x:y> [CLS]:2", "$A $B [CLS]:2").tokens == ["<x:y>", "[CLS]"]
     for task, expected in ((SINGLE, [0, 0, 2]), (PAIR, [0, 0, 1, 1, 2])):
         prepared = PreparedTask(toy_folders["permuted"], task, toy_data, SETTINGS)
