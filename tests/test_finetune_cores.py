@@ -2,41 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
-
-import numpy as np
-import pytest
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import Unigram, WordLevel
-from tokenizers.pre_tokenizers import Metaspace, Whitespace
-from toys import FIRST, LAST, MEMORY, PAIR, PERMUTED, POOLED, SINGLE, SPELT, WORDS, make_model, rows_of
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    XLNetConfig,
-    XLNetForSequenceClassification,
-    pipeline,
-)
-
-import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FinetuneSettings
 from finetune.data.rows import TaskSplits
 from finetune.inputs.encode import with_word_spaces
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, predict, step_loss
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
-from zoo.characters import character_ids, spelling_table, spelt
+from finetune.training.run import Processes
+from finetune.training.run import finetune
+from finetune.training.run import predict
+from finetune.training.run import step_loss
+from pathlib import Path
+from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer import load_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Metaspace
+from tokenizers.pre_tokenizers import Whitespace
+from toys import FIRST
+from toys import LAST
+from toys import MEMORY
+from toys import PAIR
+from toys import PERMUTED
+from toys import POOLED
+from toys import SINGLE
+from toys import SPELT
+from toys import WORDS
+from toys import make_model
+from toys import rows_of
+from transformers import AutoModelForSequenceClassification
+from transformers import AutoTokenizer
+from transformers import XLNetConfig
+from transformers import XLNetForSequenceClassification
+from transformers import pipeline
+from zoo.characters import character_ids
+from zoo.characters import spelling_table
+from zoo.characters import spelt
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.heads import chosen_state
-from zoo.inputs import CoreInputs, Visibility
-from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
+from zoo.inputs import CoreInputs
+from zoo.inputs import Visibility
+from zoo.model_folder import ModelFacts
+from zoo.model_folder import load_core
+from zoo.model_folder import load_head
+from zoo.model_folder import read_facts
+from zoo.model_folder import save_model_folder
 from zoo.storage.files import write_json
-from zoo.vocabulary import Template, parse_layout
-from zoo.weights.commands import export_folder, import_folder
+from zoo.vocabulary import Template
+from zoo.vocabulary import parse_layout
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import json
+import numpy as np
+import pytest
+import torch
+import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 
 TOYS = {"spelt": SPELT, "permuted": PERMUTED, "memory": MEMORY}
 SETTINGS = FinetuneSettings(lr=5e-3)

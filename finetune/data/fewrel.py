@@ -76,7 +76,7 @@ class FewRelConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares that leave no part to train on."""
+        """Raise ZooError if the shares leave no part to train on."""
         if not 0 < self.dev < 1 or not 0 <= self.graph < 1 - self.dev:
             raise ZooError(f"dev = {self.dev} and graph = {self.graph}: shares are needed that leave some to train on.")
         if self.graph and self.split == "entity":

@@ -78,7 +78,7 @@ class Task:
     confidence: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse rows that cannot be read or scored."""
+        """Raise ZooError if the rows could not be read or scored."""
         where = f"task {self.name!r}"
         if len(self.columns) not in (1, 2):
             raise ZooError(f"{where} names {len(self.columns)} text columns; one (single) or two (pair) are needed.")

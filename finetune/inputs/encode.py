@@ -122,17 +122,38 @@ def encode(
     if examples.pairs is not None:
         second = read(examples.pairs, 1)
     a, b = truncate_marked(first, second, budget)
-    parts = [a if word == "$A" else b if word == "$B" else np.ones_like(a) for word in words]
+    rows = _lay_out(examples, layout, {"$A": (first, a), "$B": (second, b)}, tokenizer)
+    if characters is None:
+        return rows
+    ids, spelt_words = characters.spell(rows.ids)
+    return replace(rows, ids=ids, spelt=spelt_words)
+
+
+def _lay_out(
+    examples: LabelledTexts,
+    layout: list[tuple[str, int]],
+    texts: dict[str, tuple[Marked, NDArray[np.int64]]],
+    tokenizer: Tokenizer,
+) -> EncodedRows:
+    """Rows with the words of the layout in place.
+
+    Args:
+        examples: N labelled rows.
+        layout: words and segments.
+        texts: what stands for ``$A`` and ``$B``: tokens of all rows, and (N,) how many of each row are kept.
+        tokenizer: has the layout's special tokens.
+    """
+    single = np.ones(len(examples), dtype=np.int64)
+    parts = [texts[word][1] if word in texts else single for word, _ in layout]
     ends = np.cumsum(np.stack(parts, axis=1), axis=1)  # (N, words) within the row
     offsets = np.concatenate([[0], np.cumsum(ends[:, -1])])
     ids, types = np.empty(offsets[-1], np.int32), np.zeros(offsets[-1], np.int8)
     entities = np.zeros(offsets[-1], np.int32)
-    sources = {"$A": first, "$B": second}
     cut, lost = (np.zeros(len(examples), dtype=bool) for _ in range(2))
     for place, (word, segment) in enumerate(layout):
         at = ragged_ranges(offsets[:-1] + ends[:, place] - parts[place], parts[place])
-        if word in sources:
-            text, kept = sources[word], parts[place]
+        if word in texts:
+            text, kept = texts[word]
             start = window(text, kept)
             taken = ragged_ranges(np.cumsum(text.lengths) - text.lengths + start, kept)
             ids[at], entities[at] = text.ids[taken], text.entities[taken]
@@ -141,10 +162,7 @@ def encode(
         else:
             ids[at] = tokenizer.token_to_id(word)
         types[at] = segment
-    spelt_words = None
-    if characters is not None:
-        ids, spelt_words = characters.spell(ids)
-    return EncodedRows(ids, types, offsets, examples.labels, examples.numbers, cut, lost, entities, spelt_words)
+    return EncodedRows(ids, types, offsets, examples.labels, examples.numbers, cut, lost, entities)
 
 
 def with_word_spaces(examples: LabelledTexts, name: SegmenterName) -> LabelledTexts:

@@ -269,7 +269,7 @@ class PreparedTask:
 
 
 def _check_task_type(number: int, facts: ModelFacts) -> None:
-    """Refuse a pretraining task that the core's table has no row for."""
+    """Raise ZooError if the core's table has no row for a pretraining task."""
     rows = facts.config.task_type_vocab_size
     if number >= max(rows, 1):
         raise ZooError(

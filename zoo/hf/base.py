@@ -250,10 +250,14 @@ class ZooPreTrainedModel(PreTrainedModel):
         if asked is None:
             output: CoreOutput = self.core(inputs, cache, bool(wants), bool(attends))
             return output
+        return self._ask(inputs, asked, bool(wants), bool(attends))
+
+    def _ask(self, inputs: CoreInputs, asked: Tensor, wants: bool, attends: bool) -> CoreOutput:
+        """Run the core with its second stream at the (B, L) places that are asked for."""
         positions = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
         visible = inputs.visible._replace(orders=asked.int())  # nobody else sees them, and they see all others
         query = SecondStream(positions, visible)
-        output = self.core(inputs._replace(visible=visible, query=query), None, bool(wants), bool(attends))
+        output = self.core(inputs._replace(visible=visible, query=query), None, wants, attends)
         return _first_stream(output, asked, positions)
 
     @property

@@ -318,7 +318,7 @@ def _read_arrays(path: Path) -> dict[str, Tensor]:
 def _compare(
     arrays: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]], options: Path, weights: Path
 ) -> None:
-    """Refuse weights that are not those of the options, naming every difference."""
+    """Raise ZooError if the weights are not those of the options; it names every difference."""
     problems = [f"no {name}.{nearest(name, arrays)}" for name in expected.keys() - arrays.keys()]
     problems += [f"{name} belongs to nothing that the options name." for name in arrays.keys() - expected.keys()]
     for name in expected.keys() & arrays.keys():
