@@ -15,7 +15,7 @@ from torch import Tensor
 from finetune.data import Examples
 from finetune.spans import Marked, Places, Span, respaced
 from pretraining.random import Draw
-from pretraining.segment import Segmenter, SegmenterName, join_words
+from pretraining.text.segmenter import Segmenter, SegmenterName, join_words
 from zoo.characters import spelling_table, spelt
 from zoo.dropout import row_keys
 from zoo.entities import Entities

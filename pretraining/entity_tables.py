@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.annotate import read_entities
+from pretraining.annotations.linked import read_entities
 from pretraining.transe import TransEConfig, ranks, read_triples, train_transe
 from zoo.encoding import file_hint
 from zoo.entities import Entities, control, open_entities, save_entities

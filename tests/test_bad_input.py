@@ -229,7 +229,7 @@ def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
     (tmp_path / "text.txt").write_text("\n\n".join(texts))
     (tmp_path / "names.txt").write_text("Zorblax\n")
     more = {
-        "data.corpus.annotations.entity.class_path": "pretraining.annotate.Lexicon",
+        "data.corpus.annotations.entity.class_path": "pretraining.annotations.Lexicon",
         "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
         "tasks.blocks.layout.class_path": "pretraining.layouts_filter.AtLeast",
         "tasks.blocks.layout.init_args.array": "entity",

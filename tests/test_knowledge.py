@@ -16,7 +16,7 @@ from pretraining.layouts import Blocks
 from pretraining.listing import count_parameters
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
 from pretraining.random import Draw
-from pretraining.score import Scorer
+from pretraining.scoring.scorer import Scorer
 from pretraining.store import WORD_START
 from zoo.config import CoreConfig
 from zoo.core import Transformer

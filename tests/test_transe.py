@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.annotate import read_entities
+from pretraining.annotations.linked import read_entities
 from pretraining.entity_tables import EntitiesConfig, make_table, read_vectors
 from pretraining.linked import LinkedConfig, Mention, entities_of, linked_store, read_linked, write_records
 from pretraining.store import Store

@@ -19,9 +19,9 @@ from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
-from pretraining.score import Scorer
-from pretraining.segment import Segmenter
+from pretraining.scoring.scorer import Scorer
 from pretraining.store import WORD_START
+from pretraining.text.segmenter import Segmenter
 from pretraining.tokenizer import load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError

@@ -10,7 +10,7 @@ from zoo.errors import ZooError, nearest, run_command
 
 _COMMANDS = {
     "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
-    "show": ("pretraining.show_command", "show_command", "what an objective does to a text: --config NAME TEXT"),
+    "show": ("pretraining.show.command", "show_command", "what an objective does to a text: --config NAME TEXT"),
     "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
     "import": ("zoo.weights.commands", "import_command", "transformers' or ELMo's files to a model folder: SRC DST"),
@@ -21,8 +21,8 @@ _COMMANDS = {
     ),
     "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
     "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
-    "cloze": ("pretraining.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
-    "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
+    "cloze": ("pretraining.scoring.cloze_command", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
+    "score": ("pretraining.scoring.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }
 
 _USAGE = """usage: zoo COMMAND [--key value ...]
