@@ -491,7 +491,8 @@ def test_a_line_of_50_megabytes_is_prepared_in_bounded_memory(tmp_path):
         (tmp_path / name / "text.txt").write_bytes(data)
         argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
-            "import resource, sys; from pretraining.commands import prepare_command; prepare_command(sys.argv[1:]); "
+            "import resource, sys; from pretraining.tools.prepare import prepare_command; "
+            "prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )
         process = subprocess.run(

@@ -21,7 +21,11 @@ from pretraining.documents import (
 )
 from pretraining.labels import Capitalised
 from pretraining.objectives import TokenClassification
-from pretraining.pairs_command import (
+from pretraining.prepare import prepare
+from pretraining.random import Draw
+from pretraining.store import CAPITALISED, WORD_START
+from pretraining.tokenizer import TokenizerConfig
+from pretraining.tools.pairs import (
     Markers,
     Pair,
     at_most,
@@ -30,10 +34,6 @@ from pretraining.pairs_command import (
     read_markers,
     relevance_pairs,
 )
-from pretraining.prepare import prepare
-from pretraining.random import Draw
-from pretraining.store import CAPITALISED, WORD_START
-from pretraining.tokenizer import TokenizerConfig
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)

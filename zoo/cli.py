@@ -9,9 +9,9 @@ from zoo import __version__
 from zoo.errors import ZooError, nearest, run_command
 
 _COMMANDS = {
-    "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
+    "prepare": ("pretraining.tools.prepare", "prepare_command", "text to a token store: --config bert-tiny"),
     "show": ("pretraining.show.command", "show_command", "what an objective does to a text: --config NAME TEXT"),
-    "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
+    "list": ("pretraining.tools.listing", "list_command", "the chain of models: edge, config, objective, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
     "import": ("zoo.weights.commands", "import_command", "transformers' or ELMo's files to a model folder: SRC DST"),
     "export": (
@@ -19,8 +19,9 @@ _COMMANDS = {
         "export_command",
         "a model folder to one for transformers or allennlp: RUN DST",
     ),
-    "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
-    "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
+    "pairs": ("pretraining.tools.pairs", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
+    "entities": ("pretraining.tools.entities", "entities_command", "vectors of a graph's entities: --triples FILE"),
+    "linked": ("pretraining.tools.linked", "linked_command", "text with linked entities to JSON lines: --tokens FILE"),
     "cloze": ("pretraining.scoring.cloze_command", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
     "score": ("pretraining.scoring.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }

@@ -108,7 +108,7 @@ _IN_RECORDS = re.compile(r"[{\[]\s*[\"\[{].*[}\]],?|[^\s,][^,]*,[^\s,].*")
 
 
 def _check_entries(path: Path, entries: list[str]) -> None:
-    """Refuse a list of which most lines are JSON or CSV; those of entries have no comma, or a space behind it."""
+    """Raise ZooError if most lines are JSON or CSV; those of entries have no comma, or a space behind it."""
     records = [entry for entry in entries if _IN_RECORDS.fullmatch(entry)]
     if len(records) * 2 > len(entries):
         raise ZooError(

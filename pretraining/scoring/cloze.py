@@ -83,7 +83,7 @@ class ClozeConfig:
     output: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse sizes that ask nothing."""
+        """Raise ZooError if a size asks nothing."""
         for name in ("longest", "items", "shortest_entity"):
             if getattr(self, name) < 1:
                 raise ZooError(f"cloze: {name} = {getattr(self, name)}; at least 1 is needed.")

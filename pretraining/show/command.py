@@ -46,7 +46,7 @@ def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
 
 
 def _check_overrides(overrides: list[str]) -> None:
-    """Refuse a key that is neither the command's nor the configs'."""
+    """Raise ZooError if a key is neither the command's nor the configs'."""
     from pretraining.config import PretrainConfig
 
     known = [item.name for kind in (ShowConfig, PretrainConfig) for item in dataclasses.fields(kind)]

@@ -46,7 +46,7 @@ class ShowConfig:
     trust_code: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be shown."""
+        """Raise ZooError if there is nothing to show, or a number is too small."""
         if not self.config and not self.run:
             raise ZooError("nothing to show the text under: --config NAME (see `zoo list`) or --run FOLDER.")
         if not self.text.strip():

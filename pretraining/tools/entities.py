@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotations.linked import read_entities
-from pretraining.transe import TransEConfig, ranks, read_triples, train_transe
+from pretraining.tools.transe import TransEConfig, ranks, read_triples, train_transe
 from zoo.encoding import file_hint
 from zoo.entities import Entities, control, open_entities, save_entities
 from zoo.errors import ZooError
@@ -50,7 +50,7 @@ class EntitiesConfig:
     transe: TransEConfig = field(default_factory=TransEConfig)
 
     def __post_init__(self) -> None:
-        """Refuse what is no single way to make a table."""
+        """Raise ZooError if there is not exactly one way to make the table."""
         given = [name for name in ("triples", "vectors", "like") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ZooError(f"name one of --triples, --vectors and --like; found {', '.join(given) or 'none'}.")

@@ -59,7 +59,7 @@ class PairsConfig:
     longest: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be made."""
+        """Raise ZooError if the pairs cannot be made."""
         if not self.output.endswith(".jsonl"):
             raise ZooError(f"--output {self.output}: a name that ends in .jsonl is needed, so that it can be read.")
         if self.maximum is not None and self.maximum < 1:
