@@ -66,7 +66,7 @@ class PrimaryConfig:
             several tasks share it), ``reference_masks.NAME``
             (the same, on the rows and masks of the reference arm: for arms that mask or lay out otherwise),
             ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats_at_once.longer-1``, ``exact.2``,
-            ``nats.entity-control``; see :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
+            ``nats.entity-control``; see :func:`pretraining.scoring.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
         smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
         floor: what the reference arm has to beat by two standard errors, over seeds, before any arm has a verdict;

@@ -129,7 +129,7 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
 
 
 def _cloze_names(settings: dict[str, Any]) -> set[str]:
-    from pretraining.cloze import ClozeConfig, measures
+    from pretraining.scoring.cloze import ClozeConfig, measures
 
     asked, blank = ClozeConfig(run="", **settings), defaultdict[str, float](float)
     names = ["longer"] * (asked.longest > 1) + ["entity", "control"] * (asked.entity is not None)
@@ -173,7 +173,8 @@ def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool
 
 def hidden_words(folder: Path, settings: dict[str, Any]) -> dict[str, float]:
     """A run's figures on hidden words, by name."""
-    from pretraining.cloze import ClozeConfig, cloze_of_run, measures
+    from pretraining.scoring.cloze import ClozeConfig, measures
+    from pretraining.scoring.cloze_command import cloze_of_run
 
     return measures(cloze_of_run(ClozeConfig(run=str(folder), **settings)))
 

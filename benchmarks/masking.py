@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from pretraining.annotate import Lexicon, Words
+from pretraining.annotations.lexicon import Lexicon, Words
 from pretraining.choose import Choose, NGrams, Spans, Tokens, Units, WholeWords
 from pretraining.corpus import CorpusConfig
 from pretraining.fill_similar import SimilarWords

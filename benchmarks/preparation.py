@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pretraining.annotate import Lexicon, Words
+from pretraining.annotations.lexicon import Lexicon, Words
 from pretraining.corpus import Chunk, CorpusConfig, parse_chunk, read_chunks, resolve_sources
 from pretraining.prepare import _Recipe, write_shard
-from pretraining.segment import Segmenter
-from pretraining.sentences import sentence_spans
+from pretraining.text.segmenter import Segmenter
+from pretraining.text.sentences import sentence_spans
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer
 
 

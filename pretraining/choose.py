@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.segment import has_cjk
 from pretraining.store import WORD_START, Store
+from pretraining.text.cjk import has_cjk
 from pretraining.tokenizer import load_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary

@@ -7,6 +7,25 @@ the finished work on all other chunks valid. A document longer than a chunk is h
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from pathlib import Path
+from pretraining.annotations.base import Annotator
+from pretraining.annotations.base import CharSpan
+from pretraining.annotations.base import RecordAnnotator
+from pretraining.annotations.base import RecordText
+from pretraining.annotations.base import TextAnnotator
+from pretraining.text.segmenter import SegmenterName
+from typing import Any
+from typing import IO
+from typing import Literal
+from typing import cast
+from zoo.errors import ZooError
+from zoo.errors import nearest
+from zoo.runtime.text_encoding import encoding_hint
+from zoo.sample import resolve
 import codecs
 import dataclasses
 import gzip
@@ -14,16 +33,6 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any, Literal, cast
-
-from pretraining.annotate import Annotator, Finder, Recorded, Span, Text
-from pretraining.segment import SegmenterName
-from zoo.errors import ZooError, nearest
-from zoo.runtime.text_encoding import encoding_hint
-from zoo.sample import resolve
 
 CHUNK = 4 * 2**20
 """Bytes after which the next document end closes a chunk; twice as much closes it anywhere."""
@@ -69,12 +78,12 @@ class CorpusConfig:
             these, read in the order given.
         text_field: field of JSON lines, Parquet files and hub data sets that holds the text: a string, or, in JSON
             lines, a list of strings that are a sentence each (utterances of a dialogue, the two texts of a pair).
-        sentences: ``rule`` (:mod:`pretraining.sentences`) or ``line`` (one sentence per line).
+        sentences: ``rule`` (:mod:`pretraining.text.sentences`) or ``line`` (one sentence per line).
         segmenter: where Chinese words come from: ``none``, ``rjieba``, ``space`` (segmented already).
         user_dictionary: words for rjieba to know besides its own.
         split: split of a hub data set.
         subset: configuration of a hub data set.
-        annotations: what fills the store's arrays of these names (:mod:`pretraining.annotate`).
+        annotations: what fills the store's arrays of these names (:mod:`pretraining.annotations`).
     """
 
     files: str | list[str]
@@ -98,8 +107,8 @@ class CorpusConfig:
             where = f"corpus.annotations.{name}"
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ZooError(f"{where}: lower-case letters, digits and _ make the name of an array.")
-            if not isinstance(annotator, (Finder, Recorded)):
-                raise ZooError(f"{where}: {type(annotator).__name__} is neither a Finder nor a Recorded annotator.")
+            if not isinstance(annotator, (TextAnnotator, RecordAnnotator)):
+                raise ZooError(f"{where}: {type(annotator).__name__} is neither a TextAnnotator nor a RecordAnnotator.")
             if annotator.needs_words and self.segmenter == "none":
                 raise ZooError(
                     f"{where}: {type(annotator).__name__} takes the words of a segmenter, and corpus.segmenter is "
@@ -107,9 +116,9 @@ class CorpusConfig:
                 )
 
     @property
-    def recorded(self) -> dict[str, Recorded]:
+    def recorded(self) -> dict[str, RecordAnnotator]:
         """Annotations that read fields of JSON records."""
-        return {name: a for name, a in self.annotations.items() if isinstance(a, Recorded)}
+        return {name: a for name, a in self.annotations.items() if isinstance(a, RecordAnnotator)}
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -136,7 +145,7 @@ class Document:
     line: int
     continues: bool = False
     listed: bool = False
-    notes: list[dict[str, list[Span]]] = field(default_factory=list)
+    notes: list[dict[str, list[CharSpan]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -311,7 +320,7 @@ def _command(head: bytes) -> str:
     return f" {hint}" if "`" in hint else ""
 
 
-def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, Recorded]) -> None:
+def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, RecordAnnotator]) -> None:
     """Refuse a Parquet file that lacks the text column or an annotation's, or holds something else than text."""
     import pyarrow.parquet
 
@@ -494,7 +503,7 @@ def load_hub(name: str, config: CorpusConfig) -> Any:
 
 
 def parse_chunk(
-    chunk: Chunk, text_field: str = "text", recorded: Mapping[str, Recorded] | None = None
+    chunk: Chunk, text_field: str = "text", recorded: Mapping[str, RecordAnnotator] | None = None
 ) -> Iterator[Document]:
     """Documents of a chunk. A first document that continues the last one may be empty; others are not.
 
@@ -553,7 +562,7 @@ def _parse_text(text: str, chunk: Chunk) -> Iterator[Document]:
 
 
 def _parse_record(
-    record: str, chunk: Chunk, number: int, text_field: str, recorded: Mapping[str, Recorded]
+    record: str, chunk: Chunk, number: int, text_field: str, recorded: Mapping[str, RecordAnnotator]
 ) -> Document | None:
     """One record's document; ``None`` where it holds no text."""
     where = f"{chunk.file}:{number}" if chunk.kind == "jsonl" else f"{chunk.file}: row {number}"
@@ -571,7 +580,7 @@ def _parse_record(
             raise ZooError(_no_field(where, text_field, list(value)))
         fields, value = value, value[text_field]
     text = _record_text(value, text_field, where)
-    notes: list[dict[str, list[Span]]] = [{} for _ in text.lines]
+    notes: list[dict[str, list[CharSpan]]] = [{} for _ in text.lines]
     for name, annotator in recorded.items():
         if fields.get(name) is None:
             if annotator.missing == "error" and any(map(str.strip, text.lines)):
@@ -590,7 +599,7 @@ def _parse_record(
     return Document([stripped[place] for place in kept], chunk.file, number, listed=text.listed, notes=marked)
 
 
-def _shifted(note: dict[str, list[Span]], by: int) -> dict[str, list[Span]]:
+def _shifted(note: dict[str, list[CharSpan]], by: int) -> dict[str, list[CharSpan]]:
     """Spans of a line whose first characters were white space that is taken away."""
     if not by:
         return note
@@ -612,7 +621,7 @@ def _no_note(where: str, name: str, fields: dict[str, Any]) -> str:
     )
 
 
-def _check_texts(text: Text, text_field: str, name: str, where: str) -> None:
+def _check_texts(text: RecordText, text_field: str, name: str, where: str) -> None:
     """Refuse a list with an empty text, or none, under one class: a pair would be left as a single text."""
     empty = [number for number, line in enumerate(text.lines, start=1) if not line.strip()]
     if empty or not text.lines:
@@ -623,10 +632,10 @@ def _check_texts(text: Text, text_field: str, name: str, where: str) -> None:
         )
 
 
-def _record_text(value: Any, text_field: str, where: str) -> Text:
+def _record_text(value: Any, text_field: str, where: str) -> RecordText:
     """Text of one record; no lines where it is null."""
     if value is None:
-        return Text([], False)
+        return RecordText([], False)
     listed = isinstance(value, list)
     parts = value if listed else [value]
     for part in parts:
@@ -641,7 +650,7 @@ def _record_text(value: Any, text_field: str, where: str) -> Text:
             raise ZooError(
                 f"{where}: field {text_field!r} holds half a surrogate pair ({part[error.start]!r})."
             ) from error
-    return Text([part.replace("\n", " ") for part in parts] if listed else value.split("\n"), listed)
+    return RecordText([part.replace("\n", " ") for part in parts] if listed else value.split("\n"), listed)
 
 
 def iter_documents(config: CorpusConfig) -> Iterator[Document]:

@@ -19,7 +19,7 @@ Ints = NDArray[np.int64]
 _SLAB = 2_000_000  # utterances planned at once
 _ANNOTATION = (
     "Dialogues are JSON records with the utterances as a list in the text field and the speakers, 0 or 1, as a list in "
-    "a field of this name, in a corpus with `annotations: {{{role}: {{class_path: pretraining.annotate.Field, "
+    "a field of this name, in a corpus with `annotations: {{{role}: {{class_path: pretraining.annotations.RecordField, "
     "init_args: {{values: 2}}}}}}`."
 )
 

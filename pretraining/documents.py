@@ -35,8 +35,8 @@ from pretraining.layouts import (
 )
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.sentences import sentence_spans
 from pretraining.store import WORD_START, Store
+from pretraining.text.sentences import sentence_spans
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -301,7 +301,7 @@ class LabelledPairs(Layout):
             raise ZooError(
                 f"LabelledPairs: {store.path} has no array {self.label!r} with the records' classes (it has "
                 f"{', '.join(store.arrays) or 'none'}). The corpus needs `annotations: {{{self.label}: {{class_path: "
-                "pretraining.annotate.Field}}}}` and records with that field, one JSON object per line."
+                "pretraining.annotations.RecordField}}}}` and records with that field, one JSON object per line."
             )
         offsets = np.asarray(store.documents)
         counts = offsets[documents + 1] - offsets[documents]

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.annotate import existing, read_lines
 from pretraining.choose import no_word_goes_on, word_starts
 from pretraining.fill import Fill, check_shares, random_ids
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.segment import has_cjk
 from pretraining.store import WORD_START, Store
+from pretraining.text.cjk import has_cjk
+from pretraining.text.files import existing, read_lines
 from pretraining.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary

@@ -37,8 +37,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining import sentences as splitter
-from pretraining.annotate import make_annotator
+from pretraining.annotations.base import make_annotator
+from pretraining.annotations.to_tokens import Annotations, Found, Piece, describe
 from pretraining.corpus import (
     Chunk,
     CorpusConfig,
@@ -50,9 +50,10 @@ from pretraining.corpus import (
     read_chunks,
     resolve_sources,
 )
-from pretraining.segment import Segmenter, count_cjk, count_spaces_at_cjk, join_words
-from pretraining.spans import Annotations, Found, Piece, describe
 from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
+from pretraining.text.cjk import count_cjk, count_spaces_at_cjk
+from pretraining.text.segmenter import Segmenter, join_words
+from pretraining.text.sentences import VERSION, line_spans, sentence_spans
 from pretraining.tokenizer import (
     MOST_UNKNOWN,
     SOME_UNKNOWN,
@@ -196,7 +197,7 @@ class _Job:
         made_by = {"backend": _digest(self.loaded.backend.to_str())} if self.loaded else self._training_facts()
         recipe = {
             "recipe": RECIPE,
-            "sentences": [corpus.sentences, splitter.VERSION],
+            "sentences": [corpus.sentences, VERSION],
             "segmenter": self.segmenter.facts,
             "text_field": corpus.text_field,
         }
@@ -418,7 +419,7 @@ class _Sample:
         for chunk in self._chunks("reading for the tokenizer"):
             for document in parse_chunk(chunk, self._job.corpus.text_field):
                 for line in document.lines:
-                    for start, end in splitter.line_spans(line):
+                    for start, end in line_spans(line):
                         text = line[start:end]
                         found = segmenter.words(text) if joins or segmenter.name == "space" else None
                         if found is None:
@@ -515,7 +516,7 @@ class _Recipe:
 
     def __init__(self, corpus: CorpusConfig, tokenizer: ZooTokenizer, joins: bool) -> None:
         self._field = corpus.text_field
-        self._spans = splitter.sentence_spans if corpus.sentences == "rule" else splitter.line_spans
+        self._spans = sentence_spans if corpus.sentences == "rule" else line_spans
         self._segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
         self._annotations = Annotations(corpus.annotations, tokenizer.lowercases)
         self._annotated = bool(corpus.annotations)
@@ -532,7 +533,7 @@ class _Recipe:
         """
         line, where = document.lines[number], (document.file, document.line)
         notes = document.notes[number] if document.notes else {}
-        edges = splitter.line_spans(line) if document.listed else self._spans(line)
+        edges = line_spans(line) if document.listed else self._spans(line)
         previous = 0
         for start, end in self._annotations.undivided(edges, notes) if notes else edges:
             text = line[start:end]

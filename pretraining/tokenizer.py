@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Encoding, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as tokenizer_trainers
 
-from pretraining.segment import CJK, SegmenterName, has_cjk, parted_inside
 from pretraining.store import CAPITALISED, WORD_START
+from pretraining.text.cjk import CJK, has_cjk
+from pretraining.text.segmenter import SegmenterName, parted_inside
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError, nearest
 from zoo.vocabulary import Template, Vocabulary, parse_layout

@@ -229,7 +229,7 @@ def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
     (tmp_path / "text.txt").write_text("\n\n".join(texts))
     (tmp_path / "names.txt").write_text("Zorblax\n")
     more = {
-        "data.corpus.annotations.entity.class_path": "pretraining.annotate.Lexicon",
+        "data.corpus.annotations.entity.class_path": "pretraining.annotations.Lexicon",
         "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
         "tasks.blocks.layout.class_path": "pretraining.layouts_filter.AtLeast",
         "tasks.blocks.layout.init_args.array": "entity",
@@ -491,7 +491,8 @@ def test_a_line_of_50_megabytes_is_prepared_in_bounded_memory(tmp_path):
         (tmp_path / name / "text.txt").write_bytes(data)
         argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
-            "import resource, sys; from pretraining.commands import prepare_command; prepare_command(sys.argv[1:]); "
+            "import resource, sys; from pretraining.tools.prepare import prepare_command; "
+            "prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )
         process = subprocess.run(

@@ -13,26 +13,21 @@ from training import SAMPLE, arguments, train
 from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
 from ablation.report import is_accuracy
-from pretraining import cloze
-from pretraining.cloze import (
-    Answers,
-    ClozeConfig,
-    DocumentTokens,
-    Text,
-    by_frequency,
-    choose_entities,
-    choose_words,
-    cloze_command,
-    cloze_of_run,
-    figures,
-    measures,
-    read_text,
-)
 from pretraining.layouts import rows_from_texts
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.random import Draw
-from pretraining.score import Scorer
+from pretraining.scoring.cloze import Answers, ClozeConfig, by_frequency, figures, measures
+from pretraining.scoring.cloze_command import cloze_command, cloze_of_run
+from pretraining.scoring.cloze_items import (
+    DocumentTokens,
+    SentenceTokens,
+    choose_entities,
+    choose_words,
+    ngram_frequency,
+    read_text,
+)
+from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
 
@@ -46,7 +41,7 @@ def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("cloze")
     text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:60]
     (place / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
-    annotation = "pretraining.annotate.Lexicon"
+    annotation = "pretraining.annotations.Lexicon"
     more = {
         "data.corpus.annotations.entity.class_path": annotation,
         "data.corpus.annotations.entity.init_args.files": "zoo:sample/lexicon/entities-zh.txt",
@@ -72,7 +67,7 @@ def some_text(seed=0, count=4000):
         codes[start[word] : start[word + 1]] = 2
         codes[start[word]] = 1
     sentence = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    return Text(rng.integers(5, 30, total), starts, sentence, bounds, rng.random(total) < 0.95, codes)
+    return SentenceTokens(rng.integers(5, 30, total), starts, sentence, bounds, rng.random(total) < 0.95, codes)
 
 
 def test_words_are_whole_of_letters_and_limited():
@@ -150,7 +145,7 @@ def test_a_unigram_run_is_asked_about_words(tmp_path):
     assert {name: group["items"] for name, group in found["words"].items()} == dict.fromkeys("1234", 20)
 
 
-def test_training_text_is_counted_in_portions(tmp_path, monkeypatch):
+def test_training_text_is_counted_in_portions(tmp_path):
     """The same counts as of all tokens at once, also of stretches across portions; and no copy of the text."""
     rng = np.random.default_rng(0)
     documents = [[rng.integers(5, 30, rng.integers(1, 300)).tolist()] for _ in range(300)]
@@ -166,18 +161,16 @@ def test_training_text_is_counted_in_portions(tmp_path, monkeypatch):
     starts = np.arange(0, 300, 7)
     expected = [(windows == text.ids[s : s + 3]).all(axis=1).sum() for s in starts]
     for portion in (100, 2**20):
-        monkeypatch.setattr(cloze, "_PORTION", portion)
-        assert cloze._frequency(text.ids, starts, 3, training).tolist() == expected
-    assert cloze._frequency(text.ids, starts, 3, DocumentTokens(store, chosen[:0])).tolist() == [0] * len(starts)
+        assert ngram_frequency(text.ids, starts, 3, training, portion).tolist() == expected
+    assert ngram_frequency(text.ids, starts, 3, DocumentTokens(store, chosen[:0])).tolist() == [0] * len(starts)
 
 
-def test_memory_does_not_grow_with_the_training_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(cloze, "_PORTION", 10_000)
+def test_memory_does_not_grow_with_the_training_text(tmp_path):
     one = np.random.default_rng(0).integers(5, 30, 1000).tolist()
     store = write_store(tmp_path / "store", [[one]] * 1000)
     tracemalloc.start()
     try:
-        choose_entities(some_text(count=500), DocumentTokens(store, np.arange(1000)), 2, 1000, DRAW)
+        choose_entities(some_text(count=500), DocumentTokens(store, np.arange(1000)), 2, 1000, DRAW, portion=10_000)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

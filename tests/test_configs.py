@@ -6,7 +6,7 @@ from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
 from pretraining.config import PretrainConfig, load_pretrain_config
-from pretraining.listing import count_parameters
+from pretraining.tools.listing import count_parameters
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core
 from zoo.heads import SequenceHead, TokenHead

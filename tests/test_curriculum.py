@@ -34,14 +34,14 @@ from pretraining.assemble import Stores, make_tasks, prepare_stores
 from pretraining.config import StageConfig, load_pretrain_config, run_folder
 from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
 from pretraining.layouts import Blocks
-from pretraining.listing import count_parameters
 from pretraining.model import PretrainingModel
 from pretraining.objective import base_inputs, collate
 from pretraining.optim import Noam
-from pretraining.pairs_command import pairs_command
 from pretraining.random import Draw
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
+from pretraining.tools.listing import count_parameters
+from pretraining.tools.pairs import pairs_command
 from pretraining.train import Run, idle_notes, task_at
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core

@@ -23,7 +23,7 @@ from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM
 from pretraining.objectives.bilm import draw_negatives, log_expected, sampled_cross_entropy
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.score import Scorer
+from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from zoo import cli
 from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt

@@ -12,7 +12,8 @@ from entity_toys import FUSION, WIDTH, make_table, shared_table
 from stores import BERT_LIKE, FIRST_ID, synthetic_documents, take, write_store
 from torch.nn import functional
 
-from pretraining.annotate import Annotator, Linked
+from pretraining.annotations.base import Annotator
+from pretraining.annotations.linked import LinkedEntities
 from pretraining.corpus import CorpusConfig
 from pretraining.layouts import Blocks, SentencePairs
 from pretraining.layouts_filter import AtLeast, marked_before
@@ -566,7 +567,7 @@ def test_a_table_of_other_names_than_the_texts_is_refused(tmp_path):
     save_entities(tmp_path / "table", names, vectors)
     record = {"text": "Ann wed Bo.", "entity_id": [[0, 3, "Q3"], [8, 10, "Q150"]]}
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
-    annotations: dict[str, Annotator] = {"entity_id": Linked(str(tmp_path / "table" / NAMES))}
+    annotations: dict[str, Annotator] = {"entity_id": LinkedEntities(str(tmp_path / "table" / NAMES))}
     corpus = CorpusConfig(str(tmp_path / "a.jsonl"), annotations=annotations)
     store = prepare(corpus, TokenizerConfig(vocab_size=100, min_frequency=1), tmp_path, processes=1, quiet=True)
 
@@ -578,7 +579,7 @@ def test_a_table_of_other_names_than_the_texts_is_refused(tmp_path):
 
     check(names)
     check([*names, "one more"])  # behind them it does no harm
-    with pytest.raises(ZooError, match=r"number 0 is 'Q0' there and 'Q199' here.*\(Linked: entities\)"):
+    with pytest.raises(ZooError, match=r"number 0 is 'Q0' there and 'Q199' here.*\(LinkedEntities: entities\)"):
         check(names[::-1])
     with pytest.raises(ZooError, match=r"number 196 is 'Q196' there and missing here"):
         check(names[:196])

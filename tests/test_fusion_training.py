@@ -20,7 +20,7 @@ from finetune.config import FinetuneSettings
 from finetune.training.run import finetune
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.prepare import prepare_from_ids
-from pretraining.score import Scorer
+from pretraining.scoring.scorer import Scorer
 from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
 from pretraining.train import Run
@@ -238,7 +238,7 @@ def test_records_with_links_are_trained_on(place, own, tmp_path):
                 "files": str(tmp_path / "linked.jsonl"),
                 "annotations": {
                     "entity_id": {
-                        "class_path": "pretraining.annotate.Linked",
+                        "class_path": "pretraining.annotations.LinkedEntities",
                         "init_args": {"entities": str(table / "entities.txt")},
                     }
                 },

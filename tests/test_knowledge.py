@@ -13,11 +13,11 @@ from pretraining.choose import Tokens, Units, WholeWords
 from pretraining.config import TaskConfig, load_pretrain_config, run_folder
 from pretraining.fill import random_ids
 from pretraining.layouts import Blocks
-from pretraining.listing import count_parameters
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
 from pretraining.random import Draw
-from pretraining.score import Scorer
+from pretraining.scoring.scorer import Scorer
 from pretraining.store import WORD_START
+from pretraining.tools.listing import count_parameters
 from zoo.config import CoreConfig
 from zoo.core import Transformer
 from zoo.errors import ZooError

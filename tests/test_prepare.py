@@ -17,11 +17,11 @@ import pytest
 
 from pretraining import corpus as reader
 from pretraining import prepare as preparation
-from pretraining.annotate import Lexicon
+from pretraining.annotations.lexicon import Lexicon
 from pretraining.corpus import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
-from pretraining.sentences import split_sentences
 from pretraining.store import SENTENCE_START, WORD_START
+from pretraining.text.sentences import split_sentences
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Template

@@ -17,18 +17,21 @@ import pytest
 import torch
 from training import SAMPLE, arguments, train, write_corpus
 
-from pretraining import show
 from pretraining.assemble import check_layouts, prepare_store
 from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
 from pretraining.prepare import prepare
-from pretraining.show import Speller, show_text, streams
-from pretraining.show_command import read_arguments, show_command
-from pretraining.show_html import page
-from pretraining.show_source import TextStore, load_config
-from pretraining.show_text import cut, render, width_of
+from pretraining.show.command import read_arguments, show_command
+from pretraining.show.describe import show_text
+from pretraining.show.html import page
+from pretraining.show.load import load_config
+from pretraining.show.spelling import TokenPrinter
+from pretraining.show.streams import read_streams
+from pretraining.show.terminal import cut, render, width_of
+from pretraining.show.text_store import TextStore
+from pretraining.show.tracks import unit_spans
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.attention import make_mask
 from zoo.config import CoreConfig, RecurrentConfig
@@ -162,7 +165,7 @@ def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
 @pytest.mark.parametrize("config", ["bert-tiny", "albert-tiny", "roberta-tiny", "bert-tiny-zh"])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkeypatch):
-    spell = Speller(load_tokenizer(home_of(config, data)))
+    spell = TokenPrinter(load_tokenizer(home_of(config, data)))
     seen, original = [], TaskData.corrupted
 
     def recorded(task, epoch, indices):
@@ -215,7 +218,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
     for length in (128, 12):  # one row, several
         task = TaskData(store, np.array([0]), layout, config.objectives, tokenizer.vocabulary, length, seed)
         (view,) = look("roberta-tiny", ENGLISH, "--seed", str(seed), "--length", str(length), "--rows", "99")
-        spell = Speller(tokenizer)
+        spell = TokenPrinter(tokenizer)
         assert len(view.rows) == len(task.plan(0)[0])
         for number, row in enumerate(view.rows):
             rows = task.corrupted(0, np.array([number]))
@@ -284,7 +287,7 @@ def test_documents_packed_into_a_row_are_told_apart(look):
 
 def test_each_unit_is_one_bracket(look, tmp_path):
     (tmp_path / "names.txt").write_text("old bridge\nThe town\nsummer\n")
-    lexicon = "--data.corpus.annotations.entity.class_path=pretraining.annotate.Lexicon"
+    lexicon = "--data.corpus.annotations.entity.class_path=pretraining.annotations.Lexicon"
     files = f"--data.corpus.annotations.entity.init_args.files={tmp_path / 'names.txt'}"
     (view,) = look("roberta-tiny", ENGLISH, lexicon, files)
     (row,) = view.rows
@@ -300,7 +303,7 @@ def test_each_unit_is_one_bracket(look, tmp_path):
 
 def test_units_in_codes():
     special = np.array([1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
-    spans = show._units(np.array([0, 2, 1, 1, 2, 2, 0, 0]), special)
+    spans = unit_spans(np.array([0, 2, 1, 1, 2, 2, 0, 0]), special)
     assert [(span.start, span.stop) for span in spans] == [(1, 2), (2, 3), (3, 6)]
 
 
@@ -420,7 +423,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
     annotation = "--data.corpus.annotations.entity_id"
     argv = [
         *("--config", "ernie-thu-tiny", *data("ernie-thu-tiny")),
-        f"{annotation}.class_path=pretraining.annotate.Linked",
+        f"{annotation}.class_path=pretraining.annotations.LinkedEntities",
         f"{annotation}.init_args.entities={tmp_path / 'names.txt'}",
         f"{annotation}.init_args.missing=none",
         f"--objectives.entities.init_args.entities={tmp_path / 'table'}",
@@ -506,7 +509,7 @@ def test_rows_of_streams_say_what_is_remembered_and_what_follows(look):
     assert stream.seen[remembered:].all()
 
 
-# --- who sees whom -------------------------------------------------------------------------------
+# --- what attends to what ------------------------------------------------------------------------
 
 
 def expanded(visible, length):
@@ -517,7 +520,7 @@ def expanded(visible, length):
 
 
 def one(inputs, length, **facts):
-    return list(streams(CoreConfig(**facts), inputs, length))
+    return list(read_streams(CoreConfig(**facts), inputs, length))
 
 
 def test_pairs_see_all_and_causal_rows_a_triangle(look):
@@ -525,7 +528,7 @@ def test_pairs_see_all_and_causal_rows_a_triangle(look):
     for row in view.rows:
         (stream,) = row.streams
         assert stream.plain
-        assert stream.sentence == "every token sees every token"
+        assert stream.sentence == "every token attends to every token"
     (view,) = look("gpt-tiny", ENGLISH)
     (stream,) = view.rows[0].streams
     length = len(view.rows[0].cells)
@@ -543,7 +546,7 @@ def test_packed_documents_see_their_own(causal):
     same = (documents[0][:, None] == documents[0][None, :]).numpy()
     assert np.array_equal(stream.seen, same & (np.tri(6, dtype=bool) if causal else True))
     if not causal:
-        assert stream.sentence == "3 groups of tokens that do not see each other"
+        assert stream.sentence == "3 groups of tokens that do not attend to each other"
 
 
 def test_padding_and_free_masks():
@@ -570,7 +573,7 @@ def test_two_streams_by_a_factorisation_order():
 
 def test_recurrent_halves_read_from_both_ends():
     facts = CoreConfig(recurrent=RecurrentConfig(), position_type="none")
-    forward, backward = streams(facts, CoreInputs(torch.zeros(1, 4, dtype=torch.long)), 4)
+    forward, backward = read_streams(facts, CoreInputs(torch.zeros(1, 4, dtype=torch.long)), 4)
     assert np.array_equal(forward.seen, np.tri(4, dtype=bool))
     assert np.array_equal(backward.seen, np.tri(4, dtype=bool).T)
     assert "stands after it" in backward.sentence
@@ -650,7 +653,7 @@ def test_an_objective_of_ones_own(own_objective, look):
     assert tracks["place"].values == tuple(str(i) for i in range(len(row.cells)))
     assert tracks["masked_lm"].values[0] == ""  # a template token, without a label
     assert tracks["capital"].values.count("●") >= 2
-    assert "groups of tokens that do not see each other" in row.streams[0].sentence
+    assert "groups of tokens that do not attend to each other" in row.streams[0].sentence
     assert "place" in render([view], 80, colour=False)
 
 
@@ -733,7 +736,7 @@ def test_visibility_is_drawn_when_asked(look):
     views = look("bert-tiny", ENGLISH, "--rows", "1")
     assert "█" in render(views, 80, False, True)
     assert "█" not in render(views, 80, False, "auto")
-    assert "sees" not in render(views, 80, False, False)
+    assert "attends" not in render(views, 80, False, False)
     views = look("gpt-tiny", ENGLISH, "--seed", "1,1", "--rows", "1")
     assert render(views, 80, False, "auto").count("▄···") == render(views, 80, False, True).count("▄···") / 2
 
@@ -884,7 +887,7 @@ def test_mistakes_are_told(argv, message, data):
 
 def test_help_is_there_without_torch():
     code = (
-        "import sys; from pretraining.show_command import show_command\n"
+        "import sys; from pretraining.show.command import show_command\n"
         "try: show_command(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

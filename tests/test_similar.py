@@ -12,18 +12,18 @@ from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, 
 
 from ablation.grid import fixed_validation
 from pretraining.choose import NGrams, Tokens, WholeWords, word_starts
-from pretraining.cloze import cloze_command
 from pretraining.config import differing_keys, load_pretrain_config
 from pretraining.fill_similar import SimilarWords, read_similar
 from pretraining.layouts import rows_from_texts
-from pretraining.listing import count_parameters
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.score import score_command
-from pretraining.show_command import show_command
+from pretraining.scoring.cloze_command import cloze_command
+from pretraining.scoring.score import score_command
+from pretraining.show.command import show_command
 from pretraining.store import WORD_START
 from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+from pretraining.tools.listing import count_parameters
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights

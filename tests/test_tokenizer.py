@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretraining.segment import Segmenter, aligned
 from pretraining.store import CAPITALISED, WORD_START
+from pretraining.text.segmenter import Segmenter, aligned
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
 from zoo.errors import ZooError
 from zoo.sample import sample_path

@@ -317,7 +317,7 @@ def test_stages_that_cannot_run_are_refused(place, stages, message):
 
 
 def test_scoring_does_not_import_what_run_json_names(finished, tmp_path):
-    from pretraining.score import Scorer
+    from pretraining.scoring.scorer import Scorer
 
     folder = tmp_path / "run"
     shutil.copytree(finished["bert"], folder)

@@ -14,15 +14,15 @@ from pretraining.config import load_pretrain_config
 from pretraining.fill import Replace
 from pretraining.fill_similar import SimilarWords
 from pretraining.layouts import SentencePairs, rows_from_texts
-from pretraining.listing import count_parameters
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
-from pretraining.score import Scorer
-from pretraining.segment import Segmenter
+from pretraining.scoring.scorer import Scorer
 from pretraining.store import WORD_START
+from pretraining.text.segmenter import Segmenter
 from pretraining.tokenizer import load_tokenizer
+from pretraining.tools.listing import count_parameters
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights

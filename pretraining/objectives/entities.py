@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.annotate import name_facts
+from pretraining.annotations.linked import name_facts
 from pretraining.objective import Encode, LossTerm, Objective, Targets
 from pretraining.objectives.tokens import loss_term
 from pretraining.random import Draw
@@ -83,7 +83,7 @@ class EntityAutoencoder(Objective):
         """Text whose records link mentions to entities, and the table that has their vectors."""
         annotation = f"--{corpus}.annotations.{ARRAY}"
         settings = (
-            f"--{corpus}.files RECORDS.jsonl {annotation}.class_path pretraining.annotate.Linked "
+            f"--{corpus}.files RECORDS.jsonl {annotation}.class_path pretraining.annotations.LinkedEntities "
             f"{annotation}.init_args.entities TABLE/{NAMES} --objectives.{name}.init_args.entities TABLE"
         )
         return settings, f'{{"text": "Ann wed Bo. She was born in Rome.", "{ARRAY}": {json.dumps(_EXAMPLE)}}}'
@@ -144,8 +144,8 @@ class EntityAutoencoder(Objective):
             return
         raise ZooError(
             f"{store.path} was prepared with another list of entities than {self.entities}/{NAMES}: {difference}. "
-            "Names and their order have to agree: give that file to the annotation (Linked: entities) and prepare the "
-            "text again, or name the table that belongs to the text's list."
+            "Names and their order have to agree: give that file to the annotation (LinkedEntities: entities) and "
+            "prepare the text again, or name the table that belongs to the text's list."
         )
 
     def save_files(self, folder: Path) -> None:

@@ -10,8 +10,8 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from pretraining.show import SIGNS, Cell, Mark, RowView, Span, Stream, TaskView, Track
-from pretraining.show_command import Visibility
+from pretraining.show.config import MatrixDisplay
+from pretraining.show.views import SIGNS, RowView, Stream, TargetKind, TaskView, TokenCell, Track, TrackSpan
 
 _CODES = {"bold": 1, "dim": 2, "underline": 4, "inverse": 7, "green": 32, "yellow": 33, "blue": 34, "magenta": 35}
 _CODES |= {"cyan": 36}
@@ -51,14 +51,14 @@ def pad(text: str, width: int) -> str:
     return text + " " * (width - width_of(text))
 
 
-def render(views: Sequence[TaskView], width: int, colour: bool, visibility: Visibility = "auto") -> str:
+def render(views: Sequence[TaskView], width: int, colour: bool, visibility: MatrixDisplay = "auto") -> str:
     """All views as text.
 
     Args:
         views: what to draw, one under the other.
         width: columns.
         colour: whether escape codes are written.
-        visibility: who sees whom: ``True`` = always as a picture, ``auto`` = where there is something to see and
+        visibility: what attends to what: ``True`` = always as a picture, ``auto`` = where there is something to see and
             it was not drawn already, ``False`` = not at all.
     """
     page = _Page(max(width, _LEAST), colour, visibility)
@@ -70,7 +70,7 @@ def render(views: Sequence[TaskView], width: int, colour: bool, visibility: Visi
 class _Page:
     """Draws views, and remembers what has to be explained at the end."""
 
-    def __init__(self, width: int, colour: bool, visibility: Visibility) -> None:
+    def __init__(self, width: int, colour: bool, visibility: MatrixDisplay) -> None:
         self.width, self.colour, self.visibility = width, colour, visibility
         self.used: set[str] = set()
         self.drawn: set[tuple[str, bytes]] = set()
@@ -121,7 +121,7 @@ class _Page:
             yield from (self.paint(f"  {line}", "yellow") for line in textwrap.wrap(f"Note: {note}", self.width - 2))
 
     def row(self, row: RowView) -> Iterator[str]:
-        """One row: heading, tokens, facts, who sees whom."""
+        """One row: heading, tokens, facts, what attends to what."""
         yield from self._heading(row)
         gutter = self.gutter
         yield from self._staves(row, gutter)
@@ -177,20 +177,20 @@ class _Page:
 
     def _value(self, track: Track, place: int) -> str:
         """A value with the sign of what it has to do with its position."""
-        mark: Mark | None = track.marks[place] if track.marks else None
+        mark: TargetKind | None = track.marks[place] if track.marks else None
         if mark is None:
             return track.values[place] if track.values else ""
         self.used.add(mark)
         return SIGNS[mark][0] + track.values[place]
 
-    def _cell(self, cell: Cell, width: int) -> str:
+    def _cell(self, cell: TokenCell, width: int) -> str:
         """A token as the core reads it."""
         text = cut(cell.read, width)
         look = "other document" if cell.fate == "plain" and not cell.own else cell.fate
         self.used.add(look)
         return self.paint(text, *_STYLES.get(look, ())) + " " * (width - width_of(text))
 
-    # -- who sees whom
+    # -- what attends to what
 
     def _streams(self, row: RowView, gutter: int) -> Iterator[str]:
         """Each stream in a sentence, then the pictures that are wanted."""
@@ -212,7 +212,7 @@ class _Page:
                 beside = [text + " " * (size - used) for (text, used), size in zip(parts, sizes, strict=False)]
                 yield (margin + "   ".join(beside)).rstrip()
 
-    def _picture(self, stream: Stream, cells: Sequence[Cell]) -> list[tuple[str, int]]:
+    def _picture(self, stream: Stream, cells: Sequence[TokenCell]) -> list[tuple[str, int]]:
         """Half-block lines with their widths: two rows of the matrix in each line, a column in each character."""
         name = min(_NAME, self.width // 6)
         step = -(-max(stream.seen.shape) // min(self.width - 2 * name - 2, _PICTURE))
@@ -222,7 +222,7 @@ class _Page:
         pairs = [" ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
         side = max(map(width_of, pairs))
         head = cut(stream.name if step == 1 else f"{stream.name}: {step} × {step} pairs in a point", self.width)
-        lines = [(self.paint(head, "dim"), width_of(head))] if step > 1 or stream.name != "sees" else []
+        lines = [(self.paint(head, "dim"), width_of(head))] if step > 1 or stream.name != "attention" else []
         for number, pair in enumerate(pairs):
             upper, lower = [*small[2 * number : 2 * number + 2], [False] * len(columns)][:2]
             blocks = "".join(_BLOCKS[both] for both in zip(upper, lower, strict=True))
@@ -246,7 +246,7 @@ class _Page:
             entries += [("", self._sample(look), text) for look, text in texts.items() if look in self.used]
         if "picture" in self.used:
             entries.append(
-                ("▀▄█", "", "who sees whom: two tokens that look in a line, the tokens looked at in columns")
+                ("▀▄█", "", "what attends to what: two tokens that attend in a line, the tokens attended to in columns")
             )
         yield ""
         for sign, sample, text in entries:
@@ -260,7 +260,7 @@ class _Page:
         return self.paint("token", *_STYLES[look]) if self.colour and look in _STYLES else ""
 
 
-def _breaks(cells: Sequence[Cell], widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+def _breaks(cells: Sequence[TokenCell], widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
     """(first, last) of the staves: as many words as fit; a word that fits no stave is broken."""
     first = place = 0
     while place < len(cells):
@@ -285,7 +285,7 @@ def _total(widths: Sequence[int]) -> int:
     return sum(widths) + len(widths) - 1
 
 
-def _brackets(spans: Sequence[Span], first: int, last: int, widths: Sequence[int]) -> str:
+def _brackets(spans: Sequence[TrackSpan], first: int, last: int, widths: Sequence[int]) -> str:
     """Brackets below the columns ``first`` to ``last``; what goes on in the next stave has no corner there."""
     line = ""
     for span in spans:
@@ -298,7 +298,7 @@ def _brackets(spans: Sequence[Span], first: int, last: int, widths: Sequence[int
     return line
 
 
-def _bracket(span: Span, size: int, left: str, right: str) -> str:
+def _bracket(span: TrackSpan, size: int, left: str, right: str) -> str:
     """One bracket of ``size`` columns with as much of its label as there is room for."""
     for label in (f"─ {span.label} ", f" {span.label} ", f"─ {span.short} ", span.short):
         if span.label and width_of(label) <= size - 2:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pretraining.annotate import read_lines
 from pretraining.corpus import CorpusConfig, iter_documents, matching
-from pretraining.segment import CJK
-from pretraining.sentences import sentence_spans
+from pretraining.text.cjk import CJK
+from pretraining.text.files import read_lines
+from pretraining.text.sentences import sentence_spans
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings import load_settings
@@ -60,7 +60,7 @@ class PairsConfig:
     longest: int = 32
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be made."""
+        """Raise ZooError if the pairs cannot be made."""
         if not self.output.endswith(".jsonl"):
             raise ZooError(f"--output {self.output}: a name that ends in .jsonl is needed, so that it can be read.")
         if self.maximum is not None and self.maximum < 1:

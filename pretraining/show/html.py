@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.show import SIGNS, Cell, RowView, Stream, TaskView, Track, visible
-from pretraining.show_command import Visibility
+from pretraining.show.config import MatrixDisplay
+from pretraining.show.spelling import visible
+from pretraining.show.views import SIGNS, RowView, Stream, TaskView, TokenCell, Track
 
 _POINT, _NAMED = 14, 40  # size of a matrix point; longest matrix whose points are named
 _SMALL = 5  # size of the points of longer ones
@@ -27,7 +28,7 @@ def escape(text: object) -> str:
     return html.escape(str(text), quote=True)
 
 
-def page(views: Sequence[TaskView], text: str, visibility: Visibility = "auto") -> str:
+def page(views: Sequence[TaskView], text: str, visibility: MatrixDisplay = "auto") -> str:
     """The whole document.
 
     Args:
@@ -70,12 +71,12 @@ def _legend(views: Sequence[TaskView]) -> str:
     return f"<ul class='legend'>{''.join(entries)}</ul>"
 
 
-def _look(cell: Cell) -> str:
+def _look(cell: TokenCell) -> str:
     """The class of a token."""
     return "foreign" if cell.fate == "plain" and not cell.own else cell.fate
 
 
-def _config(views: Sequence[TaskView], visibility: Visibility) -> str:
+def _config(views: Sequence[TaskView], visibility: MatrixDisplay) -> str:
     """A config's section: introduced once, then its tasks."""
     view = views[0]
     chain = f"<p class='chain'>{escape(view.chain)}</p>" if view.chain else ""
@@ -85,7 +86,7 @@ def _config(views: Sequence[TaskView], visibility: Visibility) -> str:
     return f"<section><h2>{escape(view.title)}</h2>{chain}{listed}{tasks}</section>"
 
 
-def _task(view: TaskView, visibility: Visibility) -> str:
+def _task(view: TaskView, visibility: MatrixDisplay) -> str:
     """A task: what it is, its rows, its notes."""
     notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in view.notes)
     drawn: set[tuple[str, bytes]] = set()
@@ -93,7 +94,7 @@ def _task(view: TaskView, visibility: Visibility) -> str:
     return f"<p class='about{' task' if view.stages else ''}'>{escape(view.about)}</p>{rows}{notes}"
 
 
-def _row(row: RowView, visibility: Visibility, drawn: set[tuple[str, bytes]]) -> str:
+def _row(row: RowView, visibility: MatrixDisplay, drawn: set[tuple[str, bytes]]) -> str:
     """One row as a card: heading, tokens, facts, who sees whom."""
     place = f"seed {row.seed} · epoch {row.epoch} · row {row.place} of {row.rows}"
     pair = f"<strong>{escape(row.pair)}</strong>" if row.pair else ""
@@ -192,7 +193,7 @@ def _bar(track: Track, place: int, first: int) -> str:
     return "<i class='bar'></i>"
 
 
-def _picture(stream: Stream, cells: Sequence[Cell]) -> str:
+def _picture(stream: Stream, cells: Sequence[TokenCell]) -> str:
     """A matrix: a line for each token that looks, a column for each looked at."""
     rows, columns = stream.seen.shape
     named = max(rows, columns) <= _NAMED

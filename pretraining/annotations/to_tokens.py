@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.annotate import Annotator, Finder, Recorded, Span
+from pretraining.annotations.base import Annotator, CharSpan, RecordAnnotator, TextAnnotator
 from zoo.errors import ZooError
 
 Ints = NDArray[np.int64]
@@ -29,7 +29,7 @@ class Piece(NamedTuple):
 
     text: str
     words: list[int] | None
-    spans: dict[str, list[Span]]
+    spans: dict[str, list[CharSpan]]
     where: tuple[str, int]
 
 
@@ -40,7 +40,7 @@ class _Line:
         spans: in any order; they may overlap.
     """
 
-    def __init__(self, spans: list[Span]) -> None:
+    def __init__(self, spans: list[CharSpan]) -> None:
         self._spans = spans
         self._order = sorted(range(len(spans)), key=lambda number: spans[number][0])
         self._begins = [spans[number][0] for number in self._order]
@@ -51,7 +51,7 @@ class _Line:
         count = bisect_left(self._begins, end)
         return self._reach[count - 1] if count else -1
 
-    def touching(self, start: int, end: int) -> list[Span]:
+    def touching(self, start: int, end: int) -> list[CharSpan]:
         """Spans with a character in [start, end), in the order in which they were given."""
         first, last = bisect_right(self._reach, start), bisect_left(self._begins, end)
         return [self._spans[n] for n in sorted(self._order[first:last]) if self._spans[n][1] > start]
@@ -75,19 +75,19 @@ class Annotations:
         for annotator in annotators.values():
             annotator.ready(lowercase)
         self._annotators = dict(annotators)
-        self._finders = {name: a for name, a in annotators.items() if isinstance(a, Finder)}
-        self.recorded = {name: a for name, a in annotators.items() if isinstance(a, Recorded)}
+        self._finders = {name: a for name, a in annotators.items() if isinstance(a, TextAnnotator)}
+        self.recorded = {name: a for name, a in annotators.items() if isinstance(a, RecordAnnotator)}
         self.dtypes = {name: a.dtype for name, a in annotators.items()}
         self.left_out: Counter[tuple[str, str]] = Counter()
-        self._ordered: tuple[Mapping[str, list[Span]], dict[str, _Line]] = ({}, {})
+        self._ordered: tuple[Mapping[str, list[CharSpan]], dict[str, _Line]] = ({}, {})
 
-    def _lines(self, notes: Mapping[str, list[Span]]) -> dict[str, _Line]:
+    def _lines(self, notes: Mapping[str, list[CharSpan]]) -> dict[str, _Line]:
         """A line's spans, put in order once for all of its sentences, which follow one another."""
         if self._ordered[0] is not notes:
             self._ordered = notes, {name: _Line(spans) for name, spans in notes.items()}
         return self._ordered[1]
 
-    def undivided(self, edges: list[tuple[int, int]], notes: Mapping[str, list[Span]]) -> list[tuple[int, int]]:
+    def undivided(self, edges: list[tuple[int, int]], notes: Mapping[str, list[CharSpan]]) -> list[tuple[int, int]]:
         """Sentences of a line, joined where a given span goes on from one to the next."""
         inner = [line for name, line in self._lines(notes).items() if self._annotators[name].marks != "every"]
         joined: list[tuple[int, int]] = []
@@ -102,10 +102,10 @@ class Annotations:
         self,
         text: str,
         start: int,
-        notes: Mapping[str, list[Span]],
+        notes: Mapping[str, list[CharSpan]],
         plain: tuple[str, Sequence[int] | None],
         encoded: str,
-    ) -> dict[str, list[Span]]:
+    ) -> dict[str, list[CharSpan]]:
         """A sentence's spans by annotation, in characters of the text that is encoded.
 
         Args:
@@ -115,7 +115,7 @@ class Annotations:
             plain: the sentence without the spaces between Chinese words, and where a segmenter's words start in it.
             encoded: as it is encoded.
         """
-        spans: dict[str, list[Span]] = {}
+        spans: dict[str, list[CharSpan]] = {}
         for name, finder in self._finders.items():
             if found := finder.find(*plain):
                 spans[name] = _moved([(a, b, 1) for a, b in found], plain[0], encoded)
@@ -169,7 +169,7 @@ class Annotations:
         known = spans[:, 2] > 0
         spans, owner = spans[known], [number for number, kept in zip(owner, known.tolist()) if kept]
         first, last, cuts = locate(wide, spans[:, 0], spans[:, 1])
-        if (cuts >= 0).any() and isinstance(annotator, Recorded) and annotator.cut == "error":
+        if (cuts >= 0).any() and isinstance(annotator, RecordAnnotator) and annotator.cut == "error":
             wrong = int(np.argmax(cuts >= 0))
             piece = pieces[owner[wrong]]
             start, end = (spans[wrong, :2] - shift[owner[wrong]]).tolist()
@@ -271,7 +271,7 @@ def locate(places: Ints, start: Ints, end: Ints) -> tuple[Ints, Ints, Ints]:
     return first, last, cuts
 
 
-def _moved(spans: list[Span], old: str, new: str) -> list[Span]:
+def _moved(spans: list[CharSpan], old: str, new: str) -> list[CharSpan]:
     """Spans of a text in the same text with other white space."""
     if old == new:
         return spans

@@ -4,28 +4,31 @@ Two files with one line a document: WordPiece ids, and the entity of each id. A 
 for each its length and so many values; ``#UNK#`` is no entity. A mention's entity stands at every token of it there,
 and at its first one in a store (specs: ERNIE-THU, section 2 and trap 5). Neighbouring mentions of one entity are one.
 
-    python -m pretraining.linked --tokens wiki_token.tsv.gz --entities wiki_entity.tsv.gz --tokenizer BERT --output FILE
+    zoo linked --tokens wiki_token.tsv.gz --entities wiki_entity.tsv.gz --tokenizer BERT --output FILE
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pretraining.prepare import prepare_from_ids
+from pretraining.store import Store
+from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer import load_tokenizer
+from typing import Any
+from typing import NamedTuple
+from typing import TextIO
+from zoo.errors import ZooError
+from zoo.runtime.text_encoding import file_hint
+from zoo.settings import load_settings
+from zoo.storage.files import replaced_file
+from zoo.storage.files import write_atomic
 import gzip
 import itertools
 import json
-import sys
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, TextIO
-
-from pretraining.prepare import prepare_from_ids
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
-from zoo.errors import ZooError, run_command
-from zoo.runtime.text_encoding import file_hint
-from zoo.settings import load_settings
-from zoo.storage.files import replaced_file, write_atomic
 
 ARRAY = "entity_id"
 _NONE = "#UNK#"
@@ -33,7 +36,7 @@ _CONTINUES = "##"
 _DIGITS = 10  # of a number that is larger than any id
 
 
-class Mention(NamedTuple):
+class TokenMention(NamedTuple):
     """A stretch of tokens of one sentence that names an entity.
 
     Args:
@@ -56,7 +59,7 @@ class Sentence(NamedTuple):
     """
 
     ids: list[int]
-    mentions: list[Mention]
+    mentions: list[TokenMention]
 
 
 def read_linked(tokens: str | Path, entities: str | Path) -> Iterator[list[Sentence]]:
@@ -111,12 +114,12 @@ def _sentences(path: Path, number: int, values: list[str]) -> list[list[str]]:
     return found
 
 
-def _mentions(names: Sequence[str]) -> list[Mention]:
+def _mentions(names: Sequence[str]) -> list[TokenMention]:
     found, start = [], 0
     for name, run in itertools.groupby(names):
         stop = start + sum(1 for _ in run)
         if name != _NONE:
-            found.append(Mention(start, stop, name))
+            found.append(TokenMention(start, stop, name))
         start = stop
     return found
 
@@ -209,16 +212,8 @@ def write_records(config: LinkedConfig) -> int:
     return count
 
 
-def main() -> None:
-    """Entry point of ``python -m pretraining.linked``."""
-
-    def run() -> int:
-        config = load_settings(LinkedConfig, sys.argv[1:], "python -m pretraining.linked", "linked").value
-        print(f"{config.output}: {write_records(config)} documents")
-        return 0
-
-    run_command(run)
-
-
-if __name__ == "__main__":
-    main()
+def linked_command(argv: list[str]) -> int:
+    """``zoo linked --tokens FILE --entities FILE --tokenizer FOLDER --output FILE``."""
+    config = load_settings(LinkedConfig, argv, "zoo linked", "linked").value
+    print(f"{config.output}: {write_records(config)} documents")
+    return 0

@@ -48,7 +48,7 @@ class TransEConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained."""
+        """Raise ZooError if a number is too small to train with."""
         for name in ("width", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ZooError(f"transe.{name} is {getattr(self, name)}; at least 1 is needed.")
@@ -87,7 +87,7 @@ class Vectors(NamedTuple):
     losses: list[float]
 
 
-def read_lines(path: Path) -> Iterator[tuple[str, str, str]]:
+def read_triple_lines(path: Path) -> Iterator[tuple[str, str, str]]:
     """Head, relation and tail of each line, which tabs part; empty lines are passed over.
 
     Raises:
@@ -124,12 +124,16 @@ def read_triples(path: str | Path, exclude: str | Path | None = None) -> Graph:
     Raises:
         ZooError: a file cannot be read, a line is no triple, or no triple is left.
     """
-    answers = {frozenset((head, tail)) for head, _, tail in read_lines(Path(exclude))} if exclude is not None else set()
+    answers = (
+        {frozenset((head, tail)) for head, _, tail in read_triple_lines(Path(exclude))}
+        if exclude is not None
+        else set()
+    )
     entities: dict[str, int] = {}
     relations: dict[str, int] = {}
     found: dict[tuple[int, int, int], None] = {}
     left_out = 0
-    for head, relation, tail in read_lines(Path(path)):
+    for head, relation, tail in read_triple_lines(Path(path)):
         ends = [entities.setdefault(name, len(entities)) for name in (head, tail)]
         if frozenset((head, tail)) in answers:
             left_out += 1
@@ -153,7 +157,7 @@ def train_transe(graph: Graph, config: TransEConfig, show: bool = True) -> Vecto
     """
     if len(graph.entities) < 2:
         raise ZooError("TransE needs at least two entities.")
-    trainer = _Trainer(graph, config)
+    trainer = TransETrainer(graph, config)
     progress, losses = Progress("transe", show), []
     for epoch in range(config.epochs):
         losses.append(trainer.epoch(epoch))
@@ -164,7 +168,7 @@ def train_transe(graph: Graph, config: TransEConfig, show: bool = True) -> Vecto
     return Vectors(trainer.tables[0].cpu(), trainer.tables[1].cpu(), losses)
 
 
-class _Trainer:
+class TransETrainer:
     """Tables of entities and relations, and a sum of squares for each of their rows."""
 
     def __init__(self, graph: Graph, config: TransEConfig) -> None:
@@ -192,10 +196,10 @@ class _Trainer:
             old = true[np.arange(len(true)), side]
             corrupted = true.copy()
             corrupted[np.arange(len(true)), side] = other + (other >= old)
-            total += self._step(torch.from_numpy(true).to(self.device), torch.from_numpy(corrupted).to(self.device))
+            total += self.step(torch.from_numpy(true).to(self.device), torch.from_numpy(corrupted).to(self.device))
         return float(total) / len(triples)
 
-    def _step(self, true: Tensor, corrupted: Tensor) -> Tensor:
+    def step(self, true: Tensor, corrupted: Tensor) -> Tensor:
         """One batch: gradients by hand, for only the rows in it are touched."""
         near, down = self._distance(true)
         far, up = self._distance(corrupted)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from pretraining.annotations.to_tokens import describe
 from pretraining.assemble import prepare_stores
 from pretraining.config import load_pretrain_config
-from pretraining.spans import describe
 from pretraining.store import Store
 
 

@@ -17,33 +17,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from pretraining.text.cjk import CJK, SPACE_AT_CJK, has_cjk
+from pretraining.text.files import existing, read_lines
 from zoo.errors import ZooError
 
 SegmenterName = Literal["none", "rjieba", "space"]
-
-CJK = (
-    "\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff"
-    "\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f\U0002b820-\U0002ceaf\U0002f800-\U0002fa1f"
-)
-"""Character class of the eight ranges that BERT's tokenisation puts spaces around."""
-
-has_cjk: Callable[[str], re.Match[str] | None] = re.compile(f"[{CJK}]").search
 ALIGNMENT = 2
 """Version of how boundaries are aligned with tokens; part of the fingerprint of every store with a segmenter."""
 _DIGITS = 10  # of a frequency that is larger than any
-_CJK_CHARACTER = re.compile(f"[{CJK}]")
 _SPACES = re.compile(r"\s+")
-_SPACE_AT_CJK = re.compile(f"(?<=[{CJK}，。！？；：、（）《》“”‘’])\\s+|\\s+(?=[{CJK}，。！？；：、（）《》“”‘’])")
-
-
-def count_cjk(text: str) -> int:
-    """Chinese characters in a text."""
-    return len(_CJK_CHARACTER.findall(text))
-
-
-def count_spaces_at_cjk(text: str) -> int:
-    """Places in a text where white space touches a Chinese character or mark."""
-    return len(_SPACE_AT_CJK.findall(text))
 
 
 class Segmenter:
@@ -156,8 +138,6 @@ def _load_rjieba(dictionary: Path | None) -> Callable[[str], list[str]]:
 
 
 def _one_file(user_dictionary: str) -> Path:
-    from pretraining.annotate import existing  # which needs this module
-
     found = existing(user_dictionary, "corpus.user_dictionary")
     if len(found) > 1:
         raise ZooError(f"corpus.user_dictionary: {user_dictionary} names {len(found)} files; one is needed.")
@@ -170,8 +150,6 @@ def _dictionary_words(path: Path) -> list[tuple[str, int | None, str | None]]:
     Raises:
         ZooError: not UTF-8, a line that is none of these (naming it), or no word at all.
     """
-    from pretraining.annotate import read_lines
-
     found: list[tuple[str, int | None, str | None]] = []
     for number, line in enumerate(read_lines(path), start=1):
         fields = line.split()
@@ -206,7 +184,7 @@ def _from_spaces(text: str) -> tuple[str, list[int]]:
             starts.append(position)
             pieces.append(word)
             position += len(word)
-        if not _SPACE_AT_CJK.match(text, space.start()):
+        if not SPACE_AT_CJK.match(text, space.start()):
             pieces.append(" ")
             position += 1
         previous = space.end()

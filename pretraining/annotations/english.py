@@ -1,6 +1,6 @@
 """Names and phrases of English text by rule. No recogniser and no chunker: what they cannot do is said with each.
 
-For entities and phrases that somebody else found, see :class:`pretraining.annotate.Field` and ``Lexicon``.
+For entities and phrases that somebody else found, see :class:`pretraining.annotations.RecordField` and ``Lexicon``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from pretraining.annotate import Finder
+from pretraining.annotations.base import TextAnnotator
 from zoo.errors import ZooError
 
 _WORD = re.compile(r"[^\W_]+(?:[-'’.&][^\W_]+)*")
@@ -27,7 +27,7 @@ _LISTED = """
 _FUNCTION_WORDS = frozenset(_LISTED.split())
 
 
-class Capitalised(Finder):
+class CapitalisedNames(TextAnnotator):
     """Runs of capitalised words, as names are written.
 
     ``of``, ``the``, ``de`` ... may stand inside a run (``Bank of England``). The first word of a sentence has a capital
@@ -64,7 +64,7 @@ class Capitalised(Finder):
             found.append((start, end))
 
 
-class ContentPhrases(Finder):
+class ContentPhrases(TextAnnotator):
     """Words between function words and punctuation (the candidates of RAKE, Rose et al. 2010): deep neural networks.
 
     It does not tell verbs from nouns: ``the dog chased black cats`` holds ``dog chased black cats``.
