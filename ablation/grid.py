@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
-from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
+from ablation.config import AblationConfig, Arm, ArmFinetuning, arms
+from ablation.results.runs import MAJORITY, UNIGRAM_ENTROPY, FinishedRun, by_objective, read_run
 from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
@@ -34,7 +34,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One (arm, seed) with its settings checked and its places known.
 
     Args:
@@ -72,7 +72,7 @@ def settings_of(arm: Arm) -> Settings[PretrainConfig]:
         raise ZooError(f"arm {arm.name!r}: {error}") from error
 
 
-def cells(config: AblationConfig) -> list[Cell]:
+def cells(config: AblationConfig) -> list[GridCell]:
     """The whole grid, checked before anything runs.
 
     Raises:
@@ -88,7 +88,7 @@ def cells(config: AblationConfig) -> list[Cell]:
         afterwards = json.dumps(after if config.cloze is None else [*after, config.cloze], sort_keys=True)
         digest = hashlib.sha256(afterwards.encode()).hexdigest()[:8]
         stem = f"{arm.name}-seed-{arm.seed}-{digest}"
-        grid.append(Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
+        grid.append(GridCell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
     return grid
 
 
@@ -145,7 +145,7 @@ def _reference_values(config: AblationConfig, seed: int) -> dict[str, Any]:
     return {key: found.values.get(key) for key in ("data", "objectives", "tasks")}
 
 
-def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool) -> Path:
+def run_cell(config: AblationConfig, cell: GridCell, threads: int | None, show: bool) -> Path:
     """Pretrain, fine-tune and validate one (arm, seed) in this process; finished steps are read back.
 
     Returns:
@@ -202,7 +202,7 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     return scores, baselines
 
 
-def _tasks(wanted: FinetuneConfig) -> list[Task]:
+def _tasks(wanted: ArmFinetuning) -> list[Task]:
     return select(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
 
 
@@ -268,7 +268,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def read_cell(cell: Cell) -> Run | None:
+def read_cell(cell: GridCell) -> FinishedRun | None:
     """A finished cell's figures; ``None`` where it is not done.
 
     Raises:
@@ -284,7 +284,7 @@ def read_cell(cell: Cell) -> Run | None:
     return replace(run, scores=scores, baselines=record["baselines"], same_questions=same)
 
 
-def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
+def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[FinishedRun]:
     """Run what is not finished, in child processes, and read everything back.
 
     Args:
@@ -312,7 +312,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
     return [run for run in map(read_cell, grid) if run is not None]
 
 
-def _prepare_stores(waiting: list[Cell]) -> None:
+def _prepare_stores(waiting: list[GridCell]) -> None:
     """Build the token stores here, once, before the children ask for them."""
     from pretraining.assemble import prepare_stores
 

@@ -12,7 +12,7 @@ from training import SAMPLE, arguments, train
 
 from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
-from ablation.report import is_accuracy
+from ablation.results.formats import is_accuracy
 from pretraining import cloze
 from pretraining.cloze import (
     Answers,

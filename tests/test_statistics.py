@@ -29,14 +29,14 @@ def test_t_interval_matches_the_table() -> None:
 def test_simulated_equal_arms_are_covered_at_the_nominal_rate(n: int) -> None:
     """A/A: two arms with the same mean, a seed effect in common and noise of their own."""
     generator = np.random.default_rng(20260 + n)
-    runs = 4000
+    runs = 1000
     covered = 0
     for _ in range(runs):
         shared = generator.normal(size=n)
         a, b = 70 + shared + generator.normal(size=n), 70 + shared + generator.normal(size=n)
         interval, _ = paired_t_test(a.tolist(), b.tolist())
         covered += interval.low <= 0 <= interval.high
-    assert 0.94 <= covered / runs <= 0.96
+    assert 0.93 <= covered / runs <= 0.97  # 0.95, give or take three standard errors of a share of 1000
 
 
 def test_sign_flip_enumerates_all_patterns() -> None:
