@@ -6,37 +6,49 @@ same command again continues it. Its last act is a small JSON file, by which the
 
 from __future__ import annotations
 
+from ablation.config import AblationConfig
+from ablation.config import Arm
+from ablation.config import ArmFinetuning
+from ablation.config import arms
+from ablation.results.runs import FinishedRun
+from ablation.results.runs import MAJORITY
+from ablation.results.runs import UNIGRAM_ENTROPY
+from ablation.results.runs import by_objective
+from ablation.results.runs import read_run
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from dataclasses import replace
+from finetune.data.task_files import read_task_file
+from finetune.data.tasks import Task
+from finetune.data.tasks import tasks_named
+from pathlib import Path
+from pretraining.config import PretrainConfig
+from pretraining.config import config_digest
+from pretraining.config import load_pretrain_config
+from pretraining.objective import Objective
+from typing import Any
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.errors import nearest
+from zoo.runtime.jobs import Job
+from zoo.runtime.pool import run_pool
+from zoo.sample import resolve
+from zoo.settings import Settings
+from zoo.settings import merge
+from zoo.storage.files import write_atomic
+from zoo.storage.files import write_json
 import hashlib
 import json
 import os
 import sys
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-
 import yaml
-
-from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
-from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
-from finetune.data.task_files import read_task_file
-from finetune.data.tasks import Task, tasks_named
-from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
-from pretraining.objective import Objective
-from zoo.config import read_json
-from zoo.errors import ZooError, nearest
-from zoo.runtime.jobs import Job
-from zoo.runtime.pool import run_pool
-from zoo.sample import resolve
-from zoo.settings import Settings, merge
-from zoo.storage.files import write_atomic, write_json
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One (arm, seed) with its settings checked and its places known.
 
     Args:
@@ -74,7 +86,7 @@ def settings_of(arm: Arm) -> Settings[PretrainConfig]:
         raise ZooError(f"arm {arm.name!r}: {error}") from error
 
 
-def cells(config: AblationConfig) -> list[Cell]:
+def cells(config: AblationConfig) -> list[GridCell]:
     """The whole grid, checked before anything runs.
 
     Raises:
@@ -90,7 +102,7 @@ def cells(config: AblationConfig) -> list[Cell]:
         afterwards = json.dumps(after if config.cloze is None else [*after, config.cloze], sort_keys=True)
         digest = hashlib.sha256(afterwards.encode()).hexdigest()[:8]
         stem = f"{arm.name}-seed-{arm.seed}-{digest}"
-        grid.append(Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
+        grid.append(GridCell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
     return grid
 
 
@@ -147,7 +159,7 @@ def _reference_values(config: AblationConfig, seed: int) -> dict[str, Any]:
     return {key: found.values.get(key) for key in ("data", "objectives", "tasks")}
 
 
-def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool) -> Path:
+def run_cell(config: AblationConfig, cell: GridCell, threads: int | None, show: bool) -> Path:
     """Pretrain, fine-tune and validate one (arm, seed) in this process; finished steps are read back.
 
     Returns:
@@ -205,7 +217,7 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     return scores, baselines
 
 
-def _tasks(wanted: FinetuneConfig) -> list[Task]:
+def _tasks(wanted: ArmFinetuning) -> list[Task]:
     return tasks_named(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
 
 
@@ -271,7 +283,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def read_cell(cell: Cell) -> Run | None:
+def read_cell(cell: GridCell) -> FinishedRun | None:
     """A finished cell's figures; ``None`` where it is not done.
 
     Raises:
@@ -287,7 +299,7 @@ def read_cell(cell: Cell) -> Run | None:
     return replace(run, scores=scores, baselines=record["baselines"], same_questions=same)
 
 
-def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
+def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[FinishedRun]:
     """Run what is not finished, in child processes, and read everything back.
 
     Args:
@@ -315,7 +327,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
     return [run for run in map(read_cell, grid) if run is not None]
 
 
-def _prepare_stores(waiting: list[Cell]) -> None:
+def _prepare_stores(waiting: list[GridCell]) -> None:
     """Build the token stores here, once, before the children ask for them."""
     from pretraining.assemble import prepare_stores
 

@@ -1,35 +1,43 @@
 """Hidden words restored: which are chosen, what is asked, and that an ablation can read it."""
 
-import itertools
-import json
-import tracemalloc
 
-import numpy as np
-import pytest
-import torch
-from stores import write_store
-from training import SAMPLE, arguments, train
 
-from ablation.config import build, load_ablation
+from ablation.config import build
+from ablation.config import load_ablation
 from ablation.grid import hidden_words
-from ablation.report import is_accuracy
+from ablation.results.formats import is_accuracy
 from pretraining.layouts import rows_from_texts
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.random import Draw
-from pretraining.scoring.cloze import Answers, ClozeConfig, by_frequency, figures, measures
-from pretraining.scoring.cloze_command import cloze_command, cloze_of_run
-from pretraining.scoring.cloze_items import (
-    DocumentTokens,
-    SentenceTokens,
-    choose_entities,
-    choose_words,
-    ngram_frequency,
-    read_text,
-)
+from pretraining.scoring.cloze import Answers
+from pretraining.scoring.cloze import ClozeConfig
+from pretraining.scoring.cloze import by_frequency
+from pretraining.scoring.cloze import figures
+from pretraining.scoring.cloze import measures
+from pretraining.scoring.cloze_command import cloze_command
+from pretraining.scoring.cloze_command import cloze_of_run
+from pretraining.scoring.cloze_items import DocumentTokens
+from pretraining.scoring.cloze_items import SentenceTokens
+from pretraining.scoring.cloze_items import choose_entities
+from pretraining.scoring.cloze_items import choose_words
+from pretraining.scoring.cloze_items import ngram_frequency
+from pretraining.scoring.cloze_items import read_text
 from pretraining.scoring.scorer import Scorer
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer import train_tokenizer
+from stores import write_store
+from training import SAMPLE
+from training import arguments
+from training import train
 from zoo.errors import ZooError
+import itertools
+import json
+import numpy as np
+import pytest
+import torch
+import tracemalloc
 
 DRAW = Draw(0, 0)
 

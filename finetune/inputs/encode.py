@@ -14,7 +14,7 @@ from finetune.inputs.character_tokenizer import CharacterTokenizer
 from finetune.inputs.encoded import EncodedRows
 from finetune.inputs.marks import Marked, Marker
 from pretraining.arrays import ragged_ranges
-from pretraining.segment import Segmenter, SegmenterName, join_words
+from pretraining.text.segmenter import Segmenter, SegmenterName, join_words
 from zoo.errors import ZooError
 from zoo.vocabulary import Template, parse_layout
 

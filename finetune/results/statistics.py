@@ -2,11 +2,12 @@
 
 Items (dev rows) are never resampled: with few seeds that finds effects that are not there. The t interval on
 per-seed paired differences keeps its nominal coverage at every number of seeds (``tests/test_statistics.py``).
+scipy does the tests. It is imported where it is called: it takes half a second, and most commands need none of it.
 """
 
 from __future__ import annotations
 
-import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,8 @@ from zoo.errors import ZooError
 
 FEWEST_SEEDS = 5
 """Fewest pairs that may carry a verdict."""
-_EXACT_PAIRS = 20  # 2**20 sign patterns; beyond that they are sampled
+_SIGN_PATTERNS = 2**16
+"""Most sign patterns that are looked at: all of them up to 16 pairs (in a second), a sample of them beyond that."""
 
 
 class MeanSd(NamedTuple):
@@ -45,7 +47,8 @@ class Paired(NamedTuple):
         interval: 95% t interval, ``None`` for one pair.
         correlation: of the paired scores; near 0, pairing bought nothing. ``None`` below 3 pairs or where
             an arm does not vary.
-        p: two-sided sign-flip p value; exact up to 20 pairs.
+        p_t: two-sided p value of Student's t test, ``None`` for one pair.
+        p_sign_flip: two-sided sign-flip p value; exact up to 16 pairs.
         verdict: ``a higher``, ``b higher`` or ``no difference shown``; below 5 pairs, that there is none.
         unpaired: seeds that only one arm has, left out.
     """
@@ -55,7 +58,8 @@ class Paired(NamedTuple):
     sd: float | None
     interval: Interval | None
     correlation: float | None
-    p: float
+    p_t: float | None
+    p_sign_flip: float
     verdict: str
     unpaired: tuple[int, ...] = ()
 
@@ -70,21 +74,30 @@ def mean_sd(values: Sequence[float]) -> MeanSd:
     return MeanSd(float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None, len(array))
 
 
-def t_interval(differences: Sequence[float], level: float = 0.95) -> Interval:
-    """Student's t interval for the mean of independent differences.
+def paired_t_test(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[Interval, float]:
+    """Student's t test for the mean of a - b: its interval, and the two-sided p value of a mean of 0.
+
+    Args:
+        a: scores of one arm, (n,).
+        b: scores of the other with the same seeds, (n,).
+        level: coverage of the interval.
 
     Raises:
-        ZooError: fewer than two differences, or a level outside (0, 1).
+        ZooError: fewer than two pairs, or a level outside (0, 1).
     """
     if not 0.0 < level < 1.0:
         raise ZooError(f"the level of an interval is {level}; a number between 0 and 1 is needed, 0.95 by habit.")
-    mean, sd, n = mean_sd(differences)
-    if sd is None:
+    left, right = _finite(a), _finite(b)
+    if len(left) == 1:
         raise ZooError("one difference has no interval; at least two seeds are needed.")
-    from scipy.stats import t  # half a second, and not needed before here
+    from scipy.stats import ttest_rel
 
-    half = float(t.ppf(0.5 + level / 2, n - 1)) * sd / math.sqrt(n)
-    return Interval(mean - half, mean + half)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of differences that are all alike, which are seen to below
+        test = ttest_rel(left, right)
+    low, high = test.confidence_interval(level)
+    p = 1.0 if np.array_equal(left, right) else float(test.pvalue)  # scipy has nan for a mean of 0 without spread
+    return Interval(float(low), float(high)), p
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
@@ -99,12 +112,13 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
     left, right = _finite([a[seed] for seed in seeds]), _finite([b[seed] for seed in seeds])
     differences = left - right
     mean, sd, n = mean_sd(differences.tolist())
-    interval = t_interval(differences.tolist()) if n > 1 else None
+    interval, p_t = paired_t_test(left.tolist(), right.tolist()) if n > 1 else (None, None)
     correlation = None
     if n > 2 and np.ptp(left) > 0 and np.ptp(right) > 0:
         correlation = float(np.corrcoef(left, right)[0, 1])
     unpaired = tuple(sorted(set(a) ^ set(b)))
-    return Paired(n, mean, sd, interval, correlation, sign_flip(differences.tolist()), _verdict(n, interval), unpaired)
+    p_sign_flip = sign_flip(differences.tolist())
+    return Paired(n, mean, sd, interval, correlation, p_t, p_sign_flip, _verdict(n, interval), unpaired)
 
 
 def _verdict(n: int, interval: Interval | None) -> str:
@@ -118,24 +132,29 @@ def _verdict(n: int, interval: Interval | None) -> str:
 def sign_flip(differences: Sequence[float]) -> float:
     """Two-sided sign-flip p value of mean difference 0: the share of sign patterns at least as extreme.
 
-    All 2^n patterns up to 20 differences, so the smallest possible value is 2 / 2^n; above that, 2^16 patterns
+    All 2^n patterns up to 16 differences, so the smallest possible value is 2 / 2^n; above that, 2^16 patterns
     drawn from a fixed key, the observed one counted.
     """
     array = _finite(differences)
-    n = len(array)
+    if len(array) == 1:
+        return 1.0  # both patterns are as extreme; scipy takes two observations or more
     slack = 1e-9 * float(np.abs(array).sum())  # equal sums must compare as equal in floating point
     observed = abs(float(array.sum())) - slack
-    if n <= _EXACT_PAIRS:
-        return float(np.mean(np.abs(_all_signed_sums(array)) >= observed))
-    signs = np.random.default_rng(0).integers(0, 2, size=(2**16, n), dtype=np.int8) * 2 - 1
-    return (1.0 + float(np.sum(np.abs(signs @ array) >= observed))) / (2**16 + 1)
 
+    def as_extreme(flipped: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+        return (np.abs(flipped.sum(axis=axis)) >= observed).astype(np.float64)
 
-def _all_signed_sums(array: NDArray[np.float64]) -> NDArray[np.float64]:
-    sums = np.zeros(1)
-    for value in array:
-        sums = np.concatenate([sums + value, sums - value])
-    return sums
+    from scipy.stats import permutation_test
+
+    test = permutation_test(
+        (array,),
+        as_extreme,
+        permutation_type="samples",  # of one sample: flips signs
+        alternative="greater",
+        n_resamples=_SIGN_PATTERNS,
+        rng=np.random.default_rng(0),
+    )
+    return float(test.pvalue)
 
 
 def holm(pvalues: Sequence[float]) -> list[float]:

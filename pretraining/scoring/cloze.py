@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from pretraining.corpus import CorpusConfig
 from pretraining.layouts import rows_from_texts
-from pretraining.log import Progress
+from zoo.runtime.progress import Progress
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM

@@ -18,7 +18,7 @@ from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import write_json
+from zoo.storage.files import write_json
 from zoo.settings import load_settings
 
 

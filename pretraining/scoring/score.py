@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from pretraining.log import Progress
+from zoo.runtime.progress import Progress
 from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError, nearest
-from zoo.folder import write_json
+from zoo.storage.files import write_json
 from zoo.settings import load_settings
 
 

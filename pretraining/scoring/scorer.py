@@ -37,9 +37,7 @@ from zoo.heads import build_head
 from zoo.model_folder import ModelFacts
 from zoo.model_folder import load_core
 from zoo.model_folder import load_head
-from zoo.runtime.progress import Progress
 from zoo.settings import load_settings
-from zoo.storage.files import write_json
 from zoo.vocabulary import Vocabulary
 from zoo.vocabulary import parse_layout
 import numpy as np

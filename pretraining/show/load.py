@@ -18,7 +18,7 @@ from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, read_facts
+from zoo.model_folder import ModelFacts, read_facts
 from zoo.settings import load_settings
 
 _LENGTH = 128  # longest row of a model that does not say how it was trained

@@ -23,8 +23,6 @@ from pretraining.store import Store
 from pretraining.tokenizer import TokenizerConfig
 from typing import Any
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import read_facts
 from zoo.vocabulary import Vocabulary
 import dataclasses
 import json
