@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from elmo_fixture import FIXTURE, arrays, batches, needs_fixture, token_vectors, top_layers
+from elmo_files import FIXTURE, arrays, batches, needs_fixture, token_vectors, top_layers
 from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
