@@ -52,7 +52,6 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own
 _DECILES = 10
-_PORTION = 2**20  # tokens of the training text that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,7 @@ def _sample(places: Ints, count: int, draw: Draw) -> Ints:
 
 
 def choose_entities(
-    text: Text, training: NDArray[Any] | DocumentTokens, shortest: int, items: int, draw: Draw
+    text: Text, training: NDArray[Any] | DocumentTokens, shortest: int, items: int, draw: Draw, portion: int = 2**20
 ) -> tuple[Items, Items]:
     """Units and control stretches of the same lengths and tenths of training frequency, equally many of each.
 
@@ -231,6 +230,7 @@ def choose_entities(
         shortest: least tokens of a unit.
         items: most units.
         draw: random numbers.
+        portion: tokens of the training text that are in memory at a time.
 
     Raises:
         ZooError: there is no unit so long.
@@ -251,7 +251,7 @@ def choose_entities(
         own, control = start[size == length], _stretches(text, inside, length)
         if not len(control):
             continue
-        often = _frequency(text.ids, np.append(own, control), length, training)
+        often = ngram_frequency(text.ids, np.append(own, control), length, training, portion)
         edges = np.quantile(often[: len(own)], np.arange(1, _DECILES) / _DECILES)
         tenth, tenth_of_control = np.split(np.searchsorted(edges, often, side="left"), [len(own)])
         for number in np.unique(tenth):
@@ -276,12 +276,25 @@ def _stretches(text: Text, inside: Bools, length: int) -> Ints:
     return start[fits & (text.sentence[start] == text.sentence[start + length - 1])]
 
 
-def _frequency(ids: Ints, start: Ints, length: int, training: NDArray[Any] | DocumentTokens) -> Ints:
-    """How often each stretch stands in the training tokens, by a 64-bit hash of its tokens."""
+def ngram_frequency(
+    ids: Ints, start: Ints, length: int, training: NDArray[Any] | DocumentTokens, portion: int = 2**20
+) -> Ints:
+    """How often stretches of tokens stand in the training text, by a 64-bit hash of each.
+
+    Args:
+        ids: tokens of the text that the stretches are from.
+        start: (S,) first token of each stretch.
+        length: tokens of a stretch.
+        training: tokens of the training text.
+        portion: how many of those are in memory at a time.
+
+    Returns:
+        (S,) counts.
+    """
     wanted, numbers = np.unique(_hashes(ids, length)[start], return_inverse=True)
     counts = np.zeros(len(wanted), dtype=np.int64)
-    for begin in range(0, len(training) - length + 1, _PORTION):  # a stretch counts where its first token is
-        hashes = _hashes(training[begin : begin + _PORTION + length - 1], length)
+    for begin in range(0, len(training) - length + 1, portion):  # a stretch counts where its first token is
+        hashes = _hashes(training[begin : begin + portion + length - 1], length)
         place = np.minimum(np.searchsorted(wanted, hashes), len(wanted) - 1)
         counts += np.bincount(place[wanted[place] == hashes], minlength=len(wanted))
     found: Ints = counts[numbers]

@@ -30,7 +30,7 @@ LOCK_PATIENCE = 5.0
 STOPPED = 143
 """Exit code of a run that was asked to stop, as a shell has it after SIGTERM."""
 _LOCK = ".lock"
-_GRACE = 5.0  # seconds that SIGTERM's handler has to be called in
+SIGTERM_GRACE = 5.0  # seconds that SIGTERM's handler has to be called in
 
 _left_groups: list[Any] = []  # see _leave_group
 atexit.register(_left_groups.clear)
@@ -217,7 +217,7 @@ def _watched(request: StopRequest) -> Iterator[None]:
     def watch() -> None:
         while number := os.read(reader, 1):
             if number[0] == signal.SIGTERM:
-                time.sleep(_GRACE)
+                time.sleep(SIGTERM_GRACE)
                 if not (request.asked or request.patient):
                     os._exit(STOPPED)
         os.close(reader)

@@ -153,7 +153,7 @@ def train_transe(graph: Graph, config: TransEConfig, show: bool = True) -> Vecto
     """
     if len(graph.entities) < 2:
         raise ZooError("TransE needs at least two entities.")
-    trainer = _Trainer(graph, config)
+    trainer = Trainer(graph, config)
     progress, losses = Progress("transe", show), []
     for epoch in range(config.epochs):
         losses.append(trainer.epoch(epoch))
@@ -164,7 +164,7 @@ def train_transe(graph: Graph, config: TransEConfig, show: bool = True) -> Vecto
     return Vectors(trainer.tables[0].cpu(), trainer.tables[1].cpu(), losses)
 
 
-class _Trainer:
+class Trainer:
     """Tables of entities and relations, and a sum of squares for each of their rows."""
 
     def __init__(self, graph: Graph, config: TransEConfig) -> None:
@@ -192,10 +192,10 @@ class _Trainer:
             old = true[np.arange(len(true)), side]
             corrupted = true.copy()
             corrupted[np.arange(len(true)), side] = other + (other >= old)
-            total += self._step(torch.from_numpy(true).to(self.device), torch.from_numpy(corrupted).to(self.device))
+            total += self.step(torch.from_numpy(true).to(self.device), torch.from_numpy(corrupted).to(self.device))
         return float(total) / len(triples)
 
-    def _step(self, true: Tensor, corrupted: Tensor) -> Tensor:
+    def step(self, true: Tensor, corrupted: Tensor) -> Tensor:
         """One batch: gradients by hand, for only the rows in it are touched."""
         near, down = self._distance(true)
         far, up = self._distance(corrupted)

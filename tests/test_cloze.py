@@ -13,7 +13,6 @@ from training import SAMPLE, arguments, train
 from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
 from ablation.report import is_accuracy
-from pretraining import cloze
 from pretraining.cloze import (
     Answers,
     ClozeConfig,
@@ -26,6 +25,7 @@ from pretraining.cloze import (
     cloze_of_run,
     figures,
     measures,
+    ngram_frequency,
     read_text,
 )
 from pretraining.layouts import rows_from_texts
@@ -150,7 +150,7 @@ def test_a_unigram_run_is_asked_about_words(tmp_path):
     assert {name: group["items"] for name, group in found["words"].items()} == dict.fromkeys("1234", 20)
 
 
-def test_training_text_is_counted_in_portions(tmp_path, monkeypatch):
+def test_training_text_is_counted_in_portions(tmp_path):
     """The same counts as of all tokens at once, also of stretches across portions; and no copy of the text."""
     rng = np.random.default_rng(0)
     documents = [[rng.integers(5, 30, rng.integers(1, 300)).tolist()] for _ in range(300)]
@@ -166,18 +166,16 @@ def test_training_text_is_counted_in_portions(tmp_path, monkeypatch):
     starts = np.arange(0, 300, 7)
     expected = [(windows == text.ids[s : s + 3]).all(axis=1).sum() for s in starts]
     for portion in (100, 2**20):
-        monkeypatch.setattr(cloze, "_PORTION", portion)
-        assert cloze._frequency(text.ids, starts, 3, training).tolist() == expected
-    assert cloze._frequency(text.ids, starts, 3, DocumentTokens(store, chosen[:0])).tolist() == [0] * len(starts)
+        assert ngram_frequency(text.ids, starts, 3, training, portion).tolist() == expected
+    assert ngram_frequency(text.ids, starts, 3, DocumentTokens(store, chosen[:0])).tolist() == [0] * len(starts)
 
 
-def test_memory_does_not_grow_with_the_training_text(tmp_path, monkeypatch):
-    monkeypatch.setattr(cloze, "_PORTION", 10_000)
+def test_memory_does_not_grow_with_the_training_text(tmp_path):
     one = np.random.default_rng(0).integers(5, 30, 1000).tolist()
     store = write_store(tmp_path / "store", [[one]] * 1000)
     tracemalloc.start()
     try:
-        choose_entities(some_text(count=500), DocumentTokens(store, np.arange(1000)), 2, 1000, DRAW)
+        choose_entities(some_text(count=500), DocumentTokens(store, np.arange(1000)), 2, 1000, DRAW, portion=10_000)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

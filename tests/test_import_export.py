@@ -24,7 +24,7 @@ from zoo.errors import ZooError
 from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.heads import build_head
 from zoo.inputs import CoreInputs, Visibility
-from zoo.weights.card import _scores
+from zoo.weights.card import write_card
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.convert import all_families
 
@@ -262,7 +262,11 @@ def test_the_card_has_the_last_losses_of_every_task(tmp_path):
         line("pairs", order=0.6),
     ]
     (tmp_path / "log.jsonl").write_text("".join(f"{row}\n" for row in [*rows, json.dumps({"step": 2, "loss": 1.0})]))
-    assert _scores(tmp_path) == ["- Held-out masked_lm in words: 5.000 nats.", "- Held-out order in pairs: 0.600 nats."]
+    facts = ModelFacts(
+        CoreConfig(vocab_size=9, hidden_size=8, num_attention_heads=2, intermediate_size=8), path=tmp_path
+    )
+    card = write_card(tmp_path, "a model", facts, {"architectures": ["BertModel"]}, [])
+    assert "- Held-out masked_lm in words: 5.000 nats.\n- Held-out order in pairs: 0.600 nats.\n" in card
 
 
 def test_what_stock_transformers_cannot_express_is_named(tmp_path):

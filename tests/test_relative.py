@@ -19,7 +19,7 @@ from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
 from zoo.folder import ModelFacts
 from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.relative import _Bias, encode_distances, shift, visible_keys
+from zoo.relative import RelativeBias, encode_distances, shift, visible_keys
 from zoo.vocabulary import Template, Vocabulary
 
 V, B, W, N = 97, 3, 32, 3
@@ -498,7 +498,7 @@ def test_single_steps_give_the_same_bias():
     columns = (length - torch.tensor([[4, 0], [2, 2]]))[:, None, :, None] + torch.arange(keys)
     penalty = torch.randn(2, 1, rows, keys)
     differs = torch.randint(0, 2, (2, 1, rows, keys)).float()
-    found = _Bias.apply(scores, gain, 0.5, length, keys, columns, penalty, differs)
+    found = RelativeBias.apply(scores, gain, 0.5, length, keys, columns, penalty, differs)
     second = scores[:, :, length:].gather(3, columns.expand(-1, 3, -1, -1))
     expected = torch.cat([shift(scores, length, keys), second], 2) * 0.5
     expected = expected + penalty + 0.5 * gain[..., None] * differs

@@ -228,7 +228,7 @@ def release():
     libc.pthread_mutex_unlock(mutex)
 
 threading.Thread(target=release, daemon=True).start()
-processes._GRACE = 0.1
+processes.SIGTERM_GRACE = 0.1
 with processes.stop_on_sigterm() as request:
     request.patient = {patient}
     print("ready", flush=True)
@@ -241,7 +241,7 @@ _FORK = """
 import os, signal, time
 from pretraining import processes
 
-processes._GRACE = 0.1
+processes.SIGTERM_GRACE = 0.1
 with processes.stop_on_sigterm() as request:
     if not (child := os.fork()):
         time.sleep(60)

@@ -16,7 +16,7 @@ from pretraining.entity_tables import EntitiesConfig, make_table, read_vectors
 from pretraining.linked import LinkedConfig, Mention, entities_of, linked_store, read_linked, write_records
 from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
-from pretraining.transe import Graph, TransEConfig, ranks, read_triples, train_transe
+from pretraining.transe import Graph, Trainer, TransEConfig, ranks, read_triples, train_transe
 from zoo.cli import dispatch
 from zoo.entities import open_entities, read_names, save_entities
 from zoo.errors import ZooError
@@ -75,10 +75,8 @@ def test_the_same_seed_gives_the_same_vectors(toy, norm):
 
 def test_a_step_moves_by_the_gradient():
     """One batch against autograd: the direction of every row's step, scaled by its first sum of squares."""
-    from pretraining.transe import _Trainer
-
     graph = Graph(["a", "b", "c", "d"], ["r", "s"], np.array([[0, 0, 1], [2, 1, 3], [0, 1, 2]]))
-    trainer = _Trainer(graph, TransEConfig(width=6, lr=1e-3, margin=2.0))
+    trainer = Trainer(graph, TransEConfig(width=6, lr=1e-3, margin=2.0))
     tables = [table.clone().requires_grad_() for table in trainer.tables]
     true = torch.tensor([[0, 0, 1], [2, 1, 3], [0, 1, 2]])
     corrupted = torch.tensor([[0, 0, 3], [1, 1, 3], [0, 1, 1]])
@@ -88,7 +86,7 @@ def test_a_step_moves_by_the_gradient():
 
     loss = (2.0 + distance(true) - distance(corrupted)).clamp_min(0).sum()
     loss.backward()
-    assert trainer._step(true, corrupted).item() == pytest.approx(loss.item(), rel=1e-5)
+    assert trainer.step(true, corrupted).item() == pytest.approx(loss.item(), rel=1e-5)
     for kind, table in enumerate(tables):
         moved = table.detach() - 1e-3 * table.grad / table.grad.square().mean(1, keepdim=True).sqrt()
         expected = torch.nn.functional.normalize(moved) if kind == 0 else moved
