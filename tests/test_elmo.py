@@ -743,7 +743,7 @@ def test_parts_of_the_published_model():
 
 
 def stored_rounding(core, values) -> float:
-    """The fixture's values are float32 results, too: each layer sums the cell's values into those of the layer above."""
+    """Of values that are float32 results, too: each layer sums the values of the cell below."""
     return rounding(float(np.abs(values).max()), core.config.recurrent.cell_size, core.config.num_hidden_layers)
 
 
