@@ -16,7 +16,6 @@ from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
-_SLAB = 2_000_000  # utterances planned at once
 _ANNOTATION = (
     "Dialogues are JSON records with the utterances as a list in the text field and the speakers, 0 or 1, as a list in "
     "a field of this name, in a corpus with `annotations: {{{role}: {{class_path: pretraining.annotations.RecordField, "
@@ -65,6 +64,7 @@ class Dialogue(Layout):
     """
 
     provides = frozenset({"token_type_ids", "pair_label"})
+    portion = 2_000_000  # utterances planned together, which bounds the memory of a plan under way
 
     def __init__(self, max_utterances: int = 3, fake_share: float = 0.5, role: str = "role") -> None:
         if max_utterances < 2:
@@ -100,7 +100,7 @@ class Dialogue(Layout):
                 f"Dialogue: a replaced utterance comes from another thread, but {store.path} offers a single one here; "
                 "give more dialogues, or set fake_share: 0."
             )
-        return concatenate([self._plan(everywhere, part, length, draw) for part in _portions(counts)])
+        return concatenate([self._plan(everywhere, part, length, draw) for part in _portions(counts, self.portion)])
 
     def _utterances(self, store: Store, documents: Ints) -> _Utterances:
         """Everything that is said in ``documents``.
@@ -145,7 +145,7 @@ class Dialogue(Layout):
         source, label = self._replaced(utterances, np.repeat(threads, rows), first, used, draw)
         place_in_row = piece - first[row]
         taken = np.where(place_in_row == source.place[row], source.utterance[row], piece)
-        size = _fit(utterances.size[taken], used, length - 1 - used)
+        size = fit_sizes(utterances.size[taken], used, length - 1 - used)
         return Plan(
             starts=utterances.start[taken],
             lengths=size.astype(np.int32),
@@ -196,7 +196,7 @@ class _Fake(NamedTuple):
     utterance: Ints
 
 
-def _fit(size: Ints, used: Ints, budget: Ints) -> Ints:
+def fit_sizes(size: Ints, used: Ints, budget: Ints) -> Ints:
     """Sizes cut so that each row's sum is within its budget: as if the longest lost a token, again and again.
 
     Args:
@@ -221,8 +221,8 @@ def _fit(size: Ints, used: Ints, budget: Ints) -> Ints:
     return table[row, place]
 
 
-def _portions(counts: Ints) -> list[Ints]:
-    """Places of the threads, in portions of about ``_SLAB`` utterances."""
+def _portions(counts: Ints, utterances: int) -> list[Ints]:
+    """Places of the threads, in portions of about so many ``utterances``."""
     total = np.cumsum(counts)
-    cuts = np.unique(np.searchsorted(total, np.arange(_SLAB, total[-1], _SLAB)))
+    cuts = np.unique(np.searchsorted(total, np.arange(utterances, total[-1], utterances)))
     return [part for part in np.split(np.arange(len(counts)), cuts) if len(part)]

@@ -24,7 +24,7 @@ from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
-_SLAB = 2_000_000  # sentences planned at once, which bounds the memory of a plan under way
+SENTENCES_AT_ONCE = 2_000_000  # planned together, which bounds the memory of a plan under way
 
 
 # --- from a plan to rows ---------------------------------------------------------------------------
@@ -207,11 +207,11 @@ def _check_template(vocabulary: Vocabulary, layout: str, cls: bool, sep: bool) -
         )
 
 
-def _slabs(store: Store, documents: Ints) -> Iterator[Ints]:
-    """The documents in portions of about ``_SLAB`` sentences."""
+def _slabs(store: Store, documents: Ints, sentences: int = SENTENCES_AT_ONCE) -> Iterator[Ints]:
+    """The documents in portions of about so many ``sentences``."""
     offsets = np.asarray(store.documents)
     total = np.cumsum(offsets[documents + 1] - offsets[documents])
-    cuts = np.unique(np.searchsorted(total, np.arange(_SLAB, total[-1], _SLAB)))
+    cuts = np.unique(np.searchsorted(total, np.arange(sentences, total[-1], sentences)))
     yield from (part for part in np.split(documents, cuts) if len(part))
 
 
@@ -233,7 +233,7 @@ def concatenate(plans: list[Plan]) -> Plan:
     )
 
 
-def _chain(successor: Ints) -> Ints:
+def follow_chain(successor: Ints) -> Ints:
     """0, successor[0], successor[successor[0]], ... until the end is reached."""
     following, end, here = successor.tolist(), len(successor), 0
     found = []
@@ -410,6 +410,8 @@ class FullSentences(Layout):
         separator_between_documents: put a separator between documents inside a row, not only at its end.
     """
 
+    portion = SENTENCES_AT_ONCE
+
     def __init__(self, cross_documents: bool = True, separator_between_documents: bool = True) -> None:
         self.cross_documents = cross_documents
         self.separator_between_documents = separator_between_documents
@@ -420,7 +422,7 @@ class FullSentences(Layout):
         _check_template(vocabulary, "FullSentences", cls=True, sep=True)
         if length < 3:
             raise ZooError(f"FullSentences: rows of {length} tokens have no room for text beside cls and sep.")
-        return concatenate([self._plan(store, part, length) for part in _slabs(store, documents)])
+        return concatenate([self._plan(store, part, length) for part in _slabs(store, documents, self.portion)])
 
     def _plan(self, store: Store, documents: Ints, length: int) -> Plan:
         units = _cut_long(_sentences(store, documents), length - 2)
@@ -429,7 +431,7 @@ class FullSentences(Layout):
         successor = np.searchsorted(cost_end, units.tokens[:-1] + separators + length - 2, side="right")
         if not self.cross_documents:
             successor = np.minimum(successor, units.bounds[units.place + 1])
-        chain = _chain(successor)
+        chain = follow_chain(successor)
         cuts = np.append(chain, len(units.starts))
         edges = np.unique(np.concatenate([cuts, units.bounds]))
         firsts = edges[:-1]
@@ -489,6 +491,7 @@ class SentencePairs(Layout):
     """
 
     provides = frozenset({"token_type_ids", "pair_label"})
+    portion = SENTENCES_AT_ONCE
 
     def __init__(
         self,
@@ -512,7 +515,7 @@ class SentencePairs(Layout):
         if length < 5:
             raise ZooError(f"SentencePairs: rows of {length} tokens have no room for two segments; 5 is the least.")
         self._check_pairs(store, documents, length)
-        parts = [self._plan(store, documents, part, length, draw) for part in _slabs(store, documents)]
+        parts = [self._plan(store, documents, part, length, draw) for part in _slabs(store, documents, self.portion)]
         return concatenate(parts)
 
     def _check_pairs(self, store: Store, documents: Ints, length: int) -> None:
@@ -534,7 +537,7 @@ class SentencePairs(Layout):
                 f"SentencePairs: random second segments come from another document, but {store.path} offers a single "
                 f"one here. Put blank lines between documents; or use second: ordered_or_swapped. {advice} otherwise."
             )
-        if not any(_has_chunk(_sentences(store, part), length - 3) for part in _slabs(store, documents)):
+        if not any(_has_chunk(_sentences(store, part), length - 3) for part in _slabs(store, documents, self.portion)):
             raise ZooError(
                 f"SentencePairs: no row of {length} tokens holds two consecutive sentences of one document, so every "
                 f"pair would be a random one. Shorten the sentences (`sentences: rule`) or lengthen the rows. {advice} "
@@ -545,10 +548,10 @@ class SentencePairs(Layout):
         sentences = _sentences(store, documents)
         if not len(sentences.starts):
             return _pairs_to_plan(None)
-        targets = self._targets(documents, length - 3, draw)
+        targets = self.targets(documents, length - 3, draw)
         first = np.arange(len(sentences.starts))
         ends, middles, is_random, label = self._chunks(sentences, targets, first, draw)
-        chain = _chain(np.where(is_random, middles, ends))
+        chain = follow_chain(np.where(is_random, middles, ends))
         end, middle, random = ends[chain], middles[chain], is_random[chain]
         first_length = sentences.tokens[middle] - sentences.tokens[chain]
         second_start = sentences.starts[np.minimum(middle, len(sentences.starts) - 1)]
@@ -567,8 +570,8 @@ class SentencePairs(Layout):
             pairs = _Pairs(*(field[~random] for field in pairs))
         return _pairs_to_plan(_truncate(pairs, length - 3, draw))
 
-    def _targets(self, documents: Ints, budget: int, draw: Draw) -> Ints:
-        """(D,) length at which a chunk of the document is complete, drawn once per pass."""
+    def targets(self, documents: Ints, budget: int, draw: Draw) -> Ints:
+        """(D,) tokens at which a chunk of each document is complete, at most ``budget``; drawn once per pass."""
         short = draw.uniform(documents, "pairs.short") < self.short_seq_prob
         return np.where(short, 2 + draw.integers(documents, budget - 1, "pairs.target"), budget)
 
@@ -642,8 +645,8 @@ def _truncate(pairs: _Pairs, budget: int, draw: Draw) -> _Pairs:
     rest = excess - alone
     cut_first = np.where(first > second, alone, 0) + rest // 2
     cut_second = np.where(first > second, 0, alone) + (rest + 1) // 2
-    front_first = _coin_sum(cut_first, pairs.example, "pairs.front.first", draw)
-    front_second = _coin_sum(cut_second, pairs.example, "pairs.front.second", draw)
+    front_first = coin_sum(cut_first, pairs.example, "pairs.front.first", draw)
+    front_second = coin_sum(cut_second, pairs.example, "pairs.front.second", draw)
     return pairs._replace(
         first_start=pairs.first_start + front_first,
         first_length=first - cut_first,
@@ -652,7 +655,7 @@ def _truncate(pairs: _Pairs, budget: int, draw: Draw) -> _Pairs:
     )
 
 
-def _coin_sum(tosses: Ints, example: Ints, stream: str, draw: Draw) -> Ints:
+def coin_sum(tosses: Ints, example: Ints, stream: str, draw: Draw) -> Ints:
     """Heads among ``tosses`` fair coins, per example."""
     heads = np.zeros(len(tosses), dtype=np.int64)
     word, some = 0, np.flatnonzero(tosses > 0)

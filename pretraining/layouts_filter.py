@@ -15,7 +15,6 @@ from pretraining.store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
-_CHUNK = 2**24  # tokens whose values are counted at once
 Ints = NDArray[np.int64]
 
 
@@ -66,14 +65,20 @@ class AtLeast(Layout):
         return self.layout.rows(store, plan, indices, length, vocabulary)
 
 
-def marked_before(values: NDArray[np.generic], places: Ints) -> Ints:
-    """How many of ``values`` before each place are not 0; in portions, so that memory does not grow with the store."""
+def marked_before(values: NDArray[np.generic], places: Ints, portion: int = 2**24) -> Ints:
+    """How many of ``values`` before each place are not 0.
+
+    Args:
+        values: of a store's tokens.
+        places: before which to count, in any order.
+        portion: values that are counted at once, so that memory does not grow with the store.
+    """
     order = np.argsort(places, kind="stable")
     ascending, found = places[order], np.empty(len(places), dtype=np.int64)
     total = 0
-    for start in range(0, len(values) + 1, _CHUNK):
-        counts = np.append(0, np.cumsum(np.asarray(values[start : start + _CHUNK]) != 0))
-        first, last = np.searchsorted(ascending, [start, start + _CHUNK])
+    for start in range(0, len(values) + 1, portion):
+        counts = np.append(0, np.cumsum(np.asarray(values[start : start + portion]) != 0))
+        first, last = np.searchsorted(ascending, [start, start + portion])
         found[order[first:last]] = total + counts[ascending[first:last] - start]
         total += int(counts[-1])
     return found

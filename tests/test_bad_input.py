@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pyarrow
 import pyarrow.parquet
@@ -334,7 +335,7 @@ def small_disk(tmp_path):
 
 
 def test_too_little_room_for_the_checkpoints_is_told_before_the_first_step(place, tmp_path, monkeypatch, refuse):
-    room = shutil._ntuple_diskusage(10**9, 10**9 - 10**5, 10**5)
+    room = SimpleNamespace(total=10**9, used=10**9 - 10**5, free=10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
     argv = arguments(place, "gpt", **{"output": tmp_path})
     train_store = [*argv, "--data.stores", str(place / "stores")]

@@ -6,6 +6,7 @@ from ablation.config import build
 from ablation.config import load_ablation
 from ablation.grid import hidden_words
 from ablation.results.formats import is_accuracy
+from pretraining.scoring.cloze_items import ngram_frequency
 from pretraining.layouts import rows_from_texts
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
@@ -21,7 +22,6 @@ from pretraining.scoring.cloze_items import DocumentTokens
 from pretraining.scoring.cloze_items import SentenceTokens
 from pretraining.scoring.cloze_items import choose_entities
 from pretraining.scoring.cloze_items import choose_words
-from pretraining.scoring.cloze_items import ngram_frequency
 from pretraining.scoring.cloze_items import read_text
 from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer import TokenizerConfig

@@ -268,9 +268,8 @@ def test_a_list_of_texts_is_a_document_of_one_sentence_each(tmp_path):
 
 
 def test_a_segmenter_that_changes_the_text_leaves_characters(monkeypatch):
-    pytest.importorskip("rjieba")
+    monkeypatch.setattr(pytest.importorskip("rjieba"), "cut", lambda text: ["我爱", "北京"])
     segmenter = Segmenter("rjieba")
-    monkeypatch.setattr(segmenter, "_cut", lambda text: ["我爱", "北京"])
     assert segmenter.words("我爱北京") == ("我爱北京", [0, 2])
     assert segmenter.words("我爱北京市") is None
     assert segmenter.words("我爱南京") is None

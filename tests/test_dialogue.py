@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, GPT_LIKE, write_store
 
-from pretraining.dialogue import Dialogue, _fit
+from pretraining.dialogue import Dialogue, fit_sizes
 from pretraining.random import Draw
 from zoo.errors import ZooError
 
@@ -104,7 +104,7 @@ def _edges(store):
     return first[:-1], first[1:]
 
 
-def test_epochs_processes_and_slabs(threads, monkeypatch):
+def test_epochs_processes_and_portions(threads):
     store, _ = threads
     plan, rows = make(store)
     again, _ = make(store)
@@ -118,8 +118,9 @@ def test_epochs_processes_and_slabs(threads, monkeypatch):
     assert set(half.documents.tolist()) <= set(range(0, 120, 2))
     inside = np.isin(store.tokens[half.starts], [t for n in range(0, 120, 2) for t in _tokens(store, n)])
     assert inside.all()  # replaced ones come from the documents that are read, not from held-out ones
-    monkeypatch.setattr("pretraining.dialogue._SLAB", 50)
-    small, _ = make(store)
+    layout = Dialogue()
+    layout.portion = 50
+    small, _ = make(store, layout)
     assert (small.starts == plan.starts).all()
     assert (small.offsets == plan.offsets).all()
 
@@ -138,7 +139,7 @@ def test_long_utterances_lose_their_ends(threads, length):
     rng = np.random.default_rng(0)
     used = rng.integers(2, 4, 200)
     sizes = rng.integers(1, 20, used.sum())
-    cut = _fit(sizes, used, np.full(200, length))
+    cut = fit_sizes(sizes, used, np.full(200, length))
     for own, want in zip(np.split(cut, np.cumsum(used)[:-1]), np.split(sizes, np.cumsum(used)[:-1]), strict=True):
         assert own.sum() == min(length, want.sum())
         assert (own <= want).all()

@@ -622,10 +622,9 @@ def test_rows_without_enough_mentions_are_left_out(tmp_path):
         AtLeast(Blocks(), "entity_id", 0)
 
 
-def test_marks_are_counted_in_portions(monkeypatch):
+def test_marks_are_counted_in_portions():
     values = (np.random.default_rng(1).random(1000) < 0.3).astype(np.int32)
     places = np.random.default_rng(2).integers(0, 1001, 300)
     expected = np.append(0, np.cumsum(values))[places]
     for portion in (1, 7, 500, 1000, 5000):
-        monkeypatch.setattr("pretraining.layouts_filter._CHUNK", portion)
-        assert (marked_before(values, places) == expected).all()
+        assert (marked_before(values, places, portion) == expected).all()

@@ -8,8 +8,7 @@ import pytest
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, ROBERTA_LIKE, full_rows, synthetic_store, write_store
 from training import chinese_articles
 
-from pretraining import layouts
-from pretraining.layouts import Blocks, FullSentences, SentencePairs, rows_from_texts
+from pretraining.layouts import Blocks, FullSentences, SentencePairs, coin_sum, rows_from_texts
 from pretraining.layouts_buffer import BufferedPairs
 from pretraining.random import Draw
 from pretraining.store import WORD_START
@@ -473,41 +472,32 @@ def test_a_buffer_needs_two_pairs(tmp_path):
     assert plan.documents.tolist() == [0, 0, 1, 1]
 
 
-def chunk_sizes(store, layout, length, draw):
-    """Whether each row's chunk had one sentence, found again from the plan's own parts."""
-    sentences = layouts._sentences(store, all_documents(store))
-    targets = layout._targets(all_documents(store), length - 3, draw)
-    first = np.arange(len(sentences.starts))
-    ends, middles, is_random, label = layout._chunks(sentences, targets, first, draw)
-    starts = layouts._chain(np.where(is_random, middles, ends))
-    return (ends - first)[starts] == 1, label[starts]
-
-
-def test_random_share(large_store):
+def test_random_share(large_store, tmp_path):
     """specs/bert.md check 6: 0.50 of the chunks of two and more sentences, plus every chunk of one."""
-    layout = SentencePairs("next_or_random")
-    single, label = chunk_sizes(large_store, layout, 128, DRAW)
-    plan, _ = planned(layout, large_store, 128)
-    assert (plan.pair_label == label).all()
-    assert (label[single] == 1).all()
-    assert abs(label[~single].mean() - 0.5) < 0.01
+    labels = planned(SentencePairs("next_or_random"), large_store, 128)[0].pair_label
+    assert 0.53 < labels.mean() < 0.59  # (1 + the share of chunks of one sentence) / 2
+    # Sentences of 25 tokens fill a chunk of 125 without a cut, so a chunk of one is a document's last sentence.
+    equal = synthetic_store(tmp_path, count=4000, sentences=(3, 21), length=(25, 25))
+    plan, _ = planned(SentencePairs("next_or_random", short_seq_prob=0), equal, 128)
+    assert (plan.lengths % 25 == 0).all()
+    single = np.isin(plan.starts[::2] // 25, np.asarray(equal.documents[1:]) - 1)
+    assert plan.pair_label[single].all()
+    assert abs(plan.pair_label[~single].mean() - 0.5) < 0.01
     assert 0.08 < single.mean() < 0.16
-    assert abs(label.mean() - (1 + single.mean()) / 2) < 0.01
 
 
 def test_swapped_share(large_store):
-    """specs/albert.md check 7."""
-    layout = SentencePairs("ordered_or_swapped")
-    single, label = chunk_sizes(large_store, layout, 128, DRAW)
-    assert (planned(layout, large_store, 128)[0].pair_label == label).all()
-    assert abs(label[~single].mean() - 0.5) < 0.01
-    assert abs(label.mean() - (1 + single.mean()) / 2) < 0.01
-    assert 0.52 < label.mean() < 0.57
+    """specs/albert.md check 7; without swaps, only chunks of one sentence have label 1."""
+    labels = planned(SentencePairs("ordered_or_swapped"), large_store, 128)[0].pair_label
+    single = planned(SentencePairs("ordered_or_swapped", random_share=0), large_store, 128)[0].pair_label == 1
+    assert labels[single].all()
+    assert abs(labels[~single].mean() - 0.5) < 0.01
+    assert 0.52 < labels.mean() < 0.57
 
 
 def test_share_of_short_targets():
     """specs/bert.md check 7."""
-    targets = SentencePairs("next_or_random")._targets(np.arange(40_000), 125, DRAW)
+    targets = SentencePairs("next_or_random").targets(np.arange(40_000), 125, DRAW)
     short = targets[targets < 125]
     assert abs((targets < 125).mean() - 0.1 * 123 / 124) < 0.01
     assert short.min() == 2
@@ -534,24 +524,25 @@ def test_swapped_pairs_keep_their_tokens(tmp_path):
 def test_truncation_takes_front_and_back_alike():
     """specs/bert.md check 10."""
     tosses = np.random.default_rng(0).integers(0, 100, 20_000)
-    heads = layouts._coin_sum(tosses, np.arange(20_000), "x", DRAW)
+    heads = coin_sum(tosses, np.arange(20_000), "x", DRAW)
     assert abs(heads.sum() / tosses.sum() - 0.5) < 0.002
     assert (heads <= tosses).all()
     z = (heads - tosses / 2) / np.sqrt(np.maximum(tosses, 1) / 4)
     assert abs(z[tosses > 20].std() - 1) < 0.03  # spread like coins, not like halves
 
 
-def test_portions_give_the_same_pairs(store, monkeypatch):
+def test_portions_give_the_same_pairs(store):
     for second in ("next_or_random", "ordered_or_swapped"):
-        whole = planned(SentencePairs(second), store, 40)[1]
-        with monkeypatch.context() as patch:
-            patch.setattr(layouts, "_SLAB", 37)
-            assert planned(SentencePairs(second), store, 40)[1] == whole
+        layout = SentencePairs(second)
+        whole = planned(layout, store, 40)[1]
+        layout.portion = 37
+        assert planned(layout, store, 40)[1] == whole
 
 
-def test_portions_lose_nothing(store, monkeypatch):
-    monkeypatch.setattr(layouts, "_SLAB", 37)
-    plan, _ = planned(FullSentences(), store, 40)
+def test_portions_lose_nothing(store):
+    layout = FullSentences()
+    layout.portion = 37
+    plan, _ = planned(layout, store, 40)
     assert plan.lengths.sum() == store.num_tokens
     assert len(plan.documents) == len(plan)
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from elmo_fixture import FIXTURE, arrays, needs_fixture, token_vectors, top_layers
+from elmo_files import FIXTURE, arrays, needs_fixture, token_vectors, top_layers
 from families import GRID
 from stock import (
     STD,
@@ -339,10 +339,10 @@ that this page has a row for every class and that no figure is above its bound.
 
 **Parity** means: a stock transformers model with random weights (normal, standard deviation {std}, biases, gains and
 rows of padding included), brought into the zoo through its weight table, gives the same numbers on the same rows. Every
-row of the table is the worst case of a class over its *configurations* (`tests/families.py`: other widths, heads,
-depths, activations, epsilons, ids of padding, tied and untied, ...), on rows from one token up to the last position,
-with padding at one side, and for the class without a head also at the other, with positions given in no order, and
-token by token with a cache where the model is causal.
+row of the table is the worst case of a class over its *configurations* (`tests/support/families.py`: other widths,
+heads, depths, activations, epsilons, ids of padding, tied and untied, ...), on rows from one token up to the last
+position, with padding at one side, and for the class without a head also at the other, with positions given in no
+order, and token by token with a cache where the model is causal.
 
 - **import**: tensors of theirs that no row of the weight table reads. **export**: tensors that come back changed in any
   bit (`tests/test_weights.py` has the names, the configurations, and stock transformers reading what was exported). One

@@ -1,26 +1,35 @@
 """Relative scores, memory and the second stream of the core (specs: Transformer-XL and XLNet, section 8)."""
 
-import math
 
-import numpy as np
-import pytest
-import torch
-from stores import synthetic_store
 
-from pretraining.objective import Targets, collate
+from pretraining.objective import Targets
+from pretraining.objective import collate
 from pretraining.objectives import CausalLM
 from pretraining.random import Draw
 from pretraining.segments import Segments
+from stores import synthetic_store
 from zoo.attention import KeyValueCache
 from zoo.config import CoreConfig
-from zoo.core import Transformer, build_core
+from zoo.core import Transformer
+from zoo.core import build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
-from zoo.flops import core_flops, training_flops
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.flops import core_flops
+from zoo.flops import training_flops
+from zoo.inputs import CoreInputs
+from zoo.inputs import SecondStream
+from zoo.inputs import Visibility
 from zoo.model_folder import ModelFacts
-from zoo.relative import _Bias, encode_distances, shift, visible_keys
-from zoo.vocabulary import Template, Vocabulary
+from zoo.relative import RelativeBias
+from zoo.relative import encode_distances
+from zoo.relative import shift
+from zoo.relative import visible_keys
+from zoo.vocabulary import Template
+from zoo.vocabulary import Vocabulary
+import math
+import numpy as np
+import pytest
+import torch
 
 V, B, W, N = 97, 3, 32, 3
 CAUSAL = CoreConfig(
@@ -498,7 +507,7 @@ def test_single_steps_give_the_same_bias():
     columns = (length - torch.tensor([[4, 0], [2, 2]]))[:, None, :, None] + torch.arange(keys)
     penalty = torch.randn(2, 1, rows, keys)
     differs = torch.randint(0, 2, (2, 1, rows, keys)).float()
-    found = _Bias.apply(scores, gain, 0.5, length, keys, columns, penalty, differs)
+    found = RelativeBias.apply(scores, gain, 0.5, length, keys, columns, penalty, differs)
     second = scores[:, :, length:].gather(3, columns.expand(-1, 3, -1, -1))
     expected = torch.cat([shift(scores, length, keys), second], 2) * 0.5
     expected = expected + penalty + 0.5 * gain[..., None] * differs

@@ -8,6 +8,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import re
 import numpy as np
 import pytest
 import scipy.stats

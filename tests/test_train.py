@@ -1,26 +1,38 @@
 """The loop in one process: learning, resume, budgets, refusal of what cannot work."""
 
+
+
+from pretraining.assemble import divide_batch
+from pretraining.assemble import prepare_stores
+from pretraining.config import load_pretrain_config
+from pretraining.config import run_folder
+from pretraining.objective import collate
+from pretraining.train import Run
+from pretraining.train import task_at
+from training import FAMILIES
+from training import Killed
+from training import arguments
+from training import interrupt_at
+from training import log_lines
+from training import outcome
+from training import train
+from training import write_corpus
+from zoo.errors import ZooError
+from zoo.model_folder import load_core
+from zoo.model_folder import read_facts
+from zoo.runtime.locks import run_lock
+from zoo.runtime.signals import StopRequest
+from zoo.runtime.signals import Stopped
 import json
 import math
+import pytest
 import shutil
 import signal
 import subprocess
 import threading
 import time
-
-import pytest
 import torch
 import training
-from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
-
-from pretraining.assemble import divide_batch, prepare_stores
-from pretraining.config import load_pretrain_config, run_folder
-from pretraining.objective import collate
-from pretraining.train import Run, task_at
-from zoo.errors import ZooError
-from zoo.model_folder import load_core, read_facts
-from zoo.runtime.locks import run_lock
-from zoo.runtime.signals import Stopped, StopRequest
 
 
 @pytest.fixture(scope="module")

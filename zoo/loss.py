@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-_CHUNK_BYTES = 16 * 2**20  # of logits: few enough to stay in a CPU's cache between the passes over them
+CHUNK_BYTES = 16 * 2**20  # of logits: few enough to stay in a CPU's cache between the passes over them
 _GPU_CHUNKS = 16  # times as many on a GPU, where launches cost more than memory
 
 
@@ -35,7 +35,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, dtype: torch.dtype, train: bool
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        dtype: torch.dtype,
+        train: bool,
+        chunk_bytes: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         need = [train and ctx.needs_input_grad[i] for i in range(3)]
         nll = torch.empty(len(labels), dtype=torch.float32, device=features.device)
@@ -44,7 +51,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
         correct = torch.zeros((), dtype=torch.int64, device=features.device)
         matrix = weight.to(dtype)
-        chunk = _chunk_rows(len(labels), weight.shape[0], features.device)
+        chunk = _chunk_rows(len(labels), weight.shape[0], features.device, chunk_bytes)
         for start in range(0, len(labels), chunk):
             part = slice(start, start + chunk)
             states = features[part].to(dtype)
@@ -87,12 +94,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
-def _chunk_rows(rows: int, vocab: int, device: torch.device) -> int:
+def _chunk_rows(rows: int, vocab: int, device: torch.device, chunk_bytes: int) -> int:
     """Rows of a chunk: near the wanted size, and the last chunk no smaller than it must be."""
-    limit = _CHUNK_BYTES * (1 if device.type == "cpu" else _GPU_CHUNKS)
+    limit = chunk_bytes * (1 if device.type == "cpu" else _GPU_CHUNKS)
     chunks = -(-rows // max(1, limit // (4 * vocab)))
     return -(-rows // max(1, chunks)) or 1
 
@@ -106,7 +114,9 @@ def _accumulate(total: Tensor | None, grad: Tensor, states: Tensor) -> Tensor:
     return total.add_(grad.t() @ states)
 
 
-def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> TokenLoss:
+def linear_cross_entropy(
+    features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_bytes: int = CHUNK_BYTES
+) -> TokenLoss:
     """Cross-entropy of ``features @ weight.T + bias`` with ``labels``, summed.
 
     Args:
@@ -114,6 +124,7 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor | None, 
         weight: (V, E) output matrix.
         bias: (V,) or ``None``.
         labels: (T,) int64.
+        chunk_bytes: of fp32 logits that exist at a time on a CPU; on a GPU 16 times as many.
 
     Returns:
         sum, per-position losses and hits; zeros where T = 0. Twice-differentiation is not supported.
@@ -121,5 +132,6 @@ def linear_cross_entropy(features: Tensor, weight: Tensor, bias: Tensor | None, 
     device = features.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
     with torch.autocast(device, enabled=False):
-        total, nll, correct = _LinearCrossEntropy.apply(features, weight, bias, labels, dtype, torch.is_grad_enabled())
+        train = torch.is_grad_enabled()
+        total, nll, correct = _LinearCrossEntropy.apply(features, weight, bias, labels, dtype, train, chunk_bytes)
     return TokenLoss(total, nll, None if total.requires_grad else correct)

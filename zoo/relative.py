@@ -97,7 +97,7 @@ def shift(scores: Tensor, length: int, keys: int) -> Tensor:
     return scores[:, :, :length].flatten(2)[..., length:].unflatten(2, (length, -1))[..., :keys]
 
 
-class _Bias(torch.autograd.Function):
+class RelativeBias(torch.autograd.Function):
     """Scores by distance of both streams, brought to their keys, with penalty and segments: one tensor, written once.
 
     The same in single steps (:func:`shift`, gather, concatenation, two additions) writes the scores three times over,
@@ -218,7 +218,7 @@ class RelativeAttention(Attention):
             other = terms.segments[1] - terms.segments[0]
             gain = ((query * other).sum(-1) + (terms.segment * other).sum(-1)).transpose(1, 2).to(scores.dtype)
         d = distances
-        bias: Tensor = _Bias.apply(scores, gain, self.scale, d.length, d.keys, d.columns, d.penalty, d.differs)
+        bias: Tensor = RelativeBias.apply(scores, gain, self.scale, d.length, d.keys, d.columns, d.penalty, d.differs)
         return bias
 
     def _probabilities(

@@ -15,7 +15,7 @@ from zoo.characters import character_ids
 from zoo.core import Core
 from zoo.inputs import CoreInputs, Visibility
 
-FIXTURE = Path(__file__).parents[2] / "shared" / "data" / "elmo_fixtures" / "allennlp"
+FIXTURE = Path(__file__).parents[3] / "shared" / "data" / "elmo_fixtures" / "allennlp"
 needs_fixture = pytest.mark.skipif(not FIXTURE.is_dir(), reason="needs shared/data/elmo_fixtures beside the repository")
 Pair = tuple[NDArray[np.float32], NDArray[np.float32]]
 

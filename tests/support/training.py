@@ -16,7 +16,7 @@ from pretraining.config import load_pretrain_config
 from pretraining.train import Run, pretrain
 from zoo.runtime.signals import StopRequest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "zoo" / "sample"
 FAMILIES = ("bert", "roberta", "albert", "gpt")
 
