@@ -90,7 +90,7 @@ def our_values(options: Options) -> dict[str, Any]:
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
             "choose": {
-                "class_path": "pretraining.choose.Tokens",
+                "class_path": "pretraining.masking.RandomTokens",
                 "init_args": {"rate": MASK_RATE, "count": "stochastic"},
             }
         },

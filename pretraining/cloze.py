@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import Bools, Ints, ragged_ranges
 from pretraining.assemble import prepare_store
 from pretraining.config import PretrainConfig
 from pretraining.corpus import CorpusConfig
@@ -48,8 +49,6 @@ from zoo.errors import ZooError
 from zoo.folder import write_json
 from zoo.settings import load_settings
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own
 _DECILES = 10
 _PORTION = 2**20  # tokens of the training text that are in memory at a time
@@ -158,9 +157,9 @@ def read_text(store: Store, documents: Ints, tokenizer: ZooTokenizer, entity: st
             f"corpus.annotations.{entity}, for example a pretraining.annotate.Lexicon."
         )
     offsets, edges = np.asarray(store.documents), np.asarray(store.sentences)
-    sentences = _ranges(offsets[documents], offsets[documents + 1] - offsets[documents])
+    sentences = ragged_ranges(offsets[documents], offsets[documents + 1] - offsets[documents])
     sizes = edges[sentences + 1] - edges[sentences]
-    place = _ranges(edges[sentences], sizes)
+    place = ragged_ranges(edges[sentences], sizes)
     ids = np.asarray(store.tokens)[place].astype(np.int64)
     starts = np.ones(len(ids) + 1, dtype=bool)
     starts[:-1] = (np.asarray(store.flags)[place] & WORD_START) != 0
@@ -193,11 +192,6 @@ def of_letters(ids: Ints, start: Ints, size: Ints, tokenizer: ZooTokenizer) -> B
         letters = np.array(["".join(text.split()).isalpha() for text in spelt])  # a decoder parts Chinese characters
         good[own] = (letters & ~np.isin(words, special).any(axis=1))[numbers.reshape(-1)]
     return good
-
-
-def _ranges(starts: Ints, sizes: Ints) -> Ints:
-    flat: Ints = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
-    return flat + np.arange(len(flat))
 
 
 def choose_words(text: Text, longest: int, items: int, draw: Draw) -> dict[int, Items]:

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import Ints
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import select
 from pretraining.random import Draw
@@ -16,7 +17,6 @@ from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
 _CHUNK = 2**24  # tokens whose values are counted at once
-Ints = NDArray[np.int64]
 
 
 class AtLeast(Layout):

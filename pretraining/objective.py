@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pretraining.choose import Choose
 from pretraining.layout import Layout
+from pretraining.masking.base import Selector
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -106,7 +106,7 @@ class Objective(nn.Module, ABC):
     """
 
     needs: frozenset[str] = frozenset()
-    choose: Choose | None = None
+    choose: Selector | None = None
     weight: float = 1.0
     visibility: Literal["all", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
@@ -156,7 +156,7 @@ class Objective(nn.Module, ABC):
         if self.choose is not None:
             self.choose.check(store)
 
-    def choosing(self, choose: Choose) -> Self:
+    def choosing(self, choose: Selector) -> Self:
         """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
         if self.choose is None:
             raise ZooError(f"{type(self).__name__} chooses no positions, so a task cannot choose others for it.")

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pretraining.choose import Tokens
 from pretraining.config import PretrainConfig
 from pretraining.layouts import rows_from_texts
 from pretraining.log import Progress
+from pretraining.masking.tokens import RandomTokens
 from pretraining.model import Encoder
 from pretraining.objective import Objective, base_inputs
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
@@ -227,7 +227,7 @@ def rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM
         return CausalLM()
     if facts.heads[head].get("half"):
         return BidirectionalLM(outputs=facts.heads[head].get("outputs"))
-    return PermutationLM() if facts.config.query_stream else MaskedLM(choose=Tokens())
+    return PermutationLM() if facts.config.query_stream else MaskedLM(choose=RandomTokens())
 
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:

@@ -267,7 +267,9 @@ TINY = {
         "tokens": {},
         "words": {
             "objectives": {
-                "masked_lm": {"init_args": {"choose": {"class_path": "pretraining.choose.WholeWords", "init_args": {}}}}
+                "masked_lm": {
+                    "init_args": {"choose": {"class_path": "pretraining.masking.WholeWords", "init_args": {}}}
+                }
             }
         },
     },

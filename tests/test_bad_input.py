@@ -163,12 +163,12 @@ _PAIRS_ON_BLOCKS = {
 }
 _MASKS_ON_BLOCKS = {
     "objectives.masked.class_path": "pretraining.objectives.MaskedLM",
-    "objectives.masked.init_args.choose.class_path": "pretraining.choose.Tokens",
+    "objectives.masked.init_args.choose.class_path": "pretraining.masking.RandomTokens",
     "tasks.blocks.objectives": "[masked]",
     "data.tokenizer.special": "{pad: <pad>, unk: <unk>, cls: <s>}",
 }
 _UNITS = {
-    "objectives.masked_lm.init_args.choose.class_path": "pretraining.choose.Units",
+    "objectives.masked_lm.init_args.choose.class_path": "pretraining.masking.KnowledgeUnits",
     "objectives.masked_lm.init_args.choose.init_args.array": "phrase",
 }
 SETTINGS = {

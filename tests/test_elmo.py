@@ -15,8 +15,8 @@ from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.choose import Tokens
 from pretraining.layouts import rows_from_texts
+from pretraining.masking.tokens import RandomTokens
 from pretraining.model import Encoder, build_model, words_of
 from pretraining.objective import Targets, base_inputs, collate
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM
@@ -521,7 +521,7 @@ ALL_OBJECTIVES = {
     "two-way": BidirectionalLM,
     "two-way, sampled": lambda: BidirectionalLM(sampled=100),
     "causal": CausalLM,
-    "masked": lambda: MaskedLM(Tokens(rate=0.3)),
+    "masked": lambda: MaskedLM(RandomTokens(rate=0.3)),
 }
 
 

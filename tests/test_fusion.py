@@ -520,10 +520,10 @@ def test_what_happened_is_told_by_name():
 
 
 def test_objectives_of_the_task_go_together():
-    from pretraining.choose import Tokens
+    from pretraining.masking.tokens import RandomTokens
 
     config = SMALL.replace(fusion=FUSION)
-    objectives = {"m": MaskedLM(Tokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
+    objectives = {"m": MaskedLM(RandomTokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
     rows = linked_rows(300, length=256).replace(pair_label=np.zeros(300, dtype=np.int64))
     for objective in objectives.values():
         objective.build(config, BERT_LIKE)

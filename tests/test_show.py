@@ -847,7 +847,7 @@ def test_code_from_elsewhere_is_not_run_unasked(run, tmp_path, capsys):
     record = (run / "run.json").read_text(encoding="utf-8")
     other = tmp_path / "run"
     other.mkdir()
-    (other / "run.json").write_text(record.replace("pretraining.choose.Tokens", "evil_code.Tokens"))
+    (other / "run.json").write_text(record.replace("pretraining.masking.RandomTokens", "evil_code.Tokens"))
     with pytest.raises(ZooError, match=r"evil_code\.Tokens.*--trust_code"):
         show_command(["--run", str(other), ENGLISH])
 

@@ -11,12 +11,15 @@ from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
 from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from ablation.grid import fixed_validation
-from pretraining.choose import NGrams, Tokens, WholeWords, word_starts
 from pretraining.cloze import cloze_command
 from pretraining.config import differing_keys, load_pretrain_config
-from pretraining.fill_similar import SimilarWords, read_similar
 from pretraining.layouts import rows_from_texts
 from pretraining.listing import count_parameters
+from pretraining.masking.groups import word_starts
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords, read_similar
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.rows import Rows
@@ -168,7 +171,7 @@ def reference(fill: SimilarWords, rows: Rows, selected, draw: Draw, vocabulary, 
 
 
 @pytest.mark.parametrize(
-    "choose", [WholeWords(0.6), NGrams(n=4, rate=0.5), Tokens(0.5), Tokens(0.5, include_special=True)]
+    "choose", [WholeWords(0.6), NGrams(n=4, rate=0.5), RandomTokens(0.5), RandomTokens(0.5, include_special=True)]
 )
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_words_one_by_one_give_the_same(similar, choose, cut):
@@ -320,7 +323,7 @@ def test_texts_of_no_use_are_refused(similar, tmp_path):
     )
     short = write_store(tmp_path / "d", [[others]], vocab_size=vocabulary.size)
     objective.check_store(short)  # too little to tell
-    words = MaskedLM(Tokens(), SimilarWords(synthetic_list()))
+    words = MaskedLM(RandomTokens(), SimilarWords(synthetic_list()))
     words.bind(synthetic())
     words.check_store(synthetic_store(tmp_path / "e"))  # words are tokens in this vocabulary
 

@@ -330,7 +330,7 @@ def test_scoring_does_not_import_what_run_json_names(finished, tmp_path):
 
     folder = tmp_path / "run"
     shutil.copytree(finished["bert"], folder)
-    text = (folder / "run.json").read_text().replace("pretraining.choose.Tokens", "somebody.elses.Chooser")
+    text = (folder / "run.json").read_text().replace("pretraining.masking.RandomTokens", "somebody.elses.Chooser")
     (folder / "run.json").write_text(text)
     with pytest.raises(ZooError, match=r"somebody\.elses\.Chooser.*--trust_code"):
         Scorer(folder)

@@ -9,12 +9,13 @@ from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from pretraining.assemble import prepare_store
-from pretraining.choose import Tokens, WholeWords, word_starts
 from pretraining.config import load_pretrain_config
-from pretraining.fill import Replace
-from pretraining.fill_similar import SimilarWords
 from pretraining.layouts import SentencePairs, rows_from_texts
 from pretraining.listing import count_parameters
+from pretraining.masking.groups import word_starts
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens, Replace
+from pretraining.masking.words import WholeWords
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
@@ -94,7 +95,7 @@ def test_words_of_one_character_are_berts_masks():
     """Check 7: with one-character words the very tokens are chosen that single-token masks choose."""
     rows = full_rows(2000, 128, separators=2)
     words = WholeWords(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)
-    assert (words == Tokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
+    assert (words == RandomTokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
 
 
 def test_a_word_does_not_cross_the_separator(tmp_path):

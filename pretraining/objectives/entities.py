@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from pretraining.annotate import name_facts
+from pretraining.arrays import Ints
 from pretraining.objective import Encode, LossTerm, Objective, Targets
 from pretraining.objectives.tokens import loss_term
 from pretraining.random import Draw
@@ -31,7 +31,6 @@ from zoo.vocabulary import Vocabulary
 ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
 _NO_MENTION = -100  # as labels that are ignored are written everywhere
 _EXAMPLE = [[0, 3, "ANN"], [8, 10, "BO"], [28, 32, "ROME"]]
-Ints = NDArray[np.int64]
 
 
 class EntityAutoencoder(Objective):

@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.choose import Choose
-from pretraining.fill import Fill, Replace
+from pretraining.masking.base import Prediction, Replacement, Selected, Selector
+from pretraining.masking.tokens import Replace
 from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
 from pretraining.objectives.tokens import token_answers, token_loss, token_targets
-from pretraining.predict import Predict, Selected
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import WORD_START, Store
@@ -54,18 +53,18 @@ class MaskedLM(Objective):
 
     Args:
         choose: which positions.
-        fill: what stands there instead; default :class:`pretraining.fill.Replace`, that is 80/10/10.
+        fill: what stands there instead; default :class:`pretraining.masking.Replace`, that is 80/10/10.
         predict: what is predicted; default the original tokens at the chosen positions.
         weight: factor of the loss.
     """
 
     visibility = "all"
     predicts_tokens = True
-    choose: Choose
+    choose: Selector
     head: TokenHead
 
     def __init__(
-        self, choose: Choose, fill: Fill | None = None, predict: Predict | None = None, weight: float = 1.0
+        self, choose: Selector, fill: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
     ) -> None:
         super().__init__()
         self.choose = choose

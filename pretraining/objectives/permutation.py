@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.choose import Choose
-from pretraining.choose_spans import ContextSpans, factorisation_ranks
 from pretraining.layout import Layout
+from pretraining.masking.base import Selector
+from pretraining.masking.context_spans import ContextSpans, factorisation_ranks
 from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
 from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
 from pretraining.random import Draw
@@ -37,20 +37,20 @@ class PermutationLM(Objective):
     take part in the order and are not predicted.
 
     Args:
-        choose: which positions; default :class:`pretraining.choose_spans.ContextSpans`, a sixth of the tokens.
-        perm_size: positions of a block of the order (:func:`pretraining.choose_spans.factorisation_ranks`); it has to
-            divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter block.
+        choose: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
+        perm_size: positions of a block of the order (:func:`~pretraining.masking.context_spans.factorisation_ranks`); it
+            has to divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter one.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
         weight: factor of the loss.
     """
 
     visibility = "all"
     predicts_tokens = True
-    choose: Choose
+    choose: Selector
     head: TokenHead
 
     def __init__(
-        self, choose: Choose | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
+        self, choose: Selector | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
     ) -> None:
         super().__init__()
         if perm_size is not None and perm_size < 1:
