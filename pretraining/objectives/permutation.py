@@ -38,7 +38,7 @@ class PermutationLM(Objective):
 
     Args:
         choose: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
-        perm_size: positions of a block of the order (:func:`~pretraining.masking.context_spans.factorisation_ranks`); it
+        perm_size: positions of a block of the order (:func:`pretraining.masking.context_spans.factorisation_ranks`). It
             has to divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter one.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
         weight: factor of the loss.
