@@ -151,7 +151,7 @@ def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool
     Returns:
         its ``done`` file.
     """
-    from pretraining.train import pretrain
+    from pretraining.pretrain import pretrain
 
     arm = cell.arm
     if threads is not None:

@@ -35,11 +35,12 @@ from pretraining.corpus import CorpusConfig
 from pretraining.layouts import rows_from_texts
 from pretraining.loader import split_documents
 from pretraining.log import Progress
-from pretraining.model import Encoder
-from pretraining.objective import base_inputs
+from pretraining.objective import CoreRunner, base_inputs
 from pretraining.objectives import MaskedLM
+from pretraining.objectives.token_scoring import MaskedModel, fill_masked
 from pretraining.prepare import prepare
 from pretraining.random import Draw
+from pretraining.rows import Rows
 from pretraining.score import Scorer, segmenter_facts
 from pretraining.store import WORD_START, Store
 from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
@@ -339,12 +340,15 @@ class Cloze:
                 (text.ids[a:b], np.full(b - a, WORD_START)) for a, b in zip(first[part], last[part], strict=True)
             ]
             rows = rows_from_texts(sentences, scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
-            encode = Encoder(scorer.core, base_inputs(rows))
             column = items.start[part] - first[part] + len(scorer.prefix)
-            chance[part], right[part] = self.objective.fill_in(
-                encode, scorer.core.token_embedding, rows, column, items.size[part], together
-            )
+            chance[part], right[part] = fill_masked(self.model(rows), rows, column, items.size[part], together)
         return chance, right
+
+    def model(self, rows: Rows) -> MaskedModel:
+        """The scorer's core and head, as they are asked about hidden tokens of ``rows``."""
+        core = self.scorer.core
+        run_core = CoreRunner(core, base_inputs(rows))
+        return MaskedModel(run_core, self.objective.head, core.token_embedding, self.objective.vocabulary.mask)
 
     @staticmethod
     def _windows(text: Text, items: Items, room: int) -> tuple[Ints, Ints]:

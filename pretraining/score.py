@@ -23,8 +23,7 @@ from pretraining.config import PretrainConfig
 from pretraining.layouts import rows_from_texts
 from pretraining.log import Progress
 from pretraining.masking.tokens import RandomTokens
-from pretraining.model import Encoder
-from pretraining.objective import Objective, base_inputs
+from pretraining.objective import CoreRunner, Objective, base_inputs
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
 from pretraining.segment import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.tokenizer import Encoded, ZooTokenizer, load_tokenizer
@@ -130,8 +129,8 @@ class Scorer:
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             rows = rows_from_texts([encoded[i] for i in part], self.tokenizer.vocabulary, self.prefix, self.suffix)
-            encode = Encoder(self.core, base_inputs(rows))
-            scores[part] = self.objective.score(encode, self.core.token_embedding, rows)
+            run_core = CoreRunner(self.core, base_inputs(rows))
+            scores[part] = self.objective.score(run_core, self.core.token_embedding, rows)
         return scores
 
     def encoded(self, sentences: list[str]) -> list[Encoded]:

@@ -24,7 +24,7 @@ from pretraining.assemble import fit_vocabulary
 from pretraining.corpus import CorpusConfig
 from pretraining.labels import TokenLabels
 from pretraining.loader import TaskData
-from pretraining.objective import Objective, collate
+from pretraining.objective import Objective, collate, corrupt
 from pretraining.objectives import RowClassification
 from pretraining.show_command import ShowConfig
 from pretraining.show_source import Subject, TextStore, corpus_of, make_task, record_hint, row_length, text_store
@@ -306,9 +306,8 @@ class _Reader:
         self.told: set[bytes] = set()  # positions of mentions whose entities are named already
         self.task, self.store, self.spell, self.facts = task, store, spell, facts
         self.epoch, self.number = epoch, number
-        plan, index = task.plan(epoch)[0], np.array([number])
-        clean = task.layout.rows(store, plan, index, task.length, task.vocabulary)
-        self.rows = task.corrupted(epoch, index)
+        clean, draw = task.rows(epoch, np.array([number]))
+        self.rows = corrupt(clean, draw, task.objectives)
         self.inputs = collate(self.rows, task.objectives).inputs
         self.length = int(self.rows.lengths[0])
         self.read: Ints = self.inputs.input_ids[0, : self.length].numpy()

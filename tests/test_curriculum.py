@@ -36,13 +36,14 @@ from pretraining.curriculum import Continual, Joint, Sequential, Table, describe
 from pretraining.layouts import Blocks
 from pretraining.listing import count_parameters
 from pretraining.model import PretrainingModel
-from pretraining.objective import base_inputs, collate
+from pretraining.objective import base_inputs, collate, corrupt
 from pretraining.optim import Noam
 from pretraining.pairs_command import pairs_command
 from pretraining.random import Draw
+from pretraining.stages import idle_notes, task_at
+from pretraining.step import clip_gradients, weighted_loss
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
-from pretraining.train import Run, idle_notes, task_at
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core
 from zoo.errors import ZooError
@@ -249,6 +250,11 @@ def place(tmp_path_factory):
     return folder
 
 
+def corrupted(task, indices):
+    """Rows of the first epoch as the task's objectives read them."""
+    return corrupt(*task.rows(0, indices), task.objectives)
+
+
 @pytest.fixture(scope="module")
 def assembled(place):
     """Settings, store, vocabulary and rows of every task of the tiny config, dropout off."""
@@ -267,11 +273,11 @@ def test_each_task_brings_its_number(assembled):
     config, _, _, data, model = assembled
     states = {}
     for number, task in enumerate(config.tasks):
-        rows = data[task].corrupted(0, np.arange(3))
+        rows = corrupted(data[task], np.arange(3))
         batch = collate(rows, data[task].objectives)
         ids = batch.inputs.task_type_ids
         assert ids is None if number == 0 else ids.tolist() == [number] * 3
-        inputs = base_inputs(data[TASKS[0]].corrupted(0, np.arange(3)))._replace(task_type_ids=ids)
+        inputs = base_inputs(corrupted(data[TASKS[0]], np.arange(3)))._replace(task_type_ids=ids)
         states[task] = model.core(inputs).last_hidden_state
     assert not any(torch.equal(states[TASKS[0]], states[task]) for task in TASKS[1:])
     over_the_end = data["capitalisation"].rows([(0, np.arange(2)), (1, np.arange(2))], 0, 4)
@@ -293,12 +299,12 @@ def test_tasks_of_one_layout_read_their_own_rows(assembled):
     orders = {name: part.plan(0)[1] for name, part in data.items()}
     assert np.array_equal(orders["a"], single["a"].plan(0)[1])
     every = np.arange(len(orders["a"]))
-    hidden = {name: part.corrupted(0, every).targets["selected"] for name, part in data.items()}
-    assert np.array_equal(hidden["a"], single["a"].corrupted(0, every).targets["selected"])
+    hidden = {name: corrupted(part, every).targets["selected"] for name, part in data.items()}
+    assert np.array_equal(hidden["a"], corrupted(single["a"], every).targets["selected"])
     for one, other in itertools.combinations(tasks, 2):
         assert (orders[one] == orders[other]).mean() < 0.2
         assert hidden[one][hidden[other]].mean() < 0.25  # 15 % of the real tokens by chance
-    rows = [part.corrupted(0, np.arange(2)).input_ids for part in held_out.values()]
+    rows = [corrupted(part, np.arange(2)).input_ids for part in held_out.values()]
     assert all(np.array_equal(rows[0], other) for other in rows)  # held-out masks are the same
 
 
@@ -310,12 +316,10 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_objectives(assembled):
         objectives={name: config.objectives[name] for name in ("masked_lm", "capitalisation", "sentence_reordering")},
         _plans={},
     )
-    batch = collate(task.corrupted(0, np.arange(8)), task.objectives)
+    batch = collate(corrupted(task, np.arange(8)), task.objectives)
     assert len(set(batch.counts.values())) == 3
     terms, _ = model(batch)
-    run = Run.__new__(Run)
-    run.objectives = config.objectives
-    total = run._loss(terms, {name: float(count) for name, count in batch.counts.items()})
+    total = weighted_loss(terms, {name: float(count) for name, count in batch.counts.items()}, config.objectives)
     apart = []
     for name in task.objectives:
         alone, _ = model(batch._replace(targets={name: batch.targets[name]}))
@@ -423,21 +427,16 @@ def test_a_task_with_text_of_its_own(place, tmp_path):
 def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tmp_path):
     """Weight decay would move a head whose gradient is zero; one that is idle has none."""
     seen = []
-    original = Run._clip
 
-    def watch(self, limit):
+    def watch(model, limit):
         seen.append(
-            {
-                n.split(".")[1]
-                for n, p in self.raw_model.named_parameters()
-                if n.startswith("heads.") and p.grad is not None
-            }
+            {n.split(".")[1] for n, p in model.named_parameters() if n.startswith("heads.") and p.grad is not None}
         )
         if len(seen) == 6:
             raise Killed
-        return original(self, limit)
+        return clip_gradients(model, limit)
 
-    monkeypatch.setattr(Run, "_clip", watch)
+    monkeypatch.setattr("pretraining.step.clip_gradients", watch)
     sequential = {"curriculum.class_path": "pretraining.curriculum.Sequential", "output": tmp_path}
     with pytest.raises(Killed):
         train(arguments(place, "ernie-2", steps=8, **sequential))

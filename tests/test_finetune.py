@@ -23,7 +23,7 @@ from finetune.report import notes, summary, text_table, write_report
 from finetune.run import Processes, Result, _loss, finetune, predict
 from finetune.tasks import read_task_file
 from pretraining.config import load_pretrain_config
-from pretraining.train import pretrain
+from pretraining.pretrain import pretrain
 from zoo.errors import ZooError
 from zoo.folder import load_core
 

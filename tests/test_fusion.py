@@ -16,7 +16,7 @@ from pretraining.annotate import Annotator, Linked
 from pretraining.corpus import CorpusConfig
 from pretraining.layouts import Blocks, SentencePairs
 from pretraining.layouts_filter import AtLeast, marked_before
-from pretraining.objective import Targets, collate
+from pretraining.objective import CoreRunner, Targets, collate
 from pretraining.objectives import EntityAutoencoder, MaskedLM, PairClassification
 from pretraining.prepare import prepare
 from pretraining.random import Draw
@@ -96,19 +96,10 @@ def made(config: CoreConfig = NARROW, **options) -> EntityAutoencoder:
     return objective
 
 
-class Encoder:
-    """``encode`` as the loop gives it."""
-
-    def __init__(self, core, given):
-        self.inputs, self.output = given, core(given)
-
-    def __call__(self, given=None):
-        return self.output
-
-
 def loss_of(core, objective, rows):
     batch = collate(rows, {"x": objective})
-    return objective(Encoder(core, batch.inputs), core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
+    targets = Targets(batch.targets["x"], batch.counts["x"])
+    return objective(CoreRunner(core, batch.inputs), core.token_embedding, targets)
 
 
 # ---- the core -------------------------------------------------------------------------------------------------------

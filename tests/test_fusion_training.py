@@ -20,10 +20,10 @@ from finetune.config import FinetuneSettings
 from finetune.run import finetune
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.prepare import prepare_from_ids
+from pretraining.run import Run
 from pretraining.score import Scorer
 from pretraining.store import Store
 from pretraining.tokenizer import load_tokenizer
-from pretraining.train import Run
 from zoo.cli import dispatch
 from zoo.entities import open_entities
 from zoo.errors import ZooError

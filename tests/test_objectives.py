@@ -23,7 +23,7 @@ from pretraining.masking.ngrams import NGrams
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace
 from pretraining.masking.words import KnowledgeUnits, WholeWords
-from pretraining.objective import Objective, Targets, base_inputs, collate
+from pretraining.objective import CoreRunner, Objective, Targets, base_inputs, collate
 from pretraining.objectives import (
     BidirectionalLM,
     CausalLM,
@@ -34,6 +34,7 @@ from pretraining.objectives import (
     RowClassification,
     TokenClassification,
 )
+from pretraining.objectives.token_scoring import MaskedModel, score_words
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import CAPITALISED, WORD_START
@@ -184,25 +185,11 @@ def build(objective: Objective, config=TINY, vocabulary=BERT_LIKE):
     return core, objective
 
 
-class Encoder:
-    """``encode`` as the loop gives it: once per batch, however many ask."""
-
-    def __init__(self, core, inputs):
-        self.core, self.inputs, self.runs, self.output = core, inputs, 0, None
-
-    def __call__(self, inputs=None):
-        if inputs is not None:
-            return self.core(inputs)
-        if self.output is None:
-            self.output, self.runs = self.core(self.inputs), self.runs + 1
-        return self.output
-
-
 def loss_of(core, objective, rows):
     """Loss term of corrupted rows."""
     batch = collate(rows, {"x": objective})
     targets = Targets(batch.targets["x"], batch.counts["x"])
-    return objective(Encoder(core, batch.inputs), core.token_embedding, targets)
+    return objective(CoreRunner(core, batch.inputs), core.token_embedding, targets)
 
 
 # --- what holds for every objective ---
@@ -282,7 +269,7 @@ def test_gradient_is_exactly_zero_where_nothing_may_be_seen(case):
         targets = Targets({name: t[number : number + 1] for name, t in batch.targets["x"].items()}, 1)
         core.zero_grad()
         # the tied output matrix is held fixed, so that only the inputs' side has a gradient
-        objective(Encoder(core, batch.inputs), core.token_embedding.detach(), targets).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding.detach(), targets).total.backward()
         gradient = core.token_embedding.grad.abs().sum(dim=1)
         unseen = np.zeros(rows.shape, dtype=bool) if case.hidden is None else case.hidden(corrupted)
         if case.later:
@@ -373,12 +360,12 @@ def test_scores(case):
             objective.score(core, core.token_embedding, some_rows())
         return
     rows = some_rows(6)
-    encode = Encoder(core, None)
-    scores = objective.score(encode, core.token_embedding, rows)
+    run_core = CoreRunner(core, None)
+    scores = objective.score(run_core, core.token_embedding, rows)
     assert scores.dtype == np.float64
     assert scores.shape == (6,)
     assert (scores < 0).all()
-    other = objective.score(encode, core.token_embedding, take(rows, np.array([4, 1]), width=50))
+    other = objective.score(run_core, core.token_embedding, take(rows, np.array([4, 1]), width=50))
     np.testing.assert_allclose(other, scores[[4, 1]], rtol=1e-5)
 
 
@@ -403,10 +390,12 @@ def test_objectives_of_a_task_share_one_run_of_the_core():
     for objective in objectives.values():
         rows = objective.corrupt(rows, DRAW)
     batch = collate(rows, dict(objectives.items()))
-    encode = Encoder(core, batch.inputs)
+    runs = []
+    core.register_forward_hook(lambda *call: runs.append(call))
+    run_core = CoreRunner(core, batch.inputs)
     for name, objective in objectives.items():
-        assert objective(encode, core.token_embedding, Targets(batch.targets[name], batch.counts[name])).count > 0
-    assert encode.runs == 1
+        assert objective(run_core, core.token_embedding, Targets(batch.targets[name], batch.counts[name])).count > 0
+    assert len(runs) == 1
     assert batch.counts == {"masked": int(rows.targets["selected"].sum()), "pair": 16}
 
 
@@ -446,7 +435,7 @@ def test_causal_score_is_the_chain_rule():
     texts = [([7, 8, 9, 10], [1, 1, 0, 1]), ([20, 21], [1, 1])]
     for prefix, skipped in (([], 1), ([2], 0)):
         rows = rows_from_texts(texts, GPT_LIKE, prefix)
-        scores = objective.score(Encoder(core, None), core.token_embedding, rows)
+        scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
         for (ids, _), score in zip(texts, scores):
             whole = prefix + ids
             one = rows_from_texts([(whole, [1] * len(whole))], GPT_LIKE)
@@ -469,16 +458,16 @@ def test_masked_score_hides_the_rest_of_the_word():
         copied = rows_from_texts([(copy_ids, [1] * 8)], BERT_LIKE)
         state = core(base_inputs(copied)).last_hidden_state[0, position]
         expected += torch.log_softmax(objective.head(state, core.token_embedding), -1)[line[position]].item()
-    scores = objective.score(Encoder(core, None), core.token_embedding, rows)
+    scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
     assert scores[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_masked_score_does_not_depend_on_the_portions(monkeypatch):
+def test_masked_score_does_not_depend_on_the_portions():
     core, objective = build(MaskedLM(RandomTokens()))
     rows = some_rows(5)
-    scores = objective.score(Encoder(core, None), core.token_embedding, rows)
-    monkeypatch.setattr("pretraining.objectives.masked._SCORE_TOKENS", 30)
-    np.testing.assert_allclose(objective.score(Encoder(core, None), core.token_embedding, rows), scores, rtol=1e-5)
+    scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
+    model = MaskedModel(CoreRunner(core, None), objective.head, core.token_embedding, BERT_LIKE.mask)
+    np.testing.assert_allclose(score_words(model, rows, tokens_at_once=30), scores, rtol=1e-5)
 
 
 def test_bare_rows_are_scored_like_the_learned_text():
@@ -495,7 +484,7 @@ def test_bare_rows_are_scored_like_the_learned_text():
             optimizer.step()
         wrong = [[*line[:i], 99, *line[i + 1 :]] for i in (3, 6)]
         rows = rows_from_texts([(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
-        scores = objective.score(Encoder(core, None), core.token_embedding, rows)
+        scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
         assert scores[0] > scores[1:].max() + 2
 
 

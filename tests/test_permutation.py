@@ -13,11 +13,11 @@ from pretraining.masking.context_spans import ContextSpans, factorisation_ranks,
 from pretraining.masking.tokens import RandomTokens
 from pretraining.objective import Targets, base_inputs, collate
 from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
+from pretraining.pretrain import pretrain
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segments import SegmentPairs
 from pretraining.store import WORD_START
-from pretraining.train import pretrain
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core
 from zoo.errors import ZooError

@@ -33,7 +33,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import pretraining.train  # what it imports before there is a group, DDP would import afterwards
+import pretraining.pretrain  # what it imports before there is a group, DDP would import afterwards
 from pretraining.processes import Stopped, leaving_together
 
 

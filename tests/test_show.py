@@ -23,6 +23,7 @@ from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
+from pretraining.objective import corrupt
 from pretraining.prepare import prepare
 from pretraining.show import Speller, show_text, streams
 from pretraining.show_command import read_arguments, show_command
@@ -163,13 +164,14 @@ def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkeypatch):
     spell = Speller(load_tokenizer(home_of(config, data)))
-    seen, original = [], TaskData.corrupted
+    seen, original = [], TaskData.rows
 
     def recorded(task, epoch, indices):
-        seen.append((task, original(task, epoch, indices)))
-        return seen[-1][1]
+        rows, draw = original(task, epoch, indices)
+        seen.append((task, corrupt(rows, draw, task.objectives)))
+        return rows, draw
 
-    monkeypatch.setattr(TaskData, "corrupted", recorded)
+    monkeypatch.setattr(TaskData, "rows", recorded)
     (view,) = look(config, CHINESE if config.endswith("-zh") else ENGLISH, "--seed", str(seed), "--rows", "9")
     assert len(seen) == len(view.rows)
     for row, (task, rows) in zip(view.rows, seen, strict=True):
@@ -218,7 +220,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
         spell = Speller(tokenizer)
         assert len(view.rows) == len(task.plan(0)[0])
         for number, row in enumerate(view.rows):
-            rows = task.corrupted(0, np.array([number]))
+            rows = corrupt(*task.rows(0, np.array([number])), task.objectives)
             assert row.number == rows.example[0]
             assert reads(row) == [spell(i) for i in rows.input_ids[0]]
 
@@ -603,7 +605,7 @@ class Capitals(Objective):
         number = torch.cumsum(torch.from_numpy(rows.special).long(), 1)
         return inputs._replace(visible=inputs.visible._replace(documents=number))
 
-    def forward(self, encode, embedding, batch):
+    def forward(self, run_core, embedding, batch):
         raise NotImplementedError
 
     def describe(self, rows):

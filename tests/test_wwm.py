@@ -9,6 +9,7 @@ from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from pretraining.assemble import prepare_store
+from pretraining.cloze import Cloze
 from pretraining.config import load_pretrain_config
 from pretraining.layouts import SentencePairs, rows_from_texts
 from pretraining.listing import count_parameters
@@ -16,9 +17,8 @@ from pretraining.masking.groups import word_starts
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace
 from pretraining.masking.words import WholeWords
-from pretraining.model import Encoder
-from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
+from pretraining.objectives.token_scoring import fill_masked
 from pretraining.random import Draw
 from pretraining.score import Scorer
 from pretraining.segment import Segmenter
@@ -323,9 +323,8 @@ def test_the_words_of_the_run_are_hidden_in_scoring(wwm, tmp_path):
     encoded = scorer.tokenizer.encode_batch([text])  # without words: each character is one
     assert len(encoded[0][0]) == len(text)
     rows = rows_from_texts(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
-    encode = Encoder(scorer.core, base_inputs(rows))
     begin = len(scorer.prefix) + np.array(starts)
-    found, _ = scorer.objective.fill_in(encode, scorer.core.token_embedding, rows, begin, sizes)
+    found, _ = fill_masked(Cloze(scorer).model(rows), rows, begin, sizes)
     score = scorer.score([SENTENCE])[0]
     assert score == pytest.approx(found.sum(), rel=1e-5)
     characters = decided(wwm, "none").score([SENTENCE])[0]

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from pretraining.annotate import name_facts
 from pretraining.arrays import Ints
-from pretraining.objective import Encode, LossTerm, Objective, Targets
-from pretraining.objectives.tokens import loss_term
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
@@ -187,19 +186,17 @@ class EntityAutoencoder(Objective):
         }
         return Targets(tensors, len(labels))
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the true entities."""
-        hidden, vectors = encode().last_hidden_state, encode.inputs.entity_vectors
+        hidden, vectors = run_core().last_hidden_state, run_core.inputs.entity_vectors
         assert vectors is not None
-        rows, length, width = hidden.shape
         positions, labels = batch.tensors["positions"], batch.tensors["labels"]
-        states = hidden.reshape(rows * length, width).index_select(0, positions)
+        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
         logits = self.head(states, vectors).float().masked_fill(~batch.tensors["candidates"], float("-inf"))
         losses = torch.logsumexp(logits, dim=-1) - logits.gather(1, labels[:, None]).squeeze(1)
         right = (logits.detach().argmax(dim=-1) == labels).sum()
-        return loss_term(
-            TokenLoss(losses.sum(), losses.detach(), right), positions // length, rows, batch.count, self.weight
-        )
+        loss = TokenLoss(losses.sum(), losses.detach(), right)
+        return LossTerm.by_row(loss, batch, hidden, self.weight)
 
     def head_flops(self, targets: int) -> int:
         """The head's dense layer; how many candidates it is compared with, only the batch knows."""

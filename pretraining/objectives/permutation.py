@@ -18,8 +18,8 @@ from torch import Tensor
 from pretraining.layout import Layout
 from pretraining.masking.base import Selector
 from pretraining.masking.context_spans import ContextSpans, factorisation_ranks
-from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
-from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.token_scoring import token_log_probabilities
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from zoo.config import CoreConfig
@@ -101,20 +101,21 @@ class PermutationLM(Objective):
     def targets(self, rows: Rows) -> Targets:
         """Every selected token that is no template token, at its place among the row's second states."""
         row, column, slot = _targets(rows)
-        return token_targets(row * (int(slot.max(initial=0)) + 1) + slot, rows.input_ids[row, column])
+        return Targets.at(row * (int(slot.max(initial=0)) + 1) + slot, rows.input_ids[row, column])
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the selected tokens."""
-        states = encode().query_states
+        states = run_core().query_states
         assert states is not None  # inputs() asked for a second stream
-        return token_loss(self.head, states, embedding, batch, self.weight)
+        loss = self.head.loss(states, embedding, **batch.tensors)
+        return LossTerm.by_row(loss, batch, states, self.weight)
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""
         return token_head_flops(self.config, targets, transform=False)
 
     @torch.no_grad()
-    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
         """(B,) log-probability in nats, the mean over left to right and ``score_orders`` random orders.
 
         Each order gives the text's probability by the chain rule. Template tokens are seen by all and not scored. The
@@ -130,7 +131,7 @@ class PermutationLM(Objective):
             ranks = np.where(rows.special, 0, 1 + ranks - rows.special.sum(axis=1, keepdims=True))
             asked = rows.with_targets(selected=~rows.special, ranks=ranks.astype(np.int32))
             row, column, slot = _targets(asked)
-            states = encode(self.inputs(asked, base_inputs(asked))).query_states
+            states = run_core(self.inputs(asked, base_inputs(asked))).query_states
             assert states is not None
             picked = states[torch.from_numpy(row), torch.from_numpy(slot)]
             labels = torch.from_numpy(rows.input_ids[row, column].astype(np.int64)).to(picked.device)
