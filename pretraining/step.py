@@ -133,7 +133,7 @@ class Trainer:
         """Sums over processes."""
         if self.accelerator.num_processes == 1:
             return values
-        return self.accelerator.reduce(values.to(self.accelerator.device), "sum")  # type: ignore[no-any-return]
+        return self.accelerator.reduce(values.to(self.accelerator.device), "sum")
 
 
 def weighted_loss(terms: dict[str, LossTerm], counts: dict[str, float], objectives: dict[str, Objective]) -> Tensor:

@@ -15,7 +15,7 @@ from training import write_corpus
 from pretraining.corpus import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from zoo.config import FusionConfig
+from zoo.config_parts import FusionConfig
 from zoo.entities import save_entities
 from zoo.vocabulary import Template
 

@@ -27,7 +27,8 @@ from pretraining.score import Scorer
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from zoo import cli
 from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError

@@ -22,7 +22,8 @@ from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.tokenizer import TokenizerConfig
-from zoo.config import CoreConfig, FusionConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import FusionConfig
 from zoo.core import build_core, make_core
 from zoo.dropout import row_keys
 from zoo.entities import NAMES, VECTORS, control, keep_entities, open_entities, save_entities

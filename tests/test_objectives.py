@@ -38,7 +38,8 @@ from pretraining.objectives.token_scoring import MaskedModel, score_words
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import CAPITALISED, WORD_START
-from zoo.config import CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
 from zoo.core import make_core
 from zoo.errors import ZooError
 from zoo.init import initialise

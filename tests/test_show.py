@@ -32,7 +32,8 @@ from pretraining.show_source import TextStore, load_config
 from pretraining.show_text import cut, render, width_of
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.attention import make_mask
-from zoo.config import CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
 from zoo.entities import save_entities
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, SecondStream, Visibility

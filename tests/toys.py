@@ -13,7 +13,8 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.data import Examples, TaskData
 from finetune.tasks import Task
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.folder import ModelFacts, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
