@@ -165,7 +165,7 @@ def run_cell(config: AblationConfig, cell: GridCell, threads: int | None, show: 
     Returns:
         its ``done`` file.
     """
-    from pretraining.train import pretrain
+    from pretraining.pretrain import pretrain
 
     arm = cell.arm
     if threads is not None:

@@ -14,6 +14,9 @@ similar words instead of the mask token, from the shipped list.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 import argparse
 import json
 import os
@@ -22,9 +25,6 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -32,11 +32,14 @@ import numpy as np
 import torch
 
 from pretraining.annotations.lexicon import Lexicon, Words
-from pretraining.choose import Choose, NGrams, Spans, Tokens, Units, WholeWords
 from pretraining.corpus import CorpusConfig
-from pretraining.fill_similar import SimilarWords
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import FullSentences
+from pretraining.masking.base import Selector
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.words import KnowledgeUnits, RandomSpans, WholeWords
 from pretraining.objective import collate
 from pretraining.objectives import MaskedLM
 from pretraining.prepare import prepare
@@ -48,11 +51,11 @@ from zoo.config import CoreConfig
 from zoo.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=30_522, pad=0, unk=1, cls=2, sep=3, mask=4)
-PARTS: dict[str, Choose] = {
-    "token masks": Tokens(),
-    "token masks (stochastic)": Tokens(count="stochastic", include_special=True),
+PARTS: dict[str, Selector] = {
+    "token masks": RandomTokens(),
+    "token masks (stochastic)": RandomTokens(count="stochastic", include_special=True),
     "whole words": WholeWords(),
-    "random spans": Spans(),
+    "random spans": RandomSpans(),
     "n-gram masks": NGrams(),
 }
 
@@ -124,7 +127,7 @@ def rate(times: list[float], tokens: int) -> float:
 
 
 def measure(
-    name: str, choose: Choose, layout: Layout, store: Store, plan: Plan, batches: list[np.ndarray], length: int
+    name: str, choose: Selector, layout: Layout, store: Store, plan: Plan, batches: list[np.ndarray], length: int
 ) -> None:
     """One line of the table."""
     objective = MaskedLM(choose)
@@ -155,14 +158,14 @@ def measure(
     print(line, flush=True)
 
 
-CHINESE: dict[str, Choose] = {
-    "token masks": Tokens(),
+CHINESE: dict[str, Selector] = {
+    "token masks": RandomTokens(),
     "whole words": WholeWords(),
     "whole words, independent": WholeWords(count="independent"),
-    "phrases": Units("phrase"),
-    "phrases, independent": Units("phrase", count="independent"),
-    "entities, then phrases": Units(["entity", "phrase"]),
-    "random spans": Spans(),
+    "phrases": KnowledgeUnits("phrase"),
+    "phrases, independent": KnowledgeUnits("phrase", count="independent"),
+    "entities, then phrases": KnowledgeUnits(["entity", "phrase"]),
+    "random spans": RandomSpans(),
     "n-gram masks": NGrams(),
 }
 

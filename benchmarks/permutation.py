@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from pretraining.choose import Tokens
+from pretraining.masking.tokens import RandomTokens
 from pretraining.model import PretrainingModel, build_model
 from pretraining.objective import Objective, collate
 from pretraining.objectives import MaskedLM, PermutationLM
@@ -122,8 +122,8 @@ class Arm:
 
 
 ARMS: dict[str, Callable[[Options], Arm]] = {
-    "masked, BERT's core": lambda o: Arm(o, MaskedLM(Tokens(rate=1 / 6)), False, False),
-    "masked, relative core": lambda o: Arm(o, MaskedLM(Tokens(rate=1 / 6)), True, False),
+    "masked, BERT's core": lambda o: Arm(o, MaskedLM(RandomTokens(rate=1 / 6)), False, False),
+    "masked, relative core": lambda o: Arm(o, MaskedLM(RandomTokens(rate=1 / 6)), True, False),
     "permutation": lambda o: Arm(o, PermutationLM(), True, False),
     "permutation, memory": lambda o: Arm(o, PermutationLM(), True, True),
 }

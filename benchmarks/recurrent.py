@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor, nn
 
-from zoo.config import CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
 from zoo.core import build_core
 from zoo.inputs import CoreInputs
 from zoo.model_folder import load_core

@@ -3,7 +3,7 @@
     python benchmarks/throughput.py [--steps 20] [--rounds 5] [--peer-precision both] [--output FILE.json]
 
 Every measurement is a process of its own, and the arms take turns, so that a busy machine slows both alike and
-each peak of memory belongs to one arm. Ours is the loop of ``python -m pretraining`` (``Run.train_step``); the
+each peak of memory belongs to one arm. Ours is the loop of ``python -m pretraining`` (``Trainer.train_step``); the
 peer is what transformers' ``run_mlm.py`` does: ``BertForMaskedLM``, ``Trainer``,
 ``DataCollatorForLanguageModeling``, an Arrow data set, no loader workers. Shape, initial spread, dropout,
 optimiser, learning rate, clipping, threads, rows and the expected number of targets (15 %) are the same; fetching,
@@ -91,7 +91,7 @@ def our_values(options: Options) -> dict[str, Any]:
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
             "choose": {
-                "class_path": "pretraining.choose.Tokens",
+                "class_path": "pretraining.masking.RandomTokens",
                 "init_args": {"rate": MASK_RATE, "count": "stochastic"},
             }
         },
@@ -238,9 +238,9 @@ def step_flops(options: Options) -> int:
 
 
 def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
-    """Our loop, by its own ``train_step``."""
+    """Our loop, by its own ``Trainer.train_step``."""
     from pretraining.assemble import Stores
-    from pretraining.train import Run
+    from pretraining.run import Run
 
     settings = load_pretrain_config([], {**our_values(options), "output": str(folder)})
     accelerator = start_processes(resolve_precision(options.precision), options.threads, [], folder)
@@ -249,9 +249,9 @@ def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
     sums, stop = [], StopRequest()
     clock = Clock(options.warmup, options.steps)
     for _ in range(options.warmup + options.steps):
-        run.train_step(stop)
-        sums.append(run.window[0].clone())  # summed loss and count, left on the device
-        run.window.zero_()
+        run.trainer.train_step(stop)
+        sums.append(run.state.log_window[0].clone())  # summed loss and count, left on the device
+        run.state.log_window.zero_()
         clock.step_ended()
     losses, targets = [float(total / count) for total, count in sums], [float(count) for _, count in sums]
     result = clock.result(options, losses, sum(p.numel() for p in run.raw_model.parameters()), statistics.mean(targets))

@@ -12,7 +12,7 @@ def main() -> None:
 
     def command() -> int:
         from pretraining.config import load_pretrain_config
-        from pretraining.train import pretrain
+        from pretraining.pretrain import pretrain
 
         pretrain(load_pretrain_config(sys.argv[1:]))
         return 0

@@ -1,22 +1,22 @@
-"""Small helpers on numpy arrays that rooms share."""
+"""Types of numpy arrays, and the one array function that every room needs."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
+Ints32 = NDArray[np.int32]
 
-def ragged_ranges(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Concatenated ranges [start, start + length).
+
+def ragged_ranges(starts: Ints, sizes: Ints) -> Ints:
+    """start, start + 1, ... of each range, one range behind the other.
 
     Args:
-        starts: (n,) first number of each range.
-        lengths: (n,) how many numbers it has.
-
-    Returns:
-        (sum of the lengths,) one range after the other.
+        starts: (R,) first number of each range.
+        sizes: (R,) how many numbers it has, 0 = none.
     """
-    before = np.cumsum(lengths) - lengths
-    flat: NDArray[np.int64] = np.repeat(starts - before, lengths)
+    flat: Ints = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
     flat += np.arange(len(flat))
     return flat

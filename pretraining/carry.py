@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 """Named tensors, the batch first."""
 
 
-class Carried:
+class RecurrentState:
     """The states of one task.
 
     Args:
@@ -35,6 +35,11 @@ class Carried:
         if epoch != self.epoch:
             self.states = [None] * len(self.states)
         self.epoch = epoch
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens that each slice remembers, so that attention looks at them."""
+        return [state["memory_0"].shape[1] if state and "memory_0" in state else 0 for state in self.states]
 
     def keep(self, number: int, state: State | None) -> None:
         """What slice ``number`` remembers for its next rows; gradients end here."""

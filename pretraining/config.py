@@ -13,10 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pretraining.choose import Choose
 from pretraining.corpus import CorpusConfig
 from pretraining.curriculum import Curriculum, describe_stages
 from pretraining.layout import Layout
+from pretraining.masking.base import Selector
 from pretraining.objective import Objective
 from pretraining.optim import Schedule
 from pretraining.start import StartConfig, overlay
@@ -81,7 +81,7 @@ class TaskConfig:
     objectives: list[str]
     task_type_id: int = 0
     corpus: CorpusConfig | None = None
-    choose: Choose | None = None
+    choose: Selector | None = None
 
     def own(self, objectives: Mapping[str, Objective]) -> dict[str, Objective]:
         """The task's objectives by name, choosing as the task says; heads are those of ``objectives``."""

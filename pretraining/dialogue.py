@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import numpy as np
 from numpy.typing import NDArray
-
-from pretraining.layout import Layout, Plan
-from pretraining.layouts import _check_documents, _check_template, _ranges, concatenate, gather
+from pretraining.arrays import Ints
+from pretraining.arrays import ragged_ranges
+from pretraining.layout import Layout
+from pretraining.layout import Plan
+from pretraining.layouts import _check_documents
+from pretraining.layouts import _check_template
+from pretraining.layouts import concatenate
+from pretraining.layouts import gather
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
+from typing import NamedTuple
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
-Ints = NDArray[np.int64]
 _ANNOTATION = (
     "Dialogues are JSON records with the utterances as a list in the text field and the speakers, 0 or 1, as a list in "
     "a field of this name, in a corpus with `annotations: {{{role}: {{class_path: pretraining.annotations.RecordField, "
@@ -110,7 +113,7 @@ class Dialogue(Layout):
         """
         offsets, edges = np.asarray(store.documents), np.asarray(store.sentences)
         counts = offsets[documents + 1] - offsets[documents]
-        number = _ranges(offsets[documents], counts)
+        number = ragged_ranges(offsets[documents], counts)
         size = edges[number + 1] - edges[number]
         thread = np.repeat(documents, counts)
         number, thread, size = number[size > 0], thread[size > 0], size[size > 0]
@@ -134,13 +137,13 @@ class Dialogue(Layout):
         threads, count = threads[count > 1], count[count > 1]
         rows = -(-count // self.max_utterances)
         rows -= rows * 2 > count  # of max_utterances = 2, an odd one out would be alone
-        place = _ranges(np.zeros_like(rows), rows)
+        place = ragged_ranges(np.zeros_like(rows), rows)
         own, many = np.repeat(count, rows), np.repeat(rows, rows)
         begin = place * own // many
         used = np.minimum((place + 1) * own // many - begin, self.max_utterances)
         skipped = self._skipped(utterances.start[utterances.bounds[threads]], count - rows * self.max_utterances, draw)
         first = np.repeat(utterances.bounds[threads] + skipped, rows) + begin
-        piece = _ranges(first, used)
+        piece = ragged_ranges(first, used)
         row = np.repeat(np.arange(len(first)), used)
         source, label = self._replaced(utterances, np.repeat(threads, rows), first, used, draw)
         place_in_row = piece - first[row]
@@ -206,7 +209,7 @@ def fit_sizes(size: Ints, used: Ints, budget: Ints) -> Ints:
     """
     most = int(used.max(initial=1))
     row = np.repeat(np.arange(len(used)), used)
-    place = _ranges(np.zeros_like(used), used)
+    place = ragged_ranges(np.zeros_like(used), used)
     table = np.full((len(used), most), -1, dtype=np.int64)
     table[row, place] = size
     order = np.argsort(table, axis=1, kind="stable")  # the shortest first; -1 = no piece

@@ -15,16 +15,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import Ints, ragged_ranges
 from pretraining.corpus import CorpusConfig, Document, iter_documents, resolve_sources
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import (
     FullSentences,
-    Ints,
     _check_documents,
     _check_template,
     _Pairs,
     _pairs_to_plan,
-    _ranges,
     _Sentences,
     _sentences,
     _slabs,
@@ -122,9 +121,9 @@ class ReorderedSegments(Layout):
         inner = np.searchsorted(edges, start + size, side="left") - first  # sentence ends strictly inside
         enough = inner >= self.max_segments - 1
         by_sentence = np.repeat(np.flatnonzero(enough), inner[enough])
-        ends = edges[_ranges(first[enough], inner[enough])]
+        ends = edges[ragged_ranges(first[enough], inner[enough])]
         few = np.flatnonzero(~enough)
-        words = _ranges(start[few] + 1, size[few] - 1)
+        words = ragged_ranges(start[few] + 1, size[few] - 1)
         opens = (np.asarray(store.flags)[words] & WORD_START) != 0
         by_word = np.repeat(few, size[few] - 1)[opens]
         row, place = np.concatenate([by_sentence, by_word]), np.concatenate([ends, words[opens]])
@@ -148,12 +147,12 @@ class ReorderedSegments(Layout):
         """
         count = np.bincount(row, minlength=len(start))
         rank = np.empty(len(row), dtype=np.int64)
-        rank[np.lexsort((draw.keys(place, "reorder.cuts"), row))] = _ranges(np.zeros_like(count), count)
+        rank[np.lexsort((draw.keys(place, "reorder.cuts"), row))] = ragged_ranges(np.zeros_like(count), count)
         cuts = self._sizes(label) - 1
         cut = rank < cuts[row]
         edges = np.repeat((start + size)[:, None], self.max_segments + 1, axis=1)
         edges[:, 0] = start
-        edges[row[cut], _ranges(np.ones_like(cuts), cuts)] = place[cut]  # both go row by row, places ascending
+        edges[row[cut], ragged_ranges(np.ones_like(cuts), cuts)] = place[cut]  # both go row by row, places ascending
         return edges
 
     def _plan(self, edges: Ints, label: Ints, documents: Ints) -> Plan:
@@ -181,7 +180,7 @@ class ReorderedSegments(Layout):
         label = plan.pair_label[indices].astype(np.int64)
         size = self._sizes(label)
         used = np.arange(self.max_segments)[None, :] < size[:, None]
-        pieces = _ranges(plan.offsets[indices], size)
+        pieces = ragged_ranges(plan.offsets[indices], size)
         segment = np.zeros(rows.shape, dtype=np.uint8)
         segment[~rows.special] = np.repeat(self._orders[label][used] + 1, plan.lengths[pieces])
         return rows.replace(arrays={**rows.arrays, "segment": segment})

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pretraining.loader import TaskData
-from pretraining.objective import LossTerm, collate
+from pretraining.objective import LossTerm, make_batch
 
 
 @torch.no_grad()
@@ -39,9 +39,8 @@ def evaluate(
     streams = data.layout.order == "streams"
     state = None
     for part in _streams(data, len(plan), accelerator) if streams else _shares(order, rows_at_once, accelerator):
-        rows = data.corrupted(0, part)
-        batch = collate(rows, data.objectives)
-        at = np.array([numbers[int(d)] for d in rows.document])
+        batch = make_batch([data.rows(0, part)], data.objectives, data.pad)
+        at = np.array([numbers[int(d)] for d in batch.documents])
         terms, carried = model(_to_device(batch, accelerator), state)
         state = carried if streams else None
         for name, term in terms.items():

@@ -10,20 +10,24 @@ the chain is then one list lookup per row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
-
-import numpy as np
+from collections.abc import Iterator
+from collections.abc import Sequence
 from numpy.typing import NDArray
-
-from pretraining.layout import Layout, Plan
+from pretraining.arrays import Ints
+from pretraining.arrays import ragged_ranges
+from pretraining.layout import Layout
+from pretraining.layout import Plan
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
+from pretraining.store import Store
+from pretraining.store import WORD_START
+from typing import Any
+from typing import Literal
+from typing import NamedTuple
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
-Ints = NDArray[np.int64]
 SENTENCES_AT_ONCE = 2_000_000  # planned together, which bounds the memory of a plan under way
 
 
@@ -53,7 +57,7 @@ class _Grid(NamedTuple):
 def _grid(plan: Plan, indices: Ints, opens: bool, closes: bool) -> _Grid:
     first = plan.offsets[indices]
     counts = plan.offsets[indices + 1] - first
-    piece = _ranges(first, counts)
+    piece = ragged_ranges(first, counts)
     row = np.repeat(np.arange(len(indices)), counts)
     tokens = plan.lengths[piece].astype(np.int64)
     follows = np.ones_like(tokens) if plan.separators is None else plan.separators[piece].astype(np.int64)
@@ -88,7 +92,7 @@ def gather(
     if grid.width > length:
         raise ZooError(f"a row of this plan has {grid.width} tokens, rows of {length} were asked for: plan again.")
     shape, size = (len(indices), grid.width), len(indices) * grid.width
-    place, source = _ranges(grid.cell, grid.tokens), _sources(plan, indices, grid)
+    place, source = ragged_ranges(grid.cell, grid.tokens), _sources(plan, indices, grid)
 
     def fetched(values: NDArray[Any], fill: int, dtype: Any) -> NDArray[Any]:
         cells = np.full(size, fill, dtype=dtype)
@@ -121,7 +125,7 @@ def gather(
     types = np.zeros(size, dtype=np.int32)
     later = plan.types[grid.piece] != 0
     spans = (grid.tokens + grid.follows)[later]
-    types[_ranges(grid.cell[later], spans)] = np.repeat(plan.types[grid.piece][later], spans)
+    types[ragged_ranges(grid.cell[later], spans)] = np.repeat(plan.types[grid.piece][later], spans)
     if closes:
         types[last] = 2
     return rows.replace(token_type_ids=types.reshape(shape), pair_label=plan.pair_label[indices].astype(np.int64))
@@ -130,7 +134,7 @@ def gather(
 def _sources(plan: Plan, indices: Ints, grid: _Grid) -> Ints:
     """Token of the store for every token of the grid, piece by piece, from the end where a row is read backwards."""
     starts = plan.starts[grid.piece]
-    source = _ranges(starts, grid.tokens)
+    source = ragged_ranges(starts, grid.tokens)
     if plan.reversed is None:
         return source
     backwards = np.repeat(plan.reversed[indices], plan.offsets[indices + 1] - plan.offsets[indices])
@@ -143,14 +147,6 @@ def _id(special: int | None) -> int:
     if special is None:
         raise ZooError("this plan was made with a tokenizer that has template tokens; the one given has not.")
     return special
-
-
-def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """Concatenated ranges [start, start + length)."""
-    before = np.cumsum(lengths) - lengths
-    flat: Ints = np.repeat(starts - before, lengths)
-    flat += np.arange(len(flat))
-    return flat
 
 
 def rows_from_texts(
@@ -264,7 +260,7 @@ class _Sentences(NamedTuple):
 def _sentences(store: Store, documents: Ints) -> _Sentences:
     offsets = np.asarray(store.documents)
     counts = offsets[documents + 1] - offsets[documents]
-    number = _ranges(offsets[documents], counts)
+    number = ragged_ranges(offsets[documents], counts)
     edges = np.asarray(store.sentences)
     starts = edges[number]
     return _Sentences(
@@ -282,7 +278,7 @@ def _cut_long(sentences: _Sentences, longest: int) -> _Sentences:
     parts = np.maximum(-(-lengths // longest), 1)
     if (parts == 1).all():
         return sentences
-    within = _ranges(np.zeros(len(parts), dtype=np.int64), parts)
+    within = ragged_ranges(np.zeros(len(parts), dtype=np.int64), parts)
     part_lengths = np.minimum(np.repeat(lengths, parts) - within * longest, longest)
     bounds = np.append(0, np.cumsum(parts))[sentences.bounds]
     return _Sentences(
@@ -371,7 +367,7 @@ class Blocks(Layout):
             shifts = draw.integers(np.arange(len(starts)), length, "layout.shift")
         first_size = np.where(shifts == 0, length, shifts)
         more = np.maximum(-(-(sizes - first_size) // length), 0)
-        later = np.repeat(starts + first_size, more) + _ranges(np.zeros_like(more), more) * length
+        later = np.repeat(starts + first_size, more) + ragged_ranges(np.zeros_like(more), more) * length
         return np.unique(np.concatenate([stream, later]))
 
     def rows(self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary) -> Rows:
@@ -382,7 +378,7 @@ class Blocks(Layout):
 def select(plan: Plan, rows: Ints) -> Plan:
     """The named rows of a plan, in that order."""
     counts = np.diff(plan.offsets)[rows]
-    pieces = _ranges(plan.offsets[rows], counts)
+    pieces = ragged_ranges(plan.offsets[rows], counts)
     return Plan(
         starts=plan.starts[pieces],
         lengths=plan.lengths[pieces],

@@ -12,8 +12,8 @@ pair's second one; of that and of its own second segment, the longer one is cut 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from pretraining.arrays import Ints
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import SentencePairs, gather, select
 from pretraining.random import Draw
@@ -21,8 +21,6 @@ from pretraining.rows import Rows
 from pretraining.store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
-
-Ints = NDArray[np.int64]
 
 
 class BufferedPairs(Layout):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
-
-import numpy as np
 from numpy.typing import NDArray
-
-from pretraining.layout import Layout, Plan
+from pretraining.arrays import Ints
+from pretraining.layout import Layout
+from pretraining.layout import Plan
 from pretraining.layouts import select
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
+from types import MappingProxyType
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
-Ints = NDArray[np.int64]
 
 
 class AtLeast(Layout):

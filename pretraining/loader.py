@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +11,7 @@ from pretraining.layout import Layout, Plan
 from pretraining.objective import Objective
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
+from pretraining.store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -56,7 +54,7 @@ class TaskData:
         store: the token store.
         documents: store numbers that are read.
         layout: how they become rows.
-        objectives: those whose ``corrupt`` the rows pass through, by name.
+        objectives: those that read the rows, by name.
         vocabulary: special ids and size.
         length: longest row.
         seed: what keys plan, order and masks.
@@ -74,6 +72,11 @@ class TaskData:
     copies: int | None = None
     task_type_id: int = 0
     _plans: dict[int, tuple[Plan, NDArray[np.int64]]] = field(default_factory=dict)
+
+    @property
+    def pad(self) -> int:
+        """Id that stands behind a row's end; any would do."""
+        return self.vocabulary.pad or 0
 
     def _draw(self, epoch: int) -> Draw:
         """Random numbers of an epoch's data; static copies repeat."""
@@ -108,45 +111,20 @@ class TaskData:
                 cursor.epoch, cursor.offset = cursor.epoch + 1, 0
         return taken
 
-    def corrupted(self, epoch: int, indices: NDArray[np.int64]) -> Rows:
-        """Rows of one epoch, laid out and corrupted."""
+    def rows(self, epoch: int, indices: NDArray[np.int64]) -> tuple[Rows, Draw]:
+        """Rows of one epoch, laid out, and the random numbers that corrupt them."""
         plan, _ = self.plan(epoch)
         rows = self.layout.rows(self.store, plan, indices, self.length, self.vocabulary)
         if self.task_type_id:
             rows = rows.replace(task_type_ids=np.full(len(rows.lengths), self.task_type_id, dtype=np.int64))
-        for objective in self.objectives.values():
-            rows = objective.corrupt(rows, self._draw(epoch))
-        return rows
+        return rows, self._draw(epoch)
 
-    def rows(self, taken: list[tuple[int, NDArray[np.int64]]], start: int, stop: int) -> Rows:
-        """Rows ``start`` to ``stop`` of those that :meth:`advance` named; a batch may span two epochs."""
-        parts, first = [], 0
+    def parts(self, taken: list[tuple[int, NDArray[np.int64]]], start: int, stop: int) -> list[tuple[Rows, Draw]]:
+        """Rows ``start`` to ``stop`` of those that :meth:`advance` named; they may span two epochs."""
+        found, first = [], 0
         for epoch, indices in taken:
             own = indices[max(start - first, 0) : max(stop - first, 0)]
             if len(own):
-                parts.append(self.corrupted(epoch, own))
+                found.append(self.rows(epoch, own))
             first += len(indices)
-        return concatenate(parts, self.vocabulary.pad or 0)
-
-
-def concatenate(parts: list[Rows], pad: int) -> Rows:
-    """Rows one below the other, padded to the longest."""
-    if len(parts) == 1:
-        return parts[0]
-    width = max(part.input_ids.shape[1] for part in parts)
-    fills = {"input_ids": pad, "special": True, "flags": WORD_START}
-
-    def join(arrays: list[NDArray[np.generic]], fill: int | bool) -> NDArray[np.generic]:
-        if arrays[0].ndim == 1:
-            return np.concatenate(arrays)
-        wide = [np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=fill) for a in arrays]
-        return np.concatenate(wide)
-
-    values: dict[str, Any] = {}
-    for item in dataclasses.fields(Rows):
-        own = [getattr(part, item.name) for part in parts]
-        if isinstance(own[0], dict):
-            values[item.name] = {key: join([o[key] for o in own], 0) for key in own[0]}
-        else:
-            values[item.name] = None if own[0] is None else join(own, fills.get(item.name, 0))
-    return Rows(**values)
+        return found

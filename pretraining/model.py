@@ -6,34 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from pretraining.objective import Batch, LossTerm, Objective, Targets
+from pretraining.objective import Batch, CoreRunner, LossTerm, Objective, Targets
 from pretraining.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.core import Core, make_core
+from zoo.flops import core_flops, training_flops
 from zoo.init import initialise
-from zoo.inputs import CoreInputs, CoreOutput
 from zoo.vocabulary import Vocabulary
-
-
-class Encoder:
-    """The core as objectives see it: the batch's own inputs are run once, however many ask."""
-
-    def __init__(self, core: nn.Module, inputs: CoreInputs, state: Any = None) -> None:
-        self.core, self.inputs, self.state = core, inputs, state
-        self._shared: CoreOutput | None = None
-
-    def __call__(self, inputs: CoreInputs | None = None) -> CoreOutput:
-        """The core's output of ``inputs``, or, without, of the batch; the latter carries the state on."""
-        if inputs is not None:
-            return self.core(inputs)
-        if self._shared is None:
-            self._shared = self.core(self.inputs, self.state)
-        return self._shared
-
-    @property
-    def carried(self) -> Any:
-        """The state after this batch, ``None`` where no objective ran the core on it."""
-        return None if self._shared is None else self._shared.state
 
 
 class PretrainingModel(nn.Module):
@@ -50,17 +29,24 @@ class PretrainingModel(nn.Module):
         super().__init__()
         self.core = core
         self.heads = nn.ModuleDict(objectives)
+        self.objectives = objectives
 
     def forward(self, batch: Batch, state: Any = None) -> tuple[dict[str, LossTerm], Any]:
         """Loss terms by objective for those the batch has targets of, and the core's new state."""
-        encode = Encoder(self.core, batch.inputs, state)
+        run_core = CoreRunner(self.core, batch.inputs, state)
         embedding = self.core.token_embedding
         terms = {}
         for name, tensors in batch.targets.items():
-            objective = self.heads[name]
-            assert isinstance(objective, Objective)
-            terms[name] = objective(encode, embedding, Targets(tensors, batch.counts[name]))
-        return terms, encode.carried
+            terms[name] = self.objectives[name](run_core, embedding, Targets(tensors, batch.counts[name]))
+        return terms, run_core.new_state
+
+    def flops(self, batch: Batch, memory: int = 0) -> int:
+        """Operations of the matrix products of a step on ``batch``, whose rows see ``memory`` tokens before them."""
+        inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
+        queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
+        core = core_flops(self.core.config, rows, length, queries, memory, inputs.visible.causal)
+        heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
+        return training_flops(core + heads)
 
 
 def words_of(tokenizer: ZooTokenizer) -> list[str]:

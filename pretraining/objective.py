@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pretraining.choose import Choose
 from pretraining.layout import Layout
+from pretraining.masking.base import Selector
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
 from pretraining.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.inputs import CoreInputs, CoreOutput, Visibility
+from zoo.inputs import CoreInputs, CoreOutput, pack_inputs
+from zoo.loss import TokenLoss
 from zoo.vocabulary import Vocabulary
 
 
@@ -43,6 +45,28 @@ class LossTerm(NamedTuple):
     row_count: Tensor | None = None
     correct: Tensor | None = None
 
+    @classmethod
+    def by_row(cls, loss: TokenLoss, targets: Targets, states: Tensor, weight: float) -> Self:
+        """The loss of T targets with its sums by row.
+
+        Args:
+            loss: of the targets.
+            targets: they stand at the flat ``positions`` (T,) of ``states``.
+            states: (B, L, ...).
+            weight: factor in the run's loss.
+        """
+        rows, length = states.shape[:2]
+        row = targets.tensors["positions"] // length
+        zeros = torch.zeros(rows, dtype=torch.float32, device=row.device)
+        return cls(
+            total=loss.total,
+            count=targets.count,
+            weight=weight,
+            row_total=zeros.index_add(0, row, loss.nll.detach().float()),
+            row_count=zeros.index_add(0, row, torch.ones_like(loss.nll, dtype=torch.float32)),
+            correct=loss.correct,
+        )
+
 
 class Targets(NamedTuple):
     """What one objective expects of one batch.
@@ -54,6 +78,12 @@ class Targets(NamedTuple):
 
     tensors: dict[str, Tensor]
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+    @classmethod
+    def at(cls, positions: NDArray[np.int64], labels: NDArray[np.integer]) -> Self:
+        """Labels (T,) expected at flat positions (T,), row * L + column, ascending."""
+        tensors = {"positions": torch.from_numpy(positions), "labels": torch.from_numpy(labels.astype(np.int64))}
+        return cls(tensors, len(positions))
 
 
 class Batch(NamedTuple):
@@ -74,17 +104,35 @@ class Batch(NamedTuple):
     documents: Tensor
 
 
-class Encode(Protocol):
-    """The core, for one batch.
+class CoreRunner:
+    """The core as objectives see it, for one batch.
 
-    ``encode()`` runs it on the batch's inputs, once however many objectives ask; ``encode(inputs)`` runs it on others,
-    which an objective makes of :attr:`inputs`, so that the batch's dropout keys are among them.
+    ``run_core()`` runs it on the batch's inputs, once however many objectives ask. ``run_core(inputs)`` runs it on
+    others, which an objective makes of :attr:`inputs`, so that the batch's dropout keys are among them.
+
+    Args:
+        core: the core.
+        inputs: the batch's.
+        state: what the core remembers from the rows before these.
     """
 
-    inputs: CoreInputs
+    def __init__(self, core: nn.Module, inputs: CoreInputs, state: Any = None) -> None:
+        self.core, self.inputs, self.state = core, inputs, state
+        self._output: CoreOutput | None = None
 
     def __call__(self, inputs: CoreInputs | None = None) -> CoreOutput:
-        """Run the core."""
+        """The core's output."""
+        if inputs is not None:
+            output: CoreOutput = self.core(inputs)
+            return output
+        if self._output is None:
+            self._output = self.core(self.inputs, self.state)
+        return self._output
+
+    @property
+    def new_state(self) -> Any:
+        """What the core remembers after this batch; ``None`` where no objective ran it on the batch."""
+        return None if self._output is None else self._output.state
 
 
 class Objective(nn.Module, ABC):
@@ -106,7 +154,7 @@ class Objective(nn.Module, ABC):
     """
 
     needs: frozenset[str] = frozenset()
-    choose: Choose | None = None
+    choose: Selector | None = None
     weight: float = 1.0
     visibility: Literal["all", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
@@ -156,7 +204,7 @@ class Objective(nn.Module, ABC):
         if self.choose is not None:
             self.choose.check(store)
 
-    def choosing(self, choose: Choose) -> Self:
+    def choosing(self, choose: Selector) -> Self:
         """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
         if self.choose is None:
             raise ZooError(f"{type(self).__name__} chooses no positions, so a task cannot choose others for it.")
@@ -182,11 +230,11 @@ class Objective(nn.Module, ABC):
         """What is predicted of these rows, and how many losses that makes."""
 
     @abstractmethod
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Loss of one batch.
 
         Args:
-            encode: runs the core; shared between the objectives of a task.
+            run_core: runs the core; shared between the objectives of a task.
             embedding: (V, E) the core's token embedding, for tied heads.
             batch: this objective's targets, on the device.
 
@@ -194,7 +242,7 @@ class Objective(nn.Module, ABC):
             sum and count; zeros, never NaN, where there is no target.
         """
 
-    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
         """(B,) log-probability, in nats, that this objective gives each row's text.
 
         Raises:
@@ -216,22 +264,23 @@ def base_inputs(rows: Rows) -> CoreInputs:
 
     Where the next row shows the rest of this one again, the part that it remembers sees nothing of that rest.
     """
-    length = rows.input_ids.shape[1]
-    full = bool((rows.lengths == length).all())
-    lengths = None if full else torch.from_numpy(rows.lengths)
-    types = None if rows.token_type_ids is None else torch.from_numpy(rows.token_type_ids.astype(np.int64))
-    orders = None if rows.reused is None else np.arange(length)[None, :] >= rows.reused[:, None]
-    return CoreInputs(
-        input_ids=torch.from_numpy(rows.input_ids.astype(np.int64)),
-        visible=Visibility(
-            lengths=lengths,
-            documents=None if rows.token_document is None else torch.from_numpy(rows.token_document),
-            orders=None if orders is None else torch.from_numpy(orders.astype(np.int32)),
-        ),
-        token_type_ids=types,
-        task_type_ids=None if rows.task_type_ids is None else torch.from_numpy(rows.task_type_ids),
-        reversed=None if rows.reversed is None else torch.from_numpy(rows.reversed),
+    shown_again = None if rows.reused is None else np.arange(rows.shape[1])[None, :] >= rows.reused[:, None]
+    return pack_inputs(
+        rows.input_ids,
+        rows.lengths,
+        documents=rows.token_document,
+        permutation_ranks=None if shown_again is None else shown_again.astype(np.int32),
+        token_types=rows.token_type_ids,
+        task_types=rows.task_type_ids,
+        reversed=rows.reversed,
     )
+
+
+def corrupt(rows: Rows, draw: Draw, objectives: dict[str, Objective]) -> Rows:
+    """Rows after every objective of a task has hidden what it hides, in the task's order."""
+    for objective in objectives.values():
+        rows = objective.corrupt(rows, draw)
+    return rows
 
 
 def collate(rows: Rows, objectives: dict[str, Objective]) -> Batch:
@@ -258,3 +307,15 @@ def collate(rows: Rows, objectives: dict[str, Objective]) -> Batch:
         tokens=int(rows.lengths.sum()),
         documents=torch.from_numpy(rows.document),
     )
+
+
+def make_batch(parts: Sequence[tuple[Rows, Draw]], objectives: dict[str, Objective], pad: int) -> Batch:
+    """Rows to a batch: corrupt them for every objective, put them together, collate.
+
+    Args:
+        parts: rows, and the random numbers of their epoch; a batch may span two epochs.
+        objectives: the task's, by name.
+        pad: id that pads the shorter parts.
+    """
+    rows = Rows.concatenate([corrupt(part, draw, objectives) for part, draw in parts], pad)
+    return collate(rows, objectives)

@@ -67,7 +67,7 @@ class Counters:
         tokens: non-padding input tokens seen.
         flops: operations of the matrix products done.
         targets: losses summed so far, by objective.
-        window: sum and count of each objective's loss since the last log line.
+        log_window: sum and count of each objective's loss since the last log line.
         stage: of the last step, where the run has stages.
         tasks: steps of each task since the last log line, likewise.
         warned: the warning about a stuck run was given.
@@ -77,10 +77,18 @@ class Counters:
     tokens: int = 0
     flops: int = 0
     targets: dict[str, int] = field(default_factory=dict)
-    window: dict[str, list[float]] = field(default_factory=dict)
+    log_window: dict[str, list[float]] = field(default_factory=dict)
     stage: str | None = None
     tasks: dict[str, int] = field(default_factory=dict)
     warned: bool = False
+
+    def add_step(self, tokens: int, flops: int, targets: dict[str, float]) -> None:
+        """One more step, and what it read, computed and predicted in all processes."""
+        self.step += 1
+        self.tokens += tokens
+        self.flops += flops
+        for name, count in targets.items():
+            self.targets[name] += int(count)
 
     @property
     def schedule(self) -> dict[str, Any]:
@@ -144,16 +152,16 @@ class Recorder:
             self.progress.note(line)
 
     def log(self, counters: Counters, done: float, facts: dict[str, Any]) -> None:
-        """One line of the log from the window's sums, which start afresh; progress; the warning if it is stuck.
+        """One line of the log from the log window's sums, which start afresh; progress; the warning if it is stuck.
 
         Args:
             counters: how far the run is.
             done: share of the budget.
             facts: learning rate, gradient norm, epoch.
         """
-        terms = {name: total / max(count, 1.0) for name, (total, count) in counters.window.items() if count}
+        terms = {name: total / max(count, 1.0) for name, (total, count) in counters.log_window.items() if count}
         loss = sum(self.config.objectives[name].weight * value for name, value in terms.items())
-        schedule, counters.window, counters.tasks = counters.schedule, {}, {}
+        schedule, counters.log_window, counters.tasks = counters.schedule, {}, {}
         now = time.monotonic()
         seconds, tokens = max(now - self._clock, 1e-9), counters.tokens - self._tokens
         self._clock, self._tokens = now, counters.tokens

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pretraining.store import WORD_START
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,28 @@ class Rows:
         """(B, L), True at real tokens, False at padding."""
         mask: NDArray[np.bool_] = np.arange(self.input_ids.shape[1])[None, :] < self.lengths[:, None]
         return mask
+
+    @staticmethod
+    def concatenate(parts: Sequence[Rows], pad: int) -> Rows:
+        """Rows one below the other, padded to the longest with the id ``pad``."""
+        if len(parts) == 1:
+            return parts[0]
+        width = max(part.shape[1] for part in parts)
+        fills = {"input_ids": pad, "special": True, "flags": WORD_START}
+
+        def join(arrays: list[NDArray[Any]], fill: int | bool) -> NDArray[Any]:
+            if arrays[0].ndim == 1:
+                return np.concatenate(arrays)
+            return np.concatenate([np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=fill) for a in arrays])
+
+        values: dict[str, Any] = {}
+        for item in dataclasses.fields(Rows):
+            own = [getattr(part, item.name) for part in parts]
+            if isinstance(own[0], dict):
+                values[item.name] = {key: join([o[key] for o in own], 0) for key in own[0]}
+            else:
+                values[item.name] = None if own[0] is None else join(own, fills.get(item.name, 0))
+        return Rows(**values)
 
     def replace(self, **changes: Any) -> Rows:
         """A copy with some fields changed."""

@@ -19,15 +19,14 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import Ints, ragged_ranges
 from pretraining.layout import Layout, Plan
-from pretraining.layouts import Blocks, _check_documents, _check_template, _ranges, _sentences, gather, select
+from pretraining.layouts import Blocks, _check_documents, _check_template, _sentences, gather, select
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
-
-Ints = NDArray[np.int64]
 
 
 def stream_order(count: int, streams: int) -> Ints:
@@ -91,7 +90,7 @@ def _token_documents(store: Store, plan: Plan, indices: Ints, width: int) -> NDA
     """(B, width) store document of each token of rows without template tokens, -1 at padding."""
     assert plan.separators is not None
     counts = np.diff(plan.offsets)[indices]
-    pieces = _ranges(plan.offsets[indices], counts)
+    pieces = ragged_ranges(plan.offsets[indices], counts)
     # a piece without a token is the separator behind the token before its place
     inside = plan.starts[pieces] - (plan.lengths[pieces] == 0)
     document = np.searchsorted(store.document_tokens(), inside, side="right") - 1
@@ -100,7 +99,7 @@ def _token_documents(store: Store, plan: Plan, indices: Ints, width: int) -> NDA
     row = np.repeat(np.arange(len(indices)), counts)
     total = np.cumsum(sizes) - sizes
     first = total - total[np.cumsum(counts) - counts][row]  # of each piece, in its row
-    found[_ranges(row * width + first, sizes)] = np.repeat(document, sizes)
+    found[ragged_ranges(row * width + first, sizes)] = np.repeat(document, sizes)
     return found.reshape(len(indices), width)
 
 
@@ -253,7 +252,7 @@ def _plan(text: _Text, ranges: Ints, label: NDArray[np.int8], backwards: NDArray
     begin, end = ranges[..., 0].reshape(-1), ranges[..., 1].reshape(-1)
     first = np.searchsorted(text.bounds, begin, side="right") - 1
     counts = np.searchsorted(text.bounds, end, side="left") - first
-    within = _ranges(np.zeros_like(counts), counts)
+    within = ragged_ranges(np.zeros_like(counts), counts)
     turned = np.repeat(np.repeat(backwards, 3), counts)
     document = np.repeat(first, counts) + np.where(turned, np.repeat(counts, counts) - 1 - within, within)
     starts = np.maximum(text.bounds[document], np.repeat(begin, counts))

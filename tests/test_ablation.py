@@ -267,7 +267,9 @@ TINY = {
         "tokens": {},
         "words": {
             "objectives": {
-                "masked_lm": {"init_args": {"choose": {"class_path": "pretraining.choose.WholeWords", "init_args": {}}}}
+                "masked_lm": {
+                    "init_args": {"choose": {"class_path": "pretraining.masking.WholeWords", "init_args": {}}}
+                }
             }
         },
     },
@@ -325,7 +327,7 @@ def test_an_ablation_runs_skips_and_resumes(tmp_path: Path, capfd: pytest.Captur
 def test_the_reference_questions_reproduce_a_runs_own_validation(tmp_path: Path) -> None:
     """Asked its own questions through the ablation's path, a run gives the loss that it logged itself."""
     from ablation.grid import fixed_validation
-    from pretraining.train import pretrain
+    from pretraining.pretrain import pretrain
 
     config = load_ablation(["--config", str(write_tiny(tmp_path))])
     cell = cells(config)[0]

@@ -17,7 +17,7 @@ import finetune.__main__ as finetune_main
 import pretraining.__main__ as pretraining_main
 from pretraining.checkpoint import find_checkpoint
 from pretraining.config import load_pretrain_config, run_folder
-from pretraining.train import Run
+from pretraining.step import Trainer
 from zoo import cli
 from zoo.errors import run_command
 
@@ -164,12 +164,12 @@ _PAIRS_ON_BLOCKS = {
 }
 _MASKS_ON_BLOCKS = {
     "objectives.masked.class_path": "pretraining.objectives.MaskedLM",
-    "objectives.masked.init_args.choose.class_path": "pretraining.choose.Tokens",
+    "objectives.masked.init_args.choose.class_path": "pretraining.masking.RandomTokens",
     "tasks.blocks.objectives": "[masked]",
     "data.tokenizer.special": "{pad: <pad>, unk: <unk>, cls: <s>}",
 }
 _UNITS = {
-    "objectives.masked_lm.init_args.choose.class_path": "pretraining.choose.Units",
+    "objectives.masked_lm.init_args.choose.class_path": "pretraining.masking.KnowledgeUnits",
     "objectives.masked_lm.init_args.choose.init_args.array": "phrase",
 }
 SETTINGS = {
@@ -353,10 +353,10 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(place, tmp_path, sma
     disk = small_disk("12m")
     argv = [*arguments(place, "gpt", **{"train.save_every": 4}), "--output", str(disk)]
     whole = outcome(train([*arguments(place, "gpt", **{"train.save_every": 4}), "--output", str(tmp_path)]))
-    original = Run.train_step
+    original = Trainer.train_step
 
     def fill(self, stop):
-        if self.counters.step == 7:
+        if self.state.counters.step == 7:
             with (disk / "filler").open("wb", buffering=0) as stream:
                 while True:
                     try:
@@ -367,7 +367,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(place, tmp_path, sma
         return original(self, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "train_step", fill)
+        patch.setattr(Trainer, "train_step", fill)
         refuse("pretraining", argv, "the disk is full", "checkpoints/.writing-000000008", "same command again")
     folder = run_folder(load_pretrain_config(argv))
     assert find_checkpoint(folder).name == "step-000000004"

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from stores import BERT_LIKE, synthetic_store
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.carry import Carried
+from pretraining.carry import RecurrentState
 from pretraining.objective import base_inputs
 from pretraining.random import Draw
 from pretraining.segments import Segments
@@ -103,7 +103,7 @@ def test_any_number_of_processes_takes_its_share():
     rows = {"memory": torch.arange(24.0).view(12, 2)}
     seen = []
     for rank in range(3):
-        kept = Carried(2, _Several(rank, 3))  # type: ignore[arg-type]
+        kept = RecurrentState(2, _Several(rank, 3))  # type: ignore[arg-type]
         kept.unpack(rows, epoch=5)
         for number, state in enumerate(kept.states):
             start = (number * 3 + rank) * 2
@@ -115,7 +115,7 @@ def test_any_number_of_processes_takes_its_share():
         assert kept.states == [None, None]
     assert sorted(seen) == list(range(12))
     with pytest.raises(ZooError, match="cannot share"):
-        Carried(5, _Several(0, 1)).unpack(rows, 0)  # type: ignore[arg-type]
+        RecurrentState(5, _Several(0, 1)).unpack(rows, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("separator", [False, True])

@@ -6,10 +6,10 @@ from ablation.config import build
 from ablation.config import load_ablation
 from ablation.grid import hidden_words
 from ablation.results.formats import is_accuracy
-from pretraining.scoring.cloze_items import ngram_frequency
+from pretraining.cloze import Cloze
 from pretraining.layouts import rows_from_texts
-from pretraining.model import Encoder
 from pretraining.objective import base_inputs
+from pretraining.objectives.token_scoring import fill_masked
 from pretraining.random import Draw
 from pretraining.scoring.cloze import Answers
 from pretraining.scoring.cloze import ClozeConfig
@@ -22,6 +22,7 @@ from pretraining.scoring.cloze_items import DocumentTokens
 from pretraining.scoring.cloze_items import SentenceTokens
 from pretraining.scoring.cloze_items import choose_entities
 from pretraining.scoring.cloze_items import choose_words
+from pretraining.scoring.cloze_items import ngram_frequency
 from pretraining.scoring.cloze_items import read_text
 from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer import TokenizerConfig
@@ -191,8 +192,8 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
     ids, flags = scorer.tokenizer.encode_batch(["中国的首都是北京市。"])[0]
     rows = rows_from_texts([(ids, flags)], vocabulary, scorer.prefix, scorer.suffix)
-    encode = Encoder(scorer.core, base_inputs(rows))
-    chance, right = objective.fill_in(encode, scorer.core.token_embedding, rows, np.array([3]), np.array([3]))
+    model = Cloze(scorer).model(rows)
+    chance, right = fill_masked(model, rows, np.array([3]), np.array([3]))
     expected, all_best = 0.0, True
     for step in range(3):
         hidden = rows.input_ids.copy()
@@ -207,10 +208,8 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     assert right[0] == all_best
     other = rows.input_ids.copy()
     other[0, 5] = 99
-    again, _ = objective.fill_in(encode, scorer.core.token_embedding, rows, np.array([3]), np.array([2]))
-    last, _ = objective.fill_in(
-        encode, scorer.core.token_embedding, rows.replace(input_ids=other), np.array([3]), np.array([2])
-    )
+    again, _ = fill_masked(model, rows, np.array([3]), np.array([2]))
+    last, _ = fill_masked(model, rows.replace(input_ids=other), np.array([3]), np.array([2]))
     assert again[0] != last[0]  # what is not hidden counts
 
 
@@ -220,9 +219,9 @@ def test_a_word_is_asked_for_at_once(run):
     vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
     encoded = scorer.tokenizer.encode_batch(["中国的首都是北京市。", "它有一座古老的石桥。"])
     rows = rows_from_texts(encoded, vocabulary, scorer.prefix, scorer.suffix)
-    encode, embedding = Encoder(scorer.core, base_inputs(rows)), scorer.core.token_embedding
+    model, embedding = Cloze(scorer).model(rows), scorer.core.token_embedding
     start, size = np.array([3, 5]), np.array([3, 2])
-    chance, right = objective.fill_in(encode, embedding, rows, start, size, together=True)
+    chance, right = fill_masked(model, rows, start, size, together=True)
     hidden = rows.input_ids.copy()
     hidden[0, 3:6] = hidden[1, 5:7] = vocabulary.mask
     with torch.no_grad():
@@ -233,7 +232,7 @@ def test_a_word_is_asked_for_at_once(run):
         own = log_chance[row, a : a + n]
         assert chance[row] == pytest.approx(float(own.gather(1, truth[:, None]).double().sum()), abs=5e-6)
         assert right[row] == bool((own.argmax(1) == truth).all())
-    one_by_one, _ = objective.fill_in(encode, embedding, rows, start, size)
+    one_by_one, _ = fill_masked(model, rows, start, size)
     assert (abs(one_by_one - chance) > 1e-5).all()  # hardly trained: what it sees changes little
 
 

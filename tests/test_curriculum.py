@@ -1,56 +1,71 @@
 """Several tasks in a run: allocations, stages, schedules (specs: ERNIE 2.0, section 8), and runs of all of them."""
 
-import collections
-import dataclasses
-import itertools
-import json
-import os
-import signal
-from fractions import Fraction
 
-import numpy as np
-import pytest
-import torch
-from safetensors.numpy import load_file
-from training import (
-    Killed,
-    arguments,
-    interrupt_at,
-    last_step,
-    launch,
-    log_lines,
-    outcome,
-    processes_of,
-    train,
-    wait_for,
-    write_corpus,
-)
 
 from finetune.config import FinetuneSettings
 from finetune.data.task_files import read_task_file
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
-from pretraining.assemble import Stores, make_tasks, prepare_stores
-from pretraining.config import StageConfig, load_pretrain_config, run_folder
-from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
+from fractions import Fraction
+from pretraining.assemble import Stores
+from pretraining.assemble import make_tasks
+from pretraining.assemble import prepare_stores
+from pretraining.config import StageConfig
+from pretraining.config import load_pretrain_config
+from pretraining.config import run_folder
+from pretraining.curriculum import Continual
+from pretraining.curriculum import Joint
+from pretraining.curriculum import Sequential
+from pretraining.curriculum import Table
+from pretraining.curriculum import describe_stages
 from pretraining.layouts import Blocks
 from pretraining.model import PretrainingModel
-from pretraining.objective import base_inputs, collate
+from pretraining.objective import base_inputs
+from pretraining.objective import collate
+from pretraining.objective import corrupt
 from pretraining.optim import Noam
 from pretraining.random import Draw
+from pretraining.stages import idle_notes
+from pretraining.stages import task_at
+from pretraining.step import clip_gradients
+from pretraining.step import weighted_loss
 from pretraining.store import WORD_START
 from pretraining.tokenizer import load_tokenizer
 from pretraining.tools.listing import count_parameters
 from pretraining.tools.pairs import pairs_command
-from pretraining.train import Run, idle_notes, task_at
+from safetensors.numpy import load_file
+from training import Killed
+from training import arguments
+from training import interrupt_at
+from training import last_step
+from training import launch
+from training import log_lines
+from training import outcome
+from training import processes_of
+from training import train
+from training import wait_for
+from training import write_corpus
 from zoo.config import CoreConfig
-from zoo.core import Transformer, make_core
+from zoo.core import Transformer
+from zoo.core import make_core
 from zoo.errors import ZooError
-from zoo.heads import SequenceHead, TokenHead
+from zoo.heads import SequenceHead
+from zoo.heads import TokenHead
 from zoo.inputs import CoreInputs
-from zoo.model_folder import load_core, read_facts
+from zoo.model_folder import load_core
+from zoo.model_folder import read_facts
 from zoo.sample import sample_path
-from zoo.settings import read_yaml, shipped_configs
+from zoo.settings import read_yaml
+from zoo.settings import shipped_configs
+import collections
+import dataclasses
+import itertools
+import json
+import numpy as np
+import os
+import pytest
+import signal
+import torch
 
 TASKS = ["knowledge_masking", "capitalisation", "token_document", "sentence_reordering"]
 PAPER = {  # thousands of iterations in each stage (specs: ERNIE 2.0, section 1)
@@ -249,6 +264,11 @@ def place(tmp_path_factory):
     return folder
 
 
+def corrupted(task, indices):
+    """Rows of the first epoch as the task's objectives read them."""
+    return corrupt(*task.rows(0, indices), task.objectives)
+
+
 @pytest.fixture(scope="module")
 def assembled(place):
     """Settings, store, vocabulary and rows of every task of the tiny config, dropout off."""
@@ -267,11 +287,11 @@ def test_each_task_brings_its_number(assembled):
     config, _, _, data, model = assembled
     states = {}
     for number, task in enumerate(config.tasks):
-        rows = data[task].corrupted(0, np.arange(3))
+        rows = corrupted(data[task], np.arange(3))
         batch = collate(rows, data[task].objectives)
         ids = batch.inputs.task_type_ids
         assert ids is None if number == 0 else ids.tolist() == [number] * 3
-        inputs = base_inputs(data[TASKS[0]].corrupted(0, np.arange(3)))._replace(task_type_ids=ids)
+        inputs = base_inputs(corrupted(data[TASKS[0]], np.arange(3)))._replace(task_type_ids=ids)
         states[task] = model.core(inputs).last_hidden_state
     assert not any(torch.equal(states[TASKS[0]], states[task]) for task in TASKS[1:])
     over_the_end = data["capitalisation"].rows([(0, np.arange(2)), (1, np.arange(2))], 0, 4)
@@ -293,12 +313,12 @@ def test_tasks_of_one_layout_read_their_own_rows(assembled):
     orders = {name: part.plan(0)[1] for name, part in data.items()}
     assert np.array_equal(orders["a"], single["a"].plan(0)[1])
     every = np.arange(len(orders["a"]))
-    hidden = {name: part.corrupted(0, every).targets["selected"] for name, part in data.items()}
-    assert np.array_equal(hidden["a"], single["a"].corrupted(0, every).targets["selected"])
+    hidden = {name: corrupted(part, every).targets["selected"] for name, part in data.items()}
+    assert np.array_equal(hidden["a"], corrupted(single["a"], every).targets["selected"])
     for one, other in itertools.combinations(tasks, 2):
         assert (orders[one] == orders[other]).mean() < 0.2
         assert hidden[one][hidden[other]].mean() < 0.25  # 15 % of the real tokens by chance
-    rows = [part.corrupted(0, np.arange(2)).input_ids for part in held_out.values()]
+    rows = [corrupted(part, np.arange(2)).input_ids for part in held_out.values()]
     assert all(np.array_equal(rows[0], other) for other in rows)  # held-out masks are the same
 
 
@@ -310,12 +330,10 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_objectives(assembled):
         objectives={name: config.objectives[name] for name in ("masked_lm", "capitalisation", "sentence_reordering")},
         _plans={},
     )
-    batch = collate(task.corrupted(0, np.arange(8)), task.objectives)
+    batch = collate(corrupted(task, np.arange(8)), task.objectives)
     assert len(set(batch.counts.values())) == 3
     terms, _ = model(batch)
-    run = Run.__new__(Run)
-    run.objectives = config.objectives
-    total = run._loss(terms, {name: float(count) for name, count in batch.counts.items()})
+    total = weighted_loss(terms, {name: float(count) for name, count in batch.counts.items()}, config.objectives)
     apart = []
     for name in task.objectives:
         alone, _ = model(batch._replace(targets={name: batch.targets[name]}))
@@ -423,21 +441,16 @@ def test_a_task_with_text_of_its_own(place, tmp_path):
 def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tmp_path):
     """Weight decay would move a head whose gradient is zero; one that is idle has none."""
     seen = []
-    original = Run._clip
 
-    def watch(self, limit):
+    def watch(model, limit):
         seen.append(
-            {
-                n.split(".")[1]
-                for n, p in self.raw_model.named_parameters()
-                if n.startswith("heads.") and p.grad is not None
-            }
+            {n.split(".")[1] for n, p in model.named_parameters() if n.startswith("heads.") and p.grad is not None}
         )
         if len(seen) == 6:
             raise Killed
-        return original(self, limit)
+        return clip_gradients(model, limit)
 
-    monkeypatch.setattr(Run, "_clip", watch)
+    monkeypatch.setattr("pretraining.step.clip_gradients", watch)
     sequential = {"curriculum.class_path": "pretraining.curriculum.Sequential", "output": tmp_path}
     with pytest.raises(Killed):
         train(arguments(place, "ernie-2", steps=8, **sequential))

@@ -16,10 +16,10 @@ from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.choose import Tokens
 from pretraining.layouts import rows_from_texts
-from pretraining.model import Encoder, build_model, words_of
-from pretraining.objective import Targets, base_inputs, collate
+from pretraining.masking.tokens import RandomTokens
+from pretraining.model import build_model, words_of
+from pretraining.objective import CoreRunner, Targets, base_inputs, collate
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM
 from pretraining.objectives.bilm import draw_negatives, log_expected, sampled_cross_entropy
 from pretraining.random import Draw
@@ -28,7 +28,8 @@ from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
 from zoo import cli
 from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
@@ -263,8 +264,8 @@ def make(config, objective=None, vocabulary=BERT_LIKE):
 
 def loss_of(core, objective, rows):
     batch = collate(rows, {"x": objective})
-    encode = Encoder(core, batch.inputs)
-    return objective(encode, core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
+    run_core = CoreRunner(core, batch.inputs)
+    return objective(run_core, core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
 
 
 def by_hand(core, objective, rows, states=None):
@@ -317,7 +318,7 @@ def test_each_direction_sees_its_own_side_only(config):
     for number in range(batch.counts["x"]):
         one = Targets({name: values[number : number + 1] for name, values in targets.items()}, 1)
         core.zero_grad()
-        objective(Encoder(core, batch.inputs), core.token_embedding.detach(), one).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding.detach(), one).total.backward()
         gradient = core.token_embedding.grad.abs().sum(1)[torch.from_numpy(rows.input_ids[0]).long()]
         k = int(targets["positions"][number])
         seen = range(k, 11) if targets["backward"][number] else range(k + 1)
@@ -334,7 +335,7 @@ def test_one_softmax_learns_from_both_directions(config):
         keep = torch.isin(batch.targets["x"]["backward"], torch.tensor(wanted))
         part = Targets({name: values[keep] for name, values in batch.targets["x"].items()}, int(keep.sum()))
         objective.zero_grad()
-        objective(Encoder(core, batch.inputs), core.token_embedding, part).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding, part).total.backward()
         gradients.append(objective.head.decoder.weight.grad.clone())
     assert gradients[0].abs().sum() > 0
     assert gradients[1].abs().sum() > 0
@@ -353,7 +354,7 @@ def test_one_character_encoder_learns_from_both_directions():
         keep = torch.isin(batch.targets["x"]["backward"], torch.tensor(wanted))
         part = Targets({name: values[keep] for name, values in batch.targets["x"].items()}, int(keep.sum()))
         core.zero_grad()
-        objective(Encoder(core, batch.inputs), core.token_embedding, part).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding, part).total.backward()
         gradients.append({name: p.grad.clone() for name, p in encoder.named_parameters()})
     for name, whole in gradients[2].items():
         assert all(part[name].abs().sum() > 0 for part in gradients), name
@@ -373,7 +374,7 @@ def test_the_published_vocabulary_is_guessed_from_13_58_nats():
 def test_scores_are_both_chains(config):
     core, objective = make(config)
     rows = text_rows()
-    scores = objective.score(Encoder(core, base_inputs(rows)), core.token_embedding, rows)
+    scores = objective.score(CoreRunner(core, base_inputs(rows)), core.token_embedding, rows)
     for row, length in enumerate(rows.lengths):
         one = take(rows, np.array([row]), int(length))
         forward, backward = by_hand(core, objective, one)
@@ -381,7 +382,7 @@ def test_scores_are_both_chains(config):
         ids = one.input_ids[0]
         cut = rows_from_texts([(ids.tolist(), [1] * len(ids))], BERT_LIKE)
         inputs = objective.inputs(cut, base_inputs(cut))
-        states = objective._both(Encoder(core, inputs), inputs)[0]
+        states = objective._both(CoreRunner(core, inputs), inputs)[0]
         ends = objective.head(torch.stack([states[-2, 0], states[1, 1]]), core.token_embedding).log_softmax(-1)
         template = -(ends[0, ids[-1]] + ends[1, ids[0]]).item()
         assert scores[row] == pytest.approx(-(forward + backward - template), rel=1e-4)
@@ -420,9 +421,9 @@ def test_dropout_of_the_second_pass_is_its_own():
     core, objective = make(config)
     batch = collate(text_rows((5, 5)), {"x": objective})
     inputs = batch.inputs._replace(input_ids=torch.full((2, 7), 20), dropout_keys=row_keys(0, 0, range(2)))
-    states = objective._both(Encoder(core, inputs), None)
+    states = objective._both(CoreRunner(core, inputs), None)
     assert not torch.allclose(states[:, :, 0], states.flip(1)[:, :, 1])
-    plain = objective._both(Encoder(core, inputs._replace(dropout_keys=None)), None)
+    plain = objective._both(CoreRunner(core, inputs._replace(dropout_keys=None)), None)
     torch.testing.assert_close(plain[:, :, 0], plain.flip(1)[:, :, 1])
 
 
@@ -432,7 +433,7 @@ def test_visibility_follows_the_core():
     dense = Visibility(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
     with pytest.raises(ZooError, match="cannot reverse who sees whom"):
-        objective._both(Encoder(core, CoreInputs(torch.full((1, 7), 9), dense)), None)
+        objective._both(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), None)
 
 
 # --- the sampled softmax ---
@@ -524,7 +525,7 @@ ALL_OBJECTIVES = {
     "two-way": BidirectionalLM,
     "two-way, sampled": lambda: BidirectionalLM(sampled=100),
     "causal": CausalLM,
-    "masked": lambda: MaskedLM(Tokens(rate=0.3)),
+    "masked": lambda: MaskedLM(RandomTokens(rate=0.3)),
 }
 
 
@@ -546,7 +547,7 @@ def test_every_objective_learns_on_every_core(config, objective):
     unused = [name for name, p in core.named_parameters() if p.grad is None]
     assert all("pooler" in name or "token_type" in name for name in unused)
     assert losses[-1] < 0.5 * losses[0]
-    scored = objective.eval().score(Encoder(core, base_inputs(rows)), core.token_embedding, text_rows((3, 5)))
+    scored = objective.eval().score(CoreRunner(core, base_inputs(rows)), core.token_embedding, text_rows((3, 5)))
     assert (scored < 0).all()
 
 

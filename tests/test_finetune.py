@@ -24,7 +24,7 @@ from finetune.results.result import Result
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import Processes, finetune, predict, step_loss
 from pretraining.config import load_pretrain_config
-from pretraining.train import pretrain
+from pretraining.pretrain import pretrain
 from zoo.errors import ZooError
 from zoo.model_folder import load_core
 

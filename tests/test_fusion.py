@@ -17,13 +17,14 @@ from pretraining.annotations.linked import LinkedEntities
 from pretraining.corpus import CorpusConfig
 from pretraining.layouts import Blocks, SentencePairs
 from pretraining.layouts_filter import AtLeast, marked_before
-from pretraining.objective import Targets, collate
+from pretraining.objective import CoreRunner, Targets, collate
 from pretraining.objectives import EntityAutoencoder, MaskedLM, PairClassification
 from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.tokenizer import TokenizerConfig
-from zoo.config import CoreConfig, FusionConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import FusionConfig
 from zoo.core import build_core, make_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
@@ -99,19 +100,10 @@ def made(config: CoreConfig = NARROW, **options) -> EntityAutoencoder:
     return objective
 
 
-class Encoder:
-    """``encode`` as the loop gives it."""
-
-    def __init__(self, core, given):
-        self.inputs, self.output = given, core(given)
-
-    def __call__(self, given=None):
-        return self.output
-
-
 def loss_of(core, objective, rows):
     batch = collate(rows, {"x": objective})
-    return objective(Encoder(core, batch.inputs), core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
+    targets = Targets(batch.targets["x"], batch.counts["x"])
+    return objective(CoreRunner(core, batch.inputs), core.token_embedding, targets)
 
 
 # ---- the core -------------------------------------------------------------------------------------------------------
@@ -523,10 +515,10 @@ def test_what_happened_is_told_by_name():
 
 
 def test_objectives_of_the_task_go_together():
-    from pretraining.choose import Tokens
+    from pretraining.masking.tokens import RandomTokens
 
     config = SMALL.replace(fusion=FUSION)
-    objectives = {"m": MaskedLM(Tokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
+    objectives = {"m": MaskedLM(RandomTokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
     rows = linked_rows(300, length=256).replace(pair_label=np.zeros(300, dtype=np.int64))
     for objective in objectives.values():
         objective.build(config, BERT_LIKE)

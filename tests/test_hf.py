@@ -35,7 +35,8 @@ from transformers import (
 import zoo
 from finetune.models.classifier import Classifier
 from zoo import hf
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core import build_core
 from zoo.errors import ZooError
 from zoo.heads import build_head
@@ -521,7 +522,7 @@ def test_attention_can_be_switched(folders):
     before = model(ids, attention_mask=mask).last_hidden_state
     model.set_attn_implementation("eager")
     after = model(ids, attention_mask=mask).last_hidden_state
-    assert model.core.written_out
+    assert model.core.eager_attention
     assert ((before - after) * mask[..., None]).abs().max() < 1e-5
 
 

@@ -1,38 +1,56 @@
 """Knowledge masking: units of phrases and entities, three stages on one head (specs/ernie-baidu-1.md, section 8)."""
 
-import functools
-import json
 
-import numpy as np
-import pytest
-import torch
-from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
-from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.choose import Tokens, Units, WholeWords
-from pretraining.config import TaskConfig, load_pretrain_config, run_folder
-from pretraining.fill import random_ids
+from pretraining.config import TaskConfig
+from pretraining.config import load_pretrain_config
+from pretraining.config import run_folder
 from pretraining.layouts import Blocks
-from pretraining.objectives import CausalLM, MaskedLM, PairClassification
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.tokens import random_ids
+from pretraining.masking.words import KnowledgeUnits
+from pretraining.masking.words import WholeWords
+from pretraining.objectives import CausalLM
+from pretraining.objectives import MaskedLM
+from pretraining.objectives import PairClassification
 from pretraining.random import Draw
 from pretraining.scoring.scorer import Scorer
 from pretraining.store import WORD_START
 from pretraining.tools.listing import count_parameters
+from stores import BERT_LIKE
+from stores import FIRST_ID
+from stores import full_rows
+from stores import take
+from stores import write_store
+from training import Killed
+from training import arguments
+from training import chinese_articles
+from training import interrupt_at
+from training import launch
+from training import log_lines
+from training import outcome
+from training import train
 from zoo.config import CoreConfig
 from zoo.core import Transformer
 from zoo.errors import ZooError
 from zoo.heads import TokenHead
 from zoo.model_folder import open_weights
 from zoo.vocabulary import Vocabulary
-from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import functools
+import json
+import numpy as np
+import pytest
+import torch
 
-ENTITY, PHRASE = Units("entity"), Units("phrase", count="independent")
+ENTITY, PHRASE = KnowledgeUnits("entity"), KnowledgeUnits("phrase", count="independent")
 CHOOSERS = {
     "entities": ENTITY,
     "phrases": PHRASE,
-    "both": Units(["entity", "phrase"], rate=0.3),
-    "words between": Units("entity", fallback="words", max_predictions=9),
-    "stochastic": Units("phrase", count="stochastic"),
+    "both": KnowledgeUnits(["entity", "phrase"], rate=0.3),
+    "words between": KnowledgeUnits("entity", fallback="words", max_predictions=9),
+    "stochastic": KnowledgeUnits("phrase", count="stochastic"),
 }
 every_chooser = pytest.mark.parametrize("choose", CHOOSERS.values(), ids=CHOOSERS)
 
@@ -128,7 +146,7 @@ def test_independent_units(shipped):
     assert abs(chosen[~rows.special].mean() - 0.15) < 0.005
     taken, units = (chosen & starts).sum(axis=1), starts.sum(axis=1)
     assert abs(taken.var() / ((0.15 * 0.85 * units).mean() + (0.15 * units).var()) - 1) < 0.1
-    budgeted = Units("phrase", max_predictions=20)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
+    budgeted = KnowledgeUnits("phrase", max_predictions=20)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
     assert budgeted.max() == 19
     assert (budgeted == 19).mean() > 0.98
 
@@ -150,11 +168,11 @@ def test_character_mode_is_unit_mode_without_units():
     """Check 9, even draw by draw."""
     bare = ROWS.replace(arrays={"phrase": np.zeros(ROWS.shape, dtype=np.uint8)})
     for count in ("independent", "nearest"):
-        tokens = Tokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
-        assert (Units("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
-        assert (Units([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        tokens = RandomTokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
+        assert (KnowledgeUnits("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        assert (KnowledgeUnits([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
         words = WholeWords(count=count)(bare, Draw(0, 0), BERT_LIKE)
-        assert (Units([], "words", count=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
+        assert (KnowledgeUnits([], "words", count=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
 
 
 @pytest.mark.parametrize("vocabulary", [BERT_LIKE, Vocabulary(size=40, pad=7, unk=1, cls=2, sep=3, mask=4)])
@@ -198,7 +216,7 @@ def test_published_counts():
 
 
 def test_a_task_chooses_otherwise_on_the_same_head():
-    objectives = {"masked_lm": MaskedLM(Tokens()), "pair": PairClassification()}
+    objectives = {"masked_lm": MaskedLM(RandomTokens()), "pair": PairClassification()}
     layout = Blocks()
     task = TaskConfig(layout, ["masked_lm", "pair"], choose=ENTITY)
     own = task.own(objectives)
@@ -206,7 +224,7 @@ def test_a_task_chooses_otherwise_on_the_same_head():
     assert own["pair"] is objectives["pair"]
     assert own["masked_lm"].needs == {"entity"}
     assert objectives["masked_lm"].needs == frozenset()
-    assert isinstance(objectives["masked_lm"].choose, Tokens)
+    assert isinstance(objectives["masked_lm"].choose, RandomTokens)
     objectives["masked_lm"].build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
     late = task.own(objectives)["masked_lm"]
     assert late.head is objectives["masked_lm"].head
@@ -222,7 +240,7 @@ def test_units_need_their_array_and_units_in_it(tmp_path):
     with pytest.raises(ZooError, match="marks no unit in 12,000 tokens"):
         MaskedLM(ENTITY).check_store(store)
     with pytest.raises(ZooError, match="'tokens' or 'words'"):
-        Units("entity", fallback="characters")
+        KnowledgeUnits("entity", fallback="characters")
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,17 @@ from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
 from training import arguments, log_lines
 
 from ablation.config import arms, load_ablation
-from pretraining.choose import Tokens
-from pretraining.choose_spans import ContextSpans, factorisation_ranks, split_parts
 from pretraining.config import load_pretrain_config
 from pretraining.layouts import rows_from_texts
+from pretraining.masking.context_spans import ContextSpans, factorisation_ranks, split_parts
+from pretraining.masking.tokens import RandomTokens
 from pretraining.objective import Targets, base_inputs, collate
 from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
+from pretraining.pretrain import pretrain
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segments import SegmentPairs
 from pretraining.store import WORD_START
-from pretraining.train import pretrain
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core
 from zoo.errors import ZooError
@@ -321,7 +321,7 @@ def test_the_first_part_and_the_memory_know_nothing_of_the_second():
 def test_masked_tokens_of_the_next_row_are_not_remembered():
     """Masked LM on the same rows: the part that is shown again is not seen by what is remembered."""
     config = CONFIG.replace(query_stream=False)
-    objective = MaskedLM(Tokens())
+    objective = MaskedLM(RandomTokens())
     core, _ = build(objective, config)
     rows = objective.corrupt(distinct_rows(), DRAW)
     ids = rows.input_ids.copy()
@@ -425,7 +425,7 @@ def test_pair_task_on_the_last_token(published):
 
 
 def test_single_tokens_instead_of_spans():
-    core, objective = build(PermutationLM(choose=Tokens(rate=0.2)))
+    core, objective = build(PermutationLM(choose=RandomTokens(rate=0.2)))
     rows = objective.corrupt(distinct_rows(), DRAW)
     assert (rows.targets["selected"].sum(1) == 8).all()
     assert not (rows.targets["selected"] & rows.special).any()

@@ -1,25 +1,24 @@
 """One process and two real ones (gloo) see the same rows, masks and rates, and lose the same to rounding."""
 
+
+
+from pretraining.config import load_pretrain_config
+from pretraining.config import run_folder
+from training import arguments
+from training import last_step
+from training import launch
+from training import log_lines
+from training import outcome
+from training import processes_of
+from training import start
+from training import train
+from training import wait_for
+from training import write_corpus
 import contextlib
 import json
 import os
-import signal
-
 import pytest
-from training import (
-    arguments,
-    last_step,
-    launch,
-    log_lines,
-    outcome,
-    processes_of,
-    start,
-    train,
-    wait_for,
-    write_corpus,
-)
-
-from pretraining.config import load_pretrain_config, run_folder
+import signal
 
 pytestmark = pytest.mark.slow
 STEPS = 40
@@ -33,7 +32,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import pretraining.train  # what it imports before there is a group, DDP would import afterwards
+import pretraining.pretrain  # what it imports before there is a group, DDP would import afterwards
 from zoo.runtime.agreement import leave_group_together
 from zoo.runtime.signals import Stopped
 

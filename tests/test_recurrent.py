@@ -12,7 +12,8 @@ from pretraining.config import load_pretrain_config
 from pretraining.model import PretrainingModel
 from pretraining.objectives import CausalLM
 from zoo.characters import CharacterEncoder
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core import Transformer, build_core, make_core
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError

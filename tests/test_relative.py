@@ -376,7 +376,7 @@ def test_a_query_that_may_see_nothing_learns_nothing():
     orders = torch.tensor([[3, 1, 0, 2, 4]])
     query = SecondStream(torch.arange(5)[None], Visibility(orders=orders))
     for written in (False, True):
-        core.written_out = written
+        core.eager_attention = written
         output = core(CoreInputs(ids, Visibility(orders=orders), query=query), output_attentions=written)
         for i in range(5):
             core.zero_grad()
@@ -477,7 +477,7 @@ def test_fused_and_written_out_scores_agree():
     core = make(BOTH)
     state = core(with_two_streams(None)).state
     fused = core(with_two_streams(None), state)
-    core.written_out = True
+    core.eager_attention = True
     written = core(with_two_streams(None), state, output_attentions=True)
     assert largest(fused.query_states, written.query_states) < 1e-5
     assert largest(fused.last_hidden_state, written.last_hidden_state) < 1e-5

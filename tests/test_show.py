@@ -1,45 +1,58 @@
 """What ``zoo show`` shows is what the loader, the objectives and the core's masks give."""
 
-import io
-import itertools
-import json
-import re
-import shlex
-import subprocess
-import sys
-import textwrap
+
+
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
-
-import numpy as np
-import pytest
-import torch
-from training import SAMPLE, arguments, train, write_corpus
-
-from pretraining.assemble import check_layouts, prepare_store
+from pretraining.assemble import check_layouts
+from pretraining.assemble import prepare_store
 from pretraining.config import load_pretrain_config
 from pretraining.corpus import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
+from pretraining.objective import corrupt
 from pretraining.prepare import prepare
-from pretraining.show.command import read_arguments, show_command
+from pretraining.show.command import read_arguments
+from pretraining.show.command import show_command
 from pretraining.show.describe import show_text
 from pretraining.show.html import page
 from pretraining.show.load import load_config
 from pretraining.show.spelling import TokenPrinter
 from pretraining.show.streams import read_streams
-from pretraining.show.terminal import cut, render, width_of
+from pretraining.show.terminal import cut
+from pretraining.show.terminal import render
+from pretraining.show.terminal import width_of
 from pretraining.show.text_store import TextStore
 from pretraining.show.tracks import unit_spans
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer import load_tokenizer
+from training import SAMPLE
+from training import arguments
+from training import train
+from training import write_corpus
+from xml.etree import ElementTree
 from zoo.attention import make_mask
-from zoo.config import CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
 from zoo.errors import ZooError
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.inputs import CoreInputs
+from zoo.inputs import SecondStream
+from zoo.inputs import Visibility
 from zoo.settings import shipped_configs
 from zoo.storage.entity_table import save_entities
-from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import io
+import itertools
+import json
+import numpy as np
+import pytest
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import torch
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
 CHINESE = "这座城市位于河边。它有一座古老的石桥，建于1742年。"
@@ -166,13 +179,14 @@ def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkeypatch):
     spell = TokenPrinter(load_tokenizer(home_of(config, data)))
-    seen, original = [], TaskData.corrupted
+    seen, original = [], TaskData.rows
 
     def recorded(task, epoch, indices):
-        seen.append((task, original(task, epoch, indices)))
-        return seen[-1][1]
+        rows, draw = original(task, epoch, indices)
+        seen.append((task, corrupt(rows, draw, task.objectives)))
+        return rows, draw
 
-    monkeypatch.setattr(TaskData, "corrupted", recorded)
+    monkeypatch.setattr(TaskData, "rows", recorded)
     (view,) = look(config, CHINESE if config.endswith("-zh") else ENGLISH, "--seed", str(seed), "--rows", "9")
     assert len(seen) == len(view.rows)
     for row, (task, rows) in zip(view.rows, seen, strict=True):
@@ -221,7 +235,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
         spell = TokenPrinter(tokenizer)
         assert len(view.rows) == len(task.plan(0)[0])
         for number, row in enumerate(view.rows):
-            rows = task.corrupted(0, np.array([number]))
+            rows = corrupt(*task.rows(0, np.array([number])), task.objectives)
             assert row.number == rows.example[0]
             assert reads(row) == [spell(i) for i in rows.input_ids[0]]
 
@@ -606,7 +620,7 @@ class Capitals(Objective):
         number = torch.cumsum(torch.from_numpy(rows.special).long(), 1)
         return inputs._replace(visible=inputs.visible._replace(documents=number))
 
-    def forward(self, encode, embedding, batch):
+    def forward(self, run_core, embedding, batch):
         raise NotImplementedError
 
     def describe(self, rows):
@@ -850,7 +864,7 @@ def test_code_from_elsewhere_is_not_run_unasked(run, tmp_path, capsys):
     record = (run / "run.json").read_text(encoding="utf-8")
     other = tmp_path / "run"
     other.mkdir()
-    (other / "run.json").write_text(record.replace("pretraining.choose.Tokens", "evil_code.Tokens"))
+    (other / "run.json").write_text(record.replace("pretraining.masking.RandomTokens", "evil_code.Tokens"))
     with pytest.raises(ZooError, match=r"evil_code\.Tokens.*--trust_code"):
         show_command(["--run", str(other), ENGLISH])
 

@@ -1,20 +1,18 @@
 """Similar words instead of a mask token, n-grams of given shares, and runs of the shipped configuration."""
 
-import pickle
-import re
-from pathlib import Path
 
-import numpy as np
-import pytest
-from similar_toys import KNOWN, LIST, OTHERS, chinese, rows_of, synthetic, synthetic_list
-from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
-from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from ablation.grid import fixed_validation
-from pretraining.choose import NGrams, Tokens, WholeWords, word_starts
-from pretraining.config import differing_keys, load_pretrain_config
-from pretraining.fill_similar import SimilarWords, read_similar
+from pathlib import Path
+from pretraining.config import differing_keys
+from pretraining.config import load_pretrain_config
 from pretraining.layouts import rows_from_texts
+from pretraining.masking.groups import word_starts
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.similar_words import read_similar
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.rows import Rows
@@ -22,12 +20,37 @@ from pretraining.scoring.cloze_command import cloze_command
 from pretraining.scoring.score import score_command
 from pretraining.show.command import show_command
 from pretraining.store import WORD_START
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer import train_tokenizer
 from pretraining.tools.listing import count_parameters
+from similar_toys import KNOWN
+from similar_toys import LIST
+from similar_toys import OTHERS
+from similar_toys import chinese
+from similar_toys import rows_of
+from similar_toys import synthetic
+from similar_toys import synthetic_list
+from stores import BERT_LIKE
+from stores import full_rows
+from stores import synthetic_store
+from stores import take
+from stores import write_store
+from training import Killed
+from training import SAMPLE
+from training import arguments
+from training import chinese_articles
+from training import interrupt_at
+from training import log_lines
+from training import outcome
+from training import train
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights
 from zoo.weights.commands import export_folder
+import numpy as np
+import pickle
+import pytest
+import re
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHIPPED = SAMPLE / "lexicon" / "similar-zh.txt"
@@ -168,7 +191,7 @@ def reference(fill: SimilarWords, rows: Rows, selected, draw: Draw, vocabulary, 
 
 
 @pytest.mark.parametrize(
-    "choose", [WholeWords(0.6), NGrams(n=4, rate=0.5), Tokens(0.5), Tokens(0.5, include_special=True)]
+    "choose", [WholeWords(0.6), NGrams(n=4, rate=0.5), RandomTokens(0.5), RandomTokens(0.5, include_special=True)]
 )
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_words_one_by_one_give_the_same(similar, choose, cut):
@@ -320,7 +343,7 @@ def test_texts_of_no_use_are_refused(similar, tmp_path):
     )
     short = write_store(tmp_path / "d", [[others]], vocab_size=vocabulary.size)
     objective.check_store(short)  # too little to tell
-    words = MaskedLM(Tokens(), SimilarWords(synthetic_list()))
+    words = MaskedLM(RandomTokens(), SimilarWords(synthetic_list()))
     words.bind(synthetic())
     words.check_store(synthetic_store(tmp_path / "e"))  # words are tokens in this vocabulary
 

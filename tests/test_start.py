@@ -11,9 +11,9 @@ import torch
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.config import load_pretrain_config, run_folder
+from pretraining.run import Run
 from pretraining.start import StartConfig, apart, source_groups, source_layers
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from pretraining.train import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights, pack_model, read_facts

@@ -6,9 +6,11 @@ from pretraining.assemble import divide_batch
 from pretraining.assemble import prepare_stores
 from pretraining.config import load_pretrain_config
 from pretraining.config import run_folder
-from pretraining.objective import collate
-from pretraining.train import Run
-from pretraining.train import task_at
+from pretraining.objective import make_batch
+from pretraining.run import Run
+from pretraining.stages import task_at
+from pretraining.step import Trainer
+from pretraining.step import weighted_loss
 from training import FAMILIES
 from training import Killed
 from training import arguments
@@ -88,16 +90,15 @@ def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch
     argv = arguments(place, "bert", steps=14, **{"train.micro_batch_size": 2, "data.copies": 2})
     whole = train([*argv, "--output", str(tmp_path / "a")])
     calls = []
-    original = Run._loss
 
-    def cut(self, terms, counts):
+    def cut(*arguments):
         calls.append(1)
         if len(calls) == 4 * 9 + 2:  # the second of four micro batches of step 9
             raise Killed
-        return original(self, terms, counts)
+        return weighted_loss(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "_loss", cut)
+        patch.setattr("pretraining.step.weighted_loss", cut)
         train([*argv, "--output", str(tmp_path / "b")])
     assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
 
@@ -128,15 +129,15 @@ def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypat
 
 def test_sigterm_saves_and_leaves_and_continues(place, finished, monkeypatch, tmp_path):
     argv = [*arguments(place, "bert"), "--output", str(tmp_path)]
-    original = Run.train_step
+    original = Trainer.train_step
 
     def ask(self, stop: StopRequest):
-        if self.counters.step == 4:
+        if self.state.counters.step == 4:
             stop.asked = True
         return original(self, stop)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(Run, "train_step", ask)
+        patch.setattr(Trainer, "train_step", ask)
         train(argv)
     assert stopped.value.code == 143
     folder = run_folder(load_pretrain_config(argv))
@@ -333,7 +334,7 @@ def test_scoring_does_not_import_what_run_json_names(finished, tmp_path):
 
     folder = tmp_path / "run"
     shutil.copytree(finished["bert"], folder)
-    text = (folder / "run.json").read_text().replace("pretraining.choose.Tokens", "somebody.elses.Chooser")
+    text = (folder / "run.json").read_text().replace("pretraining.masking.RandomTokens", "somebody.elses.Chooser")
     (folder / "run.json").write_text(text)
     with pytest.raises(ZooError, match=r"somebody\.elses\.Chooser.*--trust_code"):
         Scorer(folder)
@@ -353,7 +354,7 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
     """Loss is a sum over all targets of a window, divided once by their global number."""
     settings = load_pretrain_config([*arguments(place, "bert", steps=2), "--output", str(tmp_path)])
     seen = []
-    original = Run._batches
+    original = Trainer.micro_batches
 
     def note(self, task):
         batches = original(self, task)
@@ -361,10 +362,10 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
         assert [b.counts["masked_lm"] for b in batches] == [len(b.targets["masked_lm"]["labels"]) for b in batches]
         return batches
 
-    from pretraining.train import pretrain
+    from pretraining.pretrain import pretrain
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_batches", note)
+        patch.setattr(Trainer, "micro_batches", note)
         folder = pretrain(settings, show=False)
     lines = [line for line in log_lines(folder) if "loss" in line]
     assert lines[-1]["tokens"] == sum(seen)
@@ -385,7 +386,7 @@ def test_schedule_of_tasks_is_keyed_and_shared_out():
 
 
 def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path, capsys):
-    from pretraining.train import pretrain
+    from pretraining.pretrain import pretrain
 
     more = {
         "objectives.causal_lm.class_path": "pretraining.objectives.CausalLM",
@@ -420,7 +421,7 @@ def test_learning_goes_below_the_unigram_entropy(place, tmp_path):
 
 
 def test_a_stuck_run_is_told_once(place, tmp_path, capsys):
-    from pretraining.train import pretrain
+    from pretraining.pretrain import pretrain
 
     argv = arguments(place, "gpt", **{"train.lr": 1e-9, "output": tmp_path})
     pretrain(load_pretrain_config(argv), show=True)
@@ -454,7 +455,7 @@ def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     indices = torch.arange(min(16, len(plan))).numpy()
 
     def masks(epoch):
-        return collate(data.corrupted(epoch, indices), data.objectives).inputs.input_ids
+        return make_batch([data.rows(epoch, indices)], data.objectives, data.pad).inputs.input_ids
 
     assert torch.equal(masks(0), masks(2))
     assert not torch.equal(masks(0), masks(1))

@@ -1,32 +1,46 @@
 """Whole-word masking in Chinese and English: the numeric checks of specs/bert-wwm.md, on rows and on prepared text."""
 
-import shutil
 
-import numpy as np
-import pytest
-import torch
-from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
-from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from pretraining.assemble import prepare_store
-from pretraining.choose import Tokens, WholeWords, word_starts
+from pretraining.cloze import Cloze
 from pretraining.config import load_pretrain_config
-from pretraining.fill import Replace
-from pretraining.fill_similar import SimilarWords
-from pretraining.layouts import SentencePairs, rows_from_texts
-from pretraining.model import Encoder
-from pretraining.objective import base_inputs
+from pretraining.layouts import SentencePairs
+from pretraining.layouts import rows_from_texts
+from pretraining.masking.groups import word_starts
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.tokens import Replace
+from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
+from pretraining.objectives.token_scoring import fill_masked
 from pretraining.random import Draw
 from pretraining.scoring.scorer import Scorer
 from pretraining.store import WORD_START
 from pretraining.text.segmenter import Segmenter
 from pretraining.tokenizer import load_tokenizer
 from pretraining.tools.listing import count_parameters
-from zoo.config import CoreConfig, read_json
+from stores import BERT_LIKE
+from stores import FIRST_ID
+from stores import full_rows
+from stores import write_store
+from training import Killed
+from training import arguments
+from training import chinese_articles
+from training import interrupt_at
+from training import log_lines
+from training import outcome
+from training import train
+from zoo.config import CoreConfig
+from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights
-from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import numpy as np
+import pytest
+import shutil
+import torch
 
 LENGTHS = (0.40, 0.45, 0.10, 0.05)  # of words with 1, 2, 3, 4 characters (specs, section 8, check 9)
 
@@ -94,7 +108,7 @@ def test_words_of_one_character_are_berts_masks():
     """Check 7: with one-character words the very tokens are chosen that single-token masks choose."""
     rows = full_rows(2000, 128, separators=2)
     words = WholeWords(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)
-    assert (words == Tokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
+    assert (words == RandomTokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
 
 
 def test_a_word_does_not_cross_the_separator(tmp_path):
@@ -322,9 +336,8 @@ def test_the_words_of_the_run_are_hidden_in_scoring(wwm, tmp_path):
     encoded = scorer.tokenizer.encode_batch([text])  # without words: each character is one
     assert len(encoded[0][0]) == len(text)
     rows = rows_from_texts(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
-    encode = Encoder(scorer.core, base_inputs(rows))
     begin = len(scorer.prefix) + np.array(starts)
-    found, _ = scorer.objective.fill_in(encode, scorer.core.token_embedding, rows, begin, sizes)
+    found, _ = fill_masked(Cloze(scorer).model(rows), rows, begin, sizes)
     score = scorer.score([SENTENCE])[0]
     assert score == pytest.approx(found.sum(), rel=1e-5)
     characters = decided(wwm, "none").score([SENTENCE])[0]

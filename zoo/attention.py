@@ -65,7 +65,7 @@ class Mask(NamedTuple):
     causal: bool
 
 
-class Shared(NamedTuple):
+class AttentionContext(NamedTuple):
     """What all layers of one forward pass have in common.
 
     Args:
@@ -73,7 +73,7 @@ class Shared(NamedTuple):
         dropout_keys: (B,) keys, ``None`` = no dropout.
         rotation: cosines and sines of the positions, each (B or 1, 1, L, D); ``None`` = queries and keys stay.
         cache: earlier keys and values.
-        written_out: compute the probabilities and give them back, instead of using a fused kernel.
+        eager_attention: compute the probabilities and give them back, instead of using a fused kernel.
         distances: what relative scores read; they have visibility of their own in it.
         entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
     """
@@ -82,16 +82,16 @@ class Shared(NamedTuple):
     dropout_keys: Tensor | None = None
     rotation: tuple[Tensor, Tensor] | None = None
     cache: Cache | None = None
-    written_out: bool = False
+    eager_attention: bool = False
     distances: Distances | None = None
     entity_mask: Tensor | None = None
 
-    def normed(self, norm: nn.Module, number: int) -> Shared:
-        """With layer ``number``'s memory normalised: it holds what the layer was given, before its first norm."""
+    def normed(self, norm: nn.Module, layer_index: int) -> AttentionContext:
+        """With layer ``layer_index``'s memory normalised: it holds what the layer was given, before its first norm."""
         if self.distances is None or not self.distances.memory:
             return self
         memory = list(self.distances.memory)
-        memory[number] = norm(memory[number])
+        memory[layer_index] = norm(memory[layer_index])
         return self._replace(distances=self.distances._replace(memory=tuple(memory)))
 
 
@@ -164,13 +164,15 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
 
-    def forward(self, hidden: Tensor, shared: Shared, number: int, site: int) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
+    ) -> tuple[Tensor, Tensor | None]:
         """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where they are written out.
 
         Args:
             hidden: states.
             shared: what all layers have in common.
-            number: how many layers were run before; where the cache keeps this one.
+            layer_index: how many layers were run before; where the cache keeps this one.
             site: number of the place for dropout on the probabilities.
         """
         batch, length, width = hidden.shape
@@ -180,13 +182,13 @@ class Attention(nn.Module):
         if shared.rotation is not None:
             query, key = _rotate(query, shared.rotation), _rotate(key, shared.rotation)
         if shared.cache is not None:
-            key, value = shared.cache.update(key, value, number)
+            key, value = shared.cache.update(key, value, layer_index)
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         probabilities: Tensor | None = None
-        if shared.written_out or (shared.dropout_keys is not None and self.dropout > 0.0):
-            context, probabilities = self._written_out(query, key, value, shared, site)
+        if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
+            context, probabilities = self._eager_attention(query, key, value, shared, site)
         else:
             mask = shared.mask
             context = functional.scaled_dot_product_attention(
@@ -199,8 +201,8 @@ class Attention(nn.Module):
         batch, length, width = states.shape
         return states.view(batch, length, heads, width // heads).transpose(1, 2)
 
-    def _written_out(
-        self, query: Tensor, key: Tensor, value: Tensor, shared: Shared, site: int
+    def _eager_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
         scores = (query * (1.0 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
@@ -213,4 +215,4 @@ class Attention(nn.Module):
             scores = scores.masked_fill(~shared.mask.allowed, hidden)
         probabilities = scores.softmax(-1, dtype=torch.float32)
         dropped = keyed_dropout(probabilities, shared.dropout_keys, site, self.dropout).to(value.dtype)
-        return dropped @ value, probabilities.to(value.dtype) if shared.written_out else None
+        return dropped @ value, probabilities.to(value.dtype) if shared.eager_attention else None

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.config import CharacterConfig, CoreConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig
 from zoo.errors import ZooError
 from zoo.init import constant, normal, uniform
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from zoo.attention import Attention, Cache, Mask, Shared, make_mask, rotary_angles
+from zoo.attention import Attention, AttentionContext, Cache, Mask, make_mask, rotary_angles
 from zoo.characters import CharacterEncoder
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
@@ -140,12 +140,12 @@ class Layer(nn.Module):
 
     Args:
         config: the facts.
-        number: of the first layer that has these weights.
+        layer_index: of the first layer that has these weights.
     """
 
-    def __init__(self, config: CoreConfig, number: int = 0) -> None:
+    def __init__(self, config: CoreConfig, layer_index: int = 0) -> None:
         super().__init__()
-        self.pre = config.norm_position == "pre"
+        self.pre_norm = config.norm_position == "pre"
         self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
         self.attention = RelativeAttention(config) if config.position_type == "relative" else Attention(config)
         self.attention_norm = make_norm(config, config.hidden_size)
@@ -156,36 +156,36 @@ class Layer(nn.Module):
         self.output = nn.Linear(inner, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
         self.output_norm = make_norm(config, config.hidden_size)
-        mixes = config.fusion is not None and config.fusion.kind_of(number) != "plain"
-        self.fusion = EntityStream(config, number) if mixes else None
+        mixes = config.fusion is not None and config.fusion.kind_of(layer_index) != "plain"
+        self.fusion = EntityStream(config, layer_index) if mixes else None
 
     def forward(
-        self, hidden: Tensor, shared: Shared, number: int, entities: Tensor | None = None
+        self, hidden: Tensor, shared: AttentionContext, layer_index: int, entities: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(B, L, W) -> (B, L, W); attention probabilities where they are written out; entities where there are any.
 
         Args:
             hidden: states.
             shared: what all layers have in common.
-            number: how many layers were run before; shared weights are run under several numbers.
+            layer_index: how many layers were run before; shared weights are run under several numbers.
             entities: (B, L, entity width) states of the entities beside the tokens.
         """
-        keys, site = shared.dropout_keys, (number + 1) * _SITES_PER_LAYER
-        asking = hidden
-        if self.pre:
-            asking, shared = self.attention_norm(hidden), shared.normed(self.attention_norm, number)
-        attended, probabilities = self.attention(asking, shared, number, site)
+        keys, site = shared.dropout_keys, (layer_index + 1) * _SITES_PER_LAYER
+        sublayer_input = hidden
+        if self.pre_norm:
+            sublayer_input, shared = self.attention_norm(hidden), shared.normed(self.attention_norm, layer_index)
+        attended, probabilities = self.attention(sublayer_input, shared, layer_index, site)
         hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
-        if not self.pre:
+        if not self.pre_norm:
             hidden = self.attention_norm(hidden)
-        asking, added = self.output_norm(hidden) if self.pre else hidden, None
+        sublayer_input, added = self.output_norm(hidden) if self.pre_norm else hidden, None
         if self.fusion is not None and entities is not None:
-            entities, added = self.fusion.join(entities, shared, number, site)
-        inner = keyed_dropout(self._inner(asking, added), keys, site + 3, self.inner_dropout)
+            entities, added = self.fusion.join(entities, shared, layer_index, site)
+        inner = keyed_dropout(self._inner(sublayer_input, added), keys, site + 3, self.inner_dropout)
         if self.fusion is not None and entities is not None:
             entities = self.fusion.leave(entities, inner, keys, site)
         hidden = hidden + keyed_dropout(self.output(inner), keys, site + 2, self.dropout)
-        return (hidden if self.pre else self.output_norm(hidden)), probabilities, entities
+        return (hidden if self.pre_norm else self.output_norm(hidden)), probabilities, entities
 
     def _inner(self, hidden: Tensor, added: Tensor | None) -> Tensor:
         """(B, L, intermediate width): what stands between the two matrices of the feed-forward part."""
@@ -274,18 +274,18 @@ class Transformer(Core):
 
     Attributes:
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
-        written_out: never use a fused attention kernel.
+        eager_attention: never use a fused attention kernel.
     """
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         self.config = config
         self.gradient_checkpointing = False
-        self.written_out = False
+        self.eager_attention = False
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config, number) for number in range(config.groups))
-        pre = config.norm_position == "pre"
-        self.final_norm = make_norm(config, config.hidden_size) if pre else nn.Identity()
+        self.layers = nn.ModuleList(Layer(config, layer_index) for layer_index in range(config.groups))
+        pre_norm = config.norm_position == "pre"
+        self.final_norm = make_norm(config, config.hidden_size) if pre_norm else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
         self.relative = Relative(config) if config.position_type == "relative" else None
 
@@ -312,7 +312,7 @@ class Transformer(Core):
                 does not read.
         """
         memory = state if isinstance(state, dict) else None
-        hidden, shared = self._begin(inputs, state, output_attentions or self.written_out)
+        hidden, shared = self._begin(inputs, state, output_attentions or self.eager_attention)
         length, remembered = inputs.input_ids.shape[1], {}
         remembers = self.relative if self.config.mem_len and shared.cache is None else None
         if remembers is not None and inputs.visible.documents is not None:
@@ -320,14 +320,16 @@ class Transformer(Core):
         entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
         shared = shared._replace(entity_mask=mask)
         states, attentions = [hidden], []
-        for number in range(self.config.num_hidden_layers):
+        for layer_index in range(self.config.num_hidden_layers):
             if remembers is not None:
-                remembered[f"memory_{number}"] = remembers.remember(hidden[:, :length], number, memory or None)
-            layer = self.layers[self.config.group_of(number)]
+                remembered[f"memory_{layer_index}"] = remembers.remember(
+                    hidden[:, :length], layer_index, memory or None
+                )
+            layer = self.layers[self.config.group_of(layer_index)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden, seen, entities = checkpoint(layer, hidden, shared, number, entities, use_reentrant=False)
+                hidden, seen, entities = checkpoint(layer, hidden, shared, layer_index, entities, use_reentrant=False)
             else:
-                hidden, seen, entities = layer(hidden, shared, number, entities)
+                hidden, seen, entities = layer(hidden, shared, layer_index, entities)
             if output_hidden_states:
                 states.append(hidden)
             attentions.append(seen)
@@ -344,12 +346,14 @@ class Transformer(Core):
             state=shared.cache if shared.cache is not None else remembered or None,
         )
 
-    def _begin(self, inputs: CoreInputs, state: Cache | Memory | None, written_out: bool) -> tuple[Tensor, Shared]:
+    def _begin(
+        self, inputs: CoreInputs, state: Cache | Memory | None, eager_attention: bool
+    ) -> tuple[Tensor, AttentionContext]:
         """The first layer's input, and what all layers have in common."""
         memory, cache = (state, None) if isinstance(state, dict) else (None, state)
         past = 0 if cache is None else cache.get_seq_length()
         self._check(inputs, past, memory)
-        shared = Shared(Mask(None, False), inputs.dropout_keys, cache=cache, written_out=written_out)
+        shared = AttentionContext(Mask(None, False), inputs.dropout_keys, cache=cache, eager_attention=eager_attention)
         hidden = self.embeddings(inputs, past)
         if self.relative is None:
             mask = make_mask(inputs.visible, inputs.input_ids.shape[1], inputs.input_ids.device, past)

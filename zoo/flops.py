@@ -6,7 +6,8 @@ torch's own counter in ``tests/test_loss.py``.
 
 from __future__ import annotations
 
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 
 
 def core_flops(

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.attention import Attention, Mask, Shared
-from zoo.config import CoreConfig, FusionConfig
+from zoo.attention import Attention, AttentionContext, Mask
+from zoo.config import CoreConfig
+from zoo.config_parts import FusionConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs
@@ -65,10 +66,10 @@ class EntityStream(nn.Module):
 
     Args:
         config: the core's facts.
-        number: of the layer.
+        layer_index: of the layer.
     """
 
-    def __init__(self, config: CoreConfig, number: int) -> None:
+    def __init__(self, config: CoreConfig, layer_index: int) -> None:
         super().__init__()
         fusion = config.fusion
         assert fusion is not None
@@ -79,24 +80,24 @@ class EntityStream(nn.Module):
             attention_bias=config.attention_bias,
             attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         )
-        full = fusion.kind_of(number) == "full"
+        full = fusion.kind_of(layer_index) == "full"
         self.attention = Attention(own) if full else None
         self.attention_norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if full else nn.Identity()
         self.intermediate = nn.Linear(width, inner, bias=config.mlp_bias)
         self.output = nn.Linear(inner, width, bias=config.mlp_bias)
         self.output.residual_output = True  # type: ignore[assignment]
         self.output_norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.read = number != fusion.last
+        self.read = layer_index != fusion.last
         for part in (self.output, self.output_norm):
             part.requires_grad_(self.read)
 
-    def join(self, entities: Tensor, shared: Shared, number: int, site: int) -> tuple[Tensor, Tensor]:
+    def join(self, entities: Tensor, shared: AttentionContext, layer_index: int, site: int) -> tuple[Tensor, Tensor]:
         """Let entities look at each other, where the layer does that, and say what they add to the tokens.
 
         Args:
             entities: (B, L, entity width).
             shared: what all layers have in common.
-            number: of the layer.
+            layer_index: of the layer.
             site: the layer's first place for dropout.
 
         Returns:
@@ -105,8 +106,8 @@ class EntityStream(nn.Module):
         mask, keys = shared.entity_mask, shared.dropout_keys
         assert mask is not None
         if self.attention is not None:
-            visible = Shared(Mask(mask[:, None, None, :], False), keys)
-            attended, _ = self.attention(entities, visible, number, site + _SITE)
+            visible = AttentionContext(Mask(mask[:, None, None, :], False), keys)
+            attended, _ = self.attention(entities, visible, layer_index, site + _SITE)
             entities = self.attention_norm(entities + keyed_dropout(attended, keys, site + _SITE + 1, self.dropout))
         entities = entities * mask[..., None]
         return entities, self.intermediate(entities)

@@ -1,4 +1,4 @@
-"""Head modules: what stands between hidden states and scores. Losses live in ``zoo.loss`` and the objectives.
+"""Head modules: what stands between hidden states and scores, and the loss of those that score tokens.
 
 A head is described by facts, ``{"kind": "token", "transform": true, ...}``, which a model folder's ``config.json``
 keeps by the head's name; :func:`build_head` makes the module again, without the objective that trained it.
@@ -16,6 +16,7 @@ from torch.nn import functional
 from zoo.config import CoreConfig
 from zoo.core import activation
 from zoo.errors import ZooError, nearest
+from zoo.loss import TokenLoss, linear_cross_entropy
 from zoo.mix import Mixes, TaskNetwork
 from zoo.vocabulary import Template, parse_layout
 
@@ -71,6 +72,18 @@ class TokenHead(nn.Module):
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(T, W) states and the (V, E) token embedding -> (T, V) logits."""
         return functional.linear(self.features(hidden), self.matrix(embedding), self.bias)
+
+    def loss(self, hidden: Tensor, embedding: Tensor, positions: Tensor, labels: Tensor) -> TokenLoss:
+        """Summed cross-entropy at T positions; states are gathered first, so nothing is computed elsewhere.
+
+        Args:
+            hidden: (B, L, W) states.
+            embedding: (V, E) the core's token embedding.
+            positions: (T,) flat positions, row * L + column.
+            labels: (T,) ids expected there.
+        """
+        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
+        return linear_cross_entropy(self.features(states), self.matrix(embedding), self.bias, labels)
 
 
 class SequenceHead(nn.Module):

@@ -1,13 +1,20 @@
-"""What flows into and out of a core.
+"""What flows into and out of a core, and the one place where numpy arrays become a core's inputs.
 
-Shape legend, used everywhere: B rows of the batch, L tokens of a row, H heads, D width of a head,
-W hidden width, E embedding width, V vocabulary, T positions that have targets, M remembered tokens, K = M + L keys.
+Shape legend, used everywhere::
+
+    B  rows of the batch             H  attention heads            T  positions that have targets
+    L  tokens of a row               D  width of a head            M  remembered tokens
+    W  hidden width                  E  embedding width            K  keys, M + L
+    V  entries of the vocabulary     N  entities of the batch
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -105,3 +112,43 @@ class CoreOutput(NamedTuple):
     attentions: tuple[Tensor, ...] | None = None
     query_states: Tensor | None = None
     state: Any = None
+
+
+def pack_inputs(
+    ids: NDArray[np.integer],
+    lengths: NDArray[np.int64],
+    *,
+    causal: bool = False,
+    documents: NDArray[np.int32] | None = None,
+    permutation_ranks: NDArray[np.int32] | None = None,
+    token_types: NDArray[np.integer] | None = None,
+    task_types: NDArray[np.int64] | None = None,
+    reversed: NDArray[np.bool_] | None = None,
+    **more: Tensor | None,
+) -> CoreInputs:
+    """Padded arrays to a core's inputs. Lengths that hide nothing are left out, so that attention needs no mask.
+
+    Args:
+        ids: (B, L) tokens; anything stands beyond a row's length.
+        lengths: (B,) real tokens of each row.
+        causal: positions see the past only.
+        documents: (B, L) document of each token; documents do not see each other.
+        permutation_ranks: (B, L) rank of each token in a factorisation order.
+        token_types: (B, L) segment of each token.
+        task_types: (B,) task of each row.
+        reversed: (B,) rows whose text runs backwards.
+        more: fields of :class:`CoreInputs` that are tensors already.
+    """
+
+    def tensor(array: NDArray[Any] | None) -> Tensor | None:
+        return None if array is None else torch.from_numpy(array)
+
+    full = bool((lengths == ids.shape[1]).all())
+    return CoreInputs(
+        input_ids=torch.from_numpy(ids.astype(np.int64)),
+        visible=Visibility(causal, None if full else tensor(lengths), tensor(documents), tensor(permutation_ranks)),
+        token_type_ids=None if token_types is None else torch.from_numpy(token_types.astype(np.int64)),
+        task_type_ids=tensor(task_types),
+        reversed=tensor(reversed),
+        **more,  # type: ignore[arg-type]
+    )

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from zoo.config import CoreConfig, RecurrentConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
 from zoo.core import Core, Embeddings
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError

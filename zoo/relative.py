@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.attention import Attention, Shared
+from zoo.attention import Attention, AttentionContext
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
@@ -59,7 +59,7 @@ class Distances(NamedTuple):
         terms: the vectors that all layers share, where they do.
         columns: (B, 1, T, K) place of each key's distance in ``encoding``, for the second stream.
         penalty: (1 or B, 1, Q, K) added to scores: 0, or very low where nothing may be seen.
-        blind: (B, Q, 1) queries of the second stream that may see no key at all.
+        attends_to_nothing: (B, Q, 1) queries of the second stream that may see no key at all.
         differs: (B, 1, Q, K) 1 where query and key are of different segments, else 0.
         memory: what each layer remembers.
     """
@@ -70,7 +70,7 @@ class Distances(NamedTuple):
     terms: ScoreTerms | None = None
     columns: Tensor | None = None
     penalty: Tensor | None = None
-    blind: Tensor | None = None
+    attends_to_nothing: Tensor | None = None
     differs: Tensor | None = None
     memory: tuple[Tensor, ...] = ()
 
@@ -168,13 +168,15 @@ class RelativeAttention(Attention):
         self.position = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.terms = ScoreTerms(config) if config.untie_r else None
 
-    def forward(self, hidden: Tensor, shared: Shared, number: int, site: int) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
+    ) -> tuple[Tensor, Tensor | None]:
         """(B, Q, W) -> (B, Q, W), and the (B, H, Q, K) probabilities where they are written out.
 
         Args:
             hidden: states of both streams, the second one's last.
             shared: what all layers have in common.
-            number: how many layers were run before; where memory and cache keep this one.
+            layer_index: how many layers were run before; where memory and cache keep this one.
             site: number of the place for dropout on the probabilities.
         """
         distances = shared.distances
@@ -184,11 +186,11 @@ class RelativeAttention(Attention):
         batch, rows, width = hidden.shape
         sources = hidden[:, : distances.length].contiguous()
         if distances.memory:
-            sources = torch.cat([distances.memory[number].to(sources.dtype), sources], dim=1)
+            sources = torch.cat([distances.memory[layer_index].to(sources.dtype), sources], dim=1)
         key = self._split(self.key(sources), self.key_value_heads)
         value = self._split(self.value(sources), self.key_value_heads)
         if shared.cache is not None:
-            key, value = shared.cache.update(key, value, number)
+            key, value = shared.cache.update(key, value, layer_index)
             key, value = key[:, :, -distances.keys :], value[:, :, -distances.keys :]
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
@@ -197,13 +199,13 @@ class RelativeAttention(Attention):
         asking = (query + terms.content).transpose(1, 2)
         bias = self._bias(query, terms, distances)
         probabilities: Tensor | None = None
-        if shared.written_out or (shared.dropout_keys is not None and self.dropout > 0.0):
+        if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
             context, probabilities = self._probabilities(asking, key, value, bias, shared, site)
         else:
             context = functional.scaled_dot_product_attention(asking, key, value, attn_mask=bias, scale=self.scale)
         context = context.transpose(1, 2).reshape(batch, rows, width)
-        if distances.blind is not None:
-            context = context.masked_fill(distances.blind, 0.0)
+        if distances.attends_to_nothing is not None:
+            context = context.masked_fill(distances.attends_to_nothing, 0.0)
         return self.output(context), probabilities
 
     def _bias(self, query: Tensor, terms: ScoreTerms, distances: Distances) -> Tensor:
@@ -222,18 +224,18 @@ class RelativeAttention(Attention):
         return bias
 
     def _probabilities(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, shared: Shared, site: int
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, shared: AttentionContext, site: int
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
         flat, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
         flat = torch.baddbmm(bias.flatten(0, 1), flat, keys, alpha=self.scale)
         probabilities = flat.view(bias.shape).softmax(-1, dtype=torch.float32)
         dropped = keyed_dropout(probabilities, shared.dropout_keys, site, self.dropout).to(value.dtype)
-        if not shared.written_out:
+        if not shared.eager_attention:
             return dropped @ value, None
-        blind = None if shared.distances is None else shared.distances.blind
-        if blind is not None:
-            probabilities = probabilities.masked_fill(blind[:, None], 0.0)
+        attends_to_nothing = None if shared.distances is None else shared.distances.attends_to_nothing
+        if attends_to_nothing is not None:
+            probabilities = probabilities.masked_fill(attends_to_nothing[:, None], 0.0)
         return dropped @ value, probabilities.to(value.dtype)
 
 
@@ -317,12 +319,12 @@ class Relative(nn.Module):
         window = self.config.mem_len if self.config.same_length else None
         documents = None if memory is None else self._documents(memory, inputs.visible)
         seen = visible_keys(inputs.visible, places, length, past, False, window, documents)
-        columns = blind = None
+        columns = attends_to_nothing = None
         if query is not None:
             hidden = torch.cat([hidden, self._start(query, inputs.dropout_keys).to(hidden.dtype)], dim=1)
             columns = (length - query.positions)[:, None, :, None] + torch.arange(keys, device=hidden.device)
             also = visible_keys(query.visible, query.positions, length, past, True, window, documents)
-            seen, blind = _both(seen, also, query.positions.shape, length, keys)
+            seen, attends_to_nothing = _both(seen, also, query.positions.shape, length, keys)
         return hidden, Distances(
             encoding=self._encoding(inputs, hidden, past, length),
             length=length,
@@ -330,7 +332,7 @@ class Relative(nn.Module):
             terms=self.terms,
             columns=columns,
             penalty=None if seen is None else _penalty(seen, hidden.dtype)[:, None],
-            blind=blind,
+            attends_to_nothing=attends_to_nothing,
             differs=self._differs(inputs, past, hidden.dtype),
             memory=() if memory is None else self._remembered(memory, hidden),
         )
@@ -367,7 +369,7 @@ class Relative(nn.Module):
         return (asking[:, :, None] != asked[:, None, :])[:, None].to(dtype)
 
     def _remembered(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
-        names = [f"memory_{number}" for number in range(self.config.num_hidden_layers)]
+        names = [f"memory_{layer_index}" for layer_index in range(self.config.num_hidden_layers)]
         if set(memory) - {_DOCUMENTS} != set(names):
             raise ZooError(f"this core remembers {names[0]} to {names[-1]}; the state given has {sorted(memory)[:4]}.")
         wrong = [n for n in names if memory[n].shape != (len(hidden), memory[names[0]].shape[1], hidden.shape[2])]
@@ -392,15 +394,15 @@ class Relative(nn.Module):
         return self._last(documents, None if memory is None else memory[_DOCUMENTS])
 
     @torch.no_grad()
-    def remember(self, hidden: Tensor, number: int, memory: Memory | None) -> Tensor:
-        """(B, M', W) what layer ``number`` remembers after this segment: the last ``mem_len`` of old and new.
+    def remember(self, hidden: Tensor, layer_index: int, memory: Memory | None) -> Tensor:
+        """(B, M', W) what layer ``layer_index`` remembers after this segment: the last ``mem_len`` of old and new.
 
         Args:
             hidden: (B, Q, W) its input; rows are taken to be full, padding would be remembered too.
-            number: the layer.
+            layer_index: the layer.
             memory: what was remembered so far.
         """
-        return self._last(hidden, None if memory is None else memory[f"memory_{number}"])
+        return self._last(hidden, None if memory is None else memory[f"memory_{layer_index}"])
 
     def _last(self, new: Tensor, old: Tensor | None) -> Tensor:
         limit = self.config.mem_len or 0
@@ -421,10 +423,10 @@ def _both(
     everything = torch.ones(1, 1, 1, dtype=torch.bool, device=device)
     first = (everything if first is None else first).expand(shape[0], length, keys)
     second = (everything if second is None else second).expand(shape[0], shape[1], keys)
-    blind = functional.pad(~second.any(-1, keepdim=True), (0, 0, length, 0))
-    if device.type == "cpu" and not torch.compiler.is_compiling() and not blind.any():
+    attends_to_nothing = functional.pad(~second.any(-1, keepdim=True), (0, 0, length, 0))
+    if device.type == "cpu" and not torch.compiler.is_compiling() and not attends_to_nothing.any():
         return torch.cat([first, second], dim=1), None  # on a GPU the question would cost a wait
-    return torch.cat([first, second], dim=1), blind
+    return torch.cat([first, second], dim=1), attends_to_nothing
 
 
 def _penalty(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from finetune.inputs.encoded import EncodedRows
 from pretraining.random import Draw
 from zoo.characters import spelt
 from zoo.dropout import row_keys
-from zoo.inputs import CoreInputs, Visibility
+from zoo.inputs import CoreInputs, pack_inputs
 from zoo.storage.entity_table import Entities
 
 _GROUP = 64  # batches whose rows are sorted by length together
@@ -64,9 +64,8 @@ def collate_rows(
     columns = np.arange(int(lengths.max()))
     real = columns[None, :] < lengths[:, None]
     at = np.where(real, starts[:, None] + columns[None, :], 0)
-    ids = np.where(real, data.ids[at], pad).astype(np.int64)
-    types = np.where(real, data.types[at], 0).astype(np.int64)
-    full = bool(real.all())
+    ids = np.where(real, data.ids[at], pad)
+    types = np.where(real, data.types[at], 0)
     characters = None
     if data.spelt is not None:
         characters = spelt(data.spelt.table[torch.from_numpy(np.where(real, data.spelt.words[at], 0))])
@@ -78,10 +77,11 @@ def collate_rows(
         local = np.where(read > 0, np.searchsorted(known, read) + 1, 0)
         entity_ids = torch.from_numpy(local)
         entity_vectors = torch.from_numpy(table.rows(known - 1))
-    inputs = CoreInputs(
-        input_ids=torch.from_numpy(ids),
-        visible=Visibility(causal=causal, lengths=None if full else torch.from_numpy(lengths)),
-        token_type_ids=torch.from_numpy(types) if segments else None,
+    inputs = pack_inputs(
+        ids,
+        lengths,
+        causal=causal,
+        token_types=types if segments else None,
         dropout_keys=None if keys is None else row_keys(*keys),
         character_ids=characters,
         entity_ids=entity_ids,

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
-from pretraining.objectives.tokens import loss_term, token_log_probabilities
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.token_scoring import token_log_probabilities
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from zoo.config import CoreConfig
@@ -94,12 +94,11 @@ class BidirectionalLM(Objective):
         """Ids as they are predicted."""
         return ids if self.unknown is None else np.where(ids < self.entries, ids, self.unknown)
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of both directions."""
-        states = self._both(encode, None)
-        rows, length = states.shape[:2]
+        states = self._both(run_core, None)
         positions, labels = batch.tensors["positions"], batch.tensors["labels"]
-        picked = states.reshape(rows * length * 2, -1).index_select(0, 2 * positions + batch.tensors["backward"])
+        picked = states.reshape(-1, states.shape[-1]).index_select(0, 2 * positions + batch.tensors["backward"])
         features, matrix = self.head.features(picked), self.head.matrix(embedding)
         if self.training and self.sampled is not None and 2 * self.sampled <= self.entries:
             # The loop seeds torch with (seed, step) at every step: a key that all processes and slices share.
@@ -107,21 +106,21 @@ class BidirectionalLM(Objective):
             loss = sampled_cross_entropy(features, matrix, self.head.bias, labels, *negatives)
         else:
             loss = linear_cross_entropy(features, matrix, self.head.bias, labels)
-        return loss_term(loss, positions // length, rows, batch.count, self.weight)
+        return LossTerm.by_row(loss, batch, states, self.weight)
 
-    def _both(self, encode: Encode, inputs: CoreInputs | None) -> Tensor:
+    def _both(self, run_core: CoreRunner, inputs: CoreInputs | None) -> Tensor:
         """(B, L, 2, width) states of the forward and of the backward direction; ``None`` = of the batch."""
-        output: CoreOutput = encode() if inputs is None else encode(inputs)
+        output: CoreOutput = run_core() if inputs is None else run_core(inputs)
         if self.two_halves:
             return output.last_hidden_state.unflatten(-1, (2, -1))
-        given = encode.inputs if inputs is None else inputs
+        given = run_core.inputs if inputs is None else inputs
         index = _reversal(given)
         turned = _reversed(given, index, signed=self.config.position_type == "relative")
-        backward = _gather(encode(turned).last_hidden_state, index)
+        backward = _gather(run_core(turned).last_hidden_state, index)
         return torch.stack([output.last_hidden_state, backward], dim=2)
 
     @torch.no_grad()
-    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
         """(B,) sum of both directions' log-probabilities in nats, each by the chain rule.
 
         Template tokens are not scored. A text's first token has no forward, its last no backward probability where
@@ -131,7 +130,7 @@ class BidirectionalLM(Objective):
         asked[:, :-1, 0] = ~rows.special[:, 1:]
         asked[:, 1:, 1] = ~rows.special[:, :-1] & rows.real[:, 1:]
         row, column, backward = np.nonzero(asked)
-        states = self._both(encode, self.inputs(rows, base_inputs(rows)))
+        states = self._both(run_core, self.inputs(rows, base_inputs(rows)))
         picked = states[torch.from_numpy(row), torch.from_numpy(column), torch.from_numpy(backward)]
         expected = rows.input_ids[row, column + 1 - 2 * backward].astype(np.int64)
         labels = torch.from_numpy(self._labels(expected)).to(picked.device)

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
-from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.token_scoring import token_log_probabilities
 from pretraining.rows import Rows
 from zoo.config import CoreConfig
 from zoo.flops import token_head_flops
@@ -53,18 +53,20 @@ class CausalLM(Objective):
             asks[known, rows.lengths[known] - 1] = True
             answers[known, rows.lengths[known] - 1] = rows.following[known]
         positions = np.flatnonzero(asks)
-        return token_targets(positions, answers.reshape(-1)[positions])
+        return Targets.at(positions, answers.reshape(-1)[positions])
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the next tokens."""
-        return token_loss(self.head, encode().last_hidden_state, embedding, batch, self.weight)
+        hidden = run_core().last_hidden_state
+        loss = self.head.loss(hidden, embedding, **batch.tensors)
+        return LossTerm.by_row(loss, batch, hidden, self.weight)
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""
         return token_head_flops(self.config, targets, transform=False, half=self.one_half)
 
     @torch.no_grad()
-    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
         """(B,) log-probability in nats by the chain rule.
 
         Template tokens are not scored. A text's first token has a probability only where a template token
@@ -73,7 +75,7 @@ class CausalLM(Objective):
         asked = np.zeros(rows.shape, dtype=bool)
         asked[:, :-1] = ~rows.special[:, 1:]
         row, column = np.nonzero(asked)
-        states = encode(self.inputs(rows, base_inputs(rows))).last_hidden_state
+        states = run_core(self.inputs(rows, base_inputs(rows))).last_hidden_state
         picked = states[torch.from_numpy(row), torch.from_numpy(column)]
         labels = torch.from_numpy(rows.input_ids[row, column + 1].astype(np.int64)).to(picked.device)
         chances = token_log_probabilities(self.head, picked, embedding, labels)

@@ -5,33 +5,36 @@ The objective also hands the entity vectors to the core, so that a task which sh
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from pretraining.annotations.linked import name_facts
-from pretraining.objective import Encode, LossTerm, Objective, Targets
-from pretraining.objectives.tokens import loss_term
+from pretraining.arrays import Ints
+from pretraining.objective import CoreRunner
+from pretraining.objective import LossTerm
+from pretraining.objective import Objective
+from pretraining.objective import Targets
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import Store
+from torch import Tensor
+from typing import Any
+from typing import Literal
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads import EntityHead
 from zoo.inputs import CoreInputs
 from zoo.loss import TokenLoss
-from zoo.storage.entity_table import NAMES, Entities, keep_entities, open_entities
+from zoo.storage.entity_table import Entities
+from zoo.storage.entity_table import NAMES
+from zoo.storage.entity_table import keep_entities
+from zoo.storage.entity_table import open_entities
 from zoo.vocabulary import Vocabulary
+import json
+import numpy as np
+import torch
 
 ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
 _NO_MENTION = -100  # as labels that are ignored are written everywhere
 _EXAMPLE = [[0, 3, "ANN"], [8, 10, "BO"], [28, 32, "ROME"]]
-Ints = NDArray[np.int64]
 
 
 class EntityAutoencoder(Objective):
@@ -188,19 +191,17 @@ class EntityAutoencoder(Objective):
         }
         return Targets(tensors, len(labels))
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the true entities."""
-        hidden, vectors = encode().last_hidden_state, encode.inputs.entity_vectors
+        hidden, vectors = run_core().last_hidden_state, run_core.inputs.entity_vectors
         assert vectors is not None
-        rows, length, width = hidden.shape
         positions, labels = batch.tensors["positions"], batch.tensors["labels"]
-        states = hidden.reshape(rows * length, width).index_select(0, positions)
+        states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
         logits = self.head(states, vectors).float().masked_fill(~batch.tensors["candidates"], float("-inf"))
         losses = torch.logsumexp(logits, dim=-1) - logits.gather(1, labels[:, None]).squeeze(1)
         right = (logits.detach().argmax(dim=-1) == labels).sum()
-        return loss_term(
-            TokenLoss(losses.sum(), losses.detach(), right), positions // length, rows, batch.count, self.weight
-        )
+        loss = TokenLoss(losses.sum(), losses.detach(), right)
+        return LossTerm.by_row(loss, batch, hidden, self.weight)
 
     def head_flops(self, targets: int) -> int:
         """The head's dense layer; how many candidates it is compared with, only the batch knows."""

@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from pretraining.labels import TokenLabels
-from pretraining.objective import Encode, LossTerm, Objective, Targets
-from pretraining.objectives.tokens import loss_term, token_targets
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets
 from pretraining.rows import Rows
 from pretraining.store import Store
 from zoo.config import CoreConfig
@@ -63,18 +61,17 @@ class TokenClassification(Objective):
                 f"num_labels to at least {highest + 1}."
             )
         positions = np.flatnonzero(labels >= 0)
-        return token_targets(positions, labels[positions])
+        return Targets.at(positions, labels[positions])
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the labels; states without one are not scored."""
-        hidden = encode().last_hidden_state
-        rows, length, width = hidden.shape
+        hidden = run_core().last_hidden_state
         positions, labels = batch.tensors["positions"], batch.tensors["labels"]
-        logits = self.head(hidden.reshape(rows * length, width).index_select(0, positions)).float()
+        logits = self.head(hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)).float()
         losses = functional.cross_entropy(logits, labels, reduction="none")
         correct = (logits.detach().argmax(dim=-1) == labels).sum()
         loss = TokenLoss(losses.sum(), losses.detach(), correct)
-        return loss_term(loss, torch.div(positions, length, rounding_mode="floor"), rows, batch.count, self.weight)
+        return LossTerm.by_row(loss, batch, hidden, self.weight)
 
     def describe(self, rows: Rows) -> dict[str, Any]:
         """How often each class occurs among the tokens that have one."""

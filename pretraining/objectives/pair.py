@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretraining.objective import Encode, LossTerm, Objective, Targets
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets
 from pretraining.rows import Rows
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
@@ -82,9 +82,9 @@ class RowClassification(Objective):
         tensors = {"labels": torch.from_numpy(rows.pair_label), "place": torch.from_numpy(place)}
         return Targets(tensors, len(rows.pair_label))
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the labels."""
-        output, labels = encode(), batch.tensors["labels"]
+        output, labels = run_core(), batch.tensors["labels"]
         state = output.pooler_output
         if not self.head.reads_pooler:
             state = output.last_hidden_state[torch.arange(len(labels), device=labels.device), batch.tensors["place"]]

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.choose import Choose
-from pretraining.choose_spans import ContextSpans, factorisation_ranks
 from pretraining.layout import Layout
-from pretraining.objective import Encode, LossTerm, Objective, Targets, base_inputs
-from pretraining.objectives.tokens import token_log_probabilities, token_loss, token_targets
+from pretraining.masking.base import Selector
+from pretraining.masking.context_spans import ContextSpans, factorisation_ranks
+from pretraining.objective import CoreRunner, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.token_scoring import token_log_probabilities
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from zoo.config import CoreConfig
@@ -37,20 +37,20 @@ class PermutationLM(Objective):
     take part in the order and are not predicted.
 
     Args:
-        choose: which positions; default :class:`pretraining.choose_spans.ContextSpans`, a sixth of the tokens.
-        perm_size: positions of a block of the order (:func:`pretraining.choose_spans.factorisation_ranks`); it has to
-            divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter block.
+        choose: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
+        perm_size: positions of a block of the order (:func:`pretraining.masking.context_spans.factorisation_ranks`). It
+            has to divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter one.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
         weight: factor of the loss.
     """
 
     visibility = "all"
     predicts_tokens = True
-    choose: Choose
+    choose: Selector
     head: TokenHead
 
     def __init__(
-        self, choose: Choose | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
+        self, choose: Selector | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
     ) -> None:
         super().__init__()
         if perm_size is not None and perm_size < 1:
@@ -101,20 +101,21 @@ class PermutationLM(Objective):
     def targets(self, rows: Rows) -> Targets:
         """Every selected token that is no template token, at its place among the row's second states."""
         row, column, slot = _targets(rows)
-        return token_targets(row * (int(slot.max(initial=0)) + 1) + slot, rows.input_ids[row, column])
+        return Targets.at(row * (int(slot.max(initial=0)) + 1) + slot, rows.input_ids[row, column])
 
-    def forward(self, encode: Encode, embedding: Tensor, batch: Targets) -> LossTerm:
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the selected tokens."""
-        states = encode().query_states
+        states = run_core().query_states
         assert states is not None  # inputs() asked for a second stream
-        return token_loss(self.head, states, embedding, batch, self.weight)
+        loss = self.head.loss(states, embedding, **batch.tensors)
+        return LossTerm.by_row(loss, batch, states, self.weight)
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""
         return token_head_flops(self.config, targets, transform=False)
 
     @torch.no_grad()
-    def score(self, encode: Encode, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
         """(B,) log-probability in nats, the mean over left to right and ``score_orders`` random orders.
 
         Each order gives the text's probability by the chain rule. Template tokens are seen by all and not scored. The
@@ -130,7 +131,7 @@ class PermutationLM(Objective):
             ranks = np.where(rows.special, 0, 1 + ranks - rows.special.sum(axis=1, keepdims=True))
             asked = rows.with_targets(selected=~rows.special, ranks=ranks.astype(np.int32))
             row, column, slot = _targets(asked)
-            states = encode(self.inputs(asked, base_inputs(asked))).query_states
+            states = run_core(self.inputs(asked, base_inputs(asked))).query_states
             assert states is not None
             picked = states[torch.from_numpy(row), torch.from_numpy(slot)]
             labels = torch.from_numpy(rows.input_ids[row, column].astype(np.int64)).to(picked.device)

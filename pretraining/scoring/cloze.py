@@ -30,14 +30,14 @@ from numpy.typing import NDArray
 from pretraining.corpus import CorpusConfig
 from pretraining.layouts import rows_from_texts
 from zoo.runtime.progress import Progress
-from pretraining.model import Encoder
-from pretraining.objective import base_inputs
+from pretraining.arrays import Bools, Ints
+from pretraining.objective import CoreRunner, base_inputs
+from pretraining.objectives.token_scoring import MaskedModel, fill_masked
+from pretraining.rows import Rows
 from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.scoring.cloze_items import (
-    Bools,
     DocumentTokens,
-    Ints,
     Items,
     SentenceTokens,
     choose_entities,
@@ -135,12 +135,15 @@ class Cloze:
                 (text.ids[a:b], np.full(b - a, WORD_START)) for a, b in zip(first[part], last[part], strict=True)
             ]
             rows = rows_from_texts(sentences, scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
-            encode = Encoder(scorer.core, base_inputs(rows))
             column = items.start[part] - first[part] + len(scorer.prefix)
-            chance[part], right[part] = self.objective.fill_in(
-                encode, scorer.core.token_embedding, rows, column, items.size[part], together
-            )
+            chance[part], right[part] = fill_masked(self.model(rows), rows, column, items.size[part], together)
         return chance, right
+
+    def model(self, rows: Rows) -> MaskedModel:
+        """The scorer's core and head, as they are asked about hidden tokens of ``rows``."""
+        core = self.scorer.core
+        run_core = CoreRunner(core, base_inputs(rows))
+        return MaskedModel(run_core, self.objective.head, core.token_embedding, self.objective.vocabulary.mask)
 
     @staticmethod
     def _windows(text: SentenceTokens, items: Items, room: int) -> tuple[Ints, Ints]:

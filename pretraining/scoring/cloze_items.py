@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import Bools, Ints, ragged_ranges
 from pretraining.random import Draw
 from pretraining.store import WORD_START, Store
 from pretraining.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 _DECILES = 10
 _PORTION = 2**20  # tokens of the training text that are in memory at a time
 
@@ -83,9 +82,9 @@ def read_text(store: Store, documents: Ints, tokenizer: ZooTokenizer, entity: st
             f"corpus.annotations.{entity}, for example a pretraining.annotations.Lexicon."
         )
     offsets, edges = np.asarray(store.documents), np.asarray(store.sentences)
-    sentences = _ranges(offsets[documents], offsets[documents + 1] - offsets[documents])
+    sentences = ragged_ranges(offsets[documents], offsets[documents + 1] - offsets[documents])
     sizes = edges[sentences + 1] - edges[sentences]
-    place = _ranges(edges[sentences], sizes)
+    place = ragged_ranges(edges[sentences], sizes)
     ids = np.asarray(store.tokens)[place].astype(np.int64)
     starts = np.ones(len(ids) + 1, dtype=bool)
     starts[:-1] = (np.asarray(store.flags)[place] & WORD_START) != 0
@@ -118,11 +117,6 @@ def of_letters(ids: Ints, start: Ints, size: Ints, tokenizer: ZooTokenizer) -> B
         letters = np.array(["".join(text.split()).isalpha() for text in spelt])  # a decoder parts Chinese characters
         good[own] = (letters & ~np.isin(words, special).any(axis=1))[numbers.reshape(-1)]
     return good
-
-
-def _ranges(starts: Ints, sizes: Ints) -> Ints:
-    flat: Ints = np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
-    return flat + np.arange(len(flat))
 
 
 def choose_words(text: SentenceTokens, longest: int, items: int, draw: Draw) -> dict[int, Items]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import cached_property
 from numpy.typing import NDArray
 from pathlib import Path
-from pretraining.choose import Tokens
 from pretraining.config import PretrainConfig
 from pretraining.layouts import rows_from_texts
-from pretraining.model import Encoder
+from pretraining.masking.tokens import RandomTokens
+from pretraining.objective import CoreRunner
 from pretraining.objective import Objective
 from pretraining.objective import base_inputs
 from pretraining.objectives import BidirectionalLM
@@ -109,8 +109,8 @@ class Scorer:
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             rows = rows_from_texts([encoded[i] for i in part], self.tokenizer.vocabulary, self.prefix, self.suffix)
-            encode = Encoder(self.core, base_inputs(rows))
-            scores[part] = self.objective.score(encode, self.core.token_embedding, rows)
+            run_core = CoreRunner(self.core, base_inputs(rows))
+            scores[part] = self.objective.score(run_core, self.core.token_embedding, rows)
         return scores
 
     def encoded(self, sentences: list[str]) -> list[Encoded]:
@@ -206,7 +206,7 @@ def rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM
         return CausalLM()
     if facts.heads[head].get("half"):
         return BidirectionalLM(outputs=facts.heads[head].get("outputs"))
-    return PermutationLM() if facts.config.query_stream else MaskedLM(choose=Tokens())
+    return PermutationLM() if facts.config.query_stream else MaskedLM(choose=RandomTokens())
 
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pretraining.annotations.base import Annotator
 from pretraining.loader import TaskData
-from pretraining.objective import collate
+from pretraining.objective import collate, corrupt
 from pretraining.rows import Rows
 from pretraining.show.spelling import TokenPrinter
 from pretraining.show.text_store import TextStore
@@ -145,8 +145,8 @@ class RowReading:
 
 def read_row(source: TextSource, epoch: int, number: int) -> RowReading:
     """Row ``number`` of the plan of an epoch, through the loader that training uses."""
-    task, index = source.task, np.array([number])
-    clean = task.layout.rows(source.store, task.plan(epoch)[0], index, task.length, task.vocabulary)
-    rows = task.corrupted(epoch, index)
+    task = source.task
+    clean, draw = task.rows(epoch, np.array([number]))
+    rows = corrupt(clean, draw, task.objectives)
     inputs = collate(rows, task.objectives).inputs
     return RowReading(source, epoch, number, rows, inputs, clean.input_ids[0, : int(rows.lengths[0])])

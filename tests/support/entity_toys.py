@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-
-import numpy as np
-from training import write_corpus
-
 from pretraining.corpus import CorpusConfig
-from pretraining.prepare import prepare, prepare_from_ids
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from zoo.config import FusionConfig
+from pretraining.prepare import prepare
+from pretraining.prepare import prepare_from_ids
+from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer import load_tokenizer
+from training import write_corpus
+from zoo.config_parts import FusionConfig
 from zoo.storage.entity_table import save_entities
 from zoo.vocabulary import Template
+import atexit
+import numpy as np
+import shutil
+import tempfile
 
 WIDTH = 12
 FUSION = FusionConfig(layer_types=("mixed", "full"), entity_size=WIDTH, num_attention_heads=3)

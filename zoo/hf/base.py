@@ -232,7 +232,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             keys = torch.randint(-(2**31), 2**31 - 1, (len(input_ids),), dtype=torch.int32, device=input_ids.device)
             if token_type_ids is None and self.core.config.relative_segments:
                 token_type_ids = torch.zeros_like(input_ids)  # changes nothing, and gives their keys a gradient, of 0
-        self.core.written_out = self.config._attn_implementation == "eager"
+        self.core.eager_attention = self.config._attn_implementation == "eager"
         inputs = CoreInputs(
             input_ids=input_ids,
             visible=self._visible(attention_mask),

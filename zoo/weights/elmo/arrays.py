@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig, read_json
+from zoo.config import CoreConfig, read_json
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core import make_core
 from zoo.errors import ZooError, nearest
 from zoo.recurrent import Recurrent

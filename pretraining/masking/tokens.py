@@ -1,57 +1,66 @@
-"""What stands there instead: the second of the three parts of a masking scheme.
+"""BERT's own scheme: single tokens, of which 80 % are masked, 10 % replaced and 10 % kept (Devlin et al. 2018, 3.1).
 
-Worked example, ``Replace(mask=0.8, random=0.1, keep=0.1)`` on chosen positions (x)::
+Worked example, ``RandomTokens(rate=0.25)`` and ``Replace(mask=0.8, random=0.1, keep=0.1)`` on one row. The budget
+counts all 8 real tokens: rint(0.25 * 8) = 2::
 
-    the cat sat on the mat        the [MASK] sat on stone mat
-         x           x       ->         80%           10%
+    [CLS] the cat sat on the mat [SEP] [PAD]        [CLS] the [MASK] sat on stone mat [SEP] [PAD]
+      .    .   x   .   .  x   .    .     .     ->               80%          10%
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.masking.base import Budgeted, Count, Replacement, check_shares
 from pretraining.random import Draw, scaled
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
 
-class Fill(ABC):
-    """Says what the core reads at chosen positions.
+class RandomTokens(Budgeted):
+    """Single tokens, uniformly and without replacement; exactly the budgeted number of them.
 
-    Attributes:
-        needs_mask: whether the tokenizer must have a mask token.
+    BERT: the defaults, with ``max_predictions``. RoBERTa: ``count: stochastic, include_special: true``.
+
+    Args:
+        rate: share of a row's real tokens, template tokens counted, in (0, 1].
+        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        max_predictions: upper limit per row.
+        include_special: whether template tokens can be chosen.
     """
 
-    needs_mask: bool = True
+    def __init__(
+        self,
+        rate: float = 0.15,
+        count: Count = "nearest",
+        max_predictions: int | None = None,
+        include_special: bool = False,
+    ) -> None:
+        super().__init__(rate, count, max_predictions, include_special)
 
-    @abstractmethod
-    def __call__(
-        self, rows: Rows, selected: NDArray[np.bool_], draw: Draw, vocabulary: Vocabulary
-    ) -> NDArray[np.int32]:
-        """New (B, L) input ids; positions that are not selected keep theirs."""
-
-    def sources(self) -> list[Path]:
-        """Files that it reads, checked before any text is prepared; a run goes on only with the same contents."""
-        return []
-
-    def bind(self, tokenizer: ZooTokenizer) -> None:
-        """Learn the tokenizer's words; called once, before anything is filled."""
-        return
-
-    def check(self, store: Store) -> None:
-        """Refuse, before training, text that it cannot fill as it says."""
-        return
+    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+        """The positions with the k smallest draws. Draws of a row are distinct, so ties cannot happen."""
+        candidates = self.candidates(rows)
+        bits = draw.bits(rows.example, rows.shape[1], "choose.order")
+        if self.count == "independent":
+            return (bits < self.threshold) & candidates
+        np.putmask(bits, ~candidates, np.uint32(0xFFFFFFFF))
+        wanted = np.minimum(self.budget(rows, draw), candidates.sum(axis=1, dtype=np.int32))
+        ranked = np.sort(bits, axis=1)
+        threshold = ranked[np.arange(len(wanted)), np.maximum(wanted - 1, 0)]
+        chosen: Bools = bits <= threshold[:, None]
+        chosen &= candidates
+        chosen[wanted == 0] = False
+        return chosen
 
 
-class Replace(Fill):
+class Replace(Replacement):
     """The mask token, a random token or the token itself, by fixed shares (BERT: 80/10/10).
 
     Args:
@@ -90,9 +99,7 @@ class Replace(Fill):
         self._mask_below = round(mask * 2**32)
         self._random_below = 2**32 if keep == 0 else round((mask + random) * 2**32)
 
-    def __call__(
-        self, rows: Rows, selected: NDArray[np.bool_], draw: Draw, vocabulary: Vocabulary
-    ) -> NDArray[np.int32]:
+    def __call__(self, rows: Rows, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids."""
         width = rows.shape[1]
         place = np.flatnonzero(selected)
@@ -113,22 +120,13 @@ class Replace(Fill):
         return ids.reshape(rows.shape)
 
 
-def check_shares(owner: str, **shares: float) -> None:
-    """Refuse shares that are negative or do not add up to 1."""
-    if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ZooError(
-            f"{owner}: {' + '.join(shares)} = {' + '.join(map(str, shares.values()))} = {sum(shares.values()):g}; the "
-            "shares must not be negative and must add up to 1, for example 0.8, 0.1, 0.1."
-        )
-
-
 def random_ids(
     bits: NDArray[np.uint32],
     vocabulary: Vocabulary,
     exclude_special: bool,
     exclude_padding: bool = False,
     exclude_mask: bool = False,
-) -> NDArray[np.int32]:
+) -> Ints32:
     """Uniform vocabulary entries from 32-bit draws; see :class:`Replace` for what is excluded.
 
     ``exclude_mask`` leaves the mask token out as well, where special tokens are.
@@ -142,9 +140,9 @@ def random_ids(
     return drawn.astype(np.int32)
 
 
-def _word_of(rows: Rows) -> NDArray[np.int64]:
+def _word_of(rows: Rows) -> Ints:
     """(B, L) position at which each token's word starts."""
     columns = np.arange(rows.shape[1])
     starts = np.where((rows.flags & WORD_START) != 0, columns[None, :], 0)
-    words: NDArray[np.int64] = np.maximum.accumulate(starts, axis=1)
+    words: Ints = np.maximum.accumulate(starts, axis=1)
     return words

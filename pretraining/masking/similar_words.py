@@ -9,28 +9,34 @@ Worked example on chosen words (x), where the list knows what is like ``cat`` an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
-
-import numpy as np
 from numpy.typing import NDArray
-
-from pretraining.choose import no_word_goes_on, word_starts
-from pretraining.fill import Fill, check_shares, random_ids
+from pathlib import Path
+from pretraining.arrays import Bools
+from pretraining.arrays import Ints
+from pretraining.arrays import Ints32
+from pretraining.masking.base import Replacement
+from pretraining.masking.base import check_shares
+from pretraining.masking.groups import word_starts
+from pretraining.masking.tokens import random_ids
+from pretraining.masking.words import ENOUGH
+from pretraining.masking.words import LOOK
+from pretraining.masking.words import no_word_goes_on
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
+from pretraining.store import Store
+from pretraining.store import WORD_START
 from pretraining.text.cjk import has_cjk
-from pretraining.text.files import existing, read_lines
+from pretraining.text.files import existing
+from pretraining.text.files import read_lines
 from pretraining.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
-Ints = NDArray[np.int64]
 Ids = tuple[int, ...]
-_LOOK, _ENOUGH = 1_000_000, 10_000  # tokens of a store in which words of the lists are looked for, and must be there
 
 
-class SimilarWords(Fill):
+class SimilarWords(Replacement):
     """A similar word, a random one, or the word itself, by fixed shares; one decision for each word.
 
     Positions do not move, so only a word of as many tokens takes a word's place. A word that has none, or of which a
@@ -127,18 +133,16 @@ class SimilarWords(Fill):
                 "similar ones. Chinese words need a segmenter (data.corpus.segmenter: rjieba, or `space` where spaces "
                 "stand between them)."
             )
-        tokens, flags = np.asarray(store.tokens[:_LOOK]), np.asarray(store.flags[:_LOOK])
+        tokens, flags = np.asarray(store.tokens[:LOOK]), np.asarray(store.flags[:LOOK])
         first = np.flatnonzero(flags & WORD_START)
         known = self.table.find(tokens, first, np.diff(np.append(first, len(tokens)))) >= 0
-        if len(tokens) >= _ENOUGH and not known.any():
+        if len(tokens) >= ENOUGH and not known.any():
             raise ZooError(
                 f"SimilarWords: of {len(first):,} words in {store.path} none has an entry that can be used in "
                 f"{self.files}; a list for this text, and this segmenter's words, is needed."
             )
 
-    def __call__(
-        self, rows: Rows, selected: NDArray[np.bool_], draw: Draw, vocabulary: Vocabulary
-    ) -> NDArray[np.int32]:
+    def __call__(self, rows: Rows, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids. W = stretches of selected tokens that are one word's."""
         table, width, old = self.table, rows.shape[1], rows.input_ids.reshape(-1)
         edge = np.append((word_starts(rows, ~rows.special) | rows.special).reshape(-1), True)  # a word before it ends
@@ -211,7 +215,7 @@ class _Table:
             node[left] = self._nodes[at[there]]
         return found
 
-    def put(self, ids: NDArray[np.int32], first: Ints, entry: Ints, bits: NDArray[np.uint32]) -> None:
+    def put(self, ids: Ints32, first: Ints, entry: Ints, bits: NDArray[np.uint32]) -> None:
         """Write a similar word of each entry from ``first`` on, in place; 32-bit draws say which."""
         size = self._lengths[entry]
         number = ((bits * self._counts[entry]) >> np.uint64(32)).astype(np.int64)

@@ -12,16 +12,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pretraining.choose import Bools, Choose
+from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.masking.base import Selector
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.store import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
-Ints = NDArray[np.int64]
 _LAST = np.uint32(0xFFFFFFFF)
 
 
@@ -61,7 +60,7 @@ def split_parts(rows: Rows) -> Parts:
     return Parts(np.repeat(rows.example * 2, 2) + second, np.repeat(np.arange(count), 2), start, size, second)
 
 
-class ContextSpans(Choose):
+class ContextSpans(Selector):
     """Exactly so many pieces: spans of 1 to ``max_gram``, each in a context of ``alpha / beta`` times its length.
 
     Spans are drawn from left to right (from the text's beginning where it runs backwards) until there are enough or
@@ -168,7 +167,7 @@ class ContextSpans(Choose):
         return free & (bits <= threshold[:, None]) & (missing > 0)[:, None]
 
 
-def factorisation_ranks(rows: Rows, selected: Bools, draw: Draw, perm_size: int | None = None) -> NDArray[np.int32]:
+def factorisation_ranks(rows: Rows, selected: Bools, draw: Draw, perm_size: int | None = None) -> Ints32:
     """(B, L) rank of every position in a random order, which says who sees whom (XLNet, section 3.4).
 
     A position of the first stream sees ranks up to its own, one of the second stream ranks below its own. With two

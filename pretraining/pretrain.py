@@ -1,0 +1,75 @@
+"""``python -m pretraining``: everything a user can mend is checked, then the run trains to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from pretraining.assemble import (
+    check_data,
+    check_layouts,
+    check_objectives,
+    check_weights,
+    claim,
+    divide_batch,
+    is_finished,
+    prepare_stores,
+)
+from pretraining.config import PretrainConfig, run_folder
+from pretraining.processes import (
+    agreed,
+    leaving_together,
+    one_writer,
+    resolve_precision,
+    start_processes,
+    stop_on_sigterm,
+)
+from pretraining.run import Run
+from pretraining.stages import idle_notes
+from zoo.folder import weights_digest
+from zoo.settings import Settings
+
+
+def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
+    """Run, or continue, or recognise as finished, the run that ``settings`` describe.
+
+    Args:
+        settings: from :func:`pretraining.config.load_pretrain_config`.
+        show: progress on standard error.
+
+    Returns:
+        the run folder, which is a model folder.
+
+    Raises:
+        ZooError: anything a user can mend, before training starts.
+        Stopped: SIGTERM came; the state is saved.
+    """
+    config, folder = settings.value, run_folder(settings)
+    train = config.train
+    accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
+    with leaving_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
+        stores = None
+        with agreed(accelerator):
+            if accelerator.is_main_process:
+                stack.enter_context(one_writer(folder))
+                claim(folder, settings)
+                check_layouts(config)
+                check_objectives(config)
+                divide_batch(train.batch_size, train.micro_batch_size, accelerator.num_processes)
+                for line in idle_notes(config) if show else ():
+                    print(line, file=sys.stderr, flush=True)
+                stores = prepare_stores(config, show)
+                check_data(folder, stores)
+                if config.start is not None and is_finished(folder):
+                    check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
+        if is_finished(folder):
+            if show and accelerator.is_main_process:
+                print(f"{folder} is finished already.", flush=True)
+            return folder
+        with agreed(accelerator):
+            run = Run(settings, folder, accelerator, stores or prepare_stores(config, False), show)
+        run.resume()
+        run.loop(stop)
+        run.finish()
+    return folder
