@@ -17,17 +17,13 @@ from pretraining.assemble import (
     prepare_stores,
 )
 from pretraining.config import PretrainConfig, run_folder
-from pretraining.processes import (
-    agreed,
-    leaving_together,
-    one_writer,
-    resolve_precision,
-    start_processes,
-    stop_on_sigterm,
-)
+from zoo.runtime.agreement import errors_on_all_ranks, leave_group_together
+from zoo.runtime.locks import run_lock
+from zoo.runtime.processes import resolve_precision, start_processes
+from zoo.runtime.signals import stop_on_sigterm
 from pretraining.run import Run
 from pretraining.stages import idle_notes
-from zoo.folder import weights_digest
+from zoo.model_folder import weights_digest
 from zoo.settings import Settings
 
 
@@ -48,11 +44,11 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
     config, folder = settings.value, run_folder(settings)
     train = config.train
     accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
-    with leaving_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
+    with leave_group_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
         stores = None
-        with agreed(accelerator):
+        with errors_on_all_ranks(accelerator):
             if accelerator.is_main_process:
-                stack.enter_context(one_writer(folder))
+                stack.enter_context(run_lock(folder))
                 claim(folder, settings)
                 check_layouts(config)
                 check_objectives(config)
@@ -67,7 +63,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)
             return folder
-        with agreed(accelerator):
+        with errors_on_all_ranks(accelerator):
             run = Run(settings, folder, accelerator, stores or prepare_stores(config, False), show)
         run.resume()
         run.loop(stop)

@@ -27,10 +27,12 @@ from pretraining.checkpoint import check_room, find_checkpoint, load_carried, lo
 from pretraining.config import PretrainConfig
 from pretraining.evaluate import evaluate
 from pretraining.loader import Cursor
-from pretraining.log import duration
+from zoo.runtime.progress import duration
 from pretraining.model import build_model
 from pretraining.optim import WarmupDecay
-from pretraining.processes import Stopped, StopRequest, agreed, resolve_precision
+from zoo.runtime.signals import Stopped, StopRequest
+from zoo.runtime.agreement import errors_on_all_ranks
+from zoo.runtime.processes import resolve_precision
 from pretraining.record import Counters, Recorder
 from pretraining.stages import budget_used
 from pretraining.start import start_from
@@ -40,7 +42,7 @@ from pretraining.train_state import TrainState
 from pretraining.wrap import share_model, wants_compiling
 from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, save_model_folder
+from zoo.model_folder import ModelFacts, save_model_folder
 from zoo.heads import check_template
 from zoo.settings import Settings
 
@@ -120,7 +122,7 @@ class Run:
             if ended or (train.validate_every and step % train.validate_every == 0):
                 self._validate()
             if saving:
-                with agreed(self.accelerator):
+                with errors_on_all_ranks(self.accelerator):
                     self._save()
             if stopping and not ended:
                 recorder.progress.note(f"stopped at step {step}, saved; the same command continues.")
@@ -160,7 +162,7 @@ class Run:
         path = [str(find_checkpoint(self.folder) or "")] if main else [""]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(path, src=0)
-        with agreed(self.accelerator):
+        with errors_on_all_ranks(self.accelerator):
             self._start(anew=not path[0])
             if main:
                 self.recorder.write_run(self.state.counters, self.raw_model, finished=False)

@@ -22,7 +22,7 @@ from pretraining.loader import TaskData
 from pretraining.model import PretrainingModel
 from pretraining.objective import Batch, LossTerm, Objective, make_batch
 from pretraining.optim import Schedule
-from pretraining.processes import StopRequest
+from zoo.runtime.signals import StopRequest
 from pretraining.stages import budget_used, stage_at, task_at
 from pretraining.train_state import TrainState
 from zoo.dropout import row_keys

@@ -6,7 +6,7 @@ from ablation.config import build
 from ablation.config import load_ablation
 from ablation.grid import hidden_words
 from ablation.results.formats import is_accuracy
-from pretraining.cloze import Cloze
+from pretraining.scoring.cloze import Cloze
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import base_inputs
 from pretraining.objectives.token_scoring import fill_masked

@@ -3,7 +3,7 @@
 
 
 from pretraining.assemble import prepare_store
-from pretraining.cloze import Cloze
+from pretraining.scoring.cloze import Cloze
 from pretraining.config import load_pretrain_config
 from pretraining.layouts import SentencePairs
 from pretraining.layouts import rows_from_texts

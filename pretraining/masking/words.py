@@ -11,7 +11,7 @@ from pretraining.masking.base import Count
 from pretraining.masking.groups import Grouped, group_sizes, word_starts
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.segment import has_cjk
+from pretraining.text.cjk import has_cjk
 from pretraining.store import WORD_START, Store
 from pretraining.tokenizer import load_tokenizer
 from zoo.errors import ZooError
