@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pretraining.annotate import existing, read_lines
 from pretraining.arrays import Bools, Ints, Ints32
-from pretraining.masking.base import Replacement, check_shares
+from pretraining.masking.base import Replacement
 from pretraining.masking.groups import word_starts
+from pretraining.masking.shares import check_shares
 from pretraining.masking.tokens import random_ids
 from pretraining.masking.words import ENOUGH, LOOK, no_word_goes_on
 from pretraining.random import Draw
