@@ -138,10 +138,9 @@ class CoreRunner:
 class Objective(nn.Module, ABC):
     """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
 
-    ``corrupt`` notes chosen positions as the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
-
-    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the
-    core's facts and the vocabulary are known. Objectives of one task read the same corrupted rows.
+    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's facts and
+    the vocabulary are known. Objectives of one task read the same corrupted rows. ``corrupt`` notes chosen positions as
+    the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
 
     Attributes:
         needs: optional fields of :class:`Rows` that it reads; checked against the layout's ``provides``.
@@ -161,11 +160,9 @@ class Objective(nn.Module, ABC):
     predicts_tokens: bool = False
 
     def example(self, name: str, corpus: str) -> tuple[str, str]:
-        """For messages, how it gets what it ``needs``: settings, and a record of the text. Default: nothing to say.
+        """For messages, how objective ``name`` gets what it ``needs``: settings, and a record of the text.
 
-        Args:
-            name: the objective's.
-            corpus: where the settings of its text are, ``data.corpus`` for one.
+        ``corpus`` is where the settings of its text are, ``data.corpus`` for one. Default: nothing to say.
         """
         return "", ""
 
@@ -174,25 +171,15 @@ class Objective(nn.Module, ABC):
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
 
     def sources(self) -> list[Path]:
-        """Files beside the text that its rows depend on, checked before any text is prepared. Default: none.
-
-        Raises:
-            ZooError: one is missing or cannot be read.
-        """
+        """Files beside the text that its rows depend on, checked before any text is prepared. Default: none."""
         return []
 
     def bind(self, tokenizer: ZooTokenizer) -> None:
-        """Take from the tokenizer what the special ids do not say, such as the ids of words. Default: nothing.
-
-        Called once after :meth:`build`, before rows are corrupted.
-        """
+        """Take the ids of words and the like, once after :meth:`build` and before rows are corrupted. Default: none."""
         return
 
     def check_model(self, config: CoreConfig) -> None:
-        """Refuse a core, or files beside the text, that it cannot be trained with, before any text is read.
-
-        Default: any will do.
-        """
+        """Refuse a core, or files beside the text, before any text is read. Default: any will do."""
         return
 
     def check_layout(self, layout: Layout, length: int) -> None:
@@ -200,7 +187,7 @@ class Objective(nn.Module, ABC):
         return
 
     def check_store(self, store: Store) -> None:
-        """Refuse prepared text that it cannot be trained on, before anything else is done. Default: any will do."""
+        """Refuse prepared text that it cannot be trained on. Default: any from which ``choose`` can choose."""
         if self.choose is not None:
             self.choose.check(store)
 
@@ -243,11 +230,7 @@ class Objective(nn.Module, ABC):
         """
 
     def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
-        """(B,) log-probability, in nats, that this objective gives each row's text.
-
-        Raises:
-            ZooError: this objective does not define one.
-        """
+        """(B,) log-probability, in nats, that this objective gives each row's text; an error where it gives none."""
         raise ZooError(f"{type(self).__name__} does not say how it scores a sentence.")
 
     def head_flops(self, targets: int) -> int:

@@ -29,7 +29,7 @@ from zoo.dropout import row_keys
 
 
 class StepResult(NamedTuple):
-    """Learning rate; 0-d gradient norm, on the device; whether any process was asked to stop."""
+    """Learning rate, 0-d gradient norm (on the device), and whether any process was asked to stop."""
 
     lr: float
     gradient_norm: Tensor
@@ -62,8 +62,8 @@ class Trainer:
         self.config, self.accelerator, self.data, self.state = config, accelerator, data, state
         self.raw_model, self.optimizer, self.schedule = raw_model, optimizer, schedule
         self.model: nn.Module = raw_model
-        train, processes = config.train, accelerator.num_processes
-        self.micro_batch_size, self.accumulation = divide_batch(train.batch_size, train.micro_batch_size, processes)
+        sizes = config.train.batch_size, config.train.micro_batch_size
+        self.micro_batch_size, self.accumulation = divide_batch(*sizes, accelerator.num_processes)
 
     def train_step(self, stop: StopRequest) -> StepResult:
         """One optimiser step."""
@@ -75,8 +75,7 @@ class Trainer:
         # This process's rows, and over all processes how many losses, tokens and operations they make.
         batches = self.micro_batches(task)
         amounts = [float(sum(batch.counts.get(name, 0) for batch in batches)) for name in names]
-        memory = self.state.memory_lengths(task, len(batches))
-        flops = sum(self.raw_model.flops(*both) for both in zip(batches, memory, strict=True))
+        flops = sum(map(self.raw_model.flops, batches, self.state.memory_lengths(task, len(batches))))
         amounts += [sum(batch.tokens for batch in batches), flops, float(stop.asked)]
         *counted, tokens, flops, stopping = self.over_processes(torch.tensor(amounts, dtype=torch.float64)).tolist()
         counts = dict(zip(names, counted, strict=True))
@@ -112,9 +111,9 @@ class Trainer:
         taken = data.advance(self.state.cursors[task], self.config.train.batch_size)
         if task in self.state.recurrent:
             self.state.recurrent[task].begin(taken[0][0])
-        batches = []
+        processes, rank, batches = self.accelerator.num_processes, self.accelerator.process_index, []
         for number in range(self.accumulation):
-            start = (number * self.accelerator.num_processes + self.accelerator.process_index) * size
+            start = (number * processes + rank) * size
             batch = make_batch(data.parts(taken, start, start + size), data.objectives, data.pad)
             keys = row_keys(self.config.seed.data, self.state.counters.step, np.arange(start, start + size))
             batches.append(batch._replace(inputs=batch.inputs._replace(dropout_keys=keys)))

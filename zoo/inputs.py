@@ -2,10 +2,10 @@
 
 Shape legend, used everywhere::
 
-    B  rows of the batch             H  attention heads            T  positions that have targets
-    L  tokens of a row               D  width of a head            M  remembered tokens
-    W  hidden width                  E  embedding width            K  keys, M + L
-    V  entries of the vocabulary     N  entities of the batch
+    B  rows of the batch      H  attention heads      V  entries of the vocabulary
+    L  tokens of a row        D  width of a head      T  positions that have targets
+    W  hidden width           M  remembered tokens    N  entities of the batch
+    E  embedding width        K  keys, M + L
 """
 
 from __future__ import annotations

@@ -153,12 +153,3 @@ class Budgeted(Selector):
         if self.max_predictions is not None:
             wanted = np.minimum(wanted, self.max_predictions)
         return wanted.astype(np.int32)
-
-
-def check_shares(owner: str, **shares: float) -> None:
-    """Refuse shares that are negative or do not add up to 1."""
-    if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ZooError(
-            f"{owner}: {' + '.join(shares)} = {' + '.join(map(str, shares.values()))} = {sum(shares.values()):g}; the "
-            "shares must not be negative and must add up to 1, for example 0.8, 0.1, 0.1."
-        )

@@ -15,8 +15,8 @@ from pretraining.arrays import Bools
 from pretraining.arrays import Ints
 from pretraining.arrays import Ints32
 from pretraining.masking.base import Replacement
-from pretraining.masking.base import check_shares
 from pretraining.masking.groups import word_starts
+from pretraining.masking.shares import check_shares
 from pretraining.masking.tokens import random_ids
 from pretraining.masking.words import ENOUGH
 from pretraining.masking.words import LOOK

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.arrays import Bools, Ints, Ints32
-from pretraining.masking.base import Budgeted, Count, Replacement, check_shares
+from pretraining.masking.base import Budgeted, Count, Replacement
+from pretraining.masking.shares import check_shares
 from pretraining.random import Draw, scaled
 from pretraining.rows import Rows
 from pretraining.store import WORD_START

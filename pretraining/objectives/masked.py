@@ -1,18 +1,15 @@
-"""Masked language modelling: some tokens are hidden, and predicted from both sides.
-
-BERT (Devlin et al. 2018), RoBERTa, ALBERT and whole-word masks are this class with other parts.
-"""
+"""Masked language modelling: some tokens are hidden, and predicted from both sides (BERT; Devlin et al. 2018)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pretraining.masking.base import Prediction, Replacement, Selected, Selector
+from pretraining.masking.shares import masking_shares
 from pretraining.masking.tokens import Replace
 from pretraining.objective import CoreRunner, LossTerm, Objective, Targets
 from pretraining.objectives.token_scoring import MaskedModel, score_words
@@ -28,9 +25,7 @@ from zoo.vocabulary import Vocabulary
 
 
 class MaskedLM(Objective):
-    """Predict hidden tokens from everything that is left.
-
-    ``corrupt`` leaves ``rows.targets["selected"]`` and ``rows.targets["original_ids"]``, both (B, L).
+    """Predict hidden tokens from everything that is left. RoBERTa, ALBERT and whole-word masks have other parts.
 
     Args:
         choose: which positions.
@@ -48,19 +43,15 @@ class MaskedLM(Objective):
         self, choose: Selector, fill: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
     ) -> None:
         super().__init__()
-        self.choose = choose
-        self.needs = choose.needs
-        self.fill = fill or Replace()
-        self.predict = predict or Selected()
-        self.weight = weight
+        self.choose, self.needs, self.weight = choose, choose.needs, weight
+        self.fill, self.predict = fill or Replace(), predict or Selected()
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""
         if vocabulary.mask is None and self.fill.needs_mask:
             raise ZooError(
-                "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load a "
-                "tokenizer that has one, add one (data.tokenizer.new_tokens: ['[MASK]']), or use the objective "
-                "CausalLM, which needs none."
+                "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load one "
+                "that has, add one (data.tokenizer.new_tokens: ['[MASK]']), or use CausalLM, which needs none."
             )
         self.vocabulary, self.config = vocabulary, config
         self.head = TokenHead(config, transform=True, bias=True)
@@ -79,7 +70,7 @@ class MaskedLM(Objective):
         self.fill.check(store)
 
     def corrupt(self, rows: Rows, draw: Draw) -> Rows:
-        """Choose positions, note the original ids, put something else there."""
+        """Choose positions and put something else there; notes ``selected`` and ``original_ids``, both (B, L)."""
         if "selected" in rows.targets:
             raise ZooError("two objectives of one task hide tokens of the same rows; give each a task of its own.")
         selected = self.choose(rows, draw, self.vocabulary)
@@ -93,26 +84,17 @@ class MaskedLM(Objective):
 
     def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the hidden tokens."""
-        hidden = run_core().last_hidden_state
-        loss = self.head.loss(hidden, embedding, **batch.tensors)
-        return LossTerm.by_row(loss, batch, hidden, self.weight)
+        states = run_core().last_hidden_state
+        return LossTerm.by_row(self.head.loss(states, embedding, **batch.tensors), batch, states, self.weight)
 
     def score(self, run_core: CoreRunner, embedding: Tensor, rows: Rows) -> NDArray[np.float64]:
-        """(B,) pseudo-log-likelihood in nats; see :func:`pretraining.objectives.token_scoring.score_words`."""
+        """(B,) pseudo-log-likelihood in nats; see :func:`~pretraining.objectives.token_scoring.score_words`."""
         return score_words(MaskedModel(run_core, self.head, embedding, self.vocabulary.mask), rows)
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""
         return token_head_flops(self.config, targets, transform=True)
 
-    def describe(self, rows: Rows) -> dict[str, Any]:
+    def describe(self, rows: Rows) -> dict[str, float]:
         """Shares of what happened to the tokens."""
-        selected = rows.targets["selected"]
-        count = int(selected.sum())
-        changed = (rows.input_ids != rows.targets["original_ids"]) & selected
-        masked = (rows.input_ids == self.vocabulary.mask) & selected
-        return {
-            "selected": count / max(int(rows.lengths.sum()), 1),
-            "masked": int(masked.sum()) / max(count, 1),
-            "replaced": int((changed & ~masked).sum()) / max(count, 1),
-        }
+        return masking_shares(rows, self.vocabulary.mask)
