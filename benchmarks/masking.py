@@ -33,7 +33,7 @@ import torch
 
 from pretraining.annotate import Lexicon, Words
 from pretraining.choose import Choose, NGrams, Spans, Tokens, Units, WholeWords
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.fill_similar import SimilarWords
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import FullSentences

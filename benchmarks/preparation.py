@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pretraining.annotate import Lexicon, Words
-from pretraining.corpus import Chunk, CorpusConfig, parse_chunk, read_chunks, resolve_sources
+from pretraining.corpus.chunks import Chunk, read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import parse_chunk
+from pretraining.corpus.sources import resolve_sources
 from pretraining.prepare import _Recipe, write_shard
 from pretraining.segment import Segmenter
 from pretraining.sentences import sentence_spans

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pretraining.config import PretrainConfig, TrainConfig, differing_keys
-from pretraining.corpus import resolve_sources
+from pretraining.corpus.sources import resolve_sources
 from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective

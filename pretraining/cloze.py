@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from pretraining.assemble import prepare_store
 from pretraining.config import PretrainConfig
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts import rows_from_texts
 from pretraining.loader import split_documents
 from pretraining.model import Encoder

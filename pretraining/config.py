@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pretraining.choose import Choose
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.curriculum import Curriculum, describe_stages
 from pretraining.layout import Layout
 from pretraining.objective import Objective

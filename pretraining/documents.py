@@ -15,7 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.corpus import CorpusConfig, Document, iter_documents, resolve_sources
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import Document, iter_documents
+from pretraining.corpus.sources import resolve_sources
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import (
     FullSentences,

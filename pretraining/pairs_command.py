@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pretraining.annotate import read_lines
-from pretraining.corpus import CorpusConfig, iter_documents, matching
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import iter_documents
+from pretraining.corpus.sources import matching
 from pretraining.segment import CJK
 from pretraining.sentences import sentence_spans
 from zoo.errors import ZooError, nearest

@@ -39,17 +39,10 @@ from numpy.typing import NDArray
 
 from pretraining import sentences as splitter
 from pretraining.annotate import make_annotator
-from pretraining.corpus import (
-    Chunk,
-    CorpusConfig,
-    Document,
-    Source,
-    load_hub,
-    no_documents,
-    parse_chunk,
-    read_chunks,
-    resolve_sources,
-)
+from pretraining.corpus.chunks import Chunk, load_hub, read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import Document, no_documents, parse_chunk
+from pretraining.corpus.sources import Source, resolve_sources
 from pretraining.segment import Segmenter, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.spans import Annotations, Found, Piece, describe
 from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store

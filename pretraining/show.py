@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pretraining.annotate import Linked, read_entities
 from pretraining.assemble import fit_vocabulary
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.labels import TokenLabels
 from pretraining.loader import TaskData
 from pretraining.objective import Objective, collate

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pretraining.annotate import Annotator, Field
 from pretraining.assemble import Stores, check_sources, make_tasks, prepare_store, unmet_needs
 from pretraining.config import PretrainConfig, load_pretrain_config
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.loader import TaskData
 from pretraining.objectives import MaskedLM
 from pretraining.prepare import prepare

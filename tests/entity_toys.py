@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from training import write_corpus
 
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
 from zoo.config import FusionConfig

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import yaml
 
-from pretraining import corpus as reader
 from pretraining.annotate import (
     Annotator,
     Field,
@@ -25,7 +24,8 @@ from pretraining.annotate import (
 )
 from pretraining.annotate_english import Capitalised, ContentPhrases
 from pretraining.config import load_pretrain_config
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare
 from pretraining.segment import Segmenter
 from pretraining.spans import Annotations, describe

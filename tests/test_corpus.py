@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pretraining import corpus as reader
 from pretraining.annotate import Field
-from pretraining.corpus import CorpusConfig, iter_documents, read_chunks, resolve_sources
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.chunks import read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import iter_documents
+from pretraining.corpus.sources import resolve_sources
 from pretraining.segment import Segmenter, join_words
 from pretraining.sentences import MAX_CHARACTERS, sentence_spans, split_sentences
 from zoo.errors import ZooError

@@ -13,7 +13,7 @@ from stores import BERT_LIKE, FIRST_ID, synthetic_documents, take, write_store
 from torch.nn import functional
 
 from pretraining.annotate import Annotator, Linked
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts import Blocks, SentencePairs
 from pretraining.layouts_filter import AtLeast, marked_before
 from pretraining.objective import Targets, collate

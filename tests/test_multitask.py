@@ -10,7 +10,7 @@ import pytest
 from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
 
 from pretraining.annotate import Field
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.documents import (
     DocumentSegments,
     LabelledPairs,

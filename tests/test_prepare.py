@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretraining import corpus as reader
 from pretraining import prepare as preparation
 from pretraining.annotate import Lexicon
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
 from pretraining.sentences import split_sentences
 from pretraining.store import SENTENCE_START, WORD_START
@@ -173,15 +173,16 @@ def test_one_and_two_processes_write_the_same_bytes(tmp_path, small_chunks):
 
 CHILD = """
 import sys
-from pretraining import corpus
-corpus.CHUNK = 4000
+from pretraining.corpus import chunks
+from pretraining.corpus.config import CorpusConfig
+chunks.CHUNK = 4000
 from pretraining.prepare import _Recipe, prepare
 import time
 if {slow}:
     run = _Recipe.run
     _Recipe.run = lambda self, chunk: (time.sleep(0.05), run(self, chunk))[1]
 from pretraining.tokenizer import TokenizerConfig
-prepare(corpus.CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
+prepare(CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
 """
 
 

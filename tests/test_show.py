@@ -20,7 +20,7 @@ from training import SAMPLE, arguments, train, write_corpus
 from pretraining import show
 from pretraining.assemble import check_layouts, prepare_store
 from pretraining.config import load_pretrain_config
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
 from pretraining.prepare import prepare
