@@ -23,7 +23,9 @@ from finetune.features import FeatureBatch, FeatureClassifier, Text, TextRows, k
 from finetune.model import Classifier
 from finetune.spans import MOST_CHARACTERS, Marked, Places, Span, chunked, place_spans
 from finetune.tasks import Task
-from pretraining.tokenizer import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig, ZooTokenizer, extend, load_tokenizer
+from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig
+from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError

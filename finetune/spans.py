@@ -21,7 +21,7 @@ from zoo.errors import ZooError
 if TYPE_CHECKING:
     from finetune.tasks import Task
 
-MOST_CHARACTERS = 131_071  # of a text whose tokens' places are known (pretraining.tokenizer)
+MOST_CHARACTERS = 131_071  # of a text whose tokens' places are known (pretraining.tokenizer.entries)
 _CHUNK = 4096  # texts whose places are asked for at a time
 Places = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
 """Of N texts with T tokens: (T,) ids, (N,) tokens of each, (T, 2) characters [begin, end) that each stands for."""

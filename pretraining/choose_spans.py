@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pretraining.choose import Bools, Choose
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

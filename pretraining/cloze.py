@@ -39,8 +39,11 @@ from pretraining.objectives import MaskedLM
 from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.score import Scorer, segmenter_facts
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError

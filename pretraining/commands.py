@@ -5,7 +5,7 @@ from __future__ import annotations
 from pretraining.assemble import prepare_stores
 from pretraining.config import load_pretrain_config
 from pretraining.spans import describe
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 
 
 def prepare_command(argv: list[str]) -> int:

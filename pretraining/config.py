@@ -20,7 +20,7 @@ from pretraining.layout import Layout
 from pretraining.objective import Objective
 from pretraining.optim import Schedule
 from pretraining.start import StartConfig, overlay
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer.config import TokenizerConfig
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
 from zoo.settings import Settings, flatten, load_settings, parse_arguments

@@ -11,7 +11,7 @@ from pretraining.layout import Layout, Plan
 from pretraining.layouts import _check_documents, _check_template, _ranges, concatenate, gather
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

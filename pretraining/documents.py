@@ -38,7 +38,8 @@ from pretraining.layouts import (
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.sentences import sentence_spans
-from pretraining.store import WORD_START, Store
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

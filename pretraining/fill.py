@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from pretraining.random import Draw, scaled
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -20,14 +20,14 @@ from pretraining.fill import Fill, check_shares, random_ids
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segment import has_cjk
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
 Ints = NDArray[np.int64]
 Ids = tuple[int, ...]
-_LOOK, _ENOUGH = 1_000_000, 10_000  # tokens of a store in which words of the lists are looked for, and must be there
 
 
 class SimilarWords(Fill):
@@ -127,10 +127,10 @@ class SimilarWords(Fill):
                 "similar ones. Chinese words need a segmenter (data.corpus.segmenter: rjieba, or `space` where spaces "
                 "stand between them)."
             )
-        tokens, flags = np.asarray(store.tokens[:_LOOK]), np.asarray(store.flags[:_LOOK])
+        tokens, flags = np.asarray(store.tokens[:SAMPLE_TOKENS]), np.asarray(store.flags[:SAMPLE_TOKENS])
         first = np.flatnonzero(flags & WORD_START)
         known = self.table.find(tokens, first, np.diff(np.append(first, len(tokens)))) >= 0
-        if len(tokens) >= _ENOUGH and not known.any():
+        if len(tokens) >= ENOUGH_TOKENS and not known.any():
             raise ZooError(
                 f"SimilarWords: of {len(first):,} words in {store.path} none has an entry that can be used in "
                 f"{self.files}; a list for this text, and this segmenter's words, is needed."

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pretraining.layout import Layout, Plan
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

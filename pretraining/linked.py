@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 from pretraining.prepare import prepare_from_ids
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError, run_command
 from zoo.runtime.text_encoding import file_hint
 from zoo.settings import load_settings

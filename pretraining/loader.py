@@ -13,7 +13,8 @@ from pretraining.layout import Layout, Plan
 from pretraining.objective import Objective
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

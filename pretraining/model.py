@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from pretraining.objective import Batch, LossTerm, Objective, Targets
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.core import Core, make_core
 from zoo.init import initialise

@@ -45,17 +45,13 @@ from pretraining.corpus.records import Document, no_documents, parse_chunk
 from pretraining.corpus.sources import Source, resolve_sources
 from pretraining.segment import Segmenter, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.spans import Annotations, Found, Piece, describe
-from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
-from pretraining.tokenizer import (
-    MOST_UNKNOWN,
-    SOME_UNKNOWN,
-    Flat,
-    TokenizerConfig,
-    ZooTokenizer,
-    extend,
-    load_tokenizer,
-    train_tokenizer,
-)
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig
+from pretraining.tokenizer.entries import FlatIds
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
+from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
@@ -560,7 +556,7 @@ class _Recipe:
         pieces: list[Piece] = []
         lengths: list[int] = []
         continues = False
-        parts: list[tuple[Flat, dict[str, NDArray[Any]]]] = []
+        parts: list[tuple[FlatIds, dict[str, NDArray[Any]]]] = []
         for place, document in enumerate(parse_chunk(chunk, self._field, self._annotations.recorded)):
             continues |= place == 0 and document.continues
             lengths.append(0)
@@ -581,7 +577,7 @@ class _Recipe:
         arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
         return ShardArrays(tokens, flags, sizes, documents, continues, arrays, self._annotations.counted())
 
-    def _encode(self, pieces: list[Piece]) -> tuple[Flat, dict[str, NDArray[Any]]]:
+    def _encode(self, pieces: list[Piece]) -> tuple[FlatIds, dict[str, NDArray[Any]]]:
         """Ids, flags and annotations of the pieces, which are taken away."""
         texts, words = [piece.text for piece in pieces], [piece.words for piece in pieces]
         arrays: dict[str, NDArray[Any]] = {}

@@ -26,7 +26,8 @@ from pretraining.model import Encoder
 from pretraining.objective import Objective, base_inputs
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
 from pretraining.segment import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
-from pretraining.tokenizer import Encoded, ZooTokenizer, load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError, nearest
@@ -135,7 +136,7 @@ class Scorer:
             scores[part] = self.objective.score(encode, self.core.token_embedding, rows)
         return scores
 
-    def encoded(self, sentences: list[str]) -> list[Encoded]:
+    def encoded(self, sentences: list[str]) -> list[TextIds]:
         """Ids and flags of each sentence, words found as in preparation.
 
         Raises:

@@ -28,8 +28,8 @@ from pretraining.objective import Objective, collate
 from pretraining.objectives import RowClassification
 from pretraining.show_command import ShowConfig
 from pretraining.show_source import Subject, TextStore, corpus_of, make_task, record_hint, row_length, text_store
-from pretraining.store import WORD_START
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.attention import make_mask
 from zoo.config import CoreConfig
 from zoo.errors import ZooError

@@ -23,8 +23,10 @@ from pretraining.objectives import MaskedLM
 from pretraining.prepare import prepare
 from pretraining.score import rule_of
 from pretraining.show_command import ShowConfig
-from pretraining.store import Store
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError

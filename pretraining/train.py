@@ -46,7 +46,7 @@ from pretraining.optim import WarmupDecay
 from pretraining.random import Draw
 from pretraining.record import Counters, Recorder
 from pretraining.start import start_from
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError

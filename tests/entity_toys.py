@@ -14,7 +14,8 @@ from training import write_corpus
 
 from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.config import FusionConfig
 from zoo.storage.entity_table import save_entities
 from zoo.vocabulary import Template

@@ -29,8 +29,12 @@ from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare
 from pretraining.segment import Segmenter
 from pretraining.spans import Annotations, describe
-from pretraining.store import SENTENCE_START, WORD_START, Store
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, load_tokenizer, train_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.errors import ZooError
 from zoo.sample import sample_path
 

@@ -18,7 +18,7 @@ from pretraining.choose import (
     word_starts,
 )
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 
 CHOOSERS = {

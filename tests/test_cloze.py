@@ -33,7 +33,9 @@ from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.random import Draw
 from pretraining.score import Scorer
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.errors import ZooError
 
 DRAW = Draw(0, 0)

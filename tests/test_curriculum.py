@@ -40,8 +40,8 @@ from pretraining.objective import base_inputs, collate
 from pretraining.optim import Noam
 from pretraining.pairs_command import pairs_command
 from pretraining.random import Draw
-from pretraining.store import WORD_START
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.train import Run, idle_notes, task_at
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core

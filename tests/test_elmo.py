@@ -24,7 +24,9 @@ from pretraining.objectives.bilm import draw_negatives, log_expected, sampled_cr
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.score import Scorer
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo import cli
 from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt
 from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig

@@ -9,7 +9,7 @@ from pretraining.choose import NGrams, Tokens, WholeWords
 from pretraining.fill import Replace, random_ids
 from pretraining.predict import All, Selected
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -27,7 +27,8 @@ from finetune.data import TaskData
 from finetune.encode import segmented
 from finetune.prepared import Prepared
 from finetune.run import Processes, _loss, finetune, predict
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.characters import character_ids, spelling_table, spelt
 from zoo.config import read_json
 from zoo.errors import ZooError

@@ -23,7 +23,8 @@ from finetune.report import notes, summary
 from finetune.run import Result, finetune, predict
 from finetune.spans import Marked, Span, place_spans, respaced
 from finetune.tasks import Mark, Task, read_task_file
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.characters import spelling_table
 from zoo.errors import ZooError
 from zoo.model_folder import load_head

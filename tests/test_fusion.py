@@ -21,7 +21,7 @@ from pretraining.objectives import EntityAutoencoder, MaskedLM, PairClassificati
 from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer.config import TokenizerConfig
 from zoo.config import CoreConfig, FusionConfig
 from zoo.core import build_core, make_core
 from zoo.dropout import row_keys

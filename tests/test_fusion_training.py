@@ -21,8 +21,8 @@ from finetune.run import finetune
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.prepare import prepare_from_ids
 from pretraining.score import Scorer
-from pretraining.store import Store
-from pretraining.tokenizer import load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.train import Run
 from zoo.cli import dispatch
 from zoo.errors import ZooError

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from training import FAMILIES, arguments, train
 
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
 from zoo import cli
 from zoo.config import CoreConfig
 from zoo.core import build_core

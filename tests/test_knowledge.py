@@ -17,7 +17,7 @@ from pretraining.listing import count_parameters
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
 from pretraining.random import Draw
 from pretraining.score import Scorer
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.config import CoreConfig
 from zoo.core import Transformer
 from zoo.errors import ZooError

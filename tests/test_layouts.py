@@ -12,7 +12,7 @@ from pretraining import layouts
 from pretraining.layouts import Blocks, FullSentences, SentencePairs, rows_from_texts
 from pretraining.layouts_buffer import BufferedPairs
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -32,8 +32,8 @@ from pretraining.pairs_command import (
 )
 from pretraining.prepare import prepare
 from pretraining.random import Draw
-from pretraining.store import CAPITALISED, WORD_START
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)

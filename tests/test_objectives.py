@@ -35,7 +35,7 @@ from pretraining.objectives import (
 from pretraining.predict import All
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import CAPITALISED, WORD_START
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
 from zoo.config import CoreConfig, RecurrentConfig
 from zoo.core import make_core
 from zoo.errors import ZooError

@@ -16,7 +16,7 @@ from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segments import SegmentPairs
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from pretraining.train import pretrain
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core

@@ -21,8 +21,9 @@ from pretraining.corpus import chunks as reader
 from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare, prepare_from_ids
 from pretraining.sentences import split_sentences
-from pretraining.store import SENTENCE_START, WORD_START
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -181,7 +182,7 @@ import time
 if {slow}:
     run = _Recipe.run
     _Recipe.run = lambda self, chunk: (time.sleep(0.05), run(self, chunk))[1]
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer.config import TokenizerConfig
 prepare(CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
 """
 

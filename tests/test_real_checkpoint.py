@@ -15,7 +15,7 @@ from finetune.config import FinetuneSettings
 from finetune.prepared import Prepared
 from finetune.run import finetune
 from finetune.tasks import TASKS
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.core import build_core
 from zoo.inputs import CoreInputs, Visibility
 from zoo.model_folder import load_core, read_facts, save_model_folder

@@ -29,7 +29,8 @@ from pretraining.show_command import read_arguments, show_command
 from pretraining.show_html import page
 from pretraining.show_source import TextStore, load_config
 from pretraining.show_text import cut, render, width_of
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.attention import make_mask
 from zoo.config import CoreConfig, RecurrentConfig
 from zoo.errors import ZooError

@@ -22,8 +22,9 @@ from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.score import score_command
 from pretraining.show_command import show_command
-from pretraining.store import WORD_START
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights

@@ -12,7 +12,8 @@ from training import Killed, arguments, interrupt_at, launch, log_lines, outcome
 
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.start import StartConfig, apart, source_groups, source_layers
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.train import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError

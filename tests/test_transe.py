@@ -14,8 +14,8 @@ import torch
 from pretraining.annotate import read_entities
 from pretraining.entity_tables import EntitiesConfig, make_table, read_vectors
 from pretraining.linked import LinkedConfig, Mention, entities_of, linked_store, read_linked, write_records
-from pretraining.store import Store
-from pretraining.tokenizer import load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.transe import Graph, TransEConfig, ranks, read_triples, train_transe
 from zoo.cli import dispatch
 from zoo.errors import ZooError

@@ -21,8 +21,8 @@ from pretraining.objectives import MaskedLM
 from pretraining.random import Draw
 from pretraining.score import Scorer
 from pretraining.segment import Segmenter
-from pretraining.store import WORD_START
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights

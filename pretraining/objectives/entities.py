@@ -19,7 +19,7 @@ from pretraining.objective import Encode, LossTerm, Objective, Targets
 from pretraining.objectives.tokens import loss_term
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads import EntityHead

@@ -16,7 +16,7 @@ from pretraining.labels import TokenLabels
 from pretraining.objective import Encode, LossTerm, Objective, Targets
 from pretraining.objectives.tokens import loss_term, token_targets
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads import LabelHead

@@ -20,8 +20,9 @@ from pretraining.objectives.tokens import token_answers, token_loss, token_targe
 from pretraining.predict import Predict, Selected
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.flops import token_head_flops
