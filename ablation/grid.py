@@ -240,7 +240,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     from pretraining.evaluate import evaluate
     from pretraining.loader import TaskData, split_documents
     from pretraining.model import PretrainingModel
-    from pretraining.tokenizer import load_tokenizer
+    from pretraining.tokenizer.load import load_tokenizer
     from zoo.model_folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data

@@ -32,7 +32,7 @@ import numpy as np
 import torch
 
 from pretraining.annotations.lexicon import Lexicon, Words
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.layout import Layout, Plan
 from pretraining.layouts import FullSentences
 from pretraining.masking.base import Selector
@@ -45,8 +45,10 @@ from pretraining.objectives import MaskedLM
 from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import SCHEMA, WORD_START, Store
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.config import CoreConfig
 from zoo.vocabulary import Vocabulary
 

@@ -31,7 +31,7 @@ from pretraining.objective import Objective, collate
 from pretraining.objectives import MaskedLM, PermutationLM
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.config import CoreConfig
 from zoo.dropout import row_keys
 from zoo.vocabulary import Vocabulary

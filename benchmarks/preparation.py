@@ -7,21 +7,28 @@ the lexicon's entries of the same sentences alone. Processor time is what other 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from pretraining.annotations.lexicon import Lexicon
+from pretraining.annotations.lexicon import Words
+from pretraining.corpus.chunks import Chunk
+from pretraining.corpus.chunks import read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import parse_chunk
+from pretraining.corpus.sources import resolve_sources
+from pretraining.prepare import _Recipe
+from pretraining.prepare import write_shard
+from pretraining.text.segmenter import Segmenter
+from pretraining.text.sentences import sentence_spans
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.train import train_tokenizer
 import argparse
 import dataclasses
 import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-from pretraining.annotations.lexicon import Lexicon, Words
-from pretraining.corpus import Chunk, CorpusConfig, parse_chunk, read_chunks, resolve_sources
-from pretraining.prepare import _Recipe, write_shard
-from pretraining.text.segmenter import Segmenter
-from pretraining.text.sentences import sentence_spans
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
 
 
 def main() -> None:
@@ -89,7 +96,7 @@ def _lines(chunk: Chunk) -> Iterator[str]:
 def _prepare(chunks: list[Chunk], corpus: CorpusConfig, tokenizer: object, folder: Path) -> None:
     """Chunks to shards, with a worker's cold start: nothing is cached from the round before."""
     recipe = _Recipe(corpus, tokenizer, False)  # type: ignore[arg-type]
-    tokenizer._words = None  # type: ignore[attr-defined]
+    tokenizer.forget_words()  # type: ignore[attr-defined]
     for number, chunk in enumerate(chunks):
         write_shard(folder / f"{number}.shard", recipe.run(chunk))
 

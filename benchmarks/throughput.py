@@ -33,7 +33,7 @@ import torch
 from numpy.typing import NDArray
 
 from pretraining.config import load_pretrain_config
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.config import CoreConfig
 from zoo.flops import core_flops, token_head_flops, training_flops
 from zoo.runtime.processes import fast_bf16, resolve_precision, start_processes
@@ -53,7 +53,7 @@ def make_store(folder: Path, vocab: int, rows: int, length: int) -> Store:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     from pretraining.prepare import prepare_from_ids
-    from pretraining.tokenizer import ZooTokenizer
+    from pretraining.tokenizer.tokenizer import ZooTokenizer
 
     names = [*SPECIAL.values(), *(f"w{number}" for number in range(len(SPECIAL), vocab))]
     backend = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="[UNK]"))

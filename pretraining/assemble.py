@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from pretraining.config import PretrainConfig, TrainConfig, differing_keys
-from pretraining.corpus import resolve_sources
+from pretraining.corpus.sources import resolve_sources
 from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
@@ -25,8 +25,9 @@ from pretraining.prepare import check_beginnings, prepare, prepared_store
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.start import check_contents, check_start
-from pretraining.store import Store
-from pretraining.tokenizer import TokenizerConfig, extend, load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import extend, load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts

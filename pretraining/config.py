@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from dataclasses import MISSING
+from dataclasses import dataclass
+from dataclasses import field
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-
-from pretraining.corpus import CorpusConfig
-from pretraining.curriculum import Curriculum, describe_stages
+from pretraining.corpus.config import CorpusConfig
+from pretraining.curriculum import Curriculum
+from pretraining.curriculum import describe_stages
 from pretraining.layout import Layout
 from pretraining.masking.base import Selector
 from pretraining.objective import Objective
 from pretraining.optim import Schedule
-from pretraining.start import StartConfig, overlay
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.start import StartConfig
+from pretraining.start import overlay
+from pretraining.tokenizer.config import TokenizerConfig
+from typing import Any
+from typing import Literal
 from zoo.config import CoreConfig
-from zoo.errors import ZooError, nearest
-from zoo.settings import Settings, flatten, load_settings, parse_arguments
+from zoo.errors import ZooError
+from zoo.errors import nearest
+from zoo.settings import Settings
+from zoo.settings import flatten
+from zoo.settings import load_settings
+from zoo.settings import parse_arguments
 from zoo.vocabulary import Template
+import hashlib
+import json
+import math
+import numpy as np
+import torch
 
 # Keys that do not change what is computed: they take no part in a run folder's name.
 _INCIDENTAL = (

@@ -13,7 +13,7 @@ from pretraining.layouts import concatenate
 from pretraining.layouts import gather
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from typing import NamedTuple
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary

@@ -6,38 +6,40 @@ one (an array, class + 1), read by :class:`pretraining.objectives.TokenClassific
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
-import sys
 from collections.abc import Sequence
-
-import numpy as np
 from numpy.typing import NDArray
-
-from pretraining.arrays import Ints, ragged_ranges
-from pretraining.corpus import CorpusConfig, Document, iter_documents, resolve_sources
-from pretraining.layout import Layout, Plan
-from pretraining.layouts import (
-    FullSentences,
-    _check_documents,
-    _check_template,
-    _Pairs,
-    _pairs_to_plan,
-    _Sentences,
-    _sentences,
-    _slabs,
-    _truncate,
-    concatenate,
-    gather,
-    select,
-)
+from pretraining.arrays import Ints
+from pretraining.arrays import ragged_ranges
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import Document
+from pretraining.corpus.records import iter_documents
+from pretraining.corpus.sources import resolve_sources
+from pretraining.layout import Layout
+from pretraining.layout import Plan
+from pretraining.layouts import FullSentences
+from pretraining.layouts import _Pairs
+from pretraining.layouts import _Sentences
+from pretraining.layouts import _check_documents
+from pretraining.layouts import _check_template
+from pretraining.layouts import _pairs_to_plan
+from pretraining.layouts import _sentences
+from pretraining.layouts import _slabs
+from pretraining.layouts import _truncate
+from pretraining.layouts import concatenate
+from pretraining.layouts import gather
+from pretraining.layouts import select
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START, Store
+from pretraining.store.token_store import Store
 from pretraining.text.sentences import sentence_spans
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import itertools
+import math
+import numpy as np
+import os
+import sys
 
 _MOST_SEGMENTS = 6  # 873 classes; one more would make 5,913
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.rows import Rows
-from pretraining.store import CAPITALISED, Store
+from pretraining.store.token_store import ENOUGH_FOR_CAPITALS, SAMPLE_TOKENS, Store
+from pretraining.tokenizer.flags import CAPITALISED
 from zoo.errors import ZooError
-
-_LOOK, _ENOUGH = 1_000_000, 1_000  # tokens that are looked at, and how many are enough to tell
 
 
 class TokenLabels(ABC):
@@ -59,8 +58,8 @@ class Capitalised(TokenLabels):
         Raises:
             ZooError: none among the first tokens, as far as there are enough to tell.
         """
-        flags = np.asarray(store.flags[:_LOOK])
-        if len(flags) >= _ENOUGH and not (flags & CAPITALISED).any():
+        flags = np.asarray(store.flags[:SAMPLE_TOKENS])
+        if len(flags) >= ENOUGH_FOR_CAPITALS and not (flags & CAPITALISED).any():
             raise ZooError(
                 f"Capitalised: none of the first {len(flags):,} tokens of {store.path} was written with a capital: the "
                 "text was lower-cased before, or its script has none. Leave the task out."

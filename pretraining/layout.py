@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.vocabulary import Vocabulary
 
 

@@ -19,8 +19,8 @@ from pretraining.layout import Layout
 from pretraining.layout import Plan
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
-from pretraining.store import WORD_START
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
 from typing import Any
 from typing import Literal
 from typing import NamedTuple

@@ -18,7 +18,7 @@ from pretraining.layout import Layout, Plan
 from pretraining.layouts import SentencePairs, gather, select
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

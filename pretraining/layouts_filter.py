@@ -9,7 +9,7 @@ from pretraining.layout import Plan
 from pretraining.layouts import select
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from types import MappingProxyType
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary

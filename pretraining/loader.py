@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
+from dataclasses import field
 from numpy.typing import NDArray
-
-from pretraining.layout import Layout, Plan
+from pretraining.layout import Layout
+from pretraining.layout import Plan
 from pretraining.objective import Objective
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
 _VALIDATION_SEED = 20_181_011  # held-out documents and their masks are the same for every run
 _VALIDATION_SHARE = 0.1

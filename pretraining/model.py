@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from pretraining.objective import Batch
+from pretraining.objective import CoreRunner
+from pretraining.objective import LossTerm
+from pretraining.objective import Objective
+from pretraining.objective import Targets
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from torch import nn
-
-from pretraining.objective import Batch, CoreRunner, LossTerm, Objective, Targets
-from pretraining.tokenizer import ZooTokenizer
+from typing import Any
 from zoo.config import CoreConfig
-from zoo.core import Core, make_core
-from zoo.flops import core_flops, training_flops
+from zoo.core import Core
+from zoo.core import make_core
+from zoo.flops import core_flops
+from zoo.flops import training_flops
 from zoo.init import initialise
 from zoo.vocabulary import Vocabulary
 

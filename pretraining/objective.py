@@ -17,8 +17,8 @@ from pretraining.layout import Layout
 from pretraining.masking.base import Selector
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput, pack_inputs

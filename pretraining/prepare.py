@@ -15,12 +15,63 @@ Layout below the parent folder::
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED
+from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
+from dataclasses import dataclass
+from numpy.typing import NDArray
+from pathlib import Path
+from pretraining.annotations.base import make_annotator
+from pretraining.annotations.to_tokens import Annotations
+from pretraining.annotations.to_tokens import Found
+from pretraining.annotations.to_tokens import Piece
+from pretraining.annotations.to_tokens import describe
+from pretraining.corpus.chunks import Chunk
+from pretraining.corpus.chunks import load_hub
+from pretraining.corpus.chunks import read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import Document
+from pretraining.corpus.records import no_documents
+from pretraining.corpus.records import parse_chunk
+from pretraining.corpus.sources import Source
+from pretraining.corpus.sources import resolve_sources
+from pretraining.store.token_store import SCHEMA
+from pretraining.store.token_store import Store
+from pretraining.text.cjk import count_cjk
+from pretraining.text.cjk import count_spaces_at_cjk
+from pretraining.text.segmenter import Segmenter
+from pretraining.text.segmenter import join_words
+from pretraining.text.sentences import VERSION
+from pretraining.text.sentences import line_spans
+from pretraining.text.sentences import sentence_spans
+from pretraining.tokenizer.config import MOST_UNKNOWN
+from pretraining.tokenizer.config import SOME_UNKNOWN
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.entries import FlatIds
+from pretraining.tokenizer.flags import SENTENCE_START
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import extend
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
+from typing import Any
+from typing import IO
+from typing import NamedTuple
+from zoo.config import read_json
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
 import contextlib
 import dataclasses
 import fcntl
 import hashlib
 import itertools
 import json
+import numpy as np
 import os
 import shutil
 import struct
@@ -28,45 +79,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
-
-from pretraining.annotations.base import make_annotator
-from pretraining.annotations.to_tokens import Annotations, Found, Piece, describe
-from pretraining.corpus import (
-    Chunk,
-    CorpusConfig,
-    Document,
-    Source,
-    load_hub,
-    no_documents,
-    parse_chunk,
-    read_chunks,
-    resolve_sources,
-)
-from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
-from pretraining.text.cjk import count_cjk, count_spaces_at_cjk
-from pretraining.text.segmenter import Segmenter, join_words
-from pretraining.text.sentences import VERSION, line_spans, sentence_spans
-from pretraining.tokenizer import (
-    MOST_UNKNOWN,
-    SOME_UNKNOWN,
-    Flat,
-    TokenizerConfig,
-    ZooTokenizer,
-    extend,
-    load_tokenizer,
-    train_tokenizer,
-)
-from zoo.config import read_json
-from zoo.errors import ZooError
-from zoo.vocabulary import Template
 
 RECIPE = 1
 """Version of what is done between text and store; part of every fingerprint."""
@@ -568,7 +580,7 @@ class _Recipe:
         pieces: list[Piece] = []
         lengths: list[int] = []
         continues = False
-        parts: list[tuple[Flat, dict[str, NDArray[Any]]]] = []
+        parts: list[tuple[FlatIds, dict[str, NDArray[Any]]]] = []
         for place, document in enumerate(parse_chunk(chunk, self._field, self._annotations.recorded)):
             continues |= place == 0 and document.continues
             lengths.append(0)
@@ -589,7 +601,7 @@ class _Recipe:
         arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
         return ShardArrays(tokens, flags, sizes, documents, continues, arrays, self._annotations.counted())
 
-    def _encode(self, pieces: list[Piece]) -> tuple[Flat, dict[str, NDArray[Any]]]:
+    def _encode(self, pieces: list[Piece]) -> tuple[FlatIds, dict[str, NDArray[Any]]]:
         """Ids, flags and annotations of the pieces, which are taken away."""
         texts, words = [piece.text for piece in pieces], [piece.words for piece in pieces]
         arrays: dict[str, NDArray[Any]] = {}

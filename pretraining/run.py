@@ -37,7 +37,7 @@ from pretraining.record import Counters, Recorder
 from pretraining.stages import budget_used
 from pretraining.start import start_from
 from pretraining.step import Trainer
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.train_state import TrainState
 from pretraining.wrap import share_model, wants_compiling
 from zoo.config import read_json

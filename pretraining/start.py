@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from pretraining.model import PretrainingModel
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts, head_facts, load_core, open_weights, pack_model, read_facts, weights_digest

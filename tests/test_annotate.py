@@ -4,7 +4,6 @@
 
 from itertools import pairwise
 from pathlib import Path
-from pretraining import corpus as reader
 from pretraining.annotations.base import Annotator
 from pretraining.annotations.base import TextAnnotator
 from pretraining.annotations.base import make_annotator
@@ -18,17 +17,18 @@ from pretraining.annotations.linked import read_entities
 from pretraining.annotations.to_tokens import Annotations
 from pretraining.annotations.to_tokens import describe
 from pretraining.config import load_pretrain_config
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare
-from pretraining.store import SENTENCE_START
-from pretraining.store import Store
-from pretraining.store import WORD_START
+from pretraining.store.token_store import Store
 from pretraining.text.cjk import inside_word
 from pretraining.text.segmenter import Segmenter
-from pretraining.tokenizer import TokenizerConfig
-from pretraining.tokenizer import ZooTokenizer
-from pretraining.tokenizer import load_tokenizer
-from pretraining.tokenizer import train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import SENTENCE_START
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.errors import ZooError
 from zoo.sample import sample_path
 import gzip

@@ -56,7 +56,7 @@ def test_both_arms_do_the_same_work(throughput, options, tmp_path):
 def test_both_arms_read_the_same_rows(throughput, options, tmp_path):
     from pretraining.layouts import Blocks
     from pretraining.random import Draw
-    from pretraining.tokenizer import load_tokenizer
+    from pretraining.tokenizer.load import load_tokenizer
 
     store = throughput.make_store(tmp_path, options.vocab, 60, options.length)
     vocabulary = load_tokenizer(store.path).vocabulary

@@ -9,7 +9,7 @@ from pretraining.masking.ngrams import NGrams
 from pretraining.masking.tokens import RandomTokens
 from pretraining.masking.words import RandomSpans, WholeWords
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 
 CHOOSERS = {

@@ -6,12 +6,12 @@ from ablation.config import build
 from ablation.config import load_ablation
 from ablation.grid import hidden_words
 from ablation.results.formats import is_accuracy
-from pretraining.scoring.cloze import Cloze
 from pretraining.layouts import rows_from_texts
 from pretraining.objective import base_inputs
 from pretraining.objectives.token_scoring import fill_masked
 from pretraining.random import Draw
 from pretraining.scoring.cloze import Answers
+from pretraining.scoring.cloze import Cloze
 from pretraining.scoring.cloze import ClozeConfig
 from pretraining.scoring.cloze import by_frequency
 from pretraining.scoring.cloze import figures
@@ -25,9 +25,9 @@ from pretraining.scoring.cloze_items import choose_words
 from pretraining.scoring.cloze_items import ngram_frequency
 from pretraining.scoring.cloze_items import read_text
 from pretraining.scoring.scorer import Scorer
-from pretraining.tokenizer import TokenizerConfig
-from pretraining.tokenizer import load_tokenizer
-from pretraining.tokenizer import train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from stores import write_store
 from training import SAMPLE
 from training import arguments

@@ -29,8 +29,8 @@ from pretraining.stages import idle_notes
 from pretraining.stages import task_at
 from pretraining.step import clip_gradients
 from pretraining.step import weighted_loss
-from pretraining.store import WORD_START
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.listing import count_parameters
 from pretraining.tools.pairs import pairs_command
 from safetensors.numpy import load_file

@@ -10,7 +10,7 @@ from pretraining.masking.ngrams import NGrams
 from pretraining.masking.tokens import RandomTokens, Replace, random_ids
 from pretraining.masking.words import WholeWords
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -12,8 +12,8 @@ from finetune.training.run import finetune
 from finetune.training.run import predict
 from finetune.training.run import step_loss
 from pathlib import Path
-from pretraining.tokenizer import ZooTokenizer
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.models import WordLevel

@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-import json
-import math
-
-import numpy as np
-import pytest
-import torch
-from entity_toys import FUSION, WIDTH, make_table, shared_table
-from stores import BERT_LIKE, FIRST_ID, synthetic_documents, take, write_store
-from torch.nn import functional
-
+from entity_toys import FUSION
+from entity_toys import WIDTH
+from entity_toys import make_table
+from entity_toys import shared_table
 from pretraining.annotations.base import Annotator
 from pretraining.annotations.linked import LinkedEntities
-from pretraining.corpus import CorpusConfig
-from pretraining.layouts import Blocks, SentencePairs
-from pretraining.layouts_filter import AtLeast, marked_before
-from pretraining.objective import CoreRunner, Targets, collate
-from pretraining.objectives import EntityAutoencoder, MaskedLM, PairClassification
+from pretraining.corpus.config import CorpusConfig
+from pretraining.layouts import Blocks
+from pretraining.layouts import SentencePairs
+from pretraining.layouts_filter import AtLeast
+from pretraining.layouts_filter import marked_before
+from pretraining.objective import CoreRunner
+from pretraining.objective import Targets
+from pretraining.objective import collate
+from pretraining.objectives import EntityAutoencoder
+from pretraining.objectives import MaskedLM
+from pretraining.objectives import PairClassification
 from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.tokenizer.config import TokenizerConfig
+from stores import BERT_LIKE
+from stores import FIRST_ID
+from stores import synthetic_documents
+from stores import take
+from stores import write_store
+from torch.nn import functional
 from zoo.config import CoreConfig
 from zoo.config_parts import FusionConfig
-from zoo.core import build_core, make_core
+from zoo.core import build_core
+from zoo.core import make_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.flops import core_flops
-from zoo.heads import EntityHead, build_head
-from zoo.inputs import CoreInputs, Visibility
-from zoo.model_folder import ModelFacts, pack_model
-from zoo.storage.entity_table import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
+from zoo.heads import EntityHead
+from zoo.heads import build_head
+from zoo.inputs import CoreInputs
+from zoo.inputs import Visibility
+from zoo.model_folder import ModelFacts
+from zoo.model_folder import pack_model
+from zoo.storage.entity_table import NAMES
+from zoo.storage.entity_table import VECTORS
+from zoo.storage.entity_table import control
+from zoo.storage.entity_table import keep_entities
+from zoo.storage.entity_table import open_entities
+from zoo.storage.entity_table import save_entities
 from zoo.storage.tensors import save_tensors
 from zoo.weights.read import read_checkpoint
 from zoo.weights.write import write_checkpoint
+import json
+import math
+import numpy as np
+import pytest
+import torch
 
 BASE = CoreConfig(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072

@@ -12,8 +12,8 @@ from pretraining.config import run_folder
 from pretraining.prepare import prepare_from_ids
 from pretraining.run import Run
 from pretraining.scoring.scorer import Scorer
-from pretraining.store import Store
-from pretraining.tokenizer import load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
 from test_processes import assert_same_course
 from test_processes import finish
 from test_start import first_weights

@@ -30,7 +30,8 @@ from transformers import (
     pipeline,
 )
 
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo import hf
 from zoo.config import CoreConfig
 from zoo.core import Transformer, build_core

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 from training import FAMILIES

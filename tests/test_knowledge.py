@@ -15,7 +15,7 @@ from pretraining.objectives import MaskedLM
 from pretraining.objectives import PairClassification
 from pretraining.random import Draw
 from pretraining.scoring.scorer import Scorer
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from pretraining.tools.listing import count_parameters
 from stores import BERT_LIKE
 from stores import FIRST_ID

@@ -11,7 +11,7 @@ from training import chinese_articles
 from pretraining.layouts import Blocks, FullSentences, SentencePairs, coin_sum, rows_from_texts
 from pretraining.layouts_buffer import BufferedPairs
 from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -1,40 +1,40 @@
 """ERNIE 2.0's seven tasks and its schedules (specs: ERNIE 2.0, section 8)."""
 
-import itertools
-import json
-import math
+
+
 from pathlib import Path
-
-import numpy as np
-import pytest
-from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
-
 from pretraining.annotations.field import RecordField
-from pretraining.corpus import CorpusConfig
-from pretraining.documents import (
-    DocumentSegments,
-    LabelledPairs,
-    ReorderedSegments,
-    SentenceDistance,
-    reordering_class,
-    reordering_classes,
-)
+from pretraining.corpus.config import CorpusConfig
+from pretraining.documents import DocumentSegments
+from pretraining.documents import LabelledPairs
+from pretraining.documents import ReorderedSegments
+from pretraining.documents import SentenceDistance
+from pretraining.documents import reordering_class
+from pretraining.documents import reordering_classes
 from pretraining.labels import Capitalised
 from pretraining.objectives import TokenClassification
 from pretraining.prepare import prepare
 from pretraining.random import Draw
-from pretraining.store import CAPITALISED, WORD_START
-from pretraining.tokenizer import TokenizerConfig
-from pretraining.tools.pairs import (
-    Markers,
-    Pair,
-    at_most,
-    discourse_pairs,
-    pairs_command,
-    read_markers,
-    relevance_pairs,
-)
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import CAPITALISED
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tools.pairs import Markers
+from pretraining.tools.pairs import Pair
+from pretraining.tools.pairs import at_most
+from pretraining.tools.pairs import discourse_pairs
+from pretraining.tools.pairs import pairs_command
+from pretraining.tools.pairs import read_markers
+from pretraining.tools.pairs import relevance_pairs
+from stores import BERT_LIKE
+from stores import synthetic_documents
+from stores import synthetic_store
+from stores import write_store
 from zoo.errors import ZooError
+import itertools
+import json
+import math
+import numpy as np
+import pytest
 
 DRAW = Draw(seed=7, epoch=0)
 

@@ -3,46 +3,57 @@
 Adding an objective to these tests = one row of ``OBJECTIVES``.
 """
 
-import copy
+
+
 from collections.abc import Callable
-from typing import NamedTuple
-
-import jsonargparse
-import numpy as np
-import pytest
-import torch
-from entity_toys import FUSION, shared_table
-from similar_toys import synthetic, synthetic_list
-from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
-from torch import nn
-
+from entity_toys import FUSION
+from entity_toys import shared_table
 from pretraining.labels import Capitalised
 from pretraining.layouts import rows_from_texts
 from pretraining.masking.base import All
 from pretraining.masking.ngrams import NGrams
 from pretraining.masking.similar_words import SimilarWords
-from pretraining.masking.tokens import RandomTokens, Replace
-from pretraining.masking.words import KnowledgeUnits, WholeWords
-from pretraining.objective import CoreRunner, Objective, Targets, base_inputs, collate
-from pretraining.objectives import (
-    BidirectionalLM,
-    CausalLM,
-    EntityAutoencoder,
-    MaskedLM,
-    PairClassification,
-    PermutationLM,
-    RowClassification,
-    TokenClassification,
-)
-from pretraining.objectives.token_scoring import MaskedModel, score_words
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.tokens import Replace
+from pretraining.masking.words import KnowledgeUnits
+from pretraining.masking.words import WholeWords
+from pretraining.objective import CoreRunner
+from pretraining.objective import Objective
+from pretraining.objective import Targets
+from pretraining.objective import base_inputs
+from pretraining.objective import collate
+from pretraining.objectives import BidirectionalLM
+from pretraining.objectives import CausalLM
+from pretraining.objectives import EntityAutoencoder
+from pretraining.objectives import MaskedLM
+from pretraining.objectives import PairClassification
+from pretraining.objectives import PermutationLM
+from pretraining.objectives import RowClassification
+from pretraining.objectives import TokenClassification
+from pretraining.objectives.token_scoring import MaskedModel
+from pretraining.objectives.token_scoring import score_words
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import CAPITALISED, WORD_START
+from pretraining.tokenizer.flags import CAPITALISED
+from pretraining.tokenizer.flags import WORD_START
+from similar_toys import synthetic
+from similar_toys import synthetic_list
+from stores import BERT_LIKE
+from stores import FIRST_ID
+from stores import GPT_LIKE
+from stores import take
+from torch import nn
+from typing import NamedTuple
 from zoo.config import CoreConfig
 from zoo.config_parts import RecurrentConfig
 from zoo.core import make_core
 from zoo.errors import ZooError
 from zoo.init import initialise
+import copy
+import jsonargparse
+import numpy as np
+import pytest
+import torch
 
 TINY = CoreConfig(
     vocab_size=BERT_LIKE.size,

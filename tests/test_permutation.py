@@ -1,29 +1,45 @@
 """Permutation language modelling: spans, orders, what may be seen, scores (specs: XLNet, section 8)."""
 
-import numpy as np
-import pytest
-import torch
-from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
-from training import arguments, log_lines
 
-from ablation.config import arms, load_ablation
+
+from ablation.config import arms
+from ablation.config import load_ablation
 from pretraining.config import load_pretrain_config
 from pretraining.layouts import rows_from_texts
-from pretraining.masking.context_spans import ContextSpans, factorisation_ranks, split_parts
+from pretraining.masking.context_spans import ContextSpans
+from pretraining.masking.context_spans import factorisation_ranks
+from pretraining.masking.context_spans import split_parts
 from pretraining.masking.tokens import RandomTokens
-from pretraining.objective import Targets, base_inputs, collate
-from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
+from pretraining.objective import Targets
+from pretraining.objective import base_inputs
+from pretraining.objective import collate
+from pretraining.objectives import MaskedLM
+from pretraining.objectives import PairClassification
+from pretraining.objectives import PermutationLM
 from pretraining.pretrain import pretrain
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.segments import SegmentPairs
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
+from stores import BERT_LIKE
+from stores import FIRST_ID
+from stores import full_rows
+from stores import synthetic_store
+from stores import take
+from training import arguments
+from training import log_lines
 from zoo.config import CoreConfig
-from zoo.core import Transformer, build_core
+from zoo.core import Transformer
+from zoo.core import build_core
 from zoo.errors import ZooError
 from zoo.init import initialise
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.inputs import CoreInputs
+from zoo.inputs import SecondStream
+from zoo.inputs import Visibility
 from zoo.relative import visible_keys
+import numpy as np
+import pytest
+import torch
 
 DRAW = Draw(seed=4, epoch=0)
 CONFIG = CoreConfig(

@@ -1,30 +1,33 @@
 """Preparation: contents, boundaries, restart after a kill, one store whatever the processes, bad input."""
 
+
+
+from pathlib import Path
+from pretraining import prepare as preparation
+from pretraining.annotations.lexicon import Lexicon
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.config import CorpusConfig
+from pretraining.prepare import prepare
+from pretraining.prepare import prepare_from_ids
+from pretraining.text.sentences import split_sentences
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import SENTENCE_START
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
 import collections
 import fcntl
 import hashlib
 import json
+import numpy as np
 import os
+import pytest
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-
-import numpy as np
-import pytest
-
-from pretraining import corpus as reader
-from pretraining import prepare as preparation
-from pretraining.annotations.lexicon import Lexicon
-from pretraining.corpus import CorpusConfig
-from pretraining.prepare import prepare, prepare_from_ids
-from pretraining.store import SENTENCE_START, WORD_START
-from pretraining.text.sentences import split_sentences
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from zoo.errors import ZooError
-from zoo.vocabulary import Template
 
 WORDS = TokenizerConfig(vocab_size=400)
 
@@ -173,15 +176,16 @@ def test_one_and_two_processes_write_the_same_bytes(tmp_path, small_chunks):
 
 CHILD = """
 import sys
-from pretraining import corpus
-corpus.CHUNK = 4000
+from pretraining.corpus import chunks
+from pretraining.corpus.config import CorpusConfig
+chunks.CHUNK = 4000
 from pretraining.prepare import _Recipe, prepare
 import time
 if {slow}:
     run = _Recipe.run
     _Recipe.run = lambda self, chunk: (time.sleep(0.05), run(self, chunk))[1]
-from pretraining.tokenizer import TokenizerConfig
-prepare(corpus.CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
+from pretraining.tokenizer.config import TokenizerConfig
+prepare(CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
 """
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib.util
-import shutil
-from pathlib import Path
-
-import pytest
-import torch
-from training import SAMPLE
-
 from finetune.config import FinetuneSettings
 from finetune.data.tasks import TASKS
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
-from pretraining.tokenizer import load_tokenizer
+from pathlib import Path
+from pretraining.tokenizer.load import load_tokenizer
+from training import SAMPLE
 from zoo.core import build_core
-from zoo.inputs import CoreInputs, Visibility
-from zoo.model_folder import load_core, read_facts, save_model_folder
-from zoo.weights.commands import export_folder, import_folder
+from zoo.inputs import CoreInputs
+from zoo.inputs import Visibility
+from zoo.model_folder import load_core
+from zoo.model_folder import read_facts
+from zoo.model_folder import save_model_folder
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import dataclasses
+import importlib.util
+import pytest
+import shutil
+import torch
 
 
 def packaged_checkpoint() -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pretraining.assemble import check_layouts
 from pretraining.assemble import prepare_store
 from pretraining.config import load_pretrain_config
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
 from pretraining.objective import corrupt
@@ -24,8 +24,8 @@ from pretraining.show.terminal import render
 from pretraining.show.terminal import width_of
 from pretraining.show.text_store import TextStore
 from pretraining.show.tracks import unit_spans
-from pretraining.tokenizer import TokenizerConfig
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from training import SAMPLE
 from training import arguments
 from training import train

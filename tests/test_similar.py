@@ -19,9 +19,9 @@ from pretraining.rows import Rows
 from pretraining.scoring.cloze_command import cloze_command
 from pretraining.scoring.score import score_command
 from pretraining.show.command import show_command
-from pretraining.store import WORD_START
-from pretraining.tokenizer import TokenizerConfig
-from pretraining.tokenizer import train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.train import train_tokenizer
 from pretraining.tools.listing import count_parameters
 from similar_toys import KNOWN
 from similar_toys import LIST

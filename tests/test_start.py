@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
-
-import pytest
-import torch
-from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
-
-from pretraining.config import load_pretrain_config, run_folder
+from pretraining.config import load_pretrain_config
+from pretraining.config import run_folder
 from pretraining.run import Run
-from pretraining.start import StartConfig, apart, source_groups, source_layers
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.start import StartConfig
+from pretraining.start import apart
+from pretraining.start import source_groups
+from pretraining.start import source_layers
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from training import Killed
+from training import arguments
+from training import interrupt_at
+from training import launch
+from training import log_lines
+from training import outcome
+from training import train
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.model_folder import open_weights, pack_model, read_facts
+from zoo.model_folder import open_weights
+from zoo.model_folder import pack_model
+from zoo.model_folder import read_facts
 from zoo.storage.files import write_json
-from zoo.storage.tensors import load_tensors, save_tensors
-from zoo.weights.commands import export_folder, import_folder
+from zoo.storage.tensors import load_tensors
+from zoo.storage.tensors import save_tensors
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import json
+import pytest
+import shutil
+import torch
 
 WORDS = "core.embeddings.word_embeddings.weight"
 POSITIONS = "core.embeddings.position_embeddings.weight"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 from pretraining.annotations.linked import read_entities
-from pretraining.store import Store
-from pretraining.tokenizer import load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.entities import EntitiesConfig
 from pretraining.tools.entities import make_table
 from pretraining.tools.entities import read_vectors

@@ -3,7 +3,6 @@
 
 
 from pretraining.assemble import prepare_store
-from pretraining.scoring.cloze import Cloze
 from pretraining.config import load_pretrain_config
 from pretraining.layouts import SentencePairs
 from pretraining.layouts import rows_from_texts
@@ -15,10 +14,11 @@ from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
 from pretraining.objectives.token_scoring import fill_masked
 from pretraining.random import Draw
+from pretraining.scoring.cloze import Cloze
 from pretraining.scoring.scorer import Scorer
-from pretraining.store import WORD_START
 from pretraining.text.segmenter import Segmenter
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.listing import count_parameters
 from stores import BERT_LIKE
 from stores import FIRST_ID

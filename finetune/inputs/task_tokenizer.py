@@ -11,7 +11,9 @@ from finetune.data.spans import MarkedSpan
 from finetune.data.tasks import Task
 from finetune.inputs.character_tokenizer import CharacterTokenizer
 from finetune.inputs.marks import MOST_CHARACTERS, Marked, Marker, Places, chunked, place_spans
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.load import extend, load_tokenizer
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts, open_weights
 

@@ -33,7 +33,8 @@ from finetune.inputs.task_tokenizer import (
 from finetune.models.classifier import Classifier
 from finetune.models.frozen_features import FeatureClassifier
 from finetune.training.devices import autocast, to_device
-from pretraining.tokenizer import MOST_UNKNOWN, SOME_UNKNOWN, ZooTokenizer
+from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError

@@ -16,8 +16,8 @@ import numpy as np
 from pretraining.arrays import Bools, Ints32
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -17,7 +17,7 @@ from pretraining.arrays import Bools, Ints, Ints32
 from pretraining.masking.base import Selector
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

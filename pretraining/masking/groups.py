@@ -12,7 +12,7 @@ from pretraining.arrays import Bools, Ints, Ints32
 from pretraining.masking.base import Budgeted
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.vocabulary import Vocabulary
 
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)

@@ -18,17 +18,17 @@ from pretraining.masking.base import Replacement
 from pretraining.masking.groups import word_starts
 from pretraining.masking.shares import check_shares
 from pretraining.masking.tokens import random_ids
-from pretraining.masking.words import ENOUGH
-from pretraining.masking.words import LOOK
 from pretraining.masking.words import no_word_goes_on
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
-from pretraining.store import WORD_START
+from pretraining.store.token_store import ENOUGH_TOKENS
+from pretraining.store.token_store import SAMPLE_TOKENS
+from pretraining.store.token_store import Store
 from pretraining.text.cjk import has_cjk
 from pretraining.text.files import existing
 from pretraining.text.files import read_lines
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 import numpy as np
@@ -133,10 +133,10 @@ class SimilarWords(Replacement):
                 "similar ones. Chinese words need a segmenter (data.corpus.segmenter: rjieba, or `space` where spaces "
                 "stand between them)."
             )
-        tokens, flags = np.asarray(store.tokens[:LOOK]), np.asarray(store.flags[:LOOK])
+        tokens, flags = np.asarray(store.tokens[:SAMPLE_TOKENS]), np.asarray(store.flags[:SAMPLE_TOKENS])
         first = np.flatnonzero(flags & WORD_START)
         known = self.table.find(tokens, first, np.diff(np.append(first, len(tokens)))) >= 0
-        if len(tokens) >= ENOUGH and not known.any():
+        if len(tokens) >= ENOUGH_TOKENS and not known.any():
             raise ZooError(
                 f"SimilarWords: of {len(first):,} words in {store.path} none has an entry that can be used in "
                 f"{self.files}; a list for this text, and this segmenter's words, is needed."

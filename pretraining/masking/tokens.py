@@ -9,19 +9,22 @@ counts all 8 real tokens: rint(0.25 * 8) = 2::
 
 from __future__ import annotations
 
-from typing import Literal
-
-import numpy as np
 from numpy.typing import NDArray
-
-from pretraining.arrays import Bools, Ints, Ints32
-from pretraining.masking.base import Budgeted, Count, Replacement
+from pretraining.arrays import Bools
+from pretraining.arrays import Ints
+from pretraining.arrays import Ints32
+from pretraining.masking.base import Budgeted
+from pretraining.masking.base import Count
+from pretraining.masking.base import Replacement
 from pretraining.masking.shares import check_shares
-from pretraining.random import Draw, scaled
+from pretraining.random import Draw
+from pretraining.random import scaled
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
+from typing import Literal
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
 
 class RandomTokens(Budgeted):

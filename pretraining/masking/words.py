@@ -7,17 +7,17 @@ from typing import Literal
 import numpy as np
 
 from pretraining.arrays import Bools
+from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS
 from pretraining.masking.base import Count
 from pretraining.masking.groups import Grouped, group_sizes, word_starts
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.text.cjk import has_cjk
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 
-LOOK = 1_000_000  # tokens of a store that are looked at for words and units
-ENOUGH = 10_000  # of them must be there to say that something is missing
 _CHINESE = 0.5  # share of tokens that makes a text Chinese: 0.85 of the shipped sample's
 _GOES_ON = 0.05  # share of Chinese tokens that go on with a word: to 0.03 without a segmenter, from 0.31 on with rjieba
 
@@ -131,8 +131,8 @@ class KnowledgeUnits(Grouped):
     def check(self, store: Store) -> None:
         """Refuse text without a unit."""
         for name in self.array:
-            codes = np.asarray(store.arrays[name][:LOOK])
-            if len(codes) >= ENOUGH and not codes.any():
+            codes = np.asarray(store.arrays[name][:SAMPLE_TOKENS])
+            if len(codes) >= ENOUGH_TOKENS and not codes.any():
                 raise ZooError(
                     f"KnowledgeUnits: the array {name!r} of {store.path} marks no unit in {len(codes):,} tokens; look "
                     f"at data.corpus.annotations.{name} (its lexicon, or the field of the records)."
@@ -145,12 +145,12 @@ def no_word_goes_on(store: Store) -> str:
     Of Chinese text its Chinese tokens are asked alone, because English words in it go on with or without a segmenter.
     Neither, an empty string, is also the answer where there are too few tokens to tell.
     """
-    starts = (np.asarray(store.flags[:LOOK]) & WORD_START) != 0
-    if len(starts) < ENOUGH:
+    starts = (np.asarray(store.flags[:SAMPLE_TOKENS]) & WORD_START) != 0
+    if len(starts) < ENOUGH_TOKENS:
         return ""
     if starts.all():
         return "no token"
-    chinese = _chinese_ids(store)[np.asarray(store.tokens[:LOOK])]
+    chinese = _chinese_ids(store)[np.asarray(store.tokens[:SAMPLE_TOKENS])]
     alone = chinese.mean() >= _CHINESE and 1 - starts[chinese].mean() < _GOES_ON
     return "no Chinese token" if alone else ""
 

@@ -14,7 +14,7 @@ from pretraining.objective import Objective
 from pretraining.objective import Targets
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from torch import Tensor
 from typing import Any
 from typing import Literal

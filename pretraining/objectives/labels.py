@@ -14,7 +14,7 @@ from torch.nn import functional
 from pretraining.labels import TokenLabels
 from pretraining.objective import CoreRunner, LossTerm, Objective, Targets
 from pretraining.rows import Rows
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads import LabelHead

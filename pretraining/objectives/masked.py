@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
-
-from pretraining.masking.base import Prediction, Replacement, Selected, Selector
+from pathlib import Path
+from pretraining.masking.base import Prediction
+from pretraining.masking.base import Replacement
+from pretraining.masking.base import Selected
+from pretraining.masking.base import Selector
 from pretraining.masking.shares import masking_shares
 from pretraining.masking.tokens import Replace
-from pretraining.objective import CoreRunner, LossTerm, Objective, Targets
-from pretraining.objectives.token_scoring import MaskedModel, score_words
+from pretraining.objective import CoreRunner
+from pretraining.objective import LossTerm
+from pretraining.objective import Objective
+from pretraining.objective import Targets
+from pretraining.objectives.token_scoring import MaskedModel
+from pretraining.objectives.token_scoring import score_words
 from pretraining.random import Draw
 from pretraining.rows import Rows
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from torch import Tensor
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.flops import token_head_flops
 from zoo.heads import TokenHead
 from zoo.vocabulary import Vocabulary
+import numpy as np
 
 
 class MaskedLM(Objective):

@@ -12,7 +12,7 @@ from torch import Tensor
 from pretraining.arrays import Bools, Ints, ragged_ranges
 from pretraining.objective import CoreRunner, base_inputs
 from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.heads import TokenHead
 

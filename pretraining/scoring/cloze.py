@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts import rows_from_texts
 from zoo.runtime.progress import Progress
 from pretraining.arrays import Bools, Ints
@@ -45,7 +45,8 @@ from pretraining.scoring.cloze_items import (
     read_text,
 )
 from pretraining.scoring.scorer import Scorer
-from pretraining.store import WORD_START, Store
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.store.token_store import Store
 from zoo.errors import ZooError
 
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own

@@ -14,7 +14,8 @@ from pretraining.loader import split_documents
 from pretraining.prepare import prepare
 from pretraining.scoring.cloze import ClozeConfig, measure
 from pretraining.scoring.scorer import Scorer, segmenter_facts
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pretraining.arrays import Bools, Ints, ragged_ranges
 from pretraining.random import Draw
-from pretraining.store import WORD_START, Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 
 _DECILES = 10

@@ -25,9 +25,9 @@ from pretraining.text.cjk import count_spaces_at_cjk
 from pretraining.text.segmenter import Segmenter
 from pretraining.text.segmenter import SegmenterName
 from pretraining.text.segmenter import join_words
-from pretraining.tokenizer import Encoded
-from pretraining.tokenizer import ZooTokenizer
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import TextIds
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.trust import refuse_foreign_code
 from typing import Any
 from zoo.config import read_json
@@ -113,7 +113,7 @@ class Scorer:
             scores[part] = self.objective.score(run_core, self.core.token_embedding, rows)
         return scores
 
-    def encoded(self, sentences: list[str]) -> list[Encoded]:
+    def encoded(self, sentences: list[str]) -> list[TextIds]:
         """Ids and flags of each sentence, words found as in preparation.
 
         Raises:

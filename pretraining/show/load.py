@@ -13,8 +13,9 @@ from pretraining.scoring.scorer import rule_of
 from pretraining.show.config import ShowConfig
 from pretraining.show.subject import Subject
 from pretraining.show.text_store import corpus_of, others_wanted, record_hint
-from pretraining.store import Store
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError

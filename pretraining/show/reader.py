@@ -17,7 +17,7 @@ from pretraining.rows import Rows
 from pretraining.show.spelling import TokenPrinter
 from pretraining.show.text_store import TextStore
 from pretraining.show.views import Bools, Ints, TokenOutcome
-from pretraining.store import WORD_START
+from pretraining.tokenizer.flags import WORD_START
 from zoo.config import CoreConfig
 from zoo.inputs import CoreInputs
 

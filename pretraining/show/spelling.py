@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 
 
 class TokenPrinter:

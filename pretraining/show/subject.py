@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pretraining.config import PretrainConfig
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 
 
 class Subject(NamedTuple):

@@ -14,13 +14,13 @@ from pretraining.assemble import Stores
 from pretraining.assemble import make_tasks
 from pretraining.assemble import prepare_store
 from pretraining.config import PretrainConfig
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.loader import TaskData
 from pretraining.prepare import prepare
 from pretraining.show.config import ShowConfig
 from pretraining.show.subject import Subject
-from pretraining.store import Store
-from pretraining.tokenizer import TokenizerConfig
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
 from typing import Any
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pretraining.prepare import prepare_from_ids
-from pretraining.store import Store
-from pretraining.tokenizer import ZooTokenizer
-from pretraining.tokenizer import load_tokenizer
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from typing import Any
 from typing import NamedTuple
 from typing import TextIO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pretraining.annotations.to_tokens import describe
 from pretraining.assemble import prepare_stores
 from pretraining.config import load_pretrain_config
-from pretraining.store import Store
+from pretraining.store.token_store import Store
 
 
 def prepare_command(argv: list[str]) -> int:

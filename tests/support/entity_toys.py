@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from pretraining.corpus import CorpusConfig
+from pretraining.corpus.config import CorpusConfig
 from pretraining.prepare import prepare
 from pretraining.prepare import prepare_from_ids
-from pretraining.tokenizer import TokenizerConfig
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
 from training import write_corpus
 from zoo.config_parts import FusionConfig
 from zoo.storage.entity_table import save_entities

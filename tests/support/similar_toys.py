@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pretraining.layouts import rows_from_texts
 from pretraining.rows import Rows
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
 
 LIST = """美丽	漂亮	好看	优雅美观
 漂亮	美丽	好看

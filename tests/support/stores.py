@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from pretraining.rows import Rows
-from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from zoo.vocabulary import Vocabulary
 
 BERT_LIKE = Vocabulary(size=1000, pad=0, unk=1, cls=2, sep=3, mask=4)

@@ -23,9 +23,12 @@ from zoo.config import read_json
 from zoo.errors import ZooError
 
 SCHEMA = 1
-WORD_START = 1
-SENTENCE_START = 2
-CAPITALISED = 4
+SAMPLE_TOKENS = 1_000_000
+"""Tokens at the beginning of a store that are looked at to tell what it holds."""
+ENOUGH_TOKENS = 10_000
+"""Tokens in which words of a kind must occur where they occur at all."""
+ENOUGH_FOR_CAPITALS = 1_000
+"""Tokens among which a capital letter must be where the text has case."""
 
 
 class Store:
