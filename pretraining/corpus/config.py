@@ -27,7 +27,7 @@ class CorpusConfig:
         user_dictionary: words for rjieba to know besides its own.
         split: split of a hub data set.
         subset: configuration of a hub data set.
-        annotations: what fills the store's arrays of these names (:mod:`pretraining.annotate`).
+        annotations: what fills the store's arrays of these names (:mod:`pretraining.annotations`).
     """
 
     files: str | list[str]

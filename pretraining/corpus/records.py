@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pretraining.annotations.base import RecordAnnotator, CharSpan
+from pretraining.annotations.base import CharSpan, RecordAnnotator, RecordText
 from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.sources import no_annotation_field, no_text_field, resolve_sources
