@@ -36,6 +36,7 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # `Attributes:` describe, they do not define: dataclass fields stand in the code, too
+napoleon_use_rtype = False  # types stand in the signature; what a docstring says before a colon is prose
 
 # References to our own public names must resolve. The libraries' documentation is not at hand when the site is built.
 nitpicky = True
