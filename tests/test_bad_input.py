@@ -37,9 +37,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def model(place):
+def model(shared):
     """A finished run."""
-    return train(arguments(place, "bert", steps=2))
+    return shared.finished_run("bert")
 
 
 @pytest.fixture
@@ -276,8 +276,8 @@ def test_damaged_yaml(tmp_path, refuse):
 # ------------------------------------------------------------------------------------------- the run's folder
 
 
-def test_a_folder_of_another_run(place, model, refuse):
-    argv = arguments(place, "bert", steps=2, **{"train.lr": 0.5, "run_folder": model})
+def test_a_folder_of_another_run(shared, model, refuse):
+    argv = shared.settings("bert", **{"train.lr": 0.5, "run_folder": model})
     before = outcome(model)
     refuse("pretraining", argv, f"{model} holds a run with other settings", "train.lr: 0.001 -> 0.5", "--run_folder")
     assert outcome(model) == before

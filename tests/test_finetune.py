@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
-from training import FAMILIES, SAMPLE, arguments
+from training import FAMILIES, SAMPLE
 from transformers import AutoTokenizer
 
 from finetune.__main__ import main
@@ -22,8 +22,6 @@ from finetune.prepared import Prepared
 from finetune.report import notes, summary, text_table, write_report
 from finetune.run import Processes, Result, _loss, finetune, predict
 from finetune.tasks import read_task_file
-from pretraining.config import load_pretrain_config
-from pretraining.train import pretrain
 from zoo.errors import ZooError
 from zoo.folder import load_core
 
@@ -418,9 +416,9 @@ def test_mistakes_end_in_one_message(bert: Path, toy_data: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_of_every_family_can_be_finetuned(family: str, tmp_path: Path) -> None:
+def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: Path) -> None:
     """What pretraining writes is what fine-tuning reads: facts, weights, tokenizer, template, visibility."""
-    run = pretrain(load_pretrain_config(arguments(tmp_path, family, steps=3)), show=False)
+    run = shared.finished_run(family)
     tasks = read_task_file(SAMPLE / "tasks" / "tasks.yaml")
     task = tasks["fewrel"]
     settings = FinetuneSettings(limit=64, epochs=1)
