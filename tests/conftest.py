@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from shared import Shared
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--write-docs``: tests that measure rewrite the document with their figures."""
     parser.addoption("--write-docs", action="store_true", help="rewrite docs/parity.md with what the tests measured")
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shared:
+    """What the tests of all workers only read, made by the first that asks."""
+    from shared import Shared
+
+    base = tmp_path_factory.getbasetemp()
+    return Shared((base.parent if hasattr(request.config, "workerinput") else base) / "shared")
 
 
 @pytest.fixture(scope="module")

@@ -309,15 +309,15 @@ def test_another_text_is_read_as_the_runs_was_and_leaves_its_figures_alone(run, 
     assert json.loads(place.read_text())["words"]["4"]["items"] == 2
 
 
-def test_what_cannot_be_asked_is_said(run, tmp_path):
+def test_what_cannot_be_asked_is_said(run, shared):
     with pytest.raises(ZooError, match=r"no array 'phrase' \(it has entity\)"):
         cloze_of_run(ClozeConfig(str(run), entity="phrase"))
     with pytest.raises(ZooError, match="at least 1"):
         ClozeConfig(str(run), items=0)
-    gpt = train(arguments(tmp_path, "gpt", steps=1))
+    gpt = shared.finished_run("gpt")
     with pytest.raises(ZooError, match="CausalLM, which cannot fill"):
         cloze_of_run(ClozeConfig(str(gpt)))
-    nothing = train(arguments(tmp_path, "bert", steps=1, **{"data.validation_tokens": 0}))
+    nothing = shared.finished_run("bert", steps=1, **{"data.validation_tokens": 0})
     with pytest.raises(ZooError, match="held no documents out"):
         cloze_of_run(ClozeConfig(str(nothing)))
 

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-import numpy as np
-import pytest
-import torch
-from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
-from training import FAMILIES, SAMPLE, arguments
-from transformers import AutoTokenizer
-
 from finetune.__main__ import main
 from finetune.config import FinetuneSettings
 from finetune.data.task_files import read_task_file
-from finetune.results.report import notes, summary, text_table, write_report
+from finetune.results.report import notes
+from finetune.results.report import summary
+from finetune.results.report import text_table
+from finetune.results.report import write_report
 from finetune.results.result import Result
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, predict, step_loss
-from pretraining.config import load_pretrain_config
+from finetune.training.run import Processes
+from finetune.training.run import finetune
+from finetune.training.run import predict
+from finetune.training.run import step_loss
+from pathlib import Path
 from pretraining.pretrain import pretrain
+from toys import FIRST
+from toys import LAST
+from toys import PAIR
+from toys import POOLED
+from toys import SINGLE
+from toys import WORDS
+from toys import make_model
+from training import FAMILIES
+from training import SAMPLE
+from transformers import AutoTokenizer
 from zoo.errors import ZooError
 from zoo.model_folder import load_core
+import json
+import numpy as np
+import os
+import pytest
+import shutil
+import subprocess
+import sys
+import torch
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FinetuneSettings(lr=3e-3)
@@ -419,9 +429,9 @@ def test_mistakes_end_in_one_message(bert: Path, toy_data: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_of_every_family_can_be_finetuned(family: str, tmp_path: Path) -> None:
+def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: Path) -> None:
     """What pretraining writes is what fine-tuning reads: facts, weights, tokenizer, template, visibility."""
-    run = pretrain(load_pretrain_config(arguments(tmp_path, family, steps=3)), show=False)
+    run = shared.finished_run(family)
     tasks = read_task_file(SAMPLE / "tasks" / "tasks.yaml")
     task = tasks["fewrel"]
     settings = FinetuneSettings(limit=64, epochs=1)

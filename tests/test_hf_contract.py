@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
-from training import arguments, train
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -420,8 +419,8 @@ def test_a_causal_model_with_adapters_generates_and_is_checkpointed(decoder, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["bert", "albert"])
-def test_a_run_opens_with_all_its_heads(tmp_path, family):
-    run = train(arguments(tmp_path, family, steps=2))
+def test_a_run_opens_with_all_its_heads(shared, family):
+    run = shared.finished_run(family)
     model, told = AutoModelForPreTraining.from_pretrained(run, output_loading_info=True)
     assert not told["missing_keys"]
     core, facts = load_core(run)
@@ -445,8 +444,8 @@ def test_a_run_opens_with_all_its_heads(tmp_path, family):
 
 
 @pytest.mark.slow
-def test_a_causal_run_generates(tmp_path):
-    run = train(arguments(tmp_path, "gpt", steps=2))
+def test_a_causal_run_generates(shared):
+    run = shared.finished_run("gpt")
     tokenizer = load_tokenizer(run)
     model = AutoModelForCausalLM.from_pretrained(run)
     assert model.generation_config.eos_token_id == tokenizer.vocabulary.sep is not None

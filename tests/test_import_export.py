@@ -7,8 +7,6 @@ from pretraining.tokenizer.load import load_tokenizer
 from safetensors.torch import load_file
 from safetensors.torch import save_file
 from training import FAMILIES
-from training import arguments
-from training import train
 from zoo import cli
 from zoo.config import CoreConfig
 from zoo.core import build_core
@@ -40,11 +38,9 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+def runs(shared):
     """A finished run of each family on the shipped text."""
-    place = tmp_path_factory.mktemp("runs")
-    more = {"gpt": {"model.intermediate_size": 128}}
-    return {name: train(arguments(place, name, steps=2, **more.get(name, {}))) for name in FAMILIES}
+    return {name: shared.finished_run(name) for name in FAMILIES}
 
 
 @pytest.fixture(scope="module")
@@ -202,9 +198,9 @@ def test_a_tokenizer_knows_the_longest_text_of_its_model(runs, checkpoint, tmp_p
         assert stated_length(tmp_path / f"ours-{noted}-{said}") == noted
 
 
-def test_a_model_without_a_table_of_positions_states_no_length(tmp_path):
+def test_a_model_without_a_table_of_positions_states_no_length(shared):
     more = {"model.position_type": "rotary", "train.validate_every": 0}
-    assert stated_length(train(arguments(tmp_path, "gpt", steps=1, **more))) is None
+    assert stated_length(shared.finished_run("gpt", steps=1, **more)) is None
 
 
 def test_sentence_transformers_cuts_texts_that_are_too_long(runs):

@@ -95,35 +95,39 @@ def test_it_goes_out_again_as_it_came(imported, tmp_path):
 def shared_glue() -> Path:
     """GLUE's official files beside the project, or a skip that says what is missing."""
     folder = Path(__file__).parents[2] / "shared" / "data" / "glue"
-    if not (folder / "MRPC" / "train.tsv").exists():
-        pytest.skip(
-            "GLUE's MRPC, whose licence keeps it out of the project, does not lie beside it in shared/data/glue"
-        )
+    if not (folder / "SST-2" / "train.tsv").exists():
+        pytest.skip("GLUE's SST-2 does not lie beside the project, in shared/data/glue")
     return folder
 
 
 @pytest.mark.slow
-def test_it_fine_tunes_on_mrpc_better_than_from_scratch(imported, tmp_path):
-    """The trained encoder and the same one with new weights, both without dropout; 2,048 rows, once, one seed."""
+def test_it_fine_tunes_on_sst2_better_than_from_scratch(imported, tmp_path):
+    """The trained encoder and the same one with new weights, both without dropout; 512 rows, once, one seed.
+
+    So few rows do not place the threshold, so that the share of pairs in the right order decides: 0.85 against 0.51.
+    """
     from sklearn.metrics import roc_auc_score
 
     glue, still = shared_glue(), {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     trained, _ = load_core(imported)
     facts = read_facts(imported)
     facts = dataclasses.replace(facts, config=facts.config.replace(**still))
-    settings = FinetuneSettings(lr=5e-5, epochs=1, batch_size=8, max_length=64, limit=2048, classifier_dropout=0.0)
-    found: dict[str, tuple[float, float]] = {}
+    settings = FinetuneSettings(lr=1e-4, epochs=1, batch_size=16, max_length=32, limit=512, classifier_dropout=0.0)
+    found: dict[str, float] = {}
     for name, core in (("trained", trained), ("scratch", build_core(facts.config, seed=1))):
         shutil.copytree(imported, tmp_path / name)
         save_model_folder(tmp_path / name, core, {}, facts)
+<<<<<<< /tmp/tmplcf4lsz6/o
         prepared = PreparedTask(tmp_path / name, TASKS["mrpc"], glue, settings)
+||||||| /tmp/tmplcf4lsz6/b
+        prepared = Prepared(tmp_path / name, TASKS["mrpc"], glue, settings)
+=======
+        prepared = Prepared(tmp_path / name, TASKS["sst2"], glue, settings)
+>>>>>>> /tmp/tmplcf4lsz6/t
         result = finetune(
-            tmp_path / name, TASKS["mrpc"], prepared, 2, settings, tmp_path / name / "out", progress=False
+            tmp_path / name, TASKS["sst2"], prepared, 2, settings, tmp_path / name / "out", progress=False
         )
-        assert result.eval_rows == 408
+        assert result.eval_rows == 512
         rows = [line.split("\t") for line in (tmp_path / name / "out" / "predictions.tsv").read_text().splitlines()[1:]]
-        ranked = roc_auc_score([int(row[1]) for row in rows], [float(row[-1]) for row in rows])
-        found[name] = (result.scores["accuracy"], float(ranked))
-    print(found)
-    assert found["trained"][0] > found["scratch"][0]
-    assert found["trained"][1] > found["scratch"][1] + 0.05
+        found[name] = float(roc_auc_score([int(row[1]) for row in rows], [float(row[-1]) for row in rows]))
+    assert found["trained"] > found["scratch"] + 0.2, found

@@ -54,9 +54,9 @@ def bert(place):
 
 
 @pytest.fixture(scope="module")
-def gpt(place):
+def gpt(shared):
     """A finished causal run with its own vocabulary, of bytes."""
-    return train(arguments(place, "gpt", steps=4))
+    return shared.finished_run("gpt")
 
 
 @pytest.fixture(scope="module")
