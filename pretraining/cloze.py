@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.assemble import prepare_store
+from pretraining.assemble import run_store
 from pretraining.config import PretrainConfig
 from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts import rows_from_texts
@@ -36,9 +36,9 @@ from pretraining.loader import split_documents
 from pretraining.model import Encoder
 from pretraining.objective import base_inputs
 from pretraining.objectives import MaskedLM
-from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.score import Scorer, segmenter_facts
+from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.flags import WORD_START
@@ -474,7 +474,7 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     scorer, folder = Scorer(config.run, config.objective, config.trust_code), Path(config.run)
     if config.corpus is not None:
         tokenizer = TokenizerConfig(kind="file", path=str(folder), special=scorer.tokenizer.roles)
-        store = prepare(config.corpus, tokenizer, config.stores, quiet=not show)
+        store = prepare_store(config.corpus, tokenizer, config.stores, quiet=not show)
         every = np.arange(store.num_documents, dtype=np.int64)
         return measure(scorer, store, config, every, every, show)
     if not (folder / "run.json").exists():
@@ -482,7 +482,7 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     record = read_json(folder / "run.json")
     refuse_foreign_code(folder, record["config"], config.trust_code)
     run = load_settings(PretrainConfig, [], "zoo cloze", "pretrain", record["config"]).value
-    store = prepare_store(run, show)
+    store = run_store(run, show)
     if store.fingerprint != record.get("data_fingerprint"):
         raise ZooError(f"cloze: the text of {folder} has changed since it was trained; give some with --corpus.files.")
     training, held_out = split_documents(store, run.data.validation_tokens)

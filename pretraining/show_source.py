@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotate import Annotator, Field
-from pretraining.assemble import Stores, check_sources, make_tasks, prepare_store, unmet_needs
+from pretraining.assemble import Stores, check_sources, make_tasks, run_store, unmet_needs
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.corpus.config import CorpusConfig
 from pretraining.loader import TaskData
 from pretraining.objectives import MaskedLM
-from pretraining.prepare import prepare
 from pretraining.score import rule_of
 from pretraining.show_command import ShowConfig
+from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
@@ -75,7 +75,7 @@ def load_config(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     if all(reasons):
         raise ZooError("\n".join(reasons))
     check_sources(config)
-    store = prepare_store(config, True)
+    store = run_store(config, True)
     return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
 
 
@@ -170,7 +170,7 @@ def _store_of_run(config: PretrainConfig, folder: Path, fingerprint: str | None)
         tokenizer = TokenizerConfig(kind="file", path=str(folder))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=tokenizer))
     try:
-        store = prepare_store(config, True)
+        store = run_store(config, True)
     except ZooError as error:
         raise ZooError(f"{error}\n{_ELSEWHERE.format(folder=folder)}") from error
     if fingerprint not in (None, store.fingerprint):
@@ -202,7 +202,7 @@ def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> T
     if count and corpus is not None:
         tokenizer = TokenizerConfig(kind="file", path=str(subject.home), special=subject.tokenizer.roles)
         try:
-            other = prepare(corpus, tokenizer, data.stores, processes=data.processes, quiet=True)
+            other = prepare_store(corpus, tokenizer, data.stores, processes=data.processes, quiet=True)
         except ZooError as error:
             raise ZooError(
                 f"tasks.{task}.corpus: {error} Other documents come from there: --tasks.{task}.corpus.files PATH, or "
@@ -277,7 +277,7 @@ def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | 
         processes=1,
     )
     try:
-        return prepare_store(dataclasses.replace(subject.config, data=own), False)
+        return run_store(dataclasses.replace(subject.config, data=own), False)
     except ZooError as error:
         raise ZooError(str(error).replace(repr(str(path)), "the text").replace(str(path), "the text")) from error
 

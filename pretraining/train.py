@@ -33,7 +33,7 @@ from pretraining.assemble import (
     is_finished,
     make_optimizer,
     make_tasks,
-    prepare_stores,
+    run_stores,
 )
 from pretraining.carry import Carried
 from pretraining.checkpoint import check_room, find_checkpoint, load_carried, load_checkpoint, save_checkpoint
@@ -91,7 +91,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 divide_batch(train.batch_size, train.micro_batch_size, accelerator.num_processes)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
-                stores = prepare_stores(config, show)
+                stores = run_stores(config, show)
                 check_data(folder, stores)
                 if config.start is not None and is_finished(folder):
                     check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
@@ -100,7 +100,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 print(f"{folder} is finished already.", flush=True)
             return folder
         with errors_on_all_ranks(accelerator):
-            run = Run(settings, folder, accelerator, stores or prepare_stores(config, False), show)
+            run = Run(settings, folder, accelerator, stores or run_stores(config, False), show)
         run.resume()
         run.loop(stop)
         run.finish()

@@ -30,7 +30,7 @@ from finetune.config import FinetuneSettings
 from finetune.prepared import Prepared
 from finetune.run import finetune
 from finetune.tasks import read_task_file
-from pretraining.assemble import Stores, make_tasks, prepare_stores
+from pretraining.assemble import Stores, make_tasks, run_stores
 from pretraining.config import StageConfig, load_pretrain_config, run_folder
 from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
 from pretraining.layouts import Blocks
@@ -181,7 +181,7 @@ def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
         with pytest.raises(
             ZooError, match=rf"tasks\.{name}\.corpus: .*{task}\.jsonl does not exist.*--tasks\.{name} null"
         ):
-            prepare_stores(config, False)
+            run_stores(config, False)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +254,7 @@ def assembled(place):
     """Settings, store, vocabulary and rows of every task of the tiny config, dropout off."""
     more = {"model.hidden_dropout_prob": 0.0, "model.attention_probs_dropout_prob": 0.0}
     config = load_pretrain_config(arguments(place, "ernie-2", **more)).value
-    stores = prepare_stores(config, False)
+    stores = run_stores(config, False)
     tokenizer = load_tokenizer(stores.main.path)
     facts = config.model.replace(vocab_size=tokenizer.vocabulary.size)
     for objective in config.objectives.values():

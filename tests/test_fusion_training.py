@@ -19,8 +19,8 @@ from training import Killed, arguments, interrupt_at, launch, log_lines, outcome
 from finetune.config import FinetuneSettings
 from finetune.run import finetune
 from pretraining.config import load_pretrain_config, run_folder
-from pretraining.prepare import prepare_from_ids
 from pretraining.score import Scorer
+from pretraining.store.from_ids import prepare_from_ids
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.train import Run

@@ -18,17 +18,17 @@ import torch
 from training import SAMPLE, arguments, train, write_corpus
 
 from pretraining import show
-from pretraining.assemble import check_layouts, prepare_store
+from pretraining.assemble import check_layouts, run_store
 from pretraining.config import load_pretrain_config
 from pretraining.corpus.config import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
-from pretraining.prepare import prepare
 from pretraining.show import Speller, show_text, streams
 from pretraining.show_command import read_arguments, show_command
 from pretraining.show_html import page
 from pretraining.show_source import TextStore, load_config
 from pretraining.show_text import cut, render, width_of
+from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.attention import make_mask
@@ -78,7 +78,7 @@ def look(data):
 
 def home_of(config, data):
     """Folder of the config's tokenizer."""
-    return prepare_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
+    return run_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
 
 
 def reads(row):
@@ -208,7 +208,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
     home = home_of("roberta-tiny", data)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(f"{ENGLISH}\n\nAnother document stands here. It is of no concern.\n", encoding="utf-8")
-    store = prepare(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
+    store = prepare_store(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
     tokenizer = load_tokenizer(home)
     for objective in config.objectives.values():
         objective.build(config.model.replace(vocab_size=tokenizer.vocabulary.size), tokenizer.vocabulary)
@@ -246,7 +246,7 @@ def test_the_text_is_tokenised_as_preparation_does(look, data, tmp_path):
     home, path = home_of("gpt-tiny-zh", data), tmp_path / "text.txt"
     path.write_text(CHINESE, encoding="utf-8")
     corpus = CorpusConfig(files=str(path), segmenter="rjieba")
-    store = prepare(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
+    store = prepare_store(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
     (view,) = look("gpt-tiny-zh", CHINESE, "--seed", "1")
     cells = [cell for row in view.rows for cell in row.cells]
     assert [cell.starts_word for cell in cells] == (store.flags & 1).astype(bool).tolist()
@@ -895,7 +895,7 @@ def test_help_is_there_without_torch():
 
 def test_other_documents_come_from_the_whole_store(data):
     config = load_pretrain_config(["--config", "bert-tiny", *data("bert-tiny")]).value
-    store = prepare_store(config, False)
+    store = run_store(config, False)
     joined = TextStore(store, store, 5)
     assert joined.num_documents == store.num_documents + 5
     assert np.array_equal(joined.tokens[: store.num_tokens], store.tokens)

@@ -13,7 +13,7 @@ import torch
 import training
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
-from pretraining.assemble import divide_batch, prepare_stores
+from pretraining.assemble import divide_batch, run_stores
 from pretraining.config import load_pretrain_config, run_folder
 from pretraining.objective import collate
 from pretraining.train import Run, task_at
@@ -436,7 +436,7 @@ def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     from zoo.runtime.processes import start_processes
 
     accelerator = start_processes("fp32", 1, [], tmp_path)
-    run = Run(settings, tmp_path, accelerator, prepare_stores(settings.value, False), False)
+    run = Run(settings, tmp_path, accelerator, run_stores(settings.value, False), False)
     data = run.data["pairs"]
     plan, _ = data.plan(0)
     indices = torch.arange(min(16, len(plan))).numpy()
