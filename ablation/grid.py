@@ -236,7 +236,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     """
     from accelerate import Accelerator
 
-    from pretraining.assemble import prepare_stores
+    from pretraining.assemble import run_stores
     from pretraining.evaluate import evaluate
     from pretraining.loader import TaskData, split_documents
     from pretraining.model import PretrainingModel
@@ -244,7 +244,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     from zoo.model_folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data
-    stores = prepare_stores(config, False)
+    stores = run_stores(config, False)
     if read_json(folder / "run.json").get("data_fingerprint") != stores.main.fingerprint:
         return {}
     tokenizer = load_tokenizer(stores.main.path)
@@ -329,7 +329,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
 
 def _prepare_stores(waiting: list[GridCell]) -> None:
     """Build the token stores here, once, before the children ask for them."""
-    from pretraining.assemble import prepare_stores
+    from pretraining.assemble import run_stores
 
     done = set()
     for cell in waiting:
@@ -337,5 +337,5 @@ def _prepare_stores(waiting: list[GridCell]) -> None:
         data, own = config.data, [task.corpus for task in config.tasks.values()]
         key = repr((data.corpus, data.tokenizer, data.stores, config.template, own))
         if key not in done:
-            prepare_stores(config, True)
+            run_stores(config, True)
             done.add(key)

@@ -42,9 +42,9 @@ from pretraining.masking.tokens import RandomTokens
 from pretraining.masking.words import KnowledgeUnits, RandomSpans, WholeWords
 from pretraining.objective import collate
 from pretraining.objectives import MaskedLM
-from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
+from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import SCHEMA, Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.flags import WORD_START
@@ -177,7 +177,7 @@ def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
     lexicon = Lexicon("zoo:sample/lexicon/entities-zh.txt")
     corpus = CorpusConfig("zoo:sample/zh", segmenter="rjieba", annotations={"phrase": Words(2), "entity": lexicon})
     tokenizer = TokenizerConfig(kind="wordpiece", vocab_size=8192, lowercase=True)
-    store = prepare(corpus, tokenizer, str(folder), processes=1, quiet=True)
+    store = prepare_store(corpus, tokenizer, str(folder), processes=1, quiet=True)
     words = load_tokenizer(store.path)
     vocabulary, layout = words.vocabulary, FullSentences()
     plan = layout.plan(store, np.arange(store.num_documents), length, vocabulary, Draw(0, 0))

@@ -17,8 +17,8 @@ from pretraining.corpus.chunks import read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import parse_chunk
 from pretraining.corpus.sources import resolve_sources
-from pretraining.prepare import _Recipe
-from pretraining.prepare import write_shard
+from pretraining.store.recipe import Recipe
+from pretraining.store.shards import write_shard
 from pretraining.text.segmenter import Segmenter
 from pretraining.text.sentences import sentence_spans
 from pretraining.tokenizer.config import TokenizerConfig
@@ -95,7 +95,7 @@ def _lines(chunk: Chunk) -> Iterator[str]:
 
 def _prepare(chunks: list[Chunk], corpus: CorpusConfig, tokenizer: object, folder: Path) -> None:
     """Chunks to shards, with a worker's cold start: nothing is cached from the round before."""
-    recipe = _Recipe(corpus, tokenizer, False)  # type: ignore[arg-type]
+    recipe = Recipe(corpus, tokenizer, False)  # type: ignore[arg-type]
     tokenizer.forget_words()  # type: ignore[attr-defined]
     for number, chunk in enumerate(chunks):
         write_shard(folder / f"{number}.shard", recipe.run(chunk))

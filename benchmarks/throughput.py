@@ -52,7 +52,7 @@ def make_store(folder: Path, vocab: int, rows: int, length: int) -> Store:
     """A token store of ``rows`` blocks of ids with Zipf's frequencies, and its word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from pretraining.prepare import prepare_from_ids
+    from pretraining.store.from_ids import prepare_from_ids
     from pretraining.tokenizer.tokenizer import ZooTokenizer
 
     names = [*SPECIAL.values(), *(f"w{number}" for number in range(len(SPECIAL), vocab))]

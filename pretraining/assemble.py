@@ -21,10 +21,11 @@ from pretraining.layout import Layout
 from pretraining.loader import TaskData, split_documents
 from pretraining.objective import Objective
 from pretraining.optim import parameter_groups
-from pretraining.prepare import check_beginnings, prepare, prepared_store
 from pretraining.random import Draw
 from pretraining.rows import Rows
 from pretraining.start import check_contents, check_start
+from pretraining.store.beginnings import check_beginnings
+from pretraining.store.prepare import prepare_store, prepared_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import extend, load_tokenizer
@@ -152,15 +153,15 @@ def check_weights(folder: Path, model: str, digest: str) -> None:
         )
 
 
-def prepare_store(config: PretrainConfig, show: bool) -> Store:
+def run_store(config: PretrainConfig, show: bool) -> Store:
     """The token store of a run's corpus, built or found finished."""
     data = config.data
-    return prepare(
+    return prepare_store(
         data.corpus, data.tokenizer, data.stores, processes=data.processes, template=config.template, quiet=not show
     )
 
 
-def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
+def run_stores(config: PretrainConfig, show: bool) -> Stores:
     """The token stores of a run and of those of its tasks that have a corpus of their own.
 
     Raises:
@@ -180,11 +181,11 @@ def prepare_stores(config: PretrainConfig, show: bool) -> Stores:
             check_beginnings(found, corpus)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
-    main, own = prepare_store(config, show), {}
+    main, own = run_store(config, show), {}
     tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
     for name, corpus in corpora.items():
         try:
-            own[name] = prepare(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
+            own[name] = prepare_store(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
     return Stores(main, own, sources)

@@ -14,7 +14,7 @@ from pretraining.assemble import (
     claim,
     divide_batch,
     is_finished,
-    prepare_stores,
+    run_stores,
 )
 from pretraining.config import PretrainConfig, run_folder
 from zoo.runtime.agreement import errors_on_all_ranks, leave_group_together
@@ -55,7 +55,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 divide_batch(train.batch_size, train.micro_batch_size, accelerator.num_processes)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
-                stores = prepare_stores(config, show)
+                stores = run_stores(config, show)
                 check_data(folder, stores)
                 if config.start is not None and is_finished(folder):
                     check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
@@ -64,7 +64,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 print(f"{folder} is finished already.", flush=True)
             return folder
         with errors_on_all_ranks(accelerator):
-            run = Run(settings, folder, accelerator, stores or prepare_stores(config, False), show)
+            run = Run(settings, folder, accelerator, stores or run_stores(config, False), show)
         run.resume()
         run.loop(stop)
         run.finish()

@@ -19,7 +19,7 @@ from pretraining.annotations.to_tokens import describe
 from pretraining.config import load_pretrain_config
 from pretraining.corpus import chunks as reader
 from pretraining.corpus.config import CorpusConfig
-from pretraining.prepare import prepare
+from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.text.cjk import inside_word
 from pretraining.text.segmenter import Segmenter
@@ -65,7 +65,7 @@ def write_records(path: Path, records) -> str:
 
 def build(folder: Path, tokenizer: TokenizerConfig, files: str, annotations: dict[str, Annotator], **facts) -> Store:
     corpus = CorpusConfig(files, annotations=annotations, **facts)
-    return prepare(corpus, tokenizer, folder / "stores", processes=1, quiet=True)
+    return prepare_store(corpus, tokenizer, folder / "stores", processes=1, quiet=True)
 
 
 def units(store: Store, name: str) -> list[str]:
@@ -259,7 +259,7 @@ def test_processes_chunks_and_places_make_no_difference(tmp_path, tokenizers, mo
             "role": RecordField(values=["query", "response", "0", "1"]),
         }
         corpus = CorpusConfig(path, annotations=own)
-        stores.append(prepare(corpus, tokenizers["bytebpe"], tmp_path / number, processes=processes, quiet=True))
+        stores.append(prepare_store(corpus, tokenizers["bytebpe"], tmp_path / number, processes=processes, quiet=True))
     assert stores[0].fingerprint == stores[1].fingerprint
     for name in ("entity", "role"):
         assert np.array_equal(stores[0].arrays[name], stores[1].arrays[name])
@@ -271,7 +271,9 @@ def test_processes_chunks_and_places_make_no_difference(tmp_path, tokenizers, mo
     assert np.array_equal(plain.flags, stores[0].flags)
     (tmp_path / "one" / "w.txt").write_text("New York\n")
     changed = {"entity": Lexicon(str(tmp_path / "one" / "w.txt"))}
-    again = prepare(CorpusConfig(path, annotations=changed), tokenizers["bytebpe"], tmp_path, processes=1, quiet=True)
+    again = prepare_store(
+        CorpusConfig(path, annotations=changed), tokenizers["bytebpe"], tmp_path, processes=1, quiet=True
+    )
     assert again.fingerprint not in (stores[0].fingerprint, plain.fingerprint)
 
 

@@ -502,15 +502,8 @@ def test_a_long_line_is_prepared_in_bounded_memory(tmp_path):
         (tmp_path / name / "text.txt").write_bytes(data)
         argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
-<<<<<<< /tmp/tmpz8gjxv46/o
-            "import resource, sys; from pretraining.tools.prepare import prepare_command; "
-            "prepare_command(sys.argv[1:]); "
-||||||| /tmp/tmpz8gjxv46/b
-            "import resource, sys; from pretraining.commands import prepare_command; prepare_command(sys.argv[1:]); "
-=======
-            "import resource, sys; from pretraining import corpus; corpus.CHUNK = 2**20; "
-            "from pretraining.commands import prepare_command; prepare_command(sys.argv[1:]); "
->>>>>>> /tmp/tmpz8gjxv46/t
+            "import resource, sys; from pretraining.corpus import chunks; chunks.CHUNK = 2**20; "
+            "from pretraining.tools.prepare import prepare_command; prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )
         process = subprocess.run(

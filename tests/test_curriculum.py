@@ -9,7 +9,7 @@ from finetune.training.run import finetune
 from fractions import Fraction
 from pretraining.assemble import Stores
 from pretraining.assemble import make_tasks
-from pretraining.assemble import prepare_stores
+from pretraining.assemble import run_stores
 from pretraining.config import StageConfig
 from pretraining.config import load_pretrain_config
 from pretraining.config import run_folder
@@ -196,7 +196,7 @@ def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
         with pytest.raises(
             ZooError, match=rf"tasks\.{name}\.corpus: .*{task}\.jsonl does not exist.*--tasks\.{name} null"
         ):
-            prepare_stores(config, False)
+            run_stores(config, False)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def assembled(place):
     """Settings, store, vocabulary and rows of every task of the tiny config, dropout off."""
     more = {"model.hidden_dropout_prob": 0.0, "model.attention_probs_dropout_prob": 0.0}
     config = load_pretrain_config(arguments(place, "ernie-2", **more)).value
-    stores = prepare_stores(config, False)
+    stores = run_stores(config, False)
     tokenizer = load_tokenizer(stores.main.path)
     facts = config.model.replace(vocab_size=tokenizer.vocabulary.size)
     for objective in config.objectives.values():

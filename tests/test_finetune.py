@@ -16,7 +16,6 @@ from finetune.training.run import finetune
 from finetune.training.run import predict
 from finetune.training.run import step_loss
 from pathlib import Path
-from pretraining.pretrain import pretrain
 from toys import FIRST
 from toys import LAST
 from toys import PAIR

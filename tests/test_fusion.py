@@ -19,9 +19,9 @@ from pretraining.objective import collate
 from pretraining.objectives import EntityAutoencoder
 from pretraining.objectives import MaskedLM
 from pretraining.objectives import PairClassification
-from pretraining.prepare import prepare
 from pretraining.random import Draw
 from pretraining.rows import Rows
+from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from stores import BERT_LIKE
 from stores import FIRST_ID
@@ -581,7 +581,7 @@ def test_a_table_of_other_names_than_the_texts_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
     annotations: dict[str, Annotator] = {"entity_id": LinkedEntities(str(tmp_path / "table" / NAMES))}
     corpus = CorpusConfig(str(tmp_path / "a.jsonl"), annotations=annotations)
-    store = prepare(corpus, TokenizerConfig(vocab_size=100, min_frequency=1), tmp_path, processes=1, quiet=True)
+    store = prepare_store(corpus, TokenizerConfig(vocab_size=100, min_frequency=1), tmp_path, processes=1, quiet=True)
 
     def check(own: list[str]) -> None:
         save_entities(tmp_path / "other", own, np.ones((len(own), WIDTH)))

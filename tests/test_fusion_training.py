@@ -9,9 +9,9 @@ from finetune.training.run import finetune
 from itertools import pairwise
 from pretraining.config import load_pretrain_config
 from pretraining.config import run_folder
-from pretraining.prepare import prepare_from_ids
 from pretraining.run import Run
 from pretraining.scoring.scorer import Scorer
+from pretraining.store.from_ids import prepare_from_ids
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import load_tokenizer
 from test_processes import assert_same_course

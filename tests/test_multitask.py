@@ -13,8 +13,8 @@ from pretraining.documents import reordering_class
 from pretraining.documents import reordering_classes
 from pretraining.labels import Capitalised
 from pretraining.objectives import TokenClassification
-from pretraining.prepare import prepare
 from pretraining.random import Draw
+from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.flags import CAPITALISED
 from pretraining.tokenizer.flags import WORD_START
@@ -224,7 +224,7 @@ def prepared(folder, records, sentences="line", values=10):
     (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     own = {"label": RecordField(values=values)}
     corpus = CorpusConfig(str(folder / "pairs.jsonl"), sentences=sentences, annotations=own)
-    return prepare(
+    return prepare_store(
         corpus, TokenizerConfig("wordpiece", vocab_size=60, min_frequency=1), folder / "stores", processes=1, quiet=True
     )
 

@@ -117,13 +117,7 @@ def test_it_fine_tunes_on_sst2_better_than_from_scratch(imported, tmp_path):
     for name, core in (("trained", trained), ("scratch", build_core(facts.config, seed=1))):
         shutil.copytree(imported, tmp_path / name)
         save_model_folder(tmp_path / name, core, {}, facts)
-<<<<<<< /tmp/tmplcf4lsz6/o
-        prepared = PreparedTask(tmp_path / name, TASKS["mrpc"], glue, settings)
-||||||| /tmp/tmplcf4lsz6/b
-        prepared = Prepared(tmp_path / name, TASKS["mrpc"], glue, settings)
-=======
-        prepared = Prepared(tmp_path / name, TASKS["sst2"], glue, settings)
->>>>>>> /tmp/tmplcf4lsz6/t
+        prepared = PreparedTask(tmp_path / name, TASKS["sst2"], glue, settings)
         result = finetune(
             tmp_path / name, TASKS["sst2"], prepared, 2, settings, tmp_path / name / "out", progress=False
         )

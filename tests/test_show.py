@@ -5,13 +5,12 @@
 from html.parser import HTMLParser
 from pathlib import Path
 from pretraining.assemble import check_layouts
-from pretraining.assemble import prepare_store
+from pretraining.assemble import run_store
 from pretraining.config import load_pretrain_config
 from pretraining.corpus.config import CorpusConfig
 from pretraining.documents import reordering_classes
 from pretraining.loader import TaskData
 from pretraining.objective import corrupt
-from pretraining.prepare import prepare
 from pretraining.show.command import read_arguments
 from pretraining.show.command import show_command
 from pretraining.show.describe import show_text
@@ -24,6 +23,7 @@ from pretraining.show.terminal import render
 from pretraining.show.terminal import width_of
 from pretraining.show.text_store import TextStore
 from pretraining.show.tracks import unit_spans
+from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from training import SAMPLE
@@ -93,7 +93,7 @@ def look(data):
 
 def home_of(config, data):
     """Folder of the config's tokenizer."""
-    return prepare_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
+    return run_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
 
 
 def reads(row):
@@ -224,7 +224,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
     home = home_of("roberta-tiny", data)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(f"{ENGLISH}\n\nAnother document stands here. It is of no concern.\n", encoding="utf-8")
-    store = prepare(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
+    store = prepare_store(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
     tokenizer = load_tokenizer(home)
     for objective in config.objectives.values():
         objective.build(config.model.replace(vocab_size=tokenizer.vocabulary.size), tokenizer.vocabulary)
@@ -262,7 +262,7 @@ def test_the_text_is_tokenised_as_preparation_does(look, data, tmp_path):
     home, path = home_of("gpt-tiny-zh", data), tmp_path / "text.txt"
     path.write_text(CHINESE, encoding="utf-8")
     corpus = CorpusConfig(files=str(path), segmenter="rjieba")
-    store = prepare(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
+    store = prepare_store(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
     (view,) = look("gpt-tiny-zh", CHINESE, "--seed", "1")
     cells = [cell for row in view.rows for cell in row.cells]
     assert [cell.starts_word for cell in cells] == (store.flags & 1).astype(bool).tolist()
@@ -911,7 +911,7 @@ def test_help_is_there_without_torch():
 
 def test_other_documents_come_from_the_whole_store(data):
     config = load_pretrain_config(["--config", "bert-tiny", *data("bert-tiny")]).value
-    store = prepare_store(config, False)
+    store = run_store(config, False)
     joined = TextStore(store, store, 5)
     assert joined.num_documents == store.num_documents + 5
     assert np.array_equal(joined.tokens[: store.num_tokens], store.tokens)

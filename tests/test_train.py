@@ -3,7 +3,7 @@
 
 
 from pretraining.assemble import divide_batch
-from pretraining.assemble import prepare_stores
+from pretraining.assemble import run_stores
 from pretraining.config import load_pretrain_config
 from pretraining.config import run_folder
 from pretraining.objective import make_batch
@@ -449,7 +449,7 @@ def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     from zoo.runtime.processes import start_processes
 
     accelerator = start_processes("fp32", 1, [], tmp_path)
-    run = Run(settings, tmp_path, accelerator, prepare_stores(settings.value, False), False)
+    run = Run(settings, tmp_path, accelerator, run_stores(settings.value, False), False)
     data = run.data["pairs"]
     plan, _ = data.plan(0)
     indices = torch.arange(min(16, len(plan))).numpy()

@@ -2,7 +2,7 @@
 
 
 
-from pretraining.assemble import prepare_store
+from pretraining.assemble import run_store
 from pretraining.config import load_pretrain_config
 from pretraining.layouts import SentencePairs
 from pretraining.layouts import rows_from_texts
@@ -182,7 +182,7 @@ def prepared(tmp_path_factory):
     argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", str(folder / "zh.txt")]
     argv += ["--data.tokenizer.vocab_size", "3000", "--data.processes", "1", "--data.stores", str(folder / "stores")]
     config = load_pretrain_config(argv).value
-    store = prepare_store(config, False)
+    store = run_store(config, False)
     tokenizer = load_tokenizer(store.path)
     objective = config.objectives["masked_lm"]
     objective.build(
@@ -201,7 +201,7 @@ def test_chinese_text_without_words_is_refused(prepared, tmp_path):
     argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", segmented.meta["source"], "--data.processes", "1"]
     argv += ["--data.corpus.segmenter", "none", "--data.tokenizer.kind", "file"]
     argv += ["--data.tokenizer.path", str(segmented.path), "--data.stores", str(tmp_path)]
-    store = prepare_store(load_pretrain_config(argv).value, False)
+    store = run_store(load_pretrain_config(argv).value, False)
     assert ((np.asarray(store.flags) & WORD_START) == 0).any()  # the English words
     with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba, or `space`"):
         objective.check_store(store)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pretraining.assemble import prepare_store
+from pretraining.assemble import run_store
 from pretraining.config import PretrainConfig
 from pretraining.loader import split_documents
-from pretraining.prepare import prepare
+from pretraining.store.prepare import prepare_store
 from pretraining.scoring.cloze import ClozeConfig, measure
 from pretraining.scoring.scorer import Scorer, segmenter_facts
 from pretraining.tokenizer.config import TokenizerConfig
@@ -32,7 +32,7 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     scorer, folder = Scorer(config.run, config.objective, config.trust_code), Path(config.run)
     if config.corpus is not None:
         tokenizer = TokenizerConfig(kind="file", path=str(folder), special=scorer.tokenizer.roles)
-        store = prepare(config.corpus, tokenizer, config.stores, quiet=not show)
+        store = prepare_store(config.corpus, tokenizer, config.stores, quiet=not show)
         every = np.arange(store.num_documents, dtype=np.int64)
         return measure(scorer, store, config, every, every, show)
     if not (folder / "run.json").exists():
@@ -40,7 +40,7 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     record = read_json(folder / "run.json")
     refuse_foreign_code(folder, record["config"], config.trust_code)
     run = load_settings(PretrainConfig, [], "zoo cloze", "pretrain", record["config"]).value
-    store = prepare_store(run, show)
+    store = run_store(run, show)
     if store.fingerprint != record.get("data_fingerprint"):
         raise ZooError(f"cloze: the text of {folder} has changed since it was trained; give some with --corpus.files.")
     training, held_out = split_documents(store, run.data.validation_tokens)

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pretraining.assemble import check_sources, prepare_store, unmet_needs
+from pretraining.assemble import check_sources, run_store, unmet_needs
 from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.objectives import MaskedLM
 from pretraining.scoring.scorer import rule_of
@@ -41,7 +41,7 @@ def load_config(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     if all(reasons):
         raise ZooError("\n".join(reasons))
     check_sources(config)
-    store = prepare_store(config, True)
+    store = run_store(config, True)
     return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
 
 
@@ -136,7 +136,7 @@ def _store_of_run(config: PretrainConfig, folder: Path, fingerprint: str | None)
         tokenizer = TokenizerConfig(kind="file", path=str(folder))
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, tokenizer=tokenizer))
     try:
-        store = prepare_store(config, True)
+        store = run_store(config, True)
     except ZooError as error:
         raise ZooError(f"{error}\n{_ELSEWHERE.format(folder=folder)}") from error
     if fingerprint not in (None, store.fingerprint):

@@ -12,13 +12,13 @@ from pretraining.annotations.base import Annotator
 from pretraining.annotations.field import RecordField
 from pretraining.assemble import Stores
 from pretraining.assemble import make_tasks
-from pretraining.assemble import prepare_store
+from pretraining.assemble import run_store
 from pretraining.config import PretrainConfig
 from pretraining.corpus.config import CorpusConfig
 from pretraining.loader import TaskData
-from pretraining.prepare import prepare
 from pretraining.show.config import ShowConfig
 from pretraining.show.subject import Subject
+from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from typing import Any
@@ -58,7 +58,7 @@ def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> T
     if count and corpus is not None:
         tokenizer = TokenizerConfig(kind="file", path=str(subject.home), special=subject.tokenizer.roles)
         try:
-            other = prepare(corpus, tokenizer, data.stores, processes=data.processes, quiet=True)
+            other = prepare_store(corpus, tokenizer, data.stores, processes=data.processes, quiet=True)
         except ZooError as error:
             raise ZooError(
                 f"tasks.{task}.corpus: {error} Other documents come from there: --tasks.{task}.corpus.files PATH, or "
@@ -133,7 +133,7 @@ def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | 
         processes=1,
     )
     try:
-        return prepare_store(dataclasses.replace(subject.config, data=own), False)
+        return run_store(dataclasses.replace(subject.config, data=own), False)
     except ZooError as error:
         raise ZooError(str(error).replace(repr(str(path)), "the text").replace(str(path), "the text")) from error
 

@@ -89,6 +89,12 @@ def extend(
     return extended
 
 
+def use_template(tokenizer: ZooTokenizer, template: Template) -> None:
+    """Put the template into the tokenizer where the vocabulary has its tokens; fine-tuning adds others."""
+    if all(tokenizer.backend.token_to_id(name) is not None for name in template.tokens):
+        tokenizer.set_template(template)
+
+
 def _from_json(path: Path, facts: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
     """A tokenizer.json."""
     read_json(path)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pretraining.prepare import prepare_from_ids
+from pretraining.store.from_ids import prepare_from_ids
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
@@ -143,7 +143,7 @@ def linked_store(
         names: entities by number; mentions of others are left out.
 
     Raises:
-        ZooError: as :func:`read_linked` and :func:`pretraining.prepare.prepare_from_ids`.
+        ZooError: as :func:`read_linked` and :func:`pretraining.store.from_ids.prepare_from_ids`.
     """
     numbers = {name: number for number, name in enumerate(names, start=1)}
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pretraining.annotations.to_tokens import describe
-from pretraining.assemble import prepare_stores
+from pretraining.assemble import run_stores
 from pretraining.config import load_pretrain_config
 from pretraining.store.token_store import Store
 
 
 def prepare_command(argv: list[str]) -> int:
     """Build the token stores of a run's settings, or find them finished."""
-    stores = prepare_stores(load_pretrain_config(argv).value, True)
+    stores = run_stores(load_pretrain_config(argv).value, True)
     _print(stores.main, "")
     for name, store in stores.own.items():
         _print(store, f"task {name}: ")

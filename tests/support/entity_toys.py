@@ -6,8 +6,8 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from pretraining.corpus.config import CorpusConfig
-from pretraining.prepare import prepare
-from pretraining.prepare import prepare_from_ids
+from pretraining.store.from_ids import prepare_from_ids
+from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from training import write_corpus
@@ -41,7 +41,7 @@ def shared_table() -> str:
 def make_store(folder: Path, entities: int = 40, share: int = 4, documents: int = 60) -> Path:
     """A store of the shipped sample whose every ``share``-th token is a mention; its entity follows from the token."""
     corpus = CorpusConfig(files=str(write_corpus(folder, documents)))
-    plain = prepare(corpus, TokenizerConfig(vocab_size=600), folder / "plain", processes=1, quiet=True)
+    plain = prepare_store(corpus, TokenizerConfig(vocab_size=600), folder / "plain", processes=1, quiet=True)
     texts: list[list[list[int]]] = []
     for document in range(plain.num_documents):
         first, last = plain.documents[document : document + 2]
