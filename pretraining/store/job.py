@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pretraining import sentences as splitter
+from pretraining.text import sentences as splitter
 from pretraining.corpus.chunks import Chunk, load_hub, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import no_documents, parse_chunk

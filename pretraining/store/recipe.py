@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining import sentences as splitter
+from pretraining.text import sentences as splitter
 from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import Document, parse_chunk
