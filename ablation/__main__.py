@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from ablation.config import AblationConfig
-from ablation.config import changed_settings
-from ablation.config import load_ablation
-from ablation.page.page import ablation_page
-from ablation.results.report import markdown
-from ablation.results.report import to_json
-from ablation.results.runs import FinishedRun
-from ablation.results.verdicts import summarise
-from pathlib import Path
-from zoo.errors import ZooError
-from zoo.errors import run_command
 import shlex
 import sys
+from pathlib import Path
+
+from ablation.config import AblationConfig, changed_settings, load_ablation
+from ablation.page.page import ablation_page
+from ablation.results.report import markdown, to_json
+from ablation.results.runs import FinishedRun
+from ablation.results.verdicts import summarise
+from zoo.errors import ZooError, run_command
 
 
 def main(argv: list[str]) -> int:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from ablation.config import AblationConfig
-from ablation.config import changed_settings
-from ablation.config import load_ablation
-from ablation.page.page import demo_page
-from ablation.results.formats import format_score
-from ablation.results.report import to_json
-from ablation.results.runs import FinishedRun
-from ablation.results.runs import over_seeds
-from ablation.results.verdicts import summarise
+import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zoo.errors import ZooError
-from zoo.errors import nearest
+
+from ablation.config import AblationConfig, changed_settings, load_ablation
+from ablation.page.page import demo_page
+from ablation.results.report import format_score, to_json
+from ablation.results.runs import FinishedRun, over_seeds
+from ablation.results.verdicts import summarise
+from zoo.errors import ZooError, nearest
 from zoo.runtime.progress import duration
-import shlex
-import time
 
 CONFIG = "demo"
 USAGE = """usage: zoo demo [--families A,B | --all] [--tokens N] [--output FOLDER] [--config FILE] [--KEY VALUE ...]

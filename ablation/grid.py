@@ -6,43 +6,29 @@ same command again continues it. Its last act is a small JSON file, by which the
 
 from __future__ import annotations
 
-from ablation.config import AblationConfig
-from ablation.config import Arm
-from ablation.config import ArmFinetuning
-from ablation.config import arms
-from ablation.results.runs import FinishedRun
-from ablation.results.runs import MAJORITY
-from ablation.results.runs import UNIGRAM_ENTROPY
-from ablation.results.runs import by_objective
-from ablation.results.runs import read_run
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import replace
-from finetune.data.task_files import read_task_file
-from finetune.data.tasks import Task
-from finetune.data.tasks import tasks_named
-from pathlib import Path
-from pretraining.config import PretrainConfig
-from pretraining.config import config_digest
-from pretraining.config import load_pretrain_config
-from pretraining.objective import Objective
-from typing import Any
-from zoo.config import read_json
-from zoo.errors import ZooError
-from zoo.errors import nearest
-from zoo.runtime.jobs import Job
-from zoo.runtime.pool import run_pool
-from zoo.sample import resolve
-from zoo.settings import Settings
-from zoo.settings import merge
-from zoo.storage.files import write_atomic
-from zoo.storage.files import write_json
 import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
 import yaml
+
+from ablation.config import AblationConfig, Arm, ArmFinetuning, arms
+from ablation.results.runs import MAJORITY, UNIGRAM_ENTROPY, FinishedRun, by_objective, read_run
+from finetune.data.tasks import Task, read_task_file, tasks_named
+from pretraining.objectives.base import Objective
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import config_digest, load_pretrain_config
+from zoo.errors import ZooError, nearest
+from zoo.runtime.pool import Job, run_pool
+from zoo.sample import resolve
+from zoo.settings import Settings, merge
+from zoo.storage.files import read_json, write_atomic, write_json
 
 Say = Callable[[str], None]
 
@@ -165,7 +151,7 @@ def run_cell(config: AblationConfig, cell: GridCell, threads: int | None, show: 
     Returns:
         its ``done`` file.
     """
-    from pretraining.pretrain import pretrain
+    from pretraining.training.pretrain import pretrain
 
     arm = cell.arm
     if threads is not None:
@@ -185,8 +171,7 @@ def run_cell(config: AblationConfig, cell: GridCell, threads: int | None, show: 
 
 def hidden_words(folder: Path, settings: dict[str, Any]) -> dict[str, float]:
     """A run's figures on hidden words, by name."""
-    from pretraining.scoring.cloze import ClozeConfig, measures
-    from pretraining.scoring.cloze_command import cloze_of_run
+    from pretraining.scoring.cloze import ClozeConfig, cloze_of_run, measures
 
     return measures(cloze_of_run(ClozeConfig(run=str(folder), **settings)))
 
@@ -236,11 +221,11 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     """
     from accelerate import Accelerator
 
-    from pretraining.assemble import run_stores
-    from pretraining.evaluate import evaluate
-    from pretraining.loader import TaskData, split_documents
-    from pretraining.model import PretrainingModel
     from pretraining.tokenizer.load import load_tokenizer
+    from pretraining.training.evaluate import evaluate
+    from pretraining.training.loader import TaskLoader, split_documents
+    from pretraining.training.model import PretrainingModel
+    from pretraining.training.stores import run_stores
     from zoo.model_folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data
@@ -267,7 +252,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:
             length, number = data.sequence_length, task.task_type_id
-            rows = TaskData(store, held_out, task.layout, own, vocabulary, length, 0, 1, number)
+            rows = TaskLoader(store, held_out, task.layout, own, vocabulary, length, 0, 1, number)
             figures = evaluate(model, rows, accelerator, 32)
             losses[task_name] = {name: float(figure["loss"]) for name, figure in figures.items()}
     return by_objective(losses)
@@ -329,7 +314,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
 
 def _prepare_stores(waiting: list[GridCell]) -> None:
     """Build the token stores here, once, before the children ask for them."""
-    from pretraining.assemble import run_stores
+    from pretraining.training.stores import run_stores
 
     done = set()
     for cell in waiting:

@@ -14,9 +14,6 @@ similar words instead of the mask token, from the shipped list.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 import argparse
 import json
 import os
@@ -25,6 +22,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,17 +33,17 @@ import torch
 
 from pretraining.annotations.lexicon import Lexicon, Words
 from pretraining.corpus.config import CorpusConfig
-from pretraining.layout import Layout, Plan
-from pretraining.layouts import FullSentences
+from pretraining.keyed_random import Draw
+from pretraining.layouts.base import Layout, Plan
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.full_sentences import FullSentences
 from pretraining.masking.base import Selector
 from pretraining.masking.ngrams import NGrams
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens
 from pretraining.masking.words import KnowledgeUnits, RandomSpans, WholeWords
-from pretraining.objective import collate
 from pretraining.objectives import MaskedLM
-from pretraining.random import Draw
-from pretraining.rows import Rows
+from pretraining.objectives.base import collate
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import SCHEMA, Store
 from pretraining.tokenizer.config import TokenizerConfig
@@ -107,7 +107,7 @@ def theirs(whole_words: bool) -> Callable[[list[dict[str, Any]]], Any] | None:
         return DataCollatorForLanguageModeling(tokenizer, whole_word_mask=whole_words)
 
 
-def as_examples(rows: Rows, offsets: bool) -> list[dict[str, Any]]:
+def as_examples(rows: Examples, offsets: bool) -> list[dict[str, Any]]:
     """Rows as the lists that transformers' collator is given."""
     found = []
     for row in range(len(rows.lengths)):

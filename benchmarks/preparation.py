@@ -7,13 +7,17 @@ the lexicon's entries of the same sentences alone. Processor time is what other 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterator
+import argparse
+import dataclasses
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from pretraining.annotations.lexicon import Lexicon
-from pretraining.annotations.lexicon import Words
-from pretraining.corpus.chunks import Chunk
-from pretraining.corpus.chunks import read_chunks
+
+from pretraining.annotations.lexicon import Lexicon, Words
+from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import parse_chunk
 from pretraining.corpus.sources import resolve_sources
@@ -23,12 +27,6 @@ from pretraining.text.segmenter import Segmenter
 from pretraining.text.sentences import sentence_spans
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.train import train_tokenizer
-import argparse
-import dataclasses
-import itertools
-import statistics
-import tempfile
-import time
 
 
 def main() -> None:

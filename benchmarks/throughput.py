@@ -32,10 +32,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pretraining.config import load_pretrain_config
 from pretraining.store.token_store import Store
+from pretraining.training.load_config import load_pretrain_config
 from zoo.config import CoreConfig
-from zoo.flops import core_flops, token_head_flops, training_flops
+from zoo.core.flops import core_flops, token_head_flops, training_flops
 from zoo.runtime.processes import fast_bf16, resolve_precision, start_processes
 from zoo.runtime.signals import StopRequest, die_with_parent
 
@@ -52,7 +52,7 @@ def make_store(folder: Path, vocab: int, rows: int, length: int) -> Store:
     """A token store of ``rows`` blocks of ids with Zipf's frequencies, and its word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from pretraining.store.from_ids import prepare_from_ids
+    from pretraining.store.prepare import prepare_from_ids
     from pretraining.tokenizer.tokenizer import ZooTokenizer
 
     names = [*SPECIAL.values(), *(f"w{number}" for number in range(len(SPECIAL), vocab))]
@@ -229,7 +229,7 @@ def product_rate(options: Options, precision: str, repeats: int = 5) -> float:
 
 
 def step_flops(options: Options) -> int:
-    """Operations of one of our steps, from the facts alone (``zoo.flops``)."""
+    """Operations of one of our steps, from the facts alone (``zoo.core.flops``)."""
     config = CoreConfig(**core_facts(options), pooler=False)
     targets = round(MASK_RATE * options.batch * options.length)
     return training_flops(
@@ -239,12 +239,12 @@ def step_flops(options: Options) -> int:
 
 def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
     """Our loop, by its own ``Trainer.train_step``."""
-    from pretraining.assemble import Stores
-    from pretraining.run import Run
+    from pretraining.training.run import Run
+    from pretraining.training.stores import TokenStores
 
     settings = load_pretrain_config([], {**our_values(options), "output": str(folder)})
     accelerator = start_processes(resolve_precision(options.precision), options.threads, [], folder)
-    run = Run(settings, folder, accelerator, Stores(store, {}), show=False)
+    run = Run(settings, folder, accelerator, TokenStores(store, {}), show=False)
     run.resume()
     sums, stop = [], StopRequest()
     clock = Clock(options.warmup, options.steps)

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config import FinetuneConfig
-from finetune.data.task_files import read_task_file
-from finetune.data.tasks import Task, tasks_named
+from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
-from zoo.runtime.jobs import Job
-from zoo.runtime.pool import run_pool
+from zoo.runtime.pool import Job, run_pool
 from zoo.settings import flatten, load_settings
 
 if TYPE_CHECKING:
@@ -79,7 +77,7 @@ def folder_of(output: Path, task: str, seed: int) -> Path:
 
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
-    from finetune.results.result import RESULT
+    from finetune.results.report import RESULT
     from finetune.training.run import MODEL
 
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
@@ -107,8 +105,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
 
     from finetune.results.report import write_report
     from finetune.training.run import Processes, finetune
-    from zoo.runtime.agreement import leave_group_together
-    from zoo.runtime.processes import resolve_precision, start_processes
+    from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
 
     precision = resolve_precision(config.precision)
     accelerator = start_processes(precision, config.threads, [], output)

@@ -13,7 +13,7 @@ from ablation.__main__ import main, split_grid_arguments
 from ablation.config import AblationConfig, arms, build, changed_settings, load_ablation
 from ablation.demo import choose_families, demo_command, take_options, with_tokens
 from ablation.grid import GridCell, cells, check_primary, read_cell, settings_of
-from pretraining.config import run_folder
+from pretraining.training.load_config import run_folder_of
 from zoo.errors import ZooError
 from zoo.sample import resolve, sample_path
 from zoo.settings import flatten, shipped_configs
@@ -130,7 +130,7 @@ def test_an_arm_with_wrong_settings_is_named() -> None:
 def test_a_cell_knows_the_run_folder_that_pretraining_will_use() -> None:
     config = load_ablation(["--config", "masking", "--seeds", "[1, 4]"])
     for cell in (cells(config)[1], cells(config)[-1]):
-        assert cell.folder == run_folder(settings_of(cell.arm))
+        assert cell.folder == run_folder_of(settings_of(cell.arm))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -327,7 +327,7 @@ def test_an_ablation_runs_skips_and_resumes(tmp_path: Path, capfd: pytest.Captur
 def test_the_reference_questions_reproduce_a_runs_own_validation(tmp_path: Path) -> None:
     """Asked its own questions through the ablation's path, a run gives the loss that it logged itself."""
     from ablation.grid import fixed_validation
-    from pretraining.pretrain import pretrain
+    from pretraining.training.pretrain import pretrain
 
     config = load_ablation(["--config", str(write_tiny(tmp_path))])
     cell = cells(config)[0]

@@ -1,43 +1,34 @@
 """Annotations of the token store: what is found, what records give, which tokens it falls on, and what is refused."""
 
-
-
+import gzip
+import json
+import re
+import tempfile
 from itertools import pairwise
 from pathlib import Path
-from pretraining.annotations.base import Annotator
-from pretraining.annotations.base import TextAnnotator
-from pretraining.annotations.base import make_annotator
-from pretraining.annotations.english import CapitalisedNames
-from pretraining.annotations.english import ContentPhrases
+
+import numpy as np
+import pytest
+import yaml
+
+from pretraining.annotations.base import Annotator, TextAnnotator, make_annotator
 from pretraining.annotations.field import RecordField
-from pretraining.annotations.lexicon import Lexicon
-from pretraining.annotations.lexicon import Words
-from pretraining.annotations.linked import LinkedEntities
-from pretraining.annotations.linked import read_entities
-from pretraining.annotations.to_tokens import Annotations
-from pretraining.annotations.to_tokens import describe
-from pretraining.config import load_pretrain_config
+from pretraining.annotations.lexicon import CapitalisedNames, ContentPhrases, Lexicon, Words
+from pretraining.annotations.linked import LinkedEntities, read_entities
+from pretraining.annotations.to_tokens import Annotations, describe
 from pretraining.corpus import chunks as reader
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
-from pretraining.text.cjk import inside_word
-from pretraining.text.segmenter import Segmenter
+from pretraining.text.segmenter import Segmenter, inside_word
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import SENTENCE_START
-from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.tokenizer.train import train_tokenizer
+from pretraining.training.load_config import load_pretrain_config
 from zoo.errors import ZooError
 from zoo.sample import sample_path
-import gzip
-import json
-import numpy as np
-import pytest
-import re
-import tempfile
-import yaml
 
 KINDS = ["wordpiece", "bytebpe", "unigram", "word"]
 ENGLISH = [

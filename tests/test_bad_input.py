@@ -1,35 +1,25 @@
 """The table of bad inputs: each a message of one screen as the last thing printed, exit code 2, nothing lost."""
 
-
-
-from pretraining.checkpoint import find_checkpoint
-from pretraining.config import load_pretrain_config
-from pretraining.config import run_folder
-from pretraining.step import Trainer
-from training import Killed
-from training import ROOT
-from training import arguments
-from training import interrupt_at
-from training import last_step
-from training import outcome
-from training import start
-from training import train
-from training import wait_for
-from training import write_corpus
-from types import SimpleNamespace
-from zoo import cli
-from zoo.errors import run_command
-import finetune.__main__ as finetune_main
 import gzip
 import json
-import pretraining.__main__ as pretraining_main
-import pyarrow
-import pyarrow.parquet
-import pytest
 import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from training import ROOT, Killed, arguments, interrupt_at, last_step, outcome, start, train, wait_for, write_corpus
+
+import finetune.__main__ as finetune_main
+import pretraining.__main__ as pretraining_main
+from pretraining.training.checkpoint import find_checkpoint
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.step import Trainer
+from zoo import cli
+from zoo.errors import run_command
 
 BODIES = {
     "pretraining": pretraining_main.main,
@@ -146,7 +136,7 @@ CORPORA = {
     "one document": (
         "bert",
         text("Only one document. It has two sentences. And three."),
-        ["pretraining.layouts", "blank line"],
+        ["pretraining.layouts.blocks", "blank line"],
     ),
 }
 
@@ -195,7 +185,7 @@ SETTINGS = {
     "wrong type": ("bert", {"train.steps": "many"}, ["train.steps", "many"]),
     "two budgets": ("gpt", {"train.tokens": 1000}, ["exactly one budget", "'steps', 'tokens'"]),
     "no module": ("gpt", {"tasks.blocks.layout.class_path": "my_layouts.Blocks"}, ["no module 'my_layouts'"]),
-    "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.Block"}, ["mean 'Blocks'?"]),
+    "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.blocks.Block"}, ["mean 'Blocks'?"]),
     "batch": ("gpt", {"train.micro_batch_size": 3}, ["= 8 is not a multiple of train.micro_batch_size = 3", "6 would"]),
     "too long": (
         "gpt",
@@ -242,7 +232,7 @@ def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
     more = {
         "data.corpus.annotations.entity.class_path": "pretraining.annotations.Lexicon",
         "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
-        "tasks.blocks.layout.class_path": "pretraining.layouts_filter.AtLeast",
+        "tasks.blocks.layout.class_path": "pretraining.layouts.MinimumMarked",
         "tasks.blocks.layout.init_args.array": "entity",
         "tasks.blocks.layout.init_args.count": 1,
         "tasks.blocks.layout.init_args.layout.class_path": "pretraining.layouts.Blocks",
@@ -300,8 +290,8 @@ def test_a_checkpoint_of_another_model(place, tmp_path, monkeypatch, refuse):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 5)
         train(other)
-    folder = run_folder(load_pretrain_config(own))
-    shutil.copytree(run_folder(load_pretrain_config(other)) / "checkpoints", folder / "checkpoints")
+    folder = run_folder_of(load_pretrain_config(own))
+    shutil.copytree(run_folder_of(load_pretrain_config(other)) / "checkpoints", folder / "checkpoints")
     refuse("pretraining", own, "step-000000003", "does not fit this model", "has shape")
     assert find_checkpoint(folder) is not None
 
@@ -309,7 +299,7 @@ def test_a_checkpoint_of_another_model(place, tmp_path, monkeypatch, refuse):
 @pytest.mark.slow
 def test_a_second_writer(place, tmp_path, refuse):
     argv = [*arguments(place, "gpt", steps=2000), "--output", str(tmp_path)]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     first = start(["-m", "pretraining", *argv])
     try:
         wait_for(lambda: last_step(folder) >= 3, process=first)
@@ -379,7 +369,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(place, tmp_path, sma
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "train_step", fill)
         refuse("pretraining", argv, "the disk is full", "checkpoints/.writing-000000008", "same command again")
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert find_checkpoint(folder).name == "step-000000004"
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000000004"]
     (disk / "filler").unlink()

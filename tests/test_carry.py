@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 from stores import BERT_LIKE, synthetic_store
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.carry import RecurrentState
-from pretraining.objective import base_inputs
-from pretraining.random import Draw
-from pretraining.segments import Segments
+from pretraining.keyed_random import Draw
+from pretraining.layouts.segments import Segments
+from pretraining.objectives.base import base_inputs
+from pretraining.training.state import RecurrentState
 from zoo.config import CoreConfig
-from zoo.core import build_core
+from zoo.core.build import build_core
 from zoo.errors import ZooError
-from zoo.inputs import CoreInputs, Visibility
+from zoo.inputs import AttentionPattern, CoreInputs
 from zoo.model_folder import open_weights
 
 FAMILIES = ("transformer-xl", "xlnet", "apart")  # the last one: documents that do not see each other
@@ -149,8 +149,8 @@ def test_documents_apart_are_read_as_if_each_stood_alone(tmp_path, separator):
         bounds = store.document_tokens()
         for number in range(documents[-1]):  # the last one may be cut
             ids = store.tokens[bounds[number] : bounds[number + 1]].tolist() + [vocabulary.sep] * separator
-            alone = core(CoreInputs(torch.tensor([ids]), Visibility(causal=True))).last_hidden_state[0]
+            alone = core(CoreInputs(torch.tensor([ids]), AttentionPattern(causal=True))).last_hidden_state[0]
             assert (documents == number).sum() == len(ids)
             torch.testing.assert_close(found[documents == number], alone, rtol=0, atol=1e-12)
     with pytest.raises(ZooError, match="tell their documents apart"):
-        core(CoreInputs(torch.tensor([[7, 8]]), Visibility(causal=True)), state)
+        core(CoreInputs(torch.tensor([[7, 8]]), AttentionPattern(causal=True)), state)

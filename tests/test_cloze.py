@@ -1,44 +1,45 @@
 """Hidden words restored: which are chosen, what is asked, and that an ablation can read it."""
 
+import itertools
+import json
+import tracemalloc
 
+import numpy as np
+import pytest
+import torch
+from stores import write_store
+from training import SAMPLE, arguments, train
 
-from ablation.config import build
-from ablation.config import load_ablation
+from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
-from ablation.results.formats import is_accuracy
-from pretraining.layouts import rows_from_texts
-from pretraining.objective import base_inputs
+from ablation.results.report import is_accuracy
+from pretraining.keyed_random import Draw
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.objectives.base import base_inputs
 from pretraining.objectives.token_scoring import fill_masked
-from pretraining.random import Draw
-from pretraining.scoring.cloze import Answers
-from pretraining.scoring.cloze import Cloze
-from pretraining.scoring.cloze import ClozeConfig
-from pretraining.scoring.cloze import by_frequency
-from pretraining.scoring.cloze import figures
-from pretraining.scoring.cloze import measures
-from pretraining.scoring.cloze_command import cloze_command
-from pretraining.scoring.cloze_command import cloze_of_run
-from pretraining.scoring.cloze_items import DocumentTokens
-from pretraining.scoring.cloze_items import SentenceTokens
-from pretraining.scoring.cloze_items import choose_entities
-from pretraining.scoring.cloze_items import choose_words
-from pretraining.scoring.cloze_items import ngram_frequency
-from pretraining.scoring.cloze_items import read_text
+from pretraining.scoring.cloze import (
+    Answers,
+    Cloze,
+    ClozeConfig,
+    by_frequency,
+    cloze_command,
+    cloze_of_run,
+    figures,
+    measures,
+)
+from pretraining.scoring.cloze_items import (
+    DocumentTokens,
+    SentenceTokens,
+    choose_entities,
+    choose_words,
+    ngram_frequency,
+    read_text,
+)
 from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.train import train_tokenizer
-from stores import write_store
-from training import SAMPLE
-from training import arguments
-from training import train
 from zoo.errors import ZooError
-import itertools
-import json
-import numpy as np
-import pytest
-import torch
-import tracemalloc
 
 DRAW = Draw(0, 0)
 
@@ -191,7 +192,7 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     scorer = Scorer(run)
     vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
     ids, flags = scorer.tokenizer.encode_batch(["中国的首都是北京市。"])[0]
-    rows = rows_from_texts([(ids, flags)], vocabulary, scorer.prefix, scorer.suffix)
+    rows = examples_from_tokens([(ids, flags)], vocabulary, scorer.prefix, scorer.suffix)
     model = Cloze(scorer).model(rows)
     chance, right = fill_masked(model, rows, np.array([3]), np.array([3]))
     expected, all_best = 0.0, True
@@ -218,7 +219,7 @@ def test_a_word_is_asked_for_at_once(run):
     scorer = Scorer(run)
     vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
     encoded = scorer.tokenizer.encode_batch(["中国的首都是北京市。", "它有一座古老的石桥。"])
-    rows = rows_from_texts(encoded, vocabulary, scorer.prefix, scorer.suffix)
+    rows = examples_from_tokens(encoded, vocabulary, scorer.prefix, scorer.suffix)
     model, embedding = Cloze(scorer).model(rows), scorer.core.token_embedding
     start, size = np.array([3, 5]), np.array([3, 2])
     chance, right = fill_masked(model, rows, start, size, together=True)

@@ -1,24 +1,21 @@
 """Reading: formats, bad input by file and line, long documents, sentences and words."""
 
-
-
+import gzip
+import itertools
+import json
 from pathlib import Path
+
+import pytest
+
 from pretraining.annotations.field import RecordField
 from pretraining.corpus import chunks as reader
 from pretraining.corpus.chunks import read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import iter_documents
 from pretraining.corpus.sources import resolve_sources
-from pretraining.text.segmenter import Segmenter
-from pretraining.text.segmenter import join_words
-from pretraining.text.sentences import MAX_CHARACTERS
-from pretraining.text.sentences import sentence_spans
-from pretraining.text.sentences import split_sentences
+from pretraining.text.segmenter import Segmenter, join_words
+from pretraining.text.sentences import MAX_CHARACTERS, sentence_spans, split_sentences
 from zoo.errors import ZooError
-import gzip
-import itertools
-import json
-import pytest
 
 TEXTS = ["First line.\nSecond line.", "Another\u2028document.", "第三篇。"]
 

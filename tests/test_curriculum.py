@@ -1,71 +1,61 @@
 """Several tasks in a run: allocations, stages, schedules (specs: ERNIE 2.0, section 8), and runs of all of them."""
 
-
-
-from finetune.config import FinetuneSettings
-from finetune.data.task_files import read_task_file
-from finetune.training.prepared import PreparedTask
-from finetune.training.run import finetune
-from fractions import Fraction
-from pretraining.assemble import Stores
-from pretraining.assemble import make_tasks
-from pretraining.assemble import run_stores
-from pretraining.config import StageConfig
-from pretraining.config import load_pretrain_config
-from pretraining.config import run_folder
-from pretraining.curriculum import Continual
-from pretraining.curriculum import Joint
-from pretraining.curriculum import Sequential
-from pretraining.curriculum import Table
-from pretraining.curriculum import describe_stages
-from pretraining.layouts import Blocks
-from pretraining.model import PretrainingModel
-from pretraining.objective import base_inputs
-from pretraining.objective import collate
-from pretraining.objective import corrupt
-from pretraining.optim import Noam
-from pretraining.random import Draw
-from pretraining.stages import idle_notes
-from pretraining.stages import task_at
-from pretraining.step import clip_gradients
-from pretraining.step import weighted_loss
-from pretraining.tokenizer.flags import WORD_START
-from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tools.listing import count_parameters
-from pretraining.tools.pairs import pairs_command
-from safetensors.numpy import load_file
-from training import Killed
-from training import arguments
-from training import interrupt_at
-from training import last_step
-from training import launch
-from training import log_lines
-from training import outcome
-from training import processes_of
-from training import train
-from training import wait_for
-from training import write_corpus
-from zoo.config import CoreConfig
-from zoo.core import Transformer
-from zoo.core import make_core
-from zoo.errors import ZooError
-from zoo.heads import SequenceHead
-from zoo.heads import TokenHead
-from zoo.inputs import CoreInputs
-from zoo.model_folder import load_core
-from zoo.model_folder import read_facts
-from zoo.sample import sample_path
-from zoo.settings import read_yaml
-from zoo.settings import shipped_configs
 import collections
 import dataclasses
 import itertools
 import json
-import numpy as np
 import os
-import pytest
 import signal
+from fractions import Fraction
+
+import numpy as np
+import pytest
 import torch
+from safetensors.numpy import load_file
+from training import (
+    Killed,
+    arguments,
+    interrupt_at,
+    last_step,
+    launch,
+    log_lines,
+    outcome,
+    processes_of,
+    train,
+    wait_for,
+    write_corpus,
+)
+
+from finetune.config import FinetuneSettings
+from finetune.data.tasks import read_task_file
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune
+from pretraining.keyed_random import Draw
+from pretraining.layouts.blocks import Blocks
+from pretraining.objectives.base import base_inputs, collate, corrupt
+from pretraining.optim.learning_rate import Noam
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tools.listing import count_parameters
+from pretraining.tools.pairs import pairs_command
+from pretraining.training.assemble import make_tasks
+from pretraining.training.config import StageConfig
+from pretraining.training.curriculum import Continual, Joint, Sequential, Table, describe_stages
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.model import PretrainingModel
+from pretraining.training.stages import idle_notes, task_at
+from pretraining.training.step import clip_gradients, weighted_loss
+from pretraining.training.stores import TokenStores, run_stores
+from zoo.config import CoreConfig
+from zoo.core.build import make_core
+from zoo.core.transformer import Transformer
+from zoo.errors import ZooError
+from zoo.heads.sequence_head import SequenceHead
+from zoo.heads.token_heads import TokenHead
+from zoo.inputs import CoreInputs
+from zoo.model_folder import load_core, read_facts
+from zoo.sample import sample_path
+from zoo.settings import read_yaml, shipped_configs
 
 TASKS = ["knowledge_masking", "capitalisation", "token_document", "sentence_reordering"]
 PAPER = {  # thousands of iterations in each stage (specs: ERNIE 2.0, section 1)
@@ -172,7 +162,7 @@ def test_a_curriculum_is_one_line_of_settings():
         **dict.fromkeys(TASKS[1:3], 0.125),
         TASKS[3]: 0.625,
     }
-    joint = settings("--curriculum.class_path", "pretraining.curriculum.Joint").value
+    joint = settings("--curriculum.class_path", "pretraining.training.curriculum.Joint").value
     assert joint.stages == {"all": StageConfig(1.0, dict.fromkeys(TASKS, 0.25))}
     fewer = settings("--tasks.capitalisation", "null", "--objectives.capitalisation", "null").value
     assert [stage.until for stage in fewer.stages.values()] == pytest.approx([1 / 6, 1 / 2, 1])
@@ -306,7 +296,7 @@ def test_tasks_of_one_layout_read_their_own_rows(assembled):
     several = dataclasses.replace(
         config, tasks=tasks, stages={"all": StageConfig(1.0, dict.fromkeys(tasks, 1.0))}, curriculum=None
     )
-    stores = Stores(stores.main, dict.fromkeys(tasks, stores.main))
+    stores = TokenStores(stores.main, dict.fromkeys(tasks, stores.main))
     data, held_out = make_tasks(several, stores, tokenizer.vocabulary)
     alone = dataclasses.replace(several, tasks={"a": first}, stages=None)
     single, _ = make_tasks(alone, stores, tokenizer.vocabulary)
@@ -381,7 +371,7 @@ def test_all_tasks_are_trained_and_checked(finished):
     assert 5 < losses["masked_lm"]["loss"] < 6.6
     assert losses["capitalisation"]["loss"] < 0.7
     assert 2 < losses["sentence_reordering"]["loss"] < 2.4
-    assert record["config"]["curriculum"]["class_path"] == "pretraining.curriculum.Continual"
+    assert record["config"]["curriculum"]["class_path"] == "pretraining.training.curriculum.Continual"
     assert record["config"]["stages"] is None
     heads = read_facts(finished).heads
     assert {name: head["kind"] for name, head in heads.items()} == {
@@ -429,7 +419,7 @@ def test_a_task_with_text_of_its_own(place, tmp_path):
     pairs_command(["discourse", "--files", str(place / "text.txt"), "--output", str(pairs), "--longest", "60"])
     argv = arguments(place, "ernie-2", steps=10, **{"output": tmp_path, "train.validate_every": 0})
     argv += ["--config", "tasks/discourse-en", "--tasks.discourse_relation.corpus.files", str(pairs)]
-    argv += ["--data.sequence_length", "32", "--curriculum.class_path", "pretraining.curriculum.Sequential"]
+    argv += ["--data.sequence_length", "32", "--curriculum.class_path", "pretraining.training.curriculum.Sequential"]
     lines = log_lines(train(argv))
     assert next(reversed(lines[9]["terms"])) == "discourse_relation"
     assert lines[9]["terms"]["discourse_relation"] == pytest.approx(np.log(174), abs=0.4)
@@ -450,8 +440,8 @@ def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tm
             raise Killed
         return clip_gradients(model, limit)
 
-    monkeypatch.setattr("pretraining.step.clip_gradients", watch)
-    sequential = {"curriculum.class_path": "pretraining.curriculum.Sequential", "output": tmp_path}
+    monkeypatch.setattr("pretraining.training.step.clip_gradients", watch)
+    sequential = {"curriculum.class_path": "pretraining.training.curriculum.Sequential", "output": tmp_path}
     with pytest.raises(Killed):
         train(arguments(place, "ernie-2", steps=8, **sequential))
     names = ["masked_lm", "masked_lm", "capitalisation", "capitalisation", "token_document", "token_document"]
@@ -461,10 +451,14 @@ def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tm
 @pytest.mark.slow
 def test_two_processes_killed_and_continued_take_the_same_course(place, tmp_path):
     """Same steps and rates, losses to rounding; heads of tasks that have not begun are as they were made."""
-    more = {"curriculum.class_path": "pretraining.curriculum.Sequential", "train.keep": 20, "train.micro_batch_size": 2}
+    more = {
+        "curriculum.class_path": "pretraining.training.curriculum.Sequential",
+        "train.keep": 20,
+        "train.micro_batch_size": 2,
+    }
     alone = train([*arguments(place, "ernie-2", steps=24, **more), "--output", str(tmp_path / "one")])
     argv = [*arguments(place, "ernie-2", steps=24, **more), "--output", str(tmp_path / "two")]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     launcher = launch(argv, processes=2)
     try:
         wait_for(lambda: last_step(folder) >= 5, process=launcher)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, GPT_LIKE, write_store
 
-from pretraining.dialogue import Dialogue, fit_sizes
-from pretraining.random import Draw
+from pretraining.keyed_random import Draw
+from pretraining.layouts.dialogue import Dialogue, fit_sizes
 from zoo.errors import ZooError
 
 

@@ -1,85 +1,49 @@
 """Characters, the two-way language model, the mix of layers, and ELMo's own files."""
 
-
-
-from closeness import rounding
-from elmo_files import FIXTURE
-from elmo_files import arrays
-from elmo_files import batches
-from elmo_files import needs_fixture
-from elmo_files import token_vectors
-from elmo_files import top_layers
+import dataclasses
+import json
+import math
+import shutil
+import sys
 from pathlib import Path
-from pretraining.layouts import rows_from_texts
+
+import numpy as np
+import pytest
+import torch
+from closeness import rounding
+from elmo_files import FIXTURE, arrays, batches, needs_fixture, token_vectors, top_layers
+from stores import BERT_LIKE, GPT_LIKE, take
+from torch.nn import functional
+from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.tokens import RandomTokens
-from pretraining.model import build_model
-from pretraining.model import words_of
-from pretraining.objective import CoreRunner
-from pretraining.objective import Targets
-from pretraining.objective import base_inputs
-from pretraining.objective import collate
-from pretraining.objectives import BidirectionalLM
-from pretraining.objectives import CausalLM
-from pretraining.objectives import MaskedLM
-from pretraining.objectives.bilm import draw_negatives
-from pretraining.objectives.bilm import log_expected
-from pretraining.objectives.bilm import sampled_cross_entropy
-from pretraining.random import Draw
-from pretraining.rows import Rows
+from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM
+from pretraining.objectives.base import CoreRunner, Targets, base_inputs, collate
+from pretraining.objectives.sampled_softmax import draw_negatives, log_expected, sampled_cross_entropy
 from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.train import train_tokenizer
-from stores import BERT_LIKE
-from stores import GPT_LIKE
-from stores import take
-from torch.nn import functional
-from training import Killed
-from training import arguments
-from training import interrupt_at
-from training import launch
-from training import log_lines
-from training import outcome
-from training import train
+from pretraining.training.model import build_model, tokens_by_id
 from zoo import cli
-from zoo.characters import CharacterEncoder
-from zoo.characters import character_ids
-from zoo.characters import spelling_table
-from zoo.characters import spelt
 from zoo.config import CoreConfig
-from zoo.config_parts import CharacterConfig
-from zoo.config_parts import RecurrentConfig
-from zoo.core import build_core
-from zoo.dropout import keyed_dropout
-from zoo.dropout import row_keys
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+from zoo.core.build import build_core
+from zoo.core.characters import CharacterEncoder, character_ids, character_ids_of, character_table
+from zoo.core.init import initialise
+from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
-from zoo.init import initialise
-from zoo.inputs import CoreInputs
-from zoo.inputs import Visibility
-from zoo.mix import FrozenFeatures
-from zoo.mix import ScalarMix
-from zoo.mix import normed_together
-from zoo.model_folder import load_core
-from zoo.model_folder import open_weights
-from zoo.model_folder import read_facts
-from zoo.settings import read_yaml
-from zoo.settings import shipped_configs
+from zoo.heads.scalar_mix import FrozenCore, ScalarMix, normalise_jointly
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import load_core, open_weights, read_facts
+from zoo.settings import read_yaml, shipped_configs
 from zoo.storage.tensors import load_tensors
 from zoo.vocabulary import Vocabulary
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
-from zoo.weights.elmo.arrays import config_of
-from zoo.weights.elmo.arrays import load_elmo
-from zoo.weights.elmo.arrays import options_of
-from zoo.weights.elmo.arrays import save_elmo
-import dataclasses
-import json
-import math
-import numpy as np
-import pytest
-import shutil
-import sys
-import torch
+from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.elmo.arrays import config_of, load_elmo, options_of, save_elmo
 
 h5py = pytest.importorskip("h5py")
 SPELT = CharacterConfig(
@@ -113,18 +77,18 @@ def spelling_core(config=ELMO, words=WORDS, vocabulary=SPECIAL):
 
 
 def test_a_word_is_marks_and_bytes():
-    table = spelling_table(["a"], 50)
-    assert (spelt(table)[0] - 1).tolist() == [258, 97, 259, *[260] * 47]
-    marked = spelt(spelling_table(["[CLS]", "[SEP]", "x"], 6, begin_sentence=0, end_sentence=1)) - 1
+    table = character_table(["a"], 50)
+    assert (character_ids_of(table)[0] - 1).tolist() == [258, 97, 259, *[260] * 47]
+    marked = character_ids_of(character_table(["[CLS]", "[SEP]", "x"], 6, begin_sentence=0, end_sentence=1)) - 1
     assert marked.tolist() == [[258, 256, 259, *[260] * 3], [258, 257, 259, *[260] * 3], [258, 120, 259, *[260] * 3]]
 
 
 def test_words_are_cut_by_bytes_not_by_letters():
-    ids = spelt(spelling_table(["ü" * 40, "b" * 60], 50)) - 1
+    ids = character_ids_of(character_table(["ü" * 40, "b" * 60], 50)) - 1
     assert ids[0, 1:49].tolist() == list(("ü" * 24).encode())
     assert ids[0, [0, 49]].tolist() == [258, 259]
     assert ids[1, 1:49].tolist() == [ord("b")] * 48
-    three = spelt(spelling_table(["的的"], 6)) - 1  # cut within a letter
+    three = character_ids_of(character_table(["的的"], 6)) - 1  # cut within a letter
     assert three[0].tolist() == [258, *"的的".encode()[:4], 259]
 
 
@@ -132,7 +96,7 @@ def test_every_character_of_text_is_kept():
     """The five marks stand in the table for bytes that no text has."""
     text = "".join(map(chr, (*range(1, 0x800, 7), 0xFFFD, 0x10FFFF, 0xD800)))
     raw = text.encode("utf-8", "surrogatepass")
-    found = spelt(spelling_table([text], len(raw) + 2))[0] - 1
+    found = character_ids_of(character_table([text], len(raw) + 2))[0] - 1
     assert bytes(found[1:-1].tolist()) == raw
 
 
@@ -141,12 +105,14 @@ def test_sentences_of_characters():
     assert ids.shape == (2, 4, 6)
     assert (ids[1, 3] == 0).all()
     assert (ids[0, :, 1] - 1).tolist() == [256, 97, 98, 257]
-    assert torch.equal(character_ids([["a", "bc"]], 6, marks=False)[0], spelt(spelling_table(["a", "bc"], 6)))
+    assert torch.equal(
+        character_ids([["a", "bc"]], 6, marks=False)[0], character_ids_of(character_table(["a", "bc"], 6))
+    )
 
 
 def test_encoder_by_hand():
     encoder = spelling_core().embeddings.word_embeddings
-    x = functional.pad(encoder.characters.weight, (0, 0, 1, 0))[spelt(encoder.spellings[6])]  # (C, E)
+    x = functional.pad(encoder.characters.weight, (0, 0, 1, 0))[character_ids_of(encoder.spellings[6])]  # (C, E)
     found = []
     for convolution, (width, number) in zip(encoder.convolutions, SPELT.filters, strict=True):
         windows = torch.stack([x[k : k + width] for k in range(12 - width + 1)])  # (n, width, E)
@@ -180,7 +146,7 @@ def test_padding_takes_part_and_leaving_its_repetition_out_changes_nothing():
     ids = torch.arange(len(WORDS))[None]
     short = torch.tensor([[5, 6]])
     whole, part = encoder(ids), encoder(short)
-    embedded = encoder.characters.weight[spelt(encoder.spellings) - 1].transpose(1, 2)
+    embedded = encoder.characters.weight[character_ids_of(encoder.spellings) - 1].transpose(1, 2)
     features = [torch.relu(convolution(embedded)).amax(-1) for convolution in encoder.convolutions]
     torch.testing.assert_close(whole[0], encoder.projection(encoder.highways(torch.cat(features, -1))))
     torch.testing.assert_close(whole[:, 5:7], part)
@@ -237,13 +203,13 @@ def test_a_transformer_reads_characters_too():
 def test_words_of_a_tokenizer():
     text = ["the cat sat on the mat , the cat ran ."] * 3
     tokenizer = train_tokenizer(TokenizerConfig(kind="word", vocab_size=100, min_frequency=1), text)
-    words = words_of(tokenizer)
+    words = tokens_by_id(tokenizer)
     assert words[: len(tokenizer.roles)] == list(tokenizer.roles.values())
     assert words.index("the") == tokenizer.backend.token_to_id("the")
     size = tokenizer.vocabulary.size
     model = build_model(ELMO.replace(vocab_size=size), {}, tokenizer.vocabulary, 0, tokenizer)
     table = model.core.embeddings.word_embeddings.spellings
-    assert torch.equal(table, spelling_table(words, 12, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
+    assert torch.equal(table, character_table(words, 12, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
 
 
 def test_what_is_wrong_with_characters_is_named():
@@ -285,11 +251,11 @@ CORES = {"recurrent": TWO_WAY, "transformer": ONE_WAY}
 every_core = pytest.mark.parametrize("config", CORES.values(), ids=CORES)
 
 
-def text_rows(lengths=(7, 4, 5), seed=0, special=True) -> Rows:
+def text_rows(lengths=(7, 4, 5), seed=0, special=True) -> Examples:
     rng = np.random.default_rng(seed)
     texts = [rng.permutation(np.arange(10, 900))[:n].tolist() for n in lengths]
     ends = ([BERT_LIKE.cls], [BERT_LIKE.sep]) if special else ((), ())
-    return rows_from_texts([(ids, [1] * len(ids)) for ids in texts], BERT_LIKE, *ends)
+    return examples_from_tokens([(ids, [1] * len(ids)) for ids in texts], BERT_LIKE, *ends)
 
 
 def make(config, objective=None, vocabulary=BERT_LIKE):
@@ -314,7 +280,7 @@ def by_hand(core, objective, rows, states=None):
         if core.config.recurrent is not None:
             both = core(CoreInputs(ids)).last_hidden_state[0].chunk(2, -1)
         else:
-            see = Visibility(causal=True)
+            see = AttentionPattern(causal=True)
             both = [
                 core(CoreInputs(ids, see)).last_hidden_state[0],
                 core(CoreInputs(ids.flip(1), see)).last_hidden_state[0],
@@ -418,7 +384,7 @@ def test_scores_are_both_chains(config):
         forward, backward = by_hand(core, objective, one)
         # the last forward target is [SEP], the last backward one [CLS]: template tokens are not scored
         ids = one.input_ids[0]
-        cut = rows_from_texts([(ids.tolist(), [1] * len(ids))], BERT_LIKE)
+        cut = examples_from_tokens([(ids.tolist(), [1] * len(ids))], BERT_LIKE)
         inputs = objective.inputs(cut, base_inputs(cut))
         states = objective._both(CoreRunner(core, inputs), inputs)[0]
         ends = objective.head(torch.stack([states[-2, 0], states[1, 1]]), core.token_embedding).log_softmax(-1)
@@ -468,7 +434,7 @@ def test_dropout_of_the_second_pass_is_its_own():
 def test_visibility_follows_the_core():
     assert make(TWO_WAY)[1].visibility == "all"
     assert make(ONE_WAY)[1].visibility == "causal"
-    dense = Visibility(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
+    dense = AttentionPattern(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
     with pytest.raises(ZooError, match="cannot reverse who sees whom"):
         objective._both(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), None)
@@ -625,10 +591,10 @@ def test_a_run_writes_a_model_that_spells(run):
     core, model = load_core(run)
     assert model.visibility == "all"
     tokenizer = load_tokenizer(run)
-    words = words_of(tokenizer)
+    words = tokens_by_id(tokenizer)
     assert len(words) > 1000
     table = core.embeddings.word_embeddings.spellings
-    assert torch.equal(table, spelling_table(words, 50, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
+    assert torch.equal(table, character_table(words, 50, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
     assert model.heads["bidirectional_lm"]["outputs"] == 500
     loss = [row["validation"]["loss"] for row in log_lines(run) if "validation" in row] or [0.0]
     assert all(math.isfinite(value) for value in loss)
@@ -705,17 +671,17 @@ def test_mix_starts_as_the_mean_and_can_choose():
 
 def test_norm_is_over_all_real_tokens_and_dimensions_at_once():
     states, real = torch.randn(2, 5, 8) * 3 + 1, torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
-    found = normed_together(states, real)[real]
+    found = normalise_jointly(states, real)[real]
     assert found.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert found.square().mean().item() == pytest.approx(1.0, rel=1e-4)
     assert found.mean(-1).abs().max() > 0.05  # not per token
     other = states.clone()
     other[0, 3:] = 100.0
-    torch.testing.assert_close(normed_together(other, real)[real], found)
+    torch.testing.assert_close(normalise_jointly(other, real)[real], found)
     whole = torch.ones(2, 5, dtype=torch.bool)
-    torch.testing.assert_close(normed_together(states, whole), normed_together(states, None))
+    torch.testing.assert_close(normalise_jointly(states, whole), normalise_jointly(states, None))
     layers = [states, 10 * states]
-    torch.testing.assert_close(ScalarMix(2, layer_norm=True)(layers, real), normed_together(states, real))
+    torch.testing.assert_close(ScalarMix(2, layer_norm=True)(layers, real), normalise_jointly(states, real))
 
 
 def test_regulariser_pulls_towards_the_mean():
@@ -730,9 +696,9 @@ def test_regulariser_pulls_towards_the_mean():
 
 def test_frozen_features():
     core = spelling_core()
-    features = FrozenFeatures(core, mixes=2, dropout=0.5)
+    features = FrozenCore(core, mixes=2, dropout=0.5)
     ids, lengths = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]), torch.tensor([4, 3])
-    inputs = CoreInputs(ids, Visibility(lengths=lengths))
+    inputs = CoreInputs(ids, AttentionPattern(lengths=lengths))
     first, second = features(inputs)
     torch.testing.assert_close(first, second)
     states = core(inputs, output_hidden_states=True).hidden_states
@@ -900,7 +866,7 @@ def test_any_core_of_the_kind_is_written_and_read(tmp_path, skip, activation):
     assert loaded.config.recurrent == config.recurrent
     ids = character_ids([["some", "words"], ["more"]], 50)
     inputs = CoreInputs(
-        torch.zeros(2, 4, dtype=torch.int64), Visibility(lengths=torch.tensor([4, 3])), character_ids=ids
+        torch.zeros(2, 4, dtype=torch.int64), AttentionPattern(lengths=torch.tensor([4, 3])), character_ids=ids
     )
     assert torch.equal(loaded(inputs).last_hidden_state, core(inputs).last_hidden_state)
 
@@ -1013,7 +979,7 @@ def test_commands_bring_a_model_in_and_out_again(tmp_path, capsys):
     assert json.loads((tmp_path / "model" / "import.json").read_text())["source"] == "allennlp"
     tokenizer = load_tokenizer(tmp_path / "model")  # ids are enough, and mean what the vocabulary says
     words = (FIXTURE / "vocab_test.txt").read_text().split("\n")
-    assert words_of(tokenizer) == words
+    assert tokens_by_id(tokenizer) == words
     assert tokenizer.encode_batch(["good Why neverseen"])[0][0].tolist() == [0, 1, words.index("<UNK>")]
     tokenizer.set_template(model.template)
     ids = tokenizer.encode("good Why").ids
@@ -1054,7 +1020,7 @@ def test_a_run_goes_out_and_comes_back(run, tmp_path):
     torch.testing.assert_close(found[0][1], found[1][1])  # tensors lie elsewhere in memory: not bit for bit
     weights, again = old.state_dict(), new.state_dict()
     (unknown,) = {row for row, same in enumerate((weights[SPELLINGS] == again[SPELLINGS]).all(1)) if not same}
-    assert words_of(load_tokenizer(run))[unknown] == "[UNK]"
+    assert tokens_by_id(load_tokenizer(run))[unknown] == "[UNK]"
     assert all(torch.equal(weights[name], again[name]) for name in weights if name != SPELLINGS)
     assert facts.template.single == "<S> $A </S>"
 

@@ -2,40 +2,28 @@
 
 from __future__ import annotations
 
-from finetune.__main__ import main
-from finetune.config import FinetuneSettings
-from finetune.data.task_files import read_task_file
-from finetune.results.report import notes
-from finetune.results.report import summary
-from finetune.results.report import text_table
-from finetune.results.report import write_report
-from finetune.results.result import Result
-from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes
-from finetune.training.run import finetune
-from finetune.training.run import predict
-from finetune.training.run import step_loss
-from pathlib import Path
-from toys import FIRST
-from toys import LAST
-from toys import PAIR
-from toys import POOLED
-from toys import SINGLE
-from toys import WORDS
-from toys import make_model
-from training import FAMILIES
-from training import SAMPLE
-from transformers import AutoTokenizer
-from zoo.errors import ZooError
-from zoo.model_folder import load_core
 import json
-import numpy as np
 import os
-import pytest
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
 import torch
+from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
+from training import FAMILIES, SAMPLE
+from transformers import AutoTokenizer
+
+from finetune.__main__ import main
+from finetune.config import FinetuneSettings
+from finetune.data.tasks import read_task_file
+from finetune.results.report import Result, notes, summary, text_table, write_report
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import Processes, finetune, predict, step_loss
+from zoo.errors import ZooError
+from zoo.model_folder import load_core
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FinetuneSettings(lr=3e-3)

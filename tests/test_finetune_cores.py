@@ -2,62 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from finetune.config import FinetuneSettings
-from finetune.data.rows import TaskSplits
-from finetune.inputs.encode import with_word_spaces
-from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes
-from finetune.training.run import finetune
-from finetune.training.run import predict
-from finetune.training.run import step_loss
-from pathlib import Path
-from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tokenizer.tokenizer import ZooTokenizer
-from tokenizers import Tokenizer
-from tokenizers.models import Unigram
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Metaspace
-from tokenizers.pre_tokenizers import Whitespace
-from toys import FIRST
-from toys import LAST
-from toys import MEMORY
-from toys import PAIR
-from toys import PERMUTED
-from toys import POOLED
-from toys import SINGLE
-from toys import SPELT
-from toys import WORDS
-from toys import make_model
-from toys import rows_of
-from transformers import AutoModelForSequenceClassification
-from transformers import AutoTokenizer
-from transformers import XLNetConfig
-from transformers import XLNetForSequenceClassification
-from transformers import pipeline
-from zoo.characters import character_ids
-from zoo.characters import spelling_table
-from zoo.characters import spelt
-from zoo.config import read_json
-from zoo.errors import ZooError
-from zoo.heads import chosen_state
-from zoo.inputs import CoreInputs
-from zoo.inputs import Visibility
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import load_core
-from zoo.model_folder import load_head
-from zoo.model_folder import read_facts
-from zoo.model_folder import save_model_folder
-from zoo.storage.files import write_json
-from zoo.vocabulary import Template
-from zoo.vocabulary import parse_layout
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
 import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram, WordLevel
+from tokenizers.pre_tokenizers import Metaspace, Whitespace
+from toys import FIRST, LAST, MEMORY, PAIR, PERMUTED, POOLED, SINGLE, SPELT, WORDS, make_model, rows_of
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    XLNetConfig,
+    XLNetForSequenceClassification,
+    pipeline,
+)
+
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
+from finetune.config import FinetuneSettings
+from finetune.data.load import TaskSplits
+from finetune.inputs.encode import with_word_spaces
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import Processes, finetune, predict, step_loss
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.core.characters import character_ids, character_ids_of, character_table
+from zoo.errors import ZooError
+from zoo.heads.sequence_head import pooled_state
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
+from zoo.storage.files import read_json, write_json
+from zoo.vocabulary import Template, parse_layout
+from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {"spelt": SPELT, "permuted": PERMUTED, "memory": MEMORY}
 SETTINGS = FinetuneSettings(lr=5e-3)
@@ -144,11 +123,11 @@ def test_a_row_scores_the_same_alone_and_padded(name: str, toy_folders) -> None:
 def test_each_half_is_read_where_its_direction_has_seen_all() -> None:
     states = torch.arange(2 * 4 * 6.0).view(2, 4, 6)
     last = torch.tensor([3, 1])
-    found = chosen_state(states, "ends", last)
+    found = pooled_state(states, "ends", last)
     assert found.tolist() == [[18.0, 19.0, 20.0, 3.0, 4.0, 5.0], [30.0, 31.0, 32.0, 27.0, 28.0, 29.0]]
-    assert torch.equal(chosen_state(states, "last", last), states[[0, 1], [3, 1]])
-    assert torch.equal(chosen_state(states, "last", None), states[:, 3])
-    assert torch.equal(chosen_state(states, "first", last), states[:, 0])
+    assert torch.equal(pooled_state(states, "last", last), states[[0, 1], [3, 1]])
+    assert torch.equal(pooled_state(states, "last", None), states[:, 3])
+    assert torch.equal(pooled_state(states, "first", last), states[:, 0])
 
 
 def test_both_ends_see_every_word(toy_folders) -> None:
@@ -160,7 +139,7 @@ def test_both_ends_see_every_word(toy_folders) -> None:
         lambda module, inputs, output: vectors.append(output.requires_grad_()) or None
     )
     for half in (slice(16), slice(16, 32)):
-        state = chosen_state(core(CoreInputs(words)).last_hidden_state, "ends", torch.tensor([4]))
+        state = pooled_state(core(CoreInputs(words)).last_hidden_state, "ends", torch.tensor([4]))
         (grad,) = torch.autograd.grad(state[:, half].sum(), vectors[-1])
         assert (grad.abs().sum(-1) > 0).all()
     handle.remove()
@@ -182,7 +161,7 @@ def test_words_outside_the_vocabulary_are_spelt(toy_folders) -> None:
     texts = ["good Zürich a", "good quokka a", "good [SEP] a", "good quokka", "a b"]
     prepared = PreparedTask(toy_folders["spelt"], SINGLE, rows_of(texts), SETTINGS)
     inputs, _ = prepared.batch(prepared.train, np.arange(5))
-    known = spelt(spelling_table(WORDS, 10, 2, 3))
+    known = character_ids_of(character_table(WORDS, 10, 2, 3))
     for row, text in enumerate(texts):
         words = text.replace("[SEP]", "[ SEP ]").split()  # written in a text it is text, as this tokenizer splits it
         characters = inputs.character_ids[row]
@@ -378,11 +357,11 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_fold
     prepared = PreparedTask(toy_folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
     core, _ = load_core(toy_folders["permuted"])
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
-    right = chosen_state(core(inputs).last_hidden_state, "last", inputs.visible.lengths - 1)
+    right = pooled_state(core(inputs).last_hidden_state, "last", inputs.visible.lengths - 1)
     lengths = inputs.visible.lengths.tolist()
     rolled = [[x[i].roll(8 - n) for i, n in enumerate(lengths)] for x in (inputs.input_ids, inputs.token_type_ids)]
     real = torch.arange(8)[None] >= 8 - inputs.visible.lengths[:, None]
-    left = core(CoreInputs(torch.stack(rolled[0]), Visibility(dense=real[:, None]), torch.stack(rolled[1])))
+    left = core(CoreInputs(torch.stack(rolled[0]), AttentionPattern(dense=real[:, None]), torch.stack(rolled[1])))
     assert largest(left.last_hidden_state[:, -1], right) < 1e-5
 
 

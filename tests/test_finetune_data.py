@@ -12,10 +12,8 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.config import FinetuneConfig
-from finetune.data.load import find_files, from_dataset, load_task, read_file
-from finetune.data.rows import LabelledTexts
-from finetune.data.task_files import read_task_file
-from finetune.data.tasks import GROUPS, TASKS, Task, tasks_named
+from finetune.data.load import LabelledTexts, find_files, from_dataset, load_task, read_file
+from finetune.data.tasks import GROUPS, TASKS, Task, read_task_file, tasks_named
 from finetune.inputs.batches import collate_rows, evaluation_batches, training_batches
 from finetune.inputs.encode import encode, template_tokens, tokenize, truncate
 from zoo.errors import ZooError

@@ -19,11 +19,12 @@ from finetune.results.report import notes, summary
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import Processes, finetune, predict, step_loss
 from finetune.training.saved import open_features
-from zoo.core import build_core
+from zoo.core.build import build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
-from zoo.heads import build_head
-from zoo.mix import FrozenFeatures, Mixes, TaskNetwork, pooled
+from zoo.heads.build import build_head
+from zoo.heads.scalar_mix import FrozenCore, ScalarMixes
+from zoo.heads.task_network import TaskNetwork, pooled
 from zoo.model_folder import open_weights, read_facts
 from zoo.settings import load_settings
 from zoo.vocabulary import Template
@@ -228,7 +229,7 @@ def test_the_second_mix_stands_beside_the_reader() -> None:
 
 
 def test_mixes_of_a_row_drop_different_elements() -> None:
-    features = FrozenFeatures(build_core(POOLED.config, 0), mixes=2, dropout=0.5)
+    features = FrozenCore(build_core(POOLED.config, 0), mixes=2, dropout=0.5)
     layers, keys = [torch.ones(2, 3, 32)] * 3, row_keys(0, 1, range(2))
     found = [features.mix(layers, None, keys, text) for text in (0, 1)]
     masks = [mix == 0 for text in found for mix in text]
@@ -238,7 +239,7 @@ def test_mixes_of_a_row_drop_different_elements() -> None:
 
 def test_heads_are_made_again_from_their_facts() -> None:
     for head in (
-        Mixes(POOLED.config, 2, layer_norm=True),
+        ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
     ):
         again = build_head(POOLED.config, json.loads(json.dumps(head.facts)))
@@ -310,7 +311,7 @@ def test_settings_that_mean_nothing(settings: dict, part: str) -> None:
 
 def test_no_mix_at_all() -> None:
     with pytest.raises(ZooError, match="0 mixes"):
-        FrozenFeatures(build_core(POOLED.config, 0), mixes=0)
+        FrozenCore(build_core(POOLED.config, 0), mixes=0)
     with pytest.raises(ZooError, match="not 3"):
         TaskNetwork(POOLED.config, 2, mixes=3)
 

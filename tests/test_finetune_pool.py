@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import ZooError
-from zoo.runtime.jobs import Job, Outcome
-from zoo.runtime.pool import NO_THREADS, run_pool
+from zoo.runtime.pool import NO_THREADS, Job, Outcome, run_pool
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from entity_toys import FUSION
-from entity_toys import WIDTH
-from entity_toys import make_table
-from finetune.config import FinetuneSettings
-from finetune.data.fewrel import FewRelConfig
-from finetune.data.fewrel import read_fewrel
-from finetune.data.fewrel import split
-from finetune.data.fewrel import write_task
-from finetune.data.load import load_task
-from finetune.data.rows import LabelledTexts
-from finetune.data.rows import TaskSplits
-from finetune.data.spans import MarkedSpan
-from finetune.data.spans import respaced
-from finetune.data.task_files import read_task_file
-from finetune.data.tasks import SpanMarkers
-from finetune.data.tasks import Task
-from finetune.inputs.encode import encode
-from finetune.inputs.encode import template_tokens
-from finetune.inputs.encode import truncate
-from finetune.inputs.encode import truncate_marked
-from finetune.inputs.encode import window
-from finetune.inputs.encode import with_word_spaces
-from finetune.inputs.marks import Marked
-from finetune.inputs.marks import place_spans
-from finetune.results.report import notes
-from finetune.results.report import summary
-from finetune.results.result import Result
-from finetune.training.prepared import PreparedTask
-from finetune.training.run import finetune
-from finetune.training.run import predict
-from pathlib import Path
-from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.train import train_tokenizer
-from toys import LAST
-from toys import MEMORY
-from toys import PAIR
-from toys import PERMUTED
-from toys import POOLED
-from toys import SPELT
-from toys import Toy
-from toys import make_data
-from toys import make_model
-from training import SAMPLE
-from typing import Any
-from zoo.characters import spelling_table
-from zoo.errors import ZooError
-from zoo.model_folder import load_head
-from zoo.storage.entity_table import NAMES
-from zoo.storage.entity_table import open_entities
-from zoo.storage.entity_table import save_entities
-from zoo.vocabulary import Template
 import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from entity_toys import FUSION, WIDTH, make_table
+from toys import LAST, MEMORY, PAIR, PERMUTED, POOLED, SPELT, Toy, make_data, make_model
+from training import SAMPLE
+
+from finetune.config import FinetuneSettings
+from finetune.data.fewrel import FewRelConfig, read_fewrel, split, write_task
+from finetune.data.load import LabelledTexts, TaskSplits, load_task
+from finetune.data.spans import MarkedSpan, respaced
+from finetune.data.tasks import SpanMarkers, Task, read_task_file
+from finetune.inputs.encode import encode, template_tokens, truncate, truncate_marked, window, with_word_spaces
+from finetune.inputs.marks import Marked, place_spans
+from finetune.results.report import Result, notes, summary
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune, predict
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.train import train_tokenizer
+from zoo.core.characters import character_table
+from zoo.errors import ZooError
+from zoo.model_folder import load_head
+from zoo.storage.entity_table import NAMES, open_entities, save_entities
+from zoo.vocabulary import Template
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "ernie" / "fewrel"
 LETTERS = list("abcdefghijklmn")
@@ -292,7 +265,7 @@ def test_a_core_that_spells_words_spells_marks(tmp_path: Path, colours: Path) ->
     prepared = PreparedTask(folder, MARKED, colours, FinetuneSettings(limit=8, epochs=1))
     assert prepared.tokenizer.vocabulary.size == prepared.stored_tokenizer.vocabulary.size
     table = prepared.train.spelt.table
-    for mark in spelling_table(["[HD]", "[TL]"], table.shape[1]):
+    for mark in character_table(["[HD]", "[TL]"], table.shape[1]):
         assert (table == mark).all(dim=1).sum() == 1
     finetune(folder, MARKED, prepared, 1, SETTINGS, tmp_path / "out", progress=False)
 

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from entity_toys import entity_arguments
-from entity_toys import make_table
-from finetune.config import FinetuneSettings
-from finetune.training.run import finetune
-from itertools import pairwise
-from pretraining.config import load_pretrain_config
-from pretraining.config import run_folder
-from pretraining.run import Run
-from pretraining.scoring.scorer import Scorer
-from pretraining.store.from_ids import prepare_from_ids
-from pretraining.store.token_store import Store
-from pretraining.tokenizer.load import load_tokenizer
-from test_processes import assert_same_course
-from test_processes import finish
-from test_start import first_weights
-from toys import SINGLE
-from toys import make_data
-from training import Killed
-from training import arguments
-from training import interrupt_at
-from training import launch
-from training import log_lines
-from training import outcome
-from training import train
-from zoo.cli import dispatch
-from zoo.errors import ZooError
-from zoo.model_folder import load_core
-from zoo.model_folder import open_weights
-from zoo.model_folder import pack_model
-from zoo.model_folder import read_facts
-from zoo.storage.entity_table import open_entities
-from zoo.storage.tensors import open_tensors
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
 import json
-import numpy as np
-import pytest
 import re
 import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
 import torch
+from entity_toys import entity_arguments, make_table
+from test_processes import assert_same_course, finish
+from test_start import first_weights
+from toys import SINGLE, make_data
+from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+
+from finetune.config import FinetuneSettings
+from finetune.training.run import finetune
+from pretraining.scoring.scorer import Scorer
+from pretraining.store.prepare import prepare_from_ids
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.run import Run
+from zoo.cli import dispatch
+from zoo.errors import ZooError
+from zoo.model_folder import load_core, open_weights, pack_model, read_facts
+from zoo.storage.entity_table import open_entities
+from zoo.storage.tensors import open_tensors
+from zoo.weights.commands import export_folder, import_folder
 
 STEPS = 8
 
@@ -130,7 +118,7 @@ def test_accumulation_changes_nothing(place, own, finished, tmp_path):
 def test_two_processes_take_the_same_course_as_one(place, own, finished, tmp_path):
     argv = argv_of(place, own, output=tmp_path)
     assert "2 processes x 1 threads" in finish(launch(argv, processes=2))
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
     assert_same_course(folder, finished)
 

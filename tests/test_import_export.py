@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from pretraining.tokenizer.load import load_tokenizer
-from safetensors.torch import load_file
-from safetensors.torch import save_file
-from training import FAMILIES
-from zoo import cli
-from zoo.config import CoreConfig
-from zoo.core import build_core
-from zoo.errors import ZooError
-from zoo.heads import build_head
-from zoo.inputs import CoreInputs
-from zoo.inputs import Visibility
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import load_core
-from zoo.model_folder import open_weights
-from zoo.model_folder import read_facts
-from zoo.model_folder import save_model_folder
-from zoo.weights.card import score_lines
-from zoo.weights.checkpoint import all_families
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
 import json
 import os
 import pickle
-import pytest
 import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from training import FAMILIES
+
+from pretraining.tokenizer.load import load_tokenizer
+from zoo import cli
+from zoo.config import CoreConfig
+from zoo.core.build import build_core
+from zoo.errors import ZooError
+from zoo.heads.build import build_head
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
+from zoo.weights.card import score_lines
+from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.read import all_families
 
 TEXTS = ["The town lies on the river.", "It was built in 1850, and burnt twice.", "A film"]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -126,7 +121,7 @@ def expected(run: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         {k.removeprefix(f"heads.{name}."): weights[k] for k in weights if k.startswith(f"heads.{name}.")}
     )
     with torch.no_grad():
-        hidden = core.eval()(CoreInputs(ids, Visibility(causal=facts.visibility == "causal"))).last_hidden_state
+        hidden = core.eval()(CoreInputs(ids, AttentionPattern(causal=facts.visibility == "causal"))).last_hidden_state
         return hidden, head(hidden[0], core.token_embedding)
 
 

@@ -1,48 +1,31 @@
 """Knowledge masking: units of phrases and entities, three stages on one head (specs/ernie-baidu-1.md, section 8)."""
 
-
-
-from pretraining.config import TaskConfig
-from pretraining.config import load_pretrain_config
-from pretraining.config import run_folder
-from pretraining.layouts import Blocks
-from pretraining.masking.tokens import RandomTokens
-from pretraining.masking.tokens import random_ids
-from pretraining.masking.words import KnowledgeUnits
-from pretraining.masking.words import WholeWords
-from pretraining.objectives import CausalLM
-from pretraining.objectives import MaskedLM
-from pretraining.objectives import PairClassification
-from pretraining.random import Draw
-from pretraining.scoring.scorer import Scorer
-from pretraining.tokenizer.flags import WORD_START
-from pretraining.tools.listing import count_parameters
-from stores import BERT_LIKE
-from stores import FIRST_ID
-from stores import full_rows
-from stores import take
-from stores import write_store
-from training import Killed
-from training import arguments
-from training import chinese_articles
-from training import interrupt_at
-from training import launch
-from training import log_lines
-from training import outcome
-from training import train
-from zoo.config import CoreConfig
-from zoo.core import Transformer
-from zoo.errors import ZooError
-from zoo.heads import TokenHead
-from zoo.model_folder import open_weights
-from zoo.vocabulary import Vocabulary
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
 import functools
 import json
+
 import numpy as np
 import pytest
 import torch
+from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
+from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
+
+from pretraining.keyed_random import Draw
+from pretraining.layouts.blocks import Blocks
+from pretraining.masking.tokens import RandomTokens, random_ids
+from pretraining.masking.words import KnowledgeUnits, WholeWords
+from pretraining.objectives import CausalLM, MaskedLM, PairClassification
+from pretraining.scoring.scorer import Scorer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tools.listing import count_parameters
+from pretraining.training.config import TaskConfig
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from zoo.config import CoreConfig
+from zoo.core.transformer import Transformer
+from zoo.errors import ZooError
+from zoo.heads.token_heads import TokenHead
+from zoo.model_folder import open_weights
+from zoo.vocabulary import Vocabulary
+from zoo.weights.commands import export_folder, import_folder
 
 ENTITY, PHRASE = KnowledgeUnits("entity"), KnowledgeUnits("phrase", count="independent")
 CHOOSERS = {
@@ -317,7 +300,7 @@ def test_two_processes_draw_the_same_tasks(finished, place, tmp_path):
     process = launch(argv, processes=2)
     out = process.communicate(timeout=240)[0]
     assert process.returncode == 0, out[-3000:]
-    other = log_lines(run_folder(load_pretrain_config(argv)))
+    other = log_lines(run_folder_of(load_pretrain_config(argv)))
     for one, two in zip(log_lines(finished), other, strict=True):
         assert (one["step"], one["tokens"]) == (two["step"], two["tokens"])
         if "terms" in one:

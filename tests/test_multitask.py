@@ -1,40 +1,40 @@
 """ERNIE 2.0's seven tasks and its schedules (specs: ERNIE 2.0, section 8)."""
 
-
-
-from pathlib import Path
-from pretraining.annotations.field import RecordField
-from pretraining.corpus.config import CorpusConfig
-from pretraining.documents import DocumentSegments
-from pretraining.documents import LabelledPairs
-from pretraining.documents import ReorderedSegments
-from pretraining.documents import SentenceDistance
-from pretraining.documents import reordering_class
-from pretraining.documents import reordering_classes
-from pretraining.labels import Capitalised
-from pretraining.objectives import TokenClassification
-from pretraining.random import Draw
-from pretraining.store.prepare import prepare_store
-from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import CAPITALISED
-from pretraining.tokenizer.flags import WORD_START
-from pretraining.tools.pairs import Markers
-from pretraining.tools.pairs import Pair
-from pretraining.tools.pairs import at_most
-from pretraining.tools.pairs import discourse_pairs
-from pretraining.tools.pairs import pairs_command
-from pretraining.tools.pairs import read_markers
-from pretraining.tools.pairs import relevance_pairs
-from stores import BERT_LIKE
-from stores import synthetic_documents
-from stores import synthetic_store
-from stores import write_store
-from zoo.errors import ZooError
 import itertools
 import json
 import math
+from pathlib import Path
+
 import numpy as np
 import pytest
+from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
+
+from pretraining.annotations.field import RecordField
+from pretraining.corpus.config import CorpusConfig
+from pretraining.keyed_random import Draw
+from pretraining.layouts.labelled_pairs import LabelledPairs
+from pretraining.layouts.reordered_segments import (
+    DocumentSegments,
+    ReorderedSegments,
+    reordering_class,
+    reordering_classes,
+)
+from pretraining.layouts.sentence_distance import SentenceDistance
+from pretraining.objectives import TokenClassification
+from pretraining.objectives.token_classification import CapitalisationLabels
+from pretraining.store.prepare import prepare_store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
+from pretraining.tools.pairs import (
+    Markers,
+    Pair,
+    at_most,
+    discourse_pairs,
+    pairs_command,
+    read_markers,
+    relevance_pairs,
+)
+from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)
 
@@ -375,7 +375,7 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
 
 
 def test_text_without_capitals_has_nothing_to_learn(store, tmp_path):
-    objective = TokenClassification(Capitalised())
+    objective = TokenClassification(CapitalisationLabels())
     with pytest.raises(ZooError, match=r"none of the first [0-9,]+ tokens .* was written with a capital"):
         objective.check_store(store)
     few = write_store(tmp_path / "few", [[[5] * 100]])

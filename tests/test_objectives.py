@@ -3,57 +3,46 @@
 Adding an objective to these tests = one row of ``OBJECTIVES``.
 """
 
-
-
-from collections.abc import Callable
-from entity_toys import FUSION
-from entity_toys import shared_table
-from pretraining.labels import Capitalised
-from pretraining.layouts import rows_from_texts
-from pretraining.masking.base import All
-from pretraining.masking.ngrams import NGrams
-from pretraining.masking.similar_words import SimilarWords
-from pretraining.masking.tokens import RandomTokens
-from pretraining.masking.tokens import Replace
-from pretraining.masking.words import KnowledgeUnits
-from pretraining.masking.words import WholeWords
-from pretraining.objective import CoreRunner
-from pretraining.objective import Objective
-from pretraining.objective import Targets
-from pretraining.objective import base_inputs
-from pretraining.objective import collate
-from pretraining.objectives import BidirectionalLM
-from pretraining.objectives import CausalLM
-from pretraining.objectives import EntityAutoencoder
-from pretraining.objectives import MaskedLM
-from pretraining.objectives import PairClassification
-from pretraining.objectives import PermutationLM
-from pretraining.objectives import RowClassification
-from pretraining.objectives import TokenClassification
-from pretraining.objectives.token_scoring import MaskedModel
-from pretraining.objectives.token_scoring import score_words
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.tokenizer.flags import CAPITALISED
-from pretraining.tokenizer.flags import WORD_START
-from similar_toys import synthetic
-from similar_toys import synthetic_list
-from stores import BERT_LIKE
-from stores import FIRST_ID
-from stores import GPT_LIKE
-from stores import take
-from torch import nn
-from typing import NamedTuple
-from zoo.config import CoreConfig
-from zoo.config_parts import RecurrentConfig
-from zoo.core import make_core
-from zoo.errors import ZooError
-from zoo.init import initialise
 import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jsonargparse
 import numpy as np
 import pytest
 import torch
+from entity_toys import FUSION, shared_table
+from similar_toys import synthetic, synthetic_list
+from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
+from torch import nn
+
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.masking.base import All
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens, Replace
+from pretraining.masking.words import KnowledgeUnits, WholeWords
+from pretraining.objectives import (
+    BidirectionalLM,
+    CausalLM,
+    EntityAutoencoder,
+    MaskedLM,
+    PairClassification,
+    PermutationLM,
+    RowClassification,
+    TokenClassification,
+)
+from pretraining.objectives.base import CoreRunner, Objective, Targets, base_inputs, collate
+from pretraining.objectives.token_classification import CapitalisationLabels
+from pretraining.objectives.token_scoring import MaskedModel, score_words
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
+from zoo.core.build import make_core
+from zoo.core.init import initialise
+from zoo.errors import ZooError
 
 TINY = CoreConfig(
     vocab_size=BERT_LIKE.size,
@@ -77,19 +66,19 @@ DRAW = Draw(seed=2, epoch=0)
 ALL_MASK = Replace(mask=1, random=0, keep=0)
 
 
-def hidden_by_mask(rows: Rows) -> np.ndarray:
+def hidden_by_mask(rows: Examples) -> np.ndarray:
     """Positions whose token the core must not learn anything of."""
     return rows.targets["selected"] & (rows.input_ids == BERT_LIKE.mask)
 
 
-def not_before(rows: Rows, number: int) -> np.ndarray:
+def not_before(rows: Examples, number: int) -> np.ndarray:
     """Positions of a factorisation order that the target with this number must not see, its own among them."""
     row, column = np.nonzero(rows.targets["selected"] & ~rows.special)
     ranks = rows.targets["ranks"]
     return ranks >= ranks[row[number], column[number]]
 
 
-def other_side(rows: Rows, number: int) -> np.ndarray:
+def other_side(rows: Examples, number: int) -> np.ndarray:
     """Positions of one row behind the place from which a two-way target looks, forward targets first."""
     columns, forward = np.arange(rows.shape[1])[None, :], int(rows.lengths[0]) - 1
     return columns > number if number < forward else columns < number - forward + 1
@@ -97,10 +86,10 @@ def other_side(rows: Rows, number: int) -> np.ndarray:
 
 class Case(NamedTuple):
     make: Callable[[], Objective]
-    hidden: Callable[[Rows], np.ndarray] | None  # (B, L) positions nobody may see
+    hidden: Callable[[Examples], np.ndarray] | None  # (B, L) positions nobody may see
     later: bool = False  # a target may not see later positions either
     can_be_empty: bool = True  # there are rows without any target
-    unseen: Callable[[Rows, int], np.ndarray] | None = None  # (B, L) positions that one target may not see
+    unseen: Callable[[Examples, int], np.ndarray] | None = None  # (B, L) positions that one target may not see
     config: CoreConfig = TINY
     steps: int = 80  # in which it learns one batch by heart
     rate: float = 5e-3
@@ -130,7 +119,7 @@ OBJECTIVES = {
     "pair, recurrent": Case(PairClassification, None, can_be_empty=False, config=RECURRENT),
     "pair": Case(PairClassification, None, can_be_empty=False),
     "class of a row": Case(lambda: RowClassification(9), None, can_be_empty=False),
-    "class of a token": Case(lambda: TokenClassification(Capitalised()), None),
+    "class of a token": Case(lambda: TokenClassification(CapitalisationLabels()), None),
     "permutation": Case(PermutationLM, None, unseen=not_before, config=TWO_STREAMS),
     "permutation, blocks": Case(
         lambda: PermutationLM(RandomTokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
@@ -157,7 +146,7 @@ every_objective = objectives_where(lambda case: True)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def some_rows(count=16, length=24, seed=0) -> Rows:
+def some_rows(count=16, length=24, seed=0) -> Examples:
     """Pairs of different lengths in which no token occurs twice, so that a gradient tells where it came from."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(length // 2, length + 1, count)
@@ -172,7 +161,7 @@ def some_rows(count=16, length=24, seed=0) -> Rows:
     flags = np.where(special | (rng.random((count, length)) < 0.8), WORD_START, 0).astype(np.uint8)
     flags |= np.where(~special & (ids % 3 == 0), CAPITALISED, 0).astype(np.uint8)
     number = np.arange(count, dtype=np.int64)
-    return Rows(
+    return Examples(
         input_ids=ids.astype(np.int32),
         lengths=lengths.astype(np.int64),
         special=special,
@@ -446,11 +435,11 @@ def test_causal_score_is_the_chain_rule():
     core, objective = build(CausalLM(), TINY, GPT_LIKE)
     texts = [([7, 8, 9, 10], [1, 1, 0, 1]), ([20, 21], [1, 1])]
     for prefix, skipped in (([], 1), ([2], 0)):
-        rows = rows_from_texts(texts, GPT_LIKE, prefix)
+        rows = examples_from_tokens(texts, GPT_LIKE, prefix)
         scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
         for (ids, _), score in zip(texts, scores):
             whole = prefix + ids
-            one = rows_from_texts([(whole, [1] * len(whole))], GPT_LIKE)
+            one = examples_from_tokens([(whole, [1] * len(whole))], GPT_LIKE)
             hidden = core(objective.inputs(one, base_inputs(one))).last_hidden_state[0]
             log_p = torch.log_softmax(hidden @ core.token_embedding.T, dim=-1)
             expected = sum(log_p[i - 1, whole[i]].item() for i in range(len(prefix) + skipped, len(whole)))
@@ -462,12 +451,12 @@ def test_masked_score_hides_the_rest_of_the_word():
     core, objective = build(MaskedLM(RandomTokens()))
     ids, flags = [7, 8, 9, 10, 11, 12], [1, 1, 0, 0, 1, 0]
     hidden_at = {1: [1], 2: [2, 3, 4], 3: [3, 4], 4: [4], 5: [5, 6], 6: [6]}
-    rows = rows_from_texts([(ids, flags), ([5, 6], [1, 1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
+    rows = examples_from_tokens([(ids, flags), ([5, 6], [1, 1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
     expected = 0.0
     for position, hidden in hidden_at.items():
         line = [BERT_LIKE.cls, *ids, BERT_LIKE.sep]
         copy_ids = [BERT_LIKE.mask if i in hidden else t for i, t in enumerate(line)]
-        copied = rows_from_texts([(copy_ids, [1] * 8)], BERT_LIKE)
+        copied = examples_from_tokens([(copy_ids, [1] * 8)], BERT_LIKE)
         state = core(base_inputs(copied)).last_hidden_state[0, position]
         expected += torch.log_softmax(objective.head(state, core.token_embedding), -1)[line[position]].item()
     scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
@@ -487,7 +476,7 @@ def test_bare_rows_are_scored_like_the_learned_text():
     for make in (CausalLM, lambda: MaskedLM(RandomTokens(rate=0.3))):
         core, objective = build(make(), TINY.replace(initializer_range=0.02))
         line = list(range(10, 22))
-        many = rows_from_texts([(line, [1] * 12)] * 16, BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
+        many = examples_from_tokens([(line, [1] * 12)] * 16, BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
         optimizer = torch.optim.AdamW([*core.parameters(), *objective.parameters()], lr=5e-3)
         for step in range(60):
             term = loss_of(core, objective, objective.corrupt(many, Draw(0, step)))
@@ -495,7 +484,9 @@ def test_bare_rows_are_scored_like_the_learned_text():
             (term.total / term.count).backward()
             optimizer.step()
         wrong = [[*line[:i], 99, *line[i + 1 :]] for i in (3, 6)]
-        rows = rows_from_texts([(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
+        rows = examples_from_tokens(
+            [(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep]
+        )
         scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
         assert scores[0] > scores[1:].max() + 2
 

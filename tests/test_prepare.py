@@ -1,42 +1,34 @@
 """Preparation: contents, boundaries, restart after a kill, one store whatever the processes, bad input."""
 
-
-
-from pathlib import Path
-from pretraining.annotations.lexicon import Lexicon
-from pretraining.corpus import chunks as reader
-from pretraining.corpus.config import CorpusConfig
-from pretraining.store import build
-from pretraining.store import workers
-from pretraining.store.from_ids import prepare_from_ids
-from pretraining.store.job import Job
-from pretraining.store.prepare import prepare_store
-from pretraining.store.shards import Shard
-from pretraining.store.shards import ShardArrays
-from pretraining.store.shards import read_shard
-from pretraining.store.shards import shard_info
-from pretraining.store.shards import write_shard
-from pretraining.store.work_folder import ABANDONED
-from pretraining.store.work_folder import work_lock
-from pretraining.text.sentences import split_sentences
-from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import SENTENCE_START
-from pretraining.tokenizer.flags import WORD_START
-from pretraining.tokenizer.load import load_tokenizer
-from zoo.errors import ZooError
-from zoo.vocabulary import Template
 import collections
 import fcntl
 import hashlib
 import json
-import numpy as np
 import os
-import pytest
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pretraining.annotations.lexicon import Lexicon
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.config import CorpusConfig
+from pretraining.store import build, workers
+from pretraining.store.job import Job
+from pretraining.store.prepare import prepare_from_ids, prepare_store
+from pretraining.store.shards import Shard, ShardArrays, read_shard, shard_info, write_shard
+from pretraining.store.writer import ABANDONED, work_lock
+from pretraining.text.sentences import split_sentences
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from zoo.errors import ZooError
+from zoo.vocabulary import Template
 
 WORDS = TokenizerConfig(vocab_size=400)
 
@@ -278,7 +270,7 @@ def test_a_second_preparation_waits_for_the_first(tmp_path, capfd):
     work = tmp_path / "work"
     with work_lock(work, True):
         code = (
-            "from pathlib import Path; from pretraining.store.work_folder import work_lock\n"
+            "from pathlib import Path; from pretraining.store.writer import work_lock\n"
             f"with work_lock(Path({str(work)!r}), False): print('inside')"
         )
         child = subprocess.Popen(

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from training import SAMPLE
+
 from finetune.config import FinetuneSettings
 from finetune.data.tasks import TASKS
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
-from pathlib import Path
 from pretraining.tokenizer.load import load_tokenizer
-from training import SAMPLE
-from zoo.core import build_core
-from zoo.inputs import CoreInputs
-from zoo.inputs import Visibility
-from zoo.model_folder import load_core
-from zoo.model_folder import read_facts
-from zoo.model_folder import save_model_folder
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
-import dataclasses
-import importlib.util
-import pytest
-import shutil
-import torch
+from zoo.core.build import build_core
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import load_core, read_facts, save_model_folder
+from zoo.weights.commands import export_folder, import_folder
 
 
 def packaged_checkpoint() -> Path:
@@ -54,7 +52,7 @@ def encode(folder: Path, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     with torch.no_grad():
-        hidden = core.eval()(CoreInputs(ids, Visibility(lengths=lengths))).last_hidden_state
+        hidden = core.eval()(CoreInputs(ids, AttentionPattern(lengths=lengths))).last_hidden_state
     real = (torch.arange(ids.shape[1])[None] < lengths[:, None])[..., None]
     return (hidden * real).sum(1) / lengths[:, None], ids
 

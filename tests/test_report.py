@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-import re
 import numpy as np
 import pytest
 import scipy.stats
@@ -17,10 +17,9 @@ from runs import write_run
 from ablation.config import AblationConfig, build
 from ablation.page.charts import HEIGHT, WIDTH, Series, line_chart, ticks
 from ablation.page.page import ablation_page, demo_page
-from ablation.results.curves import curve
 from ablation.results.report import markdown, to_json
 from ablation.results.results import Results
-from ablation.results.runs import FinishedRun, read_log, read_run
+from ablation.results.runs import FinishedRun, curve, read_log, read_run
 from ablation.results.verdicts import summarise
 from finetune.results.statistics import paired
 from zoo.errors import ZooError

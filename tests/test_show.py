@@ -1,58 +1,49 @@
 """What ``zoo show`` shows is what the loader, the objectives and the core's masks give."""
 
-
-
-from html.parser import HTMLParser
-from pathlib import Path
-from pretraining.assemble import check_layouts
-from pretraining.assemble import run_store
-from pretraining.config import load_pretrain_config
-from pretraining.corpus.config import CorpusConfig
-from pretraining.documents import reordering_classes
-from pretraining.loader import TaskData
-from pretraining.objective import corrupt
-from pretraining.show.command import read_arguments
-from pretraining.show.command import show_command
-from pretraining.show.describe import show_text
-from pretraining.show.html import page
-from pretraining.show.load import load_config
-from pretraining.show.spelling import TokenPrinter
-from pretraining.show.streams import read_streams
-from pretraining.show.terminal import cut
-from pretraining.show.terminal import render
-from pretraining.show.terminal import width_of
-from pretraining.show.text_store import TextStore
-from pretraining.show.tracks import unit_spans
-from pretraining.store.prepare import prepare_store
-from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.load import load_tokenizer
-from training import SAMPLE
-from training import arguments
-from training import train
-from training import write_corpus
-from xml.etree import ElementTree
-from zoo.attention import make_mask
-from zoo.config import CoreConfig
-from zoo.config_parts import RecurrentConfig
-from zoo.errors import ZooError
-from zoo.inputs import CoreInputs
-from zoo.inputs import SecondStream
-from zoo.inputs import Visibility
-from zoo.settings import shipped_configs
-from zoo.storage.entity_table import save_entities
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
 import io
 import itertools
 import json
-import numpy as np
-import pytest
 import re
 import shlex
 import subprocess
 import sys
 import textwrap
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
 import torch
+from training import SAMPLE, arguments, train, write_corpus
+
+from pretraining.corpus.config import CorpusConfig
+from pretraining.layouts.reordered_segments import reordering_classes
+from pretraining.objectives.base import corrupt
+from pretraining.show.command import read_arguments, show_command
+from pretraining.show.describe import show_text
+from pretraining.show.html import page
+from pretraining.show.load import load_config
+from pretraining.show.streams import read_streams
+from pretraining.show.terminal import cut, render, width_of
+from pretraining.show.text_store import TextStore
+from pretraining.show.tracks import unit_spans
+from pretraining.show.views import TokenPrinter
+from pretraining.store.prepare import prepare_store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.checks import check_layouts
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.loader import TaskLoader
+from pretraining.training.stores import run_store
+from zoo.attention.masks import make_mask
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
+from zoo.errors import ZooError
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
+from zoo.settings import shipped_configs
+from zoo.storage.entity_table import save_entities
+from zoo.weights.commands import export_folder, import_folder
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
 CHINESE = "这座城市位于河边。它有一座古老的石桥，建于1742年。"
@@ -179,14 +170,14 @@ def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
 @pytest.mark.parametrize("seed", [0, 7])
 def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkeypatch):
     spell = TokenPrinter(load_tokenizer(home_of(config, data)))
-    seen, original = [], TaskData.rows
+    seen, original = [], TaskLoader.rows
 
     def recorded(task, epoch, indices):
         rows, draw = original(task, epoch, indices)
         seen.append((task, corrupt(rows, draw, task.objectives)))
         return rows, draw
 
-    monkeypatch.setattr(TaskData, "rows", recorded)
+    monkeypatch.setattr(TaskLoader, "rows", recorded)
     (view,) = look(config, CHINESE if config.endswith("-zh") else ENGLISH, "--seed", str(seed), "--rows", "9")
     assert len(seen) == len(view.rows)
     for row, (task, rows) in zip(view.rows, seen, strict=True):
@@ -230,7 +221,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
         objective.build(config.model.replace(vocab_size=tokenizer.vocabulary.size), tokenizer.vocabulary)
     layout = config.tasks["sentences"].layout
     for length in (128, 12):  # one row, several
-        task = TaskData(store, np.array([0]), layout, config.objectives, tokenizer.vocabulary, length, seed)
+        task = TaskLoader(store, np.array([0]), layout, config.objectives, tokenizer.vocabulary, length, seed)
         (view,) = look("roberta-tiny", ENGLISH, "--seed", str(seed), "--length", str(length), "--rows", "99")
         spell = TokenPrinter(tokenizer)
         assert len(view.rows) == len(task.plan(0)[0])
@@ -503,14 +494,14 @@ def test_long_texts_are_shown_in_part(look):
 
 
 def test_rows_of_streams_say_what_is_remembered_and_what_follows(look):
-    segments = ["--tasks.blocks.layout.class_path", "pretraining.segments.Segments", "--length", "6", "--rows", "9"]
+    segments = ["--tasks.blocks.layout.class_path", "pretraining.layouts.Segments", "--length", "6", "--rows", "9"]
     (view,) = look("gpt-tiny", ENGLISH, *segments)
     first, second, *_ = view.rows
     assert (first.place, second.place) == (1, 2)
     assert asked(first, "causal_lm")[5] == reads(second)[0]  # the layout knows what follows the row
     pairs = [
         "--tasks.pairs.layout.class_path",
-        "pretraining.segments.SegmentPairs",
+        "pretraining.layouts.SegmentPairs",
         "--model.position_type",
         "relative",
     ]
@@ -546,7 +537,7 @@ def test_pairs_see_all_and_causal_rows_a_triangle(look):
     (view,) = look("gpt-tiny", ENGLISH)
     (stream,) = view.rows[0].streams
     length = len(view.rows[0].cells)
-    assert np.array_equal(stream.seen, expanded(Visibility(causal=True), length))
+    assert np.array_equal(stream.seen, expanded(AttentionPattern(causal=True), length))
     assert np.array_equal(stream.seen, np.tri(length, dtype=bool))
     assert "what stands before it" in stream.sentence
 
@@ -554,7 +545,7 @@ def test_pairs_see_all_and_causal_rows_a_triangle(look):
 @pytest.mark.parametrize("causal", [False, True])
 def test_packed_documents_see_their_own(causal):
     documents = torch.tensor([[0, 0, 0, 1, 1, 2]])
-    visible = Visibility(causal=causal, documents=documents)
+    visible = AttentionPattern(causal=causal, documents=documents)
     (stream,) = one(CoreInputs(torch.zeros(1, 6, dtype=torch.long), visible), 6)
     assert np.array_equal(stream.seen, expanded(visible, 6))
     same = (documents[0][:, None] == documents[0][None, :]).numpy()
@@ -565,7 +556,7 @@ def test_packed_documents_see_their_own(causal):
 
 def test_padding_and_free_masks():
     dense = torch.rand(1, 7, 7) < 0.5
-    visible = Visibility(lengths=torch.tensor([5]), dense=dense)
+    visible = AttentionPattern(lengths=torch.tensor([5]), dense=dense)
     (stream,) = one(CoreInputs(torch.zeros(1, 7, dtype=torch.long), visible), 5)
     assert np.array_equal(stream.seen, expanded(visible, 7)[:5, :5])
     assert stream.seen.shape == (5, 5)
@@ -573,8 +564,8 @@ def test_padding_and_free_masks():
 
 def test_two_streams_by_a_factorisation_order():
     order = np.array([3, 0, 4, 1, 2])
-    visible = Visibility(orders=torch.from_numpy(order)[None])
-    query = SecondStream(positions=torch.tensor([[2, 0]]), visible=visible)
+    visible = AttentionPattern(orders=torch.from_numpy(order)[None])
+    query = QueryStream(positions=torch.tensor([[2, 0]]), visible=visible)
     inputs = CoreInputs(torch.zeros(1, 5, dtype=torch.long), visible, query=query)
     content, second = one(inputs, 5, position_type="relative", query_stream=True)
     assert (content.name, second.name) == ("content", "query")

@@ -1,56 +1,37 @@
 """Similar words instead of a mask token, n-grams of given shares, and runs of the shipped configuration."""
 
+import pickle
+import re
+from pathlib import Path
 
+import numpy as np
+import pytest
+from similar_toys import KNOWN, LIST, OTHERS, chinese, rows_of, synthetic, synthetic_list
+from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
+from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from ablation.grid import fixed_validation
-from pathlib import Path
-from pretraining.config import differing_keys
-from pretraining.config import load_pretrain_config
-from pretraining.layouts import rows_from_texts
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.groups import word_starts
 from pretraining.masking.ngrams import NGrams
-from pretraining.masking.similar_words import SimilarWords
-from pretraining.masking.similar_words import read_similar
+from pretraining.masking.similar_words import SimilarWords, read_similar
 from pretraining.masking.tokens import RandomTokens
 from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.scoring.cloze_command import cloze_command
+from pretraining.scoring.cloze import cloze_command
 from pretraining.scoring.score import score_command
 from pretraining.show.command import show_command
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.train import train_tokenizer
 from pretraining.tools.listing import count_parameters
-from similar_toys import KNOWN
-from similar_toys import LIST
-from similar_toys import OTHERS
-from similar_toys import chinese
-from similar_toys import rows_of
-from similar_toys import synthetic
-from similar_toys import synthetic_list
-from stores import BERT_LIKE
-from stores import full_rows
-from stores import synthetic_store
-from stores import take
-from stores import write_store
-from training import Killed
-from training import SAMPLE
-from training import arguments
-from training import chinese_articles
-from training import interrupt_at
-from training import log_lines
-from training import outcome
-from training import train
-from zoo.config import read_json
+from pretraining.training.load_config import differing_keys, load_pretrain_config
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights
+from zoo.storage.files import read_json
 from zoo.weights.commands import export_folder
-import numpy as np
-import pickle
-import pytest
-import re
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SHIPPED = SAMPLE / "lexicon" / "similar-zh.txt"
@@ -75,7 +56,7 @@ def ids_of(word: str) -> tuple[int, ...]:
     return tuple(chinese().encode_batch([word], [[0]])[0][0].tolist())
 
 
-def words_of(rows: Rows) -> list[tuple[int, int, int]]:
+def words_of(rows: Examples) -> list[tuple[int, int, int]]:
     """(row, first column, end) of every word."""
     start = word_starts(rows, ~rows.special)
     edge = start | rows.special
@@ -168,7 +149,7 @@ def test_what_is_not_selected_stays_and_nothing_is_changed_in_place(similar, man
     assert (similar()(rows, nothing, Draw(0, 0), chinese().vocabulary) == before).all()
 
 
-def reference(fill: SimilarWords, rows: Rows, selected, draw: Draw, vocabulary, entries) -> np.ndarray:
+def reference(fill: SimilarWords, rows: Examples, selected, draw: Draw, vocabulary, entries) -> np.ndarray:
     """One word at a time, with the same draws."""
     ids = rows.input_ids.copy()
 
@@ -279,7 +260,7 @@ def test_byte_level_words_are_known_with_and_without_the_space_before(similar):
     fill = similar("cat\tdog\n", tokenizer, similar=1, random=0, keep=0)
     ids = tokenizer.encode_batch(["cat cat"])[0][0]
     assert len(ids) == 2
-    rows = rows_from_texts([(ids, [1, 1])], tokenizer.vocabulary)
+    rows = examples_from_tokens([(ids, [1, 1])], tokenizer.vocabulary)
     filled = fill(rows, rows.real, Draw(0, 0), tokenizer.vocabulary)
     assert tokenizer.decode(filled[0]) == "dog dog"
 

@@ -1,16 +1,12 @@
 """The statistics behind the verdicts: known values, and a simulated A/A test of the interval's coverage."""
 
-
-
-from finetune.results.statistics import holm
-from finetune.results.statistics import mean_sd
-from finetune.results.statistics import paired
-from finetune.results.statistics import sign_flip
-from finetune.results.statistics import paired_t_test
-from zoo.errors import ZooError
 import itertools
+
 import numpy as np
 import pytest
+
+from finetune.results.statistics import holm, mean_sd, paired, paired_t_test, sign_flip
+from zoo.errors import ZooError
 
 
 def test_mean_sd_is_the_sample_deviation() -> None:

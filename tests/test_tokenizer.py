@@ -1,29 +1,25 @@
 """Tokenizers: flags, cached = direct, round trips, AutoTokenizer, repeatable training, loading."""
 
-
-
+import json
+import subprocess
+import sys
 from pathlib import Path
-from pretraining.text.segmenter import Segmenter
-from pretraining.text.segmenter import aligned
+
+import numpy as np
+import pytest
+
+from pretraining.text.segmenter import Segmenter, aligned
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.entries import ids_and_flags
-from pretraining.tokenizer.entries import places_of
-from pretraining.tokenizer.flags import CAPITALISED
-from pretraining.tokenizer.flags import WORD_START
-from pretraining.tokenizer.load import extend
-from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.entries import ids_and_flags, places_of
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
+from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.tokenizer.train import train_tokenizer
+from pretraining.tokenizer.units import word_marks
 from pretraining.tokenizer.word_cache import WordCache
-from pretraining.tokenizer.word_marks import word_marks
 from zoo.errors import ZooError
 from zoo.sample import sample_path
 from zoo.vocabulary import Template
-import json
-import numpy as np
-import pytest
-import subprocess
-import sys
 
 ENGLISH = [
     "The quick brown Fox doesn't jump over 3.5 lazy dogs, unbelievable!",

@@ -1,40 +1,29 @@
 """The loop in one process: learning, resume, budgets, refusal of what cannot work."""
 
-
-
-from pretraining.assemble import divide_batch
-from pretraining.assemble import run_stores
-from pretraining.config import load_pretrain_config
-from pretraining.config import run_folder
-from pretraining.objective import make_batch
-from pretraining.run import Run
-from pretraining.stages import task_at
-from pretraining.step import Trainer
-from pretraining.step import weighted_loss
-from training import FAMILIES
-from training import Killed
-from training import arguments
-from training import interrupt_at
-from training import log_lines
-from training import outcome
-from training import train
-from training import write_corpus
-from zoo.errors import ZooError
-from zoo.model_folder import load_core
-from zoo.model_folder import read_facts
-from zoo.runtime.locks import run_lock
-from zoo.runtime.signals import StopRequest
-from zoo.runtime.signals import Stopped
 import json
 import math
-import pytest
 import shutil
 import signal
 import subprocess
 import threading
 import time
+
+import pytest
 import torch
 import training
+from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
+
+from pretraining.objectives.base import make_batch
+from pretraining.training.checks import accumulation_of
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.run import Run
+from pretraining.training.stages import task_at
+from pretraining.training.step import Trainer, weighted_loss
+from pretraining.training.stores import run_stores
+from zoo.errors import ZooError
+from zoo.model_folder import load_core, read_facts
+from zoo.runtime.locks import run_lock
+from zoo.runtime.signals import Stopped, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +87,7 @@ def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch
         return weighted_loss(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("pretraining.step.weighted_loss", cut)
+        patch.setattr("pretraining.training.step.weighted_loss", cut)
         train([*argv, "--output", str(tmp_path / "b")])
     assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
 
@@ -118,7 +107,7 @@ def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypat
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 8)
         train(argv)
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     newest = max((folder / "checkpoints").glob("step-*"))
     assert newest.name.endswith("6")
     weights = newest / "model.safetensors"
@@ -140,7 +129,7 @@ def test_sigterm_saves_and_leaves_and_continues(place, finished, monkeypatch, tm
         patch.setattr(Trainer, "train_step", ask)
         train(argv)
     assert stopped.value.code == 143
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert max((folder / "checkpoints").glob("step-*")).name.endswith("5")
     assert outcome(train(argv)) == outcome(finished["bert"])
 
@@ -172,7 +161,7 @@ def test_a_second_writer_is_refused(place, tmp_path):
     import fcntl
 
     argv = [*arguments(place, "bert"), "--output", str(tmp_path)]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     folder.mkdir(parents=True)
     with (folder / ".lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -362,7 +351,7 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
         assert [b.counts["masked_lm"] for b in batches] == [len(b.targets["masked_lm"]["labels"]) for b in batches]
         return batches
 
-    from pretraining.pretrain import pretrain
+    from pretraining.training.pretrain import pretrain
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "micro_batches", note)
@@ -373,7 +362,7 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
 
 
 def test_schedule_of_tasks_is_keyed_and_shared_out():
-    from pretraining.config import StageConfig
+    from pretraining.training.config import StageConfig
 
     stages = {"a": StageConfig(0.5, {"x": 1.0}), "b": StageConfig(1.0, {"x": 0.25, "y": 0.75})}
     names = [task_at(stages, ["x", "y"], step, step / 8000, seed=3) for step in range(8000)]
@@ -386,7 +375,7 @@ def test_schedule_of_tasks_is_keyed_and_shared_out():
 
 
 def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path, capsys):
-    from pretraining.pretrain import pretrain
+    from pretraining.training.pretrain import pretrain
 
     more = {
         "objectives.causal_lm.class_path": "pretraining.objectives.CausalLM",
@@ -421,7 +410,7 @@ def test_learning_goes_below_the_unigram_entropy(place, tmp_path):
 
 
 def test_a_stuck_run_is_told_once(place, tmp_path, capsys):
-    from pretraining.pretrain import pretrain
+    from pretraining.training.pretrain import pretrain
 
     argv = arguments(place, "gpt", **{"train.lr": 1e-9, "output": tmp_path})
     pretrain(load_pretrain_config(argv), show=True)
@@ -437,10 +426,10 @@ def test_bf16_trains(place, tmp_path):
 
 
 def test_batches_that_do_not_divide_are_refused_with_one_that_does():
-    assert divide_batch(32, None, 2) == (16, 1)
-    assert divide_batch(32, 4, 2) == (4, 4)
+    assert accumulation_of(32, None, 2) == (16, 1)
+    assert accumulation_of(32, 4, 2) == (4, 4)
     with pytest.raises(ZooError, match="30 would be"):
-        divide_batch(32, 3, 2)
+        accumulation_of(32, 3, 2)
 
 
 def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):

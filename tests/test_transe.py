@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from itertools import islice
 from pathlib import Path
-from pretraining.annotations.linked import read_entities
-from pretraining.store.token_store import Store
-from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tools.entities import EntitiesConfig
-from pretraining.tools.entities import make_table
-from pretraining.tools.entities import read_vectors
-from pretraining.tools.linked import LinkedConfig
-from pretraining.tools.linked import TokenMention
-from pretraining.tools.linked import entities_of
-from pretraining.tools.linked import linked_store
-from pretraining.tools.linked import read_linked
-from pretraining.tools.linked import write_records
-from pretraining.tools.transe import Graph
-from pretraining.tools.transe import TransEConfig
-from pretraining.tools.transe import TransETrainer
-from pretraining.tools.transe import ranks
-from pretraining.tools.transe import read_triples
-from pretraining.tools.transe import train_transe
-from zoo.cli import dispatch
-from zoo.errors import ZooError
-from zoo.storage.entity_table import open_entities
-from zoo.storage.entity_table import read_names
-from zoo.storage.entity_table import save_entities
-import json
+
 import numpy as np
 import pytest
 import torch
-import tracemalloc
+
+from pretraining.annotations.linked import read_entities
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tools.entities import EntitiesConfig, make_table, read_vectors
+from pretraining.tools.linked import LinkedConfig, TokenMention, entities_of, linked_store, read_linked, write_records
+from pretraining.tools.transe import Graph, TransEConfig, TransETrainer, ranks, read_triples, train_transe
+from zoo.cli import dispatch
+from zoo.errors import ZooError
+from zoo.storage.entity_table import open_entities, read_names, save_entities
 
 ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
 TOY = TransEConfig(width=16, epochs=60, batch_size=64)

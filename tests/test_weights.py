@@ -41,15 +41,14 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from zoo.config import CoreConfig
-from zoo.core import make_core
+from zoo.core.build import make_core
 from zoo.errors import ZooError
-from zoo.heads import build_head
+from zoo.heads.build import build_head
 from zoo.model_folder import ModelFacts
 from zoo.storage.tensors import save_tensors
 from zoo.vocabulary import Template
-from zoo.weights.checkpoint import Model, all_families
 from zoo.weights.config_fields import canonical, matching_heads, read_config
-from zoo.weights.read import read_checkpoint
+from zoo.weights.read import Model, all_families, read_checkpoint
 from zoo.weights.table import match
 from zoo.weights.write import write_checkpoint
 

@@ -1,46 +1,35 @@
 """Whole-word masking in Chinese and English: the numeric checks of specs/bert-wwm.md, on rows and on prepared text."""
 
+import shutil
 
+import numpy as np
+import pytest
+import torch
+from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
+from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
-from pretraining.assemble import run_store
-from pretraining.config import load_pretrain_config
-from pretraining.layouts import SentencePairs
-from pretraining.layouts import rows_from_texts
+from pretraining.keyed_random import Draw
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.layouts.sentence_pairs import SentencePairs
 from pretraining.masking.groups import word_starts
 from pretraining.masking.similar_words import SimilarWords
-from pretraining.masking.tokens import RandomTokens
-from pretraining.masking.tokens import Replace
+from pretraining.masking.tokens import RandomTokens, Replace
 from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
 from pretraining.objectives.token_scoring import fill_masked
-from pretraining.random import Draw
 from pretraining.scoring.cloze import Cloze
 from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import Segmenter
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.listing import count_parameters
-from stores import BERT_LIKE
-from stores import FIRST_ID
-from stores import full_rows
-from stores import write_store
-from training import Killed
-from training import arguments
-from training import chinese_articles
-from training import interrupt_at
-from training import log_lines
-from training import outcome
-from training import train
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.stores import run_store
 from zoo.config import CoreConfig
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
-import numpy as np
-import pytest
-import shutil
-import torch
+from zoo.storage.files import read_json
+from zoo.weights.commands import export_folder, import_folder
 
 LENGTHS = (0.40, 0.45, 0.10, 0.05)  # of words with 1, 2, 3, 4 characters (specs, section 8, check 9)
 
@@ -335,7 +324,7 @@ def test_the_words_of_the_run_are_hidden_in_scoring(wwm, tmp_path):
     assert sizes.max() > 2
     encoded = scorer.tokenizer.encode_batch([text])  # without words: each character is one
     assert len(encoded[0][0]) == len(text)
-    rows = rows_from_texts(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
+    rows = examples_from_tokens(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
     begin = len(scorer.prefix) + np.array(starts)
     found, _ = fill_masked(Cloze(scorer).model(rows), rows, begin, sizes)
     score = scorer.score([SENTENCE])[0]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from zoo.errors import ZooError
-from zoo.errors import nearest
-from zoo.errors import run_command
-from zoo.version import __version__
 import importlib
 import sys
+
+from zoo.errors import ZooError, nearest, run_command
+from zoo.version import __version__
 
 _COMMANDS = {
     "prepare": ("pretraining.tools.prepare", "prepare_command", "text to a token store: --config bert-tiny"),
@@ -24,7 +23,7 @@ _COMMANDS = {
     "fewrel": ("finetune.data.fewrel", "fewrel_command", "FewRel's sentences as a task: --source FOLDER"),
     "entities": ("pretraining.tools.entities", "entities_command", "vectors of a graph's entities: --triples FILE"),
     "linked": ("pretraining.tools.linked", "linked_command", "text with linked entities to JSON lines: --tokens FILE"),
-    "cloze": ("pretraining.scoring.cloze_command", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
+    "cloze": ("pretraining.scoring.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
     "score": ("pretraining.scoring.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }
 

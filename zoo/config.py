@@ -6,7 +6,6 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from zoo.config_parts import CharacterConfig, FusionConfig, RecurrentConfig
@@ -312,16 +311,3 @@ def _refuse_unknown(cls: Any, facts: dict[str, Any], whose: str) -> None:
     for name in facts:
         if name not in known:
             raise ZooError(f"unknown fact {name!r} about {whose}.{nearest(name, known)}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; what is wrong with the file is said by name."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ZooError(f"{path} does not exist.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ZooError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ZooError(f"{path} holds a JSON {type(value).__name__}; an object was expected.")
-    return value

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-class Visibility(NamedTuple):
+class AttentionPattern(NamedTuple):
     """Who may see whom, as structure, so that attention can choose its fastest kernel.
 
     Nothing set = everything is visible. Facts combine: ``causal`` with ``lengths`` hides both later
@@ -42,7 +42,7 @@ class Visibility(NamedTuple):
     dense: Tensor | None = None
 
 
-class SecondStream(NamedTuple):
+class QueryStream(NamedTuple):
     """A second stream of states through the same weights, reading the first one's keys and values.
 
     A state of it stands at a position of the row and does not see the token there, nor what comes later in the order.
@@ -54,7 +54,7 @@ class SecondStream(NamedTuple):
     """
 
     positions: Tensor
-    visible: Visibility = Visibility()
+    visible: AttentionPattern = AttentionPattern()
     hidden_states: Tensor | None = None
 
 
@@ -78,17 +78,17 @@ class CoreInputs(NamedTuple):
     """
 
     input_ids: Tensor
-    visible: Visibility = Visibility()
+    visible: AttentionPattern = AttentionPattern()
     token_type_ids: Tensor | None = None
     task_type_ids: Tensor | None = None
     position_ids: Tensor | None = None
     reversed: Tensor | None = None
     dropout_keys: Tensor | None = None
-    query: SecondStream | None = None
+    query: QueryStream | None = None
     entity_ids: Tensor | None = None
     entity_vectors: Tensor | None = None
     encoder_states: Tensor | None = None
-    encoder_visible: Visibility | None = None
+    encoder_visible: AttentionPattern | None = None
     character_ids: Tensor | None = None
 
 
@@ -146,7 +146,9 @@ def pack_inputs(
     full = bool((lengths == ids.shape[1]).all())
     return CoreInputs(
         input_ids=torch.from_numpy(ids.astype(np.int64)),
-        visible=Visibility(causal, None if full else tensor(lengths), tensor(documents), tensor(permutation_ranks)),
+        visible=AttentionPattern(
+            causal, None if full else tensor(lengths), tensor(documents), tensor(permutation_ranks)
+        ),
         token_type_ids=None if token_types is None else torch.from_numpy(token_types.astype(np.int64)),
         task_type_ids=tensor(task_types),
         reversed=tensor(reversed),

@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from zoo.config import CoreConfig, read_json
-from zoo.core import Core, make_core
+from zoo.config import CoreConfig
+from zoo.core.base import Core
+from zoo.core.build import make_core
 from zoo.errors import ZooError
-from zoo.storage.files import file_digest, write_json
+from zoo.storage.files import file_digest, read_json, write_json
 from zoo.storage.tensors import LazyTensors, load_state, open_tensors, save_tensors
 from zoo.version import __version__
 from zoo.vocabulary import Template
@@ -36,7 +37,7 @@ class ModelFacts:
         config: the core's facts.
         template: layout of single texts and pairs, and pooling.
         visibility: how tokens see each other: ``all`` or ``causal``.
-        heads: facts of each head by name (:func:`zoo.heads.build_head`).
+        heads: facts of each head by name (:func:`zoo.heads.build.build_head`).
         origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
     """

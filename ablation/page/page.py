@@ -6,37 +6,27 @@ escaped by the templates.
 
 from __future__ import annotations
 
-from ablation.page.charts import Effect
-from ablation.page.charts import ForestPlot
-from ablation.page.charts import LineChart
-from ablation.page.charts import Series
-from ablation.page.charts import forest_plot
-from ablation.page.charts import line_chart
-from ablation.page.charts import value_range
-from ablation.results.curves import curve
-from ablation.results.curves import token_objectives
-from ablation.results.curves import validation_curve
-from ablation.results.formats import floor_line
-from ablation.results.formats import format_comparison
-from ablation.results.formats import format_score
-from ablation.results.formats import format_value
-from ablation.results.formats import is_accuracy
-from ablation.results.formats import not_finite_lines
-from ablation.results.formats import unit_of
-from ablation.results.results import Comparison
-from ablation.results.results import Results
-from ablation.results.runs import FinishedRun
-from ablation.results.runs import over_seeds
-from collections.abc import Mapping
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from finetune.results.statistics import FEWEST_SEEDS
 from pathlib import Path
-from typing import Any
-from typing import Literal
+from typing import Any, Literal
+
+from ablation.page.charts import Effect, ForestPlot, LineChart, Series, forest_plot, line_chart, value_range
+from ablation.results.report import (
+    floor_line,
+    format_comparison,
+    format_score,
+    format_value,
+    is_accuracy,
+    not_finite_lines,
+    unit_of,
+)
+from ablation.results.results import Comparison, Results
+from ablation.results.runs import FinishedRun, curve, over_seeds, token_objectives, validation_curve
+from finetune.results.statistics import FEWEST_SEEDS
 from zoo.runtime.templates import render_template
 from zoo.version import __version__
-import math
 
 SHOWN_DIFFERENCES = 24
 Changed = Mapping[str, Sequence[tuple[str, Any, Any]]]

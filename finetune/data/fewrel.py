@@ -20,10 +20,9 @@ from typing import Any, Literal, NamedTuple
 
 import yaml
 
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.settings import load_settings
-from zoo.storage.files import write_atomic
+from zoo.storage.files import read_json, write_atomic
 
 _DATA = ("train_wiki.json", "val_wiki.json")
 _NAMES = "pid2name.json"

@@ -11,7 +11,7 @@ from tokenizers import PreTokenizedString, Tokenizer
 from torch import Tensor
 
 from finetune.inputs.marks import Places
-from zoo.characters import spelling_table
+from zoo.core.characters import character_table
 
 
 class SpeltWords(NamedTuple):
@@ -19,7 +19,7 @@ class SpeltWords(NamedTuple):
 
     Args:
         words: (T,) int32 row of each token's word in the table.
-        table: (n, C) uint8 spellings of the distinct words (:func:`zoo.characters.spelling_table`).
+        table: (n, C) uint8 spellings of the distinct words (:func:`zoo.core.characters.character_table`).
     """
 
     words: NDArray[np.int32]
@@ -93,6 +93,6 @@ class CharacterTokenizer:
         distinct, words = np.unique(numbers, return_inverse=True)
         new = list(self._new)
         rows = [self._known[torch.from_numpy(distinct[distinct < size])]]
-        rows.append(spelling_table([new[number - size] for number in distinct[distinct >= size]], width))
+        rows.append(character_table([new[number - size] for number in distinct[distinct >= size]], width))
         ids = np.where(numbers < size, numbers, 0 if self._unknown is None else self._unknown)
         return ids.astype(np.int32), SpeltWords(words.astype(np.int32), torch.cat(rows))

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from finetune.data.rows import LabelledTexts
+from finetune.data.load import LabelledTexts
 from finetune.data.spans import respaced
+from finetune.inputs.batches import EncodedRows
 from finetune.inputs.character_tokenizer import CharacterTokenizer
-from finetune.inputs.encoded import EncodedRows
 from finetune.inputs.marks import Marked, Marker
 from pretraining.arrays import ragged_ranges
 from pretraining.text.segmenter import Segmenter, SegmenterName, join_words

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from finetune.data.rows import TaskSplits
+from finetune.data.load import TaskSplits
 from finetune.data.tasks import Task
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.data.rows import LabelledTexts
+from finetune.data.load import LabelledTexts
 from finetune.data.spans import RowSpans
-from finetune.inputs.batches import evaluation_batches
-from finetune.inputs.encoded import EncodedRows
+from finetune.inputs.batches import EncodedRows, evaluation_batches
 from zoo.inputs import CoreInputs
 from zoo.vocabulary import Template, parse_layout
 

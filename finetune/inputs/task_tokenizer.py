@@ -12,8 +12,8 @@ from finetune.data.tasks import Task
 from finetune.inputs.character_tokenizer import CharacterTokenizer
 from finetune.inputs.marks import MOST_CHARACTERS, Marked, Marker, Places, chunked, place_spans
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts, open_weights
 

@@ -13,13 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.config import FinetuneSettings
-from finetune.data.load import load_task
-from finetune.data.rows import LabelledTexts, TaskSplits
+from finetune.data.load import LabelledTexts, TaskSplits, load_task
 from finetune.data.tasks import Task
-from finetune.inputs.batches import collate_rows
+from finetune.inputs.batches import EncodedRows, collate_rows, filled
 from finetune.inputs.character_tokenizer import CharacterTokenizer
 from finetune.inputs.encode import encode, template_tokens, tokenize, with_word_spaces
-from finetune.inputs.encoded import EncodedRows, filled
 from finetune.inputs.entities import task_entities
 from finetune.inputs.features import FeatureBatch, TextFeatures, TextRows, known_template, sides
 from finetune.inputs.marks import Marker
@@ -30,20 +28,17 @@ from finetune.inputs.task_tokenizer import (
     stored_tokenizer,
     task_tokenizer,
 )
-from finetune.models.classifier import Classifier
-from finetune.models.frozen_features import FeatureClassifier
-from finetune.training.devices import autocast, to_device
+from finetune.models.classifier import Classifier, FeatureClassifier
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
 from pretraining.tokenizer.tokenizer import ZooTokenizer
-from zoo.config import read_json
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
-from zoo.heads import check_template
+from zoo.heads.sequence_head import check_template
 from zoo.inputs import CoreInputs
 from zoo.model_folder import ModelFacts, load_core, model_digest, read_facts, save_model_folder
-from zoo.runtime.processes import resolve_precision
+from zoo.runtime.processes import autocast, resolve_precision, to_device
 from zoo.storage.entity_table import NAMES, keep_entities, table_digest
-from zoo.storage.files import whole_folder, write_json
+from zoo.storage.files import read_json, whole_folder, write_json
 
 _SAMPLE = 1000  # rows of each part in which unknown tokens are counted
 Keys = tuple[int, int, NDArray[np.int64]]

@@ -18,21 +18,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from finetune.config import FinetuneSettings
-from finetune.data.rows import TaskSplits
+from finetune.data.load import TaskSplits
 from finetune.data.tasks import Task
 from finetune.inputs.batches import evaluation_batches, training_batches
 from finetune.inputs.features import FeatureBatch
 from finetune.metrics import majority_baseline, scores
-from finetune.models.classifier import Classifier
-from finetune.models.frozen_features import FeatureClassifier
-from finetune.results.result import RESULT, Result, stored_result, write_predictions
-from finetune.training.devices import autocast, to_device
+from finetune.models.classifier import Classifier, FeatureClassifier
+from finetune.results.report import RESULT, Result, stored_result, write_predictions
 from finetune.training.prepared import PreparedTask
-from pretraining.optim import WarmupDecay, parameter_groups
+from pretraining.optim.learning_rate import WarmupDecay
+from pretraining.optim.optimizers import parameter_groups
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs
-from zoo.runtime.agreement import raise_on_all_ranks
 from zoo.runtime.locks import run_lock
+from zoo.runtime.processes import autocast, raise_on_all_ranks, to_device
 from zoo.runtime.progress import Progress
 from zoo.storage.files import write_json
 

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.config import FeatureSettings, FinetuneSettings
-from finetune.data.rows import LabelledTexts, TaskSplits
+from finetune.data.load import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import predict
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import load_head, read_facts
+from zoo.storage.files import read_json
 
 
 class SavedFeatures:

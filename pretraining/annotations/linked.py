@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pretraining.annotations.base import CharSpan, Marks, RecordAnnotator, RecordText, check_choice
-from pretraining.annotations.recorded_spans import read_spans
+from pretraining.annotations.field import read_spans
 from pretraining.text.files import read_lines
 from zoo.errors import ZooError, nearest
 

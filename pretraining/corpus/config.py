@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretraining.annotations.base import Annotator, TextAnnotator, RecordAnnotator
+from pretraining.annotations.base import Annotator, RecordAnnotator, TextAnnotator
 from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError, nearest
 
@@ -52,7 +52,9 @@ class CorpusConfig:
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
                 raise ZooError(f"{where}: lower-case letters, digits and _ make the name of an array.")
             if not isinstance(annotator, (TextAnnotator, RecordAnnotator)):
-                raise ZooError(f"{where}: {type(annotator).__name__} is neither a TextAnnotator nor a RecordAnnotator annotator.")
+                raise ZooError(
+                    f"{where}: {type(annotator).__name__} is neither a TextAnnotator nor a RecordAnnotator annotator."
+                )
             if annotator.needs_words and self.segmenter == "none":
                 raise ZooError(
                     f"{where}: {type(annotator).__name__} takes the words of a segmenter, and corpus.segmenter is "

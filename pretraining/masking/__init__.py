@@ -1,8 +1,8 @@
-"""Masking schemes: which positions are selected, what stands there instead, and what is predicted."""
+"""What is hidden, what stands there instead, what is predicted; class paths name this room."""
 
 from pretraining.masking.base import All, Budgeted, Prediction, Replacement, Selected, Selector
-from pretraining.masking.context_spans import ContextSpans
-from pretraining.masking.groups import Grouped
+from pretraining.masking.context_spans import ContextSpans, Parts
+from pretraining.masking.groups import Grouped, Groups
 from pretraining.masking.ngrams import NGrams
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace
@@ -13,8 +13,10 @@ __all__ = [
     "Budgeted",
     "ContextSpans",
     "Grouped",
+    "Groups",
     "KnowledgeUnits",
     "NGrams",
+    "Parts",
     "Prediction",
     "RandomSpans",
     "RandomTokens",

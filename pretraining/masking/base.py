@@ -14,8 +14,8 @@ from typing import Literal
 import numpy as np
 
 from pretraining.arrays import Bools, Ints32
-from pretraining.random import Draw
-from pretraining.rows import Rows
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
@@ -35,7 +35,7 @@ class Selector(ABC):
     needs: frozenset[str] = frozenset()
 
     @abstractmethod
-    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+    def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """(B, L), True at chosen positions; never at padding."""
 
     def check(self, store: Store) -> None:
@@ -53,7 +53,7 @@ class Replacement(ABC):
     needs_mask: bool = True
 
     @abstractmethod
-    def __call__(self, rows: Rows, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
+    def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids; positions that are not selected keep theirs."""
 
     def sources(self) -> list[Path]:
@@ -73,14 +73,14 @@ class Prediction(ABC):
     """Says at which positions the original token is predicted."""
 
     @abstractmethod
-    def __call__(self, rows: Rows, selected: Bools) -> Bools:
+    def __call__(self, rows: Examples, selected: Bools) -> Bools:
         """(B, L), True at positions that have a target."""
 
 
 class Selected(Prediction):
     """The original tokens at all selected positions: masked, replaced and kept alike (BERT)."""
 
-    def __call__(self, rows: Rows, selected: Bools) -> Bools:
+    def __call__(self, rows: Examples, selected: Bools) -> Bools:
         """The selection itself."""
         return selected
 
@@ -88,7 +88,7 @@ class Selected(Prediction):
 class All(Prediction):
     """The original tokens at every real position, template tokens included (ELECTRA's all-tokens arm)."""
 
-    def __call__(self, rows: Rows, selected: Bools) -> Bools:
+    def __call__(self, rows: Examples, selected: Bools) -> Bools:
         """Every real position."""
         return rows.real
 
@@ -137,11 +137,11 @@ class Budgeted(Selector):
         """32-bit draws below it have the chance ``rate``."""
         return np.uint32(min(round(self.rate * 2**32), 2**32 - 1))
 
-    def candidates(self, rows: Rows) -> Bools:
+    def candidates(self, rows: Examples) -> Bools:
         """(B, L), True where a position may be chosen."""
         return rows.real if self.include_special else ~rows.special
 
-    def budget(self, rows: Rows, draw: Draw) -> Ints32:
+    def budget(self, rows: Examples, draw: Draw) -> Ints32:
         """(B,) number of tokens to choose; with independent draws no number is too large."""
         share = rows.lengths * self.rate
         if self.count == "independent":

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Selector
-from pretraining.random import Draw
-from pretraining.rows import Rows
 from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
@@ -47,7 +47,7 @@ class Parts(NamedTuple):
         return int(self.size.max(initial=1))
 
 
-def split_parts(rows: Rows) -> Parts:
+def split_parts(rows: Examples) -> Parts:
     """The parts of all rows, a row's own next to each other."""
     count = len(rows.lengths)
     if rows.reused is None:
@@ -92,7 +92,7 @@ class ContextSpans(Selector):
         shares = np.cumsum(1.0 / np.arange(1, max_gram + 1))
         self._thresholds = [np.uint32(min(round(t * 2**32), 2**32 - 1)) for t in (shares / shares[-1])[:-1]]
 
-    def goals(self, rows: Rows, parts: Parts) -> Ints:
+    def goals(self, rows: Examples, parts: Parts) -> Ints:
         """(P,) pieces to choose: half of a row's number in each part, the odd one in the first."""
         if self.num_predict is not None:
             wanted = np.full(len(rows.lengths), self.num_predict)
@@ -103,7 +103,7 @@ class ContextSpans(Selector):
             own = np.where(parts.second == 1, own // 2, own - own // 2)
         return np.minimum(own, parts.size)
 
-    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+    def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """(B, L) chosen positions, template tokens among them."""
         parts = split_parts(rows)
         place = np.arange(parts.width)[None, :]
@@ -167,7 +167,7 @@ class ContextSpans(Selector):
         return free & (bits <= threshold[:, None]) & (missing > 0)[:, None]
 
 
-def factorisation_ranks(rows: Rows, selected: Bools, draw: Draw, perm_size: int | None = None) -> Ints32:
+def factorisation_ranks(rows: Examples, selected: Bools, draw: Draw, perm_size: int | None = None) -> Ints32:
     """(B, L) rank of every position in a random order, which says who sees whom (XLNet, section 3.4).
 
     A position of the first stream sees ranks up to its own, one of the second stream ranks below its own. With two

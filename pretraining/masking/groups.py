@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budgeted
-from pretraining.random import Draw
-from pretraining.rows import Rows
 from pretraining.tokenizer.flags import WORD_START
 from zoo.vocabulary import Vocabulary
 
@@ -43,7 +43,7 @@ class Groups(NamedTuple):
         return np.take(chosen.reshape(-1), flat) & self.candidates
 
 
-def word_starts(rows: Rows, candidates: Bools) -> Bools:
+def word_starts(rows: Examples, candidates: Bools) -> Bools:
     """(B, L) candidates that begin a word: a template token before them ends the word, too.
 
     In google-research/bert a word's rest at the start of the second segment (left there by truncation) joins the
@@ -56,7 +56,7 @@ def word_starts(rows: Rows, candidates: Bools) -> Bools:
     return start
 
 
-def word_groups(rows: Rows, candidates: Bools) -> Groups:
+def word_groups(rows: Examples, candidates: Bools) -> Groups:
     """Whole words as groups: a piece that starts no word joins the group of the candidate before it."""
     return as_groups(word_starts(rows, candidates), candidates)
 
@@ -76,7 +76,7 @@ def as_groups(start: Bools, candidates: Bools) -> Groups:
     return Groups(candidates, number, bounds, counts)
 
 
-def shuffled(groups: Groups, rows: Rows, draw: Draw, stream: str = "choose.order") -> Ints32:
+def shuffled(groups: Groups, rows: Examples, draw: Draw, stream: str = "choose.order") -> Ints32:
     """(B, G) group numbers of each row in random order; numbers that do not exist come last."""
     most = groups.bounds.shape[1] - 1
     keys = draw.bits(rows.example, most, stream).astype(np.uint64)
@@ -128,10 +128,10 @@ class Grouped(Budgeted):
     """
 
     @abstractmethod
-    def starts(self, rows: Rows, draw: Draw) -> Bools:
+    def starts(self, rows: Examples, draw: Draw) -> Bools:
         """(B, L), True at the first token of each group, which goes on up to the next or to a template token."""
 
-    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+    def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """(B, L) chosen positions, whole groups only."""
         start, candidates = self.starts(rows, draw), self.candidates(rows)
         edge = start | ~candidates

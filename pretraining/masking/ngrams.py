@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from pretraining.arrays import Bools, Ints32
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budgeted, Count
 from pretraining.masking.groups import shuffled, word_groups
-from pretraining.random import Draw
-from pretraining.rows import Rows
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -54,7 +54,7 @@ class NGrams(Budgeted):
         ends = np.cumsum(chances if shares is None else shares)[:-1]
         self._thresholds = [np.uint32(min(round(t * 2**32), 2**32 - 1)) for t in ends]
 
-    def lengths(self, rows: Rows, most: int, draw: Draw) -> Ints32:
+    def lengths(self, rows: Examples, most: int, draw: Draw) -> Ints32:
         """(B, most) drawn span length for each start, before any cut."""
         bits = draw.bits(rows.example, most, "choose.ngram")
         lengths = np.ones(bits.shape, dtype=np.int32)
@@ -62,7 +62,7 @@ class NGrams(Budgeted):
             lengths += bits >= threshold
         return lengths
 
-    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+    def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """(B, L) chosen positions, whole words only."""
         groups = word_groups(rows, self.candidates(rows))
         most = groups.bounds.shape[1] - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pretraining.rows import Rows
+from pretraining.layouts.examples import Examples
 from zoo.errors import ZooError
 
 
@@ -15,7 +15,7 @@ def check_shares(owner: str, **shares: float) -> None:
         )
 
 
-def masking_shares(rows: Rows, mask: int | None) -> dict[str, float]:
+def masking_shares(rows: Examples, mask: int | None) -> dict[str, float]:
     """Share of the tokens that were selected, and shares of these that were masked, and replaced by other tokens.
 
     Args:

@@ -9,29 +9,26 @@ Worked example on chosen words (x), where the list knows what is like ``cat`` an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from numpy.typing import NDArray
 from pathlib import Path
-from pretraining.arrays import Bools
-from pretraining.arrays import Ints
-from pretraining.arrays import Ints32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Replacement
 from pretraining.masking.groups import word_starts
 from pretraining.masking.shares import check_shares
 from pretraining.masking.tokens import random_ids
 from pretraining.masking.words import no_word_goes_on
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.store.token_store import ENOUGH_TOKENS
-from pretraining.store.token_store import SAMPLE_TOKENS
-from pretraining.store.token_store import Store
-from pretraining.text.cjk import has_cjk
-from pretraining.text.files import existing
-from pretraining.text.files import read_lines
+from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
+from pretraining.text.files import existing, read_lines
+from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
-import numpy as np
 
 Ids = tuple[int, ...]
 
@@ -142,7 +139,7 @@ class SimilarWords(Replacement):
                 f"{self.files}; a list for this text, and this segmenter's words, is needed."
             )
 
-    def __call__(self, rows: Rows, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
+    def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids. W = stretches of selected tokens that are one word's."""
         table, width, old = self.table, rows.shape[1], rows.input_ids.reshape(-1)
         edge = np.append((word_starts(rows, ~rows.special) | rows.special).reshape(-1), True)  # a word before it ends

@@ -9,22 +9,19 @@ counts all 8 real tokens: rint(0.25 * 8) = 2::
 
 from __future__ import annotations
 
-from numpy.typing import NDArray
-from pretraining.arrays import Bools
-from pretraining.arrays import Ints
-from pretraining.arrays import Ints32
-from pretraining.masking.base import Budgeted
-from pretraining.masking.base import Count
-from pretraining.masking.base import Replacement
-from pretraining.masking.shares import check_shares
-from pretraining.random import Draw
-from pretraining.random import scaled
-from pretraining.rows import Rows
-from pretraining.tokenizer.flags import WORD_START
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.keyed_random import Draw, scaled
+from pretraining.layouts.examples import Examples
+from pretraining.masking.base import Budgeted, Count, Replacement
+from pretraining.masking.shares import check_shares
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
-import numpy as np
 
 
 class RandomTokens(Budgeted):
@@ -48,7 +45,7 @@ class RandomTokens(Budgeted):
     ) -> None:
         super().__init__(rate, count, max_predictions, include_special)
 
-    def __call__(self, rows: Rows, draw: Draw, vocabulary: Vocabulary) -> Bools:
+    def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """The positions with the k smallest draws. Draws of a row are distinct, so ties cannot happen."""
         candidates = self.candidates(rows)
         bits = draw.bits(rows.example, rows.shape[1], "choose.order")
@@ -103,7 +100,7 @@ class Replace(Replacement):
         self._mask_below = round(mask * 2**32)
         self._random_below = 2**32 if keep == 0 else round((mask + random) * 2**32)
 
-    def __call__(self, rows: Rows, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
+    def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids."""
         width = rows.shape[1]
         place = np.flatnonzero(selected)
@@ -144,7 +141,7 @@ def random_ids(
     return drawn.astype(np.int32)
 
 
-def _word_of(rows: Rows) -> Ints:
+def _word_of(rows: Examples) -> Ints:
     """(B, L) position at which each token's word starts."""
     columns = np.arange(rows.shape[1])
     starts = np.where((rows.flags & WORD_START) != 0, columns[None, :], 0)

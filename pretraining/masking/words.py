@@ -7,14 +7,13 @@ from typing import Literal
 import numpy as np
 
 from pretraining.arrays import Bools
-from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Count
 from pretraining.masking.groups import Grouped, group_sizes, word_starts
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.text.cjk import has_cjk
+from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
+from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.flags import WORD_START
-from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 
@@ -37,7 +36,7 @@ class WholeWords(Grouped):
     def __init__(self, rate: float = 0.15, count: Count = "nearest", max_predictions: int | None = None) -> None:
         super().__init__(rate, count, max_predictions, include_special=False)
 
-    def starts(self, rows: Rows, draw: Draw) -> Bools:
+    def starts(self, rows: Examples, draw: Draw) -> Bools:
         """First tokens of the words."""
         return word_starts(rows, self.candidates(rows))
 
@@ -63,7 +62,7 @@ class RandomSpans(WholeWords):
         max_predictions: upper limit per row, in tokens.
     """
 
-    def starts(self, rows: Rows, draw: Draw) -> Bools:
+    def starts(self, rows: Examples, draw: Draw) -> Bools:
         """First tokens of the spans."""
         candidates = self.candidates(rows)
         start = word_starts(rows, candidates)
@@ -111,7 +110,7 @@ class KnowledgeUnits(Grouped):
         self.fallback = fallback
         self.needs = frozenset(self.array)
 
-    def starts(self, rows: Rows, draw: Draw) -> Bools:
+    def starts(self, rows: Examples, draw: Draw) -> Bools:
         """First tokens of units, and of what is a unit by itself."""
         candidates = self.candidates(rows)
         inside = np.zeros(rows.shape, dtype=np.uint8)  # number of the array that has the token in a unit, 0 = none

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretraining.arrays import Bools, Ints, ragged_ranges
-from pretraining.objective import CoreRunner, base_inputs
-from pretraining.rows import Rows
+from pretraining.layouts.examples import Examples
+from pretraining.objectives.base import CoreRunner, base_inputs
 from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
-from zoo.heads import TokenHead
+from zoo.heads.token_heads import TokenHead
 
 _LOGIT_BYTES = 128 * 2**20
 _TOKENS_AT_ONCE = 16_384  # input tokens of the copies that are run at once
@@ -87,7 +87,7 @@ class _Questions(NamedTuple):
 
 
 @torch.no_grad()
-def score_words(model: MaskedModel, rows: Rows, tokens_at_once: int = _TOKENS_AT_ONCE) -> NDArray[np.float64]:
+def score_words(model: MaskedModel, rows: Examples, tokens_at_once: int = _TOKENS_AT_ONCE) -> NDArray[np.float64]:
     """(B,) pseudo-log-likelihood in nats, in the form "PLL-word-l2r".
 
     A token is predicted with itself and the later pieces of its word hidden (Kauf & Ivanova 2023, "A Better Way to Do
@@ -116,7 +116,7 @@ def score_words(model: MaskedModel, rows: Rows, tokens_at_once: int = _TOKENS_AT
 
 @torch.no_grad()
 def fill_masked(
-    model: MaskedModel, rows: Rows, start: Ints, size: Ints, together: bool = False
+    model: MaskedModel, rows: Examples, start: Ints, size: Ints, together: bool = False
 ) -> tuple[NDArray[np.float64], Bools]:
     """Hide a stretch of each row and fill it in.
 
@@ -146,7 +146,9 @@ def fill_masked(
     return total, all_right
 
 
-def _ask(model: MaskedModel, rows: Rows, asked: _Questions, tokens_at_once: int) -> tuple[NDArray[np.float64], Bools]:
+def _ask(
+    model: MaskedModel, rows: Examples, asked: _Questions, tokens_at_once: int
+) -> tuple[NDArray[np.float64], Bools]:
     """(C,) log-probability of each token that is asked for; whether it is the most probable one."""
     order = np.argsort(rows.lengths[asked.row], kind="stable")  # copies of like length together: little padding
     chance, right = np.zeros(len(order)), np.zeros(len(order), dtype=bool)
@@ -159,7 +161,7 @@ def _ask(model: MaskedModel, rows: Rows, asked: _Questions, tokens_at_once: int)
     return chance, right
 
 
-def _ask_copies(model: MaskedModel, rows: Rows, asked: _Questions) -> tuple[NDArray[np.float64], Bools]:
+def _ask_copies(model: MaskedModel, rows: Examples, asked: _Questions) -> tuple[NDArray[np.float64], Bools]:
     """One copy of the row for each stretch that is hidden in it."""
     if model.mask is None:
         raise ZooError("MaskedLM cannot score a sentence with a tokenizer that has no mask token.")
@@ -170,7 +172,7 @@ def _ask_copies(model: MaskedModel, rows: Rows, asked: _Questions) -> tuple[NDAr
     columns = np.arange(width)[None, :]
     hidden = (columns >= begin[:, None]) & (columns < end[:, None])
     types = rows.token_type_ids
-    copies = Rows(
+    copies = Examples(
         input_ids=np.where(hidden, np.int32(model.mask), rows.input_ids[row, :width]),
         lengths=rows.lengths[row],
         special=rows.special[row, :width],

@@ -1,41 +1,22 @@
-"""Whole words hidden in running text: how well a masked model restores them, by word length (``zoo cloze RUN``).
-
-Of every held-out sentence's words some are hidden, one at a time, with all their tokens, and asked for in two ways:
-from left to right, each token knowing the true ones before it, and all at once. *exact* is the share of words of which
-every token was the most probable one, *nats* is minus the log-probability per token; *exact_at_once* and *nats_at_once*
-are the same, asked at once. *unigram* is what nats would be by the tokens' frequencies in the store alone: a model that
-does not stay below it has learned nothing about such words, and decides nothing. Lengths are in tokens, which in
-Chinese are characters.
-
-Comparing models: the difference of longer words and single characters is free of how good the models are on the whole;
-it says what hiding whole words did for longer words (Cui et al. 2019; design after arXiv 2203.00286). A model that has
-always seen whole words hidden was never asked for the end of a word whose beginning it sees, as it is from left to
-right; one trained on single characters was all the time. So the question that is fair to both is the one at once.
-
-Words of another text (``--corpus.files``) are found as those of the run's text were, unless ``--corpus.segmenter`` says
-otherwise.
-
-With ``entity`` the same is asked of units of an array of the store, and of *control* stretches: whole words outside of
-units, of the same length and the same tenth of frequency in the training text, as many as there are entities.
-"""
+"""``zoo cloze RUN``: the figures of :mod:`pretraining.scoring.cloze` for a run or another model folder."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.corpus.config import CorpusConfig
-from pretraining.layouts import rows_from_texts
-from zoo.runtime.progress import Progress
 from pretraining.arrays import Bools, Ints
-from pretraining.objective import CoreRunner, base_inputs
-from pretraining.objectives.token_scoring import MaskedModel, fill_masked
-from pretraining.rows import Rows
+from pretraining.corpus.config import CorpusConfig
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
 from pretraining.objectives import MaskedLM
-from pretraining.random import Draw
+from pretraining.objectives.base import CoreRunner, base_inputs
+from pretraining.objectives.token_scoring import MaskedModel, fill_masked
 from pretraining.scoring.cloze_items import (
     DocumentTokens,
     Items,
@@ -44,10 +25,20 @@ from pretraining.scoring.cloze_items import (
     choose_words,
     read_text,
 )
-from pretraining.scoring.scorer import Scorer
-from pretraining.tokenizer.flags import WORD_START
+from pretraining.scoring.scorer import Scorer, segmenter_facts
+from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import require_trusted_code
+from pretraining.training.loader import split_documents
+from pretraining.training.stores import run_store
 from zoo.errors import ZooError
+from zoo.runtime.progress import Progress
+from zoo.settings import load_settings
+from zoo.storage.files import read_json, write_json
 
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own
 
@@ -135,12 +126,12 @@ class Cloze:
             sentences = [
                 (text.ids[a:b], np.full(b - a, WORD_START)) for a, b in zip(first[part], last[part], strict=True)
             ]
-            rows = rows_from_texts(sentences, scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
+            rows = examples_from_tokens(sentences, scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
             column = items.start[part] - first[part] + len(scorer.prefix)
             chance[part], right[part] = fill_masked(self.model(rows), rows, column, items.size[part], together)
         return chance, right
 
-    def model(self, rows: Rows) -> MaskedModel:
+    def model(self, rows: Examples) -> MaskedModel:
         """The scorer's core and head, as they are asked about hidden tokens of ``rows``."""
         core = self.scorer.core
         run_core = CoreRunner(core, base_inputs(rows))
@@ -254,3 +245,70 @@ def measures(found: dict[str, Any]) -> dict[str, float]:
         if more in groups and less in groups:
             result |= {f"{what}.{more}-{less}": groups[more][what] - groups[less][what] for what in _QUESTIONS}
     return result
+
+
+def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
+    """Figures of a run on its held-out documents, or of any model folder on a text.
+
+    Raises:
+        ZooError: the run held nothing out and no text is given, or its text has changed.
+    """
+    scorer, folder = Scorer(config.run, config.objective, config.trust_code), Path(config.run)
+    if config.corpus is not None:
+        tokenizer = TokenizerConfig(kind="file", path=str(folder), special=scorer.tokenizer.roles)
+        store = prepare_store(config.corpus, tokenizer, config.stores, quiet=not show)
+        every = np.arange(store.num_documents, dtype=np.int64)
+        return measure(scorer, store, config, every, every, show)
+    if not (folder / "run.json").exists():
+        raise ZooError(f"cloze: {folder} has no run.json that names its text; give some with --corpus.files.")
+    record = read_json(folder / "run.json")
+    require_trusted_code(folder, record["config"], config.trust_code)
+    run = load_settings(PretrainConfig, [], "zoo cloze", "pretrain", record["config"]).value
+    store = run_store(run, show)
+    if store.fingerprint != record.get("data_fingerprint"):
+        raise ZooError(f"cloze: the text of {folder} has changed since it was trained; give some with --corpus.files.")
+    training, held_out = split_documents(store, run.data.validation_tokens)
+    if not len(held_out):
+        raise ZooError(
+            f"cloze: {folder} held no documents out (data.validation_tokens = {run.data.validation_tokens}); give some "
+            "text with --corpus.files."
+        )
+    return measure(scorer, store, config, held_out, training, show)
+
+
+def _words_as_in_the_run(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+    """The segmenter of the run's text, where another text is asked about and nothing says what finds its words."""
+    corpus, folder = merged.get("corpus"), Path(str(merged.get("run")))
+    if not isinstance(corpus, dict) or "segmenter" in corpus or not (folder / "tokenizer.json").exists():
+        return {}
+    name, dictionary = segmenter_facts(folder, load_tokenizer(folder))
+    own = {"corpus.segmenter": name}
+    return own if "user_dictionary" in corpus or dictionary is None else {**own, "corpus.user_dictionary": dictionary}
+
+
+def cloze_command(argv: list[str]) -> int:
+    """``zoo cloze RUN [--entity NAME] [--corpus.files FILE]``."""
+    if argv and not argv[0].startswith("-"):
+        argv = ["--run", *argv]
+    config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze", amend=_words_as_in_the_run).value
+    found = cloze_of_run(config, show=True)
+    groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
+    if config.corpus is not None:
+        print(f"text: {config.corpus.files}, segmenter {config.corpus.segmenter}")
+    if found["note"]:
+        print(f"note: {found['note']}")
+    print(f"{'':10} {'':>8} {'left to right':>18} {'at once':>18} {'by frequency':>13}")
+    print(f"{'hidden':<10} {'items':>8} {'exact':>9} {'nats':>8} {'exact':>9} {'nats':>8} {'nats':>13}   per token")
+    for name, group in groups.items():
+        one_by_one = f"{100 * group['exact']:>7.2f} % {group['nats']:>8.4f}"
+        at_once = f"{100 * group['exact_at_once']:>7.2f} % {group['nats_at_once']:>8.4f}"
+        print(f"{name:<10} {group['items']:>8,} {one_by_one} {at_once} {group['unigram']:>13.4f}")
+    plain = asdict(replace(config, corpus=None))
+    asked = {key: value for key, value in plain.items() if key not in ("run", "output", "stores")}
+    name = "cloze.json"
+    if config.corpus is not None:
+        asked["corpus"], name = config.corpus.spec, f"cloze-{found['text']['store']}.json"
+    target = Path(config.output) if config.output else Path(config.run) / name
+    write_json(target, {"run": Path(config.run).name, "asked": asked, **found})
+    print(f"written to {target}")
+    return 0

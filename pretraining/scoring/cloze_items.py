@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.arrays import Bools, Ints, ragged_ranges
-from pretraining.random import Draw
-from pretraining.tokenizer.flags import WORD_START
+from pretraining.keyed_random import Draw
 from pretraining.store.token_store import Store
+from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 

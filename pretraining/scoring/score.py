@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.runtime.progress import Progress
 from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError, nearest
-from zoo.storage.files import write_json
+from zoo.runtime.progress import Progress
 from zoo.settings import load_settings
+from zoo.storage.files import write_json
 
 
 @dataclass(frozen=True)

@@ -8,40 +8,28 @@ the run's text were.
 from __future__ import annotations
 
 from functools import cached_property
-from numpy.typing import NDArray
 from pathlib import Path
-from pretraining.config import PretrainConfig
-from pretraining.layouts import rows_from_texts
-from pretraining.masking.tokens import RandomTokens
-from pretraining.objective import CoreRunner
-from pretraining.objective import Objective
-from pretraining.objective import base_inputs
-from pretraining.objectives import BidirectionalLM
-from pretraining.objectives import CausalLM
-from pretraining.objectives import MaskedLM
-from pretraining.objectives import PermutationLM
-from pretraining.text.cjk import count_cjk
-from pretraining.text.cjk import count_spaces_at_cjk
-from pretraining.text.segmenter import Segmenter
-from pretraining.text.segmenter import SegmenterName
-from pretraining.text.segmenter import join_words
-from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tokenizer.tokenizer import TextIds
-from pretraining.tokenizer.tokenizer import ZooTokenizer
-from pretraining.trust import refuse_foreign_code
 from typing import Any
-from zoo.config import read_json
-from zoo.errors import ZooError
-from zoo.errors import nearest
-from zoo.heads import build_head
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import load_core
-from zoo.model_folder import load_head
-from zoo.settings import load_settings
-from zoo.vocabulary import Vocabulary
-from zoo.vocabulary import parse_layout
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.masking.tokens import RandomTokens
+from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
+from pretraining.objectives.base import CoreRunner, Objective, base_inputs
+from pretraining.text.segmenter import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import require_trusted_code
+from zoo.errors import ZooError, nearest
+from zoo.heads.build import build_head
+from zoo.model_folder import ModelFacts, load_core, load_head
+from zoo.settings import load_settings
+from zoo.storage.files import read_json
+from zoo.vocabulary import Vocabulary, parse_layout
 
 
 class Scorer:
@@ -108,7 +96,7 @@ class Scorer:
         scores = np.zeros(len(sentences))
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
-            rows = rows_from_texts([encoded[i] for i in part], self.tokenizer.vocabulary, self.prefix, self.suffix)
+            rows = examples_from_tokens([encoded[i] for i in part], self.tokenizer.vocabulary, self.prefix, self.suffix)
             run_core = CoreRunner(self.core, base_inputs(rows))
             scores[part] = self.objective.score(run_core, self.core.token_embedding, rows)
         return scores
@@ -163,7 +151,7 @@ def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple
     """The objective of a run that scores sentences, built from ``run.json``."""
     resolved = read_json(folder / "run.json").get("config", {})
     specs: dict[str, Any] = resolved.get("objectives", {})
-    refuse_foreign_code(folder, resolved, trust_code)
+    require_trusted_code(folder, resolved, trust_code)
     config = load_settings(PretrainConfig, [], "zoo score", "pretrain", resolved).value
     able = [k for k, o in config.objectives.items() if type(o).score is not Objective.score]
     if name is not None and name not in able:

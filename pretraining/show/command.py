@@ -47,7 +47,7 @@ def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
 
 def _check_overrides(overrides: list[str]) -> None:
     """Raise ZooError if a key is neither the command's nor the configs'."""
-    from pretraining.config import PretrainConfig
+    from pretraining.training.config import PretrainConfig
 
     known = [item.name for kind in (ShowConfig, PretrainConfig) for item in dataclasses.fields(kind)]
     for override in overrides:

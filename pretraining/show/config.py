@@ -1,11 +1,15 @@
-"""What ``zoo show`` is asked for."""
+"""Settings, and what they read a text with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.training.config import PretrainConfig
 from zoo.errors import ZooError, nearest
 
 MatrixDisplay = bool | Literal["auto"]
@@ -74,3 +78,21 @@ class ShowConfig:
             if name not in known:
                 raise ZooError(f"--task {name}: the tasks are {', '.join(known)}.{nearest(name, known)}")
         return chosen
+
+
+class Subject(NamedTuple):
+    """Settings, and what they read a text with.
+
+    Args:
+        title: what to call them.
+        config: the settings.
+        tokenizer: the tokenizer.
+        home: folder that it lies in.
+        store: where other documents come from; ``None`` where a run needs none.
+    """
+
+    title: str
+    config: PretrainConfig
+    tokenizer: ZooTokenizer
+    home: Path
+    store: Store | None

@@ -13,18 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pretraining.assemble import fit_vocabulary
-from pretraining.loader import TaskData
-from pretraining.show.config import ShowConfig
-from pretraining.show.pair import pair_in_words
+from pretraining.show.config import ShowConfig, Subject
 from pretraining.show.reader import RowReading, TextSource, read_row
-from pretraining.show.spelling import TokenPrinter
 from pretraining.show.streams import read_streams
-from pretraining.show.subject import Subject
 from pretraining.show.targets import read_targets
 from pretraining.show.text_store import TextStore, corpus_of, make_task, record_hint, row_length, text_store
-from pretraining.show.tracks import bracket_tracks, value_tracks
-from pretraining.show.views import ObjectiveView, RowView, TaskView, TokenCell
+from pretraining.show.tracks import bracket_tracks, pair_in_words, value_tracks
+from pretraining.show.views import ObjectiveView, RowView, TaskView, TokenCell, TokenPrinter
+from pretraining.training.assemble import with_vocabulary
+from pretraining.training.loader import TaskLoader
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 
@@ -40,7 +37,7 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
         ZooError: what the tokenizer, the layout or an objective refuses.
     """
     config, vocabulary = subject.config, subject.tokenizer.vocabulary
-    core = fit_vocabulary(config.model, vocabulary)
+    core = with_vocabulary(config.model, vocabulary)
     for objective in config.objectives.values():
         objective.build(core, vocabulary)
         objective.bind(subject.tokenizer)
@@ -134,7 +131,7 @@ def _cells(row: RowReading) -> Iterator[TokenCell]:
         )
 
 
-def _notes(task: TaskData, store: TextStore, rows: Sequence[RowView], wish: ShowConfig) -> Iterator[str]:
+def _notes(task: TaskLoader, store: TextStore, rows: Sequence[RowView], wish: ShowConfig) -> Iterator[str]:
     """What a reader should know besides."""
     unknown = int((store.tokens[: store.own_tokens] == task.vocabulary.unk).sum())
     if unknown:

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.show.config import MatrixDisplay
-from pretraining.show.spelling import visible
-from pretraining.show.views import SIGNS, RowView, Stream, TaskView, TokenCell, Track
+from pretraining.show.views import SIGNS, RowView, Stream, TaskView, TokenCell, Track, visible
 
 _POINT, _NAMED = 14, 40  # size of a matrix point; longest matrix whose points are named
 _SMALL = 5  # size of the points of longer ones

@@ -6,21 +6,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pretraining.assemble import check_sources, run_store, unmet_needs
-from pretraining.config import PretrainConfig, load_pretrain_config
 from pretraining.objectives import MaskedLM
 from pretraining.scoring.scorer import rule_of
-from pretraining.show.config import ShowConfig
-from pretraining.show.subject import Subject
+from pretraining.show.config import ShowConfig, Subject
 from pretraining.show.text_store import corpus_of, others_wanted, record_hint
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.trust import refuse_foreign_code
-from zoo.config import read_json
+from pretraining.training.checks import missing_field
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import load_pretrain_config, require_trusted_code
+from pretraining.training.stores import check_sources, run_store
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts, read_facts
 from zoo.settings import load_settings
+from zoo.storage.files import read_json
 
 _LENGTH = 128  # longest row of a model that does not say how it was trained
 _ELSEWHERE = (
@@ -55,7 +55,7 @@ def _hopeless(config: PretrainConfig, name: str, source: str, wish: ShowConfig) 
         wish: the text.
     """
     layout, corpus = config.tasks[name].layout, corpus_of(config, name)
-    lacking = unmet_needs(config, name)
+    lacking = missing_field(config, name)
     if lacking is not None:
         if not lacking.settings:
             return lacking.message
@@ -87,7 +87,7 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
         record = {"config": _settings_of_model(read_facts(folder))}
         title += " (how it was trained is not known: its head's objective, with default settings)"
     recorded: dict[str, Any] = record.get("config", {})
-    refuse_foreign_code(folder, recorded, wish.trust_code)
+    require_trusted_code(folder, recorded, wish.trust_code)
     settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
     config, store = settings.value, None
     if any(others_wanted(task.layout.provides, wish) for task in config.tasks.values()):
@@ -125,7 +125,7 @@ def _settings_of_model(facts: ModelFacts) -> dict[str, Any]:
             "sequence_length": min(_LENGTH, facts.config.max_length),
         },
         "objectives": {heads[0]: objective},
-        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.{layout}"}, "objectives": [heads[0]]}},
+        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.blocks.{layout}"}, "objectives": [heads[0]]}},
         "train": {"steps": 1},
     }
 

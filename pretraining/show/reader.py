@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotations.base import Annotator
-from pretraining.loader import TaskData
-from pretraining.objective import collate, corrupt
-from pretraining.rows import Rows
-from pretraining.show.spelling import TokenPrinter
+from pretraining.layouts.examples import Examples
+from pretraining.objectives.base import collate, corrupt
 from pretraining.show.text_store import TextStore
-from pretraining.show.views import Bools, Ints, TokenOutcome
+from pretraining.show.views import Bools, Ints, TokenOutcome, TokenPrinter
 from pretraining.tokenizer.flags import WORD_START
+from pretraining.training.loader import TaskLoader
 from zoo.config import CoreConfig
 from zoo.inputs import CoreInputs
 
@@ -34,7 +33,7 @@ class TextSource:
         annotations: what fills the text's arrays, by their names.
     """
 
-    task: TaskData
+    task: TaskLoader
     store: TextStore
     printer: TokenPrinter
     config: CoreConfig
@@ -66,7 +65,7 @@ class RowReading:
     source: TextSource
     epoch: int
     number: int
-    rows: Rows
+    rows: Examples
     inputs: CoreInputs
     original: Ints
 

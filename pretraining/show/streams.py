@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from pretraining.show.views import Bools, Ints, Stream
-from zoo.attention import make_mask
+from zoo.attention.masks import make_mask, visible_keys
 from zoo.config import CoreConfig
-from zoo.inputs import CoreInputs, Visibility
-from zoo.relative import visible_keys
+from zoo.inputs import AttentionPattern, CoreInputs
 
 
 def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterator[Stream]:
@@ -29,7 +28,7 @@ def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterato
     everyone = list(range(length))
     found: list[tuple[str, list[int], Bools]]
     if config.recurrent is not None:  # no masks: a direction reads the row from its end
-        forward = _masked_pairs(Visibility(causal=True), width)[0]
+        forward = _masked_pairs(AttentionPattern(causal=True), width)[0]
         found = [("forward", everyone, forward), ("backward", everyone, forward.T)][: 1 if visible.causal else 2]
     elif config.position_type == "relative":
         places, window = torch.arange(width)[None], config.mem_len if config.same_length else None
@@ -47,7 +46,7 @@ def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterato
         yield Stream(name, tuple(lookers), cut, _in_words(cut, lookers, order, verb), bool(cut.all()))
 
 
-def _masked_pairs(visible: Visibility, length: int) -> Bools:
+def _masked_pairs(visible: AttentionPattern, length: int) -> Bools:
     """(B or 1, L, L) whether a token attends to another, from the very mask that kernels are given."""
     mask = make_mask(visible, length, torch.device("cpu"))
     seen = torch.ones(1, 1, length, length, dtype=torch.bool)

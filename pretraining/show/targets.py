@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.labels import TokenLabels
-from pretraining.objective import Objective
-from pretraining.show.pair import pair_in_words
+from pretraining.objectives.base import Objective
+from pretraining.objectives.token_classification import TokenLabels
 from pretraining.show.reader import RowReading
-from pretraining.show.tracks import in_words, value_track
+from pretraining.show.tracks import in_words, pair_in_words, value_track
 from pretraining.show.views import Bools, Ints, TargetKind, Track
 
 _SORTS = 4  # sorts of targets that have lines of their own, at most

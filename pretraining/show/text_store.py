@@ -6,27 +6,27 @@ segments are real ones.
 
 from __future__ import annotations
 
-from numpy.typing import NDArray
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from pretraining.annotations.base import Annotator
 from pretraining.annotations.field import RecordField
-from pretraining.assemble import Stores
-from pretraining.assemble import make_tasks
-from pretraining.assemble import run_store
-from pretraining.config import PretrainConfig
 from pretraining.corpus.config import CorpusConfig
-from pretraining.loader import TaskData
-from pretraining.show.config import ShowConfig
-from pretraining.show.subject import Subject
+from pretraining.show.config import ShowConfig, Subject
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
-from typing import Any
+from pretraining.training.assemble import make_tasks
+from pretraining.training.config import PretrainConfig
+from pretraining.training.loader import TaskLoader
+from pretraining.training.stores import TokenStores, run_store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
-import dataclasses
-import json
-import numpy as np
 
 _OTHERS = 40  # documents that random second segments come from
 _OTHER_SENTENCES = 30  # sentences taken of each
@@ -190,7 +190,7 @@ def row_length(provides: frozenset[str], tokens: int, configured: int) -> int:
 
 def make_task(
     config: PretrainConfig, name: str, store: TextStore, vocabulary: Vocabulary, seed: int, length: int
-) -> TaskData:
+) -> TaskLoader:
     """One task over the small store, made and checked as a run does; where rows make streams, it is a single one."""
     alone = dataclasses.replace(
         config,
@@ -202,4 +202,4 @@ def make_task(
         seed=dataclasses.replace(config.seed, data=seed),
         train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),
     )
-    return make_tasks(alone, Stores(store, {name: store}), vocabulary)[0][name]
+    return make_tasks(alone, TokenStores(store, {name: store}), vocabulary)[0][name]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from pretraining.annotations.to_tokens import Annotations
 from pretraining.corpus.chunks import read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import parse_chunk
 from pretraining.corpus.sources import Source
-from pretraining.text.cjk import count_cjk, count_spaces_at_cjk
-from pretraining.annotations.to_tokens import Annotations
+from pretraining.text.segmenter import count_cjk, count_spaces_at_cjk
 from zoo.errors import ZooError
 
 _LOOKED_AT = 8  # sources whose beginnings are looked at

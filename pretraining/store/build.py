@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from pretraining.annotations.to_tokens import Found, describe
 from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.records import no_documents
-from pretraining.annotations.to_tokens import Found, describe
 from pretraining.store.beginnings import check_beginnings, mostly_unknown, some_sources
 from pretraining.store.job import Job, TrainingSample, expanded_size
 from pretraining.store.recipe import Recipe
 from pretraining.store.shards import Shard, read_shard, shard_info
-from pretraining.store.work_folder import clean_abandoned
 from pretraining.store.workers import Workers
-from pretraining.store.writer import StoreWriter
+from pretraining.store.writer import StoreWriter, clean_abandoned
 from pretraining.tokenizer.config import MOST_UNKNOWN
 from pretraining.tokenizer.load import load_tokenizer, use_template
 from pretraining.tokenizer.tokenizer import ZooTokenizer

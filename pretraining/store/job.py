@@ -8,21 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pretraining.text import sentences as splitter
 from pretraining.corpus.chunks import Chunk, load_hub, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import no_documents, parse_chunk
 from pretraining.corpus.sources import Source, resolve_sources
-from pretraining.text.segmenter import Segmenter, join_words
 from pretraining.store.recipe import RECIPE
 from pretraining.store.token_store import SCHEMA, Store
+from pretraining.text import sentences as splitter
+from pretraining.text.segmenter import Segmenter, join_words
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.runtime.progress import ReadingProgress
-from zoo.storage.files import file_digest, text_digest, write_json
+from zoo.storage.files import file_digest, read_json, text_digest, write_json
 from zoo.vocabulary import Template
 
 

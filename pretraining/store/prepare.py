@@ -1,32 +1,29 @@
-"""Corpus to token store: all cores, bounded memory, restartable, never built twice.
-
-The parent process reads: it cuts the sources into chunks, looks up which are finished already (a
-chunk is known by its bytes and by what is done with it), and hands the others to worker processes
-through pipes. A worker writes one *shard* per chunk, atomically. When all are there they are joined,
-in order, into the store, whose folder appears by one rename. So a kill costs at most the chunks in
-hand, a mended line only its own chunk, and the result does not depend on the number of processes.
-
-Layout below the parent folder::
-
-    wiki_en-1a2b3c4d/            finished stores (see pretraining.store.token_store)
-    .work/wiki_en-5e6f7a8b/      lock, trained tokenizers and shards of unfinished ones
-    .hashes.json                 content hashes of files by (path, size, time)
-"""
+"""A store of documents that are tokenised already."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store.beginnings import mostly_unknown
 from pretraining.store.build import build_store
 from pretraining.store.job import Job
-from pretraining.store.token_store import Store
-from pretraining.store.work_folder import work_lock
+from pretraining.store.recipe import RECIPE
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.store.writer import StoreWriter, work_lock
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig
-from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
+from pretraining.tokenizer.load import load_tokenizer, use_template
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.runtime.progress import note
 from zoo.storage.files import file_digest
@@ -45,7 +42,7 @@ def prepare_store(
     """Build the token store of a corpus, or open it where it is finished.
 
     Args:
-        corpus: where the text is; or the folder of a store, as :func:`~pretraining.store.from_ids.prepare_from_ids`
+        corpus: where the text is; or the folder of a store, as :func:`~pretraining.store.prepare.prepare_from_ids`
             makes one of ids, which is opened.
         tokenizer: what it becomes ids with; trained on the corpus unless its kind is ``file``.
         folder: parent folder; the store is ``folder/NAME-FINGERPRINT``.
@@ -126,3 +123,75 @@ def prepared_store(corpus: CorpusConfig) -> Store | None:
     """The store that a corpus is instead of text, or ``None``."""
     files = corpus.files
     return Store(files) if isinstance(files, str) and (Path(files) / "meta.json").is_file() else None
+
+
+def _sentences_of_ids(document: Sequence[Sequence[int]], number: int, size: int) -> list[NDArray[np.int64]]:
+    """The sentences of document ``number`` that have tokens, none of them outside a vocabulary of ``size`` entries."""
+    kept = [np.asarray(sentence, dtype=np.int64) for sentence in document if len(sentence)]
+    for place, ids in enumerate(kept):
+        if ids.min() < 0 or ids.max() >= size:
+            wrong = int(ids.min() if ids.min() < 0 else ids.max())
+            raise ZooError(
+                f"document {number}, sentence {place}: id {wrong} is outside the vocabulary of {size} entries."
+            )
+    return kept
+
+
+def prepare_from_ids(
+    documents: Iterable[Sequence[Sequence[int]]],
+    tokenizer: ZooTokenizer,
+    folder: str | Path,
+    *,
+    name: str = "ids",
+    template: Template | None = None,
+    arrays: Mapping[str, Iterable[Sequence[Sequence[int]]]] | None = None,
+) -> Store:
+    """A store of documents that are tokenised already.
+
+    Args:
+        documents: documents as lists of sentences as lists of ids; read once, not held in memory.
+        tokenizer: what the ids belong to.
+        folder: parent folder.
+        name: the store is ``folder/NAME-FINGERPRINT``.
+        template: layout written into the store's tokenizer files.
+        arrays: named int32 values of the tokens, document by document as the ids are.
+
+    Raises:
+        ZooError: an id outside the vocabulary (naming document and sentence), values that are not one for each token,
+            or no tokens at all.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if template is not None:
+        use_template(tokenizer, template)
+    temporary = folder / f"{name}-{os.getpid()}"
+    writer = StoreWriter(temporary, tokenizer.vocabulary.size, dict.fromkeys(arrays or {}, "int32"))
+    digest = hashlib.blake2b(f"{SCHEMA} {RECIPE} {tokenizer.backend_key()}".encode(), digest_size=16)
+    values = {array: iter(of_documents) for array, of_documents in (arrays or {}).items()}
+    with writer:
+        for number, document in enumerate(documents):
+            flat: dict[str, NDArray[Any]] = {}
+            for array, of_documents in values.items():
+                found = next(of_documents, [])
+                if [len(own) for own in found] != [len(sentence) for sentence in document]:
+                    raise ZooError(f"document {number}: {array!r} does not have one value for each token.")
+                flat[array] = np.array([value for own in found for value in own], dtype="<i4")
+                digest.update(array.encode() + flat[array].tobytes())
+            kept = _sentences_of_ids(document, number, tokenizer.vocabulary.size)
+            lengths = np.array([len(ids) for ids in kept], dtype=np.int64)
+            tokens = np.concatenate(kept) if kept else np.zeros(0, dtype=np.int64)
+            flags = tokenizer.word_starts(tokens) * np.uint8(WORD_START)
+            flags[np.cumsum(lengths) - lengths] |= SENTENCE_START | WORD_START
+            digest.update(tokens.tobytes() + lengths.tobytes() + b"/")
+            writer.append(tokens, flags, lengths, np.array([len(kept)], dtype=np.int64), arrays=flat)
+        if not writer.tokens:
+            raise ZooError("prepare_from_ids: there is not a single token in the documents.")
+        fingerprint = digest.hexdigest()
+        final = folder / f"{name}-{fingerprint[:8]}"
+        if (final / "meta.json").exists():
+            shutil.rmtree(writer.folder)
+            return Store(final)
+        tokenizer.save(writer.folder)
+        writer.path = final
+        writer.finish(fingerprint, {"special": tokenizer.roles})
+    return Store(final)

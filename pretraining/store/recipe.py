@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.text import sentences as splitter
+from pretraining.annotations.to_tokens import Annotations, Piece
 from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import Document, parse_chunk
 from pretraining.corpus.sources import Source
-from pretraining.text.segmenter import Segmenter, join_words
-from pretraining.annotations.to_tokens import Annotations, Piece
 from pretraining.store.beginnings import ENOUGH_CHARACTERS
 from pretraining.store.shards import ShardArrays, token_dtype
+from pretraining.text import sentences as splitter
+from pretraining.text.segmenter import Segmenter, join_words
 from pretraining.tokenizer.entries import FlatIds
 from pretraining.tokenizer.flags import SENTENCE_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from zoo.config import read_json
 from zoo.errors import ZooError
+from zoo.storage.files import read_json
 
 SCHEMA = 1
 SAMPLE_TOKENS = 1_000_000

@@ -1,10 +1,12 @@
-"""Writing a store: arrays appended to files of a hidden folder, which is renamed when it is finished."""
+"""The folder of an unfinished store: its lock, and how long its shards are kept."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from numpy.typing import NDArray
 
 from pretraining.store.shards import token_dtype
 from pretraining.store.token_store import SCHEMA
+from zoo.runtime.locks import LockHeld, file_lock
+from zoo.runtime.progress import note
 from zoo.storage.files import write_json
 
 
@@ -117,3 +121,42 @@ class StoreWriter:
         write_json(self.folder / "meta.json", meta, indent=1)
         shutil.rmtree(self.path, ignore_errors=True)  # an unfinished or damaged one: a finished one is never rebuilt
         self.folder.replace(self.path)
+
+
+_LOCK = "lock"
+
+
+@contextlib.contextmanager
+def work_lock(folder: Path, quiet: bool) -> Iterator[None]:
+    """Hold the folder's lock; wait for another preparation of the same store, saying so."""
+
+    def tell(holder: str) -> None:
+        note(f"prepare: waiting for another process that prepares this store ({holder})", not quiet)
+
+    with file_lock(folder / _LOCK, patience=None, on_wait=tell):
+        yield
+
+
+ABANDONED = 14 * 24 * 3600.0
+"""Seconds after which nobody is expected to go on with an unfinished store."""
+
+
+def clean_abandoned(folder: Path, own: Path, quiet: bool) -> None:
+    """Remove shards and half-written stores that nobody has touched for two weeks.
+
+    The lock of a work folder is held meanwhile and stays where it is. What is removed would only be made again.
+    """
+    for work in (folder / ".work").glob("*"):
+        if work != own and (work / "shards").is_dir() and _age(work) > ABANDONED:
+            with contextlib.suppress(LockHeld), file_lock(work / _LOCK):
+                shutil.rmtree(work / "shards", ignore_errors=True)
+                note(f"prepare: removed shards of an unfinished store that nobody went on with ({work})", not quiet)
+    for partial in folder.glob(".*.partial"):
+        if _age(partial) > ABANDONED:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _age(folder: Path) -> float:
+    """Seconds since anything in a folder changed."""
+    times = [path.stat().st_mtime for path in (folder, *folder.rglob("*")) if path.exists()]
+    return time.time() - max(times, default=time.time())

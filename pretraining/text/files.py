@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from zoo.runtime.text_encoding import encoding_hint
 from zoo.errors import ZooError, nearest
+from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
 
 

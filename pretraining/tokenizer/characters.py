@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.text.cjk import CJK
+from pretraining.text.segmenter import CJK
 
 SPACE = 32
 """Code point of the space."""

@@ -8,11 +8,11 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from pretraining.text.cjk import has_cjk
+from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.config import ROLES, TokenizerConfig
 from pretraining.tokenizer.tokenizer import ZooTokenizer
-from zoo.config import read_json
 from zoo.errors import ZooError
+from zoo.storage.files import read_json
 from zoo.vocabulary import Template
 
 

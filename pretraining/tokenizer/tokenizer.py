@@ -13,8 +13,8 @@ from tokenizers import Encoding, Tokenizer, models, processors
 
 from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.entries import LONGEST_TEXT, FlatIds
+from pretraining.tokenizer.units import word_marks
 from pretraining.tokenizer.word_cache import WordCache
-from pretraining.tokenizer.word_marks import word_marks
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
 from zoo.storage.files import write_atomic, write_json

@@ -1,15 +1,19 @@
-"""Training a tokenizer on a stream of paragraphs that is never held in memory."""
+"""The training algorithms of the kinds of tokenizers, made repeatable."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import trainers as tokenizer_trainers
 
-from pretraining.tokenizer.algorithms import train_bytebpe, train_unigram, train_word, train_wordpiece, untrained
+from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
@@ -109,3 +113,164 @@ def _check_size(config: TokenizerConfig) -> None:
             f"tokenizer.vocab_size = {config.vocab_size} is too small: {what}{len(config.roles)} special "
             f"tokens need {least}."
         )
+
+
+def untrained(config: TokenizerConfig, words_given: bool) -> Tokenizer:
+    """Normaliser, pre-tokeniser and decoder of a kind, before its model is trained."""
+    if config.kind == "bytebpe":
+        backend = Tokenizer(models.BPE())
+        if config.folds_case:
+            backend.normalizer = normalizers.Lowercase()
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    elif config.kind == "unigram":
+        backend = Tokenizer(models.Unigram())
+        backend.normalizer = _albert_normalizer(config)
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    else:
+        pieces = config.kind == "wordpiece"
+        unknown = config.roles.get("unk", "")
+        backend = Tokenizer(models.WordPiece(unk_token=unknown) if pieces else models.WordLevel(unk_token=unknown))
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=not words_given,
+            strip_accents=config.folds_accents,
+            lowercase=config.folds_case,
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return backend
+
+
+def _albert_normalizer(config: TokenizerConfig) -> normalizers.Normalizer:
+    """ALBERT's clean-up: one kind of quotation mark, NFKD without accents, lower case, single spaces."""
+    steps: list[normalizers.Normalizer] = [
+        normalizers.Nmt(),
+        normalizers.Replace("``", '"'),
+        normalizers.Replace("''", '"'),
+    ]
+    if config.folds_accents:
+        steps += [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFC()]
+    else:
+        steps.append(normalizers.NFKC())
+    if config.folds_case:
+        steps.append(normalizers.Lowercase())
+    steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    sequence: normalizers.Normalizer = normalizers.Sequence(steps)
+    return sequence
+
+
+def train_wordpiece(
+    backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
+) -> Tokenizer:
+    """BERT's vocabulary. The ``##`` characters are given beforehand: the trainer numbers them at random."""
+    room = 0.9 * (config.vocab_size - len(config.roles))
+    kept: list[str] = []
+    inner: list[str] = []
+    for character in characters:
+        alone = has_cjk(character) is not None or not character.isalnum()
+        if len(kept) + len(inner) + 1 + (not alone) > room:
+            break
+        kept.append(character)
+        if not alone:
+            inner.append("##" + character)
+    trainer = tokenizer_trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=[*config.roles.values(), *sorted(inner)],
+        initial_alphabet=kept,
+        limit_alphabet=len(kept),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    vocabulary: dict[str, int] = json.loads(backend.to_str())["model"]["vocab"]
+    model = models.WordPiece(vocabulary, unk_token=config.roles.get("unk", ""), max_input_chars_per_word=100)
+    return _assembled(backend, model, config)
+
+
+def train_bytebpe(
+    backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
+) -> Tokenizer:
+    """GPT-2's algorithm; the mask, where there is one, comes last."""
+    first = [token for role, token in config.roles.items() if role != "mask"]
+    trainer = tokenizer_trainers.BpeTrainer(
+        vocab_size=config.vocab_size - (len(config.roles) - len(first)),
+        min_frequency=config.min_frequency,
+        special_tokens=first,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    state = json.loads(backend.to_str())["model"]
+    model = models.BPE(state["vocab"], [tuple(pair) for pair in state["merges"]])
+    return _assembled(backend, model, config)
+
+
+def train_unigram(
+    backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
+) -> Tokenizer:
+    """SentencePiece's unigram model, with scores and order made repeatable.
+
+    The trainer sums in the order of a randomised hash table: scores differ in the last digits, and the
+    characters that no piece needed are scored in random order. Scores are rounded, those characters
+    share one score just below the worst piece, and ties are ordered by spelling. What remains: where two
+    pieces are exactly equally dispensable, which happens in small repetitive text, either may be pruned.
+    """
+    unknown = config.roles.get("unk")
+    if unknown is None:
+        raise ZooError("tokenizer.special: a unigram model needs a token for unknown characters (role unk).")
+    special = list(config.roles.values())
+    allowed = characters[: max((config.vocab_size - len(special)) // 2, 1)]
+    keep = re.compile("[^" + re.escape("".join(allowed)) + "\\s]+") if allowed else None
+    clean = backend.normalizer.normalize_str  # asked for here: the backend is locked while it trains
+    prepared = (keep.sub(" ", clean(text)) if keep else text for text in texts)
+    trainer = tokenizer_trainers.UnigramTrainer(
+        vocab_size=config.vocab_size, special_tokens=special, unk_token=unknown, show_progress=False
+    )
+    backend.train_from_iterator(_batches(prepared), trainer)
+    pieces = [(piece, score) for piece, score in json.loads(backend.to_str())["model"]["vocab"] if piece not in special]
+    worst = min((round(score, 4) for piece, score in pieces if len(piece) > 1), default=-10.0)
+    ranked = sorted(
+        ((piece, round(score, 4) if score >= worst else round(worst - 0.1, 4)) for piece, score in pieces),
+        key=lambda item: (-item[1], item[0]),
+    )
+    vocabulary = [(token, 0.0) for token in special] + ranked
+    return _assembled(backend, models.Unigram(vocabulary, special.index(unknown), False), config)
+
+
+def train_word(backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]) -> Tokenizer:
+    """The most frequent words."""
+    trainer = tokenizer_trainers.WordLevelTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=list(config.roles.values()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+    return _assembled(backend, models.WordLevel(vocabulary, config.roles.get("unk", "")), config)
+
+
+def _batches(texts: Iterable[str], size: int = 256) -> Iterator[list[str]]:
+    """Lists of texts: one call into the trainer for many of them."""
+    iterator = iter(texts)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _assembled(backend: Tokenizer, model: models.Model, config: TokenizerConfig) -> Tokenizer:
+    """A fresh tokenizer around a trained model, with the special tokens of the roles and no others."""
+    made = Tokenizer(model)
+    if backend.normalizer is not None:
+        made.normalizer = backend.normalizer
+    made.pre_tokenizer = backend.pre_tokenizer
+    made.decoder = backend.decoder
+    spaced = config.kind in ("bytebpe", "unigram")  # the mask takes the space before it, as in RoBERTa and ALBERT
+    made.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=role == "mask" and spaced)
+            for role, token in config.roles.items()
+        ]
+    )
+    return made

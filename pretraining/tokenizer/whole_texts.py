@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from pretraining.tokenizer.characters import SPACE, code_points, count_between, is_cjk, is_upper
 from pretraining.tokenizer.entries import LONGEST_TEXT, Entries, pack
 from pretraining.tokenizer.flags import CAPITALISED, WORD_START
-from pretraining.tokenizer.word_marks import WordMarks
+from pretraining.tokenizer.units import WordMarks
 
 Boundaries = Sequence[Sequence[int] | None]
 """For each text the characters at which a segmenter's words start, or ``None`` for the script's own words."""

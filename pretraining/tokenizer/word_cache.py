@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from pretraining.arrays import ragged_ranges
-from pretraining.text.cjk import CJK
-from pretraining.tokenizer.entries import Entries, FlatIds, ids_and_flags, pack, places_of
+from pretraining.text.segmenter import CJK
+from pretraining.tokenizer.entries import Entries, FlatIds, UnitTokens, ids_and_flags, pack, places_in_texts, places_of
 from pretraining.tokenizer.flags import WORD_START
-from pretraining.tokenizer.places import UnitTokens, places_in_texts
-from pretraining.tokenizer.units import unit_rules
+from pretraining.tokenizer.units import WordMarks, unit_rules
 from pretraining.tokenizer.whole_texts import Boundaries, WholeTexts
-from pretraining.tokenizer.word_marks import WordMarks
 
 _CACHED_WORDS = 200_000
 _CHINESE_WORD = re.compile(f"[{CJK}]+").fullmatch

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from pretraining.config import PretrainConfig
-from pretraining.model import PretrainingModel
+from pretraining.training.config import PretrainConfig
+from pretraining.training.model import PretrainingModel
 from zoo.config import CoreConfig
-from zoo.core import make_core
+from zoo.core.build import make_core
 from zoo.settings import load_settings, read_yaml, shipped_configs
 from zoo.vocabulary import Vocabulary
 

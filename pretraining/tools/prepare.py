@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pretraining.annotations.to_tokens import describe
-from pretraining.assemble import run_stores
-from pretraining.config import load_pretrain_config
 from pretraining.store.token_store import Store
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.stores import run_stores
 
 
 def prepare_command(argv: list[str]) -> int:

@@ -6,21 +6,21 @@ moved by Adagrad with one sum of squares a row instead of plain SGD, so that one
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from numpy.typing import NDArray
 from pathlib import Path
-from pretraining.random import Draw
-from pretraining.random import scaled
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from typing import Literal
-from typing import NamedTuple
+
+from pretraining.keyed_random import Draw, scaled
 from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
 from zoo.runtime.text_encoding import file_hint
-import math
-import numpy as np
-import torch
 
 Ints = NDArray[np.int64]
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+
+import numpy as np
+from training import write_corpus
+
 from pretraining.corpus.config import CorpusConfig
-from pretraining.store.from_ids import prepare_from_ids
-from pretraining.store.prepare import prepare_store
+from pretraining.store.prepare import prepare_from_ids, prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
-from training import write_corpus
 from zoo.config_parts import FusionConfig
 from zoo.storage.entity_table import save_entities
 from zoo.vocabulary import Template
-import atexit
-import numpy as np
-import shutil
-import tempfile
 
 WIDTH = 12
 FUSION = FusionConfig(layer_types=("mixed", "full"), entity_size=WIDTH, num_attention_heads=3)

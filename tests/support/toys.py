@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from finetune.data.rows import LabelledTexts
-from finetune.data.rows import TaskSplits
-from finetune.data.tasks import Task
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from typing import NamedTuple
+
+from finetune.data.load import LabelledTexts, TaskSplits
+from finetune.data.tasks import Task
 from zoo.config import CoreConfig
-from zoo.config_parts import CharacterConfig
-from zoo.config_parts import RecurrentConfig
-from zoo.core import build_core
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import save_model_folder
-from zoo.vocabulary import Template
-from zoo.vocabulary import Vocabulary
-import numpy as np
-import torch
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+from zoo.core.build import build_core
+from zoo.model_folder import ModelFacts, save_model_folder
+from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
 SINGLE = Task(name="mood", columns=("text",), labels=("neg", "pos"), metrics=("accuracy", "f1"), epochs=6)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from pretraining.config import load_pretrain_config
-from pretraining.pretrain import pretrain
-from pretraining.step import Trainer
-from typing import Any
-from zoo.runtime.signals import StopRequest
 import json
 import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from typing import Any
+
 import torch
+
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.pretrain import pretrain
+from pretraining.training.step import Trainer
+from zoo.runtime.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "zoo" / "sample"

@@ -7,11 +7,9 @@ written by ``save_pretrained``: tensors have the same names on both sides (``cor
 
 from __future__ import annotations
 
-from zoo.hf.adapters import can_return_tuple
-from zoo.hf.auto import AUTO_CLASSES
-from zoo.hf.base import ZooPreTrainedModel
+from zoo.hf.base import ZooPreTrainedModel, can_return_tuple
 from zoo.hf.config import ZooConfig
-from zoo.hf.convert import auto_class, from_folder, from_transformers, to_transformers
+from zoo.hf.convert import AUTO_CLASSES, auto_class, from_folder, from_transformers, to_transformers
 from zoo.hf.models import ZooForCausalLM, ZooForMaskedLM, ZooForPreTraining, ZooForPreTrainingOutput, ZooModel
 from zoo.hf.task_models import (
     ZooForMultipleChoice,

@@ -1,24 +1,29 @@
-"""What every class for transformers has in common: a core, chosen heads, and the forward pass on their arguments."""
+"""Small translations between transformers' conventions and the core's: decorators, masks, losses."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, StaticCache
 from transformers import initialization as hf_init
+from transformers.utils import can_return_tuple as untyped_can_return_tuple
 
 from zoo.config import CoreConfig
-from zoo.core import Embeddings, make_core, sinusoids
+from zoo.core.build import make_core
+from zoo.core.embeddings import Embeddings
+from zoo.core.functions import sinusoids
+from zoo.core.init import initial_of
 from zoo.errors import ZooError
-from zoo.heads import TokenHead, build_head, chosen_state, new_sequence_head
-from zoo.hf.adapters import dense_mask
+from zoo.heads.build import build_head
+from zoo.heads.sequence_head import new_sequence_head, pooled_state
+from zoo.heads.token_heads import TokenHead
 from zoo.hf.config import ZooConfig
-from zoo.init import initial_of
-from zoo.inputs import CoreInputs, CoreOutput, SecondStream, Visibility
+from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, QueryStream
 from zoo.model_folder import ModelFacts
 
 # Names of new heads. PEFT trains what ends in "classifier" or "qa_outputs" in full, beside its adapters.
@@ -168,7 +173,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         return embeddings
 
     def _init_weights(self, module: nn.Module) -> None:
-        """By the rules of :func:`zoo.init.initialise`, but drawn from torch's generator."""
+        """By the rules of :func:`zoo.core.init.initialise`, but drawn from torch's generator."""
         config = CoreConfig.from_dict(self.config.core or {})
         for name, parameter in module.named_parameters(recurse=False):
             if not getattr(parameter, "_is_hf_initialized", False):
@@ -220,7 +225,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             output_hidden_states: give back every layer's states.
             inputs_embeds: refused; the core reads ids.
             character_ids: (B, L, C) of words, for a core that reads characters, beside ids of the same shape: words
-                that the tokenizer lacks are unknown to it otherwise (:func:`zoo.characters.character_ids`).
+                that the tokenizer lacks are unknown to it otherwise (:func:`zoo.core.characters.character_ids`).
             unused: arguments that transformers hands to every model.
         """
         if input_ids is None or inputs_embeds is not None:
@@ -256,7 +261,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         """Run the core with its second stream at the (B, L) places that are asked for."""
         positions = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
         visible = inputs.visible._replace(orders=asked.int())  # nobody else sees them, and they see all others
-        query = SecondStream(positions, visible)
+        query = QueryStream(positions, visible)
         output = self.core(inputs._replace(visible=visible, query=query), None, wants, attends)
         return _first_stream(output, asked, positions)
 
@@ -269,7 +274,7 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _asked(self, input_ids: Tensor) -> Tensor | None:
         """(B, L) positions that are asked of the core's second stream: those masked; ``None`` = there are none.
 
-        Such a core has never read a mask (permutation language models, :mod:`pretraining.objectives.permutation`): it
+        Such a core has never read a mask (permutation language models, :mod:`pretraining.objectives.permutation_lm`): it
         predicts from states that start at a position without its token. Several masked tokens of a row are predicted
         independently of each other.
         """
@@ -279,14 +284,14 @@ class ZooPreTrainedModel(PreTrainedModel):
         asked = input_ids == mask
         return asked if bool(asked.any()) else None
 
-    def _visible(self, mask: Tensor | None) -> Visibility:
+    def _visible(self, mask: Tensor | None) -> AttentionPattern:
         """A mask over keys as visibility; a recurrent core wants lengths, and so padding at the right."""
         if self.core.config.recurrent is None or mask is None:
-            return Visibility(causal=self.config.visibility == "causal", dense=dense_mask(mask))
+            return AttentionPattern(causal=self.config.visibility == "causal", dense=dense_mask(mask))
         lengths = mask.sum(1)
         if not torch.equal(mask.bool(), torch.arange(mask.shape[1], device=mask.device)[None] < lengths[:, None]):
             raise ZooError("a recurrent core reads rows from end to end: padding stands at the right of a row only.")
-        return Visibility(causal=self.config.visibility == "causal", lengths=lengths)
+        return AttentionPattern(causal=self.config.visibility == "causal", lengths=lengths)
 
     def sequence_scores(self, output: CoreOutput, attention_mask: Tensor | None) -> Tensor:
         """(B, labels) scores of the state that the head reads: pooled, first, or last real one."""
@@ -296,7 +301,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         if attention_mask is not None:
             places = torch.arange(hidden.shape[1], device=hidden.device)
             last = (places * attention_mask.to(hidden.device)).argmax(-1)  # the last 1, wherever the padding is
-        return self.head(chosen_state(hidden, self.config.facts().template.pooling, last))
+        return self.head(pooled_state(hidden, self.config.facts().template.pooling, last))
 
     def token_scores(self, head: TokenHead, hidden: Tensor) -> Tensor:
         """(..., W) states -> (..., V)."""
@@ -335,3 +340,34 @@ def _first_stream(output: CoreOutput, asked: Tensor, positions: Tensor) -> CoreO
 def sinusoids_of(embeddings: Embeddings) -> Tensor:
     """(positions, W) sinusoids for an embedding of that size."""
     return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)
+
+
+_Forward = TypeVar("_Forward", bound=Callable[..., Any])
+
+
+def can_return_tuple(forward: _Forward) -> _Forward:
+    """Transformers' decorator for ``return_dict``, with its type kept."""
+    decorated: _Forward = untyped_can_return_tuple(forward)
+    return decorated
+
+
+def dense_mask(mask: Tensor | None) -> Tensor | None:
+    """A mask over keys as visibility; ``None`` where everything is real (looked up on a CPU only: it costs a wait)."""
+    if mask is None:
+        return None
+    if mask.ndim != 2:
+        raise ZooError(
+            f"attention_mask has {mask.ndim} axes; (batch, tokens) is read, causality follows from the model."
+        )
+    if mask.device.type == "cpu" and bool(mask.all()):
+        return None
+    return mask.bool()[:, None, :]
+
+
+def mean_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
+    """Mean over labels other than -100, or their sum over a given global count."""
+    flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).to(logits.device)
+    if count is None:
+        return functional.cross_entropy(flat, wanted)
+    total = functional.cross_entropy(flat, wanted, reduction="sum")
+    return total / (count.to(total.device) if isinstance(count, Tensor) else count)

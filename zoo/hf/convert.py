@@ -1,16 +1,27 @@
-"""Models between folders, transformers' stock classes and the zoo's classes for transformers."""
+"""The Auto classes of transformers learn the zoo's: importing this file registers them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForMultipleChoice,
+    AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedModel,
+)
 
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.hf.base import ZooPreTrainedModel, sinusoids_of
 from zoo.hf.config import ZooConfig
@@ -22,6 +33,7 @@ from zoo.hf.task_models import (
     ZooForTokenClassification,
 )
 from zoo.model_folder import MODEL_TYPE, ModelFacts, read_facts
+from zoo.storage.files import read_json
 from zoo.weights.files import find_folder, open_checkpoint, special_tokens
 from zoo.weights.read import read_checkpoint
 from zoo.weights.write import write_checkpoint
@@ -124,3 +136,18 @@ def _filled(model: ZooPreTrainedModel, state: dict[str, Tensor]) -> ZooPreTraine
     if hasattr(embeddings, "sinusoids"):
         embeddings.sinusoids = sinusoids_of(embeddings)
     return model.eval()
+
+
+AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
+    AutoModel: ZooModel,
+    AutoModelForMaskedLM: ZooForMaskedLM,
+    AutoModelForCausalLM: ZooForCausalLM,
+    AutoModelForPreTraining: ZooForPreTraining,
+    AutoModelForSequenceClassification: ZooForSequenceClassification,
+    AutoModelForTokenClassification: ZooForTokenClassification,
+    AutoModelForQuestionAnswering: ZooForQuestionAnswering,
+    AutoModelForMultipleChoice: ZooForMultipleChoice,
+}
+AutoConfig.register(MODEL_TYPE, ZooConfig)
+for _auto, _own in AUTO_CLASSES.items():
+    _auto.register(ZooConfig, _own)

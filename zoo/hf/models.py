@@ -17,9 +17,9 @@ from transformers.modeling_outputs import (
 )
 
 from zoo.errors import ZooError
-from zoo.heads import LabelHead, SequenceHead, TokenHead
-from zoo.hf.adapters import can_return_tuple, mean_cross_entropy
-from zoo.hf.base import ZooPreTrainedModel
+from zoo.heads.sequence_head import SequenceHead
+from zoo.heads.token_heads import LabelHead, TokenHead
+from zoo.hf.base import ZooPreTrainedModel, can_return_tuple, mean_cross_entropy
 
 
 class ZooModel(ZooPreTrainedModel):

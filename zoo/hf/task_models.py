@@ -14,8 +14,7 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
-from zoo.hf.adapters import can_return_tuple, mean_cross_entropy
-from zoo.hf.base import ZooPreTrainedModel
+from zoo.hf.base import ZooPreTrainedModel, can_return_tuple, mean_cross_entropy
 
 
 class ZooForSequenceClassification(ZooPreTrainedModel):

@@ -1,11 +1,4 @@
-"""A small job pool: commands that each leave a file when done, N at once, resumed by starting the same pool again.
-
-Jobs are processes of their own, so a crash takes one job along and not the pool. When the pool ends, by itself, by
-a signal or by SIGKILL, no job goes on: each runs in a process group that the pool ends, and asks the kernel for a
-SIGTERM at its parent's death.
-
-A *warm* pool (:mod:`zoo.runtime.pool_server`) imports torch and its kin once for all jobs.
-"""
+"""What a job pool runs, and how it ended."""
 
 from __future__ import annotations
 
@@ -18,11 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.runtime.jobs import Job, Outcome
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import child_dies_with_parent
 
@@ -255,3 +249,31 @@ class _Count:
 
 def _print_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command.
+
+    Args:
+        name: shown on the progress line and in errors.
+        argv: the command, for example ``(sys.executable, "-m", "finetune", ...)``.
+        done: file that exists when the job is finished, and not before; such jobs are skipped.
+        log: file that takes the job's output.
+        environment: variables laid over this process's own.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    done: Path
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its exit code; 0 with ``skipped`` where it had been finished before."""
+
+    job: Job
+    code: int
+    skipped: bool = False

@@ -1,19 +1,24 @@
-"""The processes of a run: device, precision, threads and process group."""
+"""Where and how precisely a batch is computed."""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor
 
-from zoo.errors import ZooError
-from zoo.runtime.signals import die_with_parent
+from zoo.errors import ZooError, disk_full
+from zoo.runtime.signals import Stopped, die_with_parent
 
 
 def fast_bf16() -> bool:
@@ -87,3 +92,83 @@ def _keep_heap() -> None:
         libc.mallopt(-1, 512 * 2**20)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
         return
+
+
+_left_groups: list[Any] = []  # see _leave_group
+atexit.register(_left_groups.clear)
+
+
+def raise_on_all_ranks(accelerator: Accelerator, error: ZooError | None) -> None:
+    """Raise any process's error in every process, so that none waits for one that has left."""
+    if accelerator.num_processes == 1:
+        if error is not None:
+            raise error
+        return
+    messages: list[str | None] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(messages, None if error is None else str(error))
+    if error is not None:
+        raise error
+    for message in filter(None, messages):
+        raise ZooError(message)
+
+
+@contextmanager
+def errors_on_all_ranks(accelerator: Accelerator) -> Iterator[None]:
+    """What goes wrong in the block in one process, a full disk included, is raised in every process at its end."""
+    error: ZooError | None = None
+    try:
+        yield
+    except ZooError as problem:
+        error = problem
+    except OSError as problem:
+        error = disk_full(problem)
+        if error is None:
+            raise
+    raise_on_all_ranks(accelerator, error)
+
+
+@contextmanager
+def leave_group_together() -> Iterator[None]:
+    """End the process group where all processes leave the block, so that none aborts while it exits."""
+    try:
+        yield
+    except (ZooError, Stopped):
+        _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """End the process group, and keep the object until Python exits.
+
+    Otherwise a wrapped model that is still alive may own it last, and the process may never end: when its last owner
+    goes, a gloo group waits for its threads; one of them may need the interpreter's lock, to let go of the last
+    exchange's tensors; and the C++ half of a wrapped model, unlike Python, holds that lock while it waits.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _left_groups.append(torch.distributed.group.WORLD)
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+_Moved = TypeVar("_Moved")
+
+
+def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.autocast:
+    """The precision that is asked for; weights stay in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def to_device(value: _Moved, device: torch.device) -> _Moved:
+    """Tensors in named tuples, at any depth, on the device."""
+    if device.type == "cpu":
+        return value
+    return _to_device(value, device)
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if hasattr(value, "_fields"):
+        return type(value)(*(_to_device(item, device) for item in value))
+    return tuple(_to_device(item, device) for item in value) if isinstance(value, tuple) else value

@@ -83,3 +83,16 @@ def file_digest(path: Path) -> str:
     """32 hex digits that change with a file's content; those of :func:`text_digest` of the same bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object; what is wrong with the file is said by name."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ZooError(f"{path} does not exist.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ZooError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ZooError(f"{path} holds a JSON {type(value).__name__}; an object was expected.")
+    return value

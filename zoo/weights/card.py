@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.config import CoreConfig, read_json
+from zoo.config import CoreConfig
 from zoo.model_folder import ModelFacts
+from zoo.storage.files import read_json
 from zoo.version import __version__
 
 _ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept

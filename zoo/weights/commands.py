@@ -6,19 +6,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts
 from zoo.settings import load_settings
-from zoo.storage.files import whole_folder, write_atomic, write_json
+from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
 from zoo.version import __version__
 from zoo.weights.card import write_card
-from zoo.weights.checkpoint import Model, all_families, find_family
 from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo.folder import FORMAT as ELMO
 from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, special_tokens, token_ids
-from zoo.weights.read import read_checkpoint
+from zoo.weights.read import Model, all_families, find_family, read_checkpoint
 from zoo.weights.write import write_checkpoint
 
 

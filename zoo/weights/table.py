@@ -124,7 +124,7 @@ class HeadTable:
 
     Args:
         name: our name for it.
-        facts: facts of our head (``zoo.heads``), without labels.
+        facts: facts of our head (``zoo.heads.build``), without labels.
         rows: its tensors, under their full names there.
         copies: tensors there that repeat others.
         needs: facts of the core that their code presumes for this head.

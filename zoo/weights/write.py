@@ -10,8 +10,8 @@ from torch import Tensor
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts
-from zoo.weights.checkpoint import Checkpoint, all_families, find_family, match_core, match_head
 from zoo.weights.config_fields import inexpressible, matching_heads, write_config
+from zoo.weights.read import Checkpoint, all_families, find_family, match_core, match_head
 from zoo.weights.table import Family, HeadTable, to_theirs
 
 

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.config import CoreConfig, read_json
+from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
-from zoo.core import make_core
+from zoo.core.build import make_core
+from zoo.core.lstm import BidirectionalLSTM
 from zoo.errors import ZooError, nearest
-from zoo.recurrent import Recurrent
-from zoo.storage.files import write_json
+from zoo.storage.files import read_json, write_json
 from zoo.vocabulary import Vocabulary
 from zoo.weights.table import any_of
 
@@ -33,7 +33,7 @@ def load_elmo(
     words: Sequence[str] = (),
     vocabulary: Vocabulary | None = None,
     ignore: Iterable[str] = (),
-) -> Recurrent:
+) -> BidirectionalLSTM:
     """A core with the weights of such files.
 
     Args:
@@ -52,14 +52,14 @@ def load_elmo(
     arrays = {name: array for name, array in _read_arrays(Path(weights)).items() if not unwanted.search(name)}
     _compare(arrays, expected, Path(options), Path(weights))
     core = make_core(config)
-    assert isinstance(core, Recurrent)
+    assert isinstance(core, BidirectionalLSTM)
     core.load_state_dict(_to_ours(arrays, config), strict=False)  # all but the spellings, which stand in no file
     if words:
         core.spell(words, vocabulary or Vocabulary(len(words)))
     return core.eval()
 
 
-def save_elmo(core: Recurrent, options: str | Path, weights: str | Path) -> None:
+def save_elmo(core: BidirectionalLSTM, options: str | Path, weights: str | Path) -> None:
     """Write a core as such files, both atomically, the weights first.
 
     Raises:

@@ -12,17 +12,16 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from zoo.config import read_json
-from zoo.core import make_core
+from zoo.core.build import make_core
+from zoo.core.lstm import BidirectionalLSTM
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts
-from zoo.recurrent import Recurrent
-from zoo.storage.files import write_atomic, write_json
+from zoo.storage.files import read_json, write_atomic, write_json
 from zoo.storage.tensors import load_state
 from zoo.vocabulary import Template, Vocabulary
-from zoo.weights.checkpoint import Model
 from zoo.weights.elmo.arrays import is_weights, load_elmo, options_of, save_elmo
 from zoo.weights.files import special_tokens, token_ids
+from zoo.weights.read import Model
 
 FORMAT = "elmo"
 OPTIONS, WEIGHTS, WORDS = "options.json", "weights.hdf5", "vocab.txt"
@@ -190,7 +189,7 @@ def write_elmo(facts: ModelFacts, tensors: Mapping[str, Tensor], made: Path) -> 
     """
     options_of(facts.config)  # refused before any weights are read
     core = make_core(facts.config)
-    assert isinstance(core, Recurrent)
+    assert isinstance(core, BidirectionalLSTM)
     own = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
     load_state(core, own, str(facts.path))
     save_elmo(core, made / OPTIONS, made / WEIGHTS)
