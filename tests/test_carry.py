@@ -65,7 +65,7 @@ def test_forgetting_changes_the_losses(place, runs, family, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_checkpoints_hold_every_global_row(runs, family):
-    found = load_file(next((runs[family] / "checkpoints").glob("step-*8")) / "carried.safetensors")
+    found = load_file(next((runs[family] / "checkpoints").glob("step-*8")) / "recurrent_state.safetensors")
     assert found
     assert {len(tensor) for tensor in found.values()} == {4}
     assert any(tensor.is_floating_point() and tensor.abs().max() > 0 for tensor in found.values())

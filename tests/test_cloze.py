@@ -24,8 +24,8 @@ from pretraining.scoring.cloze import (
     by_frequency,
     cloze_command,
     cloze_of_run,
-    figures,
     measures,
+    metrics,
 )
 from pretraining.scoring.cloze_items import (
     DocumentTokens,
@@ -266,7 +266,7 @@ def test_frequencies_are_the_floor():
     assert len(expected) > 10
     assert found == pytest.approx(expected)
     answers = Answers(items.size, found, items.size > 3, 2 * found, items.size > 2, found)
-    means = figures(answers)
+    means = metrics(answers)
     assert means["unigram"] == means["nats"] == pytest.approx(-np.mean(expected) / 3)
     assert means["nats_at_once"] == pytest.approx(2 * means["nats"])
     assert (means["exact"], means["exact_at_once"]) == (0, 1)

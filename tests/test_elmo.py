@@ -608,9 +608,9 @@ def test_a_killed_run_goes_on_with_its_state(place, run, monkeypatch, tmp_path):
             with pytest.raises(Killed):
                 train(argv)
     assert outcome(train(argv)) == outcome(run)
-    carried = load_tensors(next((run / "checkpoints").glob("step-*8")) / "carried.safetensors")
+    remembered = load_tensors(next((run / "checkpoints").glob("step-*8")) / "recurrent_state.safetensors")
     assert any(
-        name.endswith("cell") and len(values) == 8 and values.abs().max() > 0 for name, values in carried.items()
+        name.endswith("cell") and len(values) == 8 and values.abs().max() > 0 for name, values in remembered.items()
     )
 
 

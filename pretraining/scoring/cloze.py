@@ -166,7 +166,7 @@ class Answers(NamedTuple):
     unigram: NDArray[np.float64]
 
 
-def figures(answers: Answers) -> dict[str, float]:
+def metrics(answers: Answers) -> dict[str, float]:
     """Exact matches and nats per token, and what token frequencies alone would need: the floor of the question."""
     tokens = max(int(answers.size.sum()), 1)
     share = 1 / max(len(answers.size), 1)
@@ -221,14 +221,14 @@ def measure(
     for number, (name, items) in enumerate(groups.items(), 1):
         answers[name] = cloze.answers(text, items, np.asarray(store.counts, dtype=np.int64))
         progress.show(number / len(groups), name, last=number == len(groups))
-    found: dict[str, Any] = {"words": {n: figures(answers[n]) for n in groups if n.isdigit() and len(answers[n].size)}}
+    found: dict[str, Any] = {"words": {n: metrics(answers[n]) for n in groups if n.isdigit() and len(answers[n].size)}}
     longer = [answers[n] for n in groups if n.isdigit() and int(n) > 1]
     if sum(len(part.size) for part in longer):
-        found["longer"] = figures(Answers(*(np.concatenate(parts) for parts in zip(*longer, strict=True))))
+        found["longer"] = metrics(Answers(*(np.concatenate(parts) for parts in zip(*longer, strict=True))))
     found["note"] = scorer.note
     words = store.meta.get("facts", {}).get("segmenter")
     found["text"] = {"store": store.path.name, "fingerprint": store.fingerprint, "segmenter": words}
-    return found | {name: figures(answers[name]) for name in ("entity", "control") if name in answers}
+    return found | {name: metrics(answers[name]) for name in ("entity", "control") if name in answers}
 
 
 _QUESTIONS = ("exact", "nats", "exact_at_once", "nats_at_once")

@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.storage.files import file_digest, read_json, write_json
 from zoo.storage.tensors import load_state, load_tensors, save_tensors
 
-_FILES = ("model.safetensors", "optimizer.safetensors", "carried.safetensors", "state.json")
+_FILES = ("model.safetensors", "optimizer.safetensors", "recurrent_state.safetensors", "state.json")
 
 
 def _sync_folder(folder: Path) -> None:
@@ -33,7 +33,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     state: dict[str, Any],
     keep: int,
-    carried: dict[str, Tensor] | None = None,
+    recurrent_state: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write ``checkpoints/step-N`` and prune old ones.
 
@@ -44,7 +44,7 @@ def save_checkpoint(
         optimizer: its optimiser.
         state: the loop's JSON state.
         keep: checkpoints kept; the newest complete one is never removed.
-        carried: what tasks remember of every global row (``pretraining.training.state``).
+        recurrent_state: what tasks remember of every global row (``pretraining.training.state``).
     """
     root = folder / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def save_checkpoint(
     try:
         save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
         save_tensors(temporary / "optimizer.safetensors", tensors)
-        save_tensors(temporary / "carried.safetensors", carried or {})
+        save_tensors(temporary / "recurrent_state.safetensors", recurrent_state or {})
         write_json(temporary / "state.json", {**state, "optimizer_groups": groups})
         manifest = {n: {"bytes": (temporary / n).stat().st_size, "digest": file_digest(temporary / n)} for n in _FILES}
         write_json(temporary / "manifest.json", manifest)
@@ -129,9 +129,9 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
     return state
 
 
-def load_carried(path: Path) -> dict[str, Tensor]:
+def load_recurrent_state(path: Path) -> dict[str, Tensor]:
     """What tasks remembered of every global row when a checkpoint was written."""
-    return load_tensors(path / "carried.safetensors")
+    return load_tensors(path / "recurrent_state.safetensors")
 
 
 def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -41,12 +41,12 @@ def evaluate(
     for part in _streams(data, len(plan), accelerator) if streams else _shares(order, rows_at_once, accelerator):
         batch = make_batch([data.rows(0, part)], data.objectives, data.pad)
         at = np.array([numbers[int(d)] for d in batch.documents])
-        terms, carried = model(_to_device(batch, accelerator), state)
-        state = carried if streams else None
+        terms, new_state = model(_to_device(batch, accelerator), state)
+        state = new_state if streams else None
         for name, term in terms.items():
             _add(sums[name], hits[name], at, term)
     model.train()
-    return {name: _figures(data, _total(sums[name], accelerator), _total(hits[name], accelerator)) for name in sums}
+    return {name: _metrics(data, _total(sums[name], accelerator), _total(hits[name], accelerator)) for name in sums}
 
 
 def _shares(order: NDArray[np.int64], rows_at_once: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
@@ -85,7 +85,7 @@ def _total(values: Any, accelerator: Accelerator) -> Any:
     return accelerator.reduce(torch.from_numpy(values).to(accelerator.device), "sum").cpu().numpy()
 
 
-def _figures(data: TaskLoader, sums: Any, hits: Any) -> dict[str, Any]:
+def _metrics(data: TaskLoader, sums: Any, hits: Any) -> dict[str, Any]:
     count = sums[:, 1].sum()
     return {
         "loss": float(sums[:, 0].sum() / max(count, 1)),

@@ -194,20 +194,20 @@ class Recorder:
                     f"word frequency ({self.unigram:.2f}). Usual mends: another train.lr, a longer budget."
                 )
 
-    def validation(self, counters: Counters, task: str, figures: dict[str, dict[str, Any]], seconds: float) -> None:
+    def validation(self, counters: Counters, task: str, metrics: dict[str, dict[str, Any]], seconds: float) -> None:
         """One line for the log, one per objective with the losses of each document; it took ``seconds``."""
-        loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in figures.items())
-        terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in figures.items()}
-        documents = len(next(iter(figures.values()))["documents"])
+        loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in metrics.items())
+        terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in metrics.items()}
+        documents = len(next(iter(metrics.values()))["documents"])
         if self.main:
             summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
             stage = {} if counters.stage is None else {"stage": counters.stage}
             amounts = {"step": counters.step, "tokens": counters.tokens, **stage}
             self._logs["log.jsonl"].write({**amounts, "validation": summary})
-            for name, f in figures.items():
+            for name, f in metrics.items():
                 part = {k: f[k] for k in ("documents", "totals", "counts")}
                 self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
-        text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in figures.items())
+        text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in metrics.items())
         of = f" of {task}" if len(self.config.tasks) > 1 else ""
         self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
         self._clock += seconds  # its time is not training time

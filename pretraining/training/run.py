@@ -19,7 +19,13 @@ from pretraining.objectives.base import make_batch
 from pretraining.optim.learning_rate import WarmupDecay
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.training.assemble import make_optimizer, make_tasks, with_vocabulary
-from pretraining.training.checkpoint import check_room, find_checkpoint, load_carried, load_checkpoint, save_checkpoint
+from pretraining.training.checkpoint import (
+    check_room,
+    find_checkpoint,
+    load_checkpoint,
+    load_recurrent_state,
+    save_checkpoint,
+)
 from pretraining.training.checks import accumulation_of, check_weights, common_attention
 from pretraining.training.config import PretrainConfig
 from pretraining.training.evaluate import evaluate
@@ -206,7 +212,7 @@ class Run:
         sizes: dict[str, int] = {}
         if path[0]:
             values = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
-            self.state.unpack(values, load_carried(Path(path[0])))
+            self.state.unpack(values, load_recurrent_state(Path(path[0])))
             sizes, self.recorder.earlier = values["log_bytes"], values.get("seconds", 0.0)
             note(f"continuing from step {self.state.counters.step} ({path[0]})")
             self._warn_if_changed(values)

@@ -111,7 +111,7 @@ class TrainState:
         values = {
             "counters": dataclasses.asdict(self.counters),
             "cursors": {name: dataclasses.asdict(cursor) for name, cursor in self.cursors.items()},
-            "carried_epochs": {name: kept.epoch for name, kept in self.recurrent.items()},
+            "recurrent_epochs": {name: kept.epoch for name, kept in self.recurrent.items()},
         }
         return values, tensors
 
@@ -121,6 +121,6 @@ class TrainState:
         self.cursors = {name: Cursor(**value) for name, value in values["cursors"].items()}
         for task, kept in self.recurrent.items():
             own = {n.removeprefix(f"{task}."): t for n, t in tensors.items() if n.startswith(f"{task}.")}
-            kept.unpack(own, values["carried_epochs"].get(task, 0))
+            kept.unpack(own, values["recurrent_epochs"].get(task, 0))
         sums = [self.counters.log_window.get(name, [0.0, 0.0]) for name in self.objectives]
         self.log_window = torch.tensor(sums, dtype=torch.float64).to(self.log_window)
