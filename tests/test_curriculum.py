@@ -32,7 +32,7 @@ from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
 from pretraining.keyed_random import Draw
 from pretraining.layouts.blocks import Blocks
-from pretraining.objectives.base import base_inputs, collate, corrupt
+from pretraining.objectives.base import base_inputs, collate, corrupt, make_batch
 from pretraining.optim.learning_rate import Noam
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
@@ -284,8 +284,9 @@ def test_each_task_brings_its_number(assembled):
         inputs = base_inputs(corrupted(data[TASKS[0]], np.arange(3)))._replace(task_type_ids=ids)
         states[task] = model.core(inputs).last_hidden_state
     assert not any(torch.equal(states[TASKS[0]], states[task]) for task in TASKS[1:])
-    over_the_end = data["capitalisation"].rows([(0, np.arange(2)), (1, np.arange(2))], 0, 4)
-    assert over_the_end.task_type_ids.tolist() == [1] * 4
+    task = data["capitalisation"]
+    parts = task.parts([(0, np.arange(2)), (1, np.arange(2))], 0, 4)  # over the end of an epoch
+    assert make_batch(parts, task.objectives, task.pad).inputs.task_type_ids.tolist() == [1] * 4
 
 
 def test_tasks_of_one_layout_read_their_own_rows(assembled):
