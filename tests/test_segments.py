@@ -199,8 +199,9 @@ def test_the_loader_reads_streams_in_order_and_resumes_anywhere(layout, store):
     while cursor.epoch == 0:
         taken = data.advance(cursor, 4)
         assert len(taken) == 1, "a batch never spans two epochs"
-        read.append(data.rows(taken, 0, 4))
-    again = data.rows(data.advance(Cursor(0, 8), 4), 1, 3)
+        ((rows, _),) = data.parts(taken, 0, 4)
+        read.append(rows)
+    ((again, _),) = data.parts(data.advance(Cursor(0, 8), 4), 1, 3)
     assert (again.input_ids == read[2].input_ids[1:3]).all()
     parts = take_rows(plan, np.array([5, 0]))
     assert parts.documents.tolist() == plan.documents[[5, 0]].tolist()
