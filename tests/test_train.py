@@ -1,5 +1,6 @@
 """The loop in one process: learning, resume, budgets, refusal of what cannot work."""
 
+import fcntl
 import json
 import math
 import shutil
@@ -188,11 +189,11 @@ def test_an_unused_run_folder_is_removed(tmp_path):
 def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monkeypatch):
     """Who waited takes the lock that is there now, so that who comes after that finds a writer."""
     folder, waiting, ready, done = tmp_path / "run", threading.Event(), threading.Event(), threading.Event()
-    original = processes._lock
+    original = fcntl.flock
 
-    def patient(stream):
+    def patient(stream, how):
         waiting.set()
-        original(stream)
+        original(stream, how)
 
     def second():
         with one_writer(folder):
@@ -200,7 +201,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monke
             done.wait(30)
 
     with one_writer(folder):
-        monkeypatch.setattr(processes, "_lock", patient)
+        monkeypatch.setattr(fcntl, "flock", patient)
         thread = threading.Thread(target=second)
         thread.start()
         assert waiting.wait(30)
