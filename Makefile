@@ -1,12 +1,38 @@
 # Two commands on a fresh machine: `make demo` runs the main job, `make test` passes the tests. Each makes the
-# virtual environment it needs.
+# virtual environment it needs. A target's line after `##` is what `make help` prints.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint install clean
+.PHONY: help demo test check lint docs install clean
+.DEFAULT_GOAL := help
 
-install: $(VENV)/.installed
+help:  ## list the targets (what `make` alone does)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: install  ## pretrain six small models, fine-tune them, write one page that compares them
+	$(BIN)/zoo demo
+
+# Test files side by side, in their order: the longest have few tests, so would come last otherwise. A worker that waits for
+# torch's other threads must not keep a core busy with it.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+test: install lint docs  ## format, lint, strict types, documentation, every test
+	$(PYTEST) --durations 25
+
+check: install lint  ## format, lint, strict types, the fast tests
+	$(PYTEST) -m 'not slow'
+
+lint: install  ## format, lint, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# Warnings are errors; a reference to a page, a heading or one of our own names that does not exist is one.
+docs: install  ## build the documentation into docs/_build/html
+	$(BIN)/python -m sphinx -b html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
+
+install: $(VENV)/.installed  ## make the virtual environment .venv with everything
 
 # The constraints file pins tested versions; pyproject.toml has the honest lower bounds.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -16,25 +42,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[zh,dev]'
 	touch $@
 
-demo: install
-	$(BIN)/zoo demo
-
-# Test files side by side, in their order: the longest have few tests, so would come last otherwise. A worker that waits for
-# torch's other threads must not keep a core busy with it.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-
-# Format, lint, strict types, every test.
-test: install lint
-	$(PYTEST) --durations 25
-
-# The fast part of it.
-check: install lint
-	$(PYTEST) -m 'not slow'
-
-lint: install
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-
-clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+clean:  ## remove the virtual environment and everything that was built
+	rm -rf $(VENV) build dist docs/_build docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -5,17 +5,20 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
+from ablation.config import AblationConfig, changed_settings, load_ablation
+from ablation.page.page import ablation_page
+from ablation.results.report import markdown, to_json
+from ablation.results.runs import FinishedRun
+from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, run_command
 
 
 def main(argv: list[str]) -> int:
     """Run the grid and write the report; with ``--only.*`` one cell of it (this is what the pool starts)."""
-    from ablation.config import load_ablation
-    from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid
+    from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid  # torch
 
-    rest, only, report_only = split_arguments(argv)
+    rest, only, report_only = split_grid_arguments(argv)
     config = load_ablation(rest)
     grid = cells(config)
     if only:
@@ -35,7 +38,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def split_arguments(argv: list[str]) -> tuple[list[str], dict[str, str], bool]:
+def split_grid_arguments(argv: list[str]) -> tuple[list[str], dict[str, str], bool]:
     """The ablation's own settings, the one cell asked for, and whether only the report is wanted."""
     rest, only, report_only = [], dict[str, str](), False
     words = iter(argv)
@@ -49,21 +52,18 @@ def split_arguments(argv: list[str]) -> tuple[list[str], dict[str, str], bool]:
     return rest, only, report_only
 
 
-def write_reports(config: Any, runs: list[Any], command: str) -> Path:
+def write_reports(config: AblationConfig, runs: list[FinishedRun], command: str) -> Path:
     """``report.md``, ``report.json`` and ``report.html`` in the ablation's folder."""
-    from ablation.config import differences
     from ablation.grid import ablation_folder
-    from ablation.page import ablation_page
-    from ablation.report import markdown, summarise, to_json
-    from zoo.folder import write_atomic, write_json
+    from zoo.storage.files import write_atomic, write_json
 
     folder = ablation_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
-    results, changed = summarise(config, runs), differences(config)
+    results, changed = summarise(config, runs), changed_settings(config)
     text = markdown(results)
     write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})
     write_atomic(folder / "report.md", text)
-    write_atomic(folder / "report.html", ablation_page(results, changed, command))
+    write_atomic(folder / "report.html", ablation_page(results, changed, command, config.charts))
     print(text)
     print(f"report: {folder / 'report.html'}")
     return folder / "report.html"

@@ -13,7 +13,7 @@ CLOZE_KEYS = ("longest", "items", "entity", "shortest_entity", "seed", "objectiv
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class ArmFinetuning:
     """Fine-tuning of every arm.
 
     Args:
@@ -66,7 +66,7 @@ class PrimaryConfig:
             several tasks share it), ``reference_masks.NAME``
             (the same, on the rows and masks of the reference arm: for arms that mask or lay out otherwise),
             ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats_at_once.longer-1``, ``exact.2``,
-            ``nats.entity-control``; see :func:`pretraining.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
+            ``nats.entity-control``; see :func:`pretraining.scoring.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
         smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
         floor: what the reference arm has to beat by two standard errors, over seeds, before any arm has a verdict;
@@ -126,7 +126,7 @@ class AblationConfig:
     extra: list[str] = field(default_factory=list)
     reference: str | None = None
     seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
-    finetune: FinetuneConfig | None = None
+    finetune: ArmFinetuning | None = None
     cloze: dict[str, Any] | None = None
     title: str = ""
     claim: str = ""
@@ -182,7 +182,7 @@ class Arm(NamedTuple):
     name: str
     seed: int
     values: dict[str, Any]
-    finetune: FinetuneConfig | None = None
+    finetune: ArmFinetuning | None = None
 
 
 def arms(config: AblationConfig) -> list[Arm]:
@@ -205,7 +205,7 @@ def arms(config: AblationConfig) -> list[Arm]:
     return grid
 
 
-def differences(config: AblationConfig) -> dict[str, list[tuple[str, Any, Any]]]:
+def changed_settings(config: AblationConfig) -> dict[str, list[tuple[str, Any, Any]]]:
     """For each arm the keys in which it differs from the reference: (key, reference's value, its value)."""
     first = {arm.name: flatten(arm.values) for arm in arms(config) if arm.seed == config.seeds[0]}
     base = first[config.against]
@@ -265,9 +265,9 @@ def _primary(values: dict[str, Any]) -> PrimaryConfig:
     return PrimaryConfig(**own)
 
 
-def _finetune(values: dict[str, Any], where: str) -> FinetuneConfig:
+def _finetune(values: dict[str, Any], where: str) -> ArmFinetuning:
     try:
-        return FinetuneConfig(**check_keys(FinetuneConfig, values, where))
+        return ArmFinetuning(**check_keys(ArmFinetuning, values, where))
     except TypeError as error:
         raise ZooError(f"{where} cannot be read: {error}") from error
 

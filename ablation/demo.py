@@ -9,9 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ablation.config import AblationConfig, load_ablation
-from pretraining.log import duration
+from ablation.config import AblationConfig, changed_settings, load_ablation
+from ablation.page.page import demo_page
+from ablation.results.report import format_score, to_json
+from ablation.results.runs import FinishedRun, over_seeds
+from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, nearest
+from zoo.runtime.progress import duration
 
 CONFIG = "demo"
 USAGE = """usage: zoo demo [--families A,B | --all] [--tokens N] [--output FOLDER] [--config FILE] [--KEY VALUE ...]
@@ -95,11 +99,8 @@ def with_tokens(common: dict[str, Any], text: str) -> dict[str, Any]:
 
 def run_demo(config: AblationConfig, command: str, started: float) -> Path:
     """Every family in turn, in this process, then the page."""
-    from ablation.config import differences
-    from ablation.grid import ablation_folder, cells, read_cell, run_cell
-    from ablation.page import demo_page
-    from ablation.report import summarise, to_json
-    from zoo.folder import write_atomic, write_json
+    from ablation.grid import ablation_folder, cells, read_cell, run_cell  # torch, which --help does without
+    from zoo.storage.files import write_atomic, write_json
 
     grid = cells(config)
     runs = []
@@ -115,7 +116,7 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
     folder = ablation_folder(config)
     if all(config.primary.measure not in run.measures for run in runs):  # families of another language only
         config = replace(config, primary=replace(config.primary, measure=next(iter(runs[0].measures)), floor=None))
-    results, changed = summarise(config, runs), differences(config)
+    results, changed = summarise(config, runs), changed_settings(config)
     seconds = time.monotonic() - started
     write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})
     page = folder / f"{config.name}.html"
@@ -124,10 +125,8 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
     return page
 
 
-def summary_line(run: Any) -> str:
+def summary_line(run: FinishedRun) -> str:
     """One line about a finished family."""
-    from ablation.report import format_score, over_seeds
-
     last = run.validation[-1][1] if run.validation else {}
     parts = [
         f"{name.removeprefix('validation.')} {v:.3f}" for name, v in last.items() if name.startswith("validation.")

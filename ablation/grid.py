@@ -18,23 +18,23 @@ from typing import Any
 
 import yaml
 
-from ablation.config import AblationConfig, Arm, FinetuneConfig, arms
-from ablation.report import MAJORITY, UNIGRAM_ENTROPY, Run, by_objective, read_run
-from finetune.pool import Job, run_pool
-from finetune.tasks import Task, read_task_file, select
-from pretraining.config import PretrainConfig, config_digest, load_pretrain_config
-from pretraining.objective import Objective
-from zoo.config import read_json
+from ablation.config import AblationConfig, Arm, ArmFinetuning, arms
+from ablation.results.runs import MAJORITY, UNIGRAM_ENTROPY, FinishedRun, by_objective, read_run
+from finetune.data.tasks import Task, read_task_file, tasks_named
+from pretraining.objectives.base import Objective
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import config_digest, load_pretrain_config
 from zoo.errors import ZooError, nearest
-from zoo.folder import write_atomic, write_json
+from zoo.runtime.pool import Job, run_pool
 from zoo.sample import resolve
 from zoo.settings import Settings, merge
+from zoo.storage.files import read_json, write_atomic, write_json
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cell:
+class GridCell:
     """One (arm, seed) with its settings checked and its places known.
 
     Args:
@@ -72,7 +72,7 @@ def settings_of(arm: Arm) -> Settings[PretrainConfig]:
         raise ZooError(f"arm {arm.name!r}: {error}") from error
 
 
-def cells(config: AblationConfig) -> list[Cell]:
+def cells(config: AblationConfig) -> list[GridCell]:
     """The whole grid, checked before anything runs.
 
     Raises:
@@ -88,7 +88,7 @@ def cells(config: AblationConfig) -> list[Cell]:
         afterwards = json.dumps(after if config.cloze is None else [*after, config.cloze], sort_keys=True)
         digest = hashlib.sha256(afterwards.encode()).hexdigest()[:8]
         stem = f"{arm.name}-seed-{arm.seed}-{digest}"
-        grid.append(Cell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
+        grid.append(GridCell(arm, folder, root / "arms" / f"{stem}.yaml", root / "arms" / f"{stem}.json"))
     return grid
 
 
@@ -127,7 +127,7 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
 
 
 def _cloze_names(settings: dict[str, Any]) -> set[str]:
-    from pretraining.cloze import ClozeConfig, measures
+    from pretraining.scoring.cloze import ClozeConfig, measures
 
     asked, blank = ClozeConfig(run="", **settings), defaultdict[str, float](float)
     names = ["longer"] * (asked.longest > 1) + ["entity", "control"] * (asked.entity is not None)
@@ -145,13 +145,13 @@ def _reference_values(config: AblationConfig, seed: int) -> dict[str, Any]:
     return {key: found.values.get(key) for key in ("data", "objectives", "tasks")}
 
 
-def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool) -> Path:
+def run_cell(config: AblationConfig, cell: GridCell, threads: int | None, show: bool) -> Path:
     """Pretrain, fine-tune and validate one (arm, seed) in this process; finished steps are read back.
 
     Returns:
         its ``done`` file.
     """
-    from pretraining.train import pretrain
+    from pretraining.training.pretrain import pretrain
 
     arm = cell.arm
     if threads is not None:
@@ -171,7 +171,7 @@ def run_cell(config: AblationConfig, cell: Cell, threads: int | None, show: bool
 
 def hidden_words(folder: Path, settings: dict[str, Any]) -> dict[str, float]:
     """A run's figures on hidden words, by name."""
-    from pretraining.cloze import ClozeConfig, cloze_of_run, measures
+    from pretraining.scoring.cloze import ClozeConfig, cloze_of_run, measures
 
     return measures(cloze_of_run(ClozeConfig(run=str(folder), **settings)))
 
@@ -181,8 +181,8 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     if arm.finetune is None:
         return {}, {}
     from finetune.config import FinetuneSettings
-    from finetune.prepared import Prepared
-    from finetune.run import finetune
+    from finetune.training.prepared import PreparedTask
+    from finetune.training.run import finetune
 
     wanted = arm.finetune
     data = resolve(wanted.data)
@@ -192,7 +192,7 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     decides = json.dumps([data, settings.to_dict()], sort_keys=True)
     output = folder / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
     for task in _tasks(wanted):
-        prepared = Prepared(folder, task, data, settings)
+        prepared = PreparedTask(folder, task, data, settings)
         for seed in wanted.seeds:
             place = output / task.name / f"seed-{seed}"
             result = finetune(folder, task, prepared, seed, settings, place, progress=show)
@@ -202,8 +202,8 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     return scores, baselines
 
 
-def _tasks(wanted: FinetuneConfig) -> list[Task]:
-    return select(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
+def _tasks(wanted: ArmFinetuning) -> list[Task]:
+    return tasks_named(wanted.tasks, read_task_file(resolve(wanted.task_file)) if wanted.task_file else {})
 
 
 def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -221,15 +221,15 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     """
     from accelerate import Accelerator
 
-    from pretraining.assemble import prepare_stores
-    from pretraining.evaluate import evaluate
-    from pretraining.loader import TaskData, split_documents
-    from pretraining.model import PretrainingModel
-    from pretraining.tokenizer import load_tokenizer
-    from zoo.folder import load_core, load_head, open_weights
+    from pretraining.tokenizer.load import load_tokenizer
+    from pretraining.training.evaluate import evaluate
+    from pretraining.training.loader import TaskLoader, split_documents
+    from pretraining.training.model import PretrainingModel
+    from pretraining.training.stores import run_stores
+    from zoo.model_folder import load_core, load_head, open_weights
 
     config, data = reference.value, reference.value.data
-    stores = prepare_stores(config, False)
+    stores = run_stores(config, False)
     if read_json(folder / "run.json").get("data_fingerprint") != stores.main.fingerprint:
         return {}
     tokenizer = load_tokenizer(stores.main.path)
@@ -252,7 +252,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:
             length, number = data.sequence_length, task.task_type_id
-            rows = TaskData(store, held_out, task.layout, own, vocabulary, length, 0, 1, number)
+            rows = TaskLoader(store, held_out, task.layout, own, vocabulary, length, 0, 1, number)
             figures = evaluate(model, rows, accelerator, 32)
             losses[task_name] = {name: float(figure["loss"]) for name, figure in figures.items()}
     return by_objective(losses)
@@ -268,7 +268,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def read_cell(cell: Cell) -> Run | None:
+def read_cell(cell: GridCell) -> FinishedRun | None:
     """A finished cell's figures; ``None`` where it is not done.
 
     Raises:
@@ -284,7 +284,7 @@ def read_cell(cell: Cell) -> Run | None:
     return replace(run, scores=scores, baselines=record["baselines"], same_questions=same)
 
 
-def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
+def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[FinishedRun]:
     """Run what is not finished, in child processes, and read everything back.
 
     Args:
@@ -312,9 +312,9 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Run]:
     return [run for run in map(read_cell, grid) if run is not None]
 
 
-def _prepare_stores(waiting: list[Cell]) -> None:
+def _prepare_stores(waiting: list[GridCell]) -> None:
     """Build the token stores here, once, before the children ask for them."""
-    from pretraining.assemble import prepare_stores
+    from pretraining.training.stores import run_stores
 
     done = set()
     for cell in waiting:
@@ -322,5 +322,5 @@ def _prepare_stores(waiting: list[Cell]) -> None:
         data, own = config.data, [task.corpus for task in config.tasks.values()]
         key = repr((data.corpus, data.tokenizer, data.stores, config.template, own))
         if key not in done:
-            prepare_stores(config, True)
+            run_stores(config, True)
             done.add(key)

@@ -31,28 +31,33 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from pretraining.annotate import Lexicon, Words
-from pretraining.choose import Choose, NGrams, Spans, Tokens, Units, WholeWords
-from pretraining.corpus import CorpusConfig
-from pretraining.fill_similar import SimilarWords
-from pretraining.layout import Layout, Plan
-from pretraining.layouts import FullSentences
-from pretraining.objective import collate
+from pretraining.annotations.lexicon import Lexicon, Words
+from pretraining.corpus.config import CorpusConfig
+from pretraining.keyed_random import Draw
+from pretraining.layouts.base import Layout, Plan
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.full_sentences import FullSentences
+from pretraining.masking.base import Selector
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.words import KnowledgeUnits, RandomSpans, WholeWords
 from pretraining.objectives import MaskedLM
-from pretraining.prepare import prepare
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.store import SCHEMA, WORD_START, Store
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.objectives.base import collate
+from pretraining.store.prepare import prepare_store
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.config import CoreConfig
 from zoo.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(size=30_522, pad=0, unk=1, cls=2, sep=3, mask=4)
-PARTS: dict[str, Choose] = {
-    "token masks": Tokens(),
-    "token masks (stochastic)": Tokens(count="stochastic", include_special=True),
+PARTS: dict[str, Selector] = {
+    "token masks": RandomTokens(),
+    "token masks (stochastic)": RandomTokens(count="stochastic", include_special=True),
     "whole words": WholeWords(),
-    "random spans": Spans(),
+    "random spans": RandomSpans(),
     "n-gram masks": NGrams(),
 }
 
@@ -102,7 +107,7 @@ def theirs(whole_words: bool) -> Callable[[list[dict[str, Any]]], Any] | None:
         return DataCollatorForLanguageModeling(tokenizer, whole_word_mask=whole_words)
 
 
-def as_examples(rows: Rows, offsets: bool) -> list[dict[str, Any]]:
+def as_examples(rows: Examples, offsets: bool) -> list[dict[str, Any]]:
     """Rows as the lists that transformers' collator is given."""
     found = []
     for row in range(len(rows.lengths)):
@@ -124,7 +129,7 @@ def rate(times: list[float], tokens: int) -> float:
 
 
 def measure(
-    name: str, choose: Choose, layout: Layout, store: Store, plan: Plan, batches: list[np.ndarray], length: int
+    name: str, choose: Selector, layout: Layout, store: Store, plan: Plan, batches: list[np.ndarray], length: int
 ) -> None:
     """One line of the table."""
     objective = MaskedLM(choose)
@@ -155,14 +160,14 @@ def measure(
     print(line, flush=True)
 
 
-CHINESE: dict[str, Choose] = {
-    "token masks": Tokens(),
+CHINESE: dict[str, Selector] = {
+    "token masks": RandomTokens(),
     "whole words": WholeWords(),
     "whole words, independent": WholeWords(count="independent"),
-    "phrases": Units("phrase"),
-    "phrases, independent": Units("phrase", count="independent"),
-    "entities, then phrases": Units(["entity", "phrase"]),
-    "random spans": Spans(),
+    "phrases": KnowledgeUnits("phrase"),
+    "phrases, independent": KnowledgeUnits("phrase", count="independent"),
+    "entities, then phrases": KnowledgeUnits(["entity", "phrase"]),
+    "random spans": RandomSpans(),
     "n-gram masks": NGrams(),
 }
 
@@ -172,7 +177,7 @@ def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
     lexicon = Lexicon("zoo:sample/lexicon/entities-zh.txt")
     corpus = CorpusConfig("zoo:sample/zh", segmenter="rjieba", annotations={"phrase": Words(2), "entity": lexicon})
     tokenizer = TokenizerConfig(kind="wordpiece", vocab_size=8192, lowercase=True)
-    store = prepare(corpus, tokenizer, str(folder), processes=1, quiet=True)
+    store = prepare_store(corpus, tokenizer, str(folder), processes=1, quiet=True)
     words = load_tokenizer(store.path)
     vocabulary, layout = words.vocabulary, FullSentences()
     plan = layout.plan(store, np.arange(store.num_documents), length, vocabulary, Draw(0, 0))

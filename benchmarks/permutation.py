@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
-from pretraining.choose import Tokens
-from pretraining.model import PretrainingModel, build_model
-from pretraining.objective import Objective, collate
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives import MaskedLM, PermutationLM
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.store import WORD_START
+from pretraining.objectives.base import Objective, collate
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.training.model import PretrainingModel, build_model
 from zoo.config import CoreConfig
 from zoo.dropout import row_keys
 from zoo.vocabulary import Vocabulary
@@ -40,7 +40,7 @@ IDS = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 Options = argparse.Namespace
 
 
-def make_rows(options: Options, reused: bool) -> Rows:
+def make_rows(options: Options, reused: bool) -> Examples:
     """Full rows ``text sep text sep cls``, without padding."""
     rng, shape = np.random.default_rng(0), (options.rows, options.length)
     ids = rng.integers(len(IDS), options.vocab, shape).astype(np.int32)
@@ -48,7 +48,7 @@ def make_rows(options: Options, reused: bool) -> Rows:
     special[:, [3 * options.length // 4, -2, -1]] = True
     ids[special] = IDS["sep"]
     number = np.arange(options.rows)
-    return Rows(
+    return Examples(
         input_ids=ids,
         lengths=np.full(options.rows, options.length),
         special=special,
@@ -122,8 +122,8 @@ class Arm:
 
 
 ARMS: dict[str, Callable[[Options], Arm]] = {
-    "masked, BERT's core": lambda o: Arm(o, MaskedLM(Tokens(rate=1 / 6)), False, False),
-    "masked, relative core": lambda o: Arm(o, MaskedLM(Tokens(rate=1 / 6)), True, False),
+    "masked, BERT's core": lambda o: Arm(o, MaskedLM(RandomTokens(rate=1 / 6)), False, False),
+    "masked, relative core": lambda o: Arm(o, MaskedLM(RandomTokens(rate=1 / 6)), True, False),
     "permutation": lambda o: Arm(o, PermutationLM(), True, False),
     "permutation, memory": lambda o: Arm(o, PermutationLM(), True, True),
 }

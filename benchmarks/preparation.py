@@ -16,12 +16,17 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pretraining.annotate import Lexicon, Words
-from pretraining.corpus import Chunk, CorpusConfig, parse_chunk, read_chunks, resolve_sources
-from pretraining.prepare import _Recipe, write_shard
-from pretraining.segment import Segmenter
-from pretraining.sentences import sentence_spans
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+from pretraining.annotations.lexicon import Lexicon, Words
+from pretraining.corpus.chunks import Chunk, read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import parse_chunk
+from pretraining.corpus.sources import resolve_sources
+from pretraining.store.recipe import Recipe
+from pretraining.store.shards import write_shard
+from pretraining.text.segmenter import Segmenter
+from pretraining.text.sentences import sentence_spans
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.train import train_tokenizer
 
 
 def main() -> None:
@@ -88,8 +93,8 @@ def _lines(chunk: Chunk) -> Iterator[str]:
 
 def _prepare(chunks: list[Chunk], corpus: CorpusConfig, tokenizer: object, folder: Path) -> None:
     """Chunks to shards, with a worker's cold start: nothing is cached from the round before."""
-    recipe = _Recipe(corpus, tokenizer, False)  # type: ignore[arg-type]
-    tokenizer._words = None  # type: ignore[attr-defined]
+    recipe = Recipe(corpus, tokenizer, False)  # type: ignore[arg-type]
+    tokenizer.forget_words()  # type: ignore[attr-defined]
     for number, chunk in enumerate(chunks):
         write_shard(folder / f"{number}.shard", recipe.run(chunk))
 

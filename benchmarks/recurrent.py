@@ -25,11 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor, nn
 
-from zoo.config import CoreConfig, RecurrentConfig
-from zoo.core import build_core
-from zoo.folder import load_core
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
+from zoo.core.build import build_core
+from zoo.core.lstm import BidirectionalLSTM
+from zoo.core.lstm_kernel import recurrence
 from zoo.inputs import CoreInputs
-from zoo.recurrent import Recurrent, recurrence
+from zoo.model_folder import load_core
 
 _VOCABULARY = 1000
 
@@ -115,7 +117,7 @@ def compare(width: int, cell: int, options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
-def clipping(core: Recurrent, name: str, options: argparse.Namespace) -> None:
+def clipping(core: BidirectionalLSTM, name: str, options: argparse.Namespace) -> None:
     """Print the share of cells and outputs that stand at their bound, by layer, on rows of random tokens."""
     cell_clip, clip = core.facts.cell_clip, core.facts.projection_clip
     ids = torch.randint(0, core.config.vocab_size or 1, (options.batch, options.length))
@@ -157,7 +159,7 @@ def main() -> None:
         core = (
             load_core(size)[0] if options.model else build_core(facts(*map(int, size.split(":")), options.layers, 3.0))
         )
-        if not isinstance(core, Recurrent):
+        if not isinstance(core, BidirectionalLSTM):
             parser.error(f"{size} has no recurrent core.")
         for parameter in core.parameters():
             parameter.data.mul_(options.gain)

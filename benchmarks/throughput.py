@@ -3,7 +3,7 @@
     python benchmarks/throughput.py [--steps 20] [--rounds 5] [--peer-precision both] [--output FILE.json]
 
 Every measurement is a process of its own, and the arms take turns, so that a busy machine slows both alike and
-each peak of memory belongs to one arm. Ours is the loop of ``python -m pretraining`` (``Run.train_step``); the
+each peak of memory belongs to one arm. Ours is the loop of ``python -m pretraining`` (``Trainer.train_step``); the
 peer is what transformers' ``run_mlm.py`` does: ``BertForMaskedLM``, ``Trainer``,
 ``DataCollatorForLanguageModeling``, an Arrow data set, no loader workers. Shape, initial spread, dropout,
 optimiser, learning rate, clipping, threads, rows and the expected number of targets (15 %) are the same; fetching,
@@ -32,11 +32,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pretraining.config import load_pretrain_config
-from pretraining.processes import StopRequest, die_with_parent, fast_bf16, resolve_precision, start_processes
-from pretraining.store import Store
+from pretraining.store.token_store import Store
+from pretraining.training.load_config import load_pretrain_config
 from zoo.config import CoreConfig
-from zoo.flops import core_flops, token_head_flops, training_flops
+from zoo.core.flops import core_flops, token_head_flops, training_flops
+from zoo.runtime.processes import fast_bf16, resolve_precision, start_processes
+from zoo.runtime.signals import StopRequest, die_with_parent
 
 MASK_RATE = 0.15
 SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -51,8 +52,8 @@ def make_store(folder: Path, vocab: int, rows: int, length: int) -> Store:
     """A token store of ``rows`` blocks of ids with Zipf's frequencies, and its word-level tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    from pretraining.prepare import prepare_from_ids
-    from pretraining.tokenizer import ZooTokenizer
+    from pretraining.store.prepare import prepare_from_ids
+    from pretraining.tokenizer.tokenizer import ZooTokenizer
 
     names = [*SPECIAL.values(), *(f"w{number}" for number in range(len(SPECIAL), vocab))]
     backend = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="[UNK]"))
@@ -90,7 +91,7 @@ def our_values(options: Options) -> dict[str, Any]:
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
             "choose": {
-                "class_path": "pretraining.choose.Tokens",
+                "class_path": "pretraining.masking.RandomTokens",
                 "init_args": {"rate": MASK_RATE, "count": "stochastic"},
             }
         },
@@ -228,7 +229,7 @@ def product_rate(options: Options, precision: str, repeats: int = 5) -> float:
 
 
 def step_flops(options: Options) -> int:
-    """Operations of one of our steps, from the facts alone (``zoo.flops``)."""
+    """Operations of one of our steps, from the facts alone (``zoo.core.flops``)."""
     config = CoreConfig(**core_facts(options), pooler=False)
     targets = round(MASK_RATE * options.batch * options.length)
     return training_flops(
@@ -237,20 +238,20 @@ def step_flops(options: Options) -> int:
 
 
 def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
-    """Our loop, by its own ``train_step``."""
-    from pretraining.assemble import Stores
-    from pretraining.train import Run
+    """Our loop, by its own ``Trainer.train_step``."""
+    from pretraining.training.run import Run
+    from pretraining.training.stores import TokenStores
 
     settings = load_pretrain_config([], {**our_values(options), "output": str(folder)})
     accelerator = start_processes(resolve_precision(options.precision), options.threads, [], folder)
-    run = Run(settings, folder, accelerator, Stores(store, {}), show=False)
+    run = Run(settings, folder, accelerator, TokenStores(store, {}), show=False)
     run.resume()
     sums, stop = [], StopRequest()
     clock = Clock(options.warmup, options.steps)
     for _ in range(options.warmup + options.steps):
-        run.train_step(stop)
-        sums.append(run.window[0].clone())  # summed loss and count, left on the device
-        run.window.zero_()
+        run.trainer.train_step(stop)
+        sums.append(run.state.log_window[0].clone())  # summed loss and count, left on the device
+        run.state.log_window.zero_()
         clock.step_ended()
     losses, targets = [float(total / count) for total, count in sums], [float(count) for _, count in sums]
     result = clock.result(options, losses, sum(p.numel() for p in run.raw_model.parameters()), statistics.mean(targets))

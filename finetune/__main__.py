@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config import FinetuneConfig
-from finetune.pool import Job, run_pool
-from finetune.tasks import Task, read_task_file, select
+from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
+from zoo.runtime.pool import Job, run_pool
 from zoo.settings import flatten, load_settings
 
 if TYPE_CHECKING:
-    from finetune.prepared import Prepared
+    from finetune.training.prepared import PreparedTask
 
-HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
+HEAVY = ("finetune.training.run", "finetune.results.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
 """Modules that the children of a pool share: imported once, without starting a thread."""
 
 
@@ -26,21 +26,20 @@ def main() -> int:
     """Read the command, fine-tune what is not finished, report."""
     config = load_settings(FinetuneConfig, sys.argv[1:], "python -m finetune", "finetune").value
     extra = read_task_file(config.task_file) if config.task_file else {}
-    tasks, seeds = select(config.tasks, extra), config.seed_list
+    tasks, seeds = tasks_named(config.tasks, extra), config.seed_list
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if config.jobs > 1 and launched > 1:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
     if config.jobs > 1:
-        prepare(config, tasks)  # before the first child trains; this process reads them again for the report
+        prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
         run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
 
 
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
-    from finetune.prepared import model_digest
-    from zoo.folder import read_facts
+    from zoo.model_folder import model_digest, read_facts
 
     facts = read_facts(config.model)
     if config.output:
@@ -49,7 +48,7 @@ def output_folder(config: FinetuneConfig) -> Path:
     return facts.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
 
 
-def prepare(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[Prepared]:
+def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[PreparedTask]:
     """The rows of every task, all of them read and checked: a mistake in the last must not cost the others' training.
 
     Args:
@@ -60,11 +59,11 @@ def prepare(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> lis
     Raises:
         ZooError: what is wrong with a task's rows, or between them and the model.
     """
-    from finetune.prepared import Prepared
+    from finetune.training.prepared import PreparedTask
 
     found = []
     for task in tasks:
-        found.append(Prepared(Path(config.model), task, config.data, config.settings))
+        found.append(PreparedTask(Path(config.model), task, config.data, config.settings))
         found[-1].check(config.save_model)
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
@@ -78,7 +77,8 @@ def folder_of(output: Path, task: str, seed: int) -> Path:
 
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
-    from finetune.run import MODEL, RESULT
+    from finetune.results.report import RESULT
+    from finetune.training.run import MODEL
 
     threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
@@ -103,9 +103,9 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
     import torch
 
-    from finetune.report import write_report
-    from finetune.run import Processes, finetune
-    from pretraining.processes import leaving_together, resolve_precision, start_processes
+    from finetune.results.report import write_report
+    from finetune.training.run import Processes, finetune
+    from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
 
     precision = resolve_precision(config.precision)
     accelerator = start_processes(precision, config.threads, [], output)
@@ -115,8 +115,8 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         print(
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
-    with leaving_together():
-        results, ready = [], prepare(config, tasks, show=config.jobs == 1 and processes.rank == 0)
+    with leave_group_together():
+        results, ready = [], prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0)
         for task in tasks:
             prepared = ready.pop(0)  # a task's tokens go when it is done
             for seed in seeds:

@@ -30,7 +30,7 @@ class FeatureSettings:
     cache_mb: int = 1024
 
     def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
+        """Raise ZooError if a value means nothing."""
         if self.mixes not in (1, 2):
             raise ZooError(
                 f"features.mixes is {self.mixes}; 1 (into the task network) or 2 (also beside its first layer)."
@@ -87,7 +87,7 @@ class FinetuneSettings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train."""
+        """Raise ZooError if a value cannot train."""
         if isinstance(self.features, dict):  # an ablation's settings, or a record's
             object.__setattr__(self, "features", FeatureSettings(**self.features))
         if self.use not in ("finetune", "features"):
@@ -169,7 +169,7 @@ class FinetuneConfig(FinetuneSettings):
     report: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a command that cannot start."""
+        """Raise ZooError if the command cannot start."""
         super().__post_init__()
         if not self.model:
             raise ZooError("no model: give the folder of a pretrained run, --model runs/NAME.")

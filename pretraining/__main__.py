@@ -11,8 +11,8 @@ def main() -> None:
     """Read the settings and run."""
 
     def command() -> int:
-        from pretraining.config import load_pretrain_config
-        from pretraining.train import pretrain
+        from pretraining.training.load_config import load_pretrain_config
+        from pretraining.training.pretrain import pretrain
 
         pretrain(load_pretrain_config(sys.argv[1:]))
         return 0

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from runs import write_run
 
-from ablation.__main__ import main, split_arguments
-from ablation.config import AblationConfig, arms, build, differences, load_ablation
+from ablation.__main__ import main, split_grid_arguments
+from ablation.config import AblationConfig, arms, build, changed_settings, load_ablation
 from ablation.demo import choose_families, demo_command, take_options, with_tokens
-from ablation.grid import Cell, cells, check_primary, read_cell, settings_of
-from pretraining.config import run_folder
+from ablation.grid import GridCell, cells, check_primary, read_cell, settings_of
+from pretraining.training.load_config import run_folder_of
 from zoo.errors import ZooError
 from zoo.sample import resolve, sample_path
 from zoo.settings import flatten, shipped_configs
@@ -52,7 +52,7 @@ def test_arms_lay_changes_over_the_base_and_the_common_part_over_both() -> None:
 
 
 def test_differences_name_what_an_arm_changes() -> None:
-    assert differences(ablation()) == {"a": [], "b": [("data.copies", 1, None)]}
+    assert changed_settings(ablation()) == {"a": [], "b": [("data.copies", 1, None)]}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_an_arm_with_wrong_settings_is_named() -> None:
 def test_a_cell_knows_the_run_folder_that_pretraining_will_use() -> None:
     config = load_ablation(["--config", "masking", "--seeds", "[1, 4]"])
     for cell in (cells(config)[1], cells(config)[-1]):
-        assert cell.folder == run_folder(settings_of(cell.arm))
+        assert cell.folder == run_folder_of(settings_of(cell.arm))
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -190,7 +190,7 @@ def test_done_files_change_with_everything_that_decides_the_result() -> None:
 
 def test_a_cell_is_read_back_or_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    cell = Cell(arms(ablation())[0], folder, tmp_path / "a.yaml", tmp_path / "a.json")
+    cell = GridCell(arms(ablation())[0], folder, tmp_path / "a.yaml", tmp_path / "a.json")
     assert read_cell(cell) is None
     record = {
         "run": str(folder),
@@ -210,7 +210,7 @@ def test_a_cell_is_read_back_or_refused(tmp_path: Path) -> None:
 
 def test_the_command_line_is_split() -> None:
     argv = ["--config", "masking", "--only.arm", "a", "--report-only", "--only.seed", "2"]
-    assert split_arguments(argv) == (["--config", "masking"], {"arm": "a", "seed": "2"}, True)
+    assert split_grid_arguments(argv) == (["--config", "masking"], {"arm": "a", "seed": "2"}, True)
 
 
 def test_a_report_of_nothing_is_refused(tmp_path: Path) -> None:
@@ -267,7 +267,9 @@ TINY = {
         "tokens": {},
         "words": {
             "objectives": {
-                "masked_lm": {"init_args": {"choose": {"class_path": "pretraining.choose.WholeWords", "init_args": {}}}}
+                "masked_lm": {
+                    "init_args": {"choose": {"class_path": "pretraining.masking.WholeWords", "init_args": {}}}
+                }
             }
         },
     },
@@ -325,7 +327,7 @@ def test_an_ablation_runs_skips_and_resumes(tmp_path: Path, capfd: pytest.Captur
 def test_the_reference_questions_reproduce_a_runs_own_validation(tmp_path: Path) -> None:
     """Asked its own questions through the ablation's path, a run gives the loss that it logged itself."""
     from ablation.grid import fixed_validation
-    from pretraining.train import pretrain
+    from pretraining.training.pretrain import pretrain
 
     config = load_ablation(["--config", str(write_tiny(tmp_path))])
     cell = cells(config)[0]

@@ -15,9 +15,9 @@ from training import ROOT, Killed, arguments, interrupt_at, last_step, outcome, 
 
 import finetune.__main__ as finetune_main
 import pretraining.__main__ as pretraining_main
-from pretraining.checkpoint import find_checkpoint
-from pretraining.config import load_pretrain_config, run_folder
-from pretraining.train import Run
+from pretraining.training.checkpoint import find_checkpoint
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.step import Trainer
 from zoo import cli
 from zoo.errors import run_command
 
@@ -136,7 +136,7 @@ CORPORA = {
     "one document": (
         "bert",
         text("Only one document. It has two sentences. And three."),
-        ["pretraining.layouts", "blank line"],
+        ["pretraining.layouts.blocks", "blank line"],
     ),
 }
 
@@ -164,12 +164,12 @@ _PAIRS_ON_BLOCKS = {
 }
 _MASKS_ON_BLOCKS = {
     "objectives.masked.class_path": "pretraining.objectives.MaskedLM",
-    "objectives.masked.init_args.choose.class_path": "pretraining.choose.Tokens",
+    "objectives.masked.init_args.choose.class_path": "pretraining.masking.RandomTokens",
     "tasks.blocks.objectives": "[masked]",
     "data.tokenizer.special": "{pad: <pad>, unk: <unk>, cls: <s>}",
 }
 _UNITS = {
-    "objectives.masked_lm.init_args.choose.class_path": "pretraining.choose.Units",
+    "objectives.masked_lm.init_args.choose.class_path": "pretraining.masking.KnowledgeUnits",
     "objectives.masked_lm.init_args.choose.init_args.array": "phrase",
 }
 SETTINGS = {
@@ -185,7 +185,7 @@ SETTINGS = {
     "wrong type": ("bert", {"train.steps": "many"}, ["train.steps", "many"]),
     "two budgets": ("gpt", {"train.tokens": 1000}, ["exactly one budget", "'steps', 'tokens'"]),
     "no module": ("gpt", {"tasks.blocks.layout.class_path": "my_layouts.Blocks"}, ["no module 'my_layouts'"]),
-    "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.Block"}, ["mean 'Blocks'?"]),
+    "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.blocks.Block"}, ["mean 'Blocks'?"]),
     "batch": ("gpt", {"train.micro_batch_size": 3}, ["= 8 is not a multiple of train.micro_batch_size = 3", "6 would"]),
     "too long": (
         "gpt",
@@ -230,9 +230,9 @@ def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
     (tmp_path / "text.txt").write_text("\n\n".join(texts))
     (tmp_path / "names.txt").write_text("Zorblax\n")
     more = {
-        "data.corpus.annotations.entity.class_path": "pretraining.annotate.Lexicon",
+        "data.corpus.annotations.entity.class_path": "pretraining.annotations.Lexicon",
         "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
-        "tasks.blocks.layout.class_path": "pretraining.layouts_filter.AtLeast",
+        "tasks.blocks.layout.class_path": "pretraining.layouts.MinimumMarked",
         "tasks.blocks.layout.init_args.array": "entity",
         "tasks.blocks.layout.init_args.count": 1,
         "tasks.blocks.layout.init_args.layout.class_path": "pretraining.layouts.Blocks",
@@ -290,8 +290,8 @@ def test_a_checkpoint_of_another_model(place, tmp_path, monkeypatch, refuse):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 5)
         train(other)
-    folder = run_folder(load_pretrain_config(own))
-    shutil.copytree(run_folder(load_pretrain_config(other)) / "checkpoints", folder / "checkpoints")
+    folder = run_folder_of(load_pretrain_config(own))
+    shutil.copytree(run_folder_of(load_pretrain_config(other)) / "checkpoints", folder / "checkpoints")
     refuse("pretraining", own, "step-000000003", "does not fit this model", "has shape")
     assert find_checkpoint(folder) is not None
 
@@ -299,7 +299,7 @@ def test_a_checkpoint_of_another_model(place, tmp_path, monkeypatch, refuse):
 @pytest.mark.slow
 def test_a_second_writer(place, tmp_path, refuse):
     argv = [*arguments(place, "gpt", steps=2000), "--output", str(tmp_path)]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     first = start(["-m", "pretraining", *argv])
     try:
         wait_for(lambda: last_step(folder) >= 3, process=first)
@@ -353,10 +353,10 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(place, tmp_path, sma
     disk = small_disk("12m")
     argv = [*arguments(place, "gpt", **{"train.save_every": 4}), "--output", str(disk)]
     whole = outcome(train([*arguments(place, "gpt", **{"train.save_every": 4}), "--output", str(tmp_path)]))
-    original = Run.train_step
+    original = Trainer.train_step
 
     def fill(self, stop):
-        if self.counters.step == 7:
+        if self.state.counters.step == 7:
             with (disk / "filler").open("wb", buffering=0) as stream:
                 while True:
                     try:
@@ -367,9 +367,9 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(place, tmp_path, sma
         return original(self, stop)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "train_step", fill)
+        patch.setattr(Trainer, "train_step", fill)
         refuse("pretraining", argv, "the disk is full", "checkpoints/.writing-000000008", "same command again")
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert find_checkpoint(folder).name == "step-000000004"
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-000000004"]
     (disk / "filler").unlink()
@@ -495,8 +495,8 @@ def test_a_long_line_is_prepared_in_bounded_memory(tmp_path):
         (tmp_path / name / "text.txt").write_bytes(data)
         argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
-            "import resource, sys; from pretraining import corpus; corpus.CHUNK = 2**19; "
-            "from pretraining.commands import prepare_command; prepare_command(sys.argv[1:]); "
+            "import resource, sys; from pretraining.corpus import chunks; chunks.CHUNK = 2**19; "
+            "from pretraining.tools.prepare import prepare_command; prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )
         process = subprocess.run(

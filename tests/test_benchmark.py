@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from zoo.config import CoreConfig
-from zoo.flops import core_flops, token_head_flops, training_flops
+from zoo.core.flops import core_flops, token_head_flops, training_flops
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
 TINY = {"layers": 1, "hidden": 32, "heads": 2, "vocab": 400, "length": 32, "batch": 8, "steps": 8, "warmup": 2}
@@ -54,9 +54,9 @@ def test_both_arms_do_the_same_work(throughput, options, tmp_path):
 
 
 def test_both_arms_read_the_same_rows(throughput, options, tmp_path):
-    from pretraining.layouts import Blocks
-    from pretraining.random import Draw
-    from pretraining.tokenizer import load_tokenizer
+    from pretraining.keyed_random import Draw
+    from pretraining.layouts.blocks import Blocks
+    from pretraining.tokenizer.load import load_tokenizer
 
     store = throughput.make_store(tmp_path, options.vocab, 60, options.length)
     vocabulary = load_tokenizer(store.path).vocabulary

@@ -11,15 +11,15 @@ from safetensors.torch import load_file
 from stores import BERT_LIKE, synthetic_store
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.carry import Carried
-from pretraining.objective import base_inputs
-from pretraining.random import Draw
-from pretraining.segments import Segments
+from pretraining.keyed_random import Draw
+from pretraining.layouts.segments import Segments
+from pretraining.objectives.base import base_inputs
+from pretraining.training.state import RecurrentState
 from zoo.config import CoreConfig
-from zoo.core import build_core
+from zoo.core.build import build_core
 from zoo.errors import ZooError
-from zoo.folder import open_weights
-from zoo.inputs import CoreInputs, Visibility
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import open_weights
 
 FAMILIES = ("transformer-xl", "xlnet", "apart")  # the last one: documents that do not see each other
 
@@ -103,7 +103,7 @@ def test_any_number_of_processes_takes_its_share():
     rows = {"memory": torch.arange(24.0).view(12, 2)}
     seen = []
     for rank in range(3):
-        kept = Carried(2, _Several(rank, 3))  # type: ignore[arg-type]
+        kept = RecurrentState(2, _Several(rank, 3))  # type: ignore[arg-type]
         kept.unpack(rows, epoch=5)
         for number, state in enumerate(kept.states):
             start = (number * 3 + rank) * 2
@@ -115,7 +115,7 @@ def test_any_number_of_processes_takes_its_share():
         assert kept.states == [None, None]
     assert sorted(seen) == list(range(12))
     with pytest.raises(ZooError, match="cannot share"):
-        Carried(5, _Several(0, 1)).unpack(rows, 0)  # type: ignore[arg-type]
+        RecurrentState(5, _Several(0, 1)).unpack(rows, 0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("separator", [False, True])
@@ -149,8 +149,8 @@ def test_documents_apart_are_read_as_if_each_stood_alone(tmp_path, separator):
         bounds = store.document_tokens()
         for number in range(documents[-1]):  # the last one may be cut
             ids = store.tokens[bounds[number] : bounds[number + 1]].tolist() + [vocabulary.sep] * separator
-            alone = core(CoreInputs(torch.tensor([ids]), Visibility(causal=True))).last_hidden_state[0]
+            alone = core(CoreInputs(torch.tensor([ids]), AttentionPattern(causal=True))).last_hidden_state[0]
             assert (documents == number).sum() == len(ids)
             torch.testing.assert_close(found[documents == number], alone, rtol=0, atol=1e-12)
     with pytest.raises(ZooError, match="tell their documents apart"):
-        core(CoreInputs(torch.tensor([[7, 8]]), Visibility(causal=True)), state)
+        core(CoreInputs(torch.tensor([[7, 8]]), AttentionPattern(causal=True)), state)

@@ -4,10 +4,10 @@ import shutil
 import pytest
 import torch
 
-from pretraining.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
-from pretraining.optim import Lamb
+from pretraining.optim.optimizers import Lamb
+from pretraining.training.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 from zoo.errors import ZooError
-from zoo.folder import load_state
+from zoo.storage.tensors import load_state
 
 
 def trained(cls=torch.optim.AdamW):
@@ -97,7 +97,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pretraining.checkpoint.save_tensors", full)
+    monkeypatch.setattr("pretraining.training.checkpoint.save_tensors", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path, 2, model, optimizer, {}, keep=1)
     assert find_checkpoint(tmp_path) == good

@@ -4,33 +4,24 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, ROBERTA_LIKE, full_rows, take
 
-from pretraining.choose import (
-    Grouped,
-    Groups,
-    NGrams,
-    Spans,
-    Tokens,
-    WholeWords,
-    as_groups,
-    fill_budget,
-    shuffled,
-    word_groups,
-    word_starts,
-)
-from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.keyed_random import Draw
+from pretraining.masking.groups import Grouped, Groups, as_groups, fill_budget, shuffled, word_groups, word_starts
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.words import RandomSpans, WholeWords
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 
 CHOOSERS = {
-    "tokens": Tokens(),
-    "tokens, limited": Tokens(max_predictions=3),
-    "tokens, stochastic, special": Tokens(count="stochastic", include_special=True),
+    "tokens": RandomTokens(),
+    "tokens, limited": RandomTokens(max_predictions=3),
+    "tokens, stochastic, special": RandomTokens(count="stochastic", include_special=True),
     "words": WholeWords(),
     "words, stochastic": WholeWords(rate=0.3, count="stochastic"),
     "words, independent": WholeWords(count="independent"),
-    "tokens, independent": Tokens(count="independent"),
-    "spans": Spans(),
-    "spans, independent": Spans(count="independent"),
+    "tokens, independent": RandomTokens(count="independent"),
+    "spans": RandomSpans(),
+    "spans, independent": RandomSpans(count="independent"),
     "n-grams": NGrams(),
     "n-grams, longer": NGrams(n=5, favor_shorter=False, max_predictions=9),
 }
@@ -97,7 +88,7 @@ def test_nothing_to_choose(choose):
 
 
 @pytest.mark.parametrize("rate", [0.0, -0.1, 1.5, float("nan")])
-@pytest.mark.parametrize("kind", [Tokens, WholeWords, Spans, NGrams])
+@pytest.mark.parametrize("kind", [RandomTokens, WholeWords, RandomSpans, NGrams])
 def test_impossible_rates(kind, rate):
     with pytest.raises(ZooError, match=r"\(0, 1\]"):
         kind(rate=rate)
@@ -105,11 +96,11 @@ def test_impossible_rates(kind, rate):
 
 def test_other_impossible_settings():
     with pytest.raises(ZooError, match="max_predictions"):
-        Tokens(max_predictions=0)
+        RandomTokens(max_predictions=0)
     with pytest.raises(ZooError, match="at least 1 word"):
         NGrams(n=0)
     with pytest.raises(ZooError, match="stochastic"):
-        Tokens(count="up")
+        RandomTokens(count="up")
 
 
 # --- single tokens ---
@@ -120,7 +111,7 @@ def test_other_impossible_settings():
 )
 def test_bert_counts(length, limit, expected):
     """specs/bert.md checks 2 and 3."""
-    chosen = Tokens(max_predictions=limit)(full_rows(100, length, separators=2), Draw(0, 0), BERT_LIKE)
+    chosen = RandomTokens(max_predictions=limit)(full_rows(100, length, separators=2), Draw(0, 0), BERT_LIKE)
     assert (chosen.sum(axis=1) == expected).all()
 
 
@@ -128,17 +119,17 @@ def test_bert_counts(length, limit, expected):
 def test_count_is_pythons_round_and_at_least_one(length):
     rows = full_rows(3, length)
     expected = min(max(1, round(0.15 * length)), length - 2)
-    assert (Tokens()(rows, Draw(0, 0), BERT_LIKE).sum(axis=1) == expected).all()
+    assert (RandomTokens()(rows, Draw(0, 0), BERT_LIKE).sum(axis=1) == expected).all()
 
 
 def test_rate_one_takes_every_candidate():
     rows = padded_rows(50)
-    assert (Tokens(rate=1.0)(rows, Draw(0, 0), BERT_LIKE) == ~rows.special).all()
+    assert (RandomTokens(rate=1.0)(rows, Draw(0, 0), BERT_LIKE) == ~rows.special).all()
 
 
 def test_positions_are_equally_likely():
     rows = full_rows(40_000, 42)
-    counts = Tokens()(rows, Draw(0, 0), BERT_LIKE).sum(axis=0)
+    counts = RandomTokens()(rows, Draw(0, 0), BERT_LIKE).sum(axis=0)
     assert counts[0] == counts[-1] == 0
     share = round(0.15 * 42) / 40
     z = (counts[1:-1] / 40_000 - share) / np.sqrt(share * (1 - share) / 40_000)
@@ -148,7 +139,7 @@ def test_positions_are_equally_likely():
 
 def test_roberta_counts():
     """specs/roberta.md checks 2 and 4: stochastic rounding, template tokens included."""
-    choose = Tokens(count="stochastic", include_special=True)
+    choose = RandomTokens(count="stochastic", include_special=True)
     rows = full_rows(4000, 512, vocabulary=ROBERTA_LIKE)
     chosen = choose(rows, Draw(0, 0), ROBERTA_LIKE)
     assert set(chosen.sum(axis=1)) == {76, 77}
@@ -164,7 +155,7 @@ def test_roberta_counts():
 
 def test_roberta_epochs_overlap_by_chance_only():
     """specs/roberta.md check 5."""
-    choose, rows = Tokens(count="stochastic", include_special=True), full_rows(2000, 512)
+    choose, rows = RandomTokens(count="stochastic", include_special=True), full_rows(2000, 512)
     both = choose(rows, Draw(0, 0), ROBERTA_LIKE) & choose(rows, Draw(0, 1), ROBERTA_LIKE)
     assert abs(both.mean() - 0.15**2) < 0.0008
 
@@ -227,7 +218,7 @@ def whole_groups_only(groups: Groups, chosen):
     assert ((taken == 0) | (taken == size)).all()
 
 
-@pytest.mark.parametrize("choose", [WholeWords(), NGrams(), Spans(), WholeWords(count="independent")])
+@pytest.mark.parametrize("choose", [WholeWords(), NGrams(), RandomSpans(), WholeWords(count="independent")])
 def test_words_are_chosen_as_a_whole(choose):
     """specs/bert-wwm.md check 3."""
     rows, draw = padded_rows(100, word_start_share=0.6, separators=2), Draw(0, 0)
@@ -276,7 +267,7 @@ class Largest(Draw):
 
 
 @pytest.mark.parametrize("length", [32, 5000])
-@pytest.mark.parametrize("choose", [WholeWords, Spans])
+@pytest.mark.parametrize("choose", [WholeWords, RandomSpans])
 @pytest.mark.parametrize("rate", [1.0, 0.9, 0.15])
 def test_the_largest_draws_are_draws_like_others(choose, length, rate):
     """Where a word's draw is the largest number, it still comes before what begins no word, such as [CLS]."""
@@ -302,7 +293,7 @@ def test_the_largest_draws_are_draws_like_others(choose, length, rate):
 
 def test_spans_keep_the_word_lengths():
     rows, draw = padded_rows(60, word_start_share=0.6, separators=2), Draw(0, 0)
-    words, spans = word_starts(rows, ~rows.special), Spans().starts(rows, draw)
+    words, spans = word_starts(rows, ~rows.special), RandomSpans().starts(rows, draw)
     assert (words.sum(axis=1) == spans.sum(axis=1)).all()
     assert (words != spans).any()
     for row in range(60):
@@ -321,7 +312,7 @@ def test_independent_words_vary_in_number():
     """The same words as with a budget, on average; their number is binomial."""
     rows = full_rows(3000, 128, word_start_share=0.65)
     starts = word_starts(rows, ~rows.special)
-    for choose in (WholeWords(count="independent"), Tokens(count="independent")):
+    for choose in (WholeWords(count="independent"), RandomTokens(count="independent")):
         start = starts if isinstance(choose, WholeWords) else ~rows.special
         chosen = choose(rows, Draw(0, 0), BERT_LIKE)
         assert abs(chosen[start].mean() - 0.15) < 0.003

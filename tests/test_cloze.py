@@ -12,28 +12,33 @@ from training import SAMPLE, arguments, train
 
 from ablation.config import build, load_ablation
 from ablation.grid import hidden_words
-from ablation.report import is_accuracy
-from pretraining.cloze import (
+from ablation.results.report import is_accuracy
+from pretraining.keyed_random import Draw
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.objectives.base import base_inputs
+from pretraining.objectives.token_scoring import fill_masked
+from pretraining.scoring.cloze import (
     Answers,
+    Cloze,
     ClozeConfig,
-    DocumentTokens,
-    Text,
     by_frequency,
-    choose_entities,
-    choose_words,
     cloze_command,
     cloze_of_run,
     figures,
     measures,
+)
+from pretraining.scoring.cloze_items import (
+    DocumentTokens,
+    SentenceTokens,
+    choose_entities,
+    choose_words,
     ngram_frequency,
     read_text,
 )
-from pretraining.layouts import rows_from_texts
-from pretraining.model import Encoder
-from pretraining.objective import base_inputs
-from pretraining.random import Draw
-from pretraining.score import Scorer
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from pretraining.scoring.scorer import Scorer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.errors import ZooError
 
 DRAW = Draw(0, 0)
@@ -46,7 +51,7 @@ def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("cloze")
     text = (SAMPLE / "zh" / "wikipedia.txt").read_text(encoding="utf-8").split("\n\n")[:60]
     (place / "text.txt").write_text("\n\n".join(text), encoding="utf-8")
-    annotation = "pretraining.annotate.Lexicon"
+    annotation = "pretraining.annotations.Lexicon"
     more = {
         "data.corpus.annotations.entity.class_path": annotation,
         "data.corpus.annotations.entity.init_args.files": "zoo:sample/lexicon/entities-zh.txt",
@@ -72,7 +77,7 @@ def some_text(seed=0, count=4000):
         codes[start[word] : start[word + 1]] = 2
         codes[start[word]] = 1
     sentence = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-    return Text(rng.integers(5, 30, total), starts, sentence, bounds, rng.random(total) < 0.95, codes)
+    return SentenceTokens(rng.integers(5, 30, total), starts, sentence, bounds, rng.random(total) < 0.95, codes)
 
 
 def test_words_are_whole_of_letters_and_limited():
@@ -187,9 +192,9 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     scorer = Scorer(run)
     vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
     ids, flags = scorer.tokenizer.encode_batch(["中国的首都是北京市。"])[0]
-    rows = rows_from_texts([(ids, flags)], vocabulary, scorer.prefix, scorer.suffix)
-    encode = Encoder(scorer.core, base_inputs(rows))
-    chance, right = objective.fill_in(encode, scorer.core.token_embedding, rows, np.array([3]), np.array([3]))
+    rows = examples_from_tokens([(ids, flags)], vocabulary, scorer.prefix, scorer.suffix)
+    model = Cloze(scorer).model(rows)
+    chance, right = fill_masked(model, rows, np.array([3]), np.array([3]))
     expected, all_best = 0.0, True
     for step in range(3):
         hidden = rows.input_ids.copy()
@@ -204,10 +209,8 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     assert right[0] == all_best
     other = rows.input_ids.copy()
     other[0, 5] = 99
-    again, _ = objective.fill_in(encode, scorer.core.token_embedding, rows, np.array([3]), np.array([2]))
-    last, _ = objective.fill_in(
-        encode, scorer.core.token_embedding, rows.replace(input_ids=other), np.array([3]), np.array([2])
-    )
+    again, _ = fill_masked(model, rows, np.array([3]), np.array([2]))
+    last, _ = fill_masked(model, rows.replace(input_ids=other), np.array([3]), np.array([2]))
     assert again[0] != last[0]  # what is not hidden counts
 
 
@@ -216,10 +219,10 @@ def test_a_word_is_asked_for_at_once(run):
     scorer = Scorer(run)
     vocabulary, objective = scorer.tokenizer.vocabulary, scorer.objective
     encoded = scorer.tokenizer.encode_batch(["中国的首都是北京市。", "它有一座古老的石桥。"])
-    rows = rows_from_texts(encoded, vocabulary, scorer.prefix, scorer.suffix)
-    encode, embedding = Encoder(scorer.core, base_inputs(rows)), scorer.core.token_embedding
+    rows = examples_from_tokens(encoded, vocabulary, scorer.prefix, scorer.suffix)
+    model, embedding = Cloze(scorer).model(rows), scorer.core.token_embedding
     start, size = np.array([3, 5]), np.array([3, 2])
-    chance, right = objective.fill_in(encode, embedding, rows, start, size, together=True)
+    chance, right = fill_masked(model, rows, start, size, together=True)
     hidden = rows.input_ids.copy()
     hidden[0, 3:6] = hidden[1, 5:7] = vocabulary.mask
     with torch.no_grad():
@@ -230,7 +233,7 @@ def test_a_word_is_asked_for_at_once(run):
         own = log_chance[row, a : a + n]
         assert chance[row] == pytest.approx(float(own.gather(1, truth[:, None]).double().sum()), abs=5e-6)
         assert right[row] == bool((own.argmax(1) == truth).all())
-    one_by_one, _ = objective.fill_in(encode, embedding, rows, start, size)
+    one_by_one, _ = fill_masked(model, rows, start, size)
     assert (abs(one_by_one - chance) > 1e-5).all()  # hardly trained: what it sees changes little
 
 

@@ -5,11 +5,14 @@ import torch
 from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
-from pretraining.config import PretrainConfig, load_pretrain_config
-from pretraining.listing import count_parameters
+from pretraining.tools.listing import count_parameters
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import load_pretrain_config
 from zoo.config import CoreConfig
-from zoo.core import Transformer, make_core
-from zoo.heads import SequenceHead, TokenHead
+from zoo.core.build import make_core
+from zoo.core.transformer import Transformer
+from zoo.heads.sequence_head import SequenceHead
+from zoo.heads.token_heads import TokenHead
 from zoo.settings import read_yaml, shipped_configs
 
 MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from zoo.config import CoreConfig
-from zoo.core import Transformer, build_core, sinusoids
+from zoo.core.build import build_core
+from zoo.core.functions import sinusoids
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
-from zoo.heads import TokenHead
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.heads.token_heads import TokenHead
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
 
 V, W, N, H, F = 120, 32, 3, 4, 64
 SHAPE = {
@@ -31,17 +33,17 @@ def test_visibility_decides_what_is_seen():
     def state(at, visible, which):
         return core(CoreInputs(which, visible)).last_hidden_state[0, at]
 
-    everything, causal = Visibility(), Visibility(causal=True)
+    everything, causal = AttentionPattern(), AttentionPattern(causal=True)
     assert not torch.equal(state(1, everything, ids), state(1, everything, changed))
     assert torch.equal(state(1, causal, ids), state(1, causal, changed))
-    documents = Visibility(documents=torch.tensor([[0, 0, 0, 1, 1, 1]]))
+    documents = AttentionPattern(documents=torch.tensor([[0, 0, 0, 1, 1, 1]]))
     assert torch.equal(state(1, documents, ids), state(1, documents, changed))
     assert not torch.equal(state(5, documents, ids), state(5, documents, changed))
     dense = torch.ones(1, 6, 6, dtype=torch.bool)
     dense[:, 1, 4] = False
     one_layer = build_core(CoreConfig(**{**SHAPE, "num_hidden_layers": 1})).eval()
-    before = one_layer(CoreInputs(ids, Visibility(dense=dense))).last_hidden_state
-    after = one_layer(CoreInputs(changed, Visibility(dense=dense))).last_hidden_state
+    before = one_layer(CoreInputs(ids, AttentionPattern(dense=dense))).last_hidden_state
+    after = one_layer(CoreInputs(changed, AttentionPattern(dense=dense))).last_hidden_state
     assert torch.equal(before[0, 1], after[0, 1])
     assert not torch.equal(before[0, 2], after[0, 2])
 
@@ -52,7 +54,7 @@ def test_written_out_attention_equals_the_fused_kernel(causal, padded):
     config = CoreConfig(**SHAPE, attention_probs_dropout_prob=1e-9, hidden_dropout_prob=0.0)
     core = build_core(config)
     ids = torch.randint(0, V, (2, 9))
-    visible = Visibility(causal=causal, lengths=torch.tensor([9, 4]) if padded else None)
+    visible = AttentionPattern(causal=causal, lengths=torch.tensor([9, 4]) if padded else None)
     keys = torch.tensor([3, 4], dtype=torch.int32)
     fused = core(CoreInputs(ids, visible)).last_hidden_state
     written = core(CoreInputs(ids, visible, dropout_keys=keys)).last_hidden_state
@@ -165,11 +167,11 @@ def test_rows_that_are_too_long_and_unread_fields_are_refused():
     core = build_core(CoreConfig(**SHAPE))
     with pytest.raises(ZooError, match="longer than the 40 positions"):
         core(CoreInputs(torch.zeros(1, 41, dtype=torch.long)))
-    stream = SecondStream(torch.zeros(1, 2, W), torch.zeros(1, 2, dtype=torch.long), Visibility())
+    stream = QueryStream(torch.zeros(1, 2, W), torch.zeros(1, 2, dtype=torch.long), AttentionPattern())
     with pytest.raises(ZooError, match="does not read query"):
         core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), query=stream))
     with pytest.raises(ZooError, match="orders"):
-        core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), Visibility(orders=torch.zeros(1, 4))))
+        core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), AttentionPattern(orders=torch.zeros(1, 4))))
 
 
 def test_an_unknown_fact_names_the_nearest():
@@ -182,4 +184,4 @@ def test_a_core_without_segment_types_reads_pairs_all_the_same(types):
     core = build_core(CoreConfig(**SHAPE, type_vocab_size=types)).eval()
     ids = torch.randint(0, V, (2, 6))
     segments = torch.tensor([[0, 0, 0, 1, 1, 1]] * 2)
-    assert torch.equal(core(CoreInputs(ids)).last_hidden_state, core(CoreInputs(ids, Visibility(), segments))[0])
+    assert torch.equal(core(CoreInputs(ids)).last_hidden_state, core(CoreInputs(ids, AttentionPattern(), segments))[0])

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from pretraining import corpus as reader
-from pretraining.annotate import Field
-from pretraining.corpus import CorpusConfig, iter_documents, read_chunks, resolve_sources
-from pretraining.segment import Segmenter, join_words
-from pretraining.sentences import MAX_CHARACTERS, sentence_spans, split_sentences
+from pretraining.annotations.field import RecordField
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.chunks import read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import iter_documents
+from pretraining.corpus.sources import resolve_sources
+from pretraining.text.segmenter import Segmenter, join_words
+from pretraining.text.sentences import MAX_CHARACTERS, sentence_spans, split_sentences
 from zoo.errors import ZooError
 
 TEXTS = ["First line.\nSecond line.", "Another\u2028document.", "第三篇。"]
@@ -105,8 +108,10 @@ def test_a_class_of_all_texts_needs_every_text(tmp_path, texts, message):
     good = [{"text": ["a", "b"], "class": 1, "role": [0, 1]}, {"text": texts, "class": 0, "role": [0] * len(texts)}]
     path.write_text("".join(json.dumps(record) + "\n" for record in good))
     with pytest.raises(ZooError, match=message):
-        list(iter_documents(CorpusConfig(str(path), annotations={"class": Field(), "role": Field()})))
-    found = list(iter_documents(CorpusConfig(str(path), annotations={"role": Field()})))  # utterances of a dialogue
+        list(iter_documents(CorpusConfig(str(path), annotations={"class": RecordField(), "role": RecordField()})))
+    found = list(
+        iter_documents(CorpusConfig(str(path), annotations={"role": RecordField()}))
+    )  # utterances of a dialogue
     assert [d.lines for d in found] == [["a", "b"], *[kept for kept in [[t for t in texts if t.strip()]] if kept]]
 
 
@@ -114,7 +119,7 @@ def test_a_value_that_is_null_is_said_to_be_null(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "phrase": null}\n')
     with pytest.raises(ZooError, match=r"no value in the field 'phrase' \(.*\); it is null\. Give") as refused:
-        list(iter_documents(CorpusConfig(str(path), annotations={"phrase": Field("units")})))
+        list(iter_documents(CorpusConfig(str(path), annotations={"phrase": RecordField("units")})))
     assert "Did you mean" not in str(refused.value)
 
 

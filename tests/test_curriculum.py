@@ -27,28 +27,33 @@ from training import (
 )
 
 from finetune.config import FinetuneSettings
-from finetune.prepared import Prepared
-from finetune.run import finetune
-from finetune.tasks import read_task_file
-from pretraining.assemble import Stores, make_tasks, prepare_stores
-from pretraining.config import StageConfig, load_pretrain_config, run_folder
-from pretraining.curriculum import Continual, Joint, Sequential, Table, describe_stages
-from pretraining.layouts import Blocks
-from pretraining.listing import count_parameters
-from pretraining.model import PretrainingModel
-from pretraining.objective import base_inputs, collate
-from pretraining.optim import Noam
-from pretraining.pairs_command import pairs_command
-from pretraining.random import Draw
-from pretraining.store import WORD_START
-from pretraining.tokenizer import load_tokenizer
-from pretraining.train import Run, idle_notes, task_at
+from finetune.data.tasks import read_task_file
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune
+from pretraining.keyed_random import Draw
+from pretraining.layouts.blocks import Blocks
+from pretraining.objectives.base import base_inputs, collate, corrupt
+from pretraining.optim.learning_rate import Noam
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tools.listing import count_parameters
+from pretraining.tools.pairs import pairs_command
+from pretraining.training.assemble import make_tasks
+from pretraining.training.config import StageConfig
+from pretraining.training.curriculum import Continual, Joint, Sequential, Table, describe_stages
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.model import PretrainingModel
+from pretraining.training.stages import idle_notes, task_at
+from pretraining.training.step import clip_gradients, weighted_loss
+from pretraining.training.stores import TokenStores, run_stores
 from zoo.config import CoreConfig
-from zoo.core import Transformer, make_core
+from zoo.core.build import make_core
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
-from zoo.folder import load_core, read_facts
-from zoo.heads import SequenceHead, TokenHead
+from zoo.heads.sequence_head import SequenceHead
+from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs
+from zoo.model_folder import load_core, read_facts
 from zoo.sample import sample_path
 from zoo.settings import read_yaml, shipped_configs
 
@@ -157,7 +162,7 @@ def test_a_curriculum_is_one_line_of_settings():
         **dict.fromkeys(TASKS[1:3], 0.125),
         TASKS[3]: 0.625,
     }
-    joint = settings("--curriculum.class_path", "pretraining.curriculum.Joint").value
+    joint = settings("--curriculum.class_path", "pretraining.training.curriculum.Joint").value
     assert joint.stages == {"all": StageConfig(1.0, dict.fromkeys(TASKS, 0.25))}
     fewer = settings("--tasks.capitalisation", "null", "--objectives.capitalisation", "null").value
     assert [stage.until for stage in fewer.stages.values()] == pytest.approx([1 / 6, 1 / 2, 1])
@@ -181,7 +186,7 @@ def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
         with pytest.raises(
             ZooError, match=rf"tasks\.{name}\.corpus: .*{task}\.jsonl does not exist.*--tasks\.{name} null"
         ):
-            prepare_stores(config, False)
+            run_stores(config, False)
 
 
 @pytest.mark.parametrize(
@@ -249,12 +254,17 @@ def place(tmp_path_factory):
     return folder
 
 
+def corrupted(task, indices):
+    """Rows of the first epoch as the task's objectives read them."""
+    return corrupt(*task.rows(0, indices), task.objectives)
+
+
 @pytest.fixture(scope="module")
 def assembled(place):
     """Settings, store, vocabulary and rows of every task of the tiny config, dropout off."""
     more = {"model.hidden_dropout_prob": 0.0, "model.attention_probs_dropout_prob": 0.0}
     config = load_pretrain_config(arguments(place, "ernie-2", **more)).value
-    stores = prepare_stores(config, False)
+    stores = run_stores(config, False)
     tokenizer = load_tokenizer(stores.main.path)
     facts = config.model.replace(vocab_size=tokenizer.vocabulary.size)
     for objective in config.objectives.values():
@@ -267,11 +277,11 @@ def test_each_task_brings_its_number(assembled):
     config, _, _, data, model = assembled
     states = {}
     for number, task in enumerate(config.tasks):
-        rows = data[task].corrupted(0, np.arange(3))
+        rows = corrupted(data[task], np.arange(3))
         batch = collate(rows, data[task].objectives)
         ids = batch.inputs.task_type_ids
         assert ids is None if number == 0 else ids.tolist() == [number] * 3
-        inputs = base_inputs(data[TASKS[0]].corrupted(0, np.arange(3)))._replace(task_type_ids=ids)
+        inputs = base_inputs(corrupted(data[TASKS[0]], np.arange(3)))._replace(task_type_ids=ids)
         states[task] = model.core(inputs).last_hidden_state
     assert not any(torch.equal(states[TASKS[0]], states[task]) for task in TASKS[1:])
     over_the_end = data["capitalisation"].rows([(0, np.arange(2)), (1, np.arange(2))], 0, 4)
@@ -286,19 +296,19 @@ def test_tasks_of_one_layout_read_their_own_rows(assembled):
     several = dataclasses.replace(
         config, tasks=tasks, stages={"all": StageConfig(1.0, dict.fromkeys(tasks, 1.0))}, curriculum=None
     )
-    stores = Stores(stores.main, dict.fromkeys(tasks, stores.main))
+    stores = TokenStores(stores.main, dict.fromkeys(tasks, stores.main))
     data, held_out = make_tasks(several, stores, tokenizer.vocabulary)
     alone = dataclasses.replace(several, tasks={"a": first}, stages=None)
     single, _ = make_tasks(alone, stores, tokenizer.vocabulary)
     orders = {name: part.plan(0)[1] for name, part in data.items()}
     assert np.array_equal(orders["a"], single["a"].plan(0)[1])
     every = np.arange(len(orders["a"]))
-    hidden = {name: part.corrupted(0, every).targets["selected"] for name, part in data.items()}
-    assert np.array_equal(hidden["a"], single["a"].corrupted(0, every).targets["selected"])
+    hidden = {name: corrupted(part, every).targets["selected"] for name, part in data.items()}
+    assert np.array_equal(hidden["a"], corrupted(single["a"], every).targets["selected"])
     for one, other in itertools.combinations(tasks, 2):
         assert (orders[one] == orders[other]).mean() < 0.2
         assert hidden[one][hidden[other]].mean() < 0.25  # 15 % of the real tokens by chance
-    rows = [part.corrupted(0, np.arange(2)).input_ids for part in held_out.values()]
+    rows = [corrupted(part, np.arange(2)).input_ids for part in held_out.values()]
     assert all(np.array_equal(rows[0], other) for other in rows)  # held-out masks are the same
 
 
@@ -310,12 +320,10 @@ def test_the_loss_of_a_batch_is_the_sum_of_its_objectives(assembled):
         objectives={name: config.objectives[name] for name in ("masked_lm", "capitalisation", "sentence_reordering")},
         _plans={},
     )
-    batch = collate(task.corrupted(0, np.arange(8)), task.objectives)
+    batch = collate(corrupted(task, np.arange(8)), task.objectives)
     assert len(set(batch.counts.values())) == 3
     terms, _ = model(batch)
-    run = Run.__new__(Run)
-    run.objectives = config.objectives
-    total = run._loss(terms, {name: float(count) for name, count in batch.counts.items()})
+    total = weighted_loss(terms, {name: float(count) for name, count in batch.counts.items()}, config.objectives)
     apart = []
     for name in task.objectives:
         alone, _ = model(batch._replace(targets={name: batch.targets[name]}))
@@ -363,7 +371,7 @@ def test_all_tasks_are_trained_and_checked(finished):
     assert 5 < losses["masked_lm"]["loss"] < 6.6
     assert losses["capitalisation"]["loss"] < 0.7
     assert 2 < losses["sentence_reordering"]["loss"] < 2.4
-    assert record["config"]["curriculum"]["class_path"] == "pretraining.curriculum.Continual"
+    assert record["config"]["curriculum"]["class_path"] == "pretraining.training.curriculum.Continual"
     assert record["config"]["stages"] is None
     heads = read_facts(finished).heads
     assert {name: head["kind"] for name, head in heads.items()} == {
@@ -389,7 +397,7 @@ def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
     rows = {}
     for number in (0, 3):
         settings = FinetuneSettings(epochs=1, limit=64, batch_size=16, max_length=32, task_type_id=number)
-        prepared = Prepared(finished, task, sample_path("tasks"), settings)
+        prepared = PreparedTask(finished, task, sample_path("tasks"), settings)
         core, before = prepared.classifier(1).core, load_core(finished)[0]
         table = core.embeddings.task_type_embeddings.weight
         assert torch.equal(table[0], before.embeddings.task_type_embeddings.weight[number])
@@ -400,7 +408,7 @@ def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
         rows[number] = result.scores["accuracy"]
     assert all(0 <= score <= 1 for score in rows.values())
     with pytest.raises(ZooError, match=r"task_type_id is 16, and the model in .* a table of 16 task types"):
-        Prepared(finished, task, sample_path("tasks"), FinetuneSettings(task_type_id=16))
+        PreparedTask(finished, task, sample_path("tasks"), FinetuneSettings(task_type_id=16))
     with pytest.raises(ZooError, match="task_type_id is -1"):
         FinetuneSettings(task_type_id=-1)
 
@@ -411,7 +419,7 @@ def test_a_task_with_text_of_its_own(place, tmp_path):
     pairs_command(["discourse", "--files", str(place / "text.txt"), "--output", str(pairs), "--longest", "60"])
     argv = arguments(place, "ernie-2", steps=10, **{"output": tmp_path, "train.validate_every": 0})
     argv += ["--config", "tasks/discourse-en", "--tasks.discourse_relation.corpus.files", str(pairs)]
-    argv += ["--data.sequence_length", "32", "--curriculum.class_path", "pretraining.curriculum.Sequential"]
+    argv += ["--data.sequence_length", "32", "--curriculum.class_path", "pretraining.training.curriculum.Sequential"]
     lines = log_lines(train(argv))
     assert next(reversed(lines[9]["terms"])) == "discourse_relation"
     assert lines[9]["terms"]["discourse_relation"] == pytest.approx(np.log(174), abs=0.4)
@@ -423,22 +431,17 @@ def test_a_task_with_text_of_its_own(place, tmp_path):
 def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tmp_path):
     """Weight decay would move a head whose gradient is zero; one that is idle has none."""
     seen = []
-    original = Run._clip
 
-    def watch(self, limit):
+    def watch(model, limit):
         seen.append(
-            {
-                n.split(".")[1]
-                for n, p in self.raw_model.named_parameters()
-                if n.startswith("heads.") and p.grad is not None
-            }
+            {n.split(".")[1] for n, p in model.named_parameters() if n.startswith("heads.") and p.grad is not None}
         )
         if len(seen) == 6:
             raise Killed
-        return original(self, limit)
+        return clip_gradients(model, limit)
 
-    monkeypatch.setattr(Run, "_clip", watch)
-    sequential = {"curriculum.class_path": "pretraining.curriculum.Sequential", "output": tmp_path}
+    monkeypatch.setattr("pretraining.training.step.clip_gradients", watch)
+    sequential = {"curriculum.class_path": "pretraining.training.curriculum.Sequential", "output": tmp_path}
     with pytest.raises(Killed):
         train(arguments(place, "ernie-2", steps=8, **sequential))
     names = ["masked_lm", "masked_lm", "capitalisation", "capitalisation", "token_document", "token_document"]
@@ -448,10 +451,14 @@ def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tm
 @pytest.mark.slow
 def test_two_processes_killed_and_continued_take_the_same_course(place, tmp_path):
     """Same steps and rates, losses to rounding; heads of tasks that have not begun are as they were made."""
-    more = {"curriculum.class_path": "pretraining.curriculum.Sequential", "train.keep": 20, "train.micro_batch_size": 2}
+    more = {
+        "curriculum.class_path": "pretraining.training.curriculum.Sequential",
+        "train.keep": 20,
+        "train.micro_batch_size": 2,
+    }
     alone = train([*arguments(place, "ernie-2", steps=24, **more), "--output", str(tmp_path / "one")])
     argv = [*arguments(place, "ernie-2", steps=24, **more), "--output", str(tmp_path / "two")]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     launcher = launch(argv, processes=2)
     try:
         wait_for(lambda: last_step(folder) >= 5, process=launcher)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, GPT_LIKE, write_store
 
-from pretraining.dialogue import Dialogue, fit_sizes
-from pretraining.random import Draw
+from pretraining.keyed_random import Draw
+from pretraining.layouts.dialogue import Dialogue, fit_sizes
 from zoo.errors import ZooError
 
 
@@ -187,7 +187,7 @@ def test_what_is_refused(threads, tmp_path):
     store, _ = threads
     documents = np.arange(store.num_documents)
     plain = write_store(tmp_path / "plain", [[[5, 6], [7]], [[8], [9]]])
-    with pytest.raises(ZooError, match=r"no array 'role'.*annotate\.Field"):
+    with pytest.raises(ZooError, match=r"no array 'role'.*annotations\.RecordField"):
         Dialogue().plan(plain, np.arange(2), 64, BERT_LIKE, Draw(0, 0))
     with pytest.raises(ZooError, match="an opening token"):
         Dialogue().plan(store, documents, 64, GPT_LIKE, Draw(0, 0))

@@ -16,30 +16,34 @@ from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.choose import Tokens
-from pretraining.layouts import rows_from_texts
-from pretraining.model import Encoder, build_model, words_of
-from pretraining.objective import Targets, base_inputs, collate
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM
-from pretraining.objectives.bilm import draw_negatives, log_expected, sampled_cross_entropy
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.score import Scorer
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer, train_tokenizer
+from pretraining.objectives.base import CoreRunner, Targets, base_inputs, collate
+from pretraining.objectives.sampled_softmax import draw_negatives, log_expected, sampled_cross_entropy
+from pretraining.scoring.scorer import Scorer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.train import train_tokenizer
+from pretraining.training.model import build_model, tokens_by_id
 from zoo import cli
-from zoo.characters import CharacterEncoder, character_ids, spelling_table, spelt
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
-from zoo.core import build_core
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+from zoo.core.build import build_core
+from zoo.core.characters import CharacterEncoder, character_ids, character_ids_of, character_table
+from zoo.core.init import initialise
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
-from zoo.folder import load_core, load_tensors, open_weights, read_facts
-from zoo.init import initialise
-from zoo.inputs import CoreInputs, Visibility
-from zoo.mix import FrozenFeatures, ScalarMix, normed_together
+from zoo.heads.scalar_mix import FrozenCore, ScalarMix, normalise_jointly
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import load_core, open_weights, read_facts
 from zoo.settings import read_yaml, shipped_configs
+from zoo.storage.tensors import load_tensors
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
-from zoo.weights.elmo import config_of, load_elmo, options_of, save_elmo
+from zoo.weights.elmo.arrays import config_of, load_elmo, options_of, save_elmo
 
 h5py = pytest.importorskip("h5py")
 SPELT = CharacterConfig(
@@ -73,18 +77,18 @@ def spelling_core(config=ELMO, words=WORDS, vocabulary=SPECIAL):
 
 
 def test_a_word_is_marks_and_bytes():
-    table = spelling_table(["a"], 50)
-    assert (spelt(table)[0] - 1).tolist() == [258, 97, 259, *[260] * 47]
-    marked = spelt(spelling_table(["[CLS]", "[SEP]", "x"], 6, begin_sentence=0, end_sentence=1)) - 1
+    table = character_table(["a"], 50)
+    assert (character_ids_of(table)[0] - 1).tolist() == [258, 97, 259, *[260] * 47]
+    marked = character_ids_of(character_table(["[CLS]", "[SEP]", "x"], 6, begin_sentence=0, end_sentence=1)) - 1
     assert marked.tolist() == [[258, 256, 259, *[260] * 3], [258, 257, 259, *[260] * 3], [258, 120, 259, *[260] * 3]]
 
 
 def test_words_are_cut_by_bytes_not_by_letters():
-    ids = spelt(spelling_table(["ü" * 40, "b" * 60], 50)) - 1
+    ids = character_ids_of(character_table(["ü" * 40, "b" * 60], 50)) - 1
     assert ids[0, 1:49].tolist() == list(("ü" * 24).encode())
     assert ids[0, [0, 49]].tolist() == [258, 259]
     assert ids[1, 1:49].tolist() == [ord("b")] * 48
-    three = spelt(spelling_table(["的的"], 6)) - 1  # cut within a letter
+    three = character_ids_of(character_table(["的的"], 6)) - 1  # cut within a letter
     assert three[0].tolist() == [258, *"的的".encode()[:4], 259]
 
 
@@ -92,7 +96,7 @@ def test_every_character_of_text_is_kept():
     """The five marks stand in the table for bytes that no text has."""
     text = "".join(map(chr, (*range(1, 0x800, 7), 0xFFFD, 0x10FFFF, 0xD800)))
     raw = text.encode("utf-8", "surrogatepass")
-    found = spelt(spelling_table([text], len(raw) + 2))[0] - 1
+    found = character_ids_of(character_table([text], len(raw) + 2))[0] - 1
     assert bytes(found[1:-1].tolist()) == raw
 
 
@@ -101,12 +105,14 @@ def test_sentences_of_characters():
     assert ids.shape == (2, 4, 6)
     assert (ids[1, 3] == 0).all()
     assert (ids[0, :, 1] - 1).tolist() == [256, 97, 98, 257]
-    assert torch.equal(character_ids([["a", "bc"]], 6, marks=False)[0], spelt(spelling_table(["a", "bc"], 6)))
+    assert torch.equal(
+        character_ids([["a", "bc"]], 6, marks=False)[0], character_ids_of(character_table(["a", "bc"], 6))
+    )
 
 
 def test_encoder_by_hand():
     encoder = spelling_core().embeddings.word_embeddings
-    x = functional.pad(encoder.characters.weight, (0, 0, 1, 0))[spelt(encoder.spellings[6])]  # (C, E)
+    x = functional.pad(encoder.characters.weight, (0, 0, 1, 0))[character_ids_of(encoder.spellings[6])]  # (C, E)
     found = []
     for convolution, (width, number) in zip(encoder.convolutions, SPELT.filters, strict=True):
         windows = torch.stack([x[k : k + width] for k in range(12 - width + 1)])  # (n, width, E)
@@ -140,7 +146,7 @@ def test_padding_takes_part_and_leaving_its_repetition_out_changes_nothing():
     ids = torch.arange(len(WORDS))[None]
     short = torch.tensor([[5, 6]])
     whole, part = encoder(ids), encoder(short)
-    embedded = encoder.characters.weight[spelt(encoder.spellings) - 1].transpose(1, 2)
+    embedded = encoder.characters.weight[character_ids_of(encoder.spellings) - 1].transpose(1, 2)
     features = [torch.relu(convolution(embedded)).amax(-1) for convolution in encoder.convolutions]
     torch.testing.assert_close(whole[0], encoder.projection(encoder.highways(torch.cat(features, -1))))
     torch.testing.assert_close(whole[:, 5:7], part)
@@ -197,13 +203,13 @@ def test_a_transformer_reads_characters_too():
 def test_words_of_a_tokenizer():
     text = ["the cat sat on the mat , the cat ran ."] * 3
     tokenizer = train_tokenizer(TokenizerConfig(kind="word", vocab_size=100, min_frequency=1), text)
-    words = words_of(tokenizer)
+    words = tokens_by_id(tokenizer)
     assert words[: len(tokenizer.roles)] == list(tokenizer.roles.values())
     assert words.index("the") == tokenizer.backend.token_to_id("the")
     size = tokenizer.vocabulary.size
     model = build_model(ELMO.replace(vocab_size=size), {}, tokenizer.vocabulary, 0, tokenizer)
     table = model.core.embeddings.word_embeddings.spellings
-    assert torch.equal(table, spelling_table(words, 12, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
+    assert torch.equal(table, character_table(words, 12, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
 
 
 def test_what_is_wrong_with_characters_is_named():
@@ -245,11 +251,11 @@ CORES = {"recurrent": TWO_WAY, "transformer": ONE_WAY}
 every_core = pytest.mark.parametrize("config", CORES.values(), ids=CORES)
 
 
-def text_rows(lengths=(7, 4, 5), seed=0, special=True) -> Rows:
+def text_rows(lengths=(7, 4, 5), seed=0, special=True) -> Examples:
     rng = np.random.default_rng(seed)
     texts = [rng.permutation(np.arange(10, 900))[:n].tolist() for n in lengths]
     ends = ([BERT_LIKE.cls], [BERT_LIKE.sep]) if special else ((), ())
-    return rows_from_texts([(ids, [1] * len(ids)) for ids in texts], BERT_LIKE, *ends)
+    return examples_from_tokens([(ids, [1] * len(ids)) for ids in texts], BERT_LIKE, *ends)
 
 
 def make(config, objective=None, vocabulary=BERT_LIKE):
@@ -262,8 +268,8 @@ def make(config, objective=None, vocabulary=BERT_LIKE):
 
 def loss_of(core, objective, rows):
     batch = collate(rows, {"x": objective})
-    encode = Encoder(core, batch.inputs)
-    return objective(encode, core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
+    run_core = CoreRunner(core, batch.inputs)
+    return objective(run_core, core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
 
 
 def by_hand(core, objective, rows, ends=0):
@@ -274,7 +280,7 @@ def by_hand(core, objective, rows, ends=0):
         if core.config.recurrent is not None:
             both = core(CoreInputs(ids)).last_hidden_state[0].chunk(2, -1)
         else:
-            see = Visibility(causal=True)
+            see = AttentionPattern(causal=True)
             both = [
                 core(CoreInputs(ids, see)).last_hidden_state[0],
                 core(CoreInputs(ids.flip(1), see)).last_hidden_state[0],
@@ -316,7 +322,7 @@ def test_each_direction_sees_its_own_side_only(config):
     for number in range(batch.counts["x"]):
         one = Targets({name: values[number : number + 1] for name, values in targets.items()}, 1)
         core.zero_grad()
-        objective(Encoder(core, batch.inputs), core.token_embedding.detach(), one).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding.detach(), one).total.backward()
         gradient = core.token_embedding.grad.abs().sum(1)[torch.from_numpy(rows.input_ids[0]).long()]
         k = int(targets["positions"][number])
         seen = range(k, 11) if targets["backward"][number] else range(k + 1)
@@ -333,7 +339,7 @@ def test_one_softmax_learns_from_both_directions(config):
         keep = torch.isin(batch.targets["x"]["backward"], torch.tensor(wanted))
         part = Targets({name: values[keep] for name, values in batch.targets["x"].items()}, int(keep.sum()))
         objective.zero_grad()
-        objective(Encoder(core, batch.inputs), core.token_embedding, part).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding, part).total.backward()
         gradients.append(objective.head.decoder.weight.grad.clone())
     assert gradients[0].abs().sum() > 0
     assert gradients[1].abs().sum() > 0
@@ -352,7 +358,7 @@ def test_one_character_encoder_learns_from_both_directions():
         keep = torch.isin(batch.targets["x"]["backward"], torch.tensor(wanted))
         part = Targets({name: values[keep] for name, values in batch.targets["x"].items()}, int(keep.sum()))
         core.zero_grad()
-        objective(Encoder(core, batch.inputs), core.token_embedding, part).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding, part).total.backward()
         gradients.append({name: p.grad.clone() for name, p in encoder.named_parameters()})
     for name, whole in gradients[2].items():
         assert all(part[name].abs().sum() > 0 for part in gradients), name
@@ -372,7 +378,7 @@ def test_the_published_vocabulary_is_guessed_from_13_58_nats():
 def test_scores_are_both_chains(config):
     core, objective = make(config)
     rows = text_rows()
-    scores = objective.score(Encoder(core, base_inputs(rows)), core.token_embedding, rows)
+    scores = objective.score(CoreRunner(core, base_inputs(rows)), core.token_embedding, rows)
     for row, length in enumerate(rows.lengths):
         # the last forward target is [SEP], the last backward one [CLS]: template tokens are not scored
         forward, backward = by_hand(core, objective, take(rows, np.array([row]), int(length)), ends=1)
@@ -416,9 +422,9 @@ def test_dropout_of_the_second_pass_is_its_own():
 
     def losses(keys):
         """Of the forward and of the backward direction."""
-        encode, targets = Encoder(core, batch.inputs._replace(dropout_keys=keys)), batch.targets["x"]
+        run_core, targets = CoreRunner(core, batch.inputs._replace(dropout_keys=keys)), batch.targets["x"]
         halves = [{name: values[targets["backward"] == way] for name, values in targets.items()} for way in (0, 1)]
-        return [objective(encode, core.token_embedding, Targets(half, len(half["labels"]))).total for half in halves]
+        return [objective(run_core, core.token_embedding, Targets(half, len(half["labels"]))).total for half in halves]
 
     torch.testing.assert_close(*losses(None))
     forward, backward = losses(row_keys(0, 0, range(2)))
@@ -428,10 +434,10 @@ def test_dropout_of_the_second_pass_is_its_own():
 def test_visibility_follows_the_core():
     assert make(TWO_WAY)[1].visibility == "all"
     assert make(ONE_WAY)[1].visibility == "causal"
-    dense = Visibility(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
+    dense = AttentionPattern(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
     with pytest.raises(ZooError, match="cannot reverse who sees whom"):
-        objective(Encoder(core, CoreInputs(torch.full((1, 7), 9), dense)), core.token_embedding, Targets({}, 0))
+        objective(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), core.token_embedding, Targets({}, 0))
 
 
 # --- the sampled softmax ---
@@ -523,7 +529,7 @@ ALL_OBJECTIVES = {
     "two-way": BidirectionalLM,
     "two-way, sampled": lambda: BidirectionalLM(sampled=100),
     "causal": CausalLM,
-    "masked": lambda: MaskedLM(Tokens(rate=0.3)),
+    "masked": lambda: MaskedLM(RandomTokens(rate=0.3)),
 }
 
 
@@ -545,7 +551,7 @@ def test_every_objective_learns_on_every_core(config, objective):
     unused = [name for name, p in core.named_parameters() if p.grad is None]
     assert all("pooler" in name or "token_type" in name for name in unused)
     assert losses[-1] < 0.5 * losses[0]
-    scored = objective.eval().score(Encoder(core, base_inputs(rows)), core.token_embedding, text_rows((3, 5)))
+    scored = objective.eval().score(CoreRunner(core, base_inputs(rows)), core.token_embedding, text_rows((3, 5)))
     assert (scored < 0).all()
 
 
@@ -585,10 +591,10 @@ def test_a_run_writes_a_model_that_spells(run):
     core, model = load_core(run)
     assert model.visibility == "all"
     tokenizer = load_tokenizer(run)
-    words = words_of(tokenizer)
+    words = tokens_by_id(tokenizer)
     assert len(words) > 1000
     table = core.embeddings.word_embeddings.spellings
-    assert torch.equal(table, spelling_table(words, 50, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
+    assert torch.equal(table, character_table(words, 50, tokenizer.vocabulary.cls, tokenizer.vocabulary.sep))
     assert model.heads["bidirectional_lm"]["outputs"] == 500
     loss = [row["validation"]["loss"] for row in log_lines(run) if "validation" in row] or [0.0]
     assert all(math.isfinite(value) for value in loss)
@@ -665,17 +671,17 @@ def test_mix_starts_as_the_mean_and_can_choose():
 
 def test_norm_is_over_all_real_tokens_and_dimensions_at_once():
     states, real = torch.randn(2, 5, 8) * 3 + 1, torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]).bool()
-    found = normed_together(states, real)[real]
+    found = normalise_jointly(states, real)[real]
     assert found.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert found.square().mean().item() == pytest.approx(1.0, rel=1e-4)
     assert found.mean(-1).abs().max() > 0.05  # not per token
     other = states.clone()
     other[0, 3:] = 100.0
-    torch.testing.assert_close(normed_together(other, real)[real], found)
+    torch.testing.assert_close(normalise_jointly(other, real)[real], found)
     whole = torch.ones(2, 5, dtype=torch.bool)
-    torch.testing.assert_close(normed_together(states, whole), normed_together(states, None))
+    torch.testing.assert_close(normalise_jointly(states, whole), normalise_jointly(states, None))
     layers = [states, 10 * states]
-    torch.testing.assert_close(ScalarMix(2, layer_norm=True)(layers, real), normed_together(states, real))
+    torch.testing.assert_close(ScalarMix(2, layer_norm=True)(layers, real), normalise_jointly(states, real))
 
 
 def test_regulariser_pulls_towards_the_mean():
@@ -690,9 +696,9 @@ def test_regulariser_pulls_towards_the_mean():
 
 def test_frozen_features():
     core = spelling_core()
-    features = FrozenFeatures(core, mixes=2, dropout=0.5)
+    features = FrozenCore(core, mixes=2, dropout=0.5)
     ids, lengths = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]]), torch.tensor([4, 3])
-    inputs = CoreInputs(ids, Visibility(lengths=lengths))
+    inputs = CoreInputs(ids, AttentionPattern(lengths=lengths))
     first, second = features(inputs)
     torch.testing.assert_close(first, second)
     states = core(inputs, output_hidden_states=True).hidden_states
@@ -860,7 +866,7 @@ def test_any_core_of_the_kind_is_written_and_read(tmp_path, skip, activation):
     assert loaded.config.recurrent == config.recurrent
     ids = character_ids([["some", "words"], ["more"]], 50)
     inputs = CoreInputs(
-        torch.zeros(2, 4, dtype=torch.int64), Visibility(lengths=torch.tensor([4, 3])), character_ids=ids
+        torch.zeros(2, 4, dtype=torch.int64), AttentionPattern(lengths=torch.tensor([4, 3])), character_ids=ids
     )
     assert torch.equal(loaded(inputs).last_hidden_state, core(inputs).last_hidden_state)
 
@@ -973,7 +979,7 @@ def test_commands_bring_a_model_in_and_out_again(tmp_path, capsys):
     assert json.loads((tmp_path / "model" / "import.json").read_text())["source"] == "allennlp"
     tokenizer = load_tokenizer(tmp_path / "model")  # ids are enough, and mean what the vocabulary says
     words = (FIXTURE / "vocab_test.txt").read_text().split("\n")
-    assert words_of(tokenizer) == words
+    assert tokens_by_id(tokenizer) == words
     assert tokenizer.encode_batch(["good Why neverseen"])[0][0].tolist() == [0, 1, words.index("<UNK>")]
     tokenizer.set_template(model.template)
     ids = tokenizer.encode("good Why").ids
@@ -1014,7 +1020,7 @@ def test_a_run_goes_out_and_comes_back(run, tmp_path):
     torch.testing.assert_close(found[0][1], found[1][1])  # tensors lie elsewhere in memory: not bit for bit
     weights, again = old.state_dict(), new.state_dict()
     (unknown,) = {row for row, same in enumerate((weights[SPELLINGS] == again[SPELLINGS]).all(1)) if not same}
-    assert words_of(load_tokenizer(run))[unknown] == "[UNK]"
+    assert tokens_by_id(load_tokenizer(run))[unknown] == "[UNK]"
     assert all(torch.equal(weights[name], again[name]) for name in weights if name != SPELLINGS)
     assert facts.template.single == "<S> $A </S>"
 

@@ -5,11 +5,12 @@ import pytest
 from scipy import stats
 from stores import BERT_LIKE, GPT_LIKE, ROBERTA_LIKE, full_rows, take
 
-from pretraining.choose import NGrams, Tokens, WholeWords
-from pretraining.fill import Replace, random_ids
-from pretraining.predict import All, Selected
-from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.keyed_random import Draw
+from pretraining.masking.base import All, Selected
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.tokens import RandomTokens, Replace, random_ids
+from pretraining.masking.words import WholeWords
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -25,7 +26,7 @@ def shares(fill, rows, selected, vocabulary):
     return masked.mean(), kept.mean(), (~masked & ~kept).mean()
 
 
-@pytest.mark.parametrize("choose", [Tokens(), WholeWords(), NGrams()], ids=["tokens", "words", "n-grams"])
+@pytest.mark.parametrize("choose", [RandomTokens(), WholeWords(), NGrams()], ids=["tokens", "words", "n-grams"])
 def test_80_10_10(choose):
     """specs: bert check 4, albert check 6, roberta check 3 (their widest tolerance is 0.01, here 0.005)."""
     selected = choose(ROWS, Draw(0, 0), BERT_LIKE)
@@ -37,7 +38,7 @@ def test_80_10_10(choose):
 
 @pytest.mark.parametrize("mix", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (0.8, 0.2, 0), (0, 0.8, 0.2), (0.8, 0, 0.2)])
 def test_other_mixes(mix):
-    selected = Tokens()(ROWS, Draw(0, 0), BERT_LIKE)
+    selected = RandomTokens()(ROWS, Draw(0, 0), BERT_LIKE)
     mask, replaced, keep = mix
     found = shares(Replace(mask=mask, random=replaced, keep=keep), ROWS, selected, BERT_LIKE)
     assert np.abs(np.array(found) - [mask, keep, replaced]).max() < 0.006
@@ -49,7 +50,7 @@ def test_other_mixes(mix):
 
 def test_nothing_else_is_touched_and_the_input_stays():
     before = ROWS.input_ids.copy()
-    selected = Tokens()(ROWS, Draw(0, 0), BERT_LIKE)
+    selected = RandomTokens()(ROWS, Draw(0, 0), BERT_LIKE)
     ids = Replace()(ROWS, selected, Draw(0, 0), BERT_LIKE)
     assert (ids[~selected] == before[~selected]).all()
     assert (ROWS.input_ids == before).all()
@@ -63,7 +64,7 @@ def test_random_tokens_are_uniform_over_the_whole_vocabulary():
 
 
 def test_random_tokens_do_not_depend_on_the_decision_for_them():
-    selected = Tokens(rate=0.5)(ROWS, Draw(0, 0), BERT_LIKE)
+    selected = RandomTokens(rate=0.5)(ROWS, Draw(0, 0), BERT_LIKE)
     ids = Replace(mask=0.6, random=0.2, keep=0.2)(ROWS, selected, Draw(0, 0), BERT_LIKE)
     replaced = ids[selected & (ids != ROWS.input_ids) & (ids != BERT_LIKE.mask)]
     assert len(replaced) > 40_000
@@ -84,7 +85,7 @@ def test_random_tokens_without_special_ones(vocabulary):
 
 def test_roberta_replacements():
     rows = full_rows(4000, 128, vocabulary=ROBERTA_LIKE)
-    selected = Tokens(count="stochastic", include_special=True)(rows, Draw(0, 0), ROBERTA_LIKE)
+    selected = RandomTokens(count="stochastic", include_special=True)(rows, Draw(0, 0), ROBERTA_LIKE)
     fill = Replace(mask=0, random=1, keep=0, random_excludes_special=True)
     assert fill(rows, selected, Draw(0, 0), ROBERTA_LIKE)[selected].min() > 3
 
@@ -121,11 +122,11 @@ def test_impossible_settings():
     with pytest.raises(ZooError, match="'token' or 'word'"):
         Replace(per="sentence")
     with pytest.raises(ZooError, match="no mask token"):
-        Replace()(ROWS, Tokens()(ROWS, Draw(0, 0), GPT_LIKE), Draw(0, 0), GPT_LIKE)
+        Replace()(ROWS, RandomTokens()(ROWS, Draw(0, 0), GPT_LIKE), Draw(0, 0), GPT_LIKE)
 
 
 def test_what_is_predicted():
     rows = take(ROWS, np.arange(4), width=130)
-    selected = Tokens()(rows, Draw(0, 0), BERT_LIKE)
+    selected = RandomTokens()(rows, Draw(0, 0), BERT_LIKE)
     assert (Selected()(rows, selected) == selected).all()
     assert (All()(rows, selected) == rows.real).all()

@@ -18,12 +18,12 @@ from transformers import AutoTokenizer
 
 from finetune.__main__ import main
 from finetune.config import FinetuneSettings
-from finetune.prepared import Prepared
-from finetune.report import notes, summary, text_table, write_report
-from finetune.run import Processes, Result, _loss, finetune, predict
-from finetune.tasks import read_task_file
+from finetune.data.tasks import read_task_file
+from finetune.results.report import Result, notes, summary, text_table, write_report
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import Processes, finetune, predict, step_loss
 from zoo.errors import ZooError
-from zoo.folder import load_core
+from zoo.model_folder import load_core
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = FinetuneSettings(lr=3e-3)
@@ -73,7 +73,7 @@ def test_predictions_are_saved_in_the_order_of_the_file(bert: Path, toy_data: Pa
 
 def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     settings = FinetuneSettings(lr=1e-3, epochs=1)
-    prepared = Prepared(bert, SINGLE, toy_data, settings)
+    prepared = PreparedTask(bert, SINGLE, toy_data, settings)
     found = {
         name: finetune(bert, SINGLE, prepared, seed, settings, tmp_path / name, progress=False)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
@@ -84,7 +84,7 @@ def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, toy_data
 
 
 def test_finetuning_seed_changes_new_weights_only(bert: Path, toy_data: Path) -> None:
-    prepared = Prepared(bert, SINGLE, toy_data, SETTINGS)
+    prepared = PreparedTask(bert, SINGLE, toy_data, SETTINGS)
     one, two, again = (prepared.classifier(seed).state_dict() for seed in (1, 2, 1))
     differing = {name for name in one if not torch.equal(one[name], two[name])}
     assert differing == {"head.output.weight"}
@@ -93,7 +93,7 @@ def test_finetuning_seed_changes_new_weights_only(bert: Path, toy_data: Path) ->
 
 def test_missing_template_tokens_become_new_rows(tmp_path: Path, toy_data: Path) -> None:
     folder = make_model(tmp_path / "gpt", LAST)
-    prepared = Prepared(folder, PAIR, toy_data, SETTINGS)
+    prepared = PreparedTask(folder, PAIR, toy_data, SETTINGS)
     ids = {word: prepared.tokenizer.backend.token_to_id(word) for word in ("_start_", "_extract_", "_delimiter_")}
     assert list(ids.values()) == [len(WORDS) + i for i in range(3)]
     old = load_core(folder)[0].token_embedding.detach()
@@ -109,7 +109,7 @@ def test_new_rows_do_not_start_from_rows_that_no_token_had(tmp_path: Path, toy_d
     """An embedding with spare rows: they are dropped, and new tokens get what they get without them."""
     spare = LAST._replace(config=LAST.config.replace(vocab_size=len(WORDS) + 7))
     folders = [make_model(tmp_path / str(toy.config.vocab_size), toy) for toy in (LAST, spare)]
-    tables = [Prepared(folder, PAIR, toy_data, SETTINGS).classifier(1).core.token_embedding for folder in folders]
+    tables = [PreparedTask(folder, PAIR, toy_data, SETTINGS).classifier(1).core.token_embedding for folder in folders]
     assert tables[0].shape == tables[1].shape
     assert torch.equal(tables[0][len(WORDS) :], tables[1][len(WORDS) :])
 
@@ -119,11 +119,11 @@ def test_a_new_token_never_takes_the_number_of_another(tmp_path: Path, toy_data:
     gaps = [*WORDS[:-3], "", "", "", WORDS[-1]]
     folder = make_model(tmp_path / "gaps", LAST._replace(config=LAST.config.replace(vocab_size=len(gaps))), words=gaps)
     with pytest.raises(ZooError, match="leaves out numbers"):
-        _ = Prepared(folder, SINGLE, toy_data, SETTINGS).tokenizer
+        _ = PreparedTask(folder, SINGLE, toy_data, SETTINGS).tokenizer
 
 
 def test_a_row_scores_the_same_alone_and_padded(model: Path, toy_data: Path) -> None:
-    prepared = Prepared(model, SINGLE, toy_data, SETTINGS)
+    prepared = PreparedTask(model, SINGLE, toy_data, SETTINGS)
     classifier = prepared.classifier(1).eval()
     rows = np.arange(12)
     with torch.inference_mode():
@@ -158,23 +158,23 @@ def test_results_of_something_else_are_not_taken(bert: Path, toy_data: Path, tmp
 
 
 def test_a_second_writer_is_refused(bert: Path, toy_data: Path, tmp_path: Path) -> None:
-    from pretraining.processes import one_writer
+    from zoo.runtime.locks import run_lock
 
-    with one_writer(tmp_path), pytest.raises(ZooError, match="one writer"):
+    with run_lock(tmp_path), pytest.raises(ZooError, match="one writer"):
         finetune(bert, SINGLE, toy_data, 1, FinetuneSettings(epochs=1, limit=16), tmp_path, progress=False)
 
 
 def test_models_that_do_not_fit_are_refused(bert: Path, toy_data: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="positions for 512 tokens"):
-        Prepared(bert, SINGLE, toy_data, FinetuneSettings(max_length=513))
+        PreparedTask(bert, SINGLE, toy_data, FinetuneSettings(max_length=513))
     folder = make_model(tmp_path / "small", POOLED._replace(config=POOLED.config.replace(vocab_size=10)))
     with pytest.raises(ZooError, match=r"tokenizer .* has 25 entries, the model's embedding 10 rows"):
-        _ = Prepared(folder, SINGLE, toy_data, SETTINGS).tokenizer
+        _ = PreparedTask(folder, SINGLE, toy_data, SETTINGS).tokenizer
     with pytest.raises(ZooError, match="is not a folder"):
-        Prepared(tmp_path / "nowhere", SINGLE, toy_data, SETTINGS)
+        PreparedTask(tmp_path / "nowhere", SINGLE, toy_data, SETTINGS)
     eight = POOLED.config.replace(max_position_embeddings=8)
     short = make_model(tmp_path / "short", POOLED._replace(config=eight))
-    prepared = Prepared(short, SINGLE, toy_data, SETTINGS)  # not asked for a length: the core's own is taken
+    prepared = PreparedTask(short, SINGLE, toy_data, SETTINGS)  # not asked for a length: the core's own is taken
     assert prepared.train.lengths.max() == prepared.max_length == 8
     assert prepared.train.truncated > 0
 
@@ -198,14 +198,14 @@ class Share(Processes):
 
 @pytest.mark.parametrize("count", [16, 5, 1])
 def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count: int) -> None:
-    prepared = Prepared(bert, SINGLE, toy_data, SETTINGS)
+    prepared = PreparedTask(bert, SINGLE, toy_data, SETTINGS)
     model = prepared.classifier(1).train()
     rows = np.arange(count) * 3
 
     def gradients(shares: list[Processes]) -> list[torch.Tensor]:
         model.zero_grad()
         for share in shares:
-            _loss(model, prepared, rows, (1, 7), share).backward()
+            step_loss(model, prepared, rows, (1, 7), share).backward()
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
@@ -215,9 +215,9 @@ def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count
 
 
 def test_dropout_works_in_training_and_not_in_prediction(bert: Path, toy_data: Path) -> None:
-    prepared = Prepared(bert, SINGLE, toy_data, SETTINGS)
+    prepared = PreparedTask(bert, SINGLE, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(4)
-    one, two = (_loss(model, prepared, rows, (1, step), Processes()).item() for step in (0, 1))
+    one, two = (step_loss(model, prepared, rows, (1, step), Processes()).item() for step in (0, 1))
     assert one != two
     assert np.array_equal(predict(model, prepared), predict(model, prepared))
 
@@ -260,23 +260,23 @@ def test_an_unfinished_run_says_how_far_it_is(toy_data: Path, tmp_path: Path) ->
     with pytest.raises(
         ZooError, match=r"not finished: it has no checkpoint yet\. .*: python -m pretraining --config x$"
     ):
-        Prepared(tmp_path, SINGLE, toy_data, SETTINGS)
+        PreparedTask(tmp_path, SINGLE, toy_data, SETTINGS)
     for name in ("step-000000900", "step-000001200", ".writing-000001500"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     with pytest.raises(ZooError, match=r"not finished: its newest checkpoint is of step 1,200\."):
-        Prepared(tmp_path, SINGLE, toy_data, SETTINGS)
+        PreparedTask(tmp_path, SINGLE, toy_data, SETTINGS)
 
 
 def test_texts_in_another_language_are_refused(bert: Path, tmp_path: Path) -> None:
     """20 tokens a row over both parts, of which some are no words of the model."""
 
-    def prepared(unknown: int, name: str) -> Prepared:
+    def prepared(unknown: int, name: str) -> PreparedTask:
         folder = tmp_path / name
         folder.mkdir()
         line = " ".join(["狗"] * unknown + ["a"] * (20 - unknown))
         for part in ("train.tsv", "dev.tsv"):
             (folder / part).write_text(f"text\tlabel\n{line}\tneg\n{line}\tpos\n", encoding="utf-8")
-        return Prepared(bert, SINGLE, folder, SETTINGS)
+        return PreparedTask(bert, SINGLE, folder, SETTINGS)
 
     with pytest.raises(ZooError, match=rf"'mood': 55% of its tokens.* tokenizer of {bert}.*pretrained on text of"):
         finetune(bert, SINGLE, prepared(11, "most"), 1, SETTINGS, tmp_path / "out", progress=False)
@@ -321,9 +321,9 @@ def test_a_mistake_in_the_last_task_is_told_before_the_first_trains(
     else:
         (data / "mood" / "train.tsv").unlink()
     trained: list[str] = []
-    monkeypatch.setattr("finetune.run.finetune", lambda *_: trained.append("a task"))
+    monkeypatch.setattr("finetune.training.run.finetune", lambda *_: trained.append("a task"))
     monkeypatch.setattr("finetune.__main__.run_pool", lambda *_, **__: trained.append("a pool"))
-    monkeypatch.setattr("pretraining.processes.start_processes", lambda *_: None)
+    monkeypatch.setattr("zoo.runtime.processes.start_processes", lambda *_: None)
     words = ["--model", bert, "--tasks", "colour,mood", "--data", data, "--task_file", task_file, "--jobs", jobs]
     monkeypatch.setattr(sys, "argv", ["finetune", *map(str, words), "--output", str(tmp_path / "out")])
     with pytest.raises(ZooError, match=f"unknown label '{label}'" if label else r"no train\.tsv"):
@@ -422,7 +422,7 @@ def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: P
     tasks = read_task_file(SAMPLE / "tasks" / "tasks.yaml")
     task = tasks["fewrel"]
     settings = FinetuneSettings(limit=64, epochs=1)
-    prepared = Prepared(run, task, SAMPLE / "tasks", settings)
+    prepared = PreparedTask(run, task, SAMPLE / "tasks", settings)
     found = finetune(run, task, prepared, 1, settings, tmp_path / "out", progress=False, save_model=True)
     assert np.isfinite(found.train_loss).all()
     kept = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")

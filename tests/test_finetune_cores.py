@@ -23,18 +23,19 @@ from transformers import (
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FinetuneSettings
-from finetune.data import TaskData
-from finetune.encode import segmented
-from finetune.prepared import Prepared
-from finetune.run import Processes, _loss, finetune, predict
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
-from zoo.characters import character_ids, spelling_table, spelt
-from zoo.config import read_json
+from finetune.data.load import TaskSplits
+from finetune.inputs.encode import with_word_spaces
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import Processes, finetune, predict, step_loss
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.core.characters import character_ids, character_ids_of, character_table
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, load_head, read_facts, save_model_folder, write_json
-from zoo.heads import chosen_state
-from zoo.inputs import CoreInputs, Visibility
-from zoo.vocabulary import Template, numbered
+from zoo.heads.sequence_head import pooled_state
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
+from zoo.storage.files import read_json, write_json
+from zoo.vocabulary import Template, parse_layout
 from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {"spelt": SPELT, "permuted": PERMUTED, "memory": MEMORY}
@@ -48,7 +49,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def tuned(request, toy_folders, toy_data, tmp_path_factory):
     """One text's task, learned and kept: name, folder of the result, result, what was prepared."""
     place = tmp_path_factory.mktemp("tuned")
-    prepared = Prepared(toy_folders[request.param], SINGLE, toy_data, replace(SETTINGS, epochs=4))
+    prepared = PreparedTask(toy_folders[request.param], SINGLE, toy_data, replace(SETTINGS, epochs=4))
     result = finetune(toy_folders[request.param], SINGLE, prepared, 1, SETTINGS, place, progress=False, save_model=True)
     return request.param, place, result, prepared
 
@@ -97,9 +98,9 @@ def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(tuned) -> None:
 @pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
 def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, toy_folders, toy_data: Path) -> None:
     """Or a second process would wait for it in vain."""
-    prepared = Prepared(toy_folders[name], task, toy_data, SETTINGS)
+    prepared = PreparedTask(toy_folders[name], task, toy_data, SETTINGS)
     model = prepared.classifier(1)
-    _loss(model, prepared, np.arange(8), (1, 0), Processes()).backward()
+    step_loss(model, prepared, np.arange(8), (1, 0), Processes()).backward()
     idle = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert not idle
     frozen = {n for n, p in model.named_parameters() if not p.requires_grad}
@@ -109,7 +110,7 @@ def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, toy_folde
 @pytest.mark.parametrize("name", TOYS)
 def test_a_row_scores_the_same_alone_and_padded(name: str, toy_folders) -> None:
     texts = ["good a", "a b c d e f g good", "bad", ""]
-    prepared = Prepared(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
+    prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     model = prepared.classifier(1).eval()
     together = model(prepared.batch(prepared.train, np.arange(4))[0])
     for row in range(4):
@@ -122,11 +123,11 @@ def test_a_row_scores_the_same_alone_and_padded(name: str, toy_folders) -> None:
 def test_each_half_is_read_where_its_direction_has_seen_all() -> None:
     states = torch.arange(2 * 4 * 6.0).view(2, 4, 6)
     last = torch.tensor([3, 1])
-    found = chosen_state(states, "ends", last)
+    found = pooled_state(states, "ends", last)
     assert found.tolist() == [[18.0, 19.0, 20.0, 3.0, 4.0, 5.0], [30.0, 31.0, 32.0, 27.0, 28.0, 29.0]]
-    assert torch.equal(chosen_state(states, "last", last), states[[0, 1], [3, 1]])
-    assert torch.equal(chosen_state(states, "last", None), states[:, 3])
-    assert torch.equal(chosen_state(states, "first", last), states[:, 0])
+    assert torch.equal(pooled_state(states, "last", last), states[[0, 1], [3, 1]])
+    assert torch.equal(pooled_state(states, "last", None), states[:, 3])
+    assert torch.equal(pooled_state(states, "first", last), states[:, 0])
 
 
 def test_both_ends_see_every_word(toy_folders) -> None:
@@ -138,7 +139,7 @@ def test_both_ends_see_every_word(toy_folders) -> None:
         lambda module, inputs, output: vectors.append(output.requires_grad_()) or None
     )
     for half in (slice(16), slice(16, 32)):
-        state = chosen_state(core(CoreInputs(words)).last_hidden_state, "ends", torch.tensor([4]))
+        state = pooled_state(core(CoreInputs(words)).last_hidden_state, "ends", torch.tensor([4]))
         (grad,) = torch.autograd.grad(state[:, half].sum(), vectors[-1])
         assert (grad.abs().sum(-1) > 0).all()
     handle.remove()
@@ -150,7 +151,7 @@ def test_both_ends_see_every_word(toy_folders) -> None:
 def test_both_ends_need_two_halves(toy, why: str, toy_data: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", toy._replace(template=replace(toy.template, pooling="ends")))
     with pytest.raises(ZooError, match=f"pooling: ends.*{why}.*first or last would work"):
-        Prepared(folder, SINGLE, toy_data, SETTINGS)
+        PreparedTask(folder, SINGLE, toy_data, SETTINGS)
 
 
 # --- characters ----------------------------------------------------------------------------------------------
@@ -158,9 +159,9 @@ def test_both_ends_need_two_halves(toy, why: str, toy_data: Path, tmp_path: Path
 
 def test_words_outside_the_vocabulary_are_spelt(toy_folders) -> None:
     texts = ["good Zürich a", "good quokka a", "good [SEP] a", "good quokka", "a b"]
-    prepared = Prepared(toy_folders["spelt"], SINGLE, rows_of(texts), SETTINGS)
+    prepared = PreparedTask(toy_folders["spelt"], SINGLE, rows_of(texts), SETTINGS)
     inputs, _ = prepared.batch(prepared.train, np.arange(5))
-    known = spelt(spelling_table(WORDS, 10, 2, 3))
+    known = character_ids_of(character_table(WORDS, 10, 2, 3))
     for row, text in enumerate(texts):
         words = text.replace("[SEP]", "[ SEP ]").split()  # written in a text it is text, as this tokenizer splits it
         characters = inputs.character_ids[row]
@@ -181,7 +182,7 @@ def test_transformers_take_the_characters_too(tuned) -> None:
     if name != "spelt":
         return
     rows = rows_of(["good quokka a", "quokka bad"])
-    again = Prepared(place / "model", SINGLE, rows, SETTINGS)
+    again = PreparedTask(place / "model", SINGLE, rows, SETTINGS)
     model = again.classifier(1)
     load_head(place / "model", "classifier", model.head)
     inputs, _ = again.batch(again.train, np.arange(2))
@@ -199,31 +200,31 @@ def test_words_that_the_core_cannot_spell(toy_folders, toy_data: Path, tmp_path:
     save_model_folder(tmp_path, core, {}, facts)
     (tmp_path / "tokenizer.json").write_bytes((toy_folders["spelt"] / "tokenizer.json").read_bytes())
     with pytest.raises(ZooError, match=r"does not know how 2 of its tokenizer's 25 tokens are spelt, .* 'same'"):
-        _ = Prepared(tmp_path, SINGLE, toy_data, SETTINGS).train
+        _ = PreparedTask(tmp_path, SINGLE, toy_data, SETTINGS).train
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ZooError, match=r"holds no tokenizer.json.*This core reads characters.*unit is the word"):
-        _ = Prepared(tmp_path, SINGLE, toy_data, SETTINGS).train
+        _ = PreparedTask(tmp_path, SINGLE, toy_data, SETTINGS).train
 
 
 def test_a_template_token_cannot_be_added_to_words_that_are_spelt(toy_folders, toy_data: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", SPELT._replace(template=replace(LAST.template, pooling="ends")))
     with pytest.raises(ZooError, match=r"_start_, _extract_, _delimiter_.*\[CLS\], \[SEP\]"):
-        _ = Prepared(folder, SINGLE, toy_data, SETTINGS).tokenizer
+        _ = PreparedTask(folder, SINGLE, toy_data, SETTINGS).tokenizer
 
 
 def test_chinese_words_are_found_as_in_pretraining(toy_folders, toy_data: Path, tmp_path: Path) -> None:
     """By the segmenter that the tokenizer's files name; it goes on into the fine-tuned model's."""
     pytest.importorskip("rjieba")
     rows = rows_of(["今天天气很好。"]).train
-    words = segmented(rows, "rjieba").texts[0].split()
+    words = with_word_spaces(rows, "rjieba").texts[0].split()
     assert "".join(words) == rows.texts[0]
     assert 2 <= len(words) < len(rows.texts[0])
-    assert segmented(rows, "none") is rows
+    assert with_word_spaces(rows, "none") is rows
     folder = make_model(tmp_path / "model", SPELT)
     tokenizer = load_tokenizer(folder)
     tokenizer.segmenter = "rjieba"
     tokenizer.save(folder)
-    prepared = Prepared(folder, SINGLE, TaskData(rows, rows), SETTINGS)
+    prepared = PreparedTask(folder, SINGLE, TaskSplits(rows, rows), SETTINGS)
     inputs, _ = prepared.batch(prepared.train, np.array([0]))
     assert inputs.input_ids.shape[1] == len(words) + 2
     assert torch.equal(inputs.character_ids[0, 1:-1], character_ids([words], 10, marks=False)[0])
@@ -242,7 +243,7 @@ def test_a_segmenter_leaves_pieces_of_words_alone(tmp_path: Path) -> None:
         tokenizer = ZooTokenizer(backend, load_tokenizer(folder).roles)
         tokenizer.segmenter = name
         tokenizer.save(folder)
-        found.update(Prepared(folder, SINGLE, rows, SETTINGS).train.lengths.tolist())
+        found.update(PreparedTask(folder, SINGLE, rows, SETTINGS).train.lengths.tolist())
     assert sizes["rjieba"] == sizes["none"] == {len("今天天气很好。") + 2}
 
 
@@ -250,10 +251,10 @@ def test_a_segmenter_leaves_pieces_of_words_alone(tmp_path: Path) -> None:
 
 
 def test_the_closing_token_has_a_segment_of_its_own(toy_folders, toy_data: Path, tmp_path: Path) -> None:
-    assert numbered("$A [SEP] $B [SEP] [CLS]:2") == [("$A", 0), ("[SEP]", 0), ("$B", 1), ("[SEP]", 1), ("[CLS]", 2)]
+    assert parse_layout("$A [SEP] $B [SEP] [CLS]:2") == [("$A", 0), ("[SEP]", 0), ("$B", 1), ("[SEP]", 1), ("[CLS]", 2)]
     assert Template("$A:0 <x:y> [CLS]:2", "$A $B [CLS]:2").tokens == ["<x:y>", "[CLS]"]
     for task, expected in ((SINGLE, [0, 0, 2]), (PAIR, [0, 0, 1, 1, 2])):
-        prepared = Prepared(toy_folders["permuted"], task, toy_data, SETTINGS)
+        prepared = PreparedTask(toy_folders["permuted"], task, toy_data, SETTINGS)
         ids, types = (part[: prepared.train.offsets[1]] for part in (prepared.train.ids, prepared.train.types))
         assert types[np.append(True, types[1:] != types[:-1]) | np.isin(ids, (2, 3))].tolist() == expected
         texts = prepared.data.train
@@ -266,7 +267,7 @@ def test_a_segment_that_the_table_lacks(toy_data: Path, tmp_path: Path) -> None:
     template = Template("[CLS]:2 $A [SEP]")
     folder = make_model(tmp_path / "model", POOLED._replace(template=template))
     with pytest.raises(ZooError, match="segment 2, and the core has 2"):
-        Prepared(folder, SINGLE, toy_data, SETTINGS)
+        PreparedTask(folder, SINGLE, toy_data, SETTINGS)
 
 
 # --- permutation and memory models ---------------------------------------------------------------------------
@@ -299,7 +300,7 @@ def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Pat
     (tmp_path / "stock").mkdir()
     theirs = stock_xlnet(tmp_path / "stock")
     import_folder(tmp_path / "stock", tmp_path / "model")
-    prepared = Prepared(tmp_path / "model", task, toy_data, replace(SETTINGS, classifier_dropout=0.0))
+    prepared = PreparedTask(tmp_path / "model", task, toy_data, replace(SETTINGS, classifier_dropout=0.0))
     ours = prepared.classifier(1)
     load_head(tmp_path / "model", "classifier", ours.head)
     assert ours.head.facts["dense"] == "tanh"
@@ -336,7 +337,7 @@ def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Pat
 def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     """Rows are longer than it, and what one batch leaves is not read by the next."""
     texts = ["a b c d e f g good h i", "bad a"]
-    prepared = Prepared(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
+    prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     assert prepared.train.lengths.max() > 3 * (prepared.facts.config.mem_len or 0)
     model = prepared.classifier(1).eval()
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
@@ -347,25 +348,25 @@ def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     for file in ("model.safetensors", "tokenizer.json"):
         (tmp_path / file).write_bytes((toy_folders[name] / file).read_bytes())
-    without = Prepared(tmp_path, SINGLE, rows_of(texts), SETTINGS).classifier(1).eval()
+    without = PreparedTask(tmp_path, SINGLE, rows_of(texts), SETTINGS).classifier(1).eval()
     assert torch.equal(without(inputs), first)
 
 
 def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_folders) -> None:
     """So rows are padded at the right in training, where dropout's masks then follow the row alone."""
-    prepared = Prepared(toy_folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
+    prepared = PreparedTask(toy_folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
     core, _ = load_core(toy_folders["permuted"])
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
-    right = chosen_state(core(inputs).last_hidden_state, "last", inputs.visible.lengths - 1)
+    right = pooled_state(core(inputs).last_hidden_state, "last", inputs.visible.lengths - 1)
     lengths = inputs.visible.lengths.tolist()
     rolled = [[x[i].roll(8 - n) for i, n in enumerate(lengths)] for x in (inputs.input_ids, inputs.token_type_ids)]
     real = torch.arange(8)[None] >= 8 - inputs.visible.lengths[:, None]
-    left = core(CoreInputs(torch.stack(rolled[0]), Visibility(dense=real[:, None]), torch.stack(rolled[1])))
+    left = core(CoreInputs(torch.stack(rolled[0]), AttentionPattern(dense=real[:, None]), torch.stack(rolled[1])))
     assert largest(left.last_hidden_state[:, -1], right) < 1e-5
 
 
 def test_a_causal_memory_model_is_read_like_gpt(toy_folders, toy_data: Path) -> None:
-    model = Prepared(toy_folders["memory"], SINGLE, toy_data, SETTINGS).classifier(1)
+    model = PreparedTask(toy_folders["memory"], SINGLE, toy_data, SETTINGS).classifier(1)
     assert model.head.facts["dense"] == "none"
     assert model.head.facts["bias"] is False
     assert model.core.config.vocab_size == len(WORDS) + 3  # its template's tokens are new
@@ -378,7 +379,7 @@ def test_what_a_folder_says_of_its_template_is_kept(tuned) -> None:
     assert found.template == TOYS[name].template
     assert found.visibility == TOYS[name].visibility
     assert read_json(place / "model" / "tokenizer_config.json")["padding_side"] == found.template.padding_side
-    again = Prepared(place / "model", SINGLE, prepared.data, SETTINGS)
+    again = PreparedTask(place / "model", SINGLE, prepared.data, SETTINGS)
     model = again.classifier(1)
     load_head(place / "model", "classifier", model.head)
     lines = (place / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]

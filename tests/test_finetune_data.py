@@ -12,17 +12,10 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.config import FinetuneConfig
-from finetune.data import Examples, find_files, from_dataset, load, read_file
-from finetune.encode import (
-    collate,
-    encode,
-    evaluation_batches,
-    template_words,
-    tokenize,
-    training_batches,
-    truncate,
-)
-from finetune.tasks import GROUPS, TASKS, Task, read_task_file, select
+from finetune.data.load import LabelledTexts, find_files, from_dataset, load_task, read_file
+from finetune.data.tasks import GROUPS, TASKS, Task, read_task_file, tasks_named
+from finetune.inputs.batches import collate_rows, evaluation_batches, training_batches
+from finetune.inputs.encode import encode, template_tokens, tokenize, truncate
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -33,9 +26,9 @@ SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 
 
 def test_select_expands_groups_and_keeps_order() -> None:
-    assert [task.name for task in select("rte, cola")] == ["rte", "cola"]
-    assert tuple(task.name for task in select("glue")) == GROUPS["glue"]
-    assert next(task.name for task in select("sst2,glue")) == "sst2"
+    assert [task.name for task in tasks_named("rte, cola")] == ["rte", "cola"]
+    assert tuple(task.name for task in tasks_named("glue")) == GROUPS["glue"]
+    assert next(task.name for task in tasks_named("sst2,glue")) == "sst2"
 
 
 def test_user_task_file(tmp_path: Path) -> None:
@@ -47,10 +40,10 @@ def test_user_task_file(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("train.tsv", "dev.tsv"):
         (folder / name).write_text('label\ttext\n1\t"quoted\n0\tplain\n', encoding="utf-8")
-    found = load(task, tmp_path)
+    found = load_task(task, tmp_path)
     assert found.train.texts == ['"quoted', "plain"]
     assert found.train.labels.tolist() == [1, 0]
-    assert load(task, folder).digest() == found.digest()
+    assert load_task(task, folder).digest() == found.digest()
 
 
 @pytest.mark.parametrize(
@@ -97,9 +90,9 @@ def test_mistakes_in_a_task_file(tmp_path: Path, text: str, part: str) -> None:
 
 def test_mistakes_in_names() -> None:
     with pytest.raises(ZooError, match="Did you mean 'cola'"):
-        select("colla")
+        tasks_named("colla")
     with pytest.raises(ZooError, match="no task is named"):
-        select(" ,")
+        tasks_named(" ,")
 
 
 # --- files -----------------------------------------------------------------------------------------------------
@@ -190,10 +183,10 @@ def test_training_rows_of_one_class_are_warned_of(tmp_path: Path) -> None:
     task = Task(name="mine", columns=("text",), labels=("a", "b"))
     write(tmp_path, "train.tsv", "text\tlabel\nx\tb\ny\tb\n")
     write(tmp_path, "dev.tsv", "text\tlabel\nx\ta\ny\tb\n")
-    (found,) = load(task, tmp_path).warnings(task)
+    (found,) = load_task(task, tmp_path).warnings(task)
     assert "train.tsv: all 2 rows that task 'mine' trains on have the label 'b'; no other" in found
     write(tmp_path, "train.tsv", "text\tlabel\nx\tb\ny\ta\n")
-    assert load(task, tmp_path).warnings(task) == []
+    assert load_task(task, tmp_path).warnings(task) == []
 
 
 def test_missing_files(tmp_path: Path) -> None:
@@ -207,7 +200,7 @@ def test_missing_files(tmp_path: Path) -> None:
 
 
 def test_limit_is_a_fixed_sample_not_the_head() -> None:
-    rows = Examples([str(i) for i in range(1000)], None, np.arange(1000) % 2, np.arange(1000), 0, "x")
+    rows = LabelledTexts([str(i) for i in range(1000)], None, np.arange(1000) % 2, np.arange(1000), 0, "x")
     chosen = rows.limited(100)
     assert chosen.numbers.tolist() == rows.limited(100).numbers.tolist() == sorted(chosen.numbers.tolist())
     assert chosen.texts == [str(i) for i in chosen.numbers]
@@ -232,7 +225,7 @@ def test_limit_is_a_fixed_sample_not_the_head() -> None:
 def test_official_files_have_the_documented_rows(name: str, train: int, dev: int, skipped: tuple[int, int]) -> None:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
-    found = load(TASKS[name], SHARED)
+    found = load_task(TASKS[name], SHARED)
     assert (len(found.train), len(found.evaluation)) == (train, dev)
     assert (found.train.skipped, found.evaluation.skipped) == skipped
     assert set(found.train.labels) == set(range(len(TASKS[name].labels)))
@@ -300,7 +293,7 @@ def test_unreachable_hub_says_what_would_work(monkeypatch) -> None:
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(ZooError, match=r"nyu-mll/glue/cola.*ConnectionError: no route\).*--data FOLDER"):
-        load(TASKS["cola"], "hub")
+        load_task(TASKS["cola"], "hub")
 
 
 # --- rows to batches -------------------------------------------------------------------------------------------
@@ -331,13 +324,13 @@ def tokenizer() -> Tokenizer:
     return made
 
 
-def examples(texts: list[str], pairs: list[str] | None = None) -> Examples:
+def examples(texts: list[str], pairs: list[str] | None = None) -> LabelledTexts:
     count = len(texts)
-    return Examples(texts, pairs, np.zeros(count, np.int64), np.arange(count), 0, "test")
+    return LabelledTexts(texts, pairs, np.zeros(count, np.int64), np.arange(count), 0, "test")
 
 
 def test_pairs_are_laid_out_and_typed(tokenizer: Tokenizer) -> None:
-    words = template_words(Template(), pair=True)
+    words = template_tokens(Template(), pair=True)
     data = encode(examples(["a b", "c", ""], ["d", "e f g h i j", "a"]), words, tokenizer, 8)
     rows = [data.ids[s:e].tolist() for s, e in zip(data.offsets, data.offsets[1:])]
     assert rows == [[1, 4, 5, 2, 7, 2], [1, 6, 2, 8, 9, 10, 11, 2], [1, 2, 4, 2]]
@@ -348,8 +341,8 @@ def test_pairs_are_laid_out_and_typed(tokenizer: Tokenizer) -> None:
 
 def test_templates_and_lengths_that_cannot_work(tokenizer: Tokenizer) -> None:
     with pytest.raises(ZooError, match=r"must name \$A and \$B"):
-        template_words(Template(pair="[CLS] $A [SEP]"), pair=True)
-    words = template_words(Template(), pair=True)
+        template_tokens(Template(pair="[CLS] $A [SEP]"), pair=True)
+    words = template_tokens(Template(), pair=True)
     with pytest.raises(ZooError, match="leaves no room"):
         encode(examples(["a"], ["b"]), words, tokenizer, 4)
 
@@ -387,16 +380,16 @@ def test_evaluation_covers_every_row() -> None:
 
 
 def test_collate_pads_and_hides_padding(tokenizer: Tokenizer) -> None:
-    words = template_words(Template(), pair=False)
+    words = template_tokens(Template(), pair=False)
     data = encode(examples(["a b c", "d"]), words, tokenizer, 16)
-    inputs, labels = collate(data, np.array([1, 0]), pad=9, causal=True, segments=True)
+    inputs, labels = collate_rows(data, np.array([1, 0]), pad=9, causal=True, segments=True)
     assert inputs.input_ids.tolist() == [[1, 7, 2, 9, 9], [1, 4, 5, 6, 2]]
     assert inputs.visible.lengths is not None
     assert inputs.visible.lengths.tolist() == [3, 5]
     assert inputs.visible.causal
     assert inputs.dropout_keys is None
     assert labels.tolist() == [0, 0]
-    alone, _ = collate(data, np.array([0]), 9, False, False, keys=(1, 2, np.array([0])))
+    alone, _ = collate_rows(data, np.array([0]), 9, False, False, keys=(1, 2, np.array([0])))
     assert alone.visible.lengths is None  # nothing is padded, so the fastest kernel may be chosen
     assert alone.token_type_ids is None
     assert alone.dropout_keys is not None

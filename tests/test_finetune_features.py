@@ -14,17 +14,18 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.__main__ import folder_of, jobs_of
 from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
-from finetune.features import known_template
-from finetune.prepared import Prepared
-from finetune.report import notes, summary
-from finetune.run import Processes, _loss, finetune, predict
-from finetune.saved import open_features
-from zoo.core import build_core
+from finetune.inputs.features import known_template
+from finetune.results.report import notes, summary
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import Processes, finetune, predict, step_loss
+from finetune.training.saved import open_features
+from zoo.core.build import build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
-from zoo.folder import open_weights, read_facts
-from zoo.heads import build_head
-from zoo.mix import FrozenFeatures, Mixes, TaskNetwork, pooled
+from zoo.heads.build import build_head
+from zoo.heads.scalar_mix import FrozenCore, ScalarMixes
+from zoo.heads.task_network import TaskNetwork, pooled
+from zoo.model_folder import open_weights, read_facts
 from zoo.settings import load_settings
 from zoo.vocabulary import Template
 
@@ -41,7 +42,7 @@ def tuned(toy_folders, toy_data, tmp_path_factory) -> tuple[Path, object, object
     """A pair task learned from two mixes: folder, result and what was prepared."""
     place = tmp_path_factory.mktemp("tuned")
     settings = FinetuneSettings(lr=1e-2, epochs=4, use="features", features=FeatureSettings(2, hidden_size=16))
-    prepared = Prepared(toy_folders["pooled"], PAIR, toy_data, settings)
+    prepared = PreparedTask(toy_folders["pooled"], PAIR, toy_data, settings)
     result = finetune(
         toy_folders["pooled"], PAIR, prepared, 1, settings, place / "colour" / "seed-1", progress=False, save_model=True
     )
@@ -81,11 +82,11 @@ def test_the_core_stays_as_it_is(tuned, toy_folders) -> None:
 
 
 def test_every_new_weight_gets_a_gradient_and_no_old_one(toy_folders, toy_data: Path) -> None:
-    prepared = Prepared(
+    prepared = PreparedTask(
         toy_folders["spelt"], PAIR, toy_data, FinetuneSettings(use="features", features=FeatureSettings(2))
     )
     model = prepared.classifier(1)
-    (_loss(model, prepared, np.arange(8), (1, 0), Processes()) + model.penalty()).backward()
+    (step_loss(model, prepared, np.arange(8), (1, 0), Processes()) + model.penalty()).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == name.startswith("features.core."), name
         assert parameter.requires_grad != name.startswith("features.core.")
@@ -109,7 +110,7 @@ def test_a_large_lambda_keeps_the_plain_mean(toy_folders, toy_data: Path, tmp_pa
 
 
 def test_the_regulariser_is_in_the_loss(toy_folders, toy_data: Path) -> None:
-    prepared = Prepared(toy_folders["pooled"], SINGLE, toy_data, SETTINGS)
+    prepared = PreparedTask(toy_folders["pooled"], SINGLE, toy_data, SETTINGS)
     model = prepared.classifier(1)
     with torch.no_grad():
         model.features.mixes[0].weights.copy_(torch.tensor([1.0, -2.0, 0.5]))
@@ -123,7 +124,7 @@ def test_the_regulariser_is_in_the_loss(toy_folders, toy_data: Path) -> None:
 @pytest.mark.parametrize("task", [SINGLE, PAIR], ids=lambda task: task.name)
 def test_kept_layers_are_those_that_the_core_gives(name: str, task, toy_folders, toy_data: Path) -> None:
     settings = FinetuneSettings(limit=40, use="features", features=FeatureSettings(2, hidden_size=8))
-    kept, run = (Prepared(toy_folders[name], task, toy_data, settings) for _ in range(2))
+    kept, run = (PreparedTask(toy_folders[name], task, toy_data, settings) for _ in range(2))
     model = run.classifier(1)
     kept.keep_layers(model, torch.device("cpu"))
     assert len(kept.train.layers) == len(kept.train.texts)
@@ -134,18 +135,18 @@ def test_kept_layers_are_those_that_the_core_gives(name: str, task, toy_folders,
 
 
 def test_layers_are_of_the_texts_own_tokens(toy_folders, toy_data: Path) -> None:
-    prepared = Prepared(toy_folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
+    prepared = PreparedTask(toy_folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
     model = prepared.classifier(1)
     prepared.keep_layers(model, torch.device("cpu"))
     assert prepared.train.layers[0].shape == (4, 3, 32)
-    inputs = prepared._collated(prepared.train.texts[0], np.array([0]))[0]
+    inputs = prepared.batch(prepared.train.texts[0], np.array([0]))[0]
     states = torch.stack(model.core(inputs, output_hidden_states=True).hidden_states, dim=2)
     torch.testing.assert_close(prepared.train.layers[0][:3], states[0, 1:4])
 
 
 def test_no_more_is_kept_than_there_is_room_for(toy_folders, toy_data: Path) -> None:
     none = FinetuneSettings(use="features", features=FeatureSettings(cache_mb=0))
-    prepared = Prepared(toy_folders["pooled"], SINGLE, toy_data, none)
+    prepared = PreparedTask(toy_folders["pooled"], SINGLE, toy_data, none)
     prepared.keep_layers(prepared.classifier(1), torch.device("cpu"))
     assert not prepared.train.layers
     assert not prepared.evaluation.layers
@@ -155,8 +156,8 @@ def test_no_more_is_kept_than_there_is_room_for(toy_folders, toy_data: Path) -> 
 def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
     """With template tokens or, where fine-tuning would add them, without any."""
     for task, rows in ((SINGLE, rows_of(["", "good"])), (PAIR, rows_of(["", "red"], ["red", ""]))):
-        prepared = Prepared(toy_folders[name], task, rows, SETTINGS)
-        alone = Prepared(toy_folders[name], task, rows.__class__(rows.train, rows.evaluation), SETTINGS)
+        prepared = PreparedTask(toy_folders[name], task, rows, SETTINGS)
+        alone = PreparedTask(toy_folders[name], task, rows.__class__(rows.train, rows.evaluation), SETTINGS)
         model = prepared.classifier(1)
         together = predict(model, prepared)
         assert np.isfinite(together).all()
@@ -167,7 +168,7 @@ def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
 
 
 def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_data: Path) -> None:
-    prepared = Prepared(toy_folders["last"], PAIR, toy_data, SETTINGS)
+    prepared = PreparedTask(toy_folders["last"], PAIR, toy_data, SETTINGS)
     assert (prepared.facts.template.single, prepared.facts.template.pair) == ("$A", "$A $B")
     assert prepared.classifier(1).core.config.vocab_size == 25
     template = Template("<s>:3 $A </s>", "<s> $A </s>:5 $B <x> </s>:1")
@@ -179,13 +180,13 @@ def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_da
 def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, count: int) -> None:
     from test_finetune import Share
 
-    prepared = Prepared(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
+    prepared = PreparedTask(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(count) * 3
 
     def gradients(shares: list[Processes]) -> list[torch.Tensor]:
         model.zero_grad()
         for share in shares:
-            _loss(model, prepared, rows, (1, 7), share).backward()
+            step_loss(model, prepared, rows, (1, 7), share).backward()
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
@@ -228,7 +229,7 @@ def test_the_second_mix_stands_beside_the_reader() -> None:
 
 
 def test_mixes_of_a_row_drop_different_elements() -> None:
-    features = FrozenFeatures(build_core(POOLED.config, 0), mixes=2, dropout=0.5)
+    features = FrozenCore(build_core(POOLED.config, 0), mixes=2, dropout=0.5)
     layers, keys = [torch.ones(2, 3, 32)] * 3, row_keys(0, 1, range(2))
     found = [features.mix(layers, None, keys, text) for text in (0, 1)]
     masks = [mix == 0 for text in found for mix in text]
@@ -238,7 +239,7 @@ def test_mixes_of_a_row_drop_different_elements() -> None:
 
 def test_heads_are_made_again_from_their_facts() -> None:
     for head in (
-        Mixes(POOLED.config, 2, layer_norm=True),
+        ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
     ):
         again = build_head(POOLED.config, json.loads(json.dumps(head.facts)))
@@ -310,7 +311,7 @@ def test_settings_that_mean_nothing(settings: dict, part: str) -> None:
 
 def test_no_mix_at_all() -> None:
     with pytest.raises(ZooError, match="0 mixes"):
-        FrozenFeatures(build_core(POOLED.config, 0), mixes=0)
+        FrozenCore(build_core(POOLED.config, 0), mixes=0)
     with pytest.raises(ZooError, match="not 3"):
         TaskNetwork(POOLED.config, 2, mixes=3)
 

@@ -23,14 +23,14 @@ from transformers import (
 )
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
-from finetune import prepared as prepared_rows
-from finetune import run
 from finetune.config import FinetuneSettings
-from finetune.data import read_file
-from finetune.prepared import Prepared, model_digest
-from finetune.run import finetune
-from finetune.tasks import Task
-from zoo.folder import open_weights, read_facts
+from finetune.data.load import read_file
+from finetune.data.tasks import Task
+from finetune.training import prepared as prepared_rows
+from finetune.training import run
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune
+from zoo.model_folder import model_digest, open_weights, read_facts
 from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {
@@ -106,7 +106,10 @@ def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(name, task, toy_fol
 def test_texts_are_laid_out_as_in_training(toy_folders, toy_data, tmp_path):
     """Layout, segments, special tokens that a text spells out, and the length at which it is cut."""
     kept = keep(toy_folders["pooled"], PAIR, toy_data, tmp_path / "out", max_length=12)
-    tokenizer, prepared = AutoTokenizer.from_pretrained(kept), Prepared(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
+    tokenizer, prepared = (
+        AutoTokenizer.from_pretrained(kept),
+        PreparedTask(toy_folders["pooled"], PAIR, toy_data, SETTINGS),
+    )
     found = tokenizer("red [SEP] blue", "green")
     encoded = prepared.tokenizer.backend
     assert found["input_ids"] == encoded.encode("red [SEP] blue", "green").ids
@@ -119,8 +122,8 @@ def test_texts_are_laid_out_as_in_training(toy_folders, toy_data, tmp_path):
 def test_a_kept_model_is_fine_tuned_further(toy_folders, toy_data, tmp_path):
     """Its template tokens are there already, and its classifier stays behind: the new task has its own."""
     kept = keep(toy_folders["last"], SINGLE, toy_data, tmp_path / "one")
-    prepared = Prepared(kept, PAIR, toy_data, SETTINGS)
-    fresh = Prepared(toy_folders["last"], PAIR, toy_data, SETTINGS).classifier(1)
+    prepared = PreparedTask(kept, PAIR, toy_data, SETTINGS)
+    fresh = PreparedTask(toy_folders["last"], PAIR, toy_data, SETTINGS).classifier(1)
     model = prepared.classifier(1)
     assert torch.equal(model.core.token_embedding, open_weights(kept)["core.embeddings.word_embeddings.weight"])
     assert torch.equal(model.head.output.weight, fresh.head.output.weight)
@@ -164,7 +167,7 @@ def test_a_model_without_its_result_is_not_taken(toy_folders, toy_data, tmp_path
 
     with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
         cut.setattr(run, "write_predictions", lambda *_: (tmp_path / "out" / "model").mkdir())
-        cut.setattr(Prepared, "save", lambda *_: (tmp_path / "out" / "model" / "config.json").write_text("stale"))
+        cut.setattr(PreparedTask, "save", lambda *_: (tmp_path / "out" / "model" / "config.json").write_text("stale"))
         cut.setattr(run, "write_json", killed)
         keep(toy_folders["pooled"], SINGLE, toy_data, tmp_path / "out")
     kept = keep(toy_folders["pooled"], SINGLE, toy_data, tmp_path / "out", lr=1e-3)
@@ -211,7 +214,7 @@ def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_
     assert not (tmp_path / "model" / "run.json").exists()
     assert "classifier" not in read_facts(tmp_path / "model").heads
     for task in (SINGLE, PAIR):
-        encoded = Prepared(tmp_path / "model", task, toy_data, SETTINGS).evaluation
+        encoded = PreparedTask(tmp_path / "model", task, toy_data, SETTINGS).evaluation
         for number, row in enumerate(asked(task, toy_data)):
             at = slice(*encoded.offsets[number : number + 2])
             expected = theirs(row["text"], row.get("text_pair"), truncation=False, padding=False)
@@ -225,10 +228,10 @@ def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_
 
 def test_a_model_folder_with_a_vocabulary_file_only(toy_data, tmp_path):
     folder = make_model(tmp_path / "model", POOLED)
-    expected = Prepared(folder, PAIR, toy_data, SETTINGS).train.ids
+    expected = PreparedTask(folder, PAIR, toy_data, SETTINGS).train.ids
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    assert np.array_equal(Prepared(folder, PAIR, toy_data, SETTINGS).train.ids, expected)
+    assert np.array_equal(PreparedTask(folder, PAIR, toy_data, SETTINGS).train.ids, expected)
     digest = model_digest(folder)
     (folder / "vocab.txt").write_text("\n".join([*WORDS[:-1], "o"]) + "\n")
     assert model_digest(folder) != digest  # another vocabulary is another model
@@ -243,7 +246,7 @@ def test_a_decoder_s_end_token_opens_and_closes(toy_data, tmp_path):
     (stock / "merges.txt").write_text("#version: 0.2\n")
     (stock / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
     import_folder(stock, tmp_path / "model")
-    prepared = Prepared(tmp_path / "model", SINGLE, toy_data, SETTINGS)
+    prepared = PreparedTask(tmp_path / "model", SINGLE, toy_data, SETTINGS)
     starts, ends = prepared.train.offsets[:-1], prepared.train.offsets[1:]
     assert set(prepared.train.ids[starts]) == set(prepared.train.ids[ends - 1]) == {0}
     kept = keep(tmp_path / "model", SINGLE, toy_data, tmp_path / "out")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from finetune.pool import NO_THREADS, Job, Outcome, run_pool
 from zoo.errors import ZooError
+from zoo.runtime.pool import NO_THREADS, Job, Outcome, run_pool
 
 ROOT = Path(__file__).parents[1]
 
@@ -115,7 +115,8 @@ def test_the_warm_server_of_the_command_starts_no_threads() -> None:
     """A fork inherits no threads: what a library had started before would be missing in every job."""
     from finetune.__main__ import HEAVY
 
-    code = f"from finetune.pool import serve; import io, sys; sys.stdin = io.StringIO(); serve({list(HEAVY)!r}); "
+    code = "from zoo.runtime.pool_server import serve; import io, sys; sys.stdin = io.StringIO(); "
+    code += f"serve({list(HEAVY)!r}); "
     code += "print([l for l in open('/proc/self/status') if l.startswith('Threads')][0].split()[1])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **NO_THREADS}
     if not Path("/proc/self/status").exists():
@@ -127,7 +128,8 @@ def test_the_warm_server_of_the_command_starts_no_threads() -> None:
 POOL = """
 import sys
 from pathlib import Path
-from finetune.pool import NO_THREADS, Job, run_pool
+from zoo.runtime.jobs import Job
+from zoo.runtime.pool import NO_THREADS, run_pool
 folder, warm = Path(sys.argv[1]), sys.argv[2:]
 child = "import os, subprocess, sys, time, pathlib; p = pathlib.Path(sys.argv[-1]); " \\
     "g = subprocess.Popen([sys.executable, '-S', '-c', 'import time; time.sleep(300)']); " \\

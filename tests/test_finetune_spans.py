@@ -15,19 +15,21 @@ from toys import LAST, MEMORY, PAIR, PERMUTED, POOLED, SPELT, Toy, make_data, ma
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
-from finetune.data import Examples, TaskData, load
-from finetune.encode import encode, segmented, template_words, truncate, truncate_marked, window
-from finetune.fewrel import FewRelConfig, read_fewrel, split, write_task
-from finetune.prepared import Prepared
-from finetune.report import notes, summary
-from finetune.run import Result, finetune, predict
-from finetune.spans import Marked, Span, place_spans, respaced
-from finetune.tasks import Mark, Task, read_task_file
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
-from zoo.characters import spelling_table
-from zoo.entities import NAMES, open_entities, save_entities
+from finetune.data.fewrel import FewRelConfig, read_fewrel, split, write_task
+from finetune.data.load import LabelledTexts, TaskSplits, load_task
+from finetune.data.spans import MarkedSpan, respaced
+from finetune.data.tasks import SpanMarkers, Task, read_task_file
+from finetune.inputs.encode import encode, template_tokens, truncate, truncate_marked, window, with_word_spaces
+from finetune.inputs.marks import Marked, place_spans
+from finetune.results.report import Result, notes, summary
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune, predict
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.train import train_tokenizer
+from zoo.core.characters import character_table
 from zoo.errors import ZooError
-from zoo.folder import load_head
+from zoo.model_folder import load_head
+from zoo.storage.entity_table import NAMES, open_entities, save_entities
 from zoo.vocabulary import Template
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "ernie" / "fewrel"
@@ -39,7 +41,7 @@ MARKED = Task(
     file_format="json",
     train_files=("train.json",),
     eval_files=("dev.json",),
-    marks=(Mark("head", "[HD]", "[HD]"), Mark("tail", "[TL]", "[TL]")),
+    marks=(SpanMarkers("head", "[HD]", "[HD]"), SpanMarkers("tail", "[TL]", "[TL]")),
     epochs=5,
 )
 LINKED = replace(MARKED, name="linked", marks=(), mentions=("head",), labels=("down", "up"))
@@ -115,11 +117,11 @@ def knowledge(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("linked"), knowing(320, range(80), 0), knowing(96, range(80, 120), 1))
 
 
-def one(model: Path, task: Task, rows: list[dict[str, Any]], folder: Path, **settings: Any) -> Prepared:
-    return Prepared(model, task, write(folder, rows), FinetuneSettings(**settings))
+def one(model: Path, task: Task, rows: list[dict[str, Any]], folder: Path, **settings: Any) -> PreparedTask:
+    return PreparedTask(model, task, write(folder, rows), FinetuneSettings(**settings))
 
 
-def tokens_of(prepared: Prepared) -> str:
+def tokens_of(prepared: PreparedTask) -> str:
     return " ".join(prepared.tokenizer.token(index) for index in prepared.train.ids)
 
 
@@ -147,7 +149,7 @@ def test_vectors_tell_what_no_word_does(ernie: Path, knowledge: Path, tmp_path: 
 
     saved = tmp_path / "with" / "model"
     assert (saved / NAMES).read_bytes() == (ernie / NAMES).read_bytes()
-    prepared = Prepared(saved, LINKED, knowledge, settings)
+    prepared = PreparedTask(saved, LINKED, knowledge, settings)
     model = prepared.classifier(9)
     load_head(saved, "classifier", model.heads["classifier"])
     lines = (tmp_path / "with" / "predictions.tsv").read_text().splitlines()[1:]
@@ -163,7 +165,7 @@ def test_logits_of_a_saved_model_with_marks_and_entities_are_the_same_to_the_bit
     prepared = one(ernie, MARKED, rows, tmp_path / "data")
     model = prepared.classifier(1).eval()
     prepared.save(model, tmp_path / "saved")
-    again = Prepared(tmp_path / "saved", MARKED, tmp_path / "data", FinetuneSettings())
+    again = PreparedTask(tmp_path / "saved", MARKED, tmp_path / "data", FinetuneSettings())
     loaded = again.classifier(2)
     load_head(tmp_path / "saved", "classifier", loaded.heads["classifier"])
     assert np.array_equal(again.evaluation.ids, prepared.evaluation.ids)
@@ -171,8 +173,8 @@ def test_logits_of_a_saved_model_with_marks_and_entities_are_the_same_to_the_bit
 
 
 def test_a_table_of_an_unlinked_task_is_kept_with_the_saved_model(ernie: Path, colours: Path, tmp_path: Path) -> None:
-    prepared = Prepared(ernie, MARKED, colours, SETTINGS)
-    assert prepared.table is None
+    prepared = PreparedTask(ernie, MARKED, colours, SETTINGS)
+    assert prepared.entities.table is None
     prepared.save(prepared.classifier(1), tmp_path / "model")
     assert open_entities(tmp_path / "model").names == open_entities(ernie).names
 
@@ -191,14 +193,14 @@ def test_a_result_with_other_vectors_is_another_result(
 
 
 def test_new_marks_become_rows_and_known_ones_do_not(bert: Path, colours: Path) -> None:
-    prepared = Prepared(bert, MARKED, colours, SETTINGS)
+    prepared = PreparedTask(bert, MARKED, colours, SETTINGS)
     known = prepared.stored_tokenizer.vocabulary.size
     ids = [prepared.tokenizer.backend.token_to_id(token) for token in ("[HD]", "[TL]")]
     assert ids == [known, known + 1]
     assert prepared.classifier(1).core.token_embedding.shape[0] == known + 2
     assert prepared.tokenizer.encode("[HD] red").ids[1] != known  # written in a text it is text
-    same = replace(MARKED, marks=(Mark("head", "good", "good"), Mark("tail", "bad", "bad")))
-    own = Prepared(bert, same, colours, SETTINGS)
+    same = replace(MARKED, marks=(SpanMarkers("head", "good", "good"), SpanMarkers("tail", "bad", "bad")))
+    own = PreparedTask(bert, same, colours, SETTINGS)
     assert own.classifier(1).core.token_embedding.shape[0] == known
 
 
@@ -222,7 +224,7 @@ def test_the_texts_own_tokens_stay_as_they_are_under_every_tokenizer() -> None:
             first = int(generator.integers(len(words) - 1))
             start = len(" ".join([*words[:first], ""]))
             stop = start + len(" ".join(words[first : first + 2]))
-            spans.append((Span(start, stop, "head", "E"),))
+            spans.append((MarkedSpan(start, stop, "head", "E"),))
         (ids, _, sizes), places = tokenizer.encode_places(texts)
         made = place_spans((ids, sizes, places), spans, {"head": (9001, 9002)}, {"E": 4}, 0.0, [""] * len(texts))
         assert np.array_equal(made.ids[made.ids < 9000], ids)
@@ -246,7 +248,7 @@ def test_entities_that_are_read(ernie: Path, bert: Path, table: Path, tmp_path: 
     prepared = one(ernie, task, rows, tmp_path)
     assert tokens_of(prepared) == "[CLS] a [HD] red [HD] b [TL] blue [TL] c [SEP]"
     assert prepared.train.entities.tolist() == [0, 0, 0, 2, 0, 10, 0, 0, 0, 0, 0]  # marked fields come first
-    assert prepared.mentions == {"named": 8, "known": 6}
+    assert prepared.entities.mentions == {"named": 8, "known": 6}
     inputs, _ = prepared.batch(prepared.train, np.array([0, 0]))
     assert inputs.entity_ids[1].tolist() == [0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0]
     vectors = open_entities(table).vectors
@@ -254,16 +256,16 @@ def test_entities_that_are_read(ernie: Path, bert: Path, table: Path, tmp_path: 
     surer = one(ernie, task, rows, tmp_path, confidence=0.5)
     assert surer.train.entities.tolist() == [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
     ignored = one(bert, task, rows, tmp_path)
-    assert ignored.table is None
+    assert ignored.entities.table is None
     assert ignored.batch(ignored.train, np.array([0]))[0].entity_ids is None
 
 
 def test_a_core_that_spells_words_spells_marks(tmp_path: Path, colours: Path) -> None:
     folder = make_model(tmp_path / "spelt", SPELT)
-    prepared = Prepared(folder, MARKED, colours, FinetuneSettings(limit=8, epochs=1))
+    prepared = PreparedTask(folder, MARKED, colours, FinetuneSettings(limit=8, epochs=1))
     assert prepared.tokenizer.vocabulary.size == prepared.stored_tokenizer.vocabulary.size
     table = prepared.train.spelt.table
-    for mark in spelling_table(["[HD]", "[TL]"], table.shape[1]):
+    for mark in character_table(["[HD]", "[TL]"], table.shape[1]):
         assert (table == mark).all(dim=1).sum() == 1
     finetune(folder, MARKED, prepared, 1, SETTINGS, tmp_path / "out", progress=False)
 
@@ -271,9 +273,9 @@ def test_a_core_that_spells_words_spells_marks(tmp_path: Path, colours: Path) ->
 def test_frozen_layers_read_marks_that_exist(bert: Path, ernie: Path, colours: Path, tmp_path: Path) -> None:
     settings = FinetuneSettings(use="features", limit=16, epochs=1)
     with pytest.raises(ZooError, match=r"\[HD\], \[TL\], no tokens of .* stays as it is"):
-        _ = Prepared(bert, MARKED, colours, settings).train
-    known = replace(MARKED, marks=(Mark("head", "good", "good"), Mark("tail", "bad", "bad")))
-    prepared = Prepared(bert, known, colours, settings)
+        _ = PreparedTask(bert, MARKED, colours, settings).train
+    known = replace(MARKED, marks=(SpanMarkers("head", "good", "good"), SpanMarkers("tail", "bad", "bad")))
+    prepared = PreparedTask(bert, known, colours, settings)
     assert finetune(bert, known, prepared, 1, settings, tmp_path / "a", progress=False).marks_cut == 0
     with pytest.raises(ZooError, match="leave save_model out"):
         finetune(bert, known, prepared, 1, settings, tmp_path / "b", progress=False, save_model=True)
@@ -283,7 +285,7 @@ def test_frozen_layers_read_marks_that_exist(bert: Path, ernie: Path, colours: P
 
 
 def test_pairs_have_spans_for_each_text(bert: Path, tmp_path: Path) -> None:
-    task = replace(MARKED, columns=("text", "other"), marks=(Mark("head", "[E]", "[/E]"),))
+    task = replace(MARKED, columns=("text", "other"), marks=(SpanMarkers("head", "[E]", "[/E]"),))
     rows = [row("a red", "red", other="b blue c", head=[[[2, 5]], [[2, 6]]])]
     prepared = one(bert, task, rows, tmp_path)
     assert tokens_of(prepared) == "[CLS] a [E] red [/E] [SEP] b [E] blue [/E] c [SEP]"
@@ -293,12 +295,14 @@ def test_pairs_have_spans_for_each_text(bert: Path, tmp_path: Path) -> None:
 
 def test_a_segmenters_spaces_move_spans() -> None:
     old, new = "ab cd  efg", "a bc d ef g"
-    spans = (Span(1, 4, "x", "Q"), Span(7, 10, "y"))
+    spans = (MarkedSpan(1, 4, "x", "Q"), MarkedSpan(7, 10, "y"))
     moved = respaced(spans, old, new)
     assert [new[span.start : span.stop] for span in moved] == ["bc", "ef g"]
     text = "我爱 北京 天安门"
-    examples = Examples([text], None, np.zeros(1, np.int64), np.zeros(1, np.int64), 0, "x", [((Span(1, 5, "head"),),)])
-    spaced = segmented(examples, "space")
+    examples = LabelledTexts(
+        [text], None, np.zeros(1, np.int64), np.zeros(1, np.int64), 0, "x", [((MarkedSpan(1, 5, "head"),),)]
+    )
+    spaced = with_word_spaces(examples, "space")
     ((moved_span,),) = spaced.spans[0]
     assert spaced.texts[0][moved_span.start : moved_span.stop] == "爱 北京"
 
@@ -307,20 +311,20 @@ def test_a_segmenters_spaces_move_spans() -> None:
 def test_marks_go_with_every_core(toy: Toy, colours: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", toy)
     settings = FinetuneSettings(limit=8, epochs=1)
-    prepared = Prepared(folder, MARKED, colours, settings)
+    prepared = PreparedTask(folder, MARKED, colours, settings)
     assert tokens_of(prepared).count("[HD]") == 16
     finetune(folder, MARKED, prepared, 1, settings, tmp_path / "out", progress=False)
 
 
 def test_fewer_rows_keep_their_own_spans(tmp_path: Path) -> None:
     rows = [row("ab" * 9, "red", head=[[i, i + 1]], tail=[[17, 18]]) for i in range(16)]
-    few = load(MARKED, write(tmp_path, rows), limit=5).train
+    few = load_task(MARKED, write(tmp_path, rows), limit=5).train
     assert [spans[0][0].start for spans in few.spans] == few.numbers.tolist()
     assert len(few.spans) == 5
-    whole = load(MARKED, tmp_path)
+    whole = load_task(MARKED, tmp_path)
     assert few.digest() != whole.train.digest() == whole.evaluation.digest()
     rows[3]["head"] = [[3, 5]]
-    assert load(MARKED, write(tmp_path, rows)).train.digest() != whole.train.digest()
+    assert load_task(MARKED, write(tmp_path, rows)).train.digest() != whole.train.digest()
 
 
 def test_the_report_tells_what_was_cut_and_linked() -> None:
@@ -337,7 +341,7 @@ def test_the_report_tells_what_was_cut_and_linked() -> None:
 
 def test_rows_lose_what_is_not_marked(bert: Path) -> None:
     """Against a direct search: the first window that holds all that is marked, or, where none does, its beginning."""
-    generator, tokenizer = np.random.default_rng(0), Prepared(bert, PAIR, _no_pairs(), SETTINGS).tokenizer.backend
+    generator, tokenizer = np.random.default_rng(0), PreparedTask(bert, PAIR, _no_pairs(), SETTINGS).tokenizer.backend
     lengths = generator.integers(1, 30, size=300)
     first = generator.integers(0, lengths)
     stop = generator.integers(first + 1, lengths + 1)
@@ -345,8 +349,8 @@ def test_rows_lose_what_is_not_marked(bert: Path) -> None:
     marked = Marked(ids, lengths, ids + 1, first, stop)
     spans = [((),)] * len(lengths)
     nothing = np.zeros(len(lengths), np.int64)
-    examples = Examples([""] * len(lengths), None, nothing, nothing, 0, "x", spans)
-    layout = template_words(Template(), pair=False)
+    examples = LabelledTexts([""] * len(lengths), None, nothing, nothing, 0, "x", spans)
+    layout = template_tokens(Template(), pair=False)
     data = encode(examples, layout, tokenizer, 12, marker=lambda texts, own, where: marked)
     kept = np.minimum(lengths, 10)
     for number in range(len(lengths)):
@@ -380,7 +384,7 @@ def both(lengths: tuple[int, int], first: tuple[int, int], stop: tuple[int, int]
 
 def test_pairs_lose_what_is_not_marked(bert: Path) -> None:
     """Against the popping of single tokens: what is marked in either text stays, if both together fit."""
-    generator, tokenizer = np.random.default_rng(0), Prepared(bert, PAIR, _no_pairs(), SETTINGS).tokenizer.backend
+    generator, tokenizer = np.random.default_rng(0), PreparedTask(bert, PAIR, _no_pairs(), SETTINGS).tokenizer.backend
     count, room, sides = 1500, 17, []
     for side in range(2):
         lengths = generator.integers(1, 30, size=count)
@@ -391,8 +395,8 @@ def test_pairs_lose_what_is_not_marked(bert: Path) -> None:
         ids = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
         sides.append(Marked(ids, lengths, ids + 1, np.where(plain, 0, first), np.where(plain, 0, stop)))
     nothing = np.zeros(count, np.int64)
-    examples = Examples(["a"] * count, ["b"] * count, nothing, nothing, 0, "x", [((), ())] * count)
-    layout = template_words(Template(), pair=True)
+    examples = LabelledTexts(["a"] * count, ["b"] * count, nothing, nothing, 0, "x", [((), ())] * count)
+    layout = template_tokens(Template(), pair=True)
     parts = {"a": sides[0], "b": sides[1]}
     data = encode(examples, layout, tokenizer, room + 3, marker=lambda texts, own, where: parts[texts[0]])
     lost, saved, unmarked = 0, 0, 0
@@ -425,9 +429,9 @@ def test_a_marked_text_takes_the_room_of_an_unmarked_one() -> None:
     assert window(first, np.array([95])).tolist() == [5]
 
 
-def _no_pairs() -> TaskData:
-    none = Examples(["a"], ["a"], np.zeros(1, np.int64), np.zeros(1, np.int64), 0, "x")
-    return TaskData(none, none)
+def _no_pairs() -> TaskSplits:
+    none = LabelledTexts(["a"], ["a"], np.zeros(1, np.int64), np.zeros(1, np.int64), 0, "x")
+    return TaskSplits(none, none)
 
 
 def test_rows_without_room_for_their_marks_are_counted(bert: Path, tmp_path: Path) -> None:
@@ -468,12 +472,12 @@ def test_rows_without_room_for_their_marks_are_counted(bert: Path, tmp_path: Pat
 def test_spans_that_cannot_be(head: Any, message: str, tmp_path: Path) -> None:
     rows = [row("red", "red", head=[[0, 1]], tail=[[1, 2]]), row("a red b blue c", "red", head=head, tail=[[8, 12]])]
     with pytest.raises(ZooError, match=rf"train.json, line 2.*{message}"):
-        load(MARKED, write(tmp_path, rows))
+        load_task(MARKED, write(tmp_path, rows))
 
 
 def test_rows_without_spans_are_refused(bert: Path, tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="reads the spans head, tail, and its rows have none"):
-        Prepared(bert, MARKED, _no_pairs(), SETTINGS)
+        PreparedTask(bert, MARKED, _no_pairs(), SETTINGS)
     long = row("a " * 70_000, "red", head=[[0, 1]], tail=[[2, 3]])
     with pytest.raises(ZooError, match=r"train\.json, line 1: a text of 140,000 characters"):
         _ = one(bert, MARKED, [long], tmp_path).train
@@ -481,7 +485,7 @@ def test_rows_without_spans_are_refused(bert: Path, tmp_path: Path) -> None:
 
 def test_a_field_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="no key 'tail'"):
-        load(MARKED, write(tmp_path, [row("red", "red", head=[[0, 1]])]))
+        load_task(MARKED, write(tmp_path, [row("red", "red", head=[[0, 1]])]))
 
 
 def test_a_span_that_the_tokenizer_drops_is_told_before_training(tmp_path: Path) -> None:
@@ -489,27 +493,27 @@ def test_a_span_that_the_tokenizer_drops_is_told_before_training(tmp_path: Path)
     places = tokenizer.encode_places(["a \x00\u200e b"])
     flat = (places[0][0], places[0][2], places[1])
     with pytest.raises(ZooError, match=r"line 1: of 'head' \[2, 3\] the tokenizer leaves no token"):
-        place_spans(flat, [(Span(2, 3, "head"),)], {"head": (1, 1)}, {}, 0.0, ["x.json, line 1"])
+        place_spans(flat, [(MarkedSpan(2, 3, "head"),)], {"head": (1, 1)}, {}, 0.0, ["x.json, line 1"])
 
 
 def test_tables_that_do_not_fit(ernie: Path, bert: Path, knowledge: Path, table: Path, tmp_path: Path) -> None:
     bare = make_model(tmp_path / "bare", KNOWING)
     with pytest.raises(ZooError, match=r"has no entities.txt .* --entities FOLDER"):
-        Prepared(bare, LINKED, knowledge, SETTINGS)
-    assert Prepared(bare, LINKED, knowledge, FinetuneSettings(entities=str(table))).table is not None
-    assert Prepared(bare, LINKED, knowledge, FinetuneSettings(entities="none")).table is None
+        PreparedTask(bare, LINKED, knowledge, SETTINGS)
+    assert PreparedTask(bare, LINKED, knowledge, FinetuneSettings(entities=str(table))).entities.table is not None
+    assert PreparedTask(bare, LINKED, knowledge, FinetuneSettings(entities="none")).entities.table is None
     narrow = make_table(tmp_path / "narrow", 120, width=8)
     with pytest.raises(ZooError, match=r"8 wide, the model in .* reads 12"):
-        Prepared(ernie, LINKED, knowledge, FinetuneSettings(entities=str(narrow)))
+        PreparedTask(ernie, LINKED, knowledge, FinetuneSettings(entities=str(narrow)))
     save_entities(tmp_path / "others", ["P1"], np.zeros((1, WIDTH)))
     with pytest.raises(ZooError, match=r"not one of the \d+ entities"):
-        Prepared(ernie, LINKED, knowledge, FinetuneSettings(entities=str(tmp_path / "others")))
+        PreparedTask(ernie, LINKED, knowledge, FinetuneSettings(entities=str(tmp_path / "others")))
     with pytest.raises(ZooError, match="reads no entities"):
-        Prepared(bert, LINKED, knowledge, FinetuneSettings(entities=str(table)))
+        PreparedTask(bert, LINKED, knowledge, FinetuneSettings(entities=str(table)))
     plain = make_data(tmp_path / "plain")
     with pytest.raises(ZooError, match="no row of task 'colour' names an entity"):
-        Prepared(ernie, PAIR, plain, FinetuneSettings(entities=str(table)))
-    assert Prepared(bare, PAIR, plain, SETTINGS).table is None  # nothing is named, nothing is needed
+        PreparedTask(ernie, PAIR, plain, FinetuneSettings(entities=str(table)))
+    assert PreparedTask(bare, PAIR, plain, SETTINGS).entities.table is None  # nothing is named, nothing is needed
 
 
 @pytest.mark.parametrize(
@@ -564,15 +568,15 @@ def test_fewrel_as_a_task(bert: Path, tmp_path: Path) -> None:
     assert write_task(FewRelConfig(str(source), str(tmp_path / "task"), dev=0.34)) == {"train": 4, "dev": 2}
     task = read_task_file(tmp_path / "task" / "tasks.yaml")["fewrel"]
     assert task.labels == ("mother", "spouse")
-    assert task.marks == (Mark("head", "[HD]", "[HD]"), Mark("tail", "[TL]", "[TL]"))
-    data = load(task, tmp_path / "task")
+    assert task.marks == (SpanMarkers("head", "[HD]", "[HD]"), SpanMarkers("tail", "[TL]", "[TL]"))
+    data = load_task(task, tmp_path / "task")
     ann = next(i for i, text in enumerate(data.train.texts) if text.startswith("Ann"))
     (head, tail), text = data.train.spans[ann][0], data.train.texts[ann]
     assert text == "Ann Lee wed Bo ."
     assert (text[head.start : head.stop], head.entity) == ("Ann Lee", "Q1")
     assert (text[tail.start : tail.stop], tail.entity) == ("Bo", "Q2")
     assert "Q1\tP26\tQ2\n" in (tmp_path / "task" / "train.triples.tsv").read_text()
-    assert len(Prepared(bert, task, tmp_path / "task", SETTINGS).train) == 4
+    assert len(PreparedTask(bert, task, tmp_path / "task", SETTINGS).train) == 4
 
 
 def test_fewrel_that_is_none(tmp_path: Path) -> None:

@@ -12,26 +12,32 @@ from entity_toys import FUSION, WIDTH, make_table, shared_table
 from stores import BERT_LIKE, FIRST_ID, synthetic_documents, take, write_store
 from torch.nn import functional
 
-from pretraining.annotate import Annotator, Linked
-from pretraining.corpus import CorpusConfig
-from pretraining.layouts import Blocks, SentencePairs
-from pretraining.layouts_filter import AtLeast, marked_before
-from pretraining.objective import Targets, collate
+from pretraining.annotations.base import Annotator
+from pretraining.annotations.linked import LinkedEntities
+from pretraining.corpus.config import CorpusConfig
+from pretraining.keyed_random import Draw
+from pretraining.layouts.at_least import MinimumMarked, marked_before
+from pretraining.layouts.blocks import Blocks
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.sentence_pairs import SentencePairs
 from pretraining.objectives import EntityAutoencoder, MaskedLM, PairClassification
-from pretraining.prepare import prepare
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.tokenizer import TokenizerConfig
-from zoo.config import CoreConfig, FusionConfig
-from zoo.core import build_core, make_core
+from pretraining.objectives.base import CoreRunner, Targets, collate
+from pretraining.store.prepare import prepare_store
+from pretraining.tokenizer.config import TokenizerConfig
+from zoo.config import CoreConfig
+from zoo.config_parts import FusionConfig
+from zoo.core.build import build_core, make_core
+from zoo.core.flops import core_flops
 from zoo.dropout import row_keys
-from zoo.entities import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
 from zoo.errors import ZooError
-from zoo.flops import core_flops
-from zoo.folder import ModelFacts, pack_model, save_tensors
-from zoo.heads import EntityHead, build_head
-from zoo.inputs import CoreInputs, Visibility
-from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.heads.build import build_head
+from zoo.heads.token_heads import EntityHead
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import ModelFacts, pack_model
+from zoo.storage.entity_table import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
+from zoo.storage.tensors import save_tensors
+from zoo.weights.read import read_checkpoint
+from zoo.weights.write import write_checkpoint
 
 BASE = CoreConfig(
     vocab_size=30522, hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072
@@ -66,17 +72,17 @@ def inputs(seed: int = 0, batch: int = 4, length: int = 20, width: int = 100, en
     table = torch.randn(entities + 1, width, generator=g)
     table[0] = 0
     types = (torch.arange(length) > length // 2).long().expand(batch, length)
-    return CoreInputs(ids, Visibility(lengths=lengths), types, entity_ids=at * real, entity_vectors=table)
+    return CoreInputs(ids, AttentionPattern(lengths=lengths), types, entity_ids=at * real, entity_vectors=table)
 
 
-def linked_rows(count: int, length: int = 32, entities: int = 40, share: float = 0.4, seed: int = 0) -> Rows:
+def linked_rows(count: int, length: int = 32, entities: int = 40, share: float = 0.4, seed: int = 0) -> Examples:
     """Rows whose mentions are drawn at random."""
     rng = np.random.default_rng(seed)
     special = np.zeros((count, length), dtype=bool)
     special[:, [0, -1]] = True
     at = np.where(rng.random((count, length)) < share, rng.integers(1, entities + 1, (count, length)), 0)
     number = np.arange(count, dtype=np.int64)
-    return Rows(
+    return Examples(
         input_ids=rng.integers(FIRST_ID, BERT_LIKE.size, (count, length)).astype(np.int32),
         lengths=np.full(count, length, dtype=np.int64),
         special=special,
@@ -96,19 +102,10 @@ def made(config: CoreConfig = NARROW, **options) -> EntityAutoencoder:
     return objective
 
 
-class Encoder:
-    """``encode`` as the loop gives it."""
-
-    def __init__(self, core, given):
-        self.inputs, self.output = given, core(given)
-
-    def __call__(self, given=None):
-        return self.output
-
-
 def loss_of(core, objective, rows):
     batch = collate(rows, {"x": objective})
-    return objective(Encoder(core, batch.inputs), core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
+    targets = Targets(batch.targets["x"], batch.counts["x"])
+    return objective(CoreRunner(core, batch.inputs), core.token_embedding, targets)
 
 
 # ---- the core -------------------------------------------------------------------------------------------------------
@@ -256,7 +253,7 @@ def test_dropout_follows_the_row_and_checkpointing_changes_nothing():
     order = torch.tensor([2, 0])
     part = CoreInputs(
         keyed.input_ids[order],
-        Visibility(lengths=keyed.visible.lengths[order]),
+        AttentionPattern(lengths=keyed.visible.lengths[order]),
         keyed.token_type_ids[order],
         dropout_keys=keyed.dropout_keys[order],
         entity_ids=keyed.entity_ids[order],
@@ -326,7 +323,7 @@ def test_inputs_that_a_core_with_entities_does_not_take():
     with pytest.raises(ZooError, match="give both, or neither"):
         core(given._replace(entity_vectors=None))
     with pytest.raises(ZooError, match="all tokens see each other"):
-        core(given._replace(visible=Visibility(causal=True)))
+        core(given._replace(visible=AttentionPattern(causal=True)))
     with pytest.raises(ZooError, match="does not read entity_ids, entity_vectors"):
         build_core(SMALL.replace(fusion=None))(given)
     with pytest.raises(ZooError, match="this core has none"):
@@ -520,10 +517,10 @@ def test_what_happened_is_told_by_name():
 
 
 def test_objectives_of_the_task_go_together():
-    from pretraining.choose import Tokens
+    from pretraining.masking.tokens import RandomTokens
 
     config = SMALL.replace(fusion=FUSION)
-    objectives = {"m": MaskedLM(Tokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
+    objectives = {"m": MaskedLM(RandomTokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
     rows = linked_rows(300, length=256).replace(pair_label=np.zeros(300, dtype=np.int64))
     for objective in objectives.values():
         objective.build(config, BERT_LIKE)
@@ -564,9 +561,9 @@ def test_a_table_of_other_names_than_the_texts_is_refused(tmp_path):
     save_entities(tmp_path / "table", names, vectors)
     record = {"text": "Ann wed Bo.", "entity_id": [[0, 3, "Q3"], [8, 10, "Q150"]]}
     (tmp_path / "a.jsonl").write_text(json.dumps(record) + "\n")
-    annotations: dict[str, Annotator] = {"entity_id": Linked(str(tmp_path / "table" / NAMES))}
+    annotations: dict[str, Annotator] = {"entity_id": LinkedEntities(str(tmp_path / "table" / NAMES))}
     corpus = CorpusConfig(str(tmp_path / "a.jsonl"), annotations=annotations)
-    store = prepare(corpus, TokenizerConfig(vocab_size=100, min_frequency=1), tmp_path, processes=1, quiet=True)
+    store = prepare_store(corpus, TokenizerConfig(vocab_size=100, min_frequency=1), tmp_path, processes=1, quiet=True)
 
     def check(own: list[str]) -> None:
         save_entities(tmp_path / "other", own, np.ones((len(own), WIDTH)))
@@ -576,7 +573,7 @@ def test_a_table_of_other_names_than_the_texts_is_refused(tmp_path):
 
     check(names)
     check([*names, "one more"])  # behind them it does no harm
-    with pytest.raises(ZooError, match=r"number 0 is 'Q0' there and 'Q199' here.*\(Linked: entities\)"):
+    with pytest.raises(ZooError, match=r"number 0 is 'Q0' there and 'Q199' here.*\(LinkedEntities: entities\)"):
         check(names[::-1])
     with pytest.raises(ZooError, match=r"number 196 is 'Q196' there and missing here"):
         check(names[:196])
@@ -602,7 +599,7 @@ def test_rows_without_enough_mentions_are_left_out(tmp_path):
     values = (np.random.default_rng(0).random(tokens) < 0.06).astype(np.int32) * 7
     store = write_store(tmp_path, documents, arrays={"entity_id": values})
     pairs = SentencePairs("next_or_random")
-    layout, all_documents = AtLeast(pairs, "entity_id", 5), np.arange(30)
+    layout, all_documents = MinimumMarked(pairs, "entity_id", 5), np.arange(30)
     assert layout.provides == pairs.provides
     plans = [one.plan(store, all_documents, 64, BERT_LIKE, DRAW) for one in (pairs, layout)]
     rows = [one.rows(store, plan, np.arange(len(plan)), 64, BERT_LIKE) for one, plan in zip((pairs, layout), plans)]
@@ -612,11 +609,11 @@ def test_rows_without_enough_mentions_are_left_out(tmp_path):
     assert (rows[0].pair_label[wanted] == rows[1].pair_label).all()
     assert (rows[1].example == np.arange(wanted.sum())).all()
     with pytest.raises(ZooError, match=r"no row of 64 tokens has 60 .* the most is \d+"):
-        AtLeast(pairs, "entity_id", 60).plan(store, all_documents, 64, BERT_LIKE, DRAW)
+        MinimumMarked(pairs, "entity_id", 60).plan(store, all_documents, 64, BERT_LIKE, DRAW)
     with pytest.raises(ZooError, match=r"which .* has not \(it has entity_id\)"):
-        AtLeast(pairs, "spans", 5).plan(store, all_documents, 64, BERT_LIKE, DRAW)
+        MinimumMarked(pairs, "spans", 5).plan(store, all_documents, 64, BERT_LIKE, DRAW)
     with pytest.raises(ZooError, match="at least 1 is needed"):
-        AtLeast(Blocks(), "entity_id", 0)
+        MinimumMarked(Blocks(), "entity_id", 0)
 
 
 def test_marks_are_counted_in_portions():

@@ -17,17 +17,18 @@ from toys import SINGLE, make_data
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from finetune.config import FinetuneSettings
-from finetune.run import finetune
-from pretraining.config import load_pretrain_config, run_folder
-from pretraining.prepare import prepare_from_ids
-from pretraining.score import Scorer
-from pretraining.store import Store
-from pretraining.tokenizer import load_tokenizer
-from pretraining.train import Run
+from finetune.training.run import finetune
+from pretraining.scoring.scorer import Scorer
+from pretraining.store.prepare import prepare_from_ids
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.run import Run
 from zoo.cli import dispatch
-from zoo.entities import open_entities
 from zoo.errors import ZooError
-from zoo.folder import load_core, open_tensors, open_weights, pack_model, read_facts
+from zoo.model_folder import load_core, open_weights, pack_model, read_facts
+from zoo.storage.entity_table import open_entities
+from zoo.storage.tensors import open_tensors
 from zoo.weights.commands import export_folder, import_folder
 
 STEPS = 8
@@ -117,7 +118,7 @@ def test_accumulation_changes_nothing(place, own, finished, tmp_path):
 def test_two_processes_take_the_same_course_as_one(place, own, finished, tmp_path):
     argv = argv_of(place, own, output=tmp_path)
     assert "2 processes x 1 threads" in finish(launch(argv, processes=2))
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
     assert_same_course(folder, finished)
 
@@ -237,7 +238,7 @@ def test_records_with_links_are_trained_on(place, own, tmp_path):
                 "files": str(tmp_path / "linked.jsonl"),
                 "annotations": {
                     "entity_id": {
-                        "class_path": "pretraining.annotate.Linked",
+                        "class_path": "pretraining.annotations.LinkedEntities",
                         "init_args": {"entities": str(table / "entities.txt")},
                     }
                 },

@@ -33,15 +33,16 @@ from transformers import (
 )
 
 import zoo
-from finetune.model import Classifier
+from finetune.models.classifier import Classifier
 from zoo import hf
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
-from zoo.core import build_core
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+from zoo.core.build import build_core
+from zoo.core.init import initialise
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
-from zoo.heads import build_head
-from zoo.init import initialise
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.heads.build import build_head
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
+from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the a cat dog sat ran on under mat tree red blue".split()]  # noqa: SIM905
@@ -234,7 +235,7 @@ def expected(folder: Path, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tenso
     head = build_head(facts.config, facts.heads["lm"])
     weights = open_weights(folder)
     head.load_state_dict({k.removeprefix("heads.lm."): weights[k] for k in weights if k.startswith("heads.lm.")})
-    visible = Visibility(causal=facts.visibility == "causal", lengths=mask.sum(1))
+    visible = AttentionPattern(causal=facts.visibility == "causal", lengths=mask.sum(1))
     with torch.no_grad():
         return head(core.eval()(CoreInputs(ids, visible)).last_hidden_state, core.token_embedding)
 
@@ -521,7 +522,7 @@ def test_attention_can_be_switched(folders):
     before = model(ids, attention_mask=mask).last_hidden_state
     model.set_attn_implementation("eager")
     after = model(ids, attention_mask=mask).last_hidden_state
-    assert model.core.written_out
+    assert model.core.eager_attention
     assert ((before - after) * mask[..., None]).abs().max() < 1e-5
 
 
@@ -607,7 +608,7 @@ def test_every_token_is_run_once(folders, name, monkeypatch):
 def whole_text(model, ids: torch.Tensor, dense: torch.Tensor | None = None) -> torch.Tensor:
     """Logits of all positions, run at once without any memory."""
     with torch.no_grad():
-        states = model.core(CoreInputs(ids, Visibility(causal=True, dense=dense))).last_hidden_state
+        states = model.core(CoreInputs(ids, AttentionPattern(causal=True, dense=dense))).last_hidden_state
         return model.token_scores(model.head, states)
 
 
@@ -684,8 +685,8 @@ def test_masked_positions_are_asked_of_the_second_stream(folders):
     assert not torch.allclose(alone[0, 2], output.logits[0, 2])  # token 5 is seen there, and hidden here
     assert (again[1, :4, others] - alone[1, :4, others]).abs().max() < 1e-5  # a row in which nothing is asked
     core = load_core(folder)[0]
-    visible = Visibility(lengths=real.sum(1), orders=asked.int())
-    query = SecondStream(torch.tensor([[2, 5], [0, 0], [0, 0]]), visible)
+    visible = AttentionPattern(lengths=real.sum(1), orders=asked.int())
+    query = QueryStream(torch.tensor([[2, 5], [0, 0], [0, 0]]), visible)
     with torch.no_grad():
         states = core.eval()(CoreInputs(masked, visible, query=query)).query_states
     places = ((0, 2), (0, 5), (2, 0))

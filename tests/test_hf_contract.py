@@ -29,15 +29,17 @@ from transformers import (
     pipeline,
 )
 
-from pretraining.tokenizer import ZooTokenizer, load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo import hf
 from zoo.config import CoreConfig
-from zoo.core import Transformer, build_core
+from zoo.core.build import build_core
+from zoo.core.init import initialise
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
-from zoo.heads import build_head
-from zoo.init import initialise
-from zoo.inputs import CoreInputs, Visibility
+from zoo.heads.build import build_head
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
 from zoo.vocabulary import Template
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", *"abcdefghijklmnopq"]
@@ -61,9 +63,9 @@ class Folder:
     core: Transformer
     heads: dict[str, nn.Module] = field(default_factory=dict)
 
-    def states(self, ids: torch.Tensor, visible: Visibility | None = None, **inputs: Any) -> torch.Tensor:
+    def states(self, ids: torch.Tensor, visible: AttentionPattern | None = None, **inputs: Any) -> torch.Tensor:
         with torch.no_grad():
-            return self.core(CoreInputs(ids, visible or Visibility(), **inputs)).last_hidden_state
+            return self.core(CoreInputs(ids, visible or AttentionPattern(), **inputs)).last_hidden_state
 
 
 def write(path: Path, config: CoreConfig, heads: dict[str, dict[str, Any]], causal: bool = False) -> Folder:
@@ -269,7 +271,7 @@ def test_padding_may_stand_anywhere(encoder, decoder, attention):
     for folder, causal in ((encoder, False), (decoder, True)):
         model = AutoModel.from_pretrained(folder.path, attn_implementation=attention)
         found = model(IDS, attention_mask=mask).last_hidden_state
-        expected = folder.states(IDS, Visibility(causal=causal, dense=mask.bool()[:, None, :]))
+        expected = folder.states(IDS, AttentionPattern(causal=causal, dense=mask.bool()[:, None, :]))
         assert ((found - expected) * mask[..., None]).abs().max() < 1e-5
         changed = model(IDS.where(mask.bool(), torch.tensor(5)), attention_mask=mask).last_hidden_state
         assert ((found - changed) * mask[..., None]).abs().max() < 1e-5
@@ -428,7 +430,7 @@ def test_a_run_opens_with_all_its_heads(shared, family):
     batch = tokenizer(["The town lies on the river.", "It was built."], return_tensors="pt", padding=True)
     found = model(**batch)
     inputs = CoreInputs(
-        batch["input_ids"], Visibility(lengths=batch["attention_mask"].sum(1)), batch.get("token_type_ids")
+        batch["input_ids"], AttentionPattern(lengths=batch["attention_mask"].sum(1)), batch.get("token_type_ids")
     )
     kinds = {"token": "prediction_logits", "pair": "pair_logits"}
     with torch.no_grad():

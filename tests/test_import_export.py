@@ -16,17 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from training import FAMILIES
 
-from pretraining.tokenizer import load_tokenizer
+from pretraining.tokenizer.load import load_tokenizer
 from zoo import cli
 from zoo.config import CoreConfig
-from zoo.core import build_core
+from zoo.core.build import build_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
-from zoo.heads import build_head
-from zoo.inputs import CoreInputs, Visibility
-from zoo.weights.card import write_card
+from zoo.heads.build import build_head
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
+from zoo.weights.card import score_lines
 from zoo.weights.commands import export_folder, import_folder
-from zoo.weights.convert import all_families
+from zoo.weights.read import all_families
 
 TEXTS = ["The town lies on the river.", "It was built in 1850, and burnt twice.", "A film"]
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -121,7 +121,7 @@ def expected(run: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
         {k.removeprefix(f"heads.{name}."): weights[k] for k in weights if k.startswith(f"heads.{name}.")}
     )
     with torch.no_grad():
-        hidden = core.eval()(CoreInputs(ids, Visibility(causal=facts.visibility == "causal"))).last_hidden_state
+        hidden = core.eval()(CoreInputs(ids, AttentionPattern(causal=facts.visibility == "causal"))).last_hidden_state
         return hidden, head(hidden[0], core.token_embedding)
 
 
@@ -260,11 +260,10 @@ def test_the_card_has_the_last_losses_of_every_task(tmp_path):
         line("pairs", order=0.6),
     ]
     (tmp_path / "log.jsonl").write_text("".join(f"{row}\n" for row in [*rows, json.dumps({"step": 2, "loss": 1.0})]))
-    facts = ModelFacts(
-        CoreConfig(vocab_size=9, hidden_size=8, num_attention_heads=2, intermediate_size=8), path=tmp_path
-    )
-    card = write_card(tmp_path, "a model", facts, {"architectures": ["BertModel"]}, [])
-    assert "- Held-out masked_lm in words: 5.000 nats.\n- Held-out order in pairs: 0.600 nats.\n" in card
+    assert score_lines(tmp_path) == [
+        "- Held-out masked_lm in words: 5.000 nats.",
+        "- Held-out order in pairs: 0.600 nats.",
+    ]
 
 
 def test_what_stock_transformers_cannot_express_is_named(tmp_path):

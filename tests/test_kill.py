@@ -7,8 +7,8 @@ import signal
 import pytest
 from training import arguments, children, last_step, launch, outcome, processes_of, train, wait_for, write_corpus
 
-from pretraining.checkpoint import find_checkpoint
-from pretraining.config import load_pretrain_config, run_folder
+from pretraining.training.checkpoint import find_checkpoint
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
 
 pytestmark = pytest.mark.slow
 STEPS = 150
@@ -59,7 +59,7 @@ def cut_short(argv, strike, moment=None):
     Returns:
         the step that it resumed from and all that it printed.
     """
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     checkpoint = find_checkpoint(folder)
     begun = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
     launcher = launch(argv)
@@ -102,8 +102,8 @@ def test_killed_in_every_way_and_started_again_it_ends_bit_for_bit_the_same(plac
     expected = outcome(train(whole))
 
     argv = [*argv, "--output", str(tmp_path / "killed")]
-    folder = run_folder(load_pretrain_config(argv))
-    assert folder.name == run_folder(load_pretrain_config(whole)).name
+    folder = run_folder_of(load_pretrain_config(argv))
+    assert folder.name == run_folder_of(load_pretrain_config(whole)).name
 
     for strike in lost:
         begun, _ = cut_short(argv, strike)
@@ -127,7 +127,7 @@ def test_killed_while_a_checkpoint_is_written(place, tmp_path):
     """Every checkpoint that carries its final name is whole; what a kill left half written is passed over."""
     more = {"train.save_every": 1, "train.validate_every": 0, "model.hidden_size": 128}
     argv = [*arguments(place, "gpt", steps=60, **more), "--output", str(tmp_path / "killed")]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     half, begun = [], 0
 
     def writing():
@@ -161,7 +161,7 @@ def test_orphans_of_a_launcher_that_died_during_the_start_do_not_go_on(place, pr
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.communicate(timeout=60)
     wait_for(lambda: not processes_of(tmp_path), seconds=60)
-    assert last_step(run_folder(load_pretrain_config(argv))) == 0
+    assert last_step(run_folder_of(load_pretrain_config(argv))) == 0
 
 
 def test_sigterm_during_the_preparation_leaves_at_once(tmp_path):

@@ -9,30 +9,31 @@ import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.choose import Tokens, Units, WholeWords
-from pretraining.config import TaskConfig, load_pretrain_config, run_folder
-from pretraining.fill import random_ids
-from pretraining.layouts import Blocks
-from pretraining.listing import count_parameters
+from pretraining.keyed_random import Draw
+from pretraining.layouts.blocks import Blocks
+from pretraining.masking.tokens import RandomTokens, random_ids
+from pretraining.masking.words import KnowledgeUnits, WholeWords
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
-from pretraining.random import Draw
-from pretraining.score import Scorer
-from pretraining.store import WORD_START
+from pretraining.scoring.scorer import Scorer
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tools.listing import count_parameters
+from pretraining.training.config import TaskConfig
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
-from zoo.folder import open_weights
-from zoo.heads import TokenHead
+from zoo.heads.token_heads import TokenHead
+from zoo.model_folder import open_weights
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
 
-ENTITY, PHRASE = Units("entity"), Units("phrase", count="independent")
+ENTITY, PHRASE = KnowledgeUnits("entity"), KnowledgeUnits("phrase", count="independent")
 CHOOSERS = {
     "entities": ENTITY,
     "phrases": PHRASE,
-    "both": Units(["entity", "phrase"], rate=0.3),
-    "words between": Units("entity", fallback="words", max_predictions=9),
-    "stochastic": Units("phrase", count="stochastic"),
+    "both": KnowledgeUnits(["entity", "phrase"], rate=0.3),
+    "words between": KnowledgeUnits("entity", fallback="words", max_predictions=9),
+    "stochastic": KnowledgeUnits("phrase", count="stochastic"),
 }
 every_chooser = pytest.mark.parametrize("choose", CHOOSERS.values(), ids=CHOOSERS)
 
@@ -128,7 +129,7 @@ def test_independent_units(shipped):
     assert abs(chosen[~rows.special].mean() - 0.15) < 0.005
     taken, units = (chosen & starts).sum(axis=1), starts.sum(axis=1)
     assert abs(taken.var() / ((0.15 * 0.85 * units).mean() + (0.15 * units).var()) - 1) < 0.1
-    budgeted = Units("phrase", max_predictions=20)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
+    budgeted = KnowledgeUnits("phrase", max_predictions=20)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
     assert budgeted.max() == 19
     assert (budgeted == 19).mean() > 0.98
 
@@ -150,11 +151,11 @@ def test_character_mode_is_unit_mode_without_units():
     """Check 9, even draw by draw."""
     bare = ROWS.replace(arrays={"phrase": np.zeros(ROWS.shape, dtype=np.uint8)})
     for count in ("independent", "nearest"):
-        tokens = Tokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
-        assert (Units("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
-        assert (Units([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        tokens = RandomTokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
+        assert (KnowledgeUnits("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        assert (KnowledgeUnits([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
         words = WholeWords(count=count)(bare, Draw(0, 0), BERT_LIKE)
-        assert (Units([], "words", count=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
+        assert (KnowledgeUnits([], "words", count=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
 
 
 @pytest.mark.parametrize("vocabulary", [BERT_LIKE, Vocabulary(size=40, pad=7, unk=1, cls=2, sep=3, mask=4)])
@@ -198,7 +199,7 @@ def test_published_counts():
 
 
 def test_a_task_chooses_otherwise_on_the_same_head():
-    objectives = {"masked_lm": MaskedLM(Tokens()), "pair": PairClassification()}
+    objectives = {"masked_lm": MaskedLM(RandomTokens()), "pair": PairClassification()}
     layout = Blocks()
     task = TaskConfig(layout, ["masked_lm", "pair"], choose=ENTITY)
     own = task.own(objectives)
@@ -206,7 +207,7 @@ def test_a_task_chooses_otherwise_on_the_same_head():
     assert own["pair"] is objectives["pair"]
     assert own["masked_lm"].needs == {"entity"}
     assert objectives["masked_lm"].needs == frozenset()
-    assert isinstance(objectives["masked_lm"].choose, Tokens)
+    assert isinstance(objectives["masked_lm"].choose, RandomTokens)
     objectives["masked_lm"].build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
     late = task.own(objectives)["masked_lm"]
     assert late.head is objectives["masked_lm"].head
@@ -222,7 +223,7 @@ def test_units_need_their_array_and_units_in_it(tmp_path):
     with pytest.raises(ZooError, match="marks no unit in 12,000 tokens"):
         MaskedLM(ENTITY).check_store(store)
     with pytest.raises(ZooError, match="'tokens' or 'words'"):
-        Units("entity", fallback="characters")
+        KnowledgeUnits("entity", fallback="characters")
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +300,7 @@ def test_two_processes_draw_the_same_tasks(finished, place, tmp_path):
     process = launch(argv, processes=2)
     out = process.communicate(timeout=240)[0]
     assert process.returncode == 0, out[-3000:]
-    other = log_lines(run_folder(load_pretrain_config(argv)))
+    other = log_lines(run_folder_of(load_pretrain_config(argv)))
     for one, two in zip(log_lines(finished), other, strict=True):
         assert (one["step"], one["tokens"]) == (two["step"], two["tokens"])
         if "terms" in one:

@@ -8,10 +8,14 @@ import pytest
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, ROBERTA_LIKE, full_rows, synthetic_store, write_store
 from training import chinese_articles
 
-from pretraining.layouts import Blocks, FullSentences, SentencePairs, coin_sum, rows_from_texts
-from pretraining.layouts_buffer import BufferedPairs
-from pretraining.random import Draw
-from pretraining.store import WORD_START
+from pretraining.keyed_random import Draw
+from pretraining.layouts.blocks import Blocks
+from pretraining.layouts.buffered_pairs import BufferedPairs
+from pretraining.layouts.full_sentences import FullSentences
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.layouts.pairs import coin_sum
+from pretraining.layouts.sentence_pairs import SentencePairs
+from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -568,11 +572,11 @@ def test_pairs_say_what_would_work(tmp_path):
 
 
 def test_rows_from_texts():
-    rows = rows_from_texts([([7, 8, 9], [1, 0, 1]), ([6], [1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
+    rows = examples_from_tokens([([7, 8, 9], [1, 0, 1]), ([6], [1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
     assert rows.input_ids.tolist() == [[2, 7, 8, 9, 3], [2, 6, 3, 0, 0]]
     assert rows.special.tolist() == [[True, False, False, False, True], [True, False, True, True, True]]
     assert rows.flags[0].tolist() == [1, 1, 0, 1, 1]
     assert rows.lengths.tolist() == [5, 3]
-    bare = rows_from_texts([([7, 8], [1, 1])], GPT_LIKE)
+    bare = examples_from_tokens([([7, 8], [1, 1])], GPT_LIKE)
     assert bare.input_ids.tolist() == [[7, 8]]
     assert full_rows(1, 4).special.tolist() == [[True, False, False, True]]

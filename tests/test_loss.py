@@ -1,10 +1,10 @@
 import pytest
 import torch
+import zoo.loss
 from torch.nn import functional
 
-import zoo.loss
 from zoo.config import CoreConfig
-from zoo.flops import core_flops, token_head_flops, training_flops
+from zoo.core.flops import core_flops, token_head_flops, training_flops
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
@@ -17,7 +17,7 @@ def test_equals_torch_cross_entropy_with_gradients(chunk_rows, bias):
     for own in (True, False):
         features, weight, offset = (x.clone().requires_grad_() for x in leaves)
         if own:
-            loss = zoo.loss.linear_cross_entropy(
+            loss = zoo.heads.cross_entropy.linear_cross_entropy(
                 features, weight, offset if bias else None, labels, chunk_bytes=4 * 301 * chunk_rows
             )
             total = loss.total
@@ -35,7 +35,7 @@ def test_equals_torch_cross_entropy_with_gradients(chunk_rows, bias):
 
 def test_no_targets_gives_zeros_not_nan():
     features, weight = torch.zeros(0, 8, requires_grad=True), torch.randn(30, 8, requires_grad=True)
-    loss = zoo.loss.linear_cross_entropy(features, weight, None, torch.zeros(0, dtype=torch.long))
+    loss = zoo.heads.cross_entropy.linear_cross_entropy(features, weight, None, torch.zeros(0, dtype=torch.long))
     loss.total.backward()
     assert loss.total.item() == 0
     assert weight.grad.abs().max() == 0
@@ -46,16 +46,16 @@ def test_hits_are_counted_without_gradients():
     labels = torch.tensor([0, 1, 2, 3])
     features = weight.detach()[torch.tensor([0, 1, 4, 3])]
     with torch.no_grad():
-        assert zoo.loss.linear_cross_entropy(features, weight, None, labels).correct == 3
+        assert zoo.heads.cross_entropy.linear_cross_entropy(features, weight, None, labels).correct == 3
 
 
 def test_bf16_agrees_to_its_rounding():
     torch.manual_seed(0)
     features, weight = torch.randn(64, 32), torch.randn(500, 32) * 0.1
     labels = torch.randint(0, 500, (64,))
-    exact = zoo.loss.linear_cross_entropy(features, weight, None, labels).total
+    exact = zoo.heads.cross_entropy.linear_cross_entropy(features, weight, None, labels).total
     with torch.autocast("cpu", torch.bfloat16):
-        rounded = zoo.loss.linear_cross_entropy(features, weight, None, labels).total
+        rounded = zoo.heads.cross_entropy.linear_cross_entropy(features, weight, None, labels).total
     assert rounded.dtype == torch.float32
     assert abs(float(rounded - exact)) / float(exact) < 2**-8
 
@@ -65,8 +65,8 @@ def test_analytic_flops_equal_torchs_counter(facts):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    from zoo.core import Transformer
-    from zoo.heads import TokenHead
+    from zoo.core.transformer import Transformer
+    from zoo.heads.token_heads import TokenHead
     from zoo.inputs import CoreInputs
 
     config = CoreConfig(

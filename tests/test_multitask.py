@@ -9,19 +9,23 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
 
-from pretraining.annotate import Field
-from pretraining.corpus import CorpusConfig
-from pretraining.documents import (
+from pretraining.annotations.field import RecordField
+from pretraining.corpus.config import CorpusConfig
+from pretraining.keyed_random import Draw
+from pretraining.layouts.labelled_pairs import LabelledPairs
+from pretraining.layouts.reordered_segments import (
     DocumentSegments,
-    LabelledPairs,
     ReorderedSegments,
-    SentenceDistance,
     reordering_class,
     reordering_classes,
 )
-from pretraining.labels import Capitalised
+from pretraining.layouts.sentence_distance import SentenceDistance
 from pretraining.objectives import TokenClassification
-from pretraining.pairs_command import (
+from pretraining.objectives.token_classification import CapitalisationLabels
+from pretraining.store.prepare import prepare_store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
+from pretraining.tools.pairs import (
     Markers,
     Pair,
     at_most,
@@ -30,10 +34,6 @@ from pretraining.pairs_command import (
     read_markers,
     relevance_pairs,
 )
-from pretraining.prepare import prepare
-from pretraining.random import Draw
-from pretraining.store import CAPITALISED, WORD_START
-from pretraining.tokenizer import TokenizerConfig
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=7, epoch=0)
@@ -222,9 +222,9 @@ def test_labelled_pairs(tmp_path):
 def prepared(folder, records, sentences="line", values=10):
     """A store out of JSON lines with the annotation ``label``."""
     (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    own = {"label": Field(values=values)}
+    own = {"label": RecordField(values=values)}
     corpus = CorpusConfig(str(folder / "pairs.jsonl"), sentences=sentences, annotations=own)
-    return prepare(
+    return prepare_store(
         corpus, TokenizerConfig("wordpiece", vocab_size=60, min_frequency=1), folder / "stores", processes=1, quiet=True
     )
 
@@ -355,7 +355,7 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
         (ReorderedSegments(3), "has 3 words"),
         (SentenceDistance(), "one with three sentences"),
         (DocumentSegments(), "longer than a row of 16"),
-        (LabelledPairs(), "no array 'label'.*annotate.Field"),
+        (LabelledPairs(), "no array 'label'.*annotations.RecordField"),
     ):
         with pytest.raises(ZooError, match=message):
             layout.plan(short, everything(short), 16, BERT_LIKE, DRAW)
@@ -375,7 +375,7 @@ def test_what_cannot_be_laid_out_is_refused(tmp_path):
 
 
 def test_text_without_capitals_has_nothing_to_learn(store, tmp_path):
-    objective = TokenClassification(Capitalised())
+    objective = TokenClassification(CapitalisationLabels())
     with pytest.raises(ZooError, match=r"none of the first [0-9,]+ tokens .* was written with a capital"):
         objective.check_store(store)
     few = write_store(tmp_path / "few", [[[5] * 100]])

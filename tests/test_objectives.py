@@ -16,12 +16,14 @@ from similar_toys import synthetic, synthetic_list
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from torch import nn
 
-from pretraining.choose import NGrams, Tokens, Units, WholeWords
-from pretraining.fill import Replace
-from pretraining.fill_similar import SimilarWords
-from pretraining.labels import Capitalised
-from pretraining.layouts import rows_from_texts
-from pretraining.objective import Objective, Targets, base_inputs, collate
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.masking.base import All
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens, Replace
+from pretraining.masking.words import KnowledgeUnits, WholeWords
 from pretraining.objectives import (
     BidirectionalLM,
     CausalLM,
@@ -32,14 +34,15 @@ from pretraining.objectives import (
     RowClassification,
     TokenClassification,
 )
-from pretraining.predict import All
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.store import CAPITALISED, WORD_START
-from zoo.config import CoreConfig, RecurrentConfig
-from zoo.core import make_core
+from pretraining.objectives.base import CoreRunner, Objective, Targets, base_inputs, collate
+from pretraining.objectives.token_classification import CapitalisationLabels
+from pretraining.objectives.token_scoring import MaskedModel, score_words
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
+from zoo.core.build import make_core
+from zoo.core.init import initialise
 from zoo.errors import ZooError
-from zoo.init import initialise
 
 TINY = CoreConfig(
     vocab_size=BERT_LIKE.size,
@@ -63,19 +66,19 @@ DRAW = Draw(seed=2, epoch=0)
 ALL_MASK = Replace(mask=1, random=0, keep=0)
 
 
-def hidden_by_mask(rows: Rows) -> np.ndarray:
+def hidden_by_mask(rows: Examples) -> np.ndarray:
     """Positions whose token the core must not learn anything of."""
     return rows.targets["selected"] & (rows.input_ids == BERT_LIKE.mask)
 
 
-def not_before(rows: Rows, number: int) -> np.ndarray:
+def not_before(rows: Examples, number: int) -> np.ndarray:
     """Positions of a factorisation order that the target with this number must not see, its own among them."""
     row, column = np.nonzero(rows.targets["selected"] & ~rows.special)
     ranks = rows.targets["ranks"]
     return ranks >= ranks[row[number], column[number]]
 
 
-def other_side(rows: Rows, number: int) -> np.ndarray:
+def other_side(rows: Examples, number: int) -> np.ndarray:
     """Positions of one row behind the place from which a two-way target looks, forward targets first."""
     columns, forward = np.arange(rows.shape[1])[None, :], int(rows.lengths[0]) - 1
     return columns > number if number < forward else columns < number - forward + 1
@@ -83,41 +86,43 @@ def other_side(rows: Rows, number: int) -> np.ndarray:
 
 class Case(NamedTuple):
     make: Callable[[], Objective]
-    hidden: Callable[[Rows], np.ndarray] | None  # (B, L) positions nobody may see
+    hidden: Callable[[Examples], np.ndarray] | None  # (B, L) positions nobody may see
     later: bool = False  # a target may not see later positions either
     can_be_empty: bool = True  # there are rows without any target
-    unseen: Callable[[Rows, int], np.ndarray] | None = None  # (B, L) positions that one target may not see
+    unseen: Callable[[Examples, int], np.ndarray] | None = None  # (B, L) positions that one target may not see
     config: CoreConfig = TINY
     steps: int = 80  # in which it learns one batch by heart
     rate: float = 5e-3
 
 
 OBJECTIVES = {
-    "masked tokens": Case(lambda: MaskedLM(Tokens(), ALL_MASK), hidden_by_mask),
-    "masked tokens, 80/10/10": Case(lambda: MaskedLM(Tokens(rate=0.3)), hidden_by_mask),
+    "masked tokens": Case(lambda: MaskedLM(RandomTokens(), ALL_MASK), hidden_by_mask),
+    "masked tokens, 80/10/10": Case(lambda: MaskedLM(RandomTokens(rate=0.3)), hidden_by_mask),
     "masked words": Case(lambda: MaskedLM(WholeWords(), ALL_MASK), hidden_by_mask),
     "masked words, each by itself": Case(
         lambda: MaskedLM(WholeWords(rate=0.3, count="independent"), ALL_MASK), hidden_by_mask
     ),
-    "masked units": Case(lambda: MaskedLM(Units("unit", fallback="words"), ALL_MASK), hidden_by_mask),
+    "masked units": Case(lambda: MaskedLM(KnowledgeUnits("unit", fallback="words"), ALL_MASK), hidden_by_mask),
     "masked n-grams": Case(lambda: MaskedLM(NGrams(), ALL_MASK), hidden_by_mask),
     "similar words": Case(lambda: MaskedLM(WholeWords(), SimilarWords(synthetic_list())), None),
-    "masked, dynamic count": Case(lambda: MaskedLM(Tokens(count="stochastic", include_special=True)), hidden_by_mask),
-    "everything predicted": Case(lambda: MaskedLM(Tokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
+    "masked, dynamic count": Case(
+        lambda: MaskedLM(RandomTokens(count="stochastic", include_special=True)), hidden_by_mask
+    ),
+    "everything predicted": Case(lambda: MaskedLM(RandomTokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
     "causal": Case(CausalLM, None, later=True),
     "causal, recurrent": Case(CausalLM, None, later=True, config=RECURRENT, steps=150, rate=4e-2),
     "two-way": Case(BidirectionalLM, None, unseen=other_side, steps=200),
     "two-way, recurrent": Case(BidirectionalLM, None, unseen=other_side, config=RECURRENT, steps=150, rate=4e-2),
     "masked tokens, recurrent": Case(
-        lambda: MaskedLM(Tokens(), ALL_MASK), hidden_by_mask, config=RECURRENT, steps=150, rate=1e-2
+        lambda: MaskedLM(RandomTokens(), ALL_MASK), hidden_by_mask, config=RECURRENT, steps=150, rate=1e-2
     ),
     "pair, recurrent": Case(PairClassification, None, can_be_empty=False, config=RECURRENT),
     "pair": Case(PairClassification, None, can_be_empty=False),
     "class of a row": Case(lambda: RowClassification(9), None, can_be_empty=False),
-    "class of a token": Case(lambda: TokenClassification(Capitalised()), None),
+    "class of a token": Case(lambda: TokenClassification(CapitalisationLabels()), None),
     "permutation": Case(PermutationLM, None, unseen=not_before, config=TWO_STREAMS),
     "permutation, blocks": Case(
-        lambda: PermutationLM(Tokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
+        lambda: PermutationLM(RandomTokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
     ),
     "entities": Case(lambda: EntityAutoencoder(shared_table()), None, config=TINY.replace(fusion=FUSION), steps=150),
     "pair on the last token": Case(
@@ -141,7 +146,7 @@ every_objective = objectives_where(lambda case: True)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def some_rows(count=16, length=24, seed=0) -> Rows:
+def some_rows(count=16, length=24, seed=0) -> Examples:
     """Pairs of different lengths in which no token occurs twice, so that a gradient tells where it came from."""
     rng = np.random.default_rng(seed)
     lengths = rng.integers(length // 2, length + 1, count)
@@ -156,7 +161,7 @@ def some_rows(count=16, length=24, seed=0) -> Rows:
     flags = np.where(special | (rng.random((count, length)) < 0.8), WORD_START, 0).astype(np.uint8)
     flags |= np.where(~special & (ids % 3 == 0), CAPITALISED, 0).astype(np.uint8)
     number = np.arange(count, dtype=np.int64)
-    return Rows(
+    return Examples(
         input_ids=ids.astype(np.int32),
         lengths=lengths.astype(np.int64),
         special=special,
@@ -181,25 +186,11 @@ def build(objective: Objective, config=TINY, vocabulary=BERT_LIKE):
     return core, objective
 
 
-class Encoder:
-    """``encode`` as the loop gives it: once per batch, however many ask."""
-
-    def __init__(self, core, inputs):
-        self.core, self.inputs, self.runs, self.output = core, inputs, 0, None
-
-    def __call__(self, inputs=None):
-        if inputs is not None:
-            return self.core(inputs)
-        if self.output is None:
-            self.output, self.runs = self.core(self.inputs), self.runs + 1
-        return self.output
-
-
 def loss_of(core, objective, rows):
     """Loss term of corrupted rows."""
     batch = collate(rows, {"x": objective})
     targets = Targets(batch.targets["x"], batch.counts["x"])
-    return objective(Encoder(core, batch.inputs), core.token_embedding, targets)
+    return objective(CoreRunner(core, batch.inputs), core.token_embedding, targets)
 
 
 # --- what holds for every objective ---
@@ -279,7 +270,7 @@ def test_gradient_is_exactly_zero_where_nothing_may_be_seen(case):
         targets = Targets({name: t[number : number + 1] for name, t in batch.targets["x"].items()}, 1)
         core.zero_grad()
         # the tied output matrix is held fixed, so that only the inputs' side has a gradient
-        objective(Encoder(core, batch.inputs), core.token_embedding.detach(), targets).total.backward()
+        objective(CoreRunner(core, batch.inputs), core.token_embedding.detach(), targets).total.backward()
         gradient = core.token_embedding.grad.abs().sum(dim=1)
         unseen = np.zeros(rows.shape, dtype=bool) if case.hidden is None else case.hidden(corrupted)
         if case.later:
@@ -370,12 +361,12 @@ def test_scores(case):
             objective.score(core, core.token_embedding, some_rows())
         return
     rows = some_rows(6)
-    encode = Encoder(core, None)
-    scores = objective.score(encode, core.token_embedding, rows)
+    run_core = CoreRunner(core, None)
+    scores = objective.score(run_core, core.token_embedding, rows)
     assert scores.dtype == np.float64
     assert scores.shape == (6,)
     assert (scores < 0).all()
-    other = objective.score(encode, core.token_embedding, take(rows, np.array([4, 1]), width=50))
+    other = objective.score(run_core, core.token_embedding, take(rows, np.array([4, 1]), width=50))
     np.testing.assert_allclose(other, scores[[4, 1]], rtol=1e-5)
 
 
@@ -383,7 +374,7 @@ def test_scores(case):
 
 
 def test_heads_see_gathered_positions_only():
-    core, objective = build(MaskedLM(Tokens()))
+    core, objective = build(MaskedLM(RandomTokens()))
     seen = []
     objective.head.dense.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape))
     rows = objective.corrupt(some_rows(), DRAW)
@@ -393,22 +384,24 @@ def test_heads_see_gathered_positions_only():
 
 
 def test_objectives_of_a_task_share_one_run_of_the_core():
-    objectives = nn.ModuleDict({"masked": MaskedLM(Tokens()), "pair": PairClassification()})
+    objectives = nn.ModuleDict({"masked": MaskedLM(RandomTokens()), "pair": PairClassification()})
     core = build(objectives["masked"])[0]
     build(objectives["pair"])
     rows = some_rows()
     for objective in objectives.values():
         rows = objective.corrupt(rows, DRAW)
     batch = collate(rows, dict(objectives.items()))
-    encode = Encoder(core, batch.inputs)
+    runs = []
+    core.register_forward_hook(lambda *call: runs.append(call))
+    run_core = CoreRunner(core, batch.inputs)
     for name, objective in objectives.items():
-        assert objective(encode, core.token_embedding, Targets(batch.targets[name], batch.counts[name])).count > 0
-    assert encode.runs == 1
+        assert objective(run_core, core.token_embedding, Targets(batch.targets[name], batch.counts[name])).count > 0
+    assert len(runs) == 1
     assert batch.counts == {"masked": int(rows.targets["selected"].sum()), "pair": 16}
 
 
 def test_static_masks_are_the_same_code():
-    _, objective = build(MaskedLM(Tokens()))
+    _, objective = build(MaskedLM(RandomTokens()))
     rows = some_rows()
     masks = [objective.corrupt(rows, Draw(0, epoch % 10)).targets["selected"].tobytes() for epoch in range(20)]
     assert len(set(masks)) == 10
@@ -428,7 +421,7 @@ def test_causal_targets_are_the_next_tokens():
 
 
 def test_labels_are_the_original_ids():
-    _, objective = build(MaskedLM(Tokens()))
+    _, objective = build(MaskedLM(RandomTokens()))
     rows = some_rows()
     corrupted = objective.corrupt(rows, DRAW)
     targets = objective.targets(corrupted)
@@ -442,11 +435,11 @@ def test_causal_score_is_the_chain_rule():
     core, objective = build(CausalLM(), TINY, GPT_LIKE)
     texts = [([7, 8, 9, 10], [1, 1, 0, 1]), ([20, 21], [1, 1])]
     for prefix, skipped in (([], 1), ([2], 0)):
-        rows = rows_from_texts(texts, GPT_LIKE, prefix)
-        scores = objective.score(Encoder(core, None), core.token_embedding, rows)
+        rows = examples_from_tokens(texts, GPT_LIKE, prefix)
+        scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
         for (ids, _), score in zip(texts, scores):
             whole = prefix + ids
-            one = rows_from_texts([(whole, [1] * len(whole))], GPT_LIKE)
+            one = examples_from_tokens([(whole, [1] * len(whole))], GPT_LIKE)
             hidden = core(objective.inputs(one, base_inputs(one))).last_hidden_state[0]
             log_p = torch.log_softmax(hidden @ core.token_embedding.T, dim=-1)
             expected = sum(log_p[i - 1, whole[i]].item() for i in range(len(prefix) + skipped, len(whole)))
@@ -455,35 +448,35 @@ def test_causal_score_is_the_chain_rule():
 
 def test_masked_score_hides_the_rest_of_the_word():
     """PLL-word-l2r by hand: words [7] [8 9 10] [11 12]."""
-    core, objective = build(MaskedLM(Tokens()))
+    core, objective = build(MaskedLM(RandomTokens()))
     ids, flags = [7, 8, 9, 10, 11, 12], [1, 1, 0, 0, 1, 0]
     hidden_at = {1: [1], 2: [2, 3, 4], 3: [3, 4], 4: [4], 5: [5, 6], 6: [6]}
-    rows = rows_from_texts([(ids, flags), ([5, 6], [1, 1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
+    rows = examples_from_tokens([(ids, flags), ([5, 6], [1, 1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
     expected = 0.0
     for position, hidden in hidden_at.items():
         line = [BERT_LIKE.cls, *ids, BERT_LIKE.sep]
         copy_ids = [BERT_LIKE.mask if i in hidden else t for i, t in enumerate(line)]
-        copied = rows_from_texts([(copy_ids, [1] * 8)], BERT_LIKE)
+        copied = examples_from_tokens([(copy_ids, [1] * 8)], BERT_LIKE)
         state = core(base_inputs(copied)).last_hidden_state[0, position]
         expected += torch.log_softmax(objective.head(state, core.token_embedding), -1)[line[position]].item()
-    scores = objective.score(Encoder(core, None), core.token_embedding, rows)
+    scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
     assert scores[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_masked_score_does_not_depend_on_the_portions(monkeypatch):
-    core, objective = build(MaskedLM(Tokens()))
+def test_masked_score_does_not_depend_on_the_portions():
+    core, objective = build(MaskedLM(RandomTokens()))
     rows = some_rows(5)
-    scores = objective.score(Encoder(core, None), core.token_embedding, rows)
-    monkeypatch.setattr("pretraining.objectives.masked._SCORE_TOKENS", 30)
-    np.testing.assert_allclose(objective.score(Encoder(core, None), core.token_embedding, rows), scores, rtol=1e-5)
+    scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
+    model = MaskedModel(CoreRunner(core, None), objective.head, core.token_embedding, BERT_LIKE.mask)
+    np.testing.assert_allclose(score_words(model, rows, tokens_at_once=30), scores, rtol=1e-5)
 
 
 def test_bare_rows_are_scored_like_the_learned_text():
     """After learning one line by heart, that line scores higher than any with a changed token."""
-    for make in (CausalLM, lambda: MaskedLM(Tokens(rate=0.3))):
+    for make in (CausalLM, lambda: MaskedLM(RandomTokens(rate=0.3))):
         core, objective = build(make(), TINY.replace(initializer_range=0.02))
         line = list(range(10, 22))
-        many = rows_from_texts([(line, [1] * 12)] * 16, BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
+        many = examples_from_tokens([(line, [1] * 12)] * 16, BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
         optimizer = torch.optim.AdamW([*core.parameters(), *objective.parameters()], lr=5e-3)
         for step in range(60):
             term = loss_of(core, objective, objective.corrupt(many, Draw(0, step)))
@@ -491,27 +484,29 @@ def test_bare_rows_are_scored_like_the_learned_text():
             (term.total / term.count).backward()
             optimizer.step()
         wrong = [[*line[:i], 99, *line[i + 1 :]] for i in (3, 6)]
-        rows = rows_from_texts([(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
-        scores = objective.score(Encoder(core, None), core.token_embedding, rows)
+        rows = examples_from_tokens(
+            [(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep]
+        )
+        scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
         assert scores[0] > scores[1:].max() + 2
 
 
 def test_what_is_missing_is_named():
     with pytest.raises(ZooError, match="no mask token"):
-        MaskedLM(Tokens()).build(TINY, GPT_LIKE)
+        MaskedLM(RandomTokens()).build(TINY, GPT_LIKE)
     with pytest.raises(ZooError, match="no pooler"):
         PairClassification().build(TINY.replace(pooler=False), BERT_LIKE)
     with pytest.raises(ZooError, match="SentencePairs"):
         PairClassification().targets(some_rows().replace(pair_label=None))
     with pytest.raises(ZooError, match="disagree"):
         collate(some_rows(), {"a": CausalLM(), "b": CausalLM()})
-    masked = build(MaskedLM(Tokens()))[1]
+    masked = build(MaskedLM(RandomTokens()))[1]
     with pytest.raises(ZooError, match="a task of its own"):
         masked.corrupt(masked.corrupt(some_rows(), DRAW), DRAW)
 
 
 def test_factorised_embeddings():
-    core, objective = build(MaskedLM(Tokens()), TINY.replace(embedding_size=16))
+    core, objective = build(MaskedLM(RandomTokens()), TINY.replace(embedding_size=16))
     loss_of(core, objective, objective.corrupt(some_rows(), DRAW)).total.backward()
     assert objective.head.dense.weight.shape == (16, 32)
 
@@ -522,9 +517,9 @@ def test_parts_come_from_class_paths():
     entry = {
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
-            "choose": {"class_path": "pretraining.choose.NGrams", "init_args": {"n": 2, "max_predictions": 20}},
-            "fill": {"class_path": "pretraining.fill.Replace", "init_args": {"per": "word"}},
-            "predict": {"class_path": "pretraining.predict.All"},
+            "choose": {"class_path": "pretraining.masking.NGrams", "init_args": {"n": 2, "max_predictions": 20}},
+            "fill": {"class_path": "pretraining.masking.Replace", "init_args": {"per": "word"}},
+            "predict": {"class_path": "pretraining.masking.All"},
         },
     }
     bare = {"class_path": "pretraining.objectives.CausalLM"}

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.optim import AdamW, Lamb, Noam, WarmupDecay, parameter_groups
+from pretraining.optim.learning_rate import Noam, WarmupDecay
+from pretraining.optim.optimizers import AdamW, Lamb, parameter_groups
 from zoo.errors import ZooError
 
 

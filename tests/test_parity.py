@@ -35,11 +35,11 @@ from stock import (
 )
 from torch import Tensor
 
-from zoo.attention import KeyValueCache
-from zoo.core import Transformer
-from zoo.folder import load_core
+from zoo.attention.context import KeyValueCache
+from zoo.core.transformer import Transformer
+from zoo.model_folder import load_core
 from zoo.weights.commands import export_folder, import_folder
-from zoo.weights.convert import all_families
+from zoo.weights.read import all_families
 
 PAGE = Path(__file__).parents[1] / "docs" / "parity.md"
 FP32 = 1e-5  # absolute for states, logits and losses; of a tensor's gradients relative to the largest, or to 0.1

@@ -7,23 +7,24 @@ from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
 from training import arguments, log_lines
 
 from ablation.config import arms, load_ablation
-from pretraining.choose import Tokens
-from pretraining.choose_spans import ContextSpans, factorisation_ranks, split_parts
-from pretraining.config import load_pretrain_config
-from pretraining.layouts import rows_from_texts
-from pretraining.objective import Targets, base_inputs, collate
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.layouts.segment_pairs import SegmentPairs
+from pretraining.masking.context_spans import ContextSpans, factorisation_ranks, split_parts
+from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.segments import SegmentPairs
-from pretraining.store import WORD_START
-from pretraining.train import pretrain
+from pretraining.objectives.base import Targets, base_inputs, collate
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.pretrain import pretrain
+from zoo.attention.masks import visible_keys
 from zoo.config import CoreConfig
-from zoo.core import Transformer, build_core
+from zoo.core.build import build_core
+from zoo.core.init import initialise
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
-from zoo.init import initialise
-from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.relative import visible_keys
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
 
 DRAW = Draw(seed=4, epoch=0)
 CONFIG = CoreConfig(
@@ -49,7 +50,7 @@ CONFIG = CoreConfig(
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def plain_rows(count, length, word_starts=1.0, reused=None, reversed_share=0.0, seed=0) -> Rows:
+def plain_rows(count, length, word_starts=1.0, reused=None, reversed_share=0.0, seed=0) -> Examples:
     """Rows of text alone, without template tokens."""
     rng = np.random.default_rng(seed)
     rows = full_rows(count, length, seed, word_starts)
@@ -321,7 +322,7 @@ def test_the_first_part_and_the_memory_know_nothing_of_the_second():
 def test_masked_tokens_of_the_next_row_are_not_remembered():
     """Masked LM on the same rows: the part that is shown again is not seen by what is remembered."""
     config = CONFIG.replace(query_stream=False)
-    objective = MaskedLM(Tokens())
+    objective = MaskedLM(RandomTokens())
     core, _ = build(objective, config)
     rows = objective.corrupt(distinct_rows(), DRAW)
     ids = rows.input_ids.copy()
@@ -368,7 +369,7 @@ def test_score_is_the_mean_over_orders_by_hand():
     core, objective = build(PermutationLM(score_orders=0))
     texts = [([7, 8, 9, 10], [1, 1, 0, 1]), ([20, 21], [1, 1])]
     suffix = [BERT_LIKE.sep, BERT_LIKE.cls]
-    rows = rows_from_texts(texts, BERT_LIKE, (), suffix)
+    rows = examples_from_tokens(texts, BERT_LIKE, (), suffix)
     scores = objective.score(core, core.token_embedding, rows)
     ids = torch.tensor([[7, 8, 9, 10, *suffix]])
     expected = 0.0
@@ -377,8 +378,8 @@ def test_score_is_the_mean_over_orders_by_hand():
     dense[:, 4:, :4] = False
     for i in range(4):
         sees = torch.tensor([j < i or j > 3 for j in range(6)])[None, None]
-        query = SecondStream(torch.tensor([[i]]), Visibility(dense=sees))
-        state = core(CoreInputs(ids, Visibility(dense=dense), query=query)).query_states[0, 0]
+        query = QueryStream(torch.tensor([[i]]), AttentionPattern(dense=sees))
+        state = core(CoreInputs(ids, AttentionPattern(dense=dense), query=query)).query_states[0, 0]
         expected += torch.log_softmax(objective.head(state, core.token_embedding), -1)[ids[0, i]].item()
     assert scores[0] == pytest.approx(expected, rel=1e-5)
     several = PermutationLM(score_orders=3)
@@ -388,7 +389,7 @@ def test_score_is_the_mean_over_orders_by_hand():
     alone = several.score(core, core.token_embedding, take(rows, np.array([1]), width=9))
     assert mean[1] == pytest.approx(alone[0], rel=1e-5)
     assert mean[0] != pytest.approx(scores[0], rel=1e-6)
-    swapped = rows_from_texts([texts[1], texts[0]], BERT_LIKE, (), suffix)
+    swapped = examples_from_tokens([texts[1], texts[0]], BERT_LIKE, (), suffix)
     np.testing.assert_allclose(several.score(core, core.token_embedding, swapped), mean[::-1], rtol=1e-5)
 
 
@@ -396,7 +397,7 @@ def test_a_learned_line_scores_higher_than_a_changed_one():
     config = CONFIG.replace(initializer_range=0.02, mem_len=None)
     core, objective = build(config=config)
     line, suffix = list(range(10, 22)), [BERT_LIKE.sep, BERT_LIKE.cls]
-    many = rows_from_texts([(line, [1] * 12)] * 16, BERT_LIKE, (), suffix)
+    many = examples_from_tokens([(line, [1] * 12)] * 16, BERT_LIKE, (), suffix)
     objective.choose = ContextSpans(rate=0.5, alpha=1)
     optimizer = torch.optim.AdamW([*core.parameters(), *objective.parameters()], lr=5e-3)
     for step in range(60):
@@ -405,7 +406,7 @@ def test_a_learned_line_scores_higher_than_a_changed_one():
         (term.total / term.count).backward()
         optimizer.step()
     wrong = [[*line[:i], 99, *line[i + 1 :]] for i in (3, 6)]
-    rows = rows_from_texts([(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, (), suffix)
+    rows = examples_from_tokens([(t, [1] * 12) for t in [line, *wrong]], BERT_LIKE, (), suffix)
     scores = objective.score(core, core.token_embedding, rows)
     assert scores[0] > scores[1:].max() + 2
 
@@ -425,7 +426,7 @@ def test_pair_task_on_the_last_token(published):
 
 
 def test_single_tokens_instead_of_spans():
-    core, objective = build(PermutationLM(choose=Tokens(rate=0.2)))
+    core, objective = build(PermutationLM(choose=RandomTokens(rate=0.2)))
     rows = objective.corrupt(distinct_rows(), DRAW)
     assert (rows.targets["selected"].sum(1) == 8).all()
     assert not (rows.targets["selected"] & rows.special).any()

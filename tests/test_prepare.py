@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretraining import corpus as reader
-from pretraining import prepare as preparation
-from pretraining.annotate import Lexicon
-from pretraining.corpus import CorpusConfig
-from pretraining.prepare import prepare, prepare_from_ids
-from pretraining.sentences import split_sentences
-from pretraining.store import SENTENCE_START, WORD_START
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
+from pretraining.annotations.lexicon import Lexicon
+from pretraining.corpus import chunks as reader
+from pretraining.corpus.config import CorpusConfig
+from pretraining.store import build, workers
+from pretraining.store.job import Job
+from pretraining.store.prepare import prepare_from_ids, prepare_store
+from pretraining.store.shards import Shard, ShardArrays, read_shard, shard_info, write_shard
+from pretraining.store.writer import ABANDONED, work_lock
+from pretraining.text.sentences import split_sentences
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
+from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -60,7 +64,7 @@ def small_chunks(monkeypatch):
 
 def test_a_store_holds_what_the_text_says(tmp_path, small_chunks):
     texts = write_corpus(tmp_path / "a.txt")
-    store = prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    store = prepare_store(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
     tokenizer = load_tokenizer(store.path)
     assert store.path.name == f"a-{store.fingerprint[:8]}"
     assert store.num_documents == len(texts)
@@ -84,8 +88,8 @@ def test_a_store_holds_what_the_text_says(tmp_path, small_chunks):
 def test_the_template_is_in_the_files_but_not_in_the_fingerprint(tmp_path):
     write_corpus(tmp_path / "a.txt")
     config = CorpusConfig(str(tmp_path / "a.txt"))
-    one = prepare(config, WORDS, tmp_path / "one", processes=1, quiet=True)
-    two = prepare(config, WORDS, tmp_path / "two", processes=1, quiet=True, template=Template())
+    one = prepare_store(config, WORDS, tmp_path / "one", processes=1, quiet=True)
+    two = prepare_store(config, WORDS, tmp_path / "two", processes=1, quiet=True, template=Template())
     assert one.fingerprint == two.fingerprint
     assert load_tokenizer(two.path).encode("alpha").tokens[0] == "[CLS]"
 
@@ -93,16 +97,16 @@ def test_the_template_is_in_the_files_but_not_in_the_fingerprint(tmp_path):
 def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     write_corpus(path)
-    first = prepare(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    first = prepare_store(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
     with monkeypatch.context() as m:
-        m.setattr(preparation._Job, "build", lambda *_: pytest.fail("built again"))
-        assert prepare(CorpusConfig(str(path)), WORDS, tmp_path / "stores").path == first.path
+        m.setattr("pretraining.store.prepare.build_store", lambda *_: pytest.fail("built again"))
+        assert prepare_store(CorpusConfig(str(path)), WORDS, tmp_path / "stores").path == first.path
         elsewhere = tmp_path / "elsewhere" / "a.txt"
         elsewhere.parent.mkdir()
         shutil.copy(path, elsewhere)  # the same bytes in another place are the same store
-        assert prepare(CorpusConfig(str(elsewhere)), WORDS, tmp_path / "stores").path == first.path
+        assert prepare_store(CorpusConfig(str(elsewhere)), WORDS, tmp_path / "stores").path == first.path
     path.write_text(path.read_text().replace("kappa", "kappo", 1))  # same length, another content
-    second = prepare(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    second = prepare_store(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
     assert second.path != first.path
     seen = {first.fingerprint, second.fingerprint}
     for corpus, tokenizer in [
@@ -112,7 +116,7 @@ def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, 
         (CorpusConfig(str(path)), TokenizerConfig(kind="word", vocab_size=400)),
         (CorpusConfig([str(path), str(elsewhere)]), WORDS),
     ]:
-        seen.add(preparation._Job(corpus, tokenizer, tmp_path / "stores", True).fingerprint)
+        seen.add(Job(corpus, tokenizer, tmp_path / "stores", True).fingerprint)
     assert len(seen) == 7
 
 
@@ -123,9 +127,9 @@ def test_new_tokens_are_part_of_the_fingerprint_and_of_the_store(tmp_path):
     stores = []
     for new, template in [([], None), (["quokka", "<go>"], None), (["quokka", "<go>"], own)]:
         config = TokenizerConfig(new_tokens=new, **shared)
-        stores.append(prepare(corpus, config, tmp_path / "stores", processes=1, quiet=True, template=template))
+        stores.append(prepare_store(corpus, config, tmp_path / "stores", processes=1, quiet=True, template=template))
     loaded = TokenizerConfig("file", str(stores[0].path), new_tokens=["quokka", "<go>"])
-    stores.append(prepare(corpus, loaded, tmp_path / "stores", processes=2, quiet=True, template=own))
+    stores.append(prepare_store(corpus, loaded, tmp_path / "stores", processes=2, quiet=True, template=own))
     assert len({store.fingerprint for store in stores}) == 4
     assert np.array_equal(stores[2].tokens, stores[3].tokens)
     assert np.array_equal(stores[2].flags, stores[3].flags)
@@ -145,9 +149,13 @@ def test_one_document_in_many_chunks_is_one_document(tmp_path, monkeypatch, kind
     body = "\n".join(f"Sentence number {i} is here." for i in range(400))
     (tmp_path / "a.txt").write_text(f"Before it.\n\n{body}\n\nAfter it.\n")
     config = CorpusConfig(str(tmp_path / "a.txt"))
-    whole = prepare(config, TokenizerConfig(kind=kind, vocab_size=400), tmp_path / "whole", processes=1, quiet=True)
+    whole = prepare_store(
+        config, TokenizerConfig(kind=kind, vocab_size=400), tmp_path / "whole", processes=1, quiet=True
+    )
     monkeypatch.setattr(reader, "CHUNK", 1000)
-    parts = prepare(config, TokenizerConfig(kind=kind, vocab_size=400), tmp_path / "parts", processes=1, quiet=True)
+    parts = prepare_store(
+        config, TokenizerConfig(kind=kind, vocab_size=400), tmp_path / "parts", processes=1, quiet=True
+    )
     assert np.diff(whole.documents).tolist() == [1, 400, 1]
     assert content(whole.path) == content(parts.path)
 
@@ -156,7 +164,7 @@ def test_byte_level_tokens_of_a_paragraph_decode_to_it(tmp_path):
     text = "One sentence here.  Two of them! And “three”, perhaps. 中文句子。再来一句。"
     (tmp_path / "a.txt").write_text(text + "\n")
     tokenizer = TokenizerConfig(kind="bytebpe", vocab_size=400)
-    store = prepare(CorpusConfig(str(tmp_path / "a.txt")), tokenizer, tmp_path / "s", processes=1, quiet=True)
+    store = prepare_store(CorpusConfig(str(tmp_path / "a.txt")), tokenizer, tmp_path / "s", processes=1, quiet=True)
     assert len(store.sentences) - 1 == 5
     assert load_tokenizer(store.path).decode(np.asarray(store.tokens)) == text.replace("  ", " ")
 
@@ -165,23 +173,26 @@ def test_byte_level_tokens_of_a_paragraph_decode_to_it(tmp_path):
 def test_one_and_two_processes_write_the_same_bytes(tmp_path, small_chunks):
     write_corpus(tmp_path / "a.txt", 300)
     config = CorpusConfig(str(tmp_path / "a.txt"))
-    one = prepare(config, WORDS, tmp_path / "one", processes=1, quiet=True)
-    two = prepare(config, WORDS, tmp_path / "two", processes=2, quiet=True)
+    one = prepare_store(config, WORDS, tmp_path / "one", processes=1, quiet=True)
+    two = prepare_store(config, WORDS, tmp_path / "two", processes=2, quiet=True)
     assert content(one.path) == content(two.path)
     assert one.meta["fingerprint"] == two.meta["fingerprint"]
 
 
 CHILD = """
 import sys
-from pretraining import corpus
-corpus.CHUNK = 4000
-from pretraining.prepare import _Recipe, prepare
+from pretraining.corpus import chunks
+from pretraining.corpus.config import CorpusConfig
+chunks.CHUNK = 4000
+from pretraining.store.prepare import prepare_store
+from pretraining.store.recipe import Recipe
 import time
 if {slow}:
-    run = _Recipe.run
-    _Recipe.run = lambda self, chunk: (time.sleep(0.05), run(self, chunk))[1]
-from pretraining.tokenizer import TokenizerConfig
-prepare(corpus.CorpusConfig({path!r}), TokenizerConfig(vocab_size=400), {folder!r}, processes={processes}, quiet=True)
+    run = Recipe.run
+    Recipe.run = lambda self, chunk: (time.sleep(0.05), run(self, chunk))[1]
+from pretraining.tokenizer.config import TokenizerConfig
+config = TokenizerConfig(vocab_size=400)
+prepare_store(CorpusConfig({path!r}), config, {folder!r}, processes={processes}, quiet=True)
 """
 
 
@@ -221,7 +232,7 @@ def test_killed_preparation_goes_on_with_its_finished_shards(tmp_path):
 
 def test_finished_shards_are_not_made_again_after_a_bad_line_is_mended(tmp_path, small_chunks, monkeypatch):
     write_corpus(tmp_path / "seed.txt")
-    given = prepare(CorpusConfig(str(tmp_path / "seed.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    given = prepare_store(CorpusConfig(str(tmp_path / "seed.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
     tokenizer = TokenizerConfig(kind="file", path=str(given.path))
     path = tmp_path / "b.txt"
     write_corpus(path, 200, seed=2)
@@ -230,37 +241,37 @@ def test_finished_shards_are_not_made_again_after_a_bad_line_is_mended(tmp_path,
     line = good.count(b"\n", 0, place) + 1
     path.write_bytes(good[:place] + b"\xff" + good[place + 1 :])
     made = []
-    write = preparation.write_shard
-    monkeypatch.setattr(preparation, "write_shard", lambda p, a: (made.append(p), write(p, a)))
+    write = workers.write_shard
+    monkeypatch.setattr(workers, "write_shard", lambda p, a: (made.append(p), write(p, a)))
     with pytest.raises(ZooError, match=rf"b\.txt:{line}: invalid UTF-8"):
-        prepare(CorpusConfig(str(path)), tokenizer, tmp_path / "stores", processes=1, quiet=True)
+        prepare_store(CorpusConfig(str(path)), tokenizer, tmp_path / "stores", processes=1, quiet=True)
     before = list(made)
     assert len(before) > 3
     path.write_bytes(good)
-    store = prepare(CorpusConfig(str(path)), tokenizer, tmp_path / "stores", processes=1, quiet=True)
+    store = prepare_store(CorpusConfig(str(path)), tokenizer, tmp_path / "stores", processes=1, quiet=True)
     assert not set(before) & set(made[len(before) :])
-    fresh = prepare(CorpusConfig(str(path)), tokenizer, tmp_path / "fresh", processes=1, quiet=True)
+    fresh = prepare_store(CorpusConfig(str(path)), tokenizer, tmp_path / "fresh", processes=1, quiet=True)
     assert content(store.path) == content(fresh.path)
 
 
 @pytest.mark.slow
 def test_bad_input_in_a_worker_is_told_by_file_and_line(tmp_path, small_chunks):
     write_corpus(tmp_path / "seed.txt")
-    given = prepare(CorpusConfig(str(tmp_path / "seed.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+    given = prepare_store(CorpusConfig(str(tmp_path / "seed.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
     rows = [json.dumps({"text": f"Row number {i} here."}) for i in range(500)]
     rows[321] = '{"txt": "no"}'
     (tmp_path / "b.jsonl").write_text("\n".join(rows) + "\n")
     tokenizer = TokenizerConfig(kind="file", path=str(given.path))
     with pytest.raises(ZooError, match=r"b\.jsonl:322: no field 'text'.*Did you mean 'txt'"):
-        prepare(CorpusConfig(str(tmp_path / "b.jsonl")), tokenizer, tmp_path / "stores", processes=2, quiet=True)
+        prepare_store(CorpusConfig(str(tmp_path / "b.jsonl")), tokenizer, tmp_path / "stores", processes=2, quiet=True)
 
 
 def test_a_second_preparation_waits_for_the_first(tmp_path, capfd):
     work = tmp_path / "work"
-    with preparation._locked(work, True):
+    with work_lock(work, True):
         code = (
-            "from pathlib import Path; from pretraining.prepare import _locked\n"
-            f"with _locked(Path({str(work)!r}), False): print('inside')"
+            "from pathlib import Path; from pretraining.store.writer import work_lock\n"
+            f"with work_lock(Path({str(work)!r}), False): print('inside')"
         )
         child = subprocess.Popen(
             [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
@@ -275,19 +286,19 @@ def test_no_room_is_said_before_anything_is_written(tmp_path, monkeypatch):
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 10))
     with pytest.raises(ZooError, match=r"MB are needed.*0 MB are free"):
-        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", quiet=True)
+        prepare_store(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", quiet=True)
 
 
 def test_white_space_only_is_no_corpus(tmp_path):
     (tmp_path / "a.txt").write_text(" \n\n \n")
     with pytest.raises(ZooError, match=r"no text|no documents"):
-        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
+        prepare_store(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path / "stores", processes=1, quiet=True)
 
 
 def test_ids_become_a_store(tmp_path):
     write_corpus(tmp_path / "a.txt")
     tokenizer = load_tokenizer(
-        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path, processes=1, quiet=True).path
+        prepare_store(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path, processes=1, quiet=True).path
     )
     documents = [[[5, 6, 7], [8]], [], [[9, 10], []]]
     store = prepare_from_ids(documents, tokenizer, tmp_path)
@@ -303,13 +314,13 @@ def test_ids_become_a_store(tmp_path):
 
 def test_preparing_imports_nothing_heavy():
     heavy = {"torch", "transformers", "datasets", "sklearn", "pyarrow"}
-    code = f"import sys, pretraining.prepare; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, pretraining.store.prepare; print(*{heavy} & set(sys.modules))"
     out = subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True)
     assert out.strip() == ""
 
 
 def test_a_segmenter_without_anything_to_do_is_refused_before_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(preparation._Job, "_trained", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr(build, "train_tokenizer", lambda *_, **__: pytest.fail("work was done"))
     (tmp_path / "en.txt").write_text("Only English here, page after page of it.\n" * 600)
     (tmp_path / "zh.txt").write_text("我们没有在词之间放空格，一页又一页都是这样。\n" * 1100)
     names = "Only English, and 北京, page after page of it.\n"
@@ -320,17 +331,17 @@ def test_a_segmenter_without_anything_to_do_is_refused_before_work(tmp_path, mon
         ("space", "zh", r"beside 22,000 Chinese characters of .*zh\.txt' there are 0 spaces: it is not segmented"),
     ]:
         with pytest.raises(ZooError, match=message):
-            prepare(CorpusConfig(str(tmp_path / f"{name}.txt"), segmenter=segmenter), WORDS, tmp_path, quiet=True)
+            prepare_store(CorpusConfig(str(tmp_path / f"{name}.txt"), segmenter=segmenter), WORDS, tmp_path, quiet=True)
     (tmp_path / "short.txt").write_text("Too short to tell.")
     monkeypatch.undo()
     short = CorpusConfig(str(tmp_path / "short.txt"), segmenter="space")
-    assert prepare(short, WORDS, tmp_path, processes=1, quiet=True).num_tokens
+    assert prepare_store(short, WORDS, tmp_path, processes=1, quiet=True).num_tokens
 
 
 def test_shards_that_nobody_goes_on_with_are_removed(tmp_path):
     write_corpus(tmp_path / "a.txt")
     stores = tmp_path / "stores"
-    old = time.time() - preparation._ABANDONED - 100
+    old = time.time() - ABANDONED - 100
     folders = {name: stores / ".work" / name for name in ("old", "held", "young")}
     for name, folder in folders.items():
         (folder / "shards").mkdir(parents=True)
@@ -341,13 +352,13 @@ def test_shards_that_nobody_goes_on_with_are_removed(tmp_path):
                 os.utime(path, (old, old))
     with (folders["held"] / "lock").open("r") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, stores, processes=1, quiet=True)
+        prepare_store(CorpusConfig(str(tmp_path / "a.txt")), WORDS, stores, processes=1, quiet=True)
     assert [(folder / "shards").exists() for folder in folders.values()] == [False, True, True]
     assert (folders["old"] / "lock").exists()
 
 
 def test_shards_of_another_version_are_made_again(tmp_path):
-    shard = preparation.ShardArrays(
+    shard = ShardArrays(
         np.arange(3, dtype=np.uint16),
         np.ones(3, dtype=np.uint8),
         np.array([3]),
@@ -357,22 +368,22 @@ def test_shards_of_another_version_are_made_again(tmp_path):
         {"x": {"cut": 2}},
     )
     path = tmp_path / "a.shard"
-    preparation.write_shard(path, shard)
-    assert preparation.shard_info(path) == preparation._Shard(path, 3, True)
-    again = preparation.read_shard(path)
+    write_shard(path, shard)
+    assert shard_info(path) == Shard(path, 3, True)
+    again = read_shard(path)
     assert all(np.array_equal(a, b) for a, b in zip(shard[:4], again[:4]))
     assert again.arrays["x"].tolist() == [0, 7, 0]
     assert again.left_out == shard.left_out
     whole = path.read_bytes()
     for damaged in (whole[:-1], b"ZOOSHRD1" + whole[8:], whole[:20], b""):
         path.write_bytes(damaged)
-        assert preparation.shard_info(path) is None
+        assert shard_info(path) is None
 
 
 def test_ids_come_with_arrays(tmp_path):
     write_corpus(tmp_path / "a.txt")
     tokenizer = load_tokenizer(
-        prepare(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path, processes=1, quiet=True).path
+        prepare_store(CorpusConfig(str(tmp_path / "a.txt")), WORDS, tmp_path, processes=1, quiet=True).path
     )
     documents = [[[5, 6, 7], [8]], [], [[9, 10], []]]
     values = [[[0, 3, 0], [4]], [], [[0, 70_000], []]]
@@ -380,29 +391,29 @@ def test_ids_come_with_arrays(tmp_path):
     assert store.arrays["entity_id"].tolist() == [0, 3, 0, 4, 0, 70_000]
     other = prepare_from_ids(documents, tokenizer, tmp_path, arrays={"entity_id": [[[0, 3, 0], [5]], [], [[0, 1], []]]})
     assert other.path != store.path
-    assert prepare(CorpusConfig(str(store.path)), WORDS, tmp_path, quiet=True).path == store.path
+    assert prepare_store(CorpusConfig(str(store.path)), WORDS, tmp_path, quiet=True).path == store.path
     with pytest.raises(ZooError, match="document 0: 'entity_id' does not have one value for each token"):
         prepare_from_ids(documents, tokenizer, tmp_path, arrays={"entity_id": [[[0, 3], [5]]]})
 
 
 def test_a_tokenizer_that_knows_hardly_anything_is_refused_before_the_work(tmp_path, monkeypatch, capfd):
     write_corpus(tmp_path / "en.txt")
-    english = prepare(CorpusConfig(str(tmp_path / "en.txt")), WORDS, tmp_path / "s", processes=1)
+    english = prepare_store(CorpusConfig(str(tmp_path / "en.txt")), WORDS, tmp_path / "s", processes=1)
     assert "unknown" not in capfd.readouterr().err
     loaded = TokenizerConfig(kind="file", path=str(english.path))
     (tmp_path / "zh.txt").write_text("北京是中国的首都。上海是中国的城市。\n" * 20, encoding="utf-8")
-    monkeypatch.setattr(preparation._Shards, "run", lambda self: pytest.fail("text was prepared"))
+    monkeypatch.setattr(build.ShardBuilder, "run", lambda self: pytest.fail("text was prepared"))
     with pytest.raises(ZooError, match=r"100\.0% of the tokens of the beginning of .*zh\.txt.*--data\.tokenizer\.kind"):
-        prepare(CorpusConfig(str(tmp_path / "zh.txt")), loaded, tmp_path / "s", processes=1)
+        prepare_store(CorpusConfig(str(tmp_path / "zh.txt")), loaded, tmp_path / "s", processes=1)
     monkeypatch.undo()
     (tmp_path / "mixed.txt").write_text("Alpha beta gamma Delta zeta 京 Theta.\n" * 20, encoding="utf-8")
     for _ in range(2):  # built, and opened
-        prepare(CorpusConfig(str(tmp_path / "mixed.txt")), loaded, tmp_path / "s", processes=1)
+        prepare_store(CorpusConfig(str(tmp_path / "mixed.txt")), loaded, tmp_path / "s", processes=1)
         assert "% of the tokens are unknown to the tokenizer ([UNK])" in capfd.readouterr().err
     start = "Alpha beta gamma Delta epsilon zeta. " * 800 + "\n"  # the beginning does not tell
     (tmp_path / "later.txt").write_text(start + "北京是中国的首都。\n" * 9000, encoding="utf-8")
     with pytest.raises(ZooError, match=r"% of the tokens of .*later\.txt are unknown"):
-        prepare(CorpusConfig(str(tmp_path / "later.txt")), loaded, tmp_path / "s", processes=1)
+        prepare_store(CorpusConfig(str(tmp_path / "later.txt")), loaded, tmp_path / "s", processes=1)
 
 
 def test_a_prepared_store_says_what_has_no_effect_on_it(tmp_path, capfd):
@@ -411,20 +422,20 @@ def test_a_prepared_store_says_what_has_no_effect_on_it(tmp_path, capfd):
         (tmp_path / name).write_text(f"{'Alpha' if name == 'names' else 'beta'}\n")
     names, others = (Lexicon(files=str(tmp_path / name)) for name in ("names", "others"))
     corpus = CorpusConfig(str(tmp_path / "en.txt"), annotations={"entity": names})
-    store = prepare(corpus, WORDS, tmp_path / "s", processes=1)
+    store = prepare_store(corpus, WORDS, tmp_path / "s", processes=1)
     assert "entity (Lexicon): " in capfd.readouterr().err  # what its annotations came to
-    prepare(CorpusConfig(str(store.path), annotations={"entity": names}), WORDS, tmp_path / "s")
+    prepare_store(CorpusConfig(str(store.path), annotations={"entity": names}), WORDS, tmp_path / "s")
     assert "without effect" not in capfd.readouterr().err
     asked = CorpusConfig(str(store.path), annotations={"entity": others, "phrase": names}, segmenter="space")
-    prepare(asked, WORDS, tmp_path / "s")
+    prepare_store(asked, WORDS, tmp_path / "s")
     told = capfd.readouterr().err
     assert "without effect, being otherwise there: annotations.entity, annotations.phrase, segmenter space\n" in told
-    prepare(
+    prepare_store(
         CorpusConfig(str(tmp_path / "en.txt")),
         TokenizerConfig(kind="bytebpe", vocab_size=300),
         tmp_path / "t",
         processes=1,
     )
     (other,) = (tmp_path / "t").glob("en-*")
-    prepare(CorpusConfig(str(store.path)), TokenizerConfig(kind="file", path=str(other)), tmp_path / "s")
+    prepare_store(CorpusConfig(str(store.path)), TokenizerConfig(kind="file", path=str(other)), tmp_path / "s")
     assert f"there: tokenizer {other}" in capfd.readouterr().err

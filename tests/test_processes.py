@@ -19,7 +19,7 @@ from training import (
     write_corpus,
 )
 
-from pretraining.config import load_pretrain_config, run_folder
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
 
 pytestmark = pytest.mark.slow
 STEPS = 40
@@ -33,8 +33,9 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import pretraining.train  # what it imports before there is a group, DDP would import afterwards
-from pretraining.processes import Stopped, leaving_together
+import pretraining.pretrain  # what it imports before there is a group, DDP would import afterwards
+from zoo.runtime.agreement import leave_group_together
+from zoo.runtime.signals import Stopped
 
 
 class Late(torch.Tensor):
@@ -45,7 +46,7 @@ class Late(torch.Tensor):
 
 def run(rank):
     model = DistributedDataParallel(nn.Linear(2, 2))
-    with leaving_together():
+    with leave_group_together():
         if rank == 0:
             distributed.all_reduce(torch.zeros(1).as_subclass(Late), async_op=True)
             os.write(begin[1], b"+")  # from here on the group's thread alone has the tensor
@@ -87,7 +88,7 @@ def two(place):
     def get(family):
         if family not in made:
             argv = arguments(place, family, steps=STEPS, **MORE)
-            made[family] = (run_folder(load_pretrain_config(argv)), finish(launch(argv, processes=2)))
+            made[family] = (run_folder_of(load_pretrain_config(argv)), finish(launch(argv, processes=2)))
         return made[family]
 
     return get
@@ -153,7 +154,7 @@ def test_torchrun_starts_the_same_run(place, two, tmp_path):
     out = finish(start([*TORCHRUN, "-m", "pretraining", *argv]))
     assert "2 processes x 1 threads" in out
     assert "batch 8 = 2 x 1 x 4" in out
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert record(folder)["processes"] == 2
     assert_same_course(folder, two("bert")[0])
 
@@ -161,7 +162,7 @@ def test_torchrun_starts_the_same_run(place, two, tmp_path):
 def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, two, tmp_path):
     expected = outcome(two("bert")[0])
     argv = [*arguments(place, "bert", steps=STEPS, **MORE), "--output", str(tmp_path / "killed")]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     launcher = launch(argv, processes=2)
     wait_for(lambda: last_step(folder) >= 10, process=launcher)
     everybody = processes_of(tmp_path)
@@ -195,7 +196,7 @@ def test_flags_that_start_one_process_only_say_so(place, tmp_path):
     argv = [*arguments(place, "gpt", steps=3), "--output", str(tmp_path)]
     out = finish(launch(argv, flags=["--num_processes", "2"]))
     assert "1 process x 1 threads" in out or "1 processes x 1 threads" in out
-    assert record(run_folder(load_pretrain_config(argv)))["processes"] == 1
+    assert record(run_folder_of(load_pretrain_config(argv)))["processes"] == 1
 
 
 def test_a_precision_flag_of_the_launcher_is_refused(place, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pretraining.random import Draw, scaled
+from pretraining.keyed_random import Draw, scaled
 
 ROWS, LENGTH = 60_000, 32
 EXAMPLES = np.arange(ROWS)

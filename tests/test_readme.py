@@ -1,21 +1,41 @@
-"""The commands of README and docs/data.md run as they stand, in a fresh working directory."""
+"""The commands of README and of the pages in docs/ run as they stand, in one fresh working directory."""
 
-import itertools
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
+from typing import Self
 
 import pytest
 
 from zoo.settings import shipped_configs
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [README, (ROOT / "docs" / "data.md").read_text(encoding="utf-8")]
-MODULES = [found for page in PAGES for found in re.findall(r"^```python (\w+\.py)\n(.*?)^```", page, flags=re.M | re.S)]
-TESTED = [re.findall(r"^```(bash|python) tested\n(.*?)^```", page, flags=re.M | re.S) for page in PAGES]
+DOCS = ROOT / "docs"
+# In the order in which somebody reads them: a page may use what the blocks of those before it have made.
+FIRST = ["install", "pretraining", "finetuning", "scoring", "transformers", "objectives", "ablations", "data"]
+PAGES = {"README": (ROOT / "README.md").read_text(encoding="utf-8")}
+PAGES |= {name: (DOCS / f"{name}.md").read_text(encoding="utf-8") for name in FIRST}
+PAGES |= {path.stem: path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md")) if path.stem not in FIRST}
+PAGES |= {"CONTRIBUTING": (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")}
+README = PAGES["README"]
+
+
+def files_of(page: str) -> dict[str, str]:
+    """Files that a page shows in full, by name: blocks tagged ``LANGUAGE NAME.SUFFIX``."""
+    return dict(re.findall(r"^```\w+ (\w+\.\w+)\n(.*?)^```", page, flags=re.M | re.S))
+
+
+def commands_of(page: str) -> list[str]:
+    """Commands of the page's tested blocks: each line of one in bash, a whole one in Python."""
+    found = []
+    for language, block in re.findall(r"^```(bash|python) tested\n(.*?)^```", page, flags=re.M | re.S):
+        found += [line for line in block.splitlines() if line] if language == "bash" else [f"python:{block}"]
+    return found
 
 
 def environment() -> dict[str, str]:
@@ -24,40 +44,136 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
-def shortened(command: str) -> str:
-    """The command with a fifth of the page's training: that it runs through is tested here, not what is learned."""
-    return re.sub(r"(?<=--train\.tokens )[\d_]+", lambda budget: str(int(budget[0]) // 5), command)
+# A process that has imported the heavy libraries and forks itself for each command that it reads: importing them anew
+# would take most of this test's time. A command then runs as `python -m`, `zoo` or `python -c` would run it.
+SERVER = """
+import json, os, runpy, sys, traceback
+import accelerate, jsonargparse, scipy.stats, sklearn.metrics, torch
+from transformers import AutoTokenizer, PreTrainedModel, pipeline
+
+for line in sys.stdin:
+    kind, argv, log = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        code, file = 1, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        sys.argv = argv
+        try:
+            if kind == "code":
+                exec(compile(argv[0], "<block>", "exec"), {"__name__": "__main__"})
+            else:
+                runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as leaving:
+            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+            if isinstance(leaving.code, str):
+                print(leaving.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # forks have none of them
+
+
+class Shell:
+    """Runs a page's commands in one folder: the zoo's own as forks of a warm process, others in bash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "command.log"
+        words, variables = [sys.executable, "-c", SERVER], environment() | NO_THREADS
+        self.server = subprocess.Popen(words, cwd=folder, env=variables, stdin=PIPE, stdout=PIPE, text=True)
+
+    def run(self, command: str) -> tuple[int, str]:
+        """Exit code, and the end of what the command printed."""
+        kind, _, code = command.partition("python:")
+        words = shlex.split(command) if kind else []
+        if not kind:
+            return self.ask("code", [code])
+        if words[0] == "zoo":
+            return self.ask("module", ["zoo.cli", *words[1:]])
+        if words[:2] == ["python", "-m"]:
+            return self.ask("module", words[2:])
+        shell = ["bash", "-c", command]
+        done = subprocess.run(shell, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=400)
+        return done.returncode, done.stdout[-2000:] + done.stderr[-3000:]
+
+    def ask(self, kind: str, argv: list[str]) -> tuple[int, str]:
+        """One request to the warm process."""
+        self.server.stdin.write(json.dumps([kind, argv, str(self.log)]) + "\n")
+        self.server.stdin.flush()
+        code = int(self.server.stdout.readline())
+        return code, self.log.read_text(encoding="utf-8", errors="replace")[-5000:]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.kill()
+        self.server.communicate()
 
 
 @pytest.mark.slow
 def test_tested_blocks_run(tmp_path):
-    """Those of docs/data.md after the README's, whose first run they start from."""
-    assert all(TESTED), "a page has lost its tested blocks"
-    for name, code in MODULES:
-        (tmp_path / name).write_text(code, encoding="utf-8")
-    for language, block in itertools.chain(*TESTED):
-        for command in filter(None, block.splitlines()) if language == "bash" else [block]:
-            words = ["bash", "-c", shortened(command)] if language == "bash" else [sys.executable, "-c", command]
-            done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=400)
-            assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    """One run folder serves all pages; a command that stands on two of them runs once."""
+    done = set()
+    with Shell(tmp_path) as shell:
+        for name, page in PAGES.items():
+            for file, text in files_of(page).items():
+                (tmp_path / file).write_text(text, encoding="utf-8")
+            for command in commands_of(page):
+                if command not in done:
+                    done.add(command)
+                    code, printed = shell.run(command)
+                    assert code == 0, f"{name}: {command}\n{printed}"
     assert (tmp_path / "runs" / "first" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["README", "install", "pretraining", "finetuning", "transformers", "objectives", "data"]
+)
+def test_no_page_has_lost_its_tested_blocks(name):
+    assert commands_of(PAGES[name])
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 100
 
 
 def test_the_two_top_commands_exist():
     makefile = (ROOT / "Makefile").read_text()
-    for target in ("demo", "test", "check"):
+    for target in ("demo", "test", "check", "docs", "help"):
         assert re.search(rf"^{target}:", makefile, flags=re.M)
     assert README.index("make demo") < README.index("##")
     assert README.index("make test") < README.index("##")
 
 
-def test_files_and_configs_that_the_readme_names_exist():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+def test_make_help_has_a_line_for_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    printed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    named = re.findall(r"^make (\w+) +\S", printed, flags=re.M)
+    assert set(named) == set(re.search(r"^\.PHONY: (.*)", makefile, flags=re.M)[1].split())
+    assert printed == subprocess.run(["make", "-s"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_and_configs_that_a_page_names_exist(name):
+    page, folder = PAGES[name], ROOT if name in ("README", "CONTRIBUTING") else DOCS
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page):
         if "://" not in target:
-            assert (ROOT / target).exists(), target
-    for kind, name in re.findall(r"(pretraining|ablation) --config ([\w-]+)", README):
-        folder = shipped_configs() / {"pretraining": "pretrain", "ablation": "ablation"}[kind]
-        assert (folder / f"{name}.yaml").exists(), name
+            assert (folder / target).exists(), target
+    for kind, config in re.findall(r"(pretraining|ablation) --config ([\w-]+)", page):
+        place = shipped_configs() / {"pretraining": "pretrain", "ablation": "ablation"}[kind]
+        assert (place / f"{config}.yaml").exists(), config
+
+
+def test_every_page_is_in_the_contents():
+    listed = set(re.findall(r"^([\w-]+)$", PAGES["index"], flags=re.M))
+    assert listed == {path.stem for path in DOCS.glob("*.md")} - {"index"}
 
 
 def test_help_is_light():
@@ -72,7 +188,7 @@ def test_help_is_light():
 
 def test_pretraining_leaves_heavy_libraries_alone():
     code = (
-        "import sys, pretraining.train; heavy = {'transformers', 'datasets', 'sklearn'} & sys.modules.keys();"
+        "import sys, pretraining.training.pretrain; heavy = {'transformers', 'datasets', 'sklearn'} & sys.modules.keys();"
         "sys.exit(f'{heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)

@@ -12,13 +12,13 @@ import torch
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
-from finetune.prepared import Prepared
-from finetune.run import finetune
-from finetune.tasks import TASKS
-from pretraining.tokenizer import load_tokenizer
-from zoo.core import build_core
-from zoo.folder import load_core, read_facts, save_model_folder
-from zoo.inputs import CoreInputs, Visibility
+from finetune.data.tasks import TASKS
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import finetune
+from pretraining.tokenizer.load import load_tokenizer
+from zoo.core.build import build_core
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import load_core, read_facts, save_model_folder
 from zoo.weights.commands import export_folder, import_folder
 
 
@@ -52,7 +52,7 @@ def encode(folder: Path, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     with torch.no_grad():
-        hidden = core.eval()(CoreInputs(ids, Visibility(lengths=lengths))).last_hidden_state
+        hidden = core.eval()(CoreInputs(ids, AttentionPattern(lengths=lengths))).last_hidden_state
     real = (torch.arange(ids.shape[1])[None] < lengths[:, None])[..., None]
     return (hidden * real).sum(1) / lengths[:, None], ids
 
@@ -115,7 +115,7 @@ def test_it_fine_tunes_on_sst2_better_than_from_scratch(imported, tmp_path):
     for name, core in (("trained", trained), ("scratch", build_core(facts.config, seed=1))):
         shutil.copytree(imported, tmp_path / name)
         save_model_folder(tmp_path / name, core, {}, facts)
-        prepared = Prepared(tmp_path / name, TASKS["sst2"], glue, settings)
+        prepared = PreparedTask(tmp_path / name, TASKS["sst2"], glue, settings)
         result = finetune(
             tmp_path / name, TASKS["sst2"], prepared, 2, settings, tmp_path / name / "out", progress=False
         )

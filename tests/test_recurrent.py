@@ -8,19 +8,21 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pretraining.config import load_pretrain_config
-from pretraining.model import PretrainingModel
 from pretraining.objectives import CausalLM
-from zoo.characters import CharacterEncoder
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
-from zoo.core import Transformer, build_core, make_core
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.model import PretrainingModel
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+from zoo.core.build import build_core, make_core
+from zoo.core.characters import CharacterEncoder
+from zoo.core.flops import core_flops
+from zoo.core.init import initialise
+from zoo.core.lstm import BidirectionalLSTM
+from zoo.core.transformer import Transformer
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
-from zoo.flops import core_flops
-from zoo.folder import ModelFacts, load_core, save_model_folder
-from zoo.init import initialise
-from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.recurrent import Recurrent
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
+from zoo.model_folder import ModelFacts, load_core, save_model_folder
 from zoo.vocabulary import Vocabulary
 
 V, P, C, LAYERS = 60, 6, 10, 2
@@ -41,7 +43,7 @@ def facts(**recurrent) -> CoreConfig:
     return CoreConfig(**SHAPE, recurrent=RecurrentConfig(**{"cell_size": C, **recurrent}))
 
 
-def strong(core: Recurrent, factor: float = 12.0) -> Recurrent:
+def strong(core: BidirectionalLSTM, factor: float = 12.0) -> BidirectionalLSTM:
     """Weights so large that cells and outputs reach their bounds."""
     with torch.no_grad():
         for layer in core.layers:
@@ -55,7 +57,7 @@ def some_ids(rows=4, length=9, seed=0):
     return torch.randint(0, V, (rows, length), generator=torch.Generator().manual_seed(seed))
 
 
-def plain(core: Recurrent, tokens, lengths, state=None, masks=None):
+def plain(core: BidirectionalLSTM, tokens, lengths, state=None, masks=None):
     """The same core, row by row and step by step, in the words of the specification.
 
     ``masks`` are factors of each layer's input and of the last output.
@@ -105,7 +107,7 @@ def test_values_and_gradients_of_a_plain_implementation(skip, clips, factor):
     real = torch.arange(9)[None, :, None] < torch.tensor(lengths)[:, None, None]
     toward = torch.randn(4, 9, 2 * P, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) * real
 
-    found = core(CoreInputs(ids, Visibility(lengths=torch.tensor(lengths))), output_hidden_states=True)
+    found = core(CoreInputs(ids, AttentionPattern(lengths=torch.tensor(lengths))), output_hidden_states=True)
     (found.last_hidden_state * toward).sum().backward()
     grads = {name: p.grad.clone() for name, p in core.named_parameters()}
     core.zero_grad()
@@ -204,9 +206,9 @@ def test_halves_see_one_side_and_the_token_itself(at):
 def test_two_windows_with_state_are_one_in_values_but_not_in_gradients():
     core = build_core(facts())
     ids = torch.arange(40)[None].repeat(2, 1)
-    whole = core(CoreInputs(ids, Visibility(causal=True)))
-    first = core(CoreInputs(ids[:, :20], Visibility(causal=True)))
-    second = core(CoreInputs(ids[:, 20:], Visibility(causal=True)), first.state)
+    whole = core(CoreInputs(ids, AttentionPattern(causal=True)))
+    first = core(CoreInputs(ids[:, :20], AttentionPattern(causal=True)))
+    second = core(CoreInputs(ids[:, 20:], AttentionPattern(causal=True)), first.state)
     both = torch.cat([first.last_hidden_state, second.last_hidden_state], 1)
     torch.testing.assert_close(both, whole.last_hidden_state, rtol=1e-5, atol=1e-6)
     for name, values in second.state.items():
@@ -231,11 +233,11 @@ def test_the_backward_direction_carries_its_state_too():
 def test_padding_changes_nothing_and_the_state_stands_at_the_true_end():
     core = build_core(facts())
     ids, lengths = some_ids(4, 9), torch.tensor([9, 4, 0, 7])
-    output = core(CoreInputs(ids, Visibility(lengths=lengths)), output_hidden_states=True)
+    output = core(CoreInputs(ids, AttentionPattern(lengths=lengths)), output_hidden_states=True)
     longer = torch.cat([ids, some_ids(4, 5, seed=7)], 1)
-    padded = core(CoreInputs(longer, Visibility(lengths=lengths)), output_hidden_states=True)
+    padded = core(CoreInputs(longer, AttentionPattern(lengths=lengths)), output_hidden_states=True)
     for row, length in enumerate(lengths):
-        alone = core(CoreInputs(ids[row : row + 1, : max(length, 1)], Visibility(lengths=lengths[row : row + 1])))
+        alone = core(CoreInputs(ids[row : row + 1, : max(length, 1)], AttentionPattern(lengths=lengths[row : row + 1])))
         for found in (output, padded):
             for name in ("hidden", "cell"):
                 torch.testing.assert_close(found.state[name][row], alone.state[name][0])
@@ -263,13 +265,13 @@ def test_causal_rows_run_one_direction():
     ids = some_ids()
     both, one = (
         core(CoreInputs(ids), output_hidden_states=True),
-        core(CoreInputs(ids, Visibility(causal=True)), output_hidden_states=True),
+        core(CoreInputs(ids, AttentionPattern(causal=True)), output_hidden_states=True),
     )
     torch.testing.assert_close(one.last_hidden_state[..., :P], both.last_hidden_state[..., :P])
     for states in one.hidden_states[1:]:
         assert (states[..., P:] == 0).all()
     start = {"hidden": torch.randn(4, LAYERS, 2, P), "cell": torch.randn(4, LAYERS, 2, C)}
-    after = core(CoreInputs(ids, Visibility(causal=True)), start).state
+    after = core(CoreInputs(ids, AttentionPattern(causal=True)), start).state
     for name, values in start.items():  # what the other direction remembered is still there
         torch.testing.assert_close(after[name][:, :, 1], values[:, :, 1])
     one.last_hidden_state.sum().backward()
@@ -298,8 +300,10 @@ def test_dropout_stands_where_the_original_has_it(skip):
 def test_dropout_does_not_depend_on_padding_or_neighbours():
     core = build_core(facts(dropout=0.3))
     ids, lengths, keys = some_ids(4, 9), torch.tensor([9, 4, 6, 7]), row_keys(1, 2, range(4))
-    whole = core(CoreInputs(ids, Visibility(lengths=lengths), dropout_keys=keys)).last_hidden_state
-    part = core(CoreInputs(ids[1:3, :6], Visibility(lengths=lengths[1:3]), dropout_keys=keys[1:3])).last_hidden_state
+    whole = core(CoreInputs(ids, AttentionPattern(lengths=lengths), dropout_keys=keys)).last_hidden_state
+    part = core(
+        CoreInputs(ids[1:3, :6], AttentionPattern(lengths=lengths[1:3]), dropout_keys=keys[1:3])
+    ).last_hidden_state
     torch.testing.assert_close(part[0, :4], whole[1, :4])
     torch.testing.assert_close(part[1], whole[2, :6])
 
@@ -333,12 +337,12 @@ def test_low_precision_products():
 
 
 def test_facts_choose_the_core():
-    assert isinstance(make_core(facts()), Recurrent)
+    assert isinstance(make_core(facts()), BidirectionalLSTM)
     assert isinstance(make_core(CoreConfig(vocab_size=V)), Transformer)
     spelt = CharacterConfig(filters=((1, 4), (2, 8)), n_highway=1)
     both = facts().replace(characters=spelt, tie_word_embeddings=False)
     core = make_core(both)
-    assert isinstance(core, Recurrent)
+    assert isinstance(core, BidirectionalLSTM)
     assert isinstance(core.embeddings.word_embeddings, CharacterEncoder)
     assert both.embedding_width == both.input_width == P
     assert core.token_embedding.shape == (0, P)
@@ -418,7 +422,7 @@ def test_counted_operations():
         # The counter does not know the product in place.
         in_place = {torch.ops.aten.baddbmm_: lambda total, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2]}
         with FlopCounterMode(display=False, custom_mapping=in_place) as counter, torch.no_grad():
-            core(CoreInputs(ids, Visibility(causal=causal)))
+            core(CoreInputs(ids, AttentionPattern(causal=causal)))
         assert counter.get_total_flops() == core_flops(config, 3, 8, causal=causal)
 
 
@@ -443,11 +447,11 @@ def test_what_it_cannot_read_is_named():
     core = build_core(facts())
     ids = some_ids()
     see_all = torch.ones(1, 9, 9, dtype=torch.bool)
-    for visible in (Visibility(dense=see_all), Visibility(documents=ids), Visibility(orders=ids)):
+    for visible in (AttentionPattern(dense=see_all), AttentionPattern(documents=ids), AttentionPattern(orders=ids)):
         with pytest.raises(ZooError, match="does not read visible"):
             core(CoreInputs(ids, visible))
     with pytest.raises(ZooError, match="does not read query"):
-        core(CoreInputs(ids, query=SecondStream(ids)))
+        core(CoreInputs(ids, query=QueryStream(ids)))
     with pytest.raises(ZooError, match="no attention"):
         core(CoreInputs(ids), output_attentions=True)
     with pytest.raises(ZooError, match="character_ids"):

@@ -7,19 +7,22 @@ import pytest
 import torch
 from stores import synthetic_store
 
-from pretraining.objective import Targets, collate
+from pretraining.keyed_random import Draw
+from pretraining.layouts.segments import Segments
 from pretraining.objectives import CausalLM
-from pretraining.random import Draw
-from pretraining.segments import Segments
-from zoo.attention import KeyValueCache
+from pretraining.objectives.base import Targets, collate
+from zoo.attention.context import KeyValueCache
+from zoo.attention.distances import encode_distances, shift
+from zoo.attention.masks import visible_keys
+from zoo.attention.relative import RelativeBias
 from zoo.config import CoreConfig
-from zoo.core import Transformer, build_core
+from zoo.core.build import build_core
+from zoo.core.flops import core_flops, training_flops
+from zoo.core.transformer import Transformer
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
-from zoo.flops import core_flops, training_flops
-from zoo.folder import ModelFacts
-from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.relative import RelativeBias, encode_distances, shift, visible_keys
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
+from zoo.model_folder import ModelFacts
 from zoo.vocabulary import Template, Vocabulary
 
 V, B, W, N = 97, 3, 32, 3
@@ -59,7 +62,7 @@ def make(config=CAUSAL, seed=3, **changes) -> Transformer:
 
 
 def causal(ids, **more):
-    return CoreInputs(ids, Visibility(causal=True), **more)
+    return CoreInputs(ids, AttentionPattern(causal=True), **more)
 
 
 def largest(a, b):
@@ -255,7 +258,7 @@ def test_a_state_that_does_not_fit_is_refused():
         make(mem_len=None)(causal(draw(B, 4)), state)
     assert make(mem_len=None)(causal(draw(B, 4))).state is None
     with pytest.raises(ZooError, match="start vector"):
-        core(causal(draw(B, 4), query=SecondStream(draw(B, 2, high=4))))
+        core(causal(draw(B, 4), query=QueryStream(draw(B, 2, high=4))))
 
 
 # ---- generation -------------------------------------------------------------------------------------------
@@ -309,7 +312,7 @@ def test_a_cache_reads_padding_at_the_left():
     real = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]], dtype=torch.bool)
     cache = KeyValueCache()
     for part in (slice(0, 4), slice(4, 5), slice(5, 6)):
-        visible = Visibility(causal=True, dense=real[:, None, : part.stop])
+        visible = AttentionPattern(causal=True, dense=real[:, None, : part.stop])
         output = core(CoreInputs(ids[:, part], visible), cache).last_hidden_state
     alone = core(causal(ids[:1, 2:])).last_hidden_state
     assert largest(output[0, -1], alone[0, -1]) < 1e-5
@@ -348,15 +351,15 @@ def test_visibility_of_both_streams_against_a_loop(second, past):
     }
     values = {"lengths": lengths, "causal": True, "orders": orders, "documents": documents, "dense": dense}
     for chosen in [[name] for name in cases] + [["lengths", "orders", "documents", "dense"]]:
-        visible = Visibility(**{name: values[name] for name in chosen})
+        visible = AttentionPattern(**{name: values[name] for name in chosen})
         found = visible_keys(visible, positions, length, past, second)
         found = found.expand(2, positions.shape[1], past + length)
         for b in range(2):
             for q, i in enumerate(positions[b if second else 0].tolist()):
                 expected = [True] * past + [all(bool(cases[c](b, q, i, j)) for c in chosen) for j in range(length)]
                 assert found[b, q].tolist() == expected, (chosen, b, q)
-    assert visible_keys(Visibility(), positions, length, past, second) is None
-    near = visible_keys(Visibility(), positions, length, past, second, window=2)
+    assert visible_keys(AttentionPattern(), positions, length, past, second) is None
+    near = visible_keys(AttentionPattern(), positions, length, past, second, window=2)
     assert near[0, 0].tolist() == [positions[0, 0] - j < 2 for j in range(-past, length)]
 
 
@@ -365,10 +368,10 @@ def test_a_query_that_may_see_nothing_learns_nothing():
     core = make(BOTH, mem_len=None)
     ids = torch.arange(5).view(1, 5)
     orders = torch.tensor([[3, 1, 0, 2, 4]])
-    query = SecondStream(torch.arange(5)[None], Visibility(orders=orders))
+    query = QueryStream(torch.arange(5)[None], AttentionPattern(orders=orders))
     for written in (False, True):
-        core.written_out = written
-        output = core(CoreInputs(ids, Visibility(orders=orders), query=query), output_attentions=written)
+        core.eager_attention = written
+        output = core(CoreInputs(ids, AttentionPattern(orders=orders), query=query), output_attentions=written)
         for i in range(5):
             core.zero_grad()
             output.query_states[0, i].sum().backward(retain_graph=True)
@@ -386,11 +389,11 @@ def test_streams_share_all_weights():
     dense = torch.rand(B, 7, 7, generator=torch.Generator().manual_seed(0)) < 0.8
     positions = torch.tensor([[0, 3], [6, 2], [4, 4]])
     rows = torch.arange(B)[:, None]
-    query = SecondStream(
-        positions, Visibility(dense=dense[rows, positions]), core.token_embedding[ids[rows, positions]]
+    query = QueryStream(
+        positions, AttentionPattern(dense=dense[rows, positions]), core.token_embedding[ids[rows, positions]]
     )
     reversed_rows = torch.tensor([True, False, True])
-    inputs = CoreInputs(ids, Visibility(dense=dense), types, reversed=reversed_rows, query=query)
+    inputs = CoreInputs(ids, AttentionPattern(dense=dense), types, reversed=reversed_rows, query=query)
     output = core(inputs, state)
     assert largest(output.query_states, output.last_hidden_state[rows, positions]) < 1e-5
 
@@ -401,14 +404,14 @@ def test_streams_share_all_weights():
 def with_two_streams(keys, rows=slice(None)):
     ids, orders = draw(4, 9), draw(4, 9, high=5, seed=1)
     positions = torch.tensor([[0, 3], [6, 2], [4, 1], [8, 8]])
-    visible = Visibility(orders=orders[rows])
+    visible = AttentionPattern(orders=orders[rows])
     return CoreInputs(
         ids[rows],
         visible,
         draw(4, 9, high=3, seed=4)[rows],
         reversed=torch.tensor([False, True, False, True])[rows],
         dropout_keys=None if keys is None else keys[rows],
-        query=SecondStream(positions[rows], visible),
+        query=QueryStream(positions[rows], visible),
     )
 
 
@@ -468,7 +471,7 @@ def test_fused_and_written_out_scores_agree():
     core = make(BOTH)
     state = core(with_two_streams(None)).state
     fused = core(with_two_streams(None), state)
-    core.written_out = True
+    core.eager_attention = True
     written = core(with_two_streams(None), state, output_attentions=True)
     assert largest(fused.query_states, written.query_states) < 1e-5
     assert largest(fused.last_hidden_state, written.last_hidden_state) < 1e-5
@@ -552,9 +555,12 @@ def test_analytic_flops_equal_torchs_counter(queries, memory, sided):
 
     core = make(BOTH, mem_len=8)
     state = {f"memory_{i}": torch.randn(B, memory, W) for i in range(N)} if memory else None
-    query = SecondStream(torch.zeros(B, queries, dtype=torch.long)) if queries else None
+    query = QueryStream(torch.zeros(B, queries, dtype=torch.long)) if queries else None
     inputs = CoreInputs(
-        draw(B, 9), Visibility(causal=sided), query=query, reversed=None if sided else torch.zeros(B, dtype=torch.bool)
+        draw(B, 9),
+        AttentionPattern(causal=sided),
+        query=query,
+        reversed=None if sided else torch.zeros(B, dtype=torch.bool),
     )
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         output = core(inputs, state)

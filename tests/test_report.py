@@ -14,10 +14,14 @@ import pytest
 import scipy.stats
 from runs import write_run
 
-from ablation import html
 from ablation.config import AblationConfig, build
-from ablation.page import ablation_page, demo_page
-from ablation.report import Results, Run, curve, markdown, read_log, read_run, summarise, t_p_value, to_json
+from ablation.page.charts import HEIGHT, WIDTH, Series, line_chart, ticks
+from ablation.page.page import ablation_page, demo_page
+from ablation.results.report import markdown, to_json
+from ablation.results.results import Results
+from ablation.results.runs import FinishedRun, curve, read_log, read_run
+from ablation.results.verdicts import summarise
+from finetune.results.statistics import paired
 from zoo.errors import ZooError
 
 VOID = {"meta", "br"}
@@ -34,10 +38,10 @@ def ablation(**values: object) -> AblationConfig:
     return build({**base, **values})
 
 
-def run_of(arm: str, seed: int, value: float, **extra: object) -> Run:
+def run_of(arm: str, seed: int, value: float, **extra: object) -> FinishedRun:
     facts = {"unigram_entropy": 6.0, "versions": {"torch": "2"}, "commit": "abc", "parameters": 10, "tokens": 100}
     train = [(50.0 * i, {"masked_lm": 9.0 - i}) for i in range(1, 5)]
-    run = Run(arm, seed, Path(f"runs/{arm}-{seed}"), facts, train, [(200.0, {"validation.masked_lm": value})])
+    run = FinishedRun(arm, seed, Path(f"runs/{arm}-{seed}"), facts, train, [(200.0, {"validation.masked_lm": value})])
     return replace(run, **extra)  # type: ignore[arg-type]
 
 
@@ -140,7 +144,7 @@ def test_simulated_a_a_comparisons_cover_and_rarely_decide() -> None:
     """Equal arms: the 95% interval misses 0 in about 5%, and three corrected verdicts err in at most about 5%."""
     noise = np.random.default_rng(7)
     config = ablation(changes={"a": {}, "b": {}, "c": {}, "d": {}}, primary="validation.masked_lm")
-    missed, wrong, trials = 0, 0, 400
+    missed, wrong, trials = 0, 0, 200
     for _ in range(trials):
         seeds = noise.normal(0, 0.05, 5)
         runs = [run_of(arm, s + 1, 5 + seeds[s] + noise.normal(0, 0.02)) for arm in "abcd" for s in range(5)]
@@ -153,10 +157,11 @@ def test_simulated_a_a_comparisons_cover_and_rarely_decide() -> None:
 
 def test_t_p_value_agrees_with_the_interval() -> None:
     values = np.array([0.1, 0.3, -0.05, 0.2, 0.15])
-    p = t_p_value(float(values.mean()), float(values.std(ddof=1)), 5)
-    assert p == pytest.approx(scipy.stats.ttest_1samp(values, 0.0).pvalue)
-    assert t_p_value(0.2, 0.0, 5) == 0.0
-    assert t_p_value(0.2, None, 1) is None
+    result = paired(dict(enumerate(values)), dict.fromkeys(range(5), 0.0))
+    t = values.mean() / (values.std(ddof=1) / math.sqrt(5))
+    assert result.p_t == pytest.approx(2 * scipy.stats.t.sf(t, 4))
+    assert result.p_t > 0.05
+    assert result.interval.low < 0 < result.interval.high
 
 
 def test_fine_tuning_seeds_are_averaged_within_a_pretraining_seed() -> None:
@@ -210,7 +215,7 @@ def test_nothing_is_decided_while_the_reference_is_at_its_floor(reference: list[
 
 
 def test_the_floor_of_a_difference_is_that_of_the_measure_it_is_made_of() -> None:
-    def run(arm: str, seed: int, nats: float, unigram: float) -> Run:
+    def run(arm: str, seed: int, nats: float, unigram: float) -> FinishedRun:
         asked = {"cloze.nats.longer": nats, "cloze.unigram.longer": unigram, "cloze.nats.longer-1": nats - 6}
         return run_of(arm, seed, 5.0, same_questions=asked)
 
@@ -357,9 +362,16 @@ def test_curves_average_over_seeds_at_common_tokens(tmp_path: Path) -> None:
 
 def test_ticks_are_round_and_inside() -> None:
     for low, high in [(0.0, 1.0), (4.61, 9.3), (-0.2, 0.07), (0, 1_500_000), (5.0, 5.0)]:
-        found = html.ticks(low, high)
+        found = ticks(low, high)
         assert all(low - 1e-9 <= value <= high + 1e-9 for value in found)
         assert 1 <= len(found) <= 11
+
+
+@pytest.mark.parametrize("charts", ["together", "apart"])
+def test_losses_are_drawn_in_one_chart_or_one_per_arm(charts: str) -> None:
+    page = ablation_page(results_of([5.0], [5.4]), {}, "", charts)
+    titles = re.findall(r"<figure><figcaption>(.*?)</figcaption>", page)
+    assert titles == (["Training: masked_lm", "Held out: masked_lm"] if charts == "together" else ["a", "b"])
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -396,15 +408,15 @@ def test_everything_from_data_is_escaped(tmp_path: Path) -> None:
 
 
 def test_points_of_a_chart_lie_inside_its_axes() -> None:
-    series = [html.Series("s", [0, 1e6, 2e6], [9.0, float("nan"), 4.0], band=[0.1, 0.1, 0.1])]
-    drawing = html.line_chart("t", series, "x", "y", [("line", 6.0)])
-    centres = re.findall(r"class=hit cx=([\d.]+) cy=([\d.]+)", drawing)
-    assert len(centres) == 2  # the gap is left out
-    for x, y in centres:
-        assert html.LEFT <= float(x) <= html.WIDTH - html.RIGHT
-        assert html.TOP <= float(y) <= html.HEIGHT - html.BOTTOM
-    assert float(centres[0][1]) < float(centres[1][1])  # a higher loss is drawn higher up
-    assert "Nothing was logged" in html.line_chart("t", [], "x", "y")
+    series = [Series("s", [0, 1e6, 2e6], [9.0, float("nan"), 4.0], band=[0.1, 0.1, 0.1])]
+    chart = line_chart("t", series, "x", "y", [("line", 6.0)])
+    first, last = chart.curves[0].dots  # the gap is left out
+    assert (first.tip, last.tip) == ("s: 9 at 0", "s: 4 at 2M")
+    for dot in (first, last):
+        assert 0 < chart.left <= dot.x <= chart.right < WIDTH
+        assert 0 < chart.top <= dot.y <= chart.bottom < HEIGHT
+    assert first.y < chart.references[0].place < last.y  # a higher loss is drawn higher up
+    assert not line_chart("t", [], "x", "y").curves
 
 
 def test_markdown_and_json_carry_the_same_figures() -> None:

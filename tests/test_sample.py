@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from finetune.tasks import read_task_file
+from finetune.data.tasks import read_task_file
 
 SAMPLE = Path(zoo.__file__).parent / "sample"
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from training import FAMILIES
 
-from pretraining.score import Scorer, score_command
+from pretraining.scoring.score import score_command
+from pretraining.scoring.scorer import Scorer
 from zoo.errors import ZooError
 from zoo.weights.commands import export_folder, import_folder
 

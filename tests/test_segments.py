@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, synthetic_documents, synthetic_store, write_store
 
-from pretraining.layouts import select
-from pretraining.loader import Cursor, TaskData
-from pretraining.random import Draw
-from pretraining.segments import SegmentPairs, Segments, stream_order
+from pretraining.keyed_random import Draw
+from pretraining.layouts.base import take_rows
+from pretraining.layouts.segment_pairs import SegmentPairs
+from pretraining.layouts.segments import Segments, contiguous_order
+from pretraining.training.loader import Cursor, TaskLoader
 from zoo.errors import ZooError
 
 DRAW = Draw(seed=3, epoch=0)
@@ -32,10 +33,10 @@ def all_rows(layout, store, plan, length=L, vocabulary=BERT_LIKE):
 
 
 def test_order_of_streams():
-    assert stream_order(9, 3).tolist() == [0, 3, 6, 1, 4, 7, 2, 5, 8]
-    assert stream_order(11, 3).tolist() == [0, 3, 6, 1, 4, 7, 2, 5, 8]
-    assert stream_order(2, 5).tolist() == [0, 1]
-    assert stream_order(0, 5).tolist() == []
+    assert contiguous_order(9, 3).tolist() == [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    assert contiguous_order(11, 3).tolist() == [0, 3, 6, 1, 4, 7, 2, 5, 8]
+    assert contiguous_order(2, 5).tolist() == [0, 1]
+    assert contiguous_order(0, 5).tolist() == []
 
 
 # ---- windows ----------------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ def test_flags_of_a_backward_row_are_those_of_its_tokens(tmp_path):
 @pytest.mark.parametrize("layout", [Segments(), SegmentPairs()], ids=["segments", "pairs"])
 def test_the_loader_reads_streams_in_order_and_resumes_anywhere(layout, store):
     layout.streams = 4
-    data = TaskData(store, np.arange(40), layout, {}, BERT_LIKE, L, seed=1)
+    data = TaskLoader(store, np.arange(40), layout, {}, BERT_LIKE, L, seed=1)
     plan, order = data.plan(0)
     assert (order == np.arange(len(plan))).all()
     assert len(plan) % 4 == 0
@@ -201,7 +202,7 @@ def test_the_loader_reads_streams_in_order_and_resumes_anywhere(layout, store):
         read.append(data.rows(taken, 0, 4))
     again = data.rows(data.advance(Cursor(0, 8), 4), 1, 3)
     assert (again.input_ids == read[2].input_ids[1:3]).all()
-    parts = select(plan, np.array([5, 0]))
+    parts = take_rows(plan, np.array([5, 0]))
     assert parts.documents.tolist() == plan.documents[[5, 0]].tolist()
 
 

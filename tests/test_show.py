@@ -17,25 +17,32 @@ import pytest
 import torch
 from training import SAMPLE, arguments, train, write_corpus
 
-from pretraining import show
-from pretraining.assemble import check_layouts, prepare_store
-from pretraining.config import load_pretrain_config
-from pretraining.corpus import CorpusConfig
-from pretraining.documents import reordering_classes
-from pretraining.loader import TaskData
-from pretraining.prepare import prepare
-from pretraining.show import Speller, show_text, streams
-from pretraining.show_command import read_arguments, show_command
-from pretraining.show_html import page
-from pretraining.show_source import TextStore, load_config
-from pretraining.show_text import cut, render, width_of
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from zoo.attention import make_mask
-from zoo.config import CoreConfig, RecurrentConfig
-from zoo.entities import save_entities
+from pretraining.corpus.config import CorpusConfig
+from pretraining.layouts.reordered_segments import reordering_classes
+from pretraining.objectives.base import corrupt
+from pretraining.show.command import read_arguments, show_command
+from pretraining.show.describe import show_text
+from pretraining.show.html import page
+from pretraining.show.load import load_config
+from pretraining.show.streams import read_streams
+from pretraining.show.terminal import cut, render, width_of
+from pretraining.show.text_store import TextStore
+from pretraining.show.tracks import unit_spans
+from pretraining.show.views import TokenPrinter
+from pretraining.store.prepare import prepare_store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.checks import check_layouts
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.loader import TaskLoader
+from pretraining.training.stores import run_store
+from zoo.attention.masks import make_mask
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
 from zoo.errors import ZooError
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
 from zoo.settings import shipped_configs
+from zoo.storage.entity_table import save_entities
 from zoo.weights.commands import export_folder, import_folder
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
@@ -77,7 +84,7 @@ def look(data):
 
 def home_of(config, data):
     """Folder of the config's tokenizer."""
-    return prepare_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
+    return run_store(load_pretrain_config(["--config", config, *data(config)]).value, False).path
 
 
 def reads(row):
@@ -162,14 +169,15 @@ def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
 @pytest.mark.parametrize("config", ["bert-tiny", "albert-tiny", "roberta-tiny", "bert-tiny-zh"])
 @pytest.mark.parametrize("seed", [0, 7])
 def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkeypatch):
-    spell = Speller(load_tokenizer(home_of(config, data)))
-    seen, original = [], TaskData.corrupted
+    spell = TokenPrinter(load_tokenizer(home_of(config, data)))
+    seen, original = [], TaskLoader.rows
 
     def recorded(task, epoch, indices):
-        seen.append((task, original(task, epoch, indices)))
-        return seen[-1][1]
+        rows, draw = original(task, epoch, indices)
+        seen.append((task, corrupt(rows, draw, task.objectives)))
+        return rows, draw
 
-    monkeypatch.setattr(TaskData, "corrupted", recorded)
+    monkeypatch.setattr(TaskLoader, "rows", recorded)
     (view,) = look(config, CHINESE if config.endswith("-zh") else ENGLISH, "--seed", str(seed), "--rows", "9")
     assert len(seen) == len(view.rows)
     for row, (task, rows) in zip(view.rows, seen, strict=True):
@@ -207,18 +215,18 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
     home = home_of("roberta-tiny", data)
     corpus = tmp_path / "corpus.txt"
     corpus.write_text(f"{ENGLISH}\n\nAnother document stands here. It is of no concern.\n", encoding="utf-8")
-    store = prepare(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
+    store = prepare_store(CorpusConfig(files=str(corpus)), TokenizerConfig("file", str(home)), tmp_path)
     tokenizer = load_tokenizer(home)
     for objective in config.objectives.values():
         objective.build(config.model.replace(vocab_size=tokenizer.vocabulary.size), tokenizer.vocabulary)
     layout = config.tasks["sentences"].layout
     for length in (128, 12):  # one row, several
-        task = TaskData(store, np.array([0]), layout, config.objectives, tokenizer.vocabulary, length, seed)
+        task = TaskLoader(store, np.array([0]), layout, config.objectives, tokenizer.vocabulary, length, seed)
         (view,) = look("roberta-tiny", ENGLISH, "--seed", str(seed), "--length", str(length), "--rows", "99")
-        spell = Speller(tokenizer)
+        spell = TokenPrinter(tokenizer)
         assert len(view.rows) == len(task.plan(0)[0])
         for number, row in enumerate(view.rows):
-            rows = task.corrupted(0, np.array([number]))
+            rows = corrupt(*task.rows(0, np.array([number])), task.objectives)
             assert row.number == rows.example[0]
             assert reads(row) == [spell(i) for i in rows.input_ids[0]]
 
@@ -245,7 +253,7 @@ def test_the_text_is_tokenised_as_preparation_does(look, data, tmp_path):
     home, path = home_of("gpt-tiny-zh", data), tmp_path / "text.txt"
     path.write_text(CHINESE, encoding="utf-8")
     corpus = CorpusConfig(files=str(path), segmenter="rjieba")
-    store = prepare(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
+    store = prepare_store(corpus, TokenizerConfig("file", str(home)), tmp_path, processes=1)
     (view,) = look("gpt-tiny-zh", CHINESE, "--seed", "1")
     cells = [cell for row in view.rows for cell in row.cells]
     assert [cell.starts_word for cell in cells] == (store.flags & 1).astype(bool).tolist()
@@ -284,7 +292,7 @@ def test_documents_packed_into_a_row_are_told_apart(look):
 
 def test_each_unit_is_one_bracket(look, tmp_path):
     (tmp_path / "names.txt").write_text("old bridge\nThe town\nsummer\n")
-    lexicon = "--data.corpus.annotations.entity.class_path=pretraining.annotate.Lexicon"
+    lexicon = "--data.corpus.annotations.entity.class_path=pretraining.annotations.Lexicon"
     files = f"--data.corpus.annotations.entity.init_args.files={tmp_path / 'names.txt'}"
     (view,) = look("roberta-tiny", ENGLISH, lexicon, files)
     (row,) = view.rows
@@ -300,7 +308,7 @@ def test_each_unit_is_one_bracket(look, tmp_path):
 
 def test_units_in_codes():
     special = np.array([1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
-    spans = show._units(np.array([0, 2, 1, 1, 2, 2, 0, 0]), special)
+    spans = unit_spans(np.array([0, 2, 1, 1, 2, 2, 0, 0]), special)
     assert [(span.start, span.stop) for span in spans] == [(1, 2), (2, 3), (3, 6)]
 
 
@@ -420,7 +428,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
     annotation = "--data.corpus.annotations.entity_id"
     argv = [
         *("--config", "ernie-thu-tiny", *data("ernie-thu-tiny")),
-        f"{annotation}.class_path=pretraining.annotate.Linked",
+        f"{annotation}.class_path=pretraining.annotations.LinkedEntities",
         f"{annotation}.init_args.entities={tmp_path / 'names.txt'}",
         f"{annotation}.init_args.missing=none",
         f"--objectives.entities.init_args.entities={tmp_path / 'table'}",
@@ -486,14 +494,14 @@ def test_long_texts_are_shown_in_part(look):
 
 
 def test_rows_of_streams_say_what_is_remembered_and_what_follows(look):
-    segments = ["--tasks.blocks.layout.class_path", "pretraining.segments.Segments", "--length", "6", "--rows", "9"]
+    segments = ["--tasks.blocks.layout.class_path", "pretraining.layouts.Segments", "--length", "6", "--rows", "9"]
     (view,) = look("gpt-tiny", ENGLISH, *segments)
     first, second, *_ = view.rows
     assert (first.place, second.place) == (1, 2)
     assert asked(first, "causal_lm")[5] == reads(second)[0]  # the layout knows what follows the row
     pairs = [
         "--tasks.pairs.layout.class_path",
-        "pretraining.segments.SegmentPairs",
+        "pretraining.layouts.SegmentPairs",
         "--model.position_type",
         "relative",
     ]
@@ -506,7 +514,7 @@ def test_rows_of_streams_say_what_is_remembered_and_what_follows(look):
     assert stream.seen[remembered:].all()
 
 
-# --- who sees whom -------------------------------------------------------------------------------
+# --- what attends to what ------------------------------------------------------------------------
 
 
 def expanded(visible, length):
@@ -517,7 +525,7 @@ def expanded(visible, length):
 
 
 def one(inputs, length, **facts):
-    return list(streams(CoreConfig(**facts), inputs, length))
+    return list(read_streams(CoreConfig(**facts), inputs, length))
 
 
 def test_pairs_see_all_and_causal_rows_a_triangle(look):
@@ -525,11 +533,11 @@ def test_pairs_see_all_and_causal_rows_a_triangle(look):
     for row in view.rows:
         (stream,) = row.streams
         assert stream.plain
-        assert stream.sentence == "every token sees every token"
+        assert stream.sentence == "every token attends to every token"
     (view,) = look("gpt-tiny", ENGLISH)
     (stream,) = view.rows[0].streams
     length = len(view.rows[0].cells)
-    assert np.array_equal(stream.seen, expanded(Visibility(causal=True), length))
+    assert np.array_equal(stream.seen, expanded(AttentionPattern(causal=True), length))
     assert np.array_equal(stream.seen, np.tri(length, dtype=bool))
     assert "what stands before it" in stream.sentence
 
@@ -537,18 +545,18 @@ def test_pairs_see_all_and_causal_rows_a_triangle(look):
 @pytest.mark.parametrize("causal", [False, True])
 def test_packed_documents_see_their_own(causal):
     documents = torch.tensor([[0, 0, 0, 1, 1, 2]])
-    visible = Visibility(causal=causal, documents=documents)
+    visible = AttentionPattern(causal=causal, documents=documents)
     (stream,) = one(CoreInputs(torch.zeros(1, 6, dtype=torch.long), visible), 6)
     assert np.array_equal(stream.seen, expanded(visible, 6))
     same = (documents[0][:, None] == documents[0][None, :]).numpy()
     assert np.array_equal(stream.seen, same & (np.tri(6, dtype=bool) if causal else True))
     if not causal:
-        assert stream.sentence == "3 groups of tokens that do not see each other"
+        assert stream.sentence == "3 groups of tokens that do not attend to each other"
 
 
 def test_padding_and_free_masks():
     dense = torch.rand(1, 7, 7) < 0.5
-    visible = Visibility(lengths=torch.tensor([5]), dense=dense)
+    visible = AttentionPattern(lengths=torch.tensor([5]), dense=dense)
     (stream,) = one(CoreInputs(torch.zeros(1, 7, dtype=torch.long), visible), 5)
     assert np.array_equal(stream.seen, expanded(visible, 7)[:5, :5])
     assert stream.seen.shape == (5, 5)
@@ -556,8 +564,8 @@ def test_padding_and_free_masks():
 
 def test_two_streams_by_a_factorisation_order():
     order = np.array([3, 0, 4, 1, 2])
-    visible = Visibility(orders=torch.from_numpy(order)[None])
-    query = SecondStream(positions=torch.tensor([[2, 0]]), visible=visible)
+    visible = AttentionPattern(orders=torch.from_numpy(order)[None])
+    query = QueryStream(positions=torch.tensor([[2, 0]]), visible=visible)
     inputs = CoreInputs(torch.zeros(1, 5, dtype=torch.long), visible, query=query)
     content, second = one(inputs, 5, position_type="relative", query_stream=True)
     assert (content.name, second.name) == ("content", "query")
@@ -570,7 +578,7 @@ def test_two_streams_by_a_factorisation_order():
 
 def test_recurrent_halves_read_from_both_ends():
     facts = CoreConfig(recurrent=RecurrentConfig(), position_type="none")
-    forward, backward = streams(facts, CoreInputs(torch.zeros(1, 4, dtype=torch.long)), 4)
+    forward, backward = read_streams(facts, CoreInputs(torch.zeros(1, 4, dtype=torch.long)), 4)
     assert np.array_equal(forward.seen, np.tri(4, dtype=bool))
     assert np.array_equal(backward.seen, np.tri(4, dtype=bool).T)
     assert "stands after it" in backward.sentence
@@ -603,7 +611,7 @@ class Capitals(Objective):
         number = torch.cumsum(torch.from_numpy(rows.special).long(), 1)
         return inputs._replace(visible=inputs.visible._replace(documents=number))
 
-    def forward(self, encode, embedding, batch):
+    def forward(self, run_core, embedding, batch):
         raise NotImplementedError
 
     def describe(self, rows):
@@ -650,7 +658,7 @@ def test_an_objective_of_ones_own(own_objective, look):
     assert tracks["place"].values == tuple(str(i) for i in range(len(row.cells)))
     assert tracks["masked_lm"].values[0] == ""  # a template token, without a label
     assert tracks["capital"].values.count("●") >= 2
-    assert "groups of tokens that do not see each other" in row.streams[0].sentence
+    assert "groups of tokens that do not attend to each other" in row.streams[0].sentence
     assert "place" in render([view], 80, colour=False)
 
 
@@ -733,7 +741,7 @@ def test_visibility_is_drawn_when_asked(look):
     views = look("bert-tiny", ENGLISH, "--rows", "1")
     assert "█" in render(views, 80, False, True)
     assert "█" not in render(views, 80, False, "auto")
-    assert "sees" not in render(views, 80, False, False)
+    assert "attends" not in render(views, 80, False, False)
     views = look("gpt-tiny", ENGLISH, "--seed", "1,1", "--rows", "1")
     assert render(views, 80, False, "auto").count("▄···") == render(views, 80, False, True).count("▄···") / 2
 
@@ -847,7 +855,7 @@ def test_code_from_elsewhere_is_not_run_unasked(run, tmp_path, capsys):
     record = (run / "run.json").read_text(encoding="utf-8")
     other = tmp_path / "run"
     other.mkdir()
-    (other / "run.json").write_text(record.replace("pretraining.choose.Tokens", "evil_code.Tokens"))
+    (other / "run.json").write_text(record.replace("pretraining.masking.RandomTokens", "evil_code.Tokens"))
     with pytest.raises(ZooError, match=r"evil_code\.Tokens.*--trust_code"):
         show_command(["--run", str(other), ENGLISH])
 
@@ -884,7 +892,7 @@ def test_mistakes_are_told(argv, message, data):
 
 def test_help_is_there_without_torch():
     code = (
-        "import sys; from pretraining.show_command import show_command\n"
+        "import sys; from pretraining.show.command import show_command\n"
         "try: show_command(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -894,7 +902,7 @@ def test_help_is_there_without_torch():
 
 def test_other_documents_come_from_the_whole_store(data):
     config = load_pretrain_config(["--config", "bert-tiny", *data("bert-tiny")]).value
-    store = prepare_store(config, False)
+    store = run_store(config, False)
     joined = TextStore(store, store, 5)
     assert joined.num_documents == store.num_documents + 5
     assert np.array_equal(joined.tokens[: store.num_tokens], store.tokens)

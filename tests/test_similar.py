@@ -11,22 +11,26 @@ from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
 from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from ablation.grid import fixed_validation
-from pretraining.choose import NGrams, Tokens, WholeWords, word_starts
-from pretraining.cloze import cloze_command
-from pretraining.config import differing_keys, load_pretrain_config
-from pretraining.fill_similar import SimilarWords, read_similar
-from pretraining.layouts import rows_from_texts
-from pretraining.listing import count_parameters
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.masking.groups import word_starts
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords, read_similar
+from pretraining.masking.tokens import RandomTokens
+from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
-from pretraining.random import Draw
-from pretraining.rows import Rows
-from pretraining.score import score_command
-from pretraining.show_command import show_command
-from pretraining.store import WORD_START
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
-from zoo.config import read_json
+from pretraining.scoring.cloze import cloze_command
+from pretraining.scoring.score import score_command
+from pretraining.show.command import show_command
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.train import train_tokenizer
+from pretraining.tools.listing import count_parameters
+from pretraining.training.load_config import differing_keys, load_pretrain_config
 from zoo.errors import ZooError
-from zoo.folder import open_weights
+from zoo.model_folder import open_weights
+from zoo.storage.files import read_json
 from zoo.weights.commands import export_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -52,7 +56,7 @@ def ids_of(word: str) -> tuple[int, ...]:
     return tuple(chinese().encode_batch([word], [[0]])[0][0].tolist())
 
 
-def words_of(rows: Rows) -> list[tuple[int, int, int]]:
+def words_of(rows: Examples) -> list[tuple[int, int, int]]:
     """(row, first column, end) of every word."""
     start = word_starts(rows, ~rows.special)
     edge = start | rows.special
@@ -145,7 +149,7 @@ def test_what_is_not_selected_stays_and_nothing_is_changed_in_place(similar, man
     assert (similar()(rows, nothing, Draw(0, 0), chinese().vocabulary) == before).all()
 
 
-def reference(fill: SimilarWords, rows: Rows, selected, draw: Draw, vocabulary, entries) -> np.ndarray:
+def reference(fill: SimilarWords, rows: Examples, selected, draw: Draw, vocabulary, entries) -> np.ndarray:
     """One word at a time, with the same draws."""
     ids = rows.input_ids.copy()
 
@@ -168,7 +172,7 @@ def reference(fill: SimilarWords, rows: Rows, selected, draw: Draw, vocabulary, 
 
 
 @pytest.mark.parametrize(
-    "choose", [WholeWords(0.6), NGrams(n=4, rate=0.5), Tokens(0.5), Tokens(0.5, include_special=True)]
+    "choose", [WholeWords(0.6), NGrams(n=4, rate=0.5), RandomTokens(0.5), RandomTokens(0.5, include_special=True)]
 )
 @pytest.mark.parametrize("cut", [0, 1, 2])
 def test_words_one_by_one_give_the_same(similar, choose, cut):
@@ -256,7 +260,7 @@ def test_byte_level_words_are_known_with_and_without_the_space_before(similar):
     fill = similar("cat\tdog\n", tokenizer, similar=1, random=0, keep=0)
     ids = tokenizer.encode_batch(["cat cat"])[0][0]
     assert len(ids) == 2
-    rows = rows_from_texts([(ids, [1, 1])], tokenizer.vocabulary)
+    rows = examples_from_tokens([(ids, [1, 1])], tokenizer.vocabulary)
     filled = fill(rows, rows.real, Draw(0, 0), tokenizer.vocabulary)
     assert tokenizer.decode(filled[0]) == "dog dog"
 
@@ -320,7 +324,7 @@ def test_texts_of_no_use_are_refused(similar, tmp_path):
     )
     short = write_store(tmp_path / "d", [[others]], vocab_size=vocabulary.size)
     objective.check_store(short)  # too little to tell
-    words = MaskedLM(Tokens(), SimilarWords(synthetic_list()))
+    words = MaskedLM(RandomTokens(), SimilarWords(synthetic_list()))
     words.bind(synthetic())
     words.check_store(synthetic_store(tmp_path / "e"))  # words are tokens in this vocabulary
 

@@ -10,13 +10,16 @@ import pytest
 import torch
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
-from pretraining.config import load_pretrain_config, run_folder
-from pretraining.start import StartConfig, apart, source_groups, source_layers
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from pretraining.train import Run
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.init_from import InitFromConfig, copied_and_fresh, source_groups, source_layers
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.run import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import load_tensors, open_weights, pack_model, read_facts, save_tensors, write_json
+from zoo.model_folder import open_weights, pack_model, read_facts
+from zoo.storage.files import write_json
+from zoo.storage.tensors import load_tensors, save_tensors
 from zoo.weights.commands import export_folder, import_folder
 
 WORDS = "core.embeddings.word_embeddings.weight"
@@ -82,7 +85,7 @@ def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Run, "loop", stop)
         train(argv)
-    return seen, json.loads((run_folder(load_pretrain_config(argv)) / "run.json").read_text())["start"]
+    return seen, json.loads((run_folder_of(load_pretrain_config(argv)) / "run.json").read_text())["start"]
 
 
 def test_a_file_without_a_model_takes_the_checkpoints(bert, tmp_path):
@@ -232,7 +235,7 @@ def test_layers_and_groups_of_a_config():
     halves = CoreConfig(vocab_size=9, num_hidden_layers=4, num_hidden_groups=2)  # layers 0 and 1, layers 2 and 3
 
     def groups(layers, **facts):
-        return source_groups(StartConfig("x", layers), halves, halves.replace(**facts))
+        return source_groups(InitFromConfig("x", layers), halves, halves.replace(**facts))
 
     assert groups(None) == [0, 1]
     assert groups([2, 0], num_hidden_layers=2) == [1, 0]
@@ -276,7 +279,7 @@ def test_a_model_without_special_tokens_gets_them(place, monkeypatch, tmp_path):
     more["data.tokenizer.new_tokens"] = "[CLS],[SEP],[MASK]"
     found, report = first_weights(monkeypatch, start_arguments(tmp_path, "roberta", model, **more))
     size = len(open_weights(model)[WORDS])
-    folder = run_folder(load_pretrain_config(start_arguments(tmp_path, "roberta", model, **more)))
+    folder = run_folder_of(load_pretrain_config(start_arguments(tmp_path, "roberta", model, **more)))
     vocabulary = load_tokenizer(folder).vocabulary
     assert (vocabulary.cls, vocabulary.sep, vocabulary.mask, vocabulary.size) == (size, size + 1, size + 2, size + 3)
     assert report["fresh"] == ["heads.masked_lm"]
@@ -288,7 +291,7 @@ def test_rows_follow_their_tokens_into_another_vocabulary(place, bert, monkeypat
     argv = start_arguments(place, "bert", bert, output=tmp_path, **more)
     found, report = first_weights(monkeypatch, argv)
     weights, old = open_weights(bert), load_tokenizer(bert).backend.get_vocab()
-    new = load_tokenizer(run_folder(load_pretrain_config(argv))).backend.get_vocab()
+    new = load_tokenizer(run_folder_of(load_pretrain_config(argv))).backend.get_vocab()
     shared = set(old) & set(new)
     assert 50 < len(shared) < len(new)
     for token in shared:
@@ -321,7 +324,7 @@ def test_words_take_spelling_and_softmax_rows_along(place, elmo, monkeypatch, tm
     argv = start_arguments(place, "elmo", elmo, **more)
     found, report = first_weights(monkeypatch, argv)
     weights, old = open_weights(elmo), load_tokenizer(elmo).backend.get_vocab()
-    new = load_tokenizer(run_folder(load_pretrain_config(argv))).backend.get_vocab()
+    new = load_tokenizer(run_folder_of(load_pretrain_config(argv))).backend.get_vocab()
     spellings, softmax = "core.embeddings.word_embeddings.spellings", "heads.bidirectional_lm.decoder.weight"
     assert len(new) == len(found[spellings]) == 2000
     shared = [token for token in new if token in old]
@@ -572,7 +575,7 @@ def test_weights_and_template_are_looked_at_before_the_text(place, bert, gpt, tm
 def test_a_layer_is_not_both_copied_and_fresh():
     copied = ["core.layers.0.a.weight", "core.layers.1.a.weight", "core.layers.1.b.bias", "core.norm.weight"]
     fresh = ["core.layers.1.entities.weight", "core.layers.2.a.weight", "core.layers.2.b.bias", "heads.x.bias"]
-    assert apart(copied, fresh) == (
+    assert copied_and_fresh(copied, fresh) == (
         ["core.layers.0", "core.layers.1 (but for what is fresh)", "core.norm.weight"],
         ["core.layers.1.entities.weight", "core.layers.2", "heads.x"],
     )

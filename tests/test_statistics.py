@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from finetune.statistics import holm, mean_sd, paired, sign_flip, t_interval
+from finetune.results.statistics import holm, mean_sd, paired, paired_t_test, sign_flip
 from zoo.errors import ZooError
 
 
@@ -20,7 +20,7 @@ def test_t_interval_matches_the_table() -> None:
     # half-widths in units of sd, as design/measures.md tabulates them
     for n, half in ((3, 2.48), (5, 1.24), (8, 0.836), (10, 0.715)):
         values = np.arange(n, dtype=float)
-        low, high = t_interval(values.tolist())
+        (low, high), _ = paired_t_test(values.tolist(), [0.0] * n)
         assert (high - low) / 2 / values.std(ddof=1) == pytest.approx(half, abs=0.005)
         assert (low + high) / 2 == pytest.approx(values.mean())
 
@@ -29,21 +29,14 @@ def test_t_interval_matches_the_table() -> None:
 def test_simulated_equal_arms_are_covered_at_the_nominal_rate(n: int) -> None:
     """A/A: two arms with the same mean, a seed effect in common and noise of their own."""
     generator = np.random.default_rng(20260 + n)
-    runs = 4000
-    covered = verdicts = 0
+    runs = 1000
+    covered = 0
     for _ in range(runs):
         shared = generator.normal(size=n)
-        a = dict(enumerate(70 + shared + generator.normal(size=n)))
-        b = dict(enumerate(70 + shared + generator.normal(size=n)))
-        result = paired(a, b)
-        assert result.interval is not None
-        covered += result.interval.low <= 0 <= result.interval.high
-        verdicts += "higher" in result.verdict
-    assert 0.94 <= covered / runs <= 0.96
-    if n < 5:
-        assert verdicts == 0
-    else:
-        assert verdicts == runs - covered
+        a, b = 70 + shared + generator.normal(size=n), 70 + shared + generator.normal(size=n)
+        interval, _ = paired_t_test(a.tolist(), b.tolist())
+        covered += interval.low <= 0 <= interval.high
+    assert 0.93 <= covered / runs <= 0.97  # 0.95, give or take three standard errors of a share of 1000
 
 
 def test_sign_flip_enumerates_all_patterns() -> None:
@@ -69,7 +62,7 @@ def test_paired_uses_common_seeds_and_says_which_were_left_out() -> None:
     assert result.correlation == pytest.approx(
         np.corrcoef([a[i] for i in range(1, 6)], [b[i] for i in range(1, 6)])[0, 1]
     )
-    assert result.p == pytest.approx(2 / 32)
+    assert result.p_sign_flip == pytest.approx(2 / 32)
 
 
 def test_few_seeds_carry_no_verdict() -> None:
@@ -78,7 +71,16 @@ def test_few_seeds_carry_no_verdict() -> None:
     assert four.interval.low > 0
     assert "no verdict from fewer than 5 seeds" in four.verdict
     one = paired({1: 0.5}, {1: 0.4})
-    assert (one.n, one.sd, one.interval, one.correlation, one.p) == (1, None, None, None, 1.0)
+    assert (one.n, one.sd, one.interval, one.correlation) == (1, None, None, None)
+    assert (one.p_t, one.p_sign_flip) == (None, 1.0)
+
+
+@pytest.mark.parametrize(("difference", "p"), [(0.0, 1.0), (0.25, 0.0)])
+def test_differences_without_spread_have_an_interval_of_one_point(difference: float, p: float) -> None:
+    result = paired({i: 1.0 + difference + i for i in range(5)}, {i: 1.0 + i for i in range(5)})
+    assert result.interval == (difference, difference)
+    assert result.p_t == p
+    assert result.p_sign_flip == (1.0 if difference == 0.0 else 2 / 32)
 
 
 def test_holm_adjusts_and_keeps_order() -> None:
@@ -92,8 +94,8 @@ def test_holm_adjusts_and_keeps_order() -> None:
     [
         (lambda: mean_sd([]), "at least one score"),
         (lambda: mean_sd([1.0, float("nan")]), "number 2 of 2 is not finite"),
-        (lambda: t_interval([1.0]), "at least two seeds"),
-        (lambda: t_interval([1.0, 2.0], level=95), "between 0 and 1"),
+        (lambda: paired_t_test([1.0], [0.0]), "at least two seeds"),
+        (lambda: paired_t_test([1.0, 2.0], [0.0, 0.0], level=95), "between 0 and 1"),
         (lambda: paired({1: 0.1}, {2: 0.1}), "share no seed"),
     ],
 )

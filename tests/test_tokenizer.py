@@ -8,9 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretraining.segment import Segmenter, aligned
-from pretraining.store import CAPITALISED, WORD_START
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, extend, load_tokenizer, train_tokenizer
+from pretraining.text.segmenter import Segmenter, aligned
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.entries import ids_and_flags, places_of
+from pretraining.tokenizer.flags import CAPITALISED, WORD_START
+from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
+from pretraining.tokenizer.units import word_marks
+from pretraining.tokenizer.word_cache import WordCache
 from zoo.errors import ZooError
 from zoo.sample import sample_path
 from zoo.vocabulary import Template
@@ -70,12 +76,18 @@ def test_looking_words_up_equals_encoding_whole_texts(trained, kind):
     ids = [e.ids for e in _as_text(tokenizer).encode_batch(texts, add_special_tokens=False)]
     once = tokenizer.encode_batch(texts)
     again = tokenizer.encode_batch(texts)
-    alone = [tokenizer._words._direct([text], [None])[:2] for text in texts]
+    alone = [encoded_whole(tokenizer, [text], [None])[:2] for text in texts]
     for text, wanted, first, second, whole in zip(texts, ids, once, again, alone):
         assert first[0].tolist() == wanted, text
         assert np.array_equal(first[0], second[0])
         assert np.array_equal(first[1], second[1])
         assert first[1].tolist() == whole[1].tolist(), text
+
+
+def encoded_whole(tokenizer, texts, boundaries):
+    """Ids, flags, sizes and places of texts, none of whose words was looked up."""
+    entries = WordCache(tokenizer.backend, word_marks(tokenizer.backend)).whole.encode(texts, boundaries)
+    return *ids_and_flags(entries.tokens), entries.sizes, np.stack(places_of(entries.tokens), axis=1)
 
 
 def _as_text(tokenizer):
@@ -117,7 +129,7 @@ def test_segmented_mixed_text_is_aligned_like_the_direct_way(trained):
     tokenizer = trained["wordpiece"]
     text, starts = "他在北京大学读书，喜欢T恤 and Hello。", [0, 1, 2, 6, 8, 9, 11, 13, 14, 17, 18, 23]
     cached = tokenizer.encode_batch([text], [starts])[0]
-    direct = tokenizer._words._direct([text], [starts])
+    direct = encoded_whole(tokenizer, [text], [starts])
     assert cached[0].tolist() == direct[0].tolist()
     assert (cached[1] & WORD_START).tolist() == (direct[1] & WORD_START).tolist()
 
@@ -169,7 +181,8 @@ def test_wordpiece_agrees_with_transformers_bert_tokenizer(trained, tmp_path):
 TRAIN_ELSEWHERE = """
 import hashlib
 from pathlib import Path
-from pretraining.tokenizer import TokenizerConfig, train_tokenizer
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.train import train_tokenizer
 lines = Path({text!r}).read_text()[:400_000].split("\\n")
 trained = train_tokenizer(TokenizerConfig(kind={kind!r}, vocab_size=1500), lines)
 print(hashlib.sha256(trained.backend.to_str().encode()).hexdigest())
@@ -315,7 +328,7 @@ def test_a_word_of_a_segmenter_is_one_group_whatever_its_script(trained, text):
     tokenizer = trained["wordpiece"]
     assert groups(tokenizer, text, starts) == [word for word in words if word.strip()]
     cached = tokenizer.encode_batch([text], [starts])[0]
-    whole = tokenizer._words._direct([text], [starts])
+    whole = encoded_whole(tokenizer, [text], [starts])
     assert cached[0].tolist() == whole[0].tolist()
     assert (cached[1] & WORD_START).tolist() == (whole[1] & WORD_START).tolist()
 
@@ -357,7 +370,7 @@ def test_places_are_the_characters_of_the_tokens(trained):
         (_, _, sizes), places = tokenizer.encode_places(texts)
         edges = np.append(0, np.cumsum(sizes))
         for text, a, b in zip(texts, edges, edges[1:]):
-            (_, _, alone_size, offsets) = tokenizer._words._direct([text], [None])
+            (_, _, alone_size, offsets) = encoded_whole(tokenizer, [text], [None])
             assert alone_size[0] == b - a
             covered = {c for start, end in places[a:b].tolist() for c in range(start, end)}
             assert covered == {n for n, c in enumerate(text) if not c.isspace()}, (kind, text)
@@ -375,7 +388,7 @@ def test_words_of_running_text_are_looked_up_as_they_are_encoded(trained):
     texts, starts = [pair[0] for pair in found], [pair[1] for pair in found]
     for _ in range(2):
         flat, places = tokenizer.encode_places(texts, starts)
-        ids, flags, sizes, offsets = tokenizer._words._direct(texts, starts)
+        ids, flags, sizes, offsets = encoded_whole(tokenizer, texts, starts)
         assert np.array_equal(flat[0], ids)
         assert np.array_equal(flat[1], flags)
         assert np.array_equal(flat[2], sizes)

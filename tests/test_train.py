@@ -1,6 +1,5 @@
 """The loop in one process: learning, resume, budgets, refusal of what cannot work."""
 
-import fcntl
 import json
 import math
 import shutil
@@ -14,14 +13,17 @@ import torch
 import training
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
-from pretraining import processes
-from pretraining.assemble import divide_batch, prepare_stores
-from pretraining.config import load_pretrain_config, run_folder
-from pretraining.objective import collate
-from pretraining.processes import Stopped, StopRequest, one_writer
-from pretraining.train import Run, task_at
+from pretraining.objectives.base import make_batch
+from pretraining.training.checks import accumulation_of
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.run import Run
+from pretraining.training.stages import task_at
+from pretraining.training.step import Trainer, weighted_loss
+from pretraining.training.stores import run_stores
 from zoo.errors import ZooError
-from zoo.folder import load_core, read_facts
+from zoo.model_folder import load_core, read_facts
+from zoo.runtime.locks import run_lock
+from zoo.runtime.signals import Stopped, StopRequest
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +79,15 @@ def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch
     argv = arguments(place, "bert", steps=14, **{"train.micro_batch_size": 2, "data.copies": 2})
     whole = train([*argv, "--output", str(tmp_path / "a")])
     calls = []
-    original = Run._loss
 
-    def cut(self, terms, counts):
+    def cut(*arguments):
         calls.append(1)
         if len(calls) == 4 * 9 + 2:  # the second of four micro batches of step 9
             raise Killed
-        return original(self, terms, counts)
+        return weighted_loss(*arguments)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "_loss", cut)
+        patch.setattr("pretraining.training.step.weighted_loss", cut)
         train([*argv, "--output", str(tmp_path / "b")])
     assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
 
@@ -106,7 +107,7 @@ def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypat
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 8)
         train(argv)
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     newest = max((folder / "checkpoints").glob("step-*"))
     assert newest.name.endswith("6")
     weights = newest / "model.safetensors"
@@ -117,18 +118,18 @@ def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypat
 
 def test_sigterm_saves_and_leaves_and_continues(place, finished, monkeypatch, tmp_path):
     argv = [*arguments(place, "bert"), "--output", str(tmp_path)]
-    original = Run.train_step
+    original = Trainer.train_step
 
     def ask(self, stop: StopRequest):
-        if self.counters.step == 4:
+        if self.state.counters.step == 4:
             stop.asked = True
         return original(self, stop)
 
     with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
-        patch.setattr(Run, "train_step", ask)
+        patch.setattr(Trainer, "train_step", ask)
         train(argv)
     assert stopped.value.code == 143
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     assert max((folder / "checkpoints").glob("step-*")).name.endswith("5")
     assert outcome(train(argv)) == outcome(finished["bert"])
 
@@ -160,7 +161,7 @@ def test_a_second_writer_is_refused(place, tmp_path):
     import fcntl
 
     argv = [*arguments(place, "bert"), "--output", str(tmp_path)]
-    folder = run_folder(load_pretrain_config(argv))
+    folder = run_folder_of(load_pretrain_config(argv))
     folder.mkdir(parents=True)
     with (folder / ".lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
@@ -179,36 +180,29 @@ def test_an_unused_run_folder_is_removed(tmp_path):
         place = tmp_path / name
         for path in before:
             place.joinpath(path).mkdir(parents=True) if "." not in path else place.joinpath(path).touch()
-        with pytest.raises(ZooError, match="refused"), one_writer(place / ("empty" if "empty" in before else "new")):
+        with pytest.raises(ZooError, match="refused"), run_lock(place / ("empty" if "empty" in before else "new")):
             for path in within:
                 (place / path).touch()
             raise ZooError("refused")
         assert sorted(str(path.relative_to(place)) for path in place.rglob("*")) == left, name
 
 
-def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monkeypatch):
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path):
     """Who waited takes the lock that is there now, so that who comes after that finds a writer."""
     folder, waiting, ready, done = tmp_path / "run", threading.Event(), threading.Event(), threading.Event()
-    original = fcntl.flock
-
-    def patient(stream, how):
-        waiting.set()
-        original(stream, how)
 
     def second():
-        with one_writer(folder):
+        with run_lock(folder, on_wait=lambda holder: waiting.set()):
             ready.set()
             done.wait(30)
 
-    with one_writer(folder):
-        monkeypatch.setattr(fcntl, "flock", patient)
+    with run_lock(folder):
         thread = threading.Thread(target=second)
         thread.start()
         assert waiting.wait(30)
     assert ready.wait(30)
-    monkeypatch.setattr(processes, "LOCK_PATIENCE", 0.0)
     try:
-        with pytest.raises(ZooError, match="one writer"), one_writer(folder):
+        with pytest.raises(ZooError, match="one writer"), run_lock(folder, patience=0.0):
             pass
         assert (folder / ".lock").exists()
     finally:
@@ -219,7 +213,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(tmp_path, monke
 
 _LIBRARY = """
 import ctypes, sys, threading
-from pretraining import processes
+from zoo.runtime.signals import stop_on_sigterm
 
 libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(mutex)  # the next lock waits, and a signal does not interrupt it
@@ -229,8 +223,7 @@ def release():
     libc.pthread_mutex_unlock(mutex)
 
 threading.Thread(target=release, daemon=True).start()
-processes.SIGTERM_GRACE = 0.1
-with processes.stop_on_sigterm() as request:
+with stop_on_sigterm(grace=0.1) as request:
     request.patient = {patient}
     print("ready", flush=True)
     libc.pthread_mutex_lock(mutex)
@@ -240,10 +233,9 @@ with processes.stop_on_sigterm() as request:
 
 _FORK = """
 import os, signal, time
-from pretraining import processes
+from zoo.runtime.signals import stop_on_sigterm
 
-processes.SIGTERM_GRACE = 0.1
-with processes.stop_on_sigterm() as request:
+with stop_on_sigterm(grace=0.1) as request:
     if not (child := os.fork()):
         time.sleep(60)
         os._exit(0)
@@ -327,11 +319,11 @@ def test_stages_that_cannot_run_are_refused(place, stages, message):
 
 
 def test_scoring_does_not_import_what_run_json_names(finished, tmp_path):
-    from pretraining.score import Scorer
+    from pretraining.scoring.scorer import Scorer
 
     folder = tmp_path / "run"
     shutil.copytree(finished["bert"], folder)
-    text = (folder / "run.json").read_text().replace("pretraining.choose.Tokens", "somebody.elses.Chooser")
+    text = (folder / "run.json").read_text().replace("pretraining.masking.RandomTokens", "somebody.elses.Chooser")
     (folder / "run.json").write_text(text)
     with pytest.raises(ZooError, match=r"somebody\.elses\.Chooser.*--trust_code"):
         Scorer(folder)
@@ -351,7 +343,7 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
     """Loss is a sum over all targets of a window, divided once by their global number."""
     settings = load_pretrain_config([*arguments(place, "bert", steps=2), "--output", str(tmp_path)])
     seen = []
-    original = Run._batches
+    original = Trainer.micro_batches
 
     def note(self, task):
         batches = original(self, task)
@@ -359,10 +351,10 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
         assert [b.counts["masked_lm"] for b in batches] == [len(b.targets["masked_lm"]["labels"]) for b in batches]
         return batches
 
-    from pretraining.train import pretrain
+    from pretraining.training.pretrain import pretrain
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Run, "_batches", note)
+        patch.setattr(Trainer, "micro_batches", note)
         folder = pretrain(settings, show=False)
     lines = [line for line in log_lines(folder) if "loss" in line]
     assert lines[-1]["tokens"] == sum(seen)
@@ -370,7 +362,7 @@ def test_the_log_counts_what_the_batches_hold(place, tmp_path):
 
 
 def test_schedule_of_tasks_is_keyed_and_shared_out():
-    from pretraining.config import StageConfig
+    from pretraining.training.config import StageConfig
 
     stages = {"a": StageConfig(0.5, {"x": 1.0}), "b": StageConfig(1.0, {"x": 0.25, "y": 0.75})}
     names = [task_at(stages, ["x", "y"], step, step / 8000, seed=3) for step in range(8000)]
@@ -383,7 +375,7 @@ def test_schedule_of_tasks_is_keyed_and_shared_out():
 
 
 def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path, capsys):
-    from pretraining.train import pretrain
+    from pretraining.training.pretrain import pretrain
 
     more = {
         "objectives.causal_lm.class_path": "pretraining.objectives.CausalLM",
@@ -418,7 +410,7 @@ def test_learning_goes_below_the_unigram_entropy(place, tmp_path):
 
 
 def test_a_stuck_run_is_told_once(place, tmp_path, capsys):
-    from pretraining.train import pretrain
+    from pretraining.training.pretrain import pretrain
 
     argv = arguments(place, "gpt", **{"train.lr": 1e-9, "output": tmp_path})
     pretrain(load_pretrain_config(argv), show=True)
@@ -434,25 +426,25 @@ def test_bf16_trains(place, tmp_path):
 
 
 def test_batches_that_do_not_divide_are_refused_with_one_that_does():
-    assert divide_batch(32, None, 2) == (16, 1)
-    assert divide_batch(32, 4, 2) == (4, 4)
+    assert accumulation_of(32, None, 2) == (16, 1)
+    assert accumulation_of(32, 4, 2) == (4, 4)
     with pytest.raises(ZooError, match="30 would be"):
-        divide_batch(32, 3, 2)
+        accumulation_of(32, 3, 2)
 
 
 def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
     argv = [*arguments(place, "bert", **{"data.copies": 2}), "--output", str(tmp_path)]
     settings = load_pretrain_config(argv)
-    from pretraining.processes import start_processes
+    from zoo.runtime.processes import start_processes
 
     accelerator = start_processes("fp32", 1, [], tmp_path)
-    run = Run(settings, tmp_path, accelerator, prepare_stores(settings.value, False), False)
+    run = Run(settings, tmp_path, accelerator, run_stores(settings.value, False), False)
     data = run.data["pairs"]
     plan, _ = data.plan(0)
     indices = torch.arange(min(16, len(plan))).numpy()
 
     def masks(epoch):
-        return collate(data.corrupted(epoch, indices), data.objectives).inputs.input_ids
+        return make_batch([data.rows(epoch, indices)], data.objectives, data.pad).inputs.input_ids
 
     assert torch.equal(masks(0), masks(2))
     assert not torch.equal(masks(0), masks(1))

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.annotate import read_entities
-from pretraining.entity_tables import EntitiesConfig, make_table, read_vectors
-from pretraining.linked import LinkedConfig, Mention, entities_of, linked_store, read_linked, write_records
-from pretraining.store import Store
-from pretraining.tokenizer import load_tokenizer
-from pretraining.transe import Graph, Trainer, TransEConfig, ranks, read_triples, train_transe
+from pretraining.annotations.linked import read_entities
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tools.entities import EntitiesConfig, make_table, read_vectors
+from pretraining.tools.linked import LinkedConfig, TokenMention, entities_of, linked_store, read_linked, write_records
+from pretraining.tools.transe import Graph, TransEConfig, TransETrainer, ranks, read_triples, train_transe
 from zoo.cli import dispatch
-from zoo.entities import open_entities, read_names, save_entities
 from zoo.errors import ZooError
+from zoo.storage.entity_table import open_entities, read_names, save_entities
 
 ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
 TOY = TransEConfig(width=16, epochs=60, batch_size=64)
@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_vectors(toy, norm):
 def test_a_step_moves_by_the_gradient():
     """One batch against autograd: the direction of every row's step, scaled by its first sum of squares."""
     graph = Graph(["a", "b", "c", "d"], ["r", "s"], np.array([[0, 0, 1], [2, 1, 3], [0, 1, 2]]))
-    trainer = Trainer(graph, TransEConfig(width=6, lr=1e-3, margin=2.0))
+    trainer = TransETrainer(graph, TransEConfig(width=6, lr=1e-3, margin=2.0))
     tables = [table.clone().requires_grad_() for table in trainer.tables]
     true = torch.tensor([[0, 0, 1], [2, 1, 3], [0, 1, 2]])
     corrupted = torch.tensor([[0, 0, 3], [1, 1, 3], [0, 1, 1]])
@@ -312,7 +312,7 @@ def test_entities_stand_at_the_first_token_of_a_mention(tmp_path, vocabulary):
     """Trap 5: Q1 Q1 Q1 gives its id once, not at every other token."""
     files = sample(tmp_path, "1 5 6 7 7 8 10\n", "1 5 Q1 Q1 Q1 Q2 Q1\n")
     (document,) = read_linked(*files)
-    assert document[0].mentions == [Mention(0, 3, "Q1"), Mention(3, 4, "Q2"), Mention(4, 5, "Q1")]
+    assert document[0].mentions == [TokenMention(0, 3, "Q1"), TokenMention(3, 4, "Q2"), TokenMention(4, 5, "Q1")]
     store = linked_store(*files, load_tokenizer(vocabulary), tmp_path / "stores", ["Q0", "Q1"])
     assert store.arrays["entity_id"].tolist() == [2, 0, 0, 0, 2]  # Q2 is not in the list
 
@@ -388,7 +388,7 @@ def test_the_released_sample():
     documents = list(islice(read_linked(*files), 3))
     assert len(documents[0]) == 403
     assert documents[0][0].ids[:3] == [9617, 11140, 2964]
-    assert documents[0][0].mentions == [Mention(5, 7, "Q179805"), Mention(9, 12, "Q417633")]
+    assert documents[0][0].mentions == [TokenMention(5, 7, "Q179805"), TokenMention(9, 12, "Q417633")]
     mentions = [mention for document in documents for part in document for mention in part.mentions]
     assert all(mention.entity.startswith("Q") and mention.start < mention.stop for mention in mentions)
     assert len(mentions) > 500

@@ -41,14 +41,16 @@ from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
 
 from zoo.config import CoreConfig
-from zoo.core import make_core
+from zoo.core.build import make_core
 from zoo.errors import ZooError
-from zoo.folder import ModelFacts, save_tensors
-from zoo.heads import build_head
+from zoo.heads.build import build_head
+from zoo.model_folder import ModelFacts
+from zoo.storage.tensors import save_tensors
 from zoo.vocabulary import Template
-from zoo.weights.convert import Model, all_families, read_checkpoint, write_checkpoint
-from zoo.weights.facts import canonical, matching_heads, read_config
+from zoo.weights.config_fields import canonical, matching_heads, read_config
+from zoo.weights.read import Model, all_families, read_checkpoint
 from zoo.weights.table import match
+from zoo.weights.write import write_checkpoint
 
 RICHEST = [next(case for case in cases() if case.model_type == model_type) for model_type in GRID]  # most heads
 VARIED = [case for case in cases() if case.point == next(iter(GRID[case.model_type]))]  # every class at one point

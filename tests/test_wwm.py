@@ -8,24 +8,27 @@ import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
-from pretraining.assemble import prepare_store
-from pretraining.choose import Tokens, WholeWords, word_starts
-from pretraining.config import load_pretrain_config
-from pretraining.fill import Replace
-from pretraining.fill_similar import SimilarWords
-from pretraining.layouts import SentencePairs, rows_from_texts
-from pretraining.listing import count_parameters
-from pretraining.model import Encoder
-from pretraining.objective import base_inputs
+from pretraining.keyed_random import Draw
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.layouts.sentence_pairs import SentencePairs
+from pretraining.masking.groups import word_starts
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens, Replace
+from pretraining.masking.words import WholeWords
 from pretraining.objectives import MaskedLM
-from pretraining.random import Draw
-from pretraining.score import Scorer
-from pretraining.segment import Segmenter
-from pretraining.store import WORD_START
-from pretraining.tokenizer import load_tokenizer
-from zoo.config import CoreConfig, read_json
+from pretraining.objectives.token_scoring import fill_masked
+from pretraining.scoring.cloze import Cloze
+from pretraining.scoring.scorer import Scorer
+from pretraining.text.segmenter import Segmenter
+from pretraining.tokenizer.flags import WORD_START
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tools.listing import count_parameters
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.stores import run_store
+from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import open_weights
+from zoo.model_folder import open_weights
+from zoo.storage.files import read_json
 from zoo.weights.commands import export_folder, import_folder
 
 LENGTHS = (0.40, 0.45, 0.10, 0.05)  # of words with 1, 2, 3, 4 characters (specs, section 8, check 9)
@@ -94,7 +97,7 @@ def test_words_of_one_character_are_berts_masks():
     """Check 7: with one-character words the very tokens are chosen that single-token masks choose."""
     rows = full_rows(2000, 128, separators=2)
     words = WholeWords(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)
-    assert (words == Tokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
+    assert (words == RandomTokens(max_predictions=20)(rows, Draw(0, 3), BERT_LIKE)).all()
 
 
 def test_a_word_does_not_cross_the_separator(tmp_path):
@@ -168,7 +171,7 @@ def prepared(tmp_path_factory):
     argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", str(folder / "zh.txt")]
     argv += ["--data.tokenizer.vocab_size", "3000", "--data.processes", "1", "--data.stores", str(folder / "stores")]
     config = load_pretrain_config(argv).value
-    store = prepare_store(config, False)
+    store = run_store(config, False)
     tokenizer = load_tokenizer(store.path)
     objective = config.objectives["masked_lm"]
     objective.build(
@@ -187,7 +190,7 @@ def test_chinese_text_without_words_is_refused(prepared, tmp_path):
     argv = ["--config", "bert-wwm-tiny-zh", "--data.corpus.files", segmented.meta["source"], "--data.processes", "1"]
     argv += ["--data.corpus.segmenter", "none", "--data.tokenizer.kind", "file"]
     argv += ["--data.tokenizer.path", str(segmented.path), "--data.stores", str(tmp_path)]
-    store = prepare_store(load_pretrain_config(argv).value, False)
+    store = run_store(load_pretrain_config(argv).value, False)
     assert ((np.asarray(store.flags) & WORD_START) == 0).any()  # the English words
     with pytest.raises(ZooError, match=r"no Chinese token of .* \(data.corpus.segmenter: rjieba, or `space`"):
         objective.check_store(store)
@@ -321,10 +324,9 @@ def test_the_words_of_the_run_are_hidden_in_scoring(wwm, tmp_path):
     assert sizes.max() > 2
     encoded = scorer.tokenizer.encode_batch([text])  # without words: each character is one
     assert len(encoded[0][0]) == len(text)
-    rows = rows_from_texts(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
-    encode = Encoder(scorer.core, base_inputs(rows))
+    rows = examples_from_tokens(encoded * len(starts), scorer.tokenizer.vocabulary, scorer.prefix, scorer.suffix)
     begin = len(scorer.prefix) + np.array(starts)
-    found, _ = scorer.objective.fill_in(encode, scorer.core.token_embedding, rows, begin, sizes)
+    found, _ = fill_masked(Cloze(scorer).model(rows), rows, begin, sizes)
     score = scorer.score([SENTENCE])[0]
     assert score == pytest.approx(found.sum(), rel=1e-5)
     characters = decided(wwm, "none").score([SENTENCE])[0]

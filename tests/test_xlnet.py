@@ -9,13 +9,15 @@ from torch.nn import functional
 from transformers import XLNetConfig, XLNetForSequenceClassification, XLNetLMHeadModel, XLNetModel
 
 from zoo.config import CoreConfig
-from zoo.core import Transformer
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
-from zoo.heads import TokenHead, build_head
-from zoo.inputs import CoreInputs, SecondStream, Visibility
+from zoo.heads.build import build_head
+from zoo.heads.token_heads import TokenHead
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
 from zoo.settings import read_yaml, shipped_configs
-from zoo.weights.convert import read_checkpoint, write_checkpoint
+from zoo.weights.read import read_checkpoint
 from zoo.weights.table import HEAD_OPERATIONS
+from zoo.weights.write import write_checkpoint
 
 V, B, L, T = 61, 4, 11, 3
 SHAPES = {
@@ -104,7 +106,11 @@ def test_one_stream(shape, side, segments):
     lengths = torch.tensor([L, L - 2, 3, 1])
     real = torch.arange(L)[None] < (lengths if side else torch.full((B,), L))[:, None]
     real = real.flip(1) if side == "left" else real
-    visible = {None: Visibility(), "right": Visibility(lengths=lengths), "left": Visibility(dense=real[:, None, :])}
+    visible = {
+        None: AttentionPattern(),
+        "right": AttentionPattern(lengths=lengths),
+        "left": AttentionPattern(dense=real[:, None, :]),
+    }
     expected = theirs(ids, attention_mask=real.float(), token_type_ids=types, output_hidden_states=True)
     found = ours.core(CoreInputs(ids, visible[side], types), output_hidden_states=True)
     written = ours.core(CoreInputs(ids, visible[side], types), output_attentions=True)
@@ -138,8 +144,8 @@ def test_two_streams(shape, memory):
             output_hidden_states=True,
             output_attentions=True,
         )
-        query = SecondStream(positions, Visibility(orders=ranks))
-        inputs = CoreInputs(ids, Visibility(orders=ranks), types, query=query)
+        query = QueryStream(positions, AttentionPattern(orders=ranks))
+        inputs = CoreInputs(ids, AttentionPattern(orders=ranks), types, query=query)
         found = ours.core(inputs, state, output_hidden_states=True, output_attentions=True)
         mems, state = expected.mems, found.state
         if memory:
@@ -223,9 +229,9 @@ def test_what_xlnet_cannot_say_is_refused():
 def test_operations_by_head_undo_each_other():
     there = torch.randn(12, 3, 5)
     for operation in HEAD_OPERATIONS.values():
-        (ours,) = operation(3).load([there])
+        (ours,) = operation(3).to_ours([there])
         assert sorted(ours.shape) == [12, 15]
-        assert torch.equal(operation(3).dump([ours])[0], there)
+        assert torch.equal(operation(3).to_theirs([ours])[0], there)
 
 
 # ---- published sizes --------------------------------------------------------------------------------------

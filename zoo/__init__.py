@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-__version__ = "0.1.0"
+from zoo.version import __version__
+
+__all__ = ["__version__", "from_transformers", "to_transformers"]
 _FROM_HF = ("from_transformers", "to_transformers")
 
 
 def __getattr__(name: str) -> Any:
     """``zoo.from_transformers`` and ``zoo.to_transformers``, which import transformers when first asked for."""
     if name in _FROM_HF:
-        from zoo import hf
+        from zoo.hf import convert
 
-        return getattr(hf, name)
+        return getattr(convert, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 
-from zoo import __version__
 from zoo.errors import ZooError, nearest, run_command
+from zoo.version import __version__
 
 _COMMANDS = {
-    "prepare": ("pretraining.commands", "prepare_command", "text to a token store: zoo prepare --config bert-tiny"),
-    "show": ("pretraining.show_command", "show_command", "what an objective does to a text: --config NAME TEXT"),
-    "list": ("pretraining.listing", "list_command", "the chain of models: edge, config, objective, size"),
+    "prepare": ("pretraining.tools.prepare", "prepare_command", "text to a token store: --config bert-tiny"),
+    "show": ("pretraining.show.command", "show_command", "what an objective does to a text: --config NAME TEXT"),
+    "list": ("pretraining.tools.listing", "list_command", "the chain of models: edge, config, objective, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
     "import": ("zoo.weights.commands", "import_command", "transformers' or ELMo's files to a model folder: SRC DST"),
     "export": (
@@ -19,10 +19,12 @@ _COMMANDS = {
         "export_command",
         "a model folder to one for transformers or allennlp: RUN DST",
     ),
-    "pairs": ("pretraining.pairs_command", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
-    "entities": ("pretraining.entity_tables", "entities_command", "vectors of a graph's entities: --triples FILE"),
-    "cloze": ("pretraining.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
-    "score": ("pretraining.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
+    "pairs": ("pretraining.tools.pairs", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
+    "fewrel": ("finetune.data.fewrel", "fewrel_command", "FewRel's sentences as a task: --source FOLDER"),
+    "entities": ("pretraining.tools.entities", "entities_command", "vectors of a graph's entities: --triples FILE"),
+    "linked": ("pretraining.tools.linked", "linked_command", "text with linked entities to JSON lines: --tokens FILE"),
+    "cloze": ("pretraining.scoring.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
+    "score": ("pretraining.scoring.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
 }
 
 _USAGE = """usage: zoo COMMAND [--key value ...]

@@ -6,129 +6,10 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
+from zoo.config_parts import CharacterConfig, FusionConfig, RecurrentConfig
 from zoo.errors import ZooError, nearest
-
-
-@dataclass(frozen=True)
-class CharacterConfig:
-    """Token vectors out of a word's characters instead of a table (Kim et al. 2016; specs: ELMo, section 2).
-
-    A character is a byte of UTF-8, a mark of a word's or sentence's beginning or end, or padding.
-
-    Args:
-        n_characters: rows of the character table; 261 are needed. The all-zero row of masked positions is not counted.
-        max_characters_per_token: characters of a word, its two marks included; the rest is cut off.
-        embedding_dim: width of a character's vector.
-        filters: (width, number) of the convolutions.
-        n_highway: highway layers.
-        activation: of the convolutions, after the maximum over positions, and of the highway layers' transform.
-    """
-
-    n_characters: int = 261
-    max_characters_per_token: int = 50
-    embedding_dim: int = 16
-    filters: tuple[tuple[int, int], ...] = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
-    n_highway: int = 2
-    activation: Literal["relu", "tanh"] = "relu"
-
-    def __post_init__(self) -> None:
-        """Refuse facts that cannot be built."""
-        where = "model.characters"
-        object.__setattr__(self, "filters", tuple(tuple(pair) for pair in self.filters))
-        if self.n_characters < 261:
-            raise ZooError(f"{where}.n_characters is {self.n_characters}; 256 bytes and 5 marks need 261.")
-        if self.embedding_dim < 1 or self.n_highway < 0:
-            raise ZooError(f"{where}: embedding_dim = {self.embedding_dim}, n_highway = {self.n_highway}; too small.")
-        if not self.filters or min(min(pair) for pair in self.filters) < 1:
-            raise ZooError(f"{where}.filters = {self.filters}: at least one pair (width, number), both above 0.")
-        least = max(3, *(width for width, _ in self.filters))
-        if self.max_characters_per_token < least:
-            raise ZooError(
-                f"{where}.max_characters_per_token is {self.max_characters_per_token}; the widest filter and a word "
-                f"of one letter with its two marks need {least}."
-            )
-        if self.activation not in ("relu", "tanh"):
-            raise ZooError(f"{where}.activation is {self.activation!r}; relu or tanh would work.")
-
-    @property
-    def features(self) -> int:
-        """Filters of all widths: the width between the convolutions and the projection."""
-        return sum(number for _, number in self.filters)
-
-
-@dataclass(frozen=True)
-class RecurrentConfig:
-    """Two directions of LSTM layers with projections, instead of attention layers (specs: ELMo, section 2).
-
-    ``hidden_size`` is twice the width of the projections: the forward half stands beside the backward half.
-
-    Args:
-        cell_size: width of the cells.
-        cell_clip: bound on the cells, clipped before the output gate; ``null`` = none.
-        projection_clip: bound on the projected outputs, which are also the recurrent input; ``null`` = none.
-        skip_connections: the input of every layer but the first is added to its output, after the clipping.
-        dropout: on every layer's input (what a skip connection adds has it too) and on the last layer's output.
-    """
-
-    cell_size: int = 4096
-    cell_clip: float | None = 3.0
-    projection_clip: float | None = 3.0
-    skip_connections: bool = True
-    dropout: float = 0.1
-
-    def __post_init__(self) -> None:
-        """Refuse facts that cannot be built."""
-        if self.cell_size < 1:
-            raise ZooError(f"model.recurrent.cell_size is {self.cell_size}; it must be at least 1.")
-        for name in ("cell_clip", "projection_clip"):
-            bound = getattr(self, name)
-            if bound is not None and bound <= 0:
-                raise ZooError(f"model.recurrent.{name} is {bound}; a bound above 0, or null for none.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ZooError(f"model.recurrent.dropout is {self.dropout}; a probability in [0, 1) is needed.")
-
-
-@dataclass(frozen=True)
-class FusionConfig:
-    """Entity vectors that run beside the tokens and are mixed into them (specs: ERNIE-THU, section 2).
-
-    Args:
-        layer_types: of each layer, in the order they are run: ``plain`` (the vectors pass unchanged), ``mixed`` (they
-            join the feed-forward part) or ``full`` (before that, they also look at each other). Layers beyond the list
-            are plain.
-        entity_size: width of the vectors.
-        num_attention_heads: heads of the attention among entities; must divide ``entity_size``.
-    """
-
-    layer_types: tuple[Literal["plain", "mixed", "full"], ...] = ()
-    entity_size: int = 100
-    num_attention_heads: int = 4
-
-    def __post_init__(self) -> None:
-        """Refuse facts that cannot be built."""
-        object.__setattr__(self, "layer_types", tuple(self.layer_types))
-        known = ("plain", "mixed", "full")
-        for number, kind in enumerate(self.layer_types):
-            if kind not in known:
-                raise ZooError(f"model.fusion.layer_types[{number}] is {kind!r}; {', '.join(known)} would work.")
-        if self.entity_size < 1 or self.num_attention_heads < 1 or self.entity_size % self.num_attention_heads:
-            raise ZooError(
-                f"model.fusion.num_attention_heads = {self.num_attention_heads} does not divide "
-                f"model.fusion.entity_size = {self.entity_size}."
-            )
-
-    def kind_of(self, layer: int) -> str:
-        """Kind of layer ``layer``."""
-        return self.layer_types[layer] if layer < len(self.layer_types) else "plain"
-
-    @property
-    def last(self) -> int:
-        """Number of the last layer that mixes, -1 = none does."""
-        return max((number for number, kind in enumerate(self.layer_types) if kind != "plain"), default=-1)
-
 
 _PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig, "fusion": FusionConfig}
 """Facts that are groups of facts."""
@@ -241,107 +122,8 @@ class CoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse facts that cannot be built, naming the ones that would work."""
-        positive = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ZooError(f"model.{name} is {getattr(self, name)}; it must be at least 1.")
-        if self.hidden_size % self.num_attention_heads:
-            works = [n for n in range(1, 65) if self.hidden_size % n == 0]
-            raise ZooError(
-                f"model.num_attention_heads = {self.num_attention_heads} does not divide model.hidden_size = "
-                f"{self.hidden_size}; these would work: {', '.join(map(str, works))}."
-            )
-        if self.num_key_value_heads is not None and self.num_key_value_heads < 1:
-            raise ZooError(f"model.num_key_value_heads is {self.num_key_value_heads}; it must be at least 1.")
-        if self.num_attention_heads % self.key_value_heads:
-            raise ZooError(
-                f"model.num_key_value_heads = {self.num_key_value_heads} does not divide model.num_attention_heads = "
-                f"{self.num_attention_heads}: every group of query heads shares one."
-            )
-        if self.position_type == "rotary" and self.head_width % 2:
-            raise ZooError(
-                f"model.position_type: rotary turns pairs, and a head is {self.head_width} wide (hidden_size / "
-                "num_attention_heads); an even width is needed."
-            )
-        groups = self.num_hidden_groups
-        if groups is not None and not 1 <= groups <= self.num_hidden_layers:
-            raise ZooError(
-                f"model.num_hidden_groups = {groups} must lie between 1 (all layers shared) and "
-                f"model.num_hidden_layers = {self.num_hidden_layers} (all distinct)."
-            )
-        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "final_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ZooError(f"model.{name} is {getattr(self, name)}; a probability in [0, 1) is needed.")
-        if self.position_type == "learned" and self.max_position_embeddings <= self.position_offset:
-            raise ZooError(
-                f"model.max_position_embeddings = {self.max_position_embeddings} leaves no usable position after "
-                f"model.position_offset = {self.position_offset}."
-            )
-        if self.embedding_projection is False and self.embedding_size not in (None, self.input_width):
-            raise ZooError(
-                f"model.embedding_size = {self.embedding_size} differs from {self.input_width}, the width of the first "
-                "layer's input, so model.embedding_projection cannot be false."
-            )
-        self._check_parts()
-        self._check_relative()
-        self._check_fusion()
-
-    def _check_parts(self) -> None:
-        """Refuse what characters and recurrent layers do not go with."""
-        if self.characters is not None and self.tie_word_embeddings:
-            raise ZooError(
-                "model.characters spells tokens and leaves no embedding table that output matrices could be tied to; "
-                "set model.tie_word_embeddings: false."
-            )
-        if self.recurrent is None:
-            return
-        if self.hidden_size % 2:
-            raise ZooError(
-                f"model.hidden_size = {self.hidden_size}: with model.recurrent it is two directions side by side and "
-                "must be even."
-            )
-        if self.position_type in ("rotary", "relative"):
-            raise ZooError(
-                f"model.position_type: {self.position_type} is for attention layers; with model.recurrent: none."
-            )
-
-    def _check_relative(self) -> None:
-        """Refuse facts about relative scores that nothing would read, or that contradict each other."""
-        if self.position_type != "relative":
-            for name in ("untie_r", "relative_segments", "mem_len", "same_length", "query_stream"):
-                if getattr(self, name):
-                    raise ZooError(
-                        f"model.{name} = {getattr(self, name)} speaks of relative scores, and model.position_type is "
-                        f"{self.position_type}: set it to relative, or leave {name} out."
-                    )
-        elif self.hidden_size % 2:
-            raise ZooError(
-                f"model.position_type: relative needs an even model.hidden_size (sines beside cosines), not "
-                f"{self.hidden_size}."
-            )
-        for name in ("mem_len", "reuse_len"):
-            if (getattr(self, name) or 0) < 0:
-                raise ZooError(f"model.{name} is {getattr(self, name)}; a number of tokens, or null, is needed.")
-        if self.same_length and not self.mem_len:
-            raise ZooError("model.same_length shows every query the same model.mem_len keys: give that a length.")
-
-    def _check_fusion(self) -> None:
-        """Refuse what entity vectors do not go with."""
-        if self.fusion is None:
-            return
-        needed = {"norm_position": "post", "norm": "layer", "glu": False, "recurrent": None, "mem_len": None}
-        for name, value in needed.items():
-            if getattr(self, name) != value and (getattr(self, name) or value):
-                raise ZooError(f"model.fusion needs model.{name}: {value}, not {getattr(self, name)}.")
-        if self.query_stream:
-            raise ZooError("model.fusion does not go with a second stream (model.query_stream).")
-        if len(self.fusion.layer_types) > self.num_hidden_layers:
-            raise ZooError(
-                f"model.fusion.layer_types names {len(self.fusion.layer_types)} layers, "
-                f"model.num_hidden_layers is {self.num_hidden_layers}."
-            )
-        if self.fusion.last >= 0 and self.groups != self.num_hidden_layers:
-            raise ZooError("model.fusion makes layers differ, so they cannot share weights (model.num_hidden_groups).")
+        for check in (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_fusion):
+            check(self)
 
     @property
     def input_width(self) -> int:
@@ -415,21 +197,117 @@ class CoreConfig:
         return cls(**values)
 
 
+def _check_sizes(config: CoreConfig) -> None:
+    """Refuse widths, heads, groups and rates that do not go together."""
+    positive = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    for name in positive:
+        if getattr(config, name) < 1:
+            raise ZooError(f"model.{name} is {getattr(config, name)}; it must be at least 1.")
+    if config.hidden_size % config.num_attention_heads:
+        works = [n for n in range(1, 65) if config.hidden_size % n == 0]
+        raise ZooError(
+            f"model.num_attention_heads = {config.num_attention_heads} does not divide model.hidden_size = "
+            f"{config.hidden_size}; these would work: {', '.join(map(str, works))}."
+        )
+    if config.num_key_value_heads is not None and config.num_key_value_heads < 1:
+        raise ZooError(f"model.num_key_value_heads is {config.num_key_value_heads}; it must be at least 1.")
+    if config.num_attention_heads % config.key_value_heads:
+        raise ZooError(
+            f"model.num_key_value_heads = {config.num_key_value_heads} does not divide model.num_attention_heads = "
+            f"{config.num_attention_heads}: every group of query heads shares one."
+        )
+    if config.position_type == "rotary" and config.head_width % 2:
+        raise ZooError(
+            f"model.position_type: rotary turns pairs, and a head is {config.head_width} wide (hidden_size / "
+            "num_attention_heads); an even width is needed."
+        )
+    groups = config.num_hidden_groups
+    if groups is not None and not 1 <= groups <= config.num_hidden_layers:
+        raise ZooError(
+            f"model.num_hidden_groups = {groups} must lie between 1 (all layers shared) and "
+            f"model.num_hidden_layers = {config.num_hidden_layers} (all distinct)."
+        )
+    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "final_dropout"):
+        if not 0.0 <= getattr(config, name) < 1.0:
+            raise ZooError(f"model.{name} is {getattr(config, name)}; a probability in [0, 1) is needed.")
+
+
+def _check_embeddings(config: CoreConfig) -> None:
+    """Refuse a position table without a usable row, and a projection that is needed and missing."""
+    if config.position_type == "learned" and config.max_position_embeddings <= config.position_offset:
+        raise ZooError(
+            f"model.max_position_embeddings = {config.max_position_embeddings} leaves no usable position after "
+            f"model.position_offset = {config.position_offset}."
+        )
+    if config.embedding_projection is False and config.embedding_size not in (None, config.input_width):
+        raise ZooError(
+            f"model.embedding_size = {config.embedding_size} differs from {config.input_width}, the width of the first "
+            "layer's input, so model.embedding_projection cannot be false."
+        )
+
+
+def _check_parts(config: CoreConfig) -> None:
+    """Refuse what characters and recurrent layers do not go with."""
+    if config.characters is not None and config.tie_word_embeddings:
+        raise ZooError(
+            "model.characters spells tokens and leaves no embedding table that output matrices could be tied to; "
+            "set model.tie_word_embeddings: false."
+        )
+    if config.recurrent is None:
+        return
+    if config.hidden_size % 2:
+        raise ZooError(
+            f"model.hidden_size = {config.hidden_size}: with model.recurrent it is two directions side by side and "
+            "must be even."
+        )
+    if config.position_type in ("rotary", "relative"):
+        raise ZooError(
+            f"model.position_type: {config.position_type} is for attention layers; with model.recurrent: none."
+        )
+
+
+def _check_relative(config: CoreConfig) -> None:
+    """Refuse facts about relative scores that nothing would read, or that contradict each other."""
+    if config.position_type != "relative":
+        for name in ("untie_r", "relative_segments", "mem_len", "same_length", "query_stream"):
+            if getattr(config, name):
+                raise ZooError(
+                    f"model.{name} = {getattr(config, name)} speaks of relative scores, and model.position_type is "
+                    f"{config.position_type}: set it to relative, or leave {name} out."
+                )
+    elif config.hidden_size % 2:
+        raise ZooError(
+            f"model.position_type: relative needs an even model.hidden_size (sines beside cosines), not "
+            f"{config.hidden_size}."
+        )
+    for name in ("mem_len", "reuse_len"):
+        if (getattr(config, name) or 0) < 0:
+            raise ZooError(f"model.{name} is {getattr(config, name)}; a number of tokens, or null, is needed.")
+    if config.same_length and not config.mem_len:
+        raise ZooError("model.same_length shows every query the same model.mem_len keys: give that a length.")
+
+
+def _check_fusion(config: CoreConfig) -> None:
+    """Refuse what entity vectors do not go with."""
+    if config.fusion is None:
+        return
+    needed = {"norm_position": "post", "norm": "layer", "glu": False, "recurrent": None, "mem_len": None}
+    for name, value in needed.items():
+        if getattr(config, name) != value and (getattr(config, name) or value):
+            raise ZooError(f"model.fusion needs model.{name}: {value}, not {getattr(config, name)}.")
+    if config.query_stream:
+        raise ZooError("model.fusion does not go with a second stream (model.query_stream).")
+    if len(config.fusion.layer_types) > config.num_hidden_layers:
+        raise ZooError(
+            f"model.fusion.layer_types names {len(config.fusion.layer_types)} layers, "
+            f"model.num_hidden_layers is {config.num_hidden_layers}."
+        )
+    if config.fusion.last >= 0 and config.groups != config.num_hidden_layers:
+        raise ZooError("model.fusion makes layers differ, so they cannot share weights (model.num_hidden_groups).")
+
+
 def _refuse_unknown(cls: Any, facts: dict[str, Any], whose: str) -> None:
     known = {field.name for field in dataclasses.fields(cls)}
     for name in facts:
         if name not in known:
             raise ZooError(f"unknown fact {name!r} about {whose}.{nearest(name, known)}")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one JSON object; what is wrong with the file is said by name."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ZooError(f"{path} does not exist.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ZooError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ZooError(f"{path} holds a JSON {type(value).__name__}; an object was expected.")
-    return value

@@ -1,17 +1,24 @@
-"""What flows into and out of a core.
+"""What flows into and out of a core, and the one place where numpy arrays become a core's inputs.
 
-Shape legend, used everywhere: B rows of the batch, L tokens of a row, H heads, D width of a head,
-W hidden width, E embedding width, V vocabulary, T positions that have targets, M remembered tokens, K = M + L keys.
+Shape legend, used everywhere::
+
+    B  rows of the batch      H  attention heads      V  entries of the vocabulary
+    L  tokens of a row        D  width of a head      T  positions that have targets
+    W  hidden width           M  remembered tokens    N  entities of the batch
+    E  embedding width        K  keys, M + L
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
-class Visibility(NamedTuple):
+class AttentionPattern(NamedTuple):
     """Who may see whom, as structure, so that attention can choose its fastest kernel.
 
     Nothing set = everything is visible. Facts combine: ``causal`` with ``lengths`` hides both later
@@ -35,7 +42,7 @@ class Visibility(NamedTuple):
     dense: Tensor | None = None
 
 
-class SecondStream(NamedTuple):
+class QueryStream(NamedTuple):
     """A second stream of states through the same weights, reading the first one's keys and values.
 
     A state of it stands at a position of the row and does not see the token there, nor what comes later in the order.
@@ -47,7 +54,7 @@ class SecondStream(NamedTuple):
     """
 
     positions: Tensor
-    visible: Visibility = Visibility()
+    visible: AttentionPattern = AttentionPattern()
     hidden_states: Tensor | None = None
 
 
@@ -71,17 +78,17 @@ class CoreInputs(NamedTuple):
     """
 
     input_ids: Tensor
-    visible: Visibility = Visibility()
+    visible: AttentionPattern = AttentionPattern()
     token_type_ids: Tensor | None = None
     task_type_ids: Tensor | None = None
     position_ids: Tensor | None = None
     reversed: Tensor | None = None
     dropout_keys: Tensor | None = None
-    query: SecondStream | None = None
+    query: QueryStream | None = None
     entity_ids: Tensor | None = None
     entity_vectors: Tensor | None = None
     encoder_states: Tensor | None = None
-    encoder_visible: Visibility | None = None
+    encoder_visible: AttentionPattern | None = None
     character_ids: Tensor | None = None
 
 
@@ -105,3 +112,45 @@ class CoreOutput(NamedTuple):
     attentions: tuple[Tensor, ...] | None = None
     query_states: Tensor | None = None
     state: Any = None
+
+
+def pack_inputs(
+    ids: NDArray[np.integer],
+    lengths: NDArray[np.int64],
+    *,
+    causal: bool = False,
+    documents: NDArray[np.int32] | None = None,
+    permutation_ranks: NDArray[np.int32] | None = None,
+    token_types: NDArray[np.integer] | None = None,
+    task_types: NDArray[np.int64] | None = None,
+    reversed: NDArray[np.bool_] | None = None,
+    **more: Tensor | None,
+) -> CoreInputs:
+    """Padded arrays to a core's inputs. Lengths that hide nothing are left out, so that attention needs no mask.
+
+    Args:
+        ids: (B, L) tokens; anything stands beyond a row's length.
+        lengths: (B,) real tokens of each row.
+        causal: positions see the past only.
+        documents: (B, L) document of each token; documents do not see each other.
+        permutation_ranks: (B, L) rank of each token in a factorisation order.
+        token_types: (B, L) segment of each token.
+        task_types: (B,) task of each row.
+        reversed: (B,) rows whose text runs backwards.
+        more: fields of :class:`CoreInputs` that are tensors already.
+    """
+
+    def tensor(array: NDArray[Any] | None) -> Tensor | None:
+        return None if array is None else torch.from_numpy(array)
+
+    full = bool((lengths == ids.shape[1]).all())
+    return CoreInputs(
+        input_ids=torch.from_numpy(ids.astype(np.int64)),
+        visible=AttentionPattern(
+            causal, None if full else tensor(lengths), tensor(documents), tensor(permutation_ranks)
+        ),
+        token_type_ids=None if token_types is None else torch.from_numpy(token_types.astype(np.int64)),
+        task_type_ids=tensor(task_types),
+        reversed=tensor(reversed),
+        **more,  # type: ignore[arg-type]
+    )

@@ -6,7 +6,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-_NUMBERED = re.compile(r"(.+):(\d+)")
+_SEGMENTED = re.compile(r"(.+):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Template:
     @property
     def tokens(self) -> list[str]:
         """The special tokens that it names, each once, in order."""
-        words = [word for layout in (self.single, self.pair) for word, _ in numbered(layout)]
+        words = [word for layout in (self.single, self.pair) for word, _ in parse_layout(layout)]
         return [word for word in dict.fromkeys(words) if word not in ("$A", "$B")]
 
     def to_dict(self) -> dict[str, Any]:
@@ -43,11 +43,11 @@ class Template:
         return asdict(self)
 
 
-def numbered(layout: str) -> list[tuple[str, int]]:
+def parse_layout(layout: str) -> list[tuple[str, int]]:
     """The words of a template's layout and their segments."""
     found, segment = [], 0
     for word in layout.split():
-        own = _NUMBERED.fullmatch(word)
+        own = _SEGMENTED.fullmatch(word)
         name = own[1] if own else word
         segment = 1 if name == "$B" else segment
         found.append((name, int(own[2]) if own else segment))

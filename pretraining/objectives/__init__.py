@@ -1,20 +1,36 @@
-"""The objectives of the zoo; see ``pretraining.objective`` for the interface and CONTRIBUTING for a recipe."""
+"""The objectives; class paths such as ``pretraining.objectives.MaskedLM`` name this room."""
 
-from pretraining.objectives.bilm import BidirectionalLM
-from pretraining.objectives.causal import CausalLM
-from pretraining.objectives.entities import EntityAutoencoder
-from pretraining.objectives.labels import TokenClassification
-from pretraining.objectives.masked import MaskedLM
-from pretraining.objectives.pair import PairClassification, RowClassification
-from pretraining.objectives.permutation import PermutationLM
+from pretraining.objectives.base import Batch, CoreRunner, LossTerm, Objective, Targets
+from pretraining.objectives.bidirectional_lm import BidirectionalLM
+from pretraining.objectives.causal_lm import CausalLM
+from pretraining.objectives.entity_autoencoder import EntityAutoencoder
+from pretraining.objectives.masked_lm import MaskedLM
+from pretraining.objectives.permutation_lm import PermutationLM
+from pretraining.objectives.row_classification import PairClassification, RowClassification
+from pretraining.objectives.token_classification import (
+    ArrayLabels,
+    CapitalisationLabels,
+    TokenClassification,
+    TokenLabels,
+)
+from pretraining.objectives.token_scoring import MaskedModel
 
 __all__ = [
+    "ArrayLabels",
+    "Batch",
     "BidirectionalLM",
+    "CapitalisationLabels",
     "CausalLM",
+    "CoreRunner",
     "EntityAutoencoder",
+    "LossTerm",
     "MaskedLM",
+    "MaskedModel",
+    "Objective",
     "PairClassification",
     "PermutationLM",
     "RowClassification",
+    "Targets",
     "TokenClassification",
+    "TokenLabels",
 ]

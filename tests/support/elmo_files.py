@@ -11,9 +11,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from zoo.characters import character_ids
-from zoo.core import Core
-from zoo.inputs import CoreInputs, Visibility
+from zoo.core.base import Core
+from zoo.core.characters import character_ids
+from zoo.inputs import AttentionPattern, CoreInputs
 
 FIXTURE = Path(__file__).parents[3] / "shared" / "data" / "elmo_fixtures" / "allennlp"
 needs_fixture = pytest.mark.skipif(not FIXTURE.is_dir(), reason="needs shared/data/elmo_fixtures beside the repository")
@@ -38,7 +38,7 @@ def top_layers(core: Core) -> Iterator[Pair]:
         ids = character_ids(sentences, 50)
         lengths = torch.tensor([len(sentence) + 2 for sentence in sentences])
         tokens = torch.zeros(ids.shape[:2], dtype=torch.int64)
-        output = core(CoreInputs(tokens, Visibility(lengths=lengths), character_ids=ids), state)
+        output = core(CoreInputs(tokens, AttentionPattern(lengths=lengths), character_ids=ids), state)
         state = output.state
         for row, values in enumerate(expected):
             found = output.last_hidden_state[row, 1 : lengths[row] - 1].unflatten(-1, (2, -1)).transpose(0, 1)

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from training import write_corpus
 
-from pretraining.corpus import CorpusConfig
-from pretraining.prepare import prepare, prepare_from_ids
-from pretraining.tokenizer import TokenizerConfig, load_tokenizer
-from zoo.config import FusionConfig
-from zoo.entities import save_entities
+from pretraining.corpus.config import CorpusConfig
+from pretraining.store.prepare import prepare_from_ids, prepare_store
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import load_tokenizer
+from zoo.config_parts import FusionConfig
+from zoo.storage.entity_table import save_entities
 from zoo.vocabulary import Template
 
 WIDTH = 12
@@ -41,7 +42,7 @@ def shared_table() -> str:
 def make_store(folder: Path, entities: int = 40, share: int = 4, documents: int = 60) -> Path:
     """A store of the shipped sample whose every ``share``-th token is a mention; its entity follows from the token."""
     corpus = CorpusConfig(files=str(write_corpus(folder, documents)))
-    plain = prepare(corpus, TokenizerConfig(vocab_size=600), folder / "plain", processes=1, quiet=True)
+    plain = prepare_store(corpus, TokenizerConfig(vocab_size=600), folder / "plain", processes=1, quiet=True)
     texts: list[list[list[int]]] = []
     for document in range(plain.num_documents):
         first, last = plain.documents[document : document + 2]

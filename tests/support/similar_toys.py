@@ -12,9 +12,11 @@ import numpy as np
 from stores import BERT_LIKE, FIRST_ID
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pretraining.layouts import rows_from_texts
-from pretraining.rows import Rows
-from pretraining.tokenizer import TokenizerConfig, ZooTokenizer, train_tokenizer
+from pretraining.layouts.examples import Examples
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
 
 LIST = """美丽	漂亮	好看	优雅美观
 漂亮	美丽	好看
@@ -35,7 +37,7 @@ def chinese() -> ZooTokenizer:
     return train_tokenizer(TokenizerConfig(kind="wordpiece", vocab_size=200, min_frequency=1), texts)
 
 
-def rows_of(words: list[list[str]], width: int | None = None, cut: int = 0) -> Rows:
+def rows_of(words: list[list[str]], width: int | None = None, cut: int = 0) -> Examples:
     """A row ``[CLS] words [SEP]`` of each list of words, without the first ``cut`` tokens of its text."""
     tokenizer = chinese()
     encoded = []
@@ -43,7 +45,7 @@ def rows_of(words: list[list[str]], width: int | None = None, cut: int = 0) -> R
         starts = np.cumsum([0, *map(len, line)])[:-1].tolist()
         ((ids, flags),) = tokenizer.encode_batch(["".join(line)], [starts])
         encoded.append((ids[cut:], flags[cut:]))
-    rows = rows_from_texts(encoded, tokenizer.vocabulary, [tokenizer.vocabulary.cls], [tokenizer.vocabulary.sep])
+    rows = examples_from_tokens(encoded, tokenizer.vocabulary, [tokenizer.vocabulary.cls], [tokenizer.vocabulary.sep])
     assert width is None or rows.shape[1] == width
     return rows
 

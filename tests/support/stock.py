@@ -16,14 +16,16 @@ from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
 
 from zoo.config import CoreConfig
-from zoo.core import make_core
-from zoo.folder import ModelFacts
-from zoo.heads import SequenceHead, build_head
-from zoo.inputs import CoreInputs, CoreOutput, Visibility
-from zoo.loss import linear_cross_entropy
-from zoo.weights.convert import all_families, read_checkpoint, write_checkpoint
-from zoo.weights.facts import read_config
+from zoo.core.build import make_core
+from zoo.heads.build import build_head
+from zoo.heads.cross_entropy import linear_cross_entropy
+from zoo.heads.sequence_head import SequenceHead
+from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput
+from zoo.model_folder import ModelFacts
+from zoo.weights.config_fields import read_config
+from zoo.weights.read import all_families, read_checkpoint
 from zoo.weights.table import Family
+from zoo.weights.write import write_checkpoint
 
 STD = 0.3  # of every random weight, bias and gain: large enough for every mistake to show
 LABELS = 3  # classes of a classifier or tagger
@@ -225,7 +227,7 @@ def make_batch(
     ids = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
     ids = torch.where(real, ids + (ids >= padding), padding)  # the padding's id stands nowhere else
     causal = facts.visibility == "causal"
-    visible = Visibility(causal, dense=real[:, None, :]) if left else Visibility(causal, lengths)
+    visible = AttentionPattern(causal, dense=real[:, None, :]) if left else AttentionPattern(causal, lengths)
     types, tasks = 3 if config.relative_segments else config.type_vocab_size, config.task_type_vocab_size
     given = torch.rand(shape, generator=generator).argsort(1) if positions else None
     if left and config.position_type != "relative":  # positions count from the first real token

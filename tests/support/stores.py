@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pretraining.rows import Rows
-from pretraining.store import SCHEMA, SENTENCE_START, WORD_START, Store
+from pretraining.layouts.examples import Examples
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from zoo.vocabulary import Vocabulary
 
 BERT_LIKE = Vocabulary(size=1000, pad=0, unk=1, cls=2, sep=3, mask=4)
@@ -66,7 +67,7 @@ def synthetic_store(path: Path, seed=0, word_start_share=1.0, **kwargs) -> Store
     return write_store(path, documents, flags=np.where(starts, WORD_START, 0))
 
 
-def full_rows(count: int, length: int, seed=0, word_start_share=1.0, vocabulary=BERT_LIKE, separators=1) -> Rows:
+def full_rows(count: int, length: int, seed=0, word_start_share=1.0, vocabulary=BERT_LIKE, separators=1) -> Examples:
     """Rows ``cls tokens sep [tokens sep]`` without padding, for statistics."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(FIRST_ID, vocabulary.size - 1, (count, length)).astype(np.int32)
@@ -79,10 +80,10 @@ def full_rows(count: int, length: int, seed=0, word_start_share=1.0, vocabulary=
     ids[:, 0] = vocabulary.cls
     flags[special] = WORD_START
     example = np.arange(count, dtype=np.int64)
-    return Rows(ids, np.full(count, length, dtype=np.int64), special, flags, example, document=example)
+    return Examples(ids, np.full(count, length, dtype=np.int64), special, flags, example, document=example)
 
 
-def take(rows: Rows, indices, width=None) -> Rows:
+def take(rows: Examples, indices, width=None) -> Examples:
     """Some rows, cut or padded to ``width`` columns."""
     width = width or rows.shape[1]
 
@@ -94,7 +95,7 @@ def take(rows: Rows, indices, width=None) -> Rows:
         out[:, :copied] = values[indices, :copied]
         return out
 
-    return Rows(
+    return Examples(
         input_ids=part(rows.input_ids, 0),
         lengths=rows.lengths[indices],
         special=part(rows.special, True),

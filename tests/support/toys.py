@@ -11,11 +11,12 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from finetune.data import Examples, TaskData
-from finetune.tasks import Task
-from zoo.config import CharacterConfig, CoreConfig, RecurrentConfig
-from zoo.core import build_core
-from zoo.folder import ModelFacts, save_model_folder
+from finetune.data.load import LabelledTexts, TaskSplits
+from finetune.data.tasks import Task
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+from zoo.core.build import build_core
+from zoo.model_folder import ModelFacts, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
@@ -106,7 +107,7 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskData:
+def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskSplits:
     """Texts without labels, as both parts of a task."""
-    rows = Examples(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
-    return TaskData(rows, rows)
+    rows = LabelledTexts(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
+    return TaskSplits(rows, rows)

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from pretraining.config import load_pretrain_config
-from pretraining.processes import StopRequest
-from pretraining.train import Run, pretrain
+from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.pretrain import pretrain
+from pretraining.training.step import Trainer
+from zoo.runtime.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "zoo" / "sample"
@@ -85,14 +86,14 @@ class Killed(BaseException):
 
 def interrupt_at(monkeypatch, step: int) -> None:
     """The step with this number is cut short, as by a kill."""
-    original = Run.train_step
+    original = Trainer.train_step
 
-    def cut(self: Run, stop: StopRequest):
-        if self.counters.step == step:
+    def cut(self: Trainer, stop: StopRequest):
+        if self.state.counters.step == step:
             raise Killed
         return original(self, stop)
 
-    monkeypatch.setattr(Run, "train_step", cut)
+    monkeypatch.setattr(Trainer, "train_step", cut)
 
 
 def launch(argv: list[str], processes: int = 1, flags: list[str] | None = None) -> subprocess.Popen:

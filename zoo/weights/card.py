@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.config import CoreConfig, read_json
-from zoo.folder import ModelFacts
+from zoo.config import CoreConfig
+from zoo.model_folder import ModelFacts
+from zoo.storage.files import read_json
+from zoo.version import __version__
 
 _ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept
 _HAN = re.compile("[\u4e00-\u9fff]")
@@ -55,24 +57,18 @@ def write_card(
         str(run.get("config", {}).get("chain") or ""),
         _architecture(facts, config),
         _section("Data and objective", _training(run)),
-        _section("Scores", _scores(folder)),
+        _section("Scores", score_lines(folder)),
         _section("Command", [f"    {_ABSOLUTE.sub('', run['command'])}"] if "command" in run else []),
         _section("Origin", _origin(folder)),
         _use(task) if library == "transformers" else "",
         _section("Conversion", report),
-        f"Written by sesame-zoo {_version()}{_made(run)}.",
+        f"Written by sesame-zoo {__version__}{_made(run)}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
-
-
-def _version() -> str:
-    from zoo import __version__
-
-    return __version__
 
 
 def _section(title: str, lines: list[str]) -> str:
@@ -140,7 +136,7 @@ def _training(run: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _scores(folder: Path) -> list[str]:
+def score_lines(folder: Path) -> list[str]:
     """Held-out losses, fine-tuned scores and minimal pairs that lie in the folder."""
     lines: list[str] = []
     log = folder / "log.jsonl"

@@ -6,26 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo import __version__
-from zoo.config import read_json
 from zoo.errors import ZooError
-from zoo.folder import (
-    MODEL_TYPE,
-    WEIGHTS,
-    ModelFacts,
-    open_weights,
-    read_facts,
-    save_tensors,
-    whole_folder,
-    write_atomic,
-    write_json,
-)
+from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts
 from zoo.settings import load_settings
+from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
+from zoo.storage.tensors import save_tensors
+from zoo.version import __version__
 from zoo.weights.card import write_card
-from zoo.weights.convert import Model, all_families, find_family, read_checkpoint, write_checkpoint
-from zoo.weights.elmo_folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
-from zoo.weights.elmo_folder import FORMAT as ELMO
+from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
+from zoo.weights.elmo.folder import FORMAT as ELMO
 from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, special_tokens, token_ids
+from zoo.weights.read import Model, all_families, find_family, read_checkpoint
+from zoo.weights.write import write_checkpoint
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ def import_folder(
 
     Args:
         source: a folder with ``config.json`` and weights (safetensors, or pickled tensors and no more), a hub id, or a
-            folder with ELMo's files (:mod:`zoo.weights.elmo_folder`).
+            folder with ELMo's files (:mod:`zoo.weights.elmo.folder`).
         target: the folder to make; must not exist.
         ignore: patterns of tensors to leave behind.
         vocabulary: for ELMo's files: the vocabulary, where it is not in the folder.

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from zoo.config import CoreConfig, read_json
+from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.folder import INDEX, WEIGHTS, open_weights, write_json
+from zoo.model_folder import INDEX, WEIGHTS, open_weights
+from zoo.storage.files import read_json, write_json
 
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (

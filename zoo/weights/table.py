@@ -1,4 +1,4 @@
-"""Weight tables as data: rows of (ours, theirs, operation), read in both directions by :func:`load` and :func:`dump`.
+"""Weight tables as data: rows of (ours, theirs, operation), read both ways by :func:`to_ours` and :func:`to_theirs`.
 
 A family is a :class:`Family` value in ``zoo/weights/families``; adding one means writing rows, never a function. Names
 in rows are those of modules or of single tensors: ``.weight`` and ``.bias`` below a module need no row of their own,
@@ -24,12 +24,12 @@ class Operation(NamedTuple):
     """A pair of tensor functions.
 
     Args:
-        load: their tensors to our tensors.
-        dump: our tensors to their tensors.
+        to_ours: their tensors to our tensors.
+        to_theirs: our tensors to their tensors.
     """
 
-    load: Callable[[list[Tensor]], list[Tensor]]
-    dump: Callable[[list[Tensor]], list[Tensor]]
+    to_ours: Callable[[list[Tensor]], list[Tensor]]
+    to_theirs: Callable[[list[Tensor]], list[Tensor]]
 
 
 def _turned(tensor: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ HEAD_OPERATIONS: dict[str, Callable[[int], Operation]] = {"to heads": _to_heads,
 """Operations that must know the number of heads, which the first axis of the row's ``like`` says."""
 
 
-class Row(NamedTuple):
+class WeightRow(NamedTuple):
     """One correspondence.
 
     Args:
@@ -90,7 +90,7 @@ class Copy(NamedTuple):
         of: the tensor it repeats.
         written: their library wants it in the file although it is not read; else it is left out, and checked to be
             equal where a checkpoint has it.
-        tied: as in :class:`Row`.
+        tied: as in :class:`WeightRow`.
     """
 
     theirs: str
@@ -102,14 +102,14 @@ class Copy(NamedTuple):
 # ---- facts of the configuration -------------------------------------------------------------------------------------
 
 
-class Fact(NamedTuple):
+class ConfigField(NamedTuple):
     """A fact under both names.
 
     Args:
         ours: field of :class:`zoo.config.CoreConfig`.
         theirs: key of their ``config.json``.
         default: what their library takes where the key is absent.
-        op: a name in ``zoo.weights.facts.TRANSLATIONS``, or a dictionary from our value to theirs.
+        op: a name in ``zoo.weights.config_fields.TRANSLATIONS``, or a dictionary from our value to theirs.
     """
 
     ours: str
@@ -124,7 +124,7 @@ class HeadTable:
 
     Args:
         name: our name for it.
-        facts: facts of our head (``zoo.heads``), without labels.
+        facts: facts of our head (``zoo.heads.build``), without labels.
         rows: its tensors, under their full names there.
         copies: tensors there that repeat others.
         needs: facts of the core that their code presumes for this head.
@@ -133,7 +133,7 @@ class HeadTable:
 
     name: str
     facts: Mapping[str, Any]
-    rows: tuple[Row, ...] = ()
+    rows: tuple[WeightRow, ...] = ()
     copies: tuple[Copy, ...] = ()
     needs: Mapping[str, Any] = field(default_factory=dict)
     pooling: Literal["first", "last"] | None = None
@@ -171,8 +171,8 @@ class Family:
     prefix: str
     visibility: Literal["all", "causal"]
     fixed: Mapping[str, Any]
-    facts: tuple[Fact, ...]
-    core: tuple[Row, ...]
+    facts: tuple[ConfigField, ...]
+    core: tuple[WeightRow, ...]
     heads: tuple[HeadTable, ...]
     architectures: Mapping[str, tuple[str, ...]]
     presumed: Mapping[str, Any] = field(default_factory=dict)
@@ -203,10 +203,10 @@ def any_of(patterns: Iterable[str]) -> re.Pattern[str]:
         raise ZooError(f"ignore: {', '.join(listed)} is no regular expression: {error}.") from error
 
 
-# ---- load and dump --------------------------------------------------------------------------------------------------
+# ---- to ours and to theirs -------------------------------------------------------------------------------------------
 
 
-class Parts(NamedTuple):
+class MatchedTensors(NamedTuple):
     """A row applied to one set of tensors.
 
     Args:
@@ -220,7 +220,7 @@ class Parts(NamedTuple):
     op: Operation
 
 
-def match(rows: tuple[Row, ...], names: Mapping[str, torch.Size], tied: bool) -> list[Parts]:
+def match(rows: tuple[WeightRow, ...], names: Mapping[str, torch.Size], tied: bool) -> list[MatchedTensors]:
     """Apply rows to the tensors of a module.
 
     Args:
@@ -231,7 +231,7 @@ def match(rows: tuple[Row, ...], names: Mapping[str, torch.Size], tied: bool) ->
     Raises:
         ZooError: a tensor that no row names, or that two rows name (a mistake in the table).
     """
-    parts: list[Parts] = []
+    parts: list[MatchedTensors] = []
     taken: set[str] = set()
     for row in rows:
         if row.tied not in (None, tied):
@@ -248,7 +248,7 @@ def match(rows: tuple[Row, ...], names: Mapping[str, torch.Size], tied: bool) ->
                 raise ZooError(f"two rows of a weight table name {', '.join(sorted(taken & set(ours)))}.")
             taken |= set(ours)
             op = HEAD_OPERATIONS[row.op](names[row.like.format(*numbers)][0]) if row.like else OPERATIONS[row.op]
-            parts.append(Parts(ours, row.theirs.format(*numbers) + (ending or ""), op))
+            parts.append(MatchedTensors(ours, row.theirs.format(*numbers) + (ending or ""), op))
     if missed := set(names) - taken:
         raise ZooError(f"no row of the weight table names {', '.join(sorted(missed)[:6])}.")
     return parts
@@ -286,7 +286,7 @@ class Converted(Mapping[str, Tensor]):
         return len(self.recipes)
 
 
-def load(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
+def to_ours(tensors: Mapping[str, Tensor], parts: list[MatchedTensors]) -> Converted:
     """Their tensors under our names.
 
     Args:
@@ -305,10 +305,10 @@ def load(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
     recipes: dict[str, Recipe] = {}
     for part in parts:
         for place, name in enumerate(part.ours):
-            recipes[name] = ((part.theirs,), part.op.load, place)
+            recipes[name] = ((part.theirs,), part.op.to_ours, place)
     return Converted(tensors, recipes)
 
 
-def dump(tensors: Mapping[str, Tensor], parts: list[Parts]) -> Converted:
-    """Our tensors under their names; the exact inverse of :func:`load`."""
-    return Converted(tensors, {part.theirs: (part.ours, part.op.dump, 0) for part in parts})
+def to_theirs(tensors: Mapping[str, Tensor], parts: list[MatchedTensors]) -> Converted:
+    """Our tensors under their names; the exact inverse of :func:`to_ours`."""
+    return Converted(tensors, {part.theirs: (part.ours, part.op.to_theirs, 0) for part in parts})

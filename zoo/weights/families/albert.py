@@ -3,7 +3,7 @@
 from typing import Any
 
 from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED
-from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 _LAYER = "encoder.albert_layer_groups.{}.albert_layers.0."
 _DEFAULTS: dict[str, Any] = {
@@ -22,33 +22,33 @@ FAMILY = Family(
     fixed={**FIXED, "embedding_projection": True},
     facts=(
         *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
-        Fact("embedding_size", "embedding_size", 128),
-        Fact("num_hidden_groups", "num_hidden_groups", 1, "groups"),
+        ConfigField("embedding_size", "embedding_size", 128),
+        ConfigField("num_hidden_groups", "num_hidden_groups", 1, "groups"),
     ),
     presumed={"inner_group_num": 1, "position_embedding_type": "absolute"},
     core=(
         *EMBEDDINGS,
-        Row("embeddings.projection", "encoder.embedding_hidden_mapping_in"),
-        Row("layers.{}.attention.query", _LAYER + "attention.query"),
-        Row("layers.{}.attention.key", _LAYER + "attention.key"),
-        Row("layers.{}.attention.value", _LAYER + "attention.value"),
-        Row("layers.{}.attention.output", _LAYER + "attention.dense"),
-        Row("layers.{}.attention_norm", _LAYER + "attention.LayerNorm"),
-        Row("layers.{}.intermediate", _LAYER + "ffn"),
-        Row("layers.{}.output", _LAYER + "ffn_output"),
-        Row("layers.{}.output_norm", _LAYER + "full_layer_layer_norm"),
-        Row("pooler", "pooler"),
+        WeightRow("embeddings.projection", "encoder.embedding_hidden_mapping_in"),
+        WeightRow("layers.{}.attention.query", _LAYER + "attention.query"),
+        WeightRow("layers.{}.attention.key", _LAYER + "attention.key"),
+        WeightRow("layers.{}.attention.value", _LAYER + "attention.value"),
+        WeightRow("layers.{}.attention.output", _LAYER + "attention.dense"),
+        WeightRow("layers.{}.attention_norm", _LAYER + "attention.LayerNorm"),
+        WeightRow("layers.{}.intermediate", _LAYER + "ffn"),
+        WeightRow("layers.{}.output", _LAYER + "ffn_output"),
+        WeightRow("layers.{}.output_norm", _LAYER + "full_layer_layer_norm"),
+        WeightRow("pooler", "pooler"),
     ),
     heads=(
         HeadTable(
             "masked_lm",
             {"kind": "token", "transform": True, "bias": True},
             (
-                Row("dense", "predictions.dense"),
-                Row("norm", "predictions.LayerNorm"),
-                Row("bias", "predictions.bias", tied=True),
-                Row("bias", "predictions.decoder.bias", tied=False),
-                Row("decoder", "predictions.decoder", tied=False),
+                WeightRow("dense", "predictions.dense"),
+                WeightRow("norm", "predictions.LayerNorm"),
+                WeightRow("bias", "predictions.bias", tied=True),
+                WeightRow("bias", "predictions.decoder.bias", tied=False),
+                WeightRow("decoder", "predictions.decoder", tied=False),
             ),
             (
                 Copy("predictions.decoder.weight", "albert.embeddings.word_embeddings.weight"),
@@ -59,16 +59,18 @@ FAMILY = Family(
         HeadTable(
             "sentence_order",
             {"kind": "pair", "num_labels": 2, "dense": "pooler", "bias": True},
-            (Row("output", "sop_classifier.classifier"),),
+            (WeightRow("output", "sop_classifier.classifier"),),
         ),
         HeadTable(
             "classifier",
             {"kind": "classification", "dense": "pooler", "bias": True},
-            (Row("output", "classifier"),),
+            (WeightRow("output", "classifier"),),
             pooling="first",
         ),
-        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
-        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
+        HeadTable(
+            "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
+        ),
     ),
     architectures={
         "AlbertForPreTraining": ("masked_lm", "sentence_order"),

@@ -2,25 +2,25 @@
 
 from typing import Any
 
-from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 ACTIVATIONS = (("gelu", "gelu"), ("gelu_new", "gelu_new"), ("relu", "relu"), ("silu", "silu"))
 
 FACTS = (
-    Fact("vocab_size", "vocab_size", 30522),
-    Fact("hidden_size", "hidden_size", 768),
-    Fact("num_hidden_layers", "num_hidden_layers", 12),
-    Fact("num_attention_heads", "num_attention_heads", 12),
-    Fact("intermediate_size", "intermediate_size", 3072),
-    Fact("hidden_act", "hidden_act", "gelu", ACTIVATIONS),
-    Fact("max_position_embeddings", "max_position_embeddings", 512),
-    Fact("type_vocab_size", "type_vocab_size", 2),
-    Fact("layer_norm_eps", "layer_norm_eps", 1e-12),
-    Fact("hidden_dropout_prob", "hidden_dropout_prob", 0.1),
-    Fact("attention_probs_dropout_prob", "attention_probs_dropout_prob", 0.1),
-    Fact("initializer_range", "initializer_range", 0.02),
-    Fact("pad_token_id", "pad_token_id", 0),
-    Fact("tie_word_embeddings", "tie_word_embeddings", True),
+    ConfigField("vocab_size", "vocab_size", 30522),
+    ConfigField("hidden_size", "hidden_size", 768),
+    ConfigField("num_hidden_layers", "num_hidden_layers", 12),
+    ConfigField("num_attention_heads", "num_attention_heads", 12),
+    ConfigField("intermediate_size", "intermediate_size", 3072),
+    ConfigField("hidden_act", "hidden_act", "gelu", ACTIVATIONS),
+    ConfigField("max_position_embeddings", "max_position_embeddings", 512),
+    ConfigField("type_vocab_size", "type_vocab_size", 2),
+    ConfigField("layer_norm_eps", "layer_norm_eps", 1e-12),
+    ConfigField("hidden_dropout_prob", "hidden_dropout_prob", 0.1),
+    ConfigField("attention_probs_dropout_prob", "attention_probs_dropout_prob", 0.1),
+    ConfigField("initializer_range", "initializer_range", 0.02),
+    ConfigField("pad_token_id", "pad_token_id", 0),
+    ConfigField("tie_word_embeddings", "tie_word_embeddings", True),
 )
 
 FIXED: dict[str, Any] = {"norm_position": "post", "embedding_norm": True, "position_type": "learned"}
@@ -28,24 +28,24 @@ FIXED: dict[str, Any] = {"norm_position": "post", "embedding_norm": True, "posit
 PRESUMED = {"is_decoder": False, "add_cross_attention": False, "position_embedding_type": "absolute"}
 
 EMBEDDINGS = (
-    Row("embeddings.word_embeddings", "embeddings.word_embeddings"),
-    Row("embeddings.position_embeddings", "embeddings.position_embeddings"),
-    Row("embeddings.token_type_embeddings", "embeddings.token_type_embeddings"),
-    Row("embeddings.norm", "embeddings.LayerNorm"),
+    WeightRow("embeddings.word_embeddings", "embeddings.word_embeddings"),
+    WeightRow("embeddings.position_embeddings", "embeddings.position_embeddings"),
+    WeightRow("embeddings.token_type_embeddings", "embeddings.token_type_embeddings"),
+    WeightRow("embeddings.norm", "embeddings.LayerNorm"),
 )
 
 LAYERS = (
-    Row("layers.{}.attention.query", "encoder.layer.{}.attention.self.query"),
-    Row("layers.{}.attention.key", "encoder.layer.{}.attention.self.key"),
-    Row("layers.{}.attention.value", "encoder.layer.{}.attention.self.value"),
-    Row("layers.{}.attention.output", "encoder.layer.{}.attention.output.dense"),
-    Row("layers.{}.attention_norm", "encoder.layer.{}.attention.output.LayerNorm"),
-    Row("layers.{}.intermediate", "encoder.layer.{}.intermediate.dense"),
-    Row("layers.{}.output", "encoder.layer.{}.output.dense"),
-    Row("layers.{}.output_norm", "encoder.layer.{}.output.LayerNorm"),
+    WeightRow("layers.{}.attention.query", "encoder.layer.{}.attention.self.query"),
+    WeightRow("layers.{}.attention.key", "encoder.layer.{}.attention.self.key"),
+    WeightRow("layers.{}.attention.value", "encoder.layer.{}.attention.self.value"),
+    WeightRow("layers.{}.attention.output", "encoder.layer.{}.attention.output.dense"),
+    WeightRow("layers.{}.attention_norm", "encoder.layer.{}.attention.output.LayerNorm"),
+    WeightRow("layers.{}.intermediate", "encoder.layer.{}.intermediate.dense"),
+    WeightRow("layers.{}.output", "encoder.layer.{}.output.dense"),
+    WeightRow("layers.{}.output_norm", "encoder.layer.{}.output.LayerNorm"),
 )
 
-POOLER = (Row("pooler", "pooler.dense"),)
+POOLER = (WeightRow("pooler", "pooler.dense"),)
 
 DERIVED = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
 
@@ -57,11 +57,11 @@ def heads(base: str) -> tuple[HeadTable, ...]:
             "masked_lm",
             {"kind": "token", "transform": True, "bias": True},
             (
-                Row("dense", "cls.predictions.transform.dense"),
-                Row("norm", "cls.predictions.transform.LayerNorm"),
-                Row("bias", "cls.predictions.bias", tied=True),
-                Row("bias", "cls.predictions.decoder.bias", tied=False),
-                Row("decoder", "cls.predictions.decoder", tied=False),
+                WeightRow("dense", "cls.predictions.transform.dense"),
+                WeightRow("norm", "cls.predictions.transform.LayerNorm"),
+                WeightRow("bias", "cls.predictions.bias", tied=True),
+                WeightRow("bias", "cls.predictions.decoder.bias", tied=False),
+                WeightRow("decoder", "cls.predictions.decoder", tied=False),
             ),
             (
                 Copy("cls.predictions.decoder.weight", f"{base}.embeddings.word_embeddings.weight"),
@@ -72,24 +72,26 @@ def heads(base: str) -> tuple[HeadTable, ...]:
         HeadTable(
             "next_sentence",
             {"kind": "pair", "num_labels": 2, "dense": "pooler", "bias": True},
-            (Row("output", "cls.seq_relationship"),),
+            (WeightRow("output", "cls.seq_relationship"),),
         ),
         HeadTable(
             "classifier",
             {"kind": "classification", "dense": "pooler", "bias": True},
-            (Row("output", "classifier"),),
+            (WeightRow("output", "classifier"),),
             pooling="first",
         ),
         # A dense layer with tanh of the head's own is their pooler.
         HeadTable(
             "classifier_with_dense",
             {"kind": "classification", "dense": "tanh", "bias": True},
-            (Row("dense", f"{base}.pooler.dense"), Row("output", "classifier")),
+            (WeightRow("dense", f"{base}.pooler.dense"), WeightRow("output", "classifier")),
             needs={"pooler": False},
             pooling="first",
         ),
-        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
-        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
+        HeadTable(
+            "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
+        ),
     )
 
 

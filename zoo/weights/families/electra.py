@@ -1,7 +1,7 @@
 """ELECTRA's two halves, generator and discriminator: one core, two heads (specs: ELECTRA, section 6)."""
 
 from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, PRESUMED
-from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 _DEFAULTS = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
 
@@ -13,27 +13,27 @@ FAMILY = Family(
     fixed={**FIXED, "pooler": False},
     facts=(
         *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
-        Fact("embedding_size", "embedding_size", 128),
+        ConfigField("embedding_size", "embedding_size", 128),
     ),
     presumed=PRESUMED,
-    core=(*EMBEDDINGS, Row("embeddings.projection", "embeddings_project"), *LAYERS),
+    core=(*EMBEDDINGS, WeightRow("embeddings.projection", "embeddings_project"), *LAYERS),
     heads=(
         HeadTable(
             "replaced_token",
             {"kind": "replaced", "num_labels": 1, "dense": "$hidden_act"},
             (
-                Row("dense", "discriminator_predictions.dense"),
-                Row("output", "discriminator_predictions.dense_prediction"),
+                WeightRow("dense", "discriminator_predictions.dense"),
+                WeightRow("output", "discriminator_predictions.dense_prediction"),
             ),
         ),
         HeadTable(
             "masked_lm",
             {"kind": "token", "transform": True, "bias": True},
             (
-                Row("dense", "generator_predictions.dense"),
-                Row("norm", "generator_predictions.LayerNorm"),
-                Row("bias", "generator_lm_head.bias"),
-                Row("decoder", "generator_lm_head", tied=False),
+                WeightRow("dense", "generator_predictions.dense"),
+                WeightRow("norm", "generator_predictions.LayerNorm"),
+                WeightRow("bias", "generator_lm_head.bias"),
+                WeightRow("decoder", "generator_lm_head", tied=False),
             ),
             (Copy("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight"),),
             needs={"hidden_act": "gelu"},
@@ -41,11 +41,13 @@ FAMILY = Family(
         HeadTable(
             "classifier",
             {"kind": "classification", "dense": "gelu", "bias": True},
-            (Row("dense", "classifier.dense"), Row("output", "classifier.out_proj")),
+            (WeightRow("dense", "classifier.dense"), WeightRow("output", "classifier.out_proj")),
             pooling="first",
         ),
-        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
-        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
+        HeadTable(
+            "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
+        ),
     ),
     architectures={
         "ElectraForPreTraining": ("replaced_token",),

@@ -11,7 +11,7 @@ from zoo.weights.families.bert import (
     architectures,
     heads,
 )
-from zoo.weights.table import Fact, Family, Row
+from zoo.weights.table import ConfigField, Family, WeightRow
 
 FAMILY = Family(
     model_type="ernie",
@@ -19,9 +19,14 @@ FAMILY = Family(
     prefix="ernie",
     visibility="all",
     fixed=FIXED,
-    facts=(*FACTS, Fact("task_type_vocab_size", "task_type_vocab_size", 3, "optional")),
+    facts=(*FACTS, ConfigField("task_type_vocab_size", "task_type_vocab_size", 3, "optional")),
     presumed=PRESUMED,
-    core=(*EMBEDDINGS, Row("embeddings.task_type_embeddings", "embeddings.task_type_embeddings"), *LAYERS, *POOLER),
+    core=(
+        *EMBEDDINGS,
+        WeightRow("embeddings.task_type_embeddings", "embeddings.task_type_embeddings"),
+        *LAYERS,
+        *POOLER,
+    ),
     heads=heads("ernie"),
     architectures=architectures("Ernie"),
     derived=DERIVED,

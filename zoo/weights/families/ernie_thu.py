@@ -4,19 +4,19 @@ Their folders hold ``ernie_config.json`` and ``pytorch_model.bin``; vectors of t
 """
 
 from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, POOLER, PRESUMED, heads
-from zoo.weights.table import Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Family, HeadTable, WeightRow
 
 _LAYER = "encoder.layer.{}."
 
 ENTITIES = (
-    Row("layers.{}.fusion.attention.query", _LAYER + "attention.self_ent.query"),
-    Row("layers.{}.fusion.attention.key", _LAYER + "attention.self_ent.key"),
-    Row("layers.{}.fusion.attention.value", _LAYER + "attention.self_ent.value"),
-    Row("layers.{}.fusion.attention.output", _LAYER + "attention.output_ent.dense"),
-    Row("layers.{}.fusion.attention_norm", _LAYER + "attention.output_ent.LayerNorm"),
-    Row("layers.{}.fusion.intermediate", _LAYER + "intermediate.dense_ent"),
-    Row("layers.{}.fusion.output", _LAYER + "output.dense_ent"),
-    Row("layers.{}.fusion.output_norm", _LAYER + "output.LayerNorm_ent"),
+    WeightRow("layers.{}.fusion.attention.query", _LAYER + "attention.self_ent.query"),
+    WeightRow("layers.{}.fusion.attention.key", _LAYER + "attention.self_ent.key"),
+    WeightRow("layers.{}.fusion.attention.value", _LAYER + "attention.self_ent.value"),
+    WeightRow("layers.{}.fusion.attention.output", _LAYER + "attention.output_ent.dense"),
+    WeightRow("layers.{}.fusion.attention_norm", _LAYER + "attention.output_ent.LayerNorm"),
+    WeightRow("layers.{}.fusion.intermediate", _LAYER + "intermediate.dense_ent"),
+    WeightRow("layers.{}.fusion.output", _LAYER + "output.dense_ent"),
+    WeightRow("layers.{}.fusion.output_norm", _LAYER + "output.LayerNorm_ent"),
 )
 
 FAMILY = Family(
@@ -25,7 +25,7 @@ FAMILY = Family(
     prefix="bert",
     visibility="all",
     fixed=FIXED,
-    facts=(*FACTS, Fact("fusion", "layer_types", None, "entity layers")),
+    facts=(*FACTS, ConfigField("fusion", "layer_types", None, "entity layers")),
     presumed=PRESUMED,
     core=EMBEDDINGS + LAYERS + ENTITIES + POOLER,
     heads=(
@@ -34,8 +34,8 @@ FAMILY = Family(
             "entities",
             {"kind": "entity"},
             (
-                Row("dense", "cls.predictions_ent.transform.dense"),
-                Row("norm", "cls.predictions_ent.transform.LayerNorm"),
+                WeightRow("dense", "cls.predictions_ent.transform.dense"),
+                WeightRow("norm", "cls.predictions_ent.transform.LayerNorm"),
             ),
         ),
     ),

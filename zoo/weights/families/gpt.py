@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 SCORE_HEAD = HeadTable(
     "classifier",
     {"kind": "classification", "dense": "none", "bias": False},
-    (Row("output", "score"),),
+    (WeightRow("output", "score"),),
     pooling="last",
 )
 FIXED: dict[str, Any] = {"embedding_norm": False, "position_type": "learned", "type_vocab_size": 0, "pooler": False}
@@ -19,40 +19,40 @@ def causal_head(embedding: str) -> HeadTable:
     return HeadTable(
         "causal_lm",
         {"kind": "token", "transform": False, "bias": False},
-        (Row("decoder", "lm_head", tied=False),),
+        (WeightRow("decoder", "lm_head", tied=False),),
         (Copy("lm_head.weight", f"{embedding}.weight"),),
     )
 
 
-def width_facts() -> tuple[Fact, ...]:
+def width_facts() -> tuple[ConfigField, ...]:
     """Facts that GPT-1 and GPT-2 name alike."""
     return (
-        Fact("hidden_size", "n_embd", 768),
-        Fact("num_hidden_layers", "n_layer", 12),
-        Fact("num_attention_heads", "n_head", 12),
-        Fact("hidden_dropout_prob", "resid_pdrop", 0.1),
-        Fact("hidden_dropout_prob", "embd_pdrop", 0.1),
-        Fact("attention_probs_dropout_prob", "attn_pdrop", 0.1),
-        Fact("layer_norm_eps", "layer_norm_epsilon", 1e-5),
-        Fact("initializer_range", "initializer_range", 0.02),
-        Fact("pad_token_id", "pad_token_id", None),
-        Fact("tie_word_embeddings", "tie_word_embeddings", True),
+        ConfigField("hidden_size", "n_embd", 768),
+        ConfigField("num_hidden_layers", "n_layer", 12),
+        ConfigField("num_attention_heads", "n_head", 12),
+        ConfigField("hidden_dropout_prob", "resid_pdrop", 0.1),
+        ConfigField("hidden_dropout_prob", "embd_pdrop", 0.1),
+        ConfigField("attention_probs_dropout_prob", "attn_pdrop", 0.1),
+        ConfigField("layer_norm_eps", "layer_norm_epsilon", 1e-5),
+        ConfigField("initializer_range", "initializer_range", 0.02),
+        ConfigField("pad_token_id", "pad_token_id", None),
+        ConfigField("tie_word_embeddings", "tie_word_embeddings", True),
     )
 
 
-def layers() -> tuple[Row, ...]:
+def layers() -> tuple[WeightRow, ...]:
     """Rows of a layer, which the two name alike."""
     return (
-        Row(
+        WeightRow(
             ("layers.{}.attention.query", "layers.{}.attention.key", "layers.{}.attention.value"),
             "h.{}.attn.c_attn",
             "fused",
         ),
-        Row("layers.{}.attention.output", "h.{}.attn.c_proj", "transpose"),
-        Row("layers.{}.attention_norm", "h.{}.ln_1"),
-        Row("layers.{}.intermediate", "h.{}.mlp.c_fc", "transpose"),
-        Row("layers.{}.output", "h.{}.mlp.c_proj", "transpose"),
-        Row("layers.{}.output_norm", "h.{}.ln_2"),
+        WeightRow("layers.{}.attention.output", "h.{}.attn.c_proj", "transpose"),
+        WeightRow("layers.{}.attention_norm", "h.{}.ln_1"),
+        WeightRow("layers.{}.intermediate", "h.{}.mlp.c_fc", "transpose"),
+        WeightRow("layers.{}.output", "h.{}.mlp.c_proj", "transpose"),
+        WeightRow("layers.{}.output_norm", "h.{}.ln_2"),
     )
 
 
@@ -63,15 +63,15 @@ FAMILY = Family(
     visibility="causal",
     fixed={**FIXED, "norm_position": "post"},
     facts=(
-        Fact("vocab_size", "vocab_size", 40478),
-        Fact("max_position_embeddings", "n_positions", 512),
-        Fact("hidden_act", "afn", "gelu", (("gelu_new", "gelu"), ("relu", "relu"), ("silu", "silu"))),
-        Fact("intermediate_size", "n_embd", 768, "four times"),
+        ConfigField("vocab_size", "vocab_size", 40478),
+        ConfigField("max_position_embeddings", "n_positions", 512),
+        ConfigField("hidden_act", "afn", "gelu", (("gelu_new", "gelu"), ("relu", "relu"), ("silu", "silu"))),
+        ConfigField("intermediate_size", "n_embd", 768, "four times"),
         *width_facts(),
     ),
     core=(
-        Row("embeddings.word_embeddings", "tokens_embed"),
-        Row("embeddings.position_embeddings", "positions_embed"),
+        WeightRow("embeddings.word_embeddings", "tokens_embed"),
+        WeightRow("embeddings.position_embeddings", "positions_embed"),
         *layers(),
     ),
     heads=(causal_head("transformer.tokens_embed"), SCORE_HEAD),

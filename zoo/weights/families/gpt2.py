@@ -1,7 +1,7 @@
 """GPT-2: GPT's rows with the norm before each part (specs: GPT, section 7)."""
 
 from zoo.weights.families.gpt import DERIVED, FIXED, SCORE_HEAD, causal_head, layers, width_facts
-from zoo.weights.table import Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Family, HeadTable, WeightRow
 
 FAMILY = Family(
     model_type="gpt2",
@@ -10,16 +10,16 @@ FAMILY = Family(
     visibility="causal",
     fixed={**FIXED, "norm_position": "pre"},
     facts=(
-        Fact("vocab_size", "vocab_size", 50257),
-        Fact("max_position_embeddings", "n_positions", 1024),
-        Fact(
+        ConfigField("vocab_size", "vocab_size", 50257),
+        ConfigField("max_position_embeddings", "n_positions", 1024),
+        ConfigField(
             "hidden_act",
             "activation_function",
             "gelu_new",
             (("gelu_new", "gelu_new"), ("gelu", "gelu"), ("relu", "relu"), ("silu", "silu")),
         ),
         *width_facts(),
-        Fact("intermediate_size", "n_inner", None, "four times unless said"),
+        ConfigField("intermediate_size", "n_inner", None, "four times unless said"),
     ),
     presumed={
         "scale_attn_weights": True,
@@ -28,16 +28,18 @@ FAMILY = Family(
         "add_cross_attention": False,
     },
     core=(
-        Row("embeddings.word_embeddings", "wte"),
-        Row("embeddings.position_embeddings", "wpe"),
+        WeightRow("embeddings.word_embeddings", "wte"),
+        WeightRow("embeddings.position_embeddings", "wpe"),
         *layers(),
-        Row("final_norm", "ln_f"),
+        WeightRow("final_norm", "ln_f"),
     ),
     heads=(
         causal_head("transformer.wte"),
         SCORE_HEAD,
-        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
-        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
+        HeadTable(
+            "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
+        ),
     ),
     architectures={
         "GPT2LMHeadModel": ("causal_lm",),

@@ -1,7 +1,7 @@
 """RoBERTa: BERT's layers, positions that start after the padding's row, its own heads (specs: RoBERTa, section 7)."""
 
 from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, POOLER, PRESUMED
-from zoo.weights.table import Copy, Fact, Family, HeadTable, Row
+from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 FAMILY = Family(
     model_type="roberta",
@@ -11,8 +11,8 @@ FAMILY = Family(
     fixed=FIXED,
     facts=(
         *(f._replace(default=50265) if f.ours == "vocab_size" else f for f in FACTS if f.ours != "pad_token_id"),
-        Fact("pad_token_id", "pad_token_id", 1),
-        Fact("position_offset", "pad_token_id", 1, "after"),
+        ConfigField("pad_token_id", "pad_token_id", 1),
+        ConfigField("position_offset", "pad_token_id", 1, "after"),
     ),
     presumed=PRESUMED,
     core=EMBEDDINGS + LAYERS + POOLER,
@@ -21,11 +21,11 @@ FAMILY = Family(
             "masked_lm",
             {"kind": "token", "transform": True, "bias": True},
             (
-                Row("dense", "lm_head.dense"),
-                Row("norm", "lm_head.layer_norm"),
-                Row("bias", "lm_head.bias", tied=True),
-                Row("bias", "lm_head.decoder.bias", tied=False),
-                Row("decoder", "lm_head.decoder", tied=False),
+                WeightRow("dense", "lm_head.dense"),
+                WeightRow("norm", "lm_head.layer_norm"),
+                WeightRow("bias", "lm_head.bias", tied=True),
+                WeightRow("bias", "lm_head.decoder.bias", tied=False),
+                WeightRow("decoder", "lm_head.decoder", tied=False),
             ),
             (
                 Copy("lm_head.decoder.weight", "roberta.embeddings.word_embeddings.weight"),
@@ -37,11 +37,13 @@ FAMILY = Family(
         HeadTable(
             "classifier",
             {"kind": "classification", "dense": "tanh", "bias": True},
-            (Row("dense", "classifier.dense"), Row("output", "classifier.out_proj")),
+            (WeightRow("dense", "classifier.dense"), WeightRow("output", "classifier.out_proj")),
             pooling="first",
         ),
-        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (Row("output", "classifier"),)),
-        HeadTable("qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (Row("output", "qa_outputs"),)),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
+        HeadTable(
+            "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
+        ),
     ),
     architectures={
         "RobertaForMaskedLM": ("masked_lm",),

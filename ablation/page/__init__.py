@@ -1,0 +1,1 @@
+"""An ablation as one HTML page: nothing fetched, no script, light and dark."""

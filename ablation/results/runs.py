@@ -1,0 +1,204 @@
+"""Logs of several runs to one curve: the mean over seeds, and its standard deviation."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.results.statistics import MeanSd, mean_sd
+from zoo.errors import ZooError
+from zoo.storage.files import read_json
+
+UNIGRAM_ENTROPY = "unigram_entropy"
+MAJORITY = "majority."
+Log = list[tuple[float, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """One finished pretraining run with its fine-tuned scores.
+
+    Args:
+        arm: name of its arm.
+        seed: its pretraining seed.
+        folder: its run folder.
+        facts: its ``run.json``.
+        train: (tokens, loss by objective) by log line.
+        validation: (tokens, losses and accuracies by measure) by validation.
+        scores: fine-tuned scores by ``TASK.METRIC``: one per fine-tuning seed.
+        baselines: the majority baseline by ``TASK.METRIC``.
+        same_questions: ``reference_masks.NAME``: held-out losses on the reference arm's rows and masks; and
+            ``cloze.NAME``: figures on hidden words.
+        tokens_per_second: over the whole run, validation left out.
+    """
+
+    arm: str
+    seed: int
+    folder: Path
+    facts: dict[str, Any]
+    train: Log
+    validation: Log
+    scores: dict[str, dict[int, float]] = field(default_factory=dict)
+    baselines: dict[str, float] = field(default_factory=dict)
+    same_questions: dict[str, float] = field(default_factory=dict)
+    tokens_per_second: float | None = None
+
+    @property
+    def measures(self) -> dict[str, float]:
+        """One value per measure: the last validation, the reference's questions, and fine-tuned means."""
+        last = self.validation[-1][1] if self.validation else {}
+        return {
+            **last,
+            **self.same_questions,
+            **{name: over_seeds(by_seed).mean for name, by_seed in self.scores.items()},
+        }
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """All measures, and what can be their floor: ``unigram_entropy`` and ``majority.TASK.METRIC``."""
+        entropy = self.facts.get(UNIGRAM_ENTROPY)
+        return {
+            **self.measures,
+            **({} if entropy is None else {UNIGRAM_ENTROPY: float(entropy)}),
+            **{f"{MAJORITY}{name}": value for name, value in self.baselines.items()},
+        }
+
+
+def over_seeds(by_seed: Mapping[int, float]) -> MeanSd:
+    """Mean and sd; NaN where a score is not finite, since a mean of the others would be of what went well only."""
+    values = list(by_seed.values())
+    return mean_sd(values) if all(map(math.isfinite, values)) else MeanSd(math.nan, None, len(values))
+
+
+def read_run(arm: str, seed: int, folder: Path) -> FinishedRun:
+    """Read one finished run folder.
+
+    Raises:
+        ZooError: no ``run.json`` (a number must lead back to what produced it), not finished, or a log that
+            cannot be read.
+    """
+    if not (folder / "run.json").exists():
+        raise ZooError(
+            f"{folder} has no run.json, so nobody can say what produced it; the report refuses such results."
+        )
+    facts = read_json(folder / "run.json")
+    if not facts.get("finished"):
+        raise ZooError(f"{folder} is not finished; start the same command again to continue it.")
+    train, validation = read_log(folder / "log.jsonl")
+    return FinishedRun(
+        arm, seed, folder, facts, train, validation, tokens_per_second=_speed(folder / "timing.jsonl", facts)
+    )
+
+
+def read_log(path: Path) -> tuple[Log, Log]:
+    """Training losses and validations of a ``log.jsonl``, by tokens seen."""
+    train: Log = []
+    validation: dict[float, dict[str, Mapping[str, Any]]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ZooError(f"{path}, line {number}, is not valid JSON: {error}") from error
+        tokens = float(entry.get("tokens", train[-1][0] if train else 0.0))
+        if "validation" in entry:
+            found = entry["validation"]
+            validation.setdefault(tokens, {})[str(found.get("task", ""))] = found.get("terms", {})
+        elif "terms" in entry:
+            train.append((tokens, {name: float(value) for name, value in entry["terms"].items()}))
+    return train, [(tokens, _validation_measures(by_task)) for tokens, by_task in validation.items()]
+
+
+def by_objective(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Figures of tasks' objectives by the objective's name, or by ``TASK.NAME`` where several tasks share one."""
+    tasks = Counter(name for figures in by_task.values() for name in figures)
+    return {
+        name if tasks[name] == 1 else f"{task}.{name}": figure
+        for task, figures in by_task.items()
+        for name, figure in figures.items()
+    }
+
+
+def _validation_measures(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    measures = {}
+    for name, figures in by_objective(by_task).items():
+        measures[f"validation.{name}"] = float(figures["loss"])
+        if figures.get("accuracy") is not None:
+            measures[f"validation_accuracy.{name}"] = float(figures["accuracy"])
+    return measures
+
+
+def _speed(path: Path, facts: Mapping[str, Any]) -> float | None:
+    if not path.exists():
+        return None
+    spent: dict[int, float] = {}  # steps repeated after a kill stand twice in the file; the last counts
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        with contextlib.suppress(ValueError, KeyError):  # a half line that a kill left
+            entry = json.loads(line)
+            spent[int(entry["step"])] = float(entry["seconds"])
+    seconds = sum(spent.values())
+    return float(facts["tokens"]) / seconds if seconds and facts.get("tokens") else None
+
+
+def token_objectives(runs: Iterable[FinishedRun]) -> list[str]:
+    """Objectives that predict tokens: their training loss starts above half the unigram entropy."""
+    found: dict[str, None] = {}
+    for run in runs:
+        for name in (name for _, terms in run.train[:3] for name in terms):
+            first = next(terms[name] for _, terms in run.train if name in terms)
+            if first > 0.5 * float(run.facts.get("unigram_entropy") or 0.0):
+                found[name] = None
+    return list(found)
+
+
+def curve(
+    runs: Iterable[FinishedRun], name: str, points: int = 60
+) -> tuple[list[float], list[float], list[float] | None]:
+    """Mean training loss of an objective over runs at common token counts, and its sd where there are several.
+
+    Each run's log is averaged in equal bins of the token axis, so that a point is the mean of what was logged
+    in its bin, not a chance value.
+    """
+    logs = [[(tokens, terms[name]) for tokens, terms in run.train if name in terms] for run in runs]
+    logs = [log for log in logs if log]
+    if not logs:
+        return [], [], None
+    last = min(log[-1][0] for log in logs)
+    bins = max(1, min(points, *(len(log) for log in logs)))
+    binned = [_binned(log, last, bins) for log in logs]
+    x, y, sd = [], [], []
+    for index in range(bins):
+        there = [value for value in (b[index] for b in binned) if value is not None]
+        if there:
+            summary = mean_sd(there)
+            x.append(last * (index + 0.5) / bins)
+            y.append(summary.mean)
+            sd.append(summary.sd or 0.0)
+    return x, y, sd if len(logs) > 1 else None
+
+
+def _binned(log: Sequence[tuple[float, float]], last: float, bins: int) -> list[float | None]:
+    groups: list[list[float]] = [[] for _ in range(bins)]
+    for tokens, loss in log:
+        if tokens <= last and math.isfinite(loss):
+            groups[max(0, math.ceil(tokens / last * bins) - 1) if last else 0].append(loss)
+    return [sum(group) / len(group) if group else None for group in groups]
+
+
+def validation_curve(runs: Iterable[FinishedRun], measure: str) -> tuple[list[float], list[float], list[float] | None]:
+    """Mean validation value over runs at each validation, with its sd where there are several runs."""
+    logs = [[(t, v[measure]) for t, v in run.validation if measure in v] for run in runs]
+    logs = [log for log in logs if log]
+    if not logs:
+        return [], [], None
+    steps = list(zip(*logs, strict=False))  # as many validations as every run has
+    summaries = [over_seeds({i: value for i, (_, value) in enumerate(step)}) for step in steps]
+    x = [mean_sd([tokens for tokens, _ in step]).mean for step in steps]
+    return x, [s.mean for s in summaries], [s.sd or 0.0 for s in summaries] if len(logs) > 1 else None

@@ -1,0 +1,170 @@
+"""A model's tokenizer made ready for a task: with the tokens of the template and of the marks around spans."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from finetune.data.spans import MarkedSpan
+from finetune.data.tasks import Task
+from finetune.inputs.character_tokenizer import CharacterTokenizer
+from finetune.inputs.marks import MOST_CHARACTERS, Marked, Marker, Places, chunked, place_spans
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.errors import ZooError
+from zoo.model_folder import ModelFacts, open_weights
+
+
+def stored_tokenizer(facts: ModelFacts) -> ZooTokenizer:
+    """The model's tokenizer as its files have it; its vocabulary must fit the core's.
+
+    Raises:
+        ZooError: there is none, or it is another model's.
+    """
+    try:
+        tokenizer = load_tokenizer(facts.path)
+    except ZooError as error:
+        if not facts.config.characters:
+            raise
+        raise ZooError(
+            f"{error} This core reads characters, and words have to be found for it: a tokenizer is needed whose "
+            "unit is the word (`zoo import SRC DST --vocabulary FILE` makes one of a list of words)."
+        ) from error
+    size, rows = tokenizer.vocabulary.size, facts.config.vocab_size or 0
+    if size > rows:
+        raise ZooError(
+            f"the tokenizer in {facts.path} has {size} entries, the model's embedding {rows} rows; "
+            "they are not of the same run."
+        )
+    return tokenizer
+
+
+def task_tokenizer(stored: ZooTokenizer, facts: ModelFacts, marks: Sequence[str], segments: bool) -> ZooTokenizer:
+    """A copy with every token of the template, whichever of its layouts the task needs.
+
+    Args:
+        stored: the model's own (:func:`stored_tokenizer`).
+        facts: the model folder's, with the template.
+        marks: further new tokens (:func:`new_marks`).
+        segments: the core tells two texts apart.
+
+    Raises:
+        ZooError: the core or the tokenizer has no room for new tokens.
+    """
+    template = facts.template
+    copy = ZooTokenizer(Tokenizer.from_str(stored.backend.to_str()), stored.roles)
+    copy.segmenter = stored.segmenter
+    wanted = TokenizerConfig(kind="file", path=str(facts.path), new_tokens=[*template.tokens, *marks])
+    tokenizer = extend(copy, wanted, template, special=list(marks))
+    if facts.config.characters and tokenizer.vocabulary.size > stored.vocabulary.size:
+        lacking = [token for token in template.tokens if stored.backend.token_to_id(token) is None]
+        raise ZooError(
+            f"the template's {', '.join(lacking)} are no tokens of {facts.path}, whose core spells words and "
+            "has no table for new ones to be added to; a template of its own tokens would work: "
+            f"{', '.join(stored.roles.values())}."
+        )
+    numbers = list(tokenizer.backend.get_vocab(with_added_tokens=True).values())
+    if len(numbers) != len(set(numbers)):  # the tokenizers library counts entries to number a new one
+        raise ZooError(
+            f"the tokenizer in {facts.path} leaves out numbers, so that new tokens of the template "
+            f"({', '.join(template.tokens)}) would share one with another; number its entries without gaps."
+        )
+    tokenizer.set_template(template, segments)
+    tokenizer.backend.encode_special_tokens = True  # "[SEP]" written in a text is text
+    return tokenizer
+
+
+def new_marks(stored: ZooTokenizer, facts: ModelFacts, task: Task, frozen: bool) -> list[str]:
+    """Marks that get a row of the embedding; to a core that reads characters by words, a mark is a word.
+
+    Args:
+        stored: the model's own tokenizer.
+        facts: the model folder's.
+        task: says what marks it needs.
+        frozen: the core stays as it is, so that it cannot learn new tokens.
+
+    Raises:
+        ZooError: there is no row to be had.
+    """
+    lacking = [token for token in task.mark_tokens if stored.backend.token_to_id(token) is None]
+    if not lacking or (facts.config.characters and stored.whole_words):
+        return []
+    if facts.config.characters or frozen:
+        reason = "whose core spells words" if facts.config.characters else "whose core stays as it is (use: features)"
+        raise ZooError(
+            f"task {task.name!r} marks spans by {', '.join(lacking)}, no tokens of {facts.path}, "
+            f"{reason}, so that new ones cannot be learned; tokens that it has would work, such as # and $."
+        )
+    return lacking
+
+
+def open_character_tokenizer(tokenizer: ZooTokenizer, facts: ModelFacts) -> CharacterTokenizer | None:
+    """What finds and spells words, for a core that reads characters by words; ``None`` for any other.
+
+    Raises:
+        ZooError: the core does not know how the tokenizer's words are spelt.
+    """
+    if facts.config.characters is None:
+        return None
+    spellings = open_weights(facts.path)["core.embeddings.word_embeddings.spellings"]
+    lacking = [i for i in range(tokenizer.vocabulary.size) if i >= len(spellings) or not spellings[i, 0]]
+    if lacking:
+        raise ZooError(
+            f"the core in {facts.path} reads characters and does not know how {len(lacking)} of its "
+            f"tokenizer's {tokenizer.vocabulary.size} tokens are spelt, the first is "
+            f"{tokenizer.token(lacking[0])!r}; tell it by core.spell(words, vocabulary) and save it."
+        )
+    if not tokenizer.whole_words:  # pieces of words: there are no others than those in the vocabulary
+        return None
+    return CharacterTokenizer(tokenizer.backend, spellings, tokenizer.vocabulary.unk)
+
+
+def make_marker(
+    task: Task,
+    tokenizer: ZooTokenizer,
+    characters: CharacterTokenizer | None,
+    entities: dict[str, int],
+    confidence: float,
+) -> Marker | None:
+    """What makes tokens of texts with spans; ``None`` for a task without.
+
+    Args:
+        task: says what stands around the spans of which fields.
+        tokenizer: the task's.
+        characters: finds the words of a core that reads characters, in the tokenizer's place.
+        entities: numbers in the table by name; others are none.
+        confidence: least confidence of a linker with which an entity is read.
+    """
+    if not task.span_fields:
+        return None
+
+    def number(token: str) -> int:
+        found = tokenizer.backend.token_to_id(token) if characters is None else characters.number(token)
+        assert found is not None
+        return found
+
+    def places(texts: list[str]) -> Places:
+        if characters is not None:
+            return characters.places(texts)
+        (ids, _, sizes), found = tokenizer.encode_places(texts)
+        return ids, sizes, found
+
+    marks = {mark.field: (number(mark.before), number(mark.behind)) for mark in task.marks}
+
+    def marker(texts: list[str], spans: list[tuple[MarkedSpan, ...]], where: list[str]) -> Marked:
+        long = next((number for number, text in enumerate(texts) if len(text) > MOST_CHARACTERS), None)
+        if long is not None:
+            raise ZooError(
+                f"{where[long]}: a text of {len(texts[long]):,} characters; where spans are, is known up to "
+                f"{MOST_CHARACTERS:,}."
+            )
+        parts = [
+            place_spans(places(texts[at]), spans[at], marks, entities, confidence, where[at])
+            for at in chunked(len(texts))
+        ]
+        return Marked(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    return marker

@@ -1,0 +1,1 @@
+"""A core under a task's head."""

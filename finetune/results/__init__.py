@@ -1,0 +1,1 @@
+"""One result, statistics over seeds, the report."""

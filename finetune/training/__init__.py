@@ -1,0 +1,1 @@
+"""A prepared task, and one run of it."""

@@ -1,0 +1,73 @@
+"""Settings of a corpus: where the text is, and how it becomes sentences and words."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pretraining.annotations.base import Annotator, RecordAnnotator, TextAnnotator
+from pretraining.text.segmenter import SegmenterName
+from zoo.errors import ZooError, nearest
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Where the text is, and how it becomes sentences and words.
+
+    Args:
+        files: a file, a folder (searched through, sorted by name), a glob, a hub id of ``datasets``
+            (``wikitext``, ``org/name``), ``zoo:sample/en`` (text that ships with the package), or a list of
+            these, read in the order given.
+        text_field: field of JSON lines, Parquet files and hub data sets that holds the text: a string, or, in JSON
+            lines, a list of strings that are a sentence each (utterances of a dialogue, the two texts of a pair).
+        sentences: ``rule`` (:mod:`pretraining.sentences`) or ``line`` (one sentence per line).
+        segmenter: where Chinese words come from: ``none``, ``rjieba``, ``space`` (segmented already).
+        user_dictionary: words for rjieba to know besides its own.
+        split: split of a hub data set.
+        subset: configuration of a hub data set.
+        annotations: what fills the store's arrays of these names (:mod:`pretraining.annotations`).
+    """
+
+    files: str | list[str]
+    text_field: str = "text"
+    sentences: Literal["rule", "line"] = "rule"
+    segmenter: SegmenterName = "none"
+    user_dictionary: str | None = None
+    split: str = "train"
+    subset: str | None = None
+    annotations: dict[str, Annotator] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values that no reader knows."""
+        for name, known in (("sentences", ("rule", "line")), ("segmenter", ("none", "rjieba", "space"))):
+            value = getattr(self, name)
+            if value not in known:
+                raise ZooError(
+                    f"corpus.{name} is {value!r}; it must be one of {', '.join(known)}.{nearest(value, known)}"
+                )
+        for name, annotator in self.annotations.items():
+            where = f"corpus.annotations.{name}"
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ZooError(f"{where}: lower-case letters, digits and _ make the name of an array.")
+            if not isinstance(annotator, (TextAnnotator, RecordAnnotator)):
+                raise ZooError(
+                    f"{where}: {type(annotator).__name__} is neither a TextAnnotator nor a RecordAnnotator annotator."
+                )
+            if annotator.needs_words and self.segmenter == "none":
+                raise ZooError(
+                    f"{where}: {type(annotator).__name__} takes the words of a segmenter, and corpus.segmenter is "
+                    "'none'; 'rjieba' finds words of Chinese text, 'space' takes those of text that is segmented."
+                )
+
+    @property
+    def recorded(self) -> dict[str, RecordAnnotator]:
+        """Annotations that read fields of JSON records."""
+        return {name: a for name, a in self.annotations.items() if isinstance(a, RecordAnnotator)}
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Plain values that make it again in another process, annotators by their own specs."""
+        plain = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return {**plain, "annotations": {name: annotator.spec for name, annotator in self.annotations.items()}}

@@ -1,0 +1,223 @@
+"""The files and hub data sets that a corpus names, checked as far as that is cheap."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pretraining.annotations.base import RecordAnnotator
+from pretraining.corpus.config import CorpusConfig
+from zoo.errors import ZooError, nearest
+from zoo.runtime.text_encoding import encoding_hint
+from zoo.sample import resolve
+
+Kind = Literal["txt", "jsonl", "parquet", "hub"]
+_EXTENSIONS: dict[str, tuple[Kind, bool]] = {
+    ".txt": ("txt", False),
+    ".txt.gz": ("txt", True),
+    ".jsonl": ("jsonl", False),
+    ".jsonl.gz": ("jsonl", True),
+    ".parquet": ("parquet", False),
+}
+_READABLE = ", ".join(_EXTENSIONS)
+_MAGIC = (
+    (b"\x1f\x8b", "gzip data"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard data"),
+    (b"BZh", "bzip2 data"),
+    (b"\xfd7zXZ", "xz data"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"PAR1", "a Parquet file"),
+    (b"%PDF", "a PDF file"),
+    (b"\x89PNG", "a PNG picture"),
+    (b"\x7fELF", "a program"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+)
+_STRING = "((large_)?string(_view)?|dictionary<values=string.*>)"
+_TEXT_COLUMN = re.compile(f"{_STRING}|null|(large_)?list<\\w+: {_STRING}( not null)?>")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file or hub data set.
+
+    Args:
+        path: the file, or the hub id.
+        kind: how its text is found.
+        gzipped: whether it is compressed.
+        size: bytes on disk.
+    """
+
+    path: str
+    kind: Kind
+    gzipped: bool = False
+    size: int = 0
+
+
+def resolve_sources(config: CorpusConfig) -> list[Source]:
+    """Files and hub data sets that ``config.files`` names, checked as far as that is cheap.
+
+    Raises:
+        ZooError: nothing there, unknown extension, empty file, a file that is not what its name says.
+    """
+    entries = [config.files] if isinstance(config.files, str) else list(config.files)
+    if not entries:
+        raise ZooError("corpus.files is empty: name a file, a folder, a glob or a hub id.")
+    sources: list[Source] = []
+    for entry in entries:
+        sources.extend(_resolve(entry, config))
+    return sources
+
+
+def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
+    """Sources of one entry of ``corpus.files``."""
+    path = Path(resolve(entry)).expanduser()
+    if path.is_dir():
+        found = sorted(p for p in path.rglob("*") if p.is_file() and _extension(p) is not None)
+        if not found:
+            others = sorted({p.suffix or "(none)" for p in path.rglob("*") if p.is_file()})
+            seen = f"its files end in {', '.join(others[:12])}" if others else "it is empty"
+            raise ZooError(f"corpus.files: the folder {path} holds nothing readable ({_READABLE}); {seen}.")
+        return [_file_source(p, config) for p in found]
+    if path.exists():
+        return [_file_source(path, config)]
+    if any(mark in entry for mark in "*?["):
+        return [_file_source(p, config) for p in matching(entry, path, "corpus.files:")]
+    if _HUB_ID.fullmatch(entry) and _extension(path) is None and path.suffix not in (".json", ".gz", ".csv", ".tsv"):
+        return [Source(entry, "hub")]
+    raise ZooError(_missing(path))
+
+
+def matching(entry: str, path: Path, setting: str) -> list[Path]:
+    """The files that a glob matches, sorted.
+
+    Args:
+        entry: the glob as it was given.
+        path: the same as a path.
+        setting: where it was given, for the message.
+
+    Raises:
+        ZooError: there are none.
+    """
+    anchor = Path(path.anchor)  # Path.glob wants a pattern relative to where it starts
+    matched = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+    if not matched:
+        raise ZooError(f"{setting} nothing matches {entry!r} (searched from {Path.cwd()}).")
+    return matched
+
+
+def _missing(path: Path) -> str:
+    """Message for a file that is not there, with its neighbours."""
+    parent = path.parent
+    if not parent.is_dir():
+        return f"corpus.files: {path} does not exist, nor does the folder {parent}."
+    return f"corpus.files: {path} does not exist.{nearest(path.name, (p.name for p in parent.iterdir()))}"
+
+
+def _extension(path: Path) -> tuple[Kind, bool] | None:
+    """Kind and compression by name, or ``None``."""
+    name = path.name.lower()
+    for extension in sorted(_EXTENSIONS, key=len, reverse=True):
+        if name.endswith(extension) and len(name) > len(extension):
+            return _EXTENSIONS[extension]
+    return None
+
+
+def _file_source(path: Path, config: CorpusConfig) -> Source:
+    """A file's source; its name, size and first bytes are looked at."""
+    found = _extension(path)
+    if found is None:
+        hint = {".json": " One JSON object per line is called .jsonl.", ".gz": " Gzip needs .txt.gz or .jsonl.gz."}
+        raise ZooError(
+            f"corpus.files: {path} has an extension that no reader knows; readable are {_READABLE}."
+            + hint.get(path.suffix.lower(), "")
+        )
+    kind, gzipped = found
+    size = path.stat().st_size
+    if size == 0:
+        raise ZooError(f"corpus.files: {path} is empty (0 bytes).")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    _check_magic(path, head, kind, gzipped)
+    if kind == "parquet":
+        _parquet_columns(path, config.text_field, config.recorded)
+    return Source(str(path), kind, gzipped, size)
+
+
+def _check_magic(path: Path, head: bytes, kind: Kind, gzipped: bool) -> None:
+    """Refuse a file whose first bytes say something other than its name."""
+    expected = b"\x1f\x8b" if gzipped else b"PAR1" if kind == "parquet" else None
+    if expected is not None:
+        if not head.startswith(expected):
+            what = "gzip data" if gzipped else "a Parquet file"
+            works = f" Rename it to {path.name[:-3]}." if gzipped else ""
+            raise ZooError(
+                f"corpus.files: {path} is not {what}, as its name says (it starts with {head[:8]!r}).{works}"
+            )
+        return
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            works = (
+                f"rename it to {path.name}.gz."
+                if what == "gzip data"
+                else f"only UTF-8 text can be read under this name.{_command(head)}"
+            )
+            raise ZooError(f"corpus.files: {path} is {what} under the name of a {path.suffix} file; {works}")
+    if b"\0" in head:
+        raise ZooError(
+            f"corpus.files: {path} is binary (a NUL byte at offset {head.index(0)}); UTF-8 text was expected."
+            + _command(head)
+        )
+
+
+def _command(head: bytes) -> str:
+    """The hint what would make text of a file, where a command would."""
+    hint = encoding_hint(head)
+    return f" {hint}" if "`" in hint else ""
+
+
+def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, RecordAnnotator]) -> None:
+    """Refuse a Parquet file that lacks the text column or an annotation's, or holds something else than text."""
+    import pyarrow.parquet
+
+    try:
+        schema = pyarrow.parquet.read_schema(str(path))
+    except Exception as error:  # pyarrow raises several kinds, all of which mean an unreadable file
+        raise ZooError(f"corpus.files: {path} cannot be read as Parquet: {error}") from error
+    if text_field not in schema.names:
+        raise ZooError(no_text_field(str(path), text_field, schema.names))
+    kind = str(schema.field(text_field).type)
+    if not _TEXT_COLUMN.fullmatch(kind):
+        raise ZooError(
+            f"{path}: column {text_field!r} holds {kind}; text was expected. Columns: {_listed(schema.names)}."
+        )
+    for name, annotator in recorded.items():
+        if name not in schema.names and annotator.missing == "error":
+            raise ZooError(no_annotation_field(str(path), name, dict.fromkeys(schema.names)))
+
+
+def _listed(names: list[str]) -> str:
+    """Names for a message, the first twenty of them."""
+    return ", ".join(map(repr, names[:20])) + (" …" if len(names) > 20 else "")
+
+
+def no_text_field(where: str, text_field: str, names: list[str]) -> str:
+    """Message for a missing text field."""
+    have = f"there are {_listed(names)}" if names else "there is none at all"
+    return f"{where}: no field {text_field!r} (corpus.text_field); {have}.{nearest(text_field, names)}"
+
+
+def no_annotation_field(where: str, name: str, fields: dict[str, Any]) -> str:
+    """Message for a record without an annotation's field."""
+    have = f"there are {_listed(list(fields))}" if fields else "plain text has no fields"
+    near = nearest(name, fields)
+    if name in fields:
+        have, near = "it is null", ""
+    return (
+        f"{where}: no value in the field {name!r} (corpus.annotations.{name}); {have}. Give every record one, or say "
+        f"`missing: none` (annotations.{name}.init_args).{near}"
+    )

@@ -1,0 +1,152 @@
+"""The layout interface: how documents become rows, as a plan that can be resumed anywhere.
+
+A plan is a table, not an iterator: row n is a list of pieces of the store, each followed by a separator
+or not. Any position of any epoch can therefore be reached at once, and shared out over processes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pretraining.arrays import Ints, ragged_ranges
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.store.token_store import Store
+from zoo.errors import ZooError
+from zoo.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class Plan:
+    """N rows as pieces of the store.
+
+    Args:
+        starts: (P,) int64 first token of each piece.
+        lengths: (P,) int32 tokens of each piece.
+        types: (P,) int8 segment of each piece.
+        offsets: (N + 1,) int64; row n is pieces [offsets[n], offsets[n + 1]).
+        documents: (N,) int64 document of each row's first piece.
+        pair_label: (N,) class of each row, where the layout gives it one.
+        separators: (P,) whether a separator follows the piece; absent = one follows every piece.
+        following: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
+        reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
+    """
+
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int32]
+    types: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    documents: NDArray[np.int64]
+    pair_label: NDArray[np.int8] | None = None
+    separators: NDArray[np.bool_] | None = None
+    following: NDArray[np.int32] | None = None
+    reversed: NDArray[np.bool_] | None = None
+
+    def __len__(self) -> int:
+        """Rows in the plan."""
+        return len(self.offsets) - 1
+
+
+class Layout(ABC):
+    """Documents to rows.
+
+    Attributes:
+        provides: fields of :class:`Rows` that this layout fills beyond the always present ones
+            (``token_type_ids``, ``pair_label``, names of store arrays).
+        needs: arrays of the store without which it makes no row.
+        short: arguments of its constructor with which a text of a few words makes a row, as an example for messages.
+        order: ``shuffled`` rows, or ``streams``, whose rows go on from batch to batch, so that a core can remember
+            the row before. Such a plan's rows are in the order of training: row t * G + g is the t-th of stream g,
+            all streams are equally long, and they start anew with every epoch.
+        streams: G, for ``order = "streams"``: rows of a global batch, set before :meth:`plan` by what knows it. Text
+            for fewer rows makes as many streams as there are rows.
+    """
+
+    provides: frozenset[str] = frozenset()
+    needs: frozenset[str] = frozenset()
+    short: Mapping[str, object] = MappingProxyType({})
+    order: Literal["shuffled", "streams"] = "shuffled"
+    streams: int = 32
+
+    def remembered(self, length: int) -> int | None:
+        """Tokens at the start of a row of ``length`` that the stream's next row goes on from; ``None`` = all."""
+        return None
+
+    @abstractmethod
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
+        """The rows of one epoch over ``documents`` (ascending store numbers), each at most ``length`` tokens.
+
+        Raises:
+            ZooError: these documents cannot be laid out this way; says which layout would work.
+        """
+
+    @abstractmethod
+    def rows(
+        self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary
+    ) -> Examples:
+        """The named rows of a plan, template tokens in place, padded to the longest of them."""
+
+
+# --- what the layouts share ------------------------------------------------------------------------
+
+
+def check_documents(store: Store, documents: Ints, layout: str) -> None:
+    offsets = store.document_tokens()
+    if len(documents) == 0 or int((offsets[documents + 1] - offsets[documents]).sum()) == 0:
+        raise ZooError(
+            f"{layout}: {len(documents)} documents without a single token in {store.path}; rows need text. Give a "
+            "larger corpus, or hold out fewer documents for validation."
+        )
+
+
+def check_special_tokens(vocabulary: Vocabulary, layout: str, cls: bool, sep: bool) -> None:
+    missing = [name for name, needed in (("cls", cls), ("sep", sep)) if needed and getattr(vocabulary, name) is None]
+    if missing:
+        names = {"cls": "an opening token (cls: [CLS] or <s>)", "sep": "a separator (sep: [SEP] or </s>)"}
+        raise ZooError(
+            f"{layout}: the tokenizer has no {' and no '.join(names[name] for name in missing)}. Train or load one "
+            "that has it, add it (data.tokenizer.new_tokens), or use the layout pretraining.layouts.Blocks, which "
+            "needs no template tokens."
+        )
+
+
+def concatenate(plans: list[Plan]) -> Plan:
+    """Plans one after the other as one."""
+    if len(plans) == 1:
+        return plans[0]
+    sizes = [np.diff(plan.offsets) for plan in plans]
+    labels = [plan.pair_label for plan in plans if plan.pair_label is not None]
+    separators = [plan.separators for plan in plans if plan.separators is not None]
+    return Plan(
+        starts=np.concatenate([plan.starts for plan in plans]),
+        lengths=np.concatenate([plan.lengths for plan in plans]),
+        types=np.concatenate([plan.types for plan in plans]),
+        offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
+        documents=np.concatenate([plan.documents for plan in plans]),
+        pair_label=np.concatenate(labels) if labels else None,
+        separators=np.concatenate(separators) if separators else None,
+    )
+
+
+def take_rows(plan: Plan, rows: Ints) -> Plan:
+    """The named rows of a plan, in that order."""
+    counts = np.diff(plan.offsets)[rows]
+    pieces = ragged_ranges(plan.offsets[rows], counts)
+    return Plan(
+        starts=plan.starts[pieces],
+        lengths=plan.lengths[pieces],
+        types=plan.types[pieces],
+        offsets=np.append(0, np.cumsum(counts)),
+        documents=plan.documents[rows],
+        pair_label=None if plan.pair_label is None else plan.pair_label[rows],
+        separators=None if plan.separators is None else plan.separators[pieces],
+        following=None if plan.following is None else plan.following[rows],
+        reversed=None if plan.reversed is None else plan.reversed[rows],
+    )

@@ -1,0 +1,29 @@
+"""What is hidden, what stands there instead, what is predicted; class paths name this room."""
+
+from pretraining.masking.base import All, Budgeted, Prediction, Replacement, Selected, Selector
+from pretraining.masking.context_spans import ContextSpans, Parts
+from pretraining.masking.groups import Grouped, Groups
+from pretraining.masking.ngrams import NGrams
+from pretraining.masking.similar_words import SimilarWords
+from pretraining.masking.tokens import RandomTokens, Replace
+from pretraining.masking.words import KnowledgeUnits, RandomSpans, WholeWords
+
+__all__ = [
+    "All",
+    "Budgeted",
+    "ContextSpans",
+    "Grouped",
+    "Groups",
+    "KnowledgeUnits",
+    "NGrams",
+    "Parts",
+    "Prediction",
+    "RandomSpans",
+    "RandomTokens",
+    "Replace",
+    "Replacement",
+    "Selected",
+    "Selector",
+    "SimilarWords",
+    "WholeWords",
+]

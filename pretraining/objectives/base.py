@@ -1,0 +1,304 @@
+"""The objective plug-in: what is hidden from the core, and how its answer is scored."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pretraining.keyed_random import Draw
+from pretraining.layouts.base import Layout
+from pretraining.layouts.examples import Examples
+from pretraining.masking.base import Selector
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+from zoo.heads.cross_entropy import TokenLoss
+from zoo.inputs import CoreInputs, CoreOutput, pack_inputs
+from zoo.vocabulary import Vocabulary
+
+
+class LossTerm(NamedTuple):
+    """One loss as a sum and a count; only the training loop divides, by the global count.
+
+    Args:
+        total: 0-d sum of the losses, in nats.
+        count: number of losses summed, as :meth:`Objective.targets` announced it.
+        weight: factor in the run's loss.
+        row_total: (B,) the same sum by row, for per-document validation losses (no gradient).
+        row_count: (B,) number of losses by row.
+        correct: 0-d number of right answers, where that is a meaningful figure (no gradient).
+    """
+
+    total: Tensor
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    weight: float = 1.0
+    row_total: Tensor | None = None
+    row_count: Tensor | None = None
+    correct: Tensor | None = None
+
+    @classmethod
+    def by_row(cls, loss: TokenLoss, targets: Targets, states: Tensor, weight: float) -> Self:
+        """The loss of T targets with its sums by row.
+
+        Args:
+            loss: of the targets.
+            targets: they stand at the flat ``positions`` (T,) of ``states``.
+            states: (B, L, ...).
+            weight: factor in the run's loss.
+        """
+        rows, length = states.shape[:2]
+        row = targets.tensors["positions"] // length
+        zeros = torch.zeros(rows, dtype=torch.float32, device=row.device)
+        return cls(
+            total=loss.total,
+            count=targets.count,
+            weight=weight,
+            row_total=zeros.index_add(0, row, loss.nll.detach().float()),
+            row_count=zeros.index_add(0, row, torch.ones_like(loss.nll, dtype=torch.float32)),
+            correct=loss.correct,
+        )
+
+
+class Targets(NamedTuple):
+    """What one objective expects of one batch.
+
+    Args:
+        tensors: positions, labels and the like, by name.
+        count: number of losses that :meth:`Objective.forward` will sum.
+    """
+
+    tensors: dict[str, Tensor]
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+
+    @classmethod
+    def at(cls, positions: NDArray[np.int64], labels: NDArray[np.integer]) -> Self:
+        """Labels (T,) expected at flat positions (T,), row * L + column, ascending."""
+        tensors = {"positions": torch.from_numpy(positions), "labels": torch.from_numpy(labels.astype(np.int64))}
+        return cls(tensors, len(positions))
+
+
+class Batch(NamedTuple):
+    """One micro batch, ready for the device.
+
+    Args:
+        inputs: the core's inputs.
+        targets: tensors by objective name.
+        counts: number of losses by objective name; the loop sums them before its first backward.
+        tokens: real (non-padding) input tokens.
+        documents: (B,) document number of each row.
+    """
+
+    inputs: CoreInputs
+    targets: dict[str, dict[str, Tensor]]
+    counts: dict[str, int]
+    tokens: int
+    documents: Tensor
+
+
+class CoreRunner:
+    """The core as objectives see it, for one batch.
+
+    ``run_core()`` runs it on the batch's inputs, once however many objectives ask. ``run_core(inputs)`` runs it on
+    others, which an objective makes of :attr:`inputs`, so that the batch's dropout keys are among them.
+
+    Args:
+        core: the core.
+        inputs: the batch's.
+        state: what the core remembers from the rows before these.
+    """
+
+    def __init__(self, core: nn.Module, inputs: CoreInputs, state: Any = None) -> None:
+        self.core, self.inputs, self.state = core, inputs, state
+        self._output: CoreOutput | None = None
+
+    def __call__(self, inputs: CoreInputs | None = None) -> CoreOutput:
+        """The core's output."""
+        if inputs is not None:
+            output: CoreOutput = self.core(inputs)
+            return output
+        if self._output is None:
+            self._output = self.core(self.inputs, self.state)
+        return self._output
+
+    @property
+    def new_state(self) -> Any:
+        """What the core remembers after this batch; ``None`` where no objective ran it on the batch."""
+        return None if self._output is None else self._output.state
+
+
+class Objective(nn.Module, ABC):
+    """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
+
+    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's facts and
+    the vocabulary are known. Objectives of one task read the same corrupted rows. ``corrupt`` notes chosen positions as
+    the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
+
+    Attributes:
+        needs: optional fields of :class:`Rows` that it reads; checked against the layout's ``provides``.
+        weight: factor of its loss.
+        visibility: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
+            fine-tuning and scoring; objectives of one task must agree.
+        choose: which positions it hides or predicts, for objectives that choose some.
+        predicts_tokens: its loss is comparable with the corpus' unigram entropy.
+        normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
+    """
+
+    needs: frozenset[str] = frozenset()
+    choose: Selector | None = None
+    weight: float = 1.0
+    visibility: Literal["all", "causal"] | None = None
+    normalise: Literal["count", "sum"] = "count"
+    predicts_tokens: bool = False
+
+    def example(self, name: str, corpus: str) -> tuple[str, str]:
+        """For messages, how objective ``name`` gets what it ``needs``: settings, and a record of the text.
+
+        ``corpus`` is where the settings of its text are, ``data.corpus`` for one. Default: nothing to say.
+        """
+        return "", ""
+
+    @abstractmethod
+    def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
+        """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
+
+    def sources(self) -> list[Path]:
+        """Files beside the text that its rows depend on, checked before any text is prepared. Default: none."""
+        return []
+
+    def bind(self, tokenizer: ZooTokenizer) -> None:
+        """Take the ids of words and the like, once after :meth:`build` and before rows are corrupted. Default: none."""
+        return
+
+    def check_model(self, config: CoreConfig) -> None:
+        """Refuse a core, or files beside the text, before any text is read. Default: any will do."""
+        return
+
+    def check_layout(self, layout: Layout, length: int) -> None:
+        """Refuse rows of ``length`` tokens made by ``layout``, before any text is read. Default: any will do."""
+        return
+
+    def check_store(self, store: Store) -> None:
+        """Refuse prepared text that it cannot be trained on. Default: any from which ``choose`` can choose."""
+        if self.choose is not None:
+            self.choose.check(store)
+
+    def choosing(self, choose: Selector) -> Self:
+        """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
+        if self.choose is None:
+            raise ZooError(f"{type(self).__name__} chooses no positions, so a task cannot choose others for it.")
+        other = copy.copy(self)
+        other.needs = (self.needs - self.choose.needs) | choose.needs
+        other.choose = choose
+        return other
+
+    def save_files(self, folder: Path) -> None:
+        """Write what the model folder must keep beside weights and tokenizer. Default: nothing."""
+        return
+
+    def corrupt(self, rows: Examples, draw: Draw) -> Examples:
+        """Whole-batch, pure, on the CPU: hide things, and note in ``rows.targets`` what was there."""
+        return rows
+
+    def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
+        """Amend the core's inputs (visibility, second stream, task ids). Default: as they are."""
+        return inputs
+
+    @abstractmethod
+    def targets(self, rows: Examples) -> Targets:
+        """What is predicted of these rows, and how many losses that makes."""
+
+    @abstractmethod
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
+        """Loss of one batch.
+
+        Args:
+            run_core: runs the core; shared between the objectives of a task.
+            embedding: (V, E) the core's token embedding, for tied heads.
+            batch: this objective's targets, on the device.
+
+        Returns:
+            sum and count; zeros, never NaN, where there is no target.
+        """
+
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Examples) -> NDArray[np.float64]:
+        """(B,) log-probability, in nats, that this objective gives each row's text; an error where it gives none."""
+        raise ZooError(f"{type(self).__name__} does not say how it scores a sentence.")
+
+    def head_flops(self, targets: int) -> int:
+        """Forward operations of the head's matrix products on ``targets`` targets (for budgets in FLOPs)."""
+        return 0
+
+    def describe(self, rows: Examples) -> dict[str, Any]:
+        """What ``zoo show`` prints of corrupted rows beyond ids and targets."""
+        return {}
+
+
+def base_inputs(rows: Examples) -> CoreInputs:
+    """Core inputs of rows before any objective amends them: everything real is visible.
+
+    Where the next row shows the rest of this one again, the part that it remembers sees nothing of that rest.
+    """
+    shown_again = None if rows.reused is None else np.arange(rows.shape[1])[None, :] >= rows.reused[:, None]
+    return pack_inputs(
+        rows.input_ids,
+        rows.lengths,
+        documents=rows.token_document,
+        permutation_ranks=None if shown_again is None else shown_again.astype(np.int32),
+        token_types=rows.token_type_ids,
+        task_types=rows.task_type_ids,
+        reversed=rows.reversed,
+    )
+
+
+def corrupt(rows: Examples, draw: Draw, objectives: dict[str, Objective]) -> Examples:
+    """Rows after every objective of a task has hidden what it hides, in the task's order."""
+    for objective in objectives.values():
+        rows = objective.corrupt(rows, draw)
+    return rows
+
+
+def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
+    """Corrupted rows to a batch: inputs amended by every objective, targets and counts by name.
+
+    Raises:
+        ZooError: two objectives of a task disagree about who may see whom.
+    """
+    start = base_inputs(rows)
+    inputs = start
+    for name, objective in objectives.items():
+        amended = objective.inputs(rows, inputs)
+        changed_before = inputs.visible is not start.visible
+        if changed_before and amended.visible is not inputs.visible:
+            raise ZooError(
+                f"objective {name!r} and one before it disagree about who may see whom; give each its own task."
+            )
+        inputs = amended
+    targets = {name: objective.targets(rows) for name, objective in objectives.items()}
+    return Batch(
+        inputs=inputs,
+        targets={name: target.tensors for name, target in targets.items()},
+        counts={name: target.count for name, target in targets.items()},
+        tokens=int(rows.lengths.sum()),
+        documents=torch.from_numpy(rows.document),
+    )
+
+
+def make_batch(parts: Sequence[tuple[Examples, Draw]], objectives: dict[str, Objective], pad: int) -> Batch:
+    """Rows to a batch: corrupt them for every objective, put them together, collate.
+
+    Args:
+        parts: rows, and the random numbers of their epoch; a batch may span two epochs.
+        objectives: the task's, by name.
+        pad: id that pads the shorter parts.
+    """
+    rows = Examples.concatenate([corrupt(part, draw, objectives) for part, draw in parts], pad)
+    return collate(rows, objectives)

@@ -1,0 +1,100 @@
+"""Masked language modelling: some tokens are hidden, and predicted from both sides (BERT; Devlin et al. 2018)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pretraining.keyed_random import Draw
+from pretraining.layouts.examples import Examples
+from pretraining.masking.base import Prediction, Replacement, Selected, Selector
+from pretraining.masking.shares import masking_shares
+from pretraining.masking.tokens import Replace
+from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
+from pretraining.objectives.token_scoring import MaskedModel, score_words
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.config import CoreConfig
+from zoo.core.flops import token_head_flops
+from zoo.errors import ZooError
+from zoo.heads.token_heads import TokenHead
+from zoo.vocabulary import Vocabulary
+
+
+class MaskedLM(Objective):
+    """Predict hidden tokens from everything that is left. RoBERTa, ALBERT and whole-word masks have other parts.
+
+    Args:
+        choose: which positions.
+        fill: what stands there instead; default :class:`pretraining.masking.Replace`, that is 80/10/10.
+        predict: what is predicted; default the original tokens at the chosen positions.
+        weight: factor of the loss.
+    """
+
+    visibility = "all"
+    predicts_tokens = True
+    choose: Selector
+    head: TokenHead
+
+    def __init__(
+        self, choose: Selector, fill: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.choose, self.needs, self.weight = choose, choose.needs, weight
+        self.fill, self.predict = fill or Replace(), predict or Selected()
+
+    def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
+        """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""
+        if vocabulary.mask is None and self.fill.needs_mask:
+            raise ZooError(
+                "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load one "
+                "that has, add one (data.tokenizer.new_tokens: ['[MASK]']), or use CausalLM, which needs none."
+            )
+        self.vocabulary, self.config = vocabulary, config
+        self.head = TokenHead(config, transform=True, bias=True)
+
+    def sources(self) -> list[Path]:
+        """What ``fill`` reads."""
+        return self.fill.sources()
+
+    def bind(self, tokenizer: ZooTokenizer) -> None:
+        """Let ``fill`` learn the tokenizer's words."""
+        self.fill.bind(tokenizer)
+
+    def check_store(self, store: Store) -> None:
+        """Refuse text that ``choose`` or ``fill`` cannot be used on."""
+        super().check_store(store)
+        self.fill.check(store)
+
+    def corrupt(self, rows: Examples, draw: Draw) -> Examples:
+        """Choose positions and put something else there; notes ``selected`` and ``original_ids``, both (B, L)."""
+        if "selected" in rows.targets:
+            raise ZooError("two objectives of one task hide tokens of the same rows; give each a task of its own.")
+        selected = self.choose(rows, draw, self.vocabulary)
+        hidden = rows.replace(input_ids=self.fill(rows, selected, draw, self.vocabulary))
+        return hidden.with_targets(selected=selected, original_ids=rows.input_ids)
+
+    def targets(self, rows: Examples) -> Targets:
+        """The original ids where ``predict`` wants them."""
+        positions = np.flatnonzero(self.predict(rows, rows.targets["selected"]))
+        return Targets.at(positions, rows.targets["original_ids"].reshape(-1)[positions])
+
+    def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
+        """Summed cross-entropy of the hidden tokens."""
+        states = run_core().last_hidden_state
+        return LossTerm.by_row(self.head.loss(states, embedding, **batch.tensors), batch, states, self.weight)
+
+    def score(self, run_core: CoreRunner, embedding: Tensor, rows: Examples) -> NDArray[np.float64]:
+        """(B,) pseudo-log-likelihood in nats; see :func:`~pretraining.objectives.token_scoring.score_words`."""
+        return score_words(MaskedModel(run_core, self.head, embedding, self.vocabulary.mask), rows)
+
+    def head_flops(self, targets: int) -> int:
+        """The head's forward operations."""
+        return token_head_flops(self.config, targets, transform=True)
+
+    def describe(self, rows: Examples) -> dict[str, float]:
+        """Shares of what happened to the tokens."""
+        return masking_shares(rows, self.vocabulary.mask)

@@ -1,0 +1,81 @@
+"""Learning-rate schedules: a factor as a function of progress in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal
+
+from zoo.errors import ZooError
+
+
+class Schedule(ABC):
+    """A learning-rate factor as a function of progress, so that any kind of budget shares one path."""
+
+    def begin(self, starts: list[float]) -> None:  # noqa: B027  # most schedules have nothing to do here
+        """Told, before the first step, the progress at which each stage of the run starts."""
+
+    @abstractmethod
+    def factor(self, progress: float) -> float:
+        """Factor of the peak learning rate at ``progress`` in [0, 1] of the budget."""
+
+
+class WarmupDecay(Schedule):
+    """Linear warm-up, then linear, cosine or no decay to zero at the budget's end.
+
+    Args:
+        warmup: share of the budget for the warm-up.
+        decay: ``linear``, ``cosine`` or ``constant``.
+        decay_from: where the decay line starts: ``start`` (BERT's and ALBERT's code: the peak is never quite
+            reached and the rate drops slightly when the warm-up ends) or ``warmup_end`` (RoBERTa, GPT).
+    """
+
+    def __init__(
+        self,
+        warmup: float = 0.01,
+        decay: Literal["linear", "cosine", "constant"] = "linear",
+        decay_from: Literal["start", "warmup_end"] = "warmup_end",
+    ) -> None:
+        if not 0.0 <= warmup < 1.0:
+            raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in [0, 1).")
+        self.warmup, self.decay, self.decay_from = warmup, decay, decay_from
+
+    def factor(self, progress: float) -> float:
+        """0 at the start, 0 (or 1 if constant) at the end."""
+        progress = min(max(progress, 0.0), 1.0)
+        if progress < self.warmup:
+            return progress / self.warmup
+        start = self.warmup if self.decay_from == "warmup_end" else 0.0
+        done = (progress - start) / (1.0 - start)
+        if self.decay == "linear":
+            return 1.0 - done
+        if self.decay == "cosine":
+            return 0.5 * (1.0 + math.cos(math.pi * done))
+        return 1.0
+
+
+class Noam(Schedule):
+    """Linear warm-up, then 1/sqrt(step), scaled to 1 at the peak (Vaswani et al. 2017, 5.3).
+
+    Args:
+        warmup: share of the budget for the warm-up.
+        per_stage: start again, warm-up and all, with every stage of the run ("warm-up steps for each pretraining task",
+            ERNIE 2.0, section 5.1); ``warmup`` is still a share of the whole budget, so all warm-ups are equally long.
+    """
+
+    def __init__(self, warmup: float = 0.04, per_stage: bool = False) -> None:
+        if not 0.0 < warmup < 1.0:
+            raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in (0, 1).")
+        self.warmup, self.per_stage = warmup, per_stage
+        self._starts = [0.0]
+
+    def begin(self, starts: list[float]) -> None:
+        """Where stages start, if they matter."""
+        self._starts = sorted(starts) if self.per_stage else [0.0]
+
+    def factor(self, progress: float) -> float:
+        """1 at the end of a warm-up, 0 where one starts."""
+        since = progress - max((start for start in self._starts if start <= progress), default=0.0)
+        if since <= 0.0:
+            return 0.0
+        return min(since / self.warmup, math.sqrt(self.warmup / since))

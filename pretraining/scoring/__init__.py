@@ -1,0 +1,1 @@
+"""How well a model scores text: sentences, minimal pairs, hidden words."""

@@ -1,0 +1,1 @@
+"""``zoo show``: what an objective does to a text."""

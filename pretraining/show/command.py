@@ -1,0 +1,85 @@
+"""``zoo show``: the command line; what it shows is computed and drawn elsewhere, loaded only then."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from pretraining.show.config import ShowConfig
+from zoo.errors import ZooError, nearest
+from zoo.settings import load_settings
+
+_FLAGS = ("trust_code", "help")
+_PROGRAM = 'zoo show "TEXT" (or - for standard input)'
+
+
+def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
+    """The command line as wishes, and as overrides of the configs."""
+    names = {item.name for item in dataclasses.fields(ShowConfig)}
+    own: list[str] = []
+    overrides: list[str] = []
+    words: list[str] = []
+    sources: dict[str, list[str]] = {"config": [], "run": []}
+    rest = list(argv)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            words.append(word)
+            continue
+        key, equals, value = word[2:].partition("=")
+        takes = rest and not rest[0].startswith("--") and (key not in _FLAGS or rest[0] in ("true", "false"))
+        if takes and not equals:
+            value, word = rest[0], f"--{key}={rest.pop(0)}"
+        if key in sources:
+            sources[key] += [name for name in value.split(",") if name]
+        elif key == "text":
+            words.append(value)
+        else:
+            (own if key in names or key == "help" else overrides).append(word)
+    if {"-h", "--help", "--help=true"} & {*words, *own}:
+        load_settings(ShowConfig, ["--help"], _PROGRAM, "pretrain")
+    text = sys.stdin.buffer.read().decode("utf-8", "replace") if words == ["-"] else " ".join(words)
+    return load_settings(ShowConfig, own, _PROGRAM, "pretrain", {"text": text, **sources}).value, overrides
+
+
+def _check_overrides(overrides: list[str]) -> None:
+    """Raise ZooError if a key is neither the command's nor the configs'."""
+    from pretraining.training.config import PretrainConfig
+
+    known = [item.name for kind in (ShowConfig, PretrainConfig) for item in dataclasses.fields(kind)]
+    for override in overrides:
+        key = override[2:].partition("=")[0]
+        if key.split(".")[0] not in known:
+            raise ZooError(f"unknown option --{key}.{nearest(key, known)} `zoo show --help` lists them.")
+
+
+def colour_wanted() -> bool:
+    """Whether standard output is to be coloured: a terminal, unless NO_COLOR; FORCE_COLOR for pagers."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or (sys.stdout.isatty() and os.environ.get("TERM") != "dumb")
+
+
+def show_command(argv: list[str]) -> int:
+    """``zoo show --config CONFIG "TEXT"``."""
+    wish, overrides = read_arguments(argv)
+    _check_overrides(overrides)
+    from pretraining.show.describe import show_text
+    from pretraining.show.load import load_config, load_run
+
+    subjects = [load_config(name, overrides, wish) for name in wish.config]
+    subjects += [load_run(name, overrides, wish) for name in wish.run]
+    views = [view for subject in subjects for view in show_text(subject, wish)]
+    if wish.html is not None:
+        from pretraining.show.html import page
+
+        Path(wish.html).write_text(page(views, wish.text, wish.visibility), encoding="utf-8")
+        print(f"written to {wish.html}")
+        return 0
+    from pretraining.show.terminal import render
+
+    print(render(views, shutil.get_terminal_size((100, 24)).columns, colour_wanted(), wish.visibility))
+    return 0

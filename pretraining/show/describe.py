@@ -1,0 +1,146 @@
+"""What an objective does to a text, as plain data; ``terminal`` and ``html`` draw it.
+
+The config's layout, objectives and draws run over the text through the loader that training uses, so what is shown is
+what a run computes: row n of the text has the masks of row n of a run with that seed. Only generic facts are read:
+rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``; no objective is known by name.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pretraining.show.config import ShowConfig, Subject
+from pretraining.show.reader import RowReading, TextSource, read_row
+from pretraining.show.streams import read_streams
+from pretraining.show.targets import read_targets
+from pretraining.show.text_store import TextStore, corpus_of, make_task, record_hint, row_length, text_store
+from pretraining.show.tracks import bracket_tracks, pair_in_words, value_tracks
+from pretraining.show.views import ObjectiveView, RowView, TaskView, TokenCell, TokenPrinter
+from pretraining.training.assemble import with_vocabulary
+from pretraining.training.loader import TaskLoader
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+
+
+def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
+    """A text under every task of a config.
+
+    Args:
+        subject: settings and tokenizer.
+        wish: the text, and which seeds, rows, epoch, tasks.
+
+    Raises:
+        ZooError: what the tokenizer, the layout or an objective refuses.
+    """
+    config, vocabulary = subject.config, subject.tokenizer.vocabulary
+    core = with_vocabulary(config.model, vocabulary)
+    for objective in config.objectives.values():
+        objective.build(core, vocabulary)
+        objective.bind(subject.tokenizer)
+    with tempfile.TemporaryDirectory() as folder:
+        views = [_task_view(subject, core, name, wish, Path(folder)) for name in wish.chosen_tasks(config.tasks)]
+    if not any(view.rows for view in views):
+        raise ZooError("\n".join(note for view in views for note in view.notes))
+    return views
+
+
+def _task_view(subject: Subject, core: CoreConfig, name: str, wish: ShowConfig, folder: Path) -> TaskView:
+    """A text under one task; without rows, and with a note that says why, where others may still show it.
+
+    Args:
+        subject: settings and tokenizer.
+        core: of the core that would read the rows.
+        name: the task.
+        wish: the text, and what of it.
+        folder: where the text's store is made.
+
+    Raises:
+        ZooError: the task cannot show the text, and it is the only one or asked for by name.
+    """
+    config, corpus = subject.config, corpus_of(subject.config, name)
+    task, stages = config.tasks[name], tuple(config.stage_lines())
+    readers = " and ".join(f"{key} ({type(config.objectives[key]).__name__})" for key in task.objectives)
+    makes = f"{name}: {type(task.layout).__name__} makes rows"
+    about = f"{makes} for {readers}."
+    try:
+        store = text_store(subject, name, wish, folder)
+        length = wish.length or row_length(task.layout.provides, store.own_tokens, config.data.sequence_length)
+        about = f"{makes} of up to {length} tokens for {readers}."
+        printer, rows = TokenPrinter(subject.tokenizer), list[RowView]()
+        for seed in wish.seeds or [config.seed.data]:
+            loader = make_task(config, name, store, subject.tokenizer.vocabulary, seed, length)
+            rows += _rows(TextSource(loader, store, printer, core, corpus.annotations), wish)
+        notes = tuple(_notes(loader, store, rows, wish))
+    except ZooError as error:
+        reason = f"{error}{record_hint(corpus, wish.text)}"
+        if wish.task or len(config.tasks) == 1:
+            raise ZooError(reason) from error
+        return TaskView(subject.title, config.chain, about, (), (f"not shown: {reason}",), stages)
+    return TaskView(subject.title, config.chain, about, tuple(rows), notes, stages)
+
+
+def _rows(source: TextSource, wish: ShowConfig) -> list[RowView]:
+    """The rows that begin with the text, as many as wanted."""
+    plan, _ = source.task.plan(wish.epoch)
+    numbers = np.flatnonzero(plan.documents < source.store.own_documents).tolist()
+    if not numbers:
+        raise ZooError(f"{type(source.task.layout).__name__} makes no row of this text; a longer text would work.")
+    return [
+        _row_view(read_row(source, wish.epoch, number), place, len(numbers))
+        for place, number in enumerate(numbers[: wish.rows], start=1)
+    ]
+
+
+def _row_view(row: RowReading, place: int, rows: int) -> RowView:
+    """One row, the ``place``-th of so many ``rows`` of the text."""
+    objectives = row.source.task.objectives
+    lines = {name: read_targets(row, name, objective) for name, objective in objectives.items()}
+    asked = [ObjectiveView(name, type(objectives[name]).__name__, tuple(own.facts)) for name, own in lines.items()]
+    tracks = [track for own in lines.values() for track in own.tracks]
+    mentions = {places for own in lines.values() for places in own.mentions}
+    return RowView(
+        seed=row.source.task.seed,
+        epoch=row.epoch,
+        number=row.number,
+        place=place,
+        rows=rows,
+        pair=pair_in_words(row),
+        cells=tuple(_cells(row)),
+        tracks=(*tracks, *value_tracks(row, tracks, mentions), *bracket_tracks(row, mentions)),
+        asked=tuple(asked),
+        streams=tuple(read_streams(row.source.config, row.inputs, row.length)),
+    )
+
+
+def _cells(row: RowReading) -> Iterator[TokenCell]:
+    """The row's positions."""
+    printer = row.source.printer
+    for place, outcome in enumerate(row.outcomes):
+        own = bool(0 <= row.places[place] < row.source.store.own_tokens)
+        yield TokenCell(
+            read=printer(row.read[place]),
+            original=printer(row.original[place]),
+            fate=outcome,
+            own=own,
+            starts_word=bool(row.starts[place]),
+            place=int(row.places[place]) if own else -1,
+        )
+
+
+def _notes(task: TaskLoader, store: TextStore, rows: Sequence[RowView], wish: ShowConfig) -> Iterator[str]:
+    """What a reader should know besides."""
+    unknown = int((store.tokens[: store.own_tokens] == task.vocabulary.unk).sum())
+    if unknown:
+        yield f"{unknown} of the text's {store.own_tokens} tokens are unknown to this vocabulary."
+    if "pair_label" in task.layout.provides and np.diff(store.documents[: store.own_documents + 1]).max() < 2:
+        yield (
+            "The text is a single sentence, so its second segment is always a random one; of two sentences or more "
+            "other pairs are made too."
+        )
+    most = max(row.rows for row in rows)
+    if most > wish.rows:
+        yield f"The text makes {most} rows; --rows {most} shows them all."

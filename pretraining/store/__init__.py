@@ -1,0 +1,1 @@
+"""Documents to a token store, restartable; reading one."""

@@ -1,0 +1,194 @@
+"""A store to be built: its sources, its fingerprint, its folders, and the text that its tokenizer is trained on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pretraining.corpus.chunks import Chunk, load_hub, read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.records import no_documents, parse_chunk
+from pretraining.corpus.sources import Source, resolve_sources
+from pretraining.store.recipe import RECIPE
+from pretraining.store.token_store import SCHEMA, Store
+from pretraining.text import sentences as splitter
+from pretraining.text.segmenter import Segmenter, join_words
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.errors import ZooError
+from zoo.runtime.progress import ReadingProgress
+from zoo.storage.files import file_digest, read_json, text_digest, write_json
+from zoo.vocabulary import Template
+
+
+class Job:
+    """One store to be built: its sources, its fingerprint and its folders. How it is built, it does not know.
+
+    Args:
+        corpus: where the text is.
+        tokenizer: what it becomes ids with.
+        folder: parent folder of the store.
+        quiet: no progress on stderr.
+        template: layout written into the store's tokenizer files.
+
+    Attributes:
+        sources: files and hub data sets, in order.
+        size: bytes of them all.
+        loaded: the tokenizer, where it is not trained on the text.
+        facts: what the store depends on; ``fingerprint`` is their digest.
+        recipe: the part of them that is neither text nor tokenizer.
+        path: where the store will be.
+        work: folder of what is unfinished.
+    """
+
+    def __init__(
+        self,
+        corpus: CorpusConfig,
+        tokenizer: TokenizerConfig,
+        folder: Path,
+        quiet: bool,
+        template: Template | None = None,
+    ) -> None:
+        self.corpus, self.tokenizer, self.folder, self.quiet = corpus, tokenizer, folder, quiet
+        self.template = template
+        self.sources = resolve_sources(corpus)
+        self.size = sum(source.size for source in self.sources)
+        self.segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.contents = _identities(self.sources, corpus, folder)
+        self.loaded = self.extended(load_tokenizer(tokenizer.path, tokenizer)) if tokenizer.path else None
+        made_by = {"backend": text_digest(self.loaded.backend.to_str())} if self.loaded else self._training_facts()
+        recipe = {
+            "recipe": RECIPE,
+            "sentences": [corpus.sentences, splitter.VERSION],
+            "segmenter": self.segmenter.facts,
+            "text_field": corpus.text_field,
+        }
+        if corpus.annotations:
+            recipe["annotations"] = {name: annotator.facts() for name, annotator in corpus.annotations.items()}
+        self.facts: dict[str, Any] = {"schema": SCHEMA, "tokenizer": made_by, **recipe, "contents": self.contents}
+        self.recipe = recipe
+        self.fingerprint = text_digest(json.dumps(self.facts, sort_keys=True))
+        stem = _stem(corpus)
+        self.path = folder / f"{stem}-{self.fingerprint[:8]}"
+        self.work = folder / ".work" / f"{stem}-{text_digest(json.dumps([made_by, recipe], sort_keys=True))[:8]}"
+
+    def finished(self) -> bool:
+        """Whether the store is there already."""
+        return (self.path / "meta.json").exists()
+
+    def open(self) -> Store:
+        """The finished store."""
+        store = Store(self.path)
+        if store.fingerprint != self.fingerprint:
+            raise ZooError(
+                f"{self.path} was made from something else, though its name fits; move it away, start again."
+            )
+        return store
+
+    def extended(self, tokenizer: ZooTokenizer) -> ZooTokenizer:
+        """The tokenizer with the new tokens of the settings."""
+        return extend(tokenizer, self.tokenizer, self.template)
+
+    def _training_facts(self) -> dict[str, Any]:
+        """What a trained tokenizer depends on beside the text, the tokens added to it included."""
+        new, named = self.tokenizer.new_tokens, self.template.tokens if self.template else []
+        added = {"new_tokens": [new, [token for token in new if token in named]]} if new else {}
+        return {**self.tokenizer.facts(), **added}
+
+
+def _stem(corpus: CorpusConfig) -> str:
+    """A short name for people; the fingerprint tells stores apart."""
+    first = corpus.files if isinstance(corpus.files, str) else corpus.files[0]
+    path = Path(first)
+    if any(mark in path.name for mark in "*?["):
+        path = path.parent
+    name = path.name.split(".")[0] or path.resolve().name
+    return "".join(c if c.isalnum() or c in "_-" else "_" for c in name)[:40] or "corpus"
+
+
+def _identities(sources: list[Source], corpus: CorpusConfig, folder: Path) -> list[list[Any]]:
+    """Kind, size and content hash of every source; where it lies does not matter.
+
+    Hashes are kept by (path, size, time of change), so that looking again costs nothing. A file changed
+    within the last seconds is not trusted to change its time when it changes again.
+    """
+    place = folder / ".hashes.json"
+    try:
+        known: dict[str, list[Any]] = read_json(place) if place.exists() else {}
+    except ZooError:
+        known = {}
+    found: list[list[Any]] = []
+    changed = False
+    for source in sources:
+        if source.kind == "hub":
+            data = load_hub(source.path, corpus)
+            found.append(["hub", source.path, corpus.subset, corpus.split, str(data._fingerprint)])
+            continue
+        path = Path(source.path).resolve()
+        status = path.stat()
+        entry = known.get(str(path))
+        if entry is None or entry[:2] != [status.st_size, status.st_mtime_ns]:
+            entry = [status.st_size, status.st_mtime_ns, file_digest(path)]
+            if time.time() - status.st_mtime > 3:
+                known[str(path)] = entry
+                changed = True
+        found.append([source.kind, source.gzipped, entry[0], entry[2]])
+    if changed:
+        write_json(place, known, shared=True)
+    return found
+
+
+class TrainingSample:
+    """The text that a tokenizer is trained on: all chunks, or an even share of them chosen by hash.
+
+    The share is a power of 1/2 and a chunk is chosen by its own bytes: mending a line elsewhere leaves
+    the sample, and with it the tokenizer and all finished shards, as they were.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._halvings = 0
+        expanded = sum(expanded_size(source) for source in job.sources)
+        while expanded > job.tokenizer.train_bytes << self._halvings:
+            self._halvings += 1
+        self.identity = [chunk.key for chunk in self._chunks("reading")]
+        if not self.identity:
+            raise no_documents(job.corpus)
+
+    def _chunks(self, what: str) -> Iterator[Chunk]:
+        progress = ReadingProgress(f"prepare: {what}", self._job.size, not self._job.quiet)
+        before = 0
+        for source in self._job.sources:
+            for number, chunk in enumerate(read_chunks(source, self._job.corpus)):
+                progress.reached(before + chunk.position)
+                first = before == 0 and number == 0  # so that the sample is never empty
+                if first or int(chunk.key[:8], 16) & ((1 << self._halvings) - 1) == 0:
+                    yield chunk
+            before += source.size
+        progress.end()
+
+    def __iter__(self) -> Iterator[str]:
+        segmenter = self._job.segmenter
+        joins = self._job.tokenizer.kind == "word"
+        for chunk in self._chunks("reading for the tokenizer"):
+            for document in parse_chunk(chunk, self._job.corpus.text_field):
+                for line in document.lines:
+                    for start, end in splitter.line_spans(line):
+                        text = line[start:end]
+                        found = segmenter.words(text) if joins or segmenter.name == "space" else None
+                        if found is None:
+                            yield text
+                        else:
+                            yield join_words(*found) if joins else found[0]
+
+
+def expanded_size(source: Source) -> int:
+    """About how many bytes of text a source holds."""
+    if source.kind == "parquet":
+        return source.size * 3
+    return source.size * 4 if source.gzipped else source.size

@@ -1,0 +1,1 @@
+"""Characters, words and sentences of a text; lists in files."""

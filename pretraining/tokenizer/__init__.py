@@ -1,0 +1,1 @@
+"""Text to ids: train, load, encode fast; flags of tokens."""

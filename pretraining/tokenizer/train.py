@@ -1,0 +1,276 @@
+"""The training algorithms of the kinds of tokenizers, made repeatable."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import trainers as tokenizer_trainers
+
+from pretraining.text.segmenter import has_cjk
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.errors import ZooError
+
+
+def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], *, words_given: bool = False) -> ZooTokenizer:
+    """Train a tokenizer on a stream of paragraphs.
+
+    The text is never held in memory: a one-shot iterator is spooled to a temporary file where it must
+    be read twice (to choose the characters by count, which keeps the result the same on every run).
+
+    Args:
+        config: what to train; its ``new_tokens`` are for :func:`extend`.
+        texts: paragraphs.
+        words_given: words are separated by spaces already (a segmenter's), so Chinese characters are
+            not split further; for kind ``word``.
+
+    Raises:
+        ZooError: no text, or ``vocab_size`` too small for special tokens and characters.
+    """
+    if config.kind == "file":
+        raise ZooError("tokenizer.kind: file is loaded, not trained.")
+    _check_size(config)
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="surrogatepass") as spool:
+        stream = _Rereadable(texts, spool)
+        stream.check()
+        backend = untrained(config, words_given)
+        characters = _characters(backend, stream, config) if config.kind in ("wordpiece", "unigram") else []
+        train = {
+            "wordpiece": train_wordpiece,
+            "bytebpe": train_bytebpe,
+            "unigram": train_unigram,
+            "word": train_word,
+        }
+        trained = train[config.kind](backend, config, stream, characters)
+    return ZooTokenizer(trained, config.roles)
+
+
+class _Rereadable:
+    """Iterates over texts any number of times, through a file where they come from a one-shot iterator."""
+
+    def __init__(self, texts: Iterable[str], spool: Any) -> None:
+        self._spool = spool
+        self._texts: Iterable[str] | None = texts
+        if isinstance(texts, Iterator):
+            for text in texts:
+                spool.write(text.replace("\n", " ") + "\n")
+            self._texts = None
+
+    def __iter__(self) -> Iterator[str]:
+        if self._texts is not None:
+            yield from self._texts
+            return
+        self._spool.seek(0)
+        for line in self._spool:
+            yield line[:-1]
+
+    def check(self) -> None:
+        """Refuse a stream without any text."""
+        if not any(text.strip() for text in self):
+            raise ZooError("there is no text to train a tokenizer on.")
+
+
+def _characters(backend: Tokenizer, texts: Iterable[str], config: TokenizerConfig) -> list[str]:
+    """Normalised characters that cover ``character_coverage`` of the text, most frequent first, then ASCII's.
+
+    Counted here because the trainers break ties at the cut in the order of a randomised hash table.
+    """
+    counts = np.zeros(0x110000, dtype=np.int64)
+    for text in texts:
+        codes = np.frombuffer(text.encode("utf-32-le", "replace"), dtype=np.uint32)
+        if len(codes):
+            found = np.bincount(codes)
+            counts[: len(found)] += found
+    folded: dict[str, int] = {}
+    for code in np.flatnonzero(counts):
+        for character in backend.normalizer.normalize_str(chr(code)) if backend.normalizer else chr(code):
+            if not character.isspace():
+                folded[character] = folded.get(character, 0) + int(counts[code])
+    ordered = sorted(folded.items(), key=lambda item: (-item[1], item[0]))
+    total, seen, chosen = sum(folded.values()), 0, []
+    for character, count in ordered:
+        if seen >= config.character_coverage * total:
+            break
+        chosen.append(character)
+        seen += count
+    have = set(chosen)
+    return chosen + [c for c in map(chr, range(33, 127)) if c not in have and not (config.folds_case and c.isupper())]
+
+
+def _check_size(config: TokenizerConfig) -> None:
+    """Refuse a vocabulary that cannot even hold the special tokens and, for bytebpe, the bytes."""
+    least = len(config.roles) + (256 if config.kind == "bytebpe" else 1)
+    if config.vocab_size < least:
+        what = "256 bytes and " if config.kind == "bytebpe" else ""
+        raise ZooError(
+            f"tokenizer.vocab_size = {config.vocab_size} is too small: {what}{len(config.roles)} special "
+            f"tokens need {least}."
+        )
+
+
+def untrained(config: TokenizerConfig, words_given: bool) -> Tokenizer:
+    """Normaliser, pre-tokeniser and decoder of a kind, before its model is trained."""
+    if config.kind == "bytebpe":
+        backend = Tokenizer(models.BPE())
+        if config.folds_case:
+            backend.normalizer = normalizers.Lowercase()
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+    elif config.kind == "unigram":
+        backend = Tokenizer(models.Unigram())
+        backend.normalizer = _albert_normalizer(config)
+        backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+        backend.decoder = decoders.Metaspace(prepend_scheme="always")
+    else:
+        pieces = config.kind == "wordpiece"
+        unknown = config.roles.get("unk", "")
+        backend = Tokenizer(models.WordPiece(unk_token=unknown) if pieces else models.WordLevel(unk_token=unknown))
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=not words_given,
+            strip_accents=config.folds_accents,
+            lowercase=config.folds_case,
+        )
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
+    return backend
+
+
+def _albert_normalizer(config: TokenizerConfig) -> normalizers.Normalizer:
+    """ALBERT's clean-up: one kind of quotation mark, NFKD without accents, lower case, single spaces."""
+    steps: list[normalizers.Normalizer] = [
+        normalizers.Nmt(),
+        normalizers.Replace("``", '"'),
+        normalizers.Replace("''", '"'),
+    ]
+    if config.folds_accents:
+        steps += [normalizers.NFKD(), normalizers.StripAccents(), normalizers.NFC()]
+    else:
+        steps.append(normalizers.NFKC())
+    if config.folds_case:
+        steps.append(normalizers.Lowercase())
+    steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
+    sequence: normalizers.Normalizer = normalizers.Sequence(steps)
+    return sequence
+
+
+def train_wordpiece(
+    backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
+) -> Tokenizer:
+    """BERT's vocabulary. The ``##`` characters are given beforehand: the trainer numbers them at random."""
+    room = 0.9 * (config.vocab_size - len(config.roles))
+    kept: list[str] = []
+    inner: list[str] = []
+    for character in characters:
+        alone = has_cjk(character) is not None or not character.isalnum()
+        if len(kept) + len(inner) + 1 + (not alone) > room:
+            break
+        kept.append(character)
+        if not alone:
+            inner.append("##" + character)
+    trainer = tokenizer_trainers.WordPieceTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=[*config.roles.values(), *sorted(inner)],
+        initial_alphabet=kept,
+        limit_alphabet=len(kept),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    vocabulary: dict[str, int] = json.loads(backend.to_str())["model"]["vocab"]
+    model = models.WordPiece(vocabulary, unk_token=config.roles.get("unk", ""), max_input_chars_per_word=100)
+    return _assembled(backend, model, config)
+
+
+def train_bytebpe(
+    backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
+) -> Tokenizer:
+    """GPT-2's algorithm; the mask, where there is one, comes last."""
+    first = [token for role, token in config.roles.items() if role != "mask"]
+    trainer = tokenizer_trainers.BpeTrainer(
+        vocab_size=config.vocab_size - (len(config.roles) - len(first)),
+        min_frequency=config.min_frequency,
+        special_tokens=first,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    state = json.loads(backend.to_str())["model"]
+    model = models.BPE(state["vocab"], [tuple(pair) for pair in state["merges"]])
+    return _assembled(backend, model, config)
+
+
+def train_unigram(
+    backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
+) -> Tokenizer:
+    """SentencePiece's unigram model, with scores and order made repeatable.
+
+    The trainer sums in the order of a randomised hash table: scores differ in the last digits, and the
+    characters that no piece needed are scored in random order. Scores are rounded, those characters
+    share one score just below the worst piece, and ties are ordered by spelling. What remains: where two
+    pieces are exactly equally dispensable, which happens in small repetitive text, either may be pruned.
+    """
+    unknown = config.roles.get("unk")
+    if unknown is None:
+        raise ZooError("tokenizer.special: a unigram model needs a token for unknown characters (role unk).")
+    special = list(config.roles.values())
+    allowed = characters[: max((config.vocab_size - len(special)) // 2, 1)]
+    keep = re.compile("[^" + re.escape("".join(allowed)) + "\\s]+") if allowed else None
+    clean = backend.normalizer.normalize_str  # asked for here: the backend is locked while it trains
+    prepared = (keep.sub(" ", clean(text)) if keep else text for text in texts)
+    trainer = tokenizer_trainers.UnigramTrainer(
+        vocab_size=config.vocab_size, special_tokens=special, unk_token=unknown, show_progress=False
+    )
+    backend.train_from_iterator(_batches(prepared), trainer)
+    pieces = [(piece, score) for piece, score in json.loads(backend.to_str())["model"]["vocab"] if piece not in special]
+    worst = min((round(score, 4) for piece, score in pieces if len(piece) > 1), default=-10.0)
+    ranked = sorted(
+        ((piece, round(score, 4) if score >= worst else round(worst - 0.1, 4)) for piece, score in pieces),
+        key=lambda item: (-item[1], item[0]),
+    )
+    vocabulary = [(token, 0.0) for token in special] + ranked
+    return _assembled(backend, models.Unigram(vocabulary, special.index(unknown), False), config)
+
+
+def train_word(backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]) -> Tokenizer:
+    """The most frequent words."""
+    trainer = tokenizer_trainers.WordLevelTrainer(
+        vocab_size=config.vocab_size,
+        min_frequency=config.min_frequency,
+        special_tokens=list(config.roles.values()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(_batches(texts), trainer)
+    vocabulary = json.loads(backend.to_str())["model"]["vocab"]
+    return _assembled(backend, models.WordLevel(vocabulary, config.roles.get("unk", "")), config)
+
+
+def _batches(texts: Iterable[str], size: int = 256) -> Iterator[list[str]]:
+    """Lists of texts: one call into the trainer for many of them."""
+    iterator = iter(texts)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _assembled(backend: Tokenizer, model: models.Model, config: TokenizerConfig) -> Tokenizer:
+    """A fresh tokenizer around a trained model, with the special tokens of the roles and no others."""
+    made = Tokenizer(model)
+    if backend.normalizer is not None:
+        made.normalizer = backend.normalizer
+    made.pre_tokenizer = backend.pre_tokenizer
+    made.decoder = backend.decoder
+    spaced = config.kind in ("bytebpe", "unigram")  # the mask takes the space before it, as in RoBERTa and ALBERT
+    made.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False, lstrip=role == "mask" and spaced)
+            for role, token in config.roles.items()
+        ]
+    )
+    return made

@@ -1,0 +1,111 @@
+"""From settings to the parts of a run: store, rows of every task, optimiser; what cannot work is refused here."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import zlib
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretraining.keyed_random import Draw
+from pretraining.optim.optimizers import parameter_groups
+from pretraining.store.token_store import Store
+from pretraining.training.checks import check_attention, check_memory, check_streams, missing_field
+from pretraining.training.config import PretrainConfig, TrainConfig
+from pretraining.training.loader import TaskLoader, split_documents
+from pretraining.training.stores import TokenStores
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+from zoo.vocabulary import Vocabulary
+
+_VALIDATION_STREAMS = 8  # whatever the batch and the number of processes, so that figures can be compared
+
+
+def make_tasks(
+    config: PretrainConfig, stores: TokenStores, vocabulary: Vocabulary
+) -> tuple[dict[str, TaskLoader], dict[str, TaskLoader]]:
+    """Training and held-out rows of every task.
+
+    Raises:
+        ZooError: an objective lacks what it needs, objectives of a task contradict each other, or the documents
+            cannot be laid out.
+    """
+    training: dict[str, TaskLoader] = {}
+    validation: dict[str, TaskLoader] = {}
+    for name, task in config.tasks.items():
+        store = stores.of(name)
+        train, held_out = split_documents(store, config.data.validation_tokens)
+        own = task.own(config.objectives)
+        if (lacking := missing_field(config, name, store)) is not None:
+            raise lacking.error()
+        check_attention(name, own)
+        for objective in own.values():
+            objective.check_store(store)
+        check_memory(name, task.layout, config)
+        task.layout.streams = config.train.batch_size
+        length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.copies
+        training[name] = TaskLoader(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
+        check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
+        if len(held_out):
+            layout = copy.copy(task.layout)
+            layout.streams = _VALIDATION_STREAMS
+            validation[name] = dataclasses.replace(
+                training[name], documents=held_out, layout=layout, seed=0, copies=1, _plans={}
+            )
+            try:
+                validation[name].plan(0)
+            except ZooError as error:
+                wanted = config.data.validation_tokens
+                raise ZooError(
+                    f"task {name!r}: the training text makes rows, but the text held out for validation "
+                    f"({len(held_out)} of {store.num_documents:,} documents; data.validation_tokens = {wanted}) makes "
+                    f"none: {error} --data.validation_tokens 0 goes without validation; more of them, or more text, "
+                    "may do, too."
+                ) from error
+    return training, validation
+
+
+def data_seed(config: PretrainConfig, task: str) -> int:
+    """What keys a task's order and masks.
+
+    The first task has the run's own seed, so it reads what a run of it alone would. All others have their own, or tasks
+    of one layout would read the same rows, with the same tokens hidden.
+    """
+    if task == next(iter(config.tasks)):
+        return config.seed.data
+    number = np.array([zlib.crc32(task.encode())], dtype=np.int64)
+    return int(Draw(config.seed.data, 0).keys(number, "data")[0] >> np.uint64(1))
+
+
+def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser over decayed and spared parameters."""
+    groups = parameter_groups(model.named_parameters(), train.weight_decay, train.no_decay)
+    if train.optimizer is None:
+        return torch.optim.AdamW(groups, lr=train.lr, eps=1e-6, fused=True)
+    return train.optimizer(groups)
+
+
+def with_vocabulary(config: CoreConfig, vocabulary: Vocabulary) -> CoreConfig:
+    """The core's facts with the tokenizer's size and padding id.
+
+    Raises:
+        ZooError: the model has fewer rows than the tokenizer has tokens.
+    """
+    pad = vocabulary.pad if vocabulary.pad is not None else config.pad_token_id
+    if config.vocab_size is not None and config.vocab_size < vocabulary.size:
+        raise ZooError(
+            f"the tokenizer has {vocabulary.size} tokens but model.vocab_size is {config.vocab_size}: set "
+            f"model.vocab_size to {vocabulary.size} (or null), or train a tokenizer with data.tokenizer.vocab_size = "
+            f"{config.vocab_size}."
+        )
+    return config.replace(vocab_size=config.vocab_size or vocabulary.size, pad_token_id=pad)
+
+
+def unigram_entropy(store: Store) -> float:
+    """Entropy of the corpus' token frequencies, in nats: the loss of knowing frequencies only."""
+    counts = np.asarray(store.counts, dtype=np.float64)
+    shares = counts[counts > 0] / max(counts.sum(), 1.0)
+    return float(-(shares * np.log(shares)).sum())

@@ -1,0 +1,162 @@
+"""Checkpoints that survive a kill at any moment: written aside, hashed, renamed into place last."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.errors import ZooError
+from zoo.storage.files import file_digest, read_json, write_json
+from zoo.storage.tensors import load_state, load_tensors, save_tensors
+
+_FILES = ("model.safetensors", "optimizer.safetensors", "carried.safetensors", "state.json")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    state: dict[str, Any],
+    keep: int,
+    carried: dict[str, Tensor] | None = None,
+) -> Path:
+    """Write ``checkpoints/step-N`` and prune old ones.
+
+    Args:
+        folder: the run folder.
+        step: optimiser steps done.
+        model: unwrapped model.
+        optimizer: its optimiser.
+        state: the loop's JSON state.
+        keep: checkpoints kept; the newest complete one is never removed.
+        carried: what tasks remember of every global row (``pretraining.training.state``).
+    """
+    root = folder / "checkpoints"
+    root.mkdir(parents=True, exist_ok=True)
+    final, temporary = root / f"step-{step:09d}", root / f".writing-{step:09d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    tensors, groups = _pack_optimizer(optimizer)
+    try:
+        save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
+        save_tensors(temporary / "optimizer.safetensors", tensors)
+        save_tensors(temporary / "carried.safetensors", carried or {})
+        write_json(temporary / "state.json", {**state, "optimizer_groups": groups})
+        manifest = {n: {"bytes": (temporary / n).stat().st_size, "digest": file_digest(temporary / n)} for n in _FILES}
+        write_json(temporary / "manifest.json", manifest)
+    except (OSError, RuntimeError):
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk: give the room back, older checkpoints stay
+        raise
+    _sync_folder(temporary)
+    if final.exists():
+        shutil.rmtree(final)
+    temporary.rename(final)
+    _sync_folder(root)
+    _prune(root, final, keep)
+    return final
+
+
+def _prune(root: Path, newest: Path, keep: int) -> None:
+    """Keep ``newest`` and those just before it; later ones were passed over as damaged when the run was resumed."""
+    found = sorted(root.glob("step-*"))
+    earlier = [path for path in found if path.name <= newest.name]
+    for path in [*earlier[:-keep], *(path for path in found if path.name > newest.name)]:
+        shutil.rmtree(path)
+
+
+def check_room(folder: Path, model: nn.Module, keep: int) -> None:
+    """Refuse to start where the disk has no room for the checkpoints that a run keeps, and one being written.
+
+    Args:
+        folder: the run folder.
+        model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim.optimizers`.
+        keep: checkpoints kept.
+
+    Raises:
+        ZooError: too little room; says how much is needed.
+    """
+    weights = sum(p.numel() * p.element_size() for p in model.parameters())
+    there = sum(path.stat().st_size for path in folder.glob("checkpoints/step-*/*.safetensors"))
+    needed = weights * (3 * (keep + 1) + 1) - there  # weights and two moments each, and the finished model
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ZooError(
+            f"{folder}: about {needed / 1e6:,.1f} MB are needed for {keep} checkpoints (train.keep), one more while it "
+            f"is written, and the finished model; {free / 1e6:,.1f} MB are free. Free some room, or name a folder on "
+            "another disk with --output."
+        )
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest complete checkpoint; half-written or damaged ones are passed over."""
+    for path in sorted((folder / "checkpoints").glob("step-*"), reverse=True):
+        if _complete(path):
+            return path
+    return None
+
+
+def _complete(path: Path) -> bool:
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        return all(
+            (path / n).stat().st_size == m["bytes"] and file_digest(path / n) == m["digest"]
+            for n, m in manifest.items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Fill model and optimiser from a checkpoint and return the loop's state."""
+    load_state(model, load_tensors(path / "model.safetensors"), str(path / "model.safetensors"))
+    state = read_json(path / "state.json")
+    _unpack_optimizer(optimizer, load_tensors(path / "optimizer.safetensors"), state.pop("optimizer_groups"), path)
+    return state
+
+
+def load_carried(path: Path) -> dict[str, Tensor]:
+    """What tasks remembered of every global row when a checkpoint was written."""
+    return load_tensors(path / "carried.safetensors")
+
+
+def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Optimiser state as tensors ``INDEX.NAME`` and, as JSON, its groups and its values that are no tensors."""
+    raw = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {"empty": torch.zeros(0)}
+    values: dict[str, Any] = {}
+    for index, entries in raw["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value
+            else:
+                values[f"{index}.{name}"] = value
+    return tensors, {"groups": [list(g["params"]) for g in raw["param_groups"]], "values": values}
+
+
+def _unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any], path: Path
+) -> None:
+    raw = optimizer.state_dict()
+    if [list(g["params"]) for g in raw["param_groups"]] != facts["groups"]:
+        raise ZooError(f"{path}: the optimiser's parameter groups differ from this run's; was the code changed?")
+    state: dict[int, dict[str, Any]] = {}
+    for key, value in [*tensors.items(), *facts["values"].items()]:
+        if key != "empty":
+            index, name = key.split(".", 1)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": raw["param_groups"]})

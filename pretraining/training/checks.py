@@ -1,0 +1,212 @@
+"""What is checked before hours of work: folder, layouts, objectives, data, weights, batch sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from pretraining.layouts.base import Layout
+from pretraining.layouts.examples import Examples
+from pretraining.objectives.base import Objective
+from pretraining.store.prepare import prepared_store
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import extend, load_tokenizer
+from pretraining.training.config import PretrainConfig
+from pretraining.training.init_from import check_contents, check_start
+from pretraining.training.load_config import differing_keys
+from pretraining.training.stores import TokenStores
+from zoo.errors import ZooError
+from zoo.model_folder import ModelFacts
+from zoo.settings import Settings
+from zoo.storage.files import read_json
+
+
+def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
+    """Refuse a run folder that belongs to other settings, naming the keys, and a start that cannot be made."""
+    config = settings.value
+    if config.start is not None:
+        check_start(config.start, config.model, folder)
+        if not is_finished(folder) and not any((folder / "checkpoints").glob("step-*")):  # later it is needed no more
+            facts = ModelFacts(config.model, config.template, common_attention(config.objectives))
+            given = config.data.tokenizer
+            loaded = extend(load_tokenizer(given.path, given), given, config.template) if given.path else None
+            check_contents(config.start, facts, loaded)
+    if not (folder / "run.json").exists():
+        return
+    changed = differing_keys(read_json(folder / "run.json").get("config", {}), settings.resolved)
+    if changed:
+        listing = "\n  ".join(changed[:12])
+        raise ZooError(
+            f"{folder} holds a run with other settings:\n  {listing}\nChoose another --run_folder or --output."
+        )
+
+
+def check_layouts(config: PretrainConfig) -> None:
+    """Refuse objectives that the rows of their tasks do not suit, as far as that can be known without the text."""
+    for name, task in config.tasks.items():
+        for key in task.objectives:
+            config.objectives[key].check_layout(task.layout, config.data.sequence_length)
+        if (lacking := missing_field(config, name)) is not None:
+            raise lacking.error()
+
+
+def check_objectives(config: PretrainConfig) -> None:
+    """Refuse objectives that the core, or files that they read, do not suit, before any text is read.
+
+    Raises:
+        ZooError: naming the objective.
+    """
+    for name, objective in config.objectives.items():
+        try:
+            objective.check_model(config.model)
+        except ZooError as error:
+            raise ZooError(f"objectives.{name}: {error}") from error
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run folder says that its run has used up its budget."""
+    path = folder / "run.json"
+    return path.exists() and bool(read_json(path).get("finished"))
+
+
+def check_data(folder: Path, stores: TokenStores) -> None:
+    """Refuse a run folder that was started on other data.
+
+    Raises:
+        ZooError: the fingerprints differ.
+    """
+    path = folder / "run.json"
+    record = read_json(path) if path.exists() else stores.fingerprints
+    for key, now in stores.fingerprints.items():
+        if (old := record.get(key, now)) != now:
+            what = "a file that an objective reads" if key == "source_fingerprints" else "the corpus or the tokenizer"
+            raise ZooError(
+                f"{folder} was started on other data ({key} {old}, now {now}): {what} changed. "
+                "Restore it, delete the folder, or choose another --output."
+            )
+
+
+def check_weights(folder: Path, model: str, digest: str) -> None:
+    """Refuse a run folder that was started from other weights.
+
+    Args:
+        folder: the run folder.
+        model: the folder it starts from.
+        digest: digest of the weights there now.
+
+    Raises:
+        ZooError: the digests differ.
+    """
+    path = folder / "run.json"
+    old = (read_json(path).get("start") if path.exists() else None) or {}
+    if old.get("digest", digest) != digest:
+        raise ZooError(
+            f"{folder} was started from other weights of {model} (digest {old['digest']}, now {digest}). Restore them, "
+            "delete the folder, or choose another --output."
+        )
+
+
+def check_streams(task: str, layout: Layout, rows: int, batch_size: int) -> None:
+    """Rows that go on from batch to batch need one stream for each row of a batch."""
+    if layout.order == "streams" and rows % batch_size:
+        raise ZooError(
+            f"task {task!r}: the text makes {rows} rows, fewer than the {batch_size} streams that train.batch_size = "
+            f"{batch_size} needs; take a smaller batch, shorter rows, or more text."
+        )
+
+
+def check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
+    """A memory needs rows that go on, and must hold the part of a row that the next one goes on from."""
+    model, length = config.model, config.data.sequence_length
+    if not model.mem_len:
+        return
+    if all(other.layout.order == "shuffled" for other in config.tasks.values()):
+        raise ZooError(
+            f"model.mem_len = {model.mem_len} remembers the row before, but {type(layout).__name__} of task {task!r} "
+            "shuffles its rows: take a layout whose rows go on (pretraining.layouts.Segments, SegmentPairs), or set "
+            "model.mem_len: 0."
+        )
+    wanted = layout.remembered(length)
+    if layout.order == "streams" and wanted is not None and (model.reuse_len or length) != wanted:
+        raise ZooError(
+            f"task {task!r}: {type(layout).__name__} goes on from the first {wanted} of a row's {length} tokens, but "
+            f"the model remembers {model.reuse_len or 'all of them'} (model.reuse_len): set it to {wanted}, or the "
+            "layout's reuse_len to the model's."
+        )
+
+
+class MissingField(NamedTuple):
+    """What an objective of a task needs and does not get.
+
+    Args:
+        message: which, and of what.
+        settings: an example of settings that make it, where there is one.
+        record: an example of a record of the text that goes with them.
+    """
+
+    message: str
+    settings: str
+    record: str
+
+    def error(self) -> ZooError:
+        """As an error."""
+        example = f" For example, with records such as {self.record}: {self.settings}" if self.settings else ""
+        return ZooError(self.message + example)
+
+
+def missing_field(config: PretrainConfig, name: str, store: Store | None = None) -> MissingField | None:
+    """The first need of a task's objectives that neither its layout nor its text meets.
+
+    Args:
+        config: the settings.
+        name: the task.
+        store: its text; ``None`` = what its corpus will be.
+    """
+    task = config.tasks[name]
+    corpus, text = (config.data.corpus, "data.corpus") if task.corpus is None else (task.corpus, f"tasks.{name}.corpus")
+    if store is None:
+        store = prepared_store(corpus)
+    provided = task.layout.provides | frozenset(corpus.annotations if store is None else store.arrays)
+    for key, objective in task.own(config.objectives).items():
+        if objective.needs - provided:
+            missing, given = ", ".join(sorted(objective.needs - provided)), ", ".join(sorted(provided))
+            arrays = sorted(objective.needs - provided - {field.name for field in dataclasses.fields(Examples)})
+            message = (
+                f"objective {key!r} needs {missing}, which the layout {type(task.layout).__name__} of task {name!r} "
+                f"does not provide (it provides {given or 'nothing beyond the tokens'})."
+                + "".join(f" Annotations of the text make it: {text}.annotations.{array}." for array in arrays[:1])
+            )
+            return MissingField(message, *objective.example(key, text))
+    return None
+
+
+def check_attention(task: str, objectives: dict[str, Objective]) -> None:
+    needed = {key: objective.visibility for key, objective in objectives.items() if objective.visibility}
+    if len(set(needed.values())) > 1:
+        raise ZooError(
+            f"the objectives of task {task!r} contradict each other about who may see whom ({needed}); give each "
+            "a task of its own, and `stages` that say when it is run."
+        )
+
+
+def common_attention(objectives: dict[str, Objective]) -> Literal["all", "causal"]:
+    """How tokens of the model see each other: a fact for fine-tuning and scoring."""
+    needed = {objective.visibility for objective in objectives.values()} - {None}
+    return "causal" if needed == {"causal"} else "all"
+
+
+def accumulation_of(batch_size: int, micro_batch_size: int | None, processes: int) -> tuple[int, int]:
+    """Rows per forward pass and accumulation steps.
+
+    Raises:
+        ZooError: they do not divide the global batch.
+    """
+    micro = micro_batch_size or batch_size // processes
+    if micro < 1 or batch_size % (micro * processes):
+        works = max(1, batch_size // (max(micro, 1) * processes)) * max(micro, 1) * processes
+        raise ZooError(
+            f"train.batch_size = {batch_size} is not a multiple of train.micro_batch_size = {micro} x {processes} "
+            f"processes; {works} would be."
+        )
+    return micro, batch_size // (micro * processes)

@@ -1,0 +1,293 @@
+"""Everything a pretraining run is, as typed settings read from YAML."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pretraining.corpus.config import CorpusConfig
+from pretraining.layouts.base import Layout
+from pretraining.masking.base import Selector
+from pretraining.objectives.base import Objective
+from pretraining.optim.learning_rate import Schedule
+from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.training.curriculum import Curriculum, describe_stages
+from pretraining.training.init_from import InitFromConfig
+from zoo.config import CoreConfig
+from zoo.errors import ZooError, nearest
+from zoo.vocabulary import Template
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Text and how it is cut.
+
+    Args:
+        corpus: where the text comes from.
+        tokenizer: trained on the corpus, or loaded.
+        sequence_length: longest row, in tokens, template tokens included.
+        copies: number of differently masked copies of the data (static masking: the data of epoch e are
+            those of epoch e modulo copies); ``null`` = new draws every epoch (dynamic masking).
+        validation_tokens: tokens of held-out documents; at most a tenth of the corpus; 0 = none.
+        stores: folder that prepared token stores are kept in.
+        processes: processes for the preparation; ``null`` = one per core.
+    """
+
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    sequence_length: int = 128
+    copies: int | None = None
+    validation_tokens: int = 20_000
+    stores: str = "stores"
+    processes: int | None = None
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """A layout and the objectives that read its rows together.
+
+    Args:
+        layout: how documents become rows.
+        objectives: names from the run's ``objectives``.
+        task_type_id: row of the task in the core's table of task types (``model.task_type_vocab_size``).
+        corpus: text of its own, read by the run's tokenizer; absent = the run's ``data.corpus``.
+        choose: which positions its objective hides, instead of the objective's own ``choose``; so several tasks can
+            train one head on differently hidden text (the stages of ERNIE 1.0).
+    """
+
+    layout: Layout
+    objectives: list[str]
+    task_type_id: int = 0
+    corpus: CorpusConfig | None = None
+    choose: Selector | None = None
+
+    def own(self, objectives: Mapping[str, Objective]) -> dict[str, Objective]:
+        """The task's objectives by name, choosing as the task says; heads are those of ``objectives``."""
+        found = {name: objectives[name] for name in self.objectives}
+        if self.choose is None:
+            return found
+        return {name: o if o.choose is None else o.choosing(self.choose) for name, o in found.items()}
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A part of the run.
+
+    Args:
+        until: progress at which the stage ends; the last one must end at 1.
+        tasks: share of the steps that each task gets.
+    """
+
+    until: float
+    tasks: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SeedConfig:
+    """Seeds, apart so that data can be paired while initial values differ.
+
+    Args:
+        init: initial values.
+        data: order, masks, dropout.
+    """
+
+    init: int = 0
+    data: int = 0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The loop. Exactly one of ``steps``, ``tokens`` and ``flops`` is the budget.
+
+    Args:
+        steps: budget in optimiser steps.
+        tokens: budget in non-padding input tokens.
+        flops: budget in floating-point operations of the matrix products.
+        batch_size: sequences per optimiser step over all processes.
+        micro_batch_size: sequences per forward pass and process; ``null`` = batch_size / processes.
+        lr: peak learning rate.
+        schedule: learning-rate factor over progress; ``null`` = 1 % linear warm-up, then linear to 0.
+        optimizer: class path of a torch optimiser; ``null`` = torch.optim.AdamW, fused, eps 1e-6.
+        weight_decay: decay of what is decayed.
+        no_decay: parts of parameter names that are not decayed.
+        max_grad_norm: clip the global gradient norm; 0 = no clipping.
+        precision: ``auto`` = bf16 where the hardware multiplies it faster, else fp32.
+        compile: torch.compile; ``auto`` = for runs that are long enough to pay for it on a GPU.
+        threads: CPU threads per process; ``null`` = cores / local processes.
+        gradient_checkpointing: recompute activations in the backward pass.
+        log_every: steps between log lines.
+        validate_every: steps between validations; 0 = at the end only.
+        save_every: steps between checkpoints.
+        keep: checkpoints kept.
+        trackers: accelerate trackers by name, beside the JSONL log.
+    """
+
+    steps: int | None = None
+    tokens: int | None = None
+    flops: float | None = None
+    batch_size: int = 32
+    micro_batch_size: int | None = None
+    lr: float = 1e-3
+    schedule: Schedule | None = None
+    optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None
+    weight_decay: float = 0.01
+    no_decay: list[str] = field(default_factory=lambda: ["bias", "norm"])
+    max_grad_norm: float = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "yes", "no"] = "auto"
+    threads: int | None = None
+    gradient_checkpointing: bool = False
+    log_every: int = 20
+    validate_every: int = 0
+    save_every: int = 200
+    keep: int = 2
+    trackers: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse budgets and sizes that cannot be run."""
+        budgets = {name: getattr(self, name) for name in ("steps", "tokens", "flops")}
+        given = [name for name, value in budgets.items() if value is not None]
+        if len(given) != 1:
+            raise ZooError(f"train needs exactly one budget out of steps, tokens and flops; found {given or 'none'}.")
+        if budgets[given[0]] <= 0:
+            raise ZooError(f"train.{given[0]} = {budgets[given[0]]}; a budget above 0 is needed.")
+        for name in ("batch_size", "log_every", "save_every", "keep", "threads"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ZooError(f"train.{name} = {getattr(self, name)}; at least 1 is needed.")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """A pretraining run: a core, data, objectives and the loop.
+
+    Args:
+        name: first part of the run folder's name.
+        chain: place in the chain of models: what it changed, and the claim (shown by ``zoo list``).
+        model: the core's facts.
+        data: text and tokenizer.
+        objectives: objectives by name; the name is also the name of the head and of the loss.
+        tasks: layouts with the objectives that read them, by name.
+        stages: schedule of tasks, by name, in order of ``until``; absent = the single task throughout.
+        curriculum: a rule that makes the stages, instead of writing them out.
+        train: the loop.
+        template: layout of texts for fine-tuning and scoring.
+        start: weights to start from instead of random ones; absent = random.
+        seed: seeds.
+        output: folder that run folders are made in.
+        run_folder: the run folder itself, instead of one named after the settings.
+    """
+
+    name: str
+    model: CoreConfig
+    data: DataConfig
+    objectives: dict[str, Objective]
+    tasks: dict[str, TaskConfig]
+    train: TrainConfig
+    stages: dict[str, StageConfig] | None = None
+    curriculum: Curriculum | None = None
+    template: Template = field(default_factory=Template)
+    start: InitFromConfig | None = None
+    seed: SeedConfig = field(default_factory=SeedConfig)
+    chain: str = ""
+    output: str = "runs"
+    run_folder_of: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check what spans several keys."""
+        self._check_tasks()
+        if self.curriculum is not None:
+            made = self.curriculum.stages(list(self.tasks), self.train.steps)
+            stages = {name: StageConfig(*part) for name, part in made.items()}
+            if self.stages not in (None, stages):
+                raise ZooError("stages and curriculum are both given; set one of them to null.")
+            object.__setattr__(self, "stages", stages)  # what everybody else reads
+        self._check_stages()
+        if self.data.sequence_length > self.model.max_length:
+            raise ZooError(
+                f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
+                "positions; shorten the rows or raise model.max_position_embeddings."
+            )
+        if self.data.copies is not None and self.data.copies < 1:
+            raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
+
+    def _check_tasks(self) -> None:
+        """Refuse tasks that cannot be run."""
+        if not self.tasks:
+            raise ZooError("tasks is empty; a run needs at least one task (a layout and its objectives).")
+        for name, task in self.tasks.items():
+            for objective in task.objectives:
+                if objective not in self.objectives:
+                    raise ZooError(
+                        f"tasks.{name}.objectives names {objective!r}, which is not among objectives "
+                        f"({', '.join(self.objectives)}).{nearest(objective, self.objectives)}"
+                    )
+            if not task.objectives:
+                raise ZooError(f"tasks.{name}.objectives is empty.")
+            if task.choose is not None and all(self.objectives[key].choose is None for key in task.objectives):
+                raise ZooError(
+                    f"tasks.{name}.choose: none of its objectives ({', '.join(task.objectives)}) chooses positions."
+                )
+            if task.task_type_id < 0:
+                raise ZooError(f"tasks.{name}.task_type_id = {task.task_type_id}; 0 or more is needed.")
+            if task.task_type_id >= max(self.model.task_type_vocab_size, 1):
+                raise ZooError(
+                    f"tasks.{name}.task_type_id = {task.task_type_id}, but model.task_type_vocab_size = "
+                    f"{self.model.task_type_vocab_size}; set that to {task.task_type_id + 1} or more."
+                )
+
+    def _check_stages(self) -> None:
+        """Refuse stages that do not add up, and tasks that none of them trains."""
+        if self.stages is None and len(self.tasks) > 1:
+            raise ZooError(
+                f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run, or a `curriculum` "
+                "that makes them."
+            )
+        ends = [stage.until for stage in (self.stages or {}).values()]
+        if not all(map(math.isfinite, ends)):
+            raise ZooError(f"stages end at {', '.join(map(str, ends))}; numbers above 0 and up to 1 are needed.")
+        if ends and max(ends) != 1.0:
+            raise ZooError(
+                f"stages end at {', '.join(map(str, ends))}; the last one must end at until: 1, the end of the budget."
+            )
+        if ends and (min(ends) <= 0 or len(set(ends)) < len(ends)):
+            raise ZooError(f"stages end at {', '.join(map(str, ends))}; each needs an end of its own, above 0.")
+        for stage_name, stage in (self.stages or {}).items():
+            shares = stage.tasks.values()
+            if not shares or min(shares) <= 0 or not all(map(math.isfinite, shares)):
+                raise ZooError(
+                    f"stages.{stage_name}.tasks = {stage.tasks}: at least one task, every share a number above 0."
+                )
+            for task_name in stage.tasks:
+                if task_name not in self.tasks:
+                    raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")
+        self._refuse_idle_tasks()
+
+    def _refuse_idle_tasks(self) -> None:
+        """Refuse tasks that no stage trains, whose text would be prepared for nothing."""
+        trained = {task for stage in (self.stages or {}).values() for task in stage.tasks}
+        idle = [name for name in self.tasks if self.stages is not None and name not in trained]
+        if idle:
+            first, name = next(iter(self.stages or {}), "NAME"), idle[0]
+            raise ZooError(
+                f"no stage names task {name!r}, so it would never be trained: give it a share of the steps "
+                f"(--stages.{first}.tasks.{name} 1; stages: {', '.join(self.stages or {})}), or leave it out with "
+                f"--tasks.{name} null."
+            )
+
+    def idle_stages(self) -> list[str]:
+        """Stages in which not a single step begins, as far as ``train.steps`` tells."""
+        if self.stages is None or self.train.steps is None:
+            return []
+        ordered = sorted(self.stages, key=lambda name: self.stages[name].until if self.stages else 0.0)
+        begun = np.searchsorted(np.arange(self.train.steps) / self.train.steps, [self.stages[n].until for n in ordered])
+        return [name for name, steps in zip(ordered, np.diff(begun, prepend=0), strict=True) if not steps]
+
+    def stage_lines(self) -> list[str]:
+        """A line for each stage, where there are several tasks."""
+        ordered = sorted((self.stages or {}).items(), key=lambda item: item[1].until)
+        return describe_stages((name, stage.until, stage.tasks) for name, stage in ordered)

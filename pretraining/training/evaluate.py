@@ -1,0 +1,97 @@
+"""Validation on held-out documents: fixed masks, loss kept per document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import nn
+
+from pretraining.objectives.base import LossTerm, make_batch
+from pretraining.training.loader import TaskLoader
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, data: TaskLoader, accelerator: Accelerator, rows_at_once: int
+) -> dict[str, dict[str, Any]]:
+    """Losses of one task on its held-out documents.
+
+    Args:
+        model: the (wrapped) model; runs without dropout.
+        data: held-out rows; the caller fixes their epoch key.
+        accelerator: this process and its companions, who share the rows.
+        rows_at_once: rows per forward pass.
+
+    Returns:
+        by objective: ``loss`` (nats per target), ``count``, ``accuracy`` where it is defined, and the lists
+        ``documents``, ``totals``, ``counts``. A row that spans documents counts for its first piece's one.
+    """
+    model.eval()
+    plan, order = data.plan(0)
+    numbers = {int(d): i for i, d in enumerate(data.documents)}
+    sums = {name: np.zeros((len(numbers), 2)) for name in data.objectives}
+    hits = {name: np.zeros(2) for name in data.objectives}
+    streams = data.layout.order == "streams"
+    state = None
+    for part in _streams(data, len(plan), accelerator) if streams else _shares(order, rows_at_once, accelerator):
+        batch = make_batch([data.rows(0, part)], data.objectives, data.pad)
+        at = np.array([numbers[int(d)] for d in batch.documents])
+        terms, carried = model(_to_device(batch, accelerator), state)
+        state = carried if streams else None
+        for name, term in terms.items():
+            _add(sums[name], hits[name], at, term)
+    model.train()
+    return {name: _figures(data, _total(sums[name], accelerator), _total(hits[name], accelerator)) for name in sums}
+
+
+def _shares(order: NDArray[np.int64], rows_at_once: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
+    """This process's rows, some at a time."""
+    step = rows_at_once * accelerator.num_processes
+    for start in range(accelerator.process_index * rows_at_once, len(order), step):
+        yield np.sort(order[start : start + rows_at_once])
+
+
+def _streams(data: TaskLoader, count: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
+    """This process's streams, a row of each at a time, so that what is remembered of a row meets its successor."""
+    streams = min(data.layout.streams, count)
+    own = np.arange(streams)[accelerator.process_index :: accelerator.num_processes]
+    for start in range(0, count, streams) if len(own) else ():
+        yield start + own
+
+
+def _add(sums: Any, hits: Any, at: Any, term: LossTerm) -> None:
+    assert term.row_total is not None
+    assert term.row_count is not None
+    np.add.at(sums[:, 0], at, term.row_total.double().cpu().numpy())
+    np.add.at(sums[:, 1], at, term.row_count.double().cpu().numpy())
+    if term.correct is not None:
+        hits += np.array([float(term.correct), term.count])
+
+
+def _to_device(batch: Any, accelerator: Accelerator) -> Any:
+    from accelerate.utils import send_to_device
+
+    return send_to_device(batch, accelerator.device)
+
+
+def _total(values: Any, accelerator: Accelerator) -> Any:
+    if accelerator.num_processes == 1:
+        return values
+    return accelerator.reduce(torch.from_numpy(values).to(accelerator.device), "sum").cpu().numpy()
+
+
+def _figures(data: TaskLoader, sums: Any, hits: Any) -> dict[str, Any]:
+    count = sums[:, 1].sum()
+    return {
+        "loss": float(sums[:, 0].sum() / max(count, 1)),
+        "count": int(count),
+        "accuracy": float(hits[0] / hits[1]) if hits[1] else None,
+        "documents": [int(d) for d in data.documents],
+        "totals": [float(v) for v in sums[:, 0]],
+        "counts": [int(v) for v in sums[:, 1]],
+    }

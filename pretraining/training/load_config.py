@@ -1,0 +1,131 @@
+"""YAML files and a command line to a run's settings, and the settings to a run folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from pretraining.training.config import PretrainConfig, StageConfig, TaskConfig
+from pretraining.training.init_from import overlay
+from zoo.errors import ZooError, nearest
+from zoo.settings import Settings, flatten, load_settings, parse_arguments
+
+# Keys that do not change what is computed: they take no part in a run folder's name.
+_INCIDENTAL = (
+    "output",
+    "run_folder",
+    "data.stores",
+    "data.processes",
+    "train.log_every",
+    "train.save_every",
+    "train.keep",
+    "train.trackers",
+    "train.threads",
+)
+
+
+def load_pretrain_config(
+    argv: list[str], values: dict[str, Any] | None = None, joint: str = " --config "
+) -> Settings[PretrainConfig]:
+    """Settings of ``python -m pretraining`` from its command line.
+
+    Args:
+        argv: the command line.
+        values: values that overlay the files.
+        joint: what the command that is used writes between two files, for messages.
+
+    Raises:
+        ZooError: as :func:`zoo.settings.load_settings`; or the files have no base.
+    """
+    configs, _, _ = parse_arguments(argv)
+
+    def amend(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+        taken = overlay(merged, said)
+        _refuse_overlay_alone(configs, {**merged, **taken}, joint)
+        return taken
+
+    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend)
+
+
+def _required(cls: type[Any], values: dict[str, Any]) -> list[str]:
+    """Keys of a dataclass that need a value and have none."""
+    needed = [item.name for item in fields(cls) if item.default is item.default_factory is MISSING]
+    return [name for name in needed if name not in values]
+
+
+def _refuse_overlay_alone(configs: list[str], merged: dict[str, Any], joint: str) -> None:
+    """Refuse files that only change another one, without that one, and parts of tasks or stages that are not there."""
+    lacking = _required(PretrainConfig, merged)
+    if configs and lacking:
+        raise ZooError(
+            f"{' and '.join(configs)}: no {', '.join(lacking)}. A file that only changes another (an overlay) is given "
+            f"after that one, its base: --config {joint.join(['BASE', *configs])}. `zoo list` names bases."
+        )
+    for key, cls in (("tasks", TaskConfig), ("stages", StageConfig)):
+        parts = merged[key] if isinstance(merged.get(key), dict) else {}
+        parts = {
+            name: part for name, part in parts.items() if isinstance(part, dict)
+        }  # what it may be is checked later
+        whole = [name for name, part in parts.items() if not _required(cls, part)]
+        for name, part in parts.items():
+            if lacking := _required(cls, part):
+                known = f"{key} that are whole: {', '.join(whole) or 'none'}.{nearest(name, whole)}"
+                works = f" Name one of those, or leave it out with --{key}.{name} null." if whole else ""
+                raise ZooError(f"{key}.{name} has no {' and no '.join(lacking)}; {known}{works}")
+
+
+def config_digest(resolved: dict[str, Any]) -> str:
+    """8 hex digits of what determines a run's outcome."""
+    flat = {key: value for key, value in flatten(resolved).items() if key not in _INCIDENTAL}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Keys, with both values, in which two resolved configs would compute different things."""
+    first, second = flatten(old), flatten(new)
+    keys = sorted((first.keys() | second.keys()) - set(_INCIDENTAL))
+    return [f"{k}: {first.get(k)!r} -> {second.get(k)!r}" for k in keys if first.get(k) != second.get(k)]
+
+
+def run_folder_of(settings: Settings[PretrainConfig]) -> Path:
+    """Where a run lives: the same settings always lead to the same folder."""
+    config = settings.value
+    if config.run_folder is not None:
+        return Path(config.run_folder)
+    return Path(config.output) / f"{config.name}-{config_digest(settings.resolved)}"
+
+
+KNOWN_CODE = ("pretraining.", "torch.optim.")
+"""Beginnings of the class paths that are safe to import."""
+
+
+def class_paths(value: Any) -> Iterator[str]:
+    """Every class that settings name, at any depth."""
+    if isinstance(value, dict):
+        if "class_path" in value:
+            yield str(value["class_path"])
+        for item in value.values():
+            yield from class_paths(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from class_paths(item)
+
+
+def require_trusted_code(folder: Path, settings: Any, trusted: bool) -> None:
+    """Refuse settings that name code from outside the package, unless the user trusts it.
+
+    Args:
+        folder: the run folder, for the message.
+        settings: what its ``run.json`` keeps of them.
+        trusted: the user said ``--trust_code``.
+    """
+    foreign = [path for path in class_paths(settings) if not path.startswith(KNOWN_CODE)]
+    if foreign and not trusted:
+        raise ZooError(
+            f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
+            "--trust_code."
+        )

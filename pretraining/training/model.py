@@ -1,0 +1,89 @@
+"""The module that is trained: a core and the objectives with their heads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pretraining.objectives.base import Batch, CoreRunner, LossTerm, Objective, Targets
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.config import CoreConfig
+from zoo.core.base import Core
+from zoo.core.build import make_core
+from zoo.core.flops import core_flops, training_flops
+from zoo.core.init import initialise
+from zoo.vocabulary import Vocabulary
+
+
+class PretrainingModel(nn.Module):
+    """Core and objectives in one module, so that data parallelism sees all gradients.
+
+    Args:
+        core: the core.
+        objectives: built objectives by name; their parameters are the heads.
+    """
+
+    core: Core
+
+    def __init__(self, core: Core, objectives: dict[str, Objective]) -> None:
+        super().__init__()
+        self.core = core
+        self.heads = nn.ModuleDict(objectives)
+        self.objectives = objectives
+
+    def forward(self, batch: Batch, state: Any = None) -> tuple[dict[str, LossTerm], Any]:
+        """Loss terms by objective for those the batch has targets of, and the core's new state."""
+        run_core = CoreRunner(self.core, batch.inputs, state)
+        embedding = self.core.token_embedding
+        terms = {}
+        for name, tensors in batch.targets.items():
+            terms[name] = self.objectives[name](run_core, embedding, Targets(tensors, batch.counts[name]))
+        return terms, run_core.new_state
+
+    def flops(self, batch: Batch, memory: int = 0) -> int:
+        """Operations of the matrix products of a step on ``batch``, whose rows see ``memory`` tokens before them."""
+        inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
+        queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
+        core = core_flops(self.core.config, rows, length, queries, memory, inputs.visible.causal)
+        heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
+        return training_flops(core + heads)
+
+
+def tokens_by_id(tokenizer: ZooTokenizer) -> list[str]:
+    """Every token by its id, empty where an id is nobody's."""
+    known = tokenizer.backend.get_vocab(with_added_tokens=True)
+    words = [""] * tokenizer.vocabulary.size
+    for word, number in known.items():
+        words[number] = word
+    return words
+
+
+def build_model(
+    config: CoreConfig,
+    objectives: dict[str, Objective],
+    vocabulary: Vocabulary,
+    seed: int,
+    tokenizer: ZooTokenizer | None = None,
+) -> PretrainingModel:
+    """Core and heads with initial values keyed by ``seed`` and parameter names.
+
+    Args:
+        config: the core's facts.
+        objectives: what it is trained by.
+        vocabulary: of the tokenizer.
+        seed: the run's ``seed.init``.
+        tokenizer: says how tokens are spelt; a core that reads characters, and objectives that look words up, cannot
+            run without.
+    """
+    core = make_core(config)
+    if core.spells and tokenizer is not None:
+        core.spell(tokens_by_id(tokenizer), vocabulary)
+    for objective in objectives.values():
+        objective.build(config, vocabulary)
+        if tokenizer is not None:
+            objective.bind(tokenizer)
+    model = PretrainingModel(core, objectives)
+    initialise(core, config, seed, "core.")
+    initialise(model.heads, config, seed, "heads.")
+    return model

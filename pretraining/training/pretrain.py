@@ -1,0 +1,71 @@
+"""``python -m pretraining``: everything a user can mend is checked, then the run trains to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+from pretraining.training.checks import (
+    accumulation_of,
+    check_data,
+    check_layouts,
+    check_objectives,
+    check_run_folder,
+    check_weights,
+    is_finished,
+)
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import run_folder_of
+from pretraining.training.run import Run
+from pretraining.training.stages import idle_notes
+from pretraining.training.stores import run_stores
+from zoo.model_folder import weights_digest
+from zoo.runtime.locks import run_lock
+from zoo.runtime.processes import errors_on_all_ranks, leave_group_together, resolve_precision, start_processes
+from zoo.runtime.signals import stop_on_sigterm
+from zoo.settings import Settings
+
+
+def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
+    """Run, or continue, or recognise as finished, the run that ``settings`` describe.
+
+    Args:
+        settings: from :func:`pretraining.training.load_config.load_pretrain_config`.
+        show: progress on standard error.
+
+    Returns:
+        the run folder, which is a model folder.
+
+    Raises:
+        ZooError: anything a user can mend, before training starts.
+        Stopped: SIGTERM came; the state is saved.
+    """
+    config, folder = settings.value, run_folder_of(settings)
+    train = config.train
+    accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
+    with leave_group_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
+        stores = None
+        with errors_on_all_ranks(accelerator):
+            if accelerator.is_main_process:
+                stack.enter_context(run_lock(folder))
+                check_run_folder(folder, settings)
+                check_layouts(config)
+                check_objectives(config)
+                accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
+                for line in idle_notes(config) if show else ():
+                    print(line, file=sys.stderr, flush=True)
+                stores = run_stores(config, show)
+                check_data(folder, stores)
+                if config.start is not None and is_finished(folder):
+                    check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
+        if is_finished(folder):
+            if show and accelerator.is_main_process:
+                print(f"{folder} is finished already.", flush=True)
+            return folder
+        with errors_on_all_ranks(accelerator):
+            run = Run(settings, folder, accelerator, stores or run_stores(config, False), show)
+        run.resume()
+        run.loop(stop)
+        run.finish()
+    return folder

@@ -1,0 +1,246 @@
+"""What a run leaves behind and shows: logs, ``run.json``, progress, warnings. Only the main process writes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from pretraining.training.assemble import unigram_entropy
+from pretraining.training.config import PretrainConfig
+from pretraining.training.model import PretrainingModel
+from pretraining.training.stores import TokenStores
+from zoo.runtime.processes import resolve_precision
+from zoo.runtime.progress import Progress
+from zoo.runtime.provenance import surroundings
+from zoo.settings import Settings
+from zoo.storage.files import write_json
+
+_STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
+
+
+class JsonLines:
+    """An append-only JSONL file that can be cut back to a checkpoint's length.
+
+    Args:
+        path: the file; made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stream = path.open("ab", buffering=0)  # a full disk is told at the write, not at the exit
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one line and hand it to the kernel."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        while line:
+            line = line[self._stream.write(line) :]
+
+    def size(self) -> int:
+        """Bytes so far, safely on disk."""
+        os.fsync(self._stream.fileno())
+        return self.path.stat().st_size
+
+    def cut(self, size: int) -> None:
+        """Forget what was written after a checkpoint."""
+        self._stream.truncate(size)
+        self._stream.seek(0, os.SEEK_END)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+@dataclass
+class Counters:
+    """How far a run is; a part of every checkpoint.
+
+    Args:
+        step: optimiser steps done.
+        tokens: non-padding input tokens seen.
+        flops: operations of the matrix products done.
+        targets: losses summed so far, by objective.
+        log_window: sum and count of each objective's loss since the last log line.
+        stage: of the last step, where the run has stages.
+        tasks: steps of each task since the last log line, likewise.
+        warned: the warning about a stuck run was given.
+    """
+
+    step: int = 0
+    tokens: int = 0
+    flops: int = 0
+    targets: dict[str, int] = field(default_factory=dict)
+    log_window: dict[str, list[float]] = field(default_factory=dict)
+    stage: str | None = None
+    tasks: dict[str, int] = field(default_factory=dict)
+    warned: bool = False
+
+    def add_step(self, tokens: int, flops: int, targets: dict[str, float]) -> None:
+        """One more step, and what it read, computed and predicted in all processes."""
+        self.step += 1
+        self.tokens += tokens
+        self.flops += flops
+        for name, count in targets.items():
+            self.targets[name] += int(count)
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """What a log line says of stage and tasks; nothing where there are no stages."""
+        return {} if self.stage is None else {"stage": self.stage, "tasks": dict(sorted(self.tasks.items()))}
+
+
+class Recorder:
+    """The writing side of a run.
+
+    Args:
+        settings: the run's settings.
+        folder: its folder.
+        accelerator: tells the main process.
+        stores: the prepared text, for its fingerprints, its size and its unigram entropy.
+        show: progress on standard error.
+    """
+
+    def __init__(
+        self,
+        settings: Settings[PretrainConfig],
+        folder: Path,
+        accelerator: Accelerator,
+        stores: TokenStores,
+        show: bool,
+    ) -> None:
+        self.settings, self.config, self.folder, self.stores = settings, settings.value, folder, stores
+        self.accelerator, self.main = accelerator, accelerator.is_main_process
+        self.progress = Progress(self.config.name, show and self.main)
+        self.unigram = unigram_entropy(stores.main)
+        self.started = self._clock = time.monotonic()
+        self.earlier = 0.0  # seconds of the run before it was continued
+        self.start: dict[str, Any] | None = None  # what the weights started from
+        self._tokens = 0
+        self._logs: dict[str, JsonLines] = {}
+
+    def open(self, sizes: dict[str, int], tokens: int) -> None:
+        """Open the logs, cut back to the checkpoint's ``sizes``; start trackers and the clock."""
+        if self.main:
+            names = ("log.jsonl", "validation.jsonl", "timing.jsonl")
+            self._logs = {name: JsonLines(self.folder / name) for name in names}
+            for name in names[:2]:
+                self._logs[name].cut(sizes.get(name, 0))
+        if self.config.train.trackers:
+            self.accelerator.init_trackers(self.config.name, config={"run": str(self.folder)})
+        self._clock, self._tokens = time.monotonic(), tokens
+
+    def seconds(self) -> float:
+        """Wall seconds of the run, those before an interruption included up to the checkpoint it went on from."""
+        return self.earlier + time.monotonic() - self.started
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the logs that a resumed run keeps."""
+        return {name: log.size() for name, log in self._logs.items() if name != "timing.jsonl"}
+
+    def announce(self, model: PretrainingModel, rows: int, accumulation: int, micro: int) -> None:
+        """A run's first line: processes, threads, precision, size."""
+        size = sum(p.numel() for p in model.parameters())
+        processes, train = self.accelerator.num_processes, self.config.train
+        self.progress.note(
+            f"{processes} process{'' if processes == 1 else 'es'} x {torch.get_num_threads()} threads, precision "
+            f"{resolve_precision(train.precision)}, {size:,} parameters, {self.stores.tokens:,} tokens, "
+            f"{rows:,} rows an epoch, batch {train.batch_size} = {processes} x {accumulation} x {micro}\n{self.folder}"
+        )
+        for line in self.config.stage_lines():
+            self.progress.note(line)
+
+    def log(self, counters: Counters, done: float, facts: dict[str, Any]) -> None:
+        """One line of the log from the log window's sums, which start afresh; progress; the warning if it is stuck.
+
+        Args:
+            counters: how far the run is.
+            done: share of the budget.
+            facts: learning rate, gradient norm, epoch.
+        """
+        terms = {name: total / max(count, 1.0) for name, (total, count) in counters.log_window.items() if count}
+        loss = sum(self.config.objectives[name].weight * value for name, value in terms.items())
+        schedule, counters.log_window, counters.tasks = counters.schedule, {}, {}
+        now = time.monotonic()
+        seconds, tokens = max(now - self._clock, 1e-9), counters.tokens - self._tokens
+        self._clock, self._tokens = now, counters.tokens
+        if self.main:
+            amounts = {"step": counters.step, "tokens": counters.tokens, "flops": counters.flops, **schedule}
+            self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **facts})
+            timing = {"step": counters.step, "seconds": seconds, "tokens_per_second": tokens / seconds}
+            self._logs["timing.jsonl"].write(timing)
+            if self.config.train.trackers:
+                self.accelerator.log({"loss": loss, "lr": facts["lr"], **terms}, step=counters.step)
+        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        line = f"step {counters.step}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
+        self.progress.show(min(done, 1.0), line, last=done >= 1.0)
+        self._warn_if_stuck(counters, done, terms)
+
+    def _warn_if_stuck(self, counters: Counters, done: float, terms: dict[str, float]) -> None:
+        for name, value in terms.items():
+            if counters.warned or not self.config.objectives[name].predicts_tokens or done < 1 / 3:
+                continue
+            if value > _STUCK_SHARE * self.unigram:
+                counters.warned = True
+                self.progress.note(
+                    f"warning: {name} is at {value:.2f} nats after a third of the budget, no better than guessing by "
+                    f"word frequency ({self.unigram:.2f}). Usual mends: another train.lr, a longer budget."
+                )
+
+    def validation(self, counters: Counters, task: str, figures: dict[str, dict[str, Any]], seconds: float) -> None:
+        """One line for the log, one per objective with the losses of each document; it took ``seconds``."""
+        loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in figures.items())
+        terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in figures.items()}
+        documents = len(next(iter(figures.values()))["documents"])
+        if self.main:
+            summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
+            stage = {} if counters.stage is None else {"stage": counters.stage}
+            amounts = {"step": counters.step, "tokens": counters.tokens, **stage}
+            self._logs["log.jsonl"].write({**amounts, "validation": summary})
+            for name, f in figures.items():
+                part = {k: f[k] for k in ("documents", "totals", "counts")}
+                self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
+        text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in figures.items())
+        of = f" of {task}" if len(self.config.tasks) > 1 else ""
+        self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
+        self._clock += seconds  # its time is not training time
+
+    def write_run(self, counters: Counters, model: PretrainingModel, finished: bool) -> None:
+        """Write ``run.json``: everything a figure of this run depends on."""
+        record = {
+            "finished": finished,
+            "name": self.config.name,
+            "command": shlex.join(["python", "-m", "pretraining", *self.settings.argv]),
+            "config": self.settings.resolved,
+            "start": self.start,
+            **self.stores.fingerprints,
+            "seed": dataclasses.asdict(self.config.seed),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "core_parameters": sum(p.numel() for p in model.core.parameters()),
+            "unigram_entropy": self.unigram,
+            "step": counters.step,
+            "tokens": counters.tokens,
+            "flops": counters.flops,
+            "targets": counters.targets,
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "precision": resolve_precision(self.config.train.precision),
+            "seconds": self.seconds(),
+            **surroundings(),
+        }
+        write_json(self.folder / "run.json", record)
+
+    def close(self) -> None:
+        """Close logs and trackers."""
+        for log in self._logs.values():
+            log.close()
+        if self.config.train.trackers:
+            self.accelerator.end_training()
+        self.accelerator.wait_for_everyone()

@@ -1,0 +1,257 @@
+"""A run: what it is made of, its loop of steps, and how it stops, is saved and goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, send_to_device
+from torch import Tensor, nn
+
+from pretraining.objectives.base import make_batch
+from pretraining.optim.learning_rate import WarmupDecay
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.assemble import make_optimizer, make_tasks, with_vocabulary
+from pretraining.training.checkpoint import check_room, find_checkpoint, load_carried, load_checkpoint, save_checkpoint
+from pretraining.training.checks import accumulation_of, check_weights, common_attention
+from pretraining.training.config import PretrainConfig
+from pretraining.training.evaluate import evaluate
+from pretraining.training.init_from import init_weights_from
+from pretraining.training.loader import Cursor, TaskLoader
+from pretraining.training.model import PretrainingModel, build_model
+from pretraining.training.record import Counters, Recorder
+from pretraining.training.stages import budget_used
+from pretraining.training.state import RecurrentState, TrainState
+from pretraining.training.step import Trainer, weighted_loss
+from pretraining.training.stores import TokenStores
+from zoo.errors import ZooError
+from zoo.heads.sequence_head import check_template
+from zoo.model_folder import ModelFacts, save_model_folder
+from zoo.runtime.processes import errors_on_all_ranks, resolve_precision
+from zoo.runtime.progress import duration
+from zoo.runtime.signals import Stopped, StopRequest
+from zoo.settings import Settings
+from zoo.storage.files import read_json
+
+_COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
+
+
+def wants_compiling(config: PretrainConfig, device: str) -> bool:
+    """Whether the settings, or the length of the run, ask for a compiled graph on this kind of device."""
+    train = config.train
+    steps = train.steps or (train.tokens or 0) // (train.batch_size * config.data.sequence_length)
+    return train.compile == "yes" or (train.compile == "auto" and steps > _COMPILE_PAYS and device == "cuda")
+
+
+def share_model(
+    config: PretrainConfig, accelerator: Accelerator, model: PretrainingModel, data: dict[str, TaskLoader]
+) -> nn.Module:
+    """The model as its processes train it together; the same one where there is only one."""
+    if accelerator.num_processes > 1:
+        unused = len(config.tasks) > 1 or _has_idle_parameters(config, accelerator, model, next(iter(data.values())))
+        accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused, broadcast_buffers=False)
+    shared: nn.Module = accelerator.prepare(model)
+    return shared.train()
+
+
+def _has_idle_parameters(
+    config: PretrainConfig, accelerator: Accelerator, model: PretrainingModel, data: TaskLoader
+) -> bool:
+    """Whether a part of the model gets no gradient from its only task (a pooler nobody reads)."""
+    some = data.rows(0, np.arange(min(2, len(data.plan(0)[0]))))
+    batch = make_batch([some], data.objectives, data.pad)
+    terms, _ = model(send_to_device(batch, accelerator.device))
+    weighted_loss(terms, dict.fromkeys(terms, 1.0), config.objectives).backward()
+    idle = any(p.grad is None for p in model.parameters() if p.requires_grad)
+    model.zero_grad(set_to_none=True)
+    return idle
+
+
+class Run:
+    """One run in one process of it.
+
+    Args:
+        settings: the run's settings.
+        folder: its folder.
+        accelerator: device, precision, process group.
+        stores: the prepared text.
+        show: progress on standard error.
+    """
+
+    def __init__(
+        self,
+        settings: Settings[PretrainConfig],
+        folder: Path,
+        accelerator: Accelerator,
+        stores: TokenStores,
+        show: bool,
+    ) -> None:
+        self.config, self.folder, self.accelerator = settings.value, folder, accelerator
+        config, train, objectives = self.config, self.config.train, self.config.objectives
+        accumulation_of(
+            train.batch_size, train.micro_batch_size, accelerator.num_processes
+        )  # first: it says what works
+        self.tokenizer = load_tokenizer(stores.main.path)
+        vocabulary = self.tokenizer.vocabulary
+        core = with_vocabulary(config.model, vocabulary)
+        self.raw_model = build_model(core, objectives, vocabulary, config.seed.init, self.tokenizer)
+        self.facts = ModelFacts(core, config.template, common_attention(objectives))
+        check_template(self.facts.template, core, self.facts.visibility)
+        self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
+        if accelerator.is_main_process:
+            check_room(folder, self.raw_model, train.keep)
+        self.raw_model.to(accelerator.device)
+        self.data, self.validation_data = make_tasks(config, stores, vocabulary)
+        self.optimizer = make_optimizer(train, self.raw_model)
+        schedule = train.schedule or WarmupDecay()
+        schedule.begin([0.0, *sorted(stage.until for stage in (config.stages or {}).values())[:-1]])
+        self.recorder = Recorder(settings, folder, accelerator, stores, show)
+        self.state = self._first_state()
+        self.trainer = Trainer(config, accelerator, self.raw_model, self.data, self.optimizer, schedule, self.state)
+        self.compiled = False
+
+    def _first_state(self) -> TrainState:
+        """Nothing is read, nothing is remembered."""
+        names, train, accelerator = list(self.config.objectives), self.config.train, self.accelerator
+        _, slices = accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
+        streams = [name for name, data in self.data.items() if data.layout.order == "streams"]
+        return TrainState(
+            objectives=names,
+            counters=Counters(targets=dict.fromkeys(names, 0)),
+            cursors={name: Cursor() for name in self.config.tasks},
+            recurrent={name: RecurrentState(slices, accelerator) for name in streams},
+            log_window=torch.zeros(len(names), 2, dtype=torch.float64, device=accelerator.device),
+        )
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used up."""
+        return budget_used(self.config.train, self.state.counters)
+
+    def loop(self, stop: StopRequest) -> None:
+        """Steps until the budget is used up, with log, validation and checkpoints in between."""
+        train, state, recorder, trainer = self.config.train, self.state, self.recorder, self.trainer
+        stop.patient = True
+        plan, _ = next(iter(self.data.values())).plan(0)
+        recorder.announce(self.raw_model, len(plan), trainer.accumulation, trainer.micro_batch_size)
+        while self.progress < 1.0:
+            lr, norm, stopping = trainer.train_step(stop)
+            step, ended = state.counters.step, self.progress >= 1.0
+            logging = ended or step % train.log_every == 0
+            saving = ended or stopping or step % train.save_every == 0
+            if logging or saving:
+                self._read_log_window(norm)
+            if logging:
+                epoch = max(cursor.epoch for cursor in state.cursors.values())
+                facts = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch}
+                recorder.log(state.counters, self.progress, facts)
+                state.log_window.zero_()
+            if ended or (train.validate_every and step % train.validate_every == 0):
+                self._validate()
+            if saving:
+                with errors_on_all_ranks(self.accelerator):
+                    self._save()
+            if stopping and not ended:
+                recorder.progress.note(f"stopped at step {step}, saved; the same command continues.")
+                recorder.close()
+                raise Stopped
+
+    def _read_log_window(self, norm: Tensor) -> None:
+        """The device's sums into the counters; a diverged run is stopped before it is saved."""
+        finite = self.state.read_log_window()
+        if not (math.isfinite(float(norm)) and finite):
+            raise ZooError(
+                f"the loss or its gradient is not finite at step {self.state.counters.step} (gradient norm "
+                f"{float(norm)}): the run diverged. Lower train.lr (now {self.config.train.lr}), lengthen the warm-up, "
+                "or clip gradients (train.max_grad_norm). The last good checkpoint stays."
+            )
+
+    def _validate(self) -> None:
+        """Held-out losses of every task, without a compiled graph: a second one would cost more than it saves."""
+        stance = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
+        with stance:
+            for task, data in self.validation_data.items():
+                start = time.monotonic()
+                metrics = evaluate(self.trainer.model, data, self.accelerator, self.trainer.micro_batch_size)
+                self.recorder.validation(self.state.counters, task, metrics, time.monotonic() - start)
+
+    def _save(self) -> None:
+        values, tensors = self.state.pack()
+        if not self.accelerator.is_main_process:
+            return
+        values |= {"log_bytes": self.recorder.sizes(), "seconds": self.recorder.seconds(), **self._surroundings()}
+        step, keep = self.state.counters.step, self.config.train.keep
+        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors)
+
+    def resume(self) -> None:
+        """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
+        main, note = self.accelerator.is_main_process, self.recorder.progress.note
+        path = [str(find_checkpoint(self.folder) or "")] if main else [""]
+        if self.accelerator.num_processes > 1:
+            torch.distributed.broadcast_object_list(path, src=0)
+        with errors_on_all_ranks(self.accelerator):
+            self._start(anew=not path[0])
+            if main:
+                self.recorder.write_run(self.state.counters, self.raw_model, finished=False)
+                self.tokenizer.save(self.folder, self.raw_model.core.config)
+                for objective in self.config.objectives.values():
+                    objective.save_files(self.folder)
+        sizes: dict[str, int] = {}
+        if path[0]:
+            values = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
+            self.state.unpack(values, load_carried(Path(path[0])))
+            sizes, self.recorder.earlier = values["log_bytes"], values.get("seconds", 0.0)
+            note(f"continuing from step {self.state.counters.step} ({path[0]})")
+            self._warn_if_changed(values)
+        elif main and any((self.folder / "checkpoints").glob("step-*")):
+            note("note: no checkpoint is complete and undamaged; the run starts from the beginning.")
+        self.recorder.open(sizes, self.state.counters.tokens)
+        self.compiled = wants_compiling(self.config, self.accelerator.device.type)
+        if self.compiled:
+            self.raw_model.compile(dynamic=True)
+        self.trainer.model = share_model(self.config, self.accelerator, self.raw_model, self.data)
+
+    def _start(self, anew: bool) -> None:
+        """Weights of the checkpoint that the settings name, unless the run goes on from one of its own."""
+        record = self.folder / "run.json"
+        self.recorder.start = read_json(record).get("start") if record.exists() else None
+        if self.config.start is None or not anew:
+            return
+        report = init_weights_from(self.config.start, self.raw_model, self.facts, self.tokenizer)
+        check_weights(self.folder, self.config.start.model, report.digest)
+        self.recorder.start = dataclasses.asdict(report)
+        for line in report.lines():
+            self.recorder.progress.note(line)
+
+    def _warn_if_changed(self, state: dict[str, Any]) -> None:
+        now = self._surroundings()
+        changed = [f"{key} {state.get(key)} -> {value}" for key, value in now.items() if state.get(key) != value]
+        if changed:
+            self.recorder.progress.note(
+                f"note: {', '.join(changed)}: same rows and masks, but losses will agree to rounding only."
+            )
+
+    def _surroundings(self) -> dict[str, Any]:
+        """What has to stay as it is for a resumed run to repeat bit for bit."""
+        return {
+            "processes": self.accelerator.num_processes,
+            "threads": torch.get_num_threads(),
+            "precision": resolve_precision(self.config.train.precision),
+            "device": self.accelerator.device.type,
+            "torch": torch.__version__,
+        }
+
+    def finish(self) -> None:
+        """Write the model folder's weights and mark the run finished."""
+        if self.accelerator.is_main_process:
+            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.facts)
+            self.recorder.write_run(self.state.counters, self.raw_model, finished=True)
+            self.recorder.progress.note(f"finished after {duration(self.recorder.seconds())}: {self.folder}")
+        self.recorder.close()

@@ -1,0 +1,150 @@
+"""The training step, from rows to new weights: micro-batches, global counts, loss, backward, clip, step.
+
+Every draw is keyed by seed, epoch, step and global row. So a step is a function of the weights, the optimiser's moments
+and the :class:`TrainState`, which is what a checkpoint holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from pretraining.objectives.base import Batch, LossTerm, Objective, make_batch
+from pretraining.optim.learning_rate import Schedule
+from pretraining.training.checks import accumulation_of
+from pretraining.training.config import PretrainConfig
+from pretraining.training.loader import TaskLoader
+from pretraining.training.model import PretrainingModel
+from pretraining.training.stages import budget_used, stage_at, task_at
+from pretraining.training.state import TrainState
+from zoo.dropout import row_keys
+from zoo.runtime.signals import StopRequest
+
+
+class StepResult(NamedTuple):
+    """Learning rate, 0-d gradient norm (on the device), and whether any process was asked to stop."""
+
+    lr: float
+    gradient_norm: Tensor
+    stopping: bool
+
+
+class Trainer:
+    """Takes training steps.
+
+    Args:
+        config: the run's.
+        accelerator: this process and its companions.
+        raw_model: the model; :attr:`model` is the same, wrapped for its processes.
+        data: rows by task.
+        optimizer: of the model's parameters.
+        schedule: of the learning rate.
+        state: how far the run is; every step moves it on.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        accelerator: Accelerator,
+        raw_model: PretrainingModel,
+        data: dict[str, TaskLoader],
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        state: TrainState,
+    ) -> None:
+        self.config, self.accelerator, self.data, self.state = config, accelerator, data, state
+        self.raw_model, self.optimizer, self.schedule = raw_model, optimizer, schedule
+        self.model: nn.Module = raw_model
+        sizes = config.train.batch_size, config.train.micro_batch_size
+        self.micro_batch_size, self.accumulation = accumulation_of(*sizes, accelerator.num_processes)
+
+    def train_step(self, stop: StopRequest) -> StepResult:
+        """One optimiser step."""
+        config, counters, names = self.config, self.state.counters, list(self.config.objectives)
+        progress = budget_used(config.train, counters)
+        task = task_at(config.stages, list(config.tasks), counters.step, progress, config.seed.data)
+        torch.manual_seed(config.seed.data * 1_000_003 + counters.step)  # for objectives that use torch's generator
+
+        # This process's rows, and over all processes how many losses, tokens and operations they make.
+        batches = self.micro_batches(task)
+        amounts = [float(sum(batch.counts.get(name, 0) for batch in batches)) for name in names]
+        flops = sum(map(self.raw_model.flops, batches, self.state.memory_lengths(task, len(batches))))
+        amounts += [sum(batch.tokens for batch in batches), flops, float(stop.asked)]
+        *counted, tokens, flops, stopping = self.over_processes(torch.tensor(amounts, dtype=torch.float64)).tolist()
+        counts = dict(zip(names, counted, strict=True))
+
+        lr = config.train.lr * self.schedule.factor(progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+
+        loss_sums = torch.zeros_like(self.state.log_window[:, 0])
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1  # gradients are exchanged once
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                terms = self.loss_terms(batch, task, number)
+                loss = weighted_loss(terms, counts, config.objectives)
+                # Data parallelism averages over processes; the counts are global, so undo that.
+                self.accelerator.backward(loss * self.accelerator.num_processes)
+            for name, term in terms.items():
+                loss_sums[names.index(name)] += term.total.detach()
+        norm = clip_gradients(self.raw_model, config.train.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+        self.state.log_window += torch.stack([self.over_processes(loss_sums), torch.tensor(counted).to(loss_sums)], 1)
+        if config.stages is not None:
+            counters.stage = stage_at(config.stages, progress)
+            counters.tasks[task] = counters.tasks.get(task, 0) + 1
+        counters.add_step(int(tokens), int(flops), counts)
+        return StepResult(lr, norm, stopping > 0)
+
+    def micro_batches(self, task: str) -> list[Batch]:
+        """This process's micro-batches of the next global batch, with dropout keys by global row."""
+        data, size = self.data[task], self.micro_batch_size
+        taken = data.advance(self.state.cursors[task], self.config.train.batch_size)
+        if task in self.state.recurrent:
+            self.state.recurrent[task].begin(taken[0][0])
+        processes, rank, batches = self.accelerator.num_processes, self.accelerator.process_index, []
+        for number in range(self.accumulation):
+            start = (number * processes + rank) * size
+            batch = make_batch(data.parts(taken, start, start + size), data.objectives, data.pad)
+            keys = row_keys(self.config.seed.data, self.state.counters.step, np.arange(start, start + size))
+            batches.append(batch._replace(inputs=batch.inputs._replace(dropout_keys=keys)))
+        return batches
+
+    def loss_terms(self, batch: Batch, task: str, number: int) -> dict[str, LossTerm]:
+        """Forward pass of micro-batch ``number``, which goes on from what the core remembers of its rows."""
+        recurrent = self.state.recurrent.get(task)
+        before = recurrent.states[number] if recurrent else None
+        terms, after = self.model(send_to_device(batch, self.accelerator.device), before)
+        if recurrent:
+            recurrent.keep(number, after)
+        return terms
+
+    def over_processes(self, values: Tensor) -> Tensor:
+        """Sums over processes."""
+        if self.accelerator.num_processes == 1:
+            return values
+        return self.accelerator.reduce(values.to(self.accelerator.device), "sum")
+
+
+def weighted_loss(terms: dict[str, LossTerm], counts: dict[str, float], objectives: dict[str, Objective]) -> Tensor:
+    """The weighted sum of the terms, each divided by its global count where its objective's losses are averaged."""
+    parts = []
+    for name, term in terms.items():
+        divisor = max(counts[name], 1.0) if objectives[name].normalise == "count" else 1.0
+        parts.append(term.weight * term.total / divisor)
+    return torch.stack(parts).sum()
+
+
+def clip_gradients(model: nn.Module, limit: float) -> Tensor:
+    """Scale the gradients down to the norm ``limit``, 0 = leave them; the norm before, 0-d."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    return torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf, foreach=True)

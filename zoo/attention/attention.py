@@ -1,0 +1,83 @@
+"""Attention over structured visibility. Shapes: see the legend in ``zoo.inputs``; G heads of keys and values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.attention.context import AttentionContext
+from zoo.attention.rotary import rotate
+from zoo.config import CoreConfig
+from zoo.dropout import keyed_dropout
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: separate query, key, value and output projections, scores / sqrt(D)."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        width, bias = config.hidden_size, config.attention_bias
+        self.heads, self.key_value_heads = config.num_attention_heads, config.key_value_heads
+        self.dropout = config.attention_probs_dropout_prob
+        inner = config.key_value_heads * config.head_width
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, inner, bias=bias)
+        self.value = nn.Linear(width, inner, bias=bias)
+        self.output = nn.Linear(width, width, bias=bias)
+        self.output.residual_output = True  # type: ignore[assignment]
+
+    def forward(
+        self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where they are written out.
+
+        Args:
+            hidden: states.
+            shared: what all layers have in common.
+            layer_index: how many layers were run before; where the cache keeps this one.
+            site: number of the place for dropout on the probabilities.
+        """
+        batch, length, width = hidden.shape
+        query = self._split(self.query(hidden), self.heads)
+        key = self._split(self.key(hidden), self.key_value_heads)
+        value = self._split(self.value(hidden), self.key_value_heads)
+        if shared.rotation is not None:
+            query, key = rotate(query, shared.rotation), rotate(key, shared.rotation)
+        if shared.cache is not None:
+            key, value = shared.cache.update(key, value, layer_index)
+        if self.heads != self.key_value_heads:
+            groups = self.heads // self.key_value_heads
+            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        probabilities: Tensor | None = None
+        if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
+            context, probabilities = self._eager_attention(query, key, value, shared, site)
+        else:
+            mask = shared.mask
+            context = functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask.allowed, is_causal=mask.causal
+            )
+        return self.output(context.transpose(1, 2).reshape(batch, length, width)), probabilities
+
+    def _split(self, states: Tensor, heads: int) -> Tensor:
+        """(B, L, heads * D) -> (B, heads, L, D)."""
+        batch, length, width = states.shape
+        return states.view(batch, length, heads, width // heads).transpose(1, 2)
+
+    def _eager_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
+        scores = (query * (1.0 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
+        hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that sees nothing stays finite
+        if shared.mask.causal:
+            length = scores.shape[-1]
+            later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+            scores = scores.masked_fill(later, hidden)
+        if shared.mask.allowed is not None:
+            scores = scores.masked_fill(~shared.mask.allowed, hidden)
+        probabilities = scores.softmax(-1, dtype=torch.float32)
+        dropped = keyed_dropout(probabilities, shared.dropout_keys, site, self.dropout).to(value.dtype)
+        return dropped @ value, probabilities.to(value.dtype) if shared.eager_attention else None

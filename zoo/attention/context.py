@@ -1,0 +1,78 @@
+"""What all layers of one forward pass share, and the caches that generation extends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zoo.attention.masks import Mask
+
+if TYPE_CHECKING:
+    from zoo.attention.distances import RelativeScoreInputs
+
+
+class Cache(Protocol):
+    """Keys and values of earlier calls, so that generation runs every token through the core once.
+
+    The methods are those of transformers' caches, which can be handed in as they are.
+    """
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append (B, G, L, D) keys and values of a layer; all of that layer's come back, (B, G, past + L, D)."""
+        ...
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens held of a layer."""
+        ...
+
+
+class KeyValueCache:
+    """The plain cache: one pair of tensors for each layer that is run."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor]] = []
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Append, and give back everything of the layer."""
+        if layer_idx == len(self.layers):
+            self.layers.append((key_states, value_states))
+        else:
+            old = self.layers[layer_idx]
+            self.layers[layer_idx] = (torch.cat([old[0], key_states], 2), torch.cat([old[1], value_states], 2))
+        return self.layers[layer_idx]
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """Tokens held."""
+        return self.layers[layer_idx][0].shape[2] if layer_idx < len(self.layers) else 0
+
+
+class AttentionContext(NamedTuple):
+    """What all layers of one forward pass have in common.
+
+    Args:
+        mask: who may see whom.
+        dropout_keys: (B,) keys, ``None`` = no dropout.
+        rotation: cosines and sines of the positions, each (B or 1, 1, L, D); ``None`` = queries and keys stay.
+        cache: earlier keys and values.
+        eager_attention: compute the probabilities and give them back, instead of using a fused kernel.
+        distances: what relative scores read; they have visibility of their own in it.
+        entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
+    """
+
+    mask: Mask
+    dropout_keys: Tensor | None = None
+    rotation: tuple[Tensor, Tensor] | None = None
+    cache: Cache | None = None
+    eager_attention: bool = False
+    distances: RelativeScoreInputs | None = None
+    entity_mask: Tensor | None = None
+
+    def normed(self, norm: nn.Module, layer_index: int) -> AttentionContext:
+        """With layer ``layer_index``'s memory normalised: it holds what the layer was given, before its first norm."""
+        if self.distances is None or not self.distances.memory:
+            return self
+        memory = list(self.distances.memory)
+        memory[layer_index] = norm(memory[layer_index])
+        return self._replace(distances=self.distances._replace(memory=tuple(memory)))

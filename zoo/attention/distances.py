@@ -1,0 +1,80 @@
+"""Distances between queries and keys: their encoding, and the learned vectors that meet them.
+
+Shapes: see the legend in ``zoo.inputs``; Q queries, R distances, K keys.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from zoo.config import CoreConfig
+
+
+class ScoreTerms(nn.Module):
+    """Learned vectors that stand in for a query in the relative scores.
+
+    Attributes:
+        content: (H, D) u, which meets keys.
+        position: (H, D) v, which meets distances.
+        segment: (H, D) s, which meets segments, where scores read them.
+        segments: (2, H, D) keys of "the same segment" and "another one".
+    """
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        shape = (config.num_attention_heads, config.head_width)
+        self.content = nn.Parameter(torch.zeros(shape))
+        self.position = nn.Parameter(torch.zeros(shape))
+        self.segment = nn.Parameter(torch.zeros(shape)) if config.relative_segments else None
+        self.segments = nn.Parameter(torch.zeros(2, *shape)) if config.relative_segments else None
+
+
+class RelativeScoreInputs(NamedTuple):
+    """What the relative scores of all layers have in common in one forward pass.
+
+    Args:
+        encoding: (1 or B, R, W) sines and cosines of the distances K, K - 1, ..., far to near, then to the right.
+        length: L, tokens of the first stream.
+        keys: K, remembered tokens and the first stream's.
+        terms: the vectors that all layers share, where they do.
+        columns: (B, 1, T, K) place of each key's distance in ``encoding``, for the second stream.
+        penalty: (1 or B, 1, Q, K) added to scores: 0, or very low where nothing may be seen.
+        attends_to_nothing: (B, Q, 1) queries of the second stream that may see no key at all.
+        differs: (B, 1, Q, K) 1 where query and key are of different segments, else 0.
+        memory: what each layer remembers.
+    """
+
+    encoding: Tensor
+    length: int
+    keys: int
+    terms: ScoreTerms | None = None
+    columns: Tensor | None = None
+    penalty: Tensor | None = None
+    attends_to_nothing: Tensor | None = None
+    differs: Tensor | None = None
+    memory: tuple[Tensor, ...] = ()
+
+
+def encode_distances(distances: Tensor, width: int) -> Tensor:
+    """(..., R) distances -> (..., R, width): sines of all frequencies, then their cosines."""
+    steps = torch.arange(0, width, 2, dtype=torch.float32, device=distances.device) / width
+    angles = distances.float()[..., None] * (1.0 / 10000.0**steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def shift(scores: Tensor, length: int, keys: int) -> Tensor:
+    """Scores by distance to scores by key, as a view: the linear trick of Dai et al. 2019, appendix B.
+
+    Row i of ``scores`` answers the distances K, K - 1, ... in turn; its key j is M + i - j tokens back, K = M + L, and
+    so stands in column L - i + j. Written one row after the other, with the first L numbers left out and rows one
+    shorter, it stands in column j.
+
+    Args:
+        scores: (B, H, Q, R), R > K.
+        length: L; rows from L on are left out.
+        keys: K.
+    """
+    return scores[:, :, :length].flatten(2)[..., length:].unflatten(2, (length, -1))[..., :keys]

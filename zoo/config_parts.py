@@ -1,0 +1,126 @@
+"""Facts of a core that are groups of facts: characters, recurrent layers, entity vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from zoo.errors import ZooError
+
+
+@dataclass(frozen=True)
+class CharacterConfig:
+    """Token vectors out of a word's characters instead of a table (Kim et al. 2016; specs: ELMo, section 2).
+
+    A character is a byte of UTF-8, a mark of a word's or sentence's beginning or end, or padding.
+
+    Args:
+        n_characters: rows of the character table; 261 are needed. The all-zero row of masked positions is not counted.
+        max_characters_per_token: characters of a word, its two marks included; the rest is cut off.
+        embedding_dim: width of a character's vector.
+        filters: (width, number) of the convolutions.
+        n_highway: highway layers.
+        activation: of the convolutions, after the maximum over positions, and of the highway layers' transform.
+    """
+
+    n_characters: int = 261
+    max_characters_per_token: int = 50
+    embedding_dim: int = 16
+    filters: tuple[tuple[int, int], ...] = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+    n_highway: int = 2
+    activation: Literal["relu", "tanh"] = "relu"
+
+    def __post_init__(self) -> None:
+        """Refuse facts that cannot be built."""
+        where = "model.characters"
+        object.__setattr__(self, "filters", tuple(tuple(pair) for pair in self.filters))
+        if self.n_characters < 261:
+            raise ZooError(f"{where}.n_characters is {self.n_characters}; 256 bytes and 5 marks need 261.")
+        if self.embedding_dim < 1 or self.n_highway < 0:
+            raise ZooError(f"{where}: embedding_dim = {self.embedding_dim}, n_highway = {self.n_highway}; too small.")
+        if not self.filters or min(min(pair) for pair in self.filters) < 1:
+            raise ZooError(f"{where}.filters = {self.filters}: at least one pair (width, number), both above 0.")
+        least = max(3, *(width for width, _ in self.filters))
+        if self.max_characters_per_token < least:
+            raise ZooError(
+                f"{where}.max_characters_per_token is {self.max_characters_per_token}; the widest filter and a word "
+                f"of one letter with its two marks need {least}."
+            )
+        if self.activation not in ("relu", "tanh"):
+            raise ZooError(f"{where}.activation is {self.activation!r}; relu or tanh would work.")
+
+    @property
+    def features(self) -> int:
+        """Filters of all widths: the width between the convolutions and the projection."""
+        return sum(number for _, number in self.filters)
+
+
+@dataclass(frozen=True)
+class RecurrentConfig:
+    """Two directions of LSTM layers with projections, instead of attention layers (specs: ELMo, section 2).
+
+    ``hidden_size`` is twice the width of the projections: the forward half stands beside the backward half.
+
+    Args:
+        cell_size: width of the cells.
+        cell_clip: bound on the cells, clipped before the output gate; ``null`` = none.
+        projection_clip: bound on the projected outputs, which are also the recurrent input; ``null`` = none.
+        skip_connections: the input of every layer but the first is added to its output, after the clipping.
+        dropout: on every layer's input (what a skip connection adds has it too) and on the last layer's output.
+    """
+
+    cell_size: int = 4096
+    cell_clip: float | None = 3.0
+    projection_clip: float | None = 3.0
+    skip_connections: bool = True
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse facts that cannot be built."""
+        if self.cell_size < 1:
+            raise ZooError(f"model.recurrent.cell_size is {self.cell_size}; it must be at least 1.")
+        for name in ("cell_clip", "projection_clip"):
+            bound = getattr(self, name)
+            if bound is not None and bound <= 0:
+                raise ZooError(f"model.recurrent.{name} is {bound}; a bound above 0, or null for none.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ZooError(f"model.recurrent.dropout is {self.dropout}; a probability in [0, 1) is needed.")
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """Entity vectors that run beside the tokens and are mixed into them (specs: ERNIE-THU, section 2).
+
+    Args:
+        layer_types: of each layer, in the order they are run: ``plain`` (the vectors pass unchanged), ``mixed`` (they
+            join the feed-forward part) or ``full`` (before that, they also look at each other). Layers beyond the list
+            are plain.
+        entity_size: width of the vectors.
+        num_attention_heads: heads of the attention among entities; must divide ``entity_size``.
+    """
+
+    layer_types: tuple[Literal["plain", "mixed", "full"], ...] = ()
+    entity_size: int = 100
+    num_attention_heads: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse facts that cannot be built."""
+        object.__setattr__(self, "layer_types", tuple(self.layer_types))
+        known = ("plain", "mixed", "full")
+        for number, kind in enumerate(self.layer_types):
+            if kind not in known:
+                raise ZooError(f"model.fusion.layer_types[{number}] is {kind!r}; {', '.join(known)} would work.")
+        if self.entity_size < 1 or self.num_attention_heads < 1 or self.entity_size % self.num_attention_heads:
+            raise ZooError(
+                f"model.fusion.num_attention_heads = {self.num_attention_heads} does not divide "
+                f"model.fusion.entity_size = {self.entity_size}."
+            )
+
+    def kind_of(self, layer: int) -> str:
+        """Kind of layer ``layer``."""
+        return self.layer_types[layer] if layer < len(self.layer_types) else "plain"
+
+    @property
+    def last(self) -> int:
+        """Number of the last layer that mixes, -1 = none does."""
+        return max((number for number, kind in enumerate(self.layer_types) if kind != "plain"), default=-1)

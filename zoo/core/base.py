@@ -1,0 +1,89 @@
+"""The interface of every core, whichever layers it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.config import CoreConfig
+from zoo.core.characters import CharacterEncoder
+from zoo.core.embeddings import Embeddings
+from zoo.core.init import named_generator
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs, CoreOutput
+from zoo.vocabulary import Vocabulary
+
+
+class Core(nn.Module, ABC):
+    """What objectives, heads and the loop know of a core, whichever layers it has.
+
+    Attributes:
+        config: the facts.
+        embeddings: token vectors.
+        pooler: dense layer of the pooled state, where the config has one.
+        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    config: CoreConfig
+    embeddings: Embeddings
+    pooler: nn.Linear | None
+    gradient_checkpointing: bool
+
+    @property
+    def token_embedding(self) -> Tensor:
+        """(V, E) the token embedding, which tied heads multiply with; (0, E) where tokens are spelt."""
+        table = self.embeddings.word_embeddings
+        if isinstance(table, CharacterEncoder):
+            return table.projection.weight.new_zeros(0, self.config.embedding_width)
+        return table.weight
+
+    @property
+    def spells(self) -> bool:
+        """Whether tokens are read by their characters, which the core then has to be told (:meth:`spell`)."""
+        return self.config.characters is not None
+
+    def spell(self, words: Sequence[str], vocabulary: Vocabulary) -> None:
+        """Note how the vocabulary's words, by id, are spelt; nothing to do where tokens are rows of a table."""
+        table = self.embeddings.word_embeddings
+        if isinstance(table, CharacterEncoder):
+            table.spell(words, vocabulary.cls, vocabulary.sep)
+
+    @abstractmethod
+    def forward(
+        self,
+        inputs: CoreInputs,
+        state: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> CoreOutput:
+        """Run the core on (B, L) ids; ``state`` is what an earlier call gave back."""
+
+    def resize_token_embeddings(self, size: int, seed: int) -> None:
+        """Change the vocabulary to ``size`` rows; new rows are drawn as at the start, keyed by their number.
+
+        Raises:
+            ZooError: tokens are spelt, so that new ones need a spelling.
+        """
+        table = self.embeddings.word_embeddings
+        if isinstance(table, CharacterEncoder):
+            raise ZooError(
+                f"this core spells its {len(table.spellings)} tokens and has no table to give {size} rows; words that "
+                "are not among them go in as character_ids."
+            )
+        old = table.weight
+        new = nn.Embedding(size, old.shape[1], device=old.device, dtype=old.dtype)
+        with torch.no_grad():
+            kept = min(size, old.shape[0])
+            new.weight[:kept] = old[:kept]
+            for row in range(kept, size):
+                values = torch.empty(old.shape[1]).normal_(
+                    0.0, self.config.initializer_range, generator=named_generator(seed, f"token-{row}")
+                )
+                new.weight[row] = values
+        self.embeddings.word_embeddings = new
+        self.config = self.config.replace(vocab_size=size)
+        self.embeddings.config = self.config

@@ -1,0 +1,22 @@
+"""The one place that chooses the core which a config describes."""
+
+from __future__ import annotations
+
+from zoo.config import CoreConfig
+from zoo.core.base import Core
+from zoo.core.init import initialise
+from zoo.core.transformer import Transformer
+
+
+def make_core(config: CoreConfig) -> Core:
+    """The core that the facts describe, with torch's own initial values; the only place that chooses."""
+    from zoo.core.lstm import BidirectionalLSTM  # which builds on this module
+
+    return Transformer(config) if config.recurrent is None else BidirectionalLSTM(config)
+
+
+def build_core(config: CoreConfig, seed: int = 0) -> Core:
+    """A core with its initial values, keyed by ``seed`` and parameter names."""
+    core = make_core(config)
+    initialise(core, config, seed, "core.")
+    return core

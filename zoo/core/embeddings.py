@@ -1,0 +1,78 @@
+"""Token, position, segment and task embeddings of a core."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.config import CoreConfig
+from zoo.core.characters import CharacterEncoder
+from zoo.core.functions import make_norm, sinusoids
+from zoo.dropout import keyed_dropout
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs
+
+
+class Embeddings(nn.Module):
+    """Token + position + segment + task, norm, dropout, and the map to the hidden width where there is one."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        if not config.vocab_size and config.characters is None:
+            raise ZooError("model.vocab_size is not set: give it, or let the tokenizer decide by leaving it null.")
+        width = config.embedding_width
+        self.config = config
+        self.word_embeddings: nn.Embedding | CharacterEncoder
+        if config.characters is None:
+            self.word_embeddings = nn.Embedding(config.vocab_size or 0, width)
+        else:
+            self.word_embeddings = CharacterEncoder(config)
+        self.position_embeddings: nn.Embedding | None = None
+        if config.position_type == "learned":
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        elif config.position_type == "sinusoidal":
+            self.register_buffer("sinusoids", sinusoids(config.max_position_embeddings, width), persistent=False)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
+        self.task_type_embeddings = (
+            nn.Embedding(config.task_type_vocab_size, width) if config.task_type_vocab_size else None
+        )
+        self.scale = math.sqrt(config.hidden_size) if config.scale_embedding else None
+        self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
+        self.projection = nn.Linear(width, config.input_width) if config.has_embedding_projection else nn.Identity()
+
+    def forward(self, inputs: CoreInputs, past: int = 0) -> Tensor:
+        """(B, L) ids -> (B, L, width of the first layer's input); ``past`` tokens of the rows were run before."""
+        hidden: Tensor
+        if isinstance(self.word_embeddings, CharacterEncoder):
+            hidden = self.word_embeddings(inputs.input_ids, inputs.character_ids)
+        elif inputs.character_ids is None:
+            hidden = self.word_embeddings(inputs.input_ids)
+        else:
+            raise ZooError("this core has a table of tokens and does not read character_ids (model.characters: null).")
+        if self.scale is not None:
+            hidden = hidden * self.scale
+        if self.config.has_position_table:
+            hidden = hidden + self._positions(inputs, past)
+        if self.token_type_embeddings is not None:
+            if inputs.token_type_ids is None or self.config.type_vocab_size == 1:  # one segment for all
+                hidden = hidden + self.token_type_embeddings.weight[0]
+            else:
+                hidden = hidden + self.token_type_embeddings(inputs.token_type_ids)
+        if self.task_type_embeddings is not None:
+            tasks = inputs.task_type_ids
+            if tasks is None:
+                hidden = hidden + self.task_type_embeddings.weight[0]
+            else:
+                hidden = hidden + self.task_type_embeddings(tasks if tasks.ndim == 2 else tasks[:, None])
+        hidden = keyed_dropout(self.norm(hidden), inputs.dropout_keys, 0, self.config.hidden_dropout_prob)
+        return self.projection(hidden)
+
+    def _positions(self, inputs: CoreInputs, past: int) -> Tensor:
+        length, offset = inputs.input_ids.shape[1], self.config.position_offset
+        table = self.position_embeddings.weight if self.position_embeddings is not None else self.sinusoids
+        assert isinstance(table, Tensor)
+        if inputs.position_ids is not None:
+            return functional.embedding(inputs.position_ids + offset, table)
+        return table[offset + past : offset + past + length]

@@ -1,0 +1,86 @@
+"""Floating-point operations of the matrix products, counted from the facts alone.
+
+A product of (m, k) and (k, n) is 2mkn operations; the backward pass costs twice the forward one. Checked against
+torch's own counter in ``tests/test_loss.py``.
+"""
+
+from __future__ import annotations
+
+from zoo.config import CoreConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
+
+
+def core_flops(
+    config: CoreConfig, rows: int, length: int, queries: int = 0, memory: int = 0, causal: bool = False
+) -> int:
+    """Forward operations of the core on ``rows`` rows of ``length`` (padded) tokens.
+
+    Args:
+        config: the facts.
+        rows: B.
+        length: L.
+        queries: T, states of a second stream in each row.
+        memory: M, remembered tokens of each row.
+        causal: relative scores ask for distances to the left only; a recurrent core runs one direction.
+    """
+    width, asking, keys = config.hidden_size, length + queries, memory + length
+    if config.recurrent is not None:
+        layer = rows * length * _recurrent_flops(config.recurrent, config.input_width, 1 if causal else 2)
+        return config.num_hidden_layers * layer + _ends_flops(config, rows, length)
+    inner = config.key_value_heads * config.head_width
+    layer = 2 * rows * asking * (2 * width * width + (3 if config.glu else 2) * width * config.intermediate_size)
+    layer += 2 * rows * keys * 2 * width * inner + 2 * 2 * rows * asking * keys * width
+    if config.position_type == "relative":  # distances have a row of their own, for their direction or dropout
+        distances = keys + (1 if causal else length)
+        layer += 2 * rows * distances * width * width + 2 * rows * asking * distances * width
+    return config.num_hidden_layers * layer + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
+
+
+def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:
+    """The entity stream of all layers; what the last one would leave behind is not computed."""
+    total, fusion = 0, config.fusion
+    for number, kind in enumerate(fusion.layer_types if fusion is not None else ()):
+        assert fusion is not None
+        width = fusion.entity_size
+        if kind == "full":
+            total += 2 * rows * length * 4 * width * width + 2 * 2 * rows * length * length * width
+        if kind != "plain":
+            total += (1 + (number != fusion.last)) * 2 * rows * length * width * config.intermediate_size
+    return total
+
+
+def _ends_flops(config: CoreConfig, rows: int, length: int) -> int:
+    """Before the first layer and after the last."""
+    total = 0 if config.characters is None else rows * length * _spelling_flops(config.characters, config)
+    if config.has_embedding_projection:
+        total += 2 * rows * length * config.embedding_width * config.input_width
+    if config.pooler:
+        total += 2 * rows * config.hidden_size**2
+    return total
+
+
+def _recurrent_flops(facts: RecurrentConfig, width: int, directions: int) -> int:
+    """One token through one layer: gates of input and recurrent input, projection."""
+    return directions * (2 * 4 * facts.cell_size * 2 * width + 2 * facts.cell_size * width)
+
+
+def _spelling_flops(facts: CharacterConfig, config: CoreConfig) -> int:
+    """One word of full length; a batch's repeated and shorter words cost less."""
+    places = facts.max_characters_per_token + 1
+    total = sum(2 * (places - width) * width * facts.embedding_dim * number for width, number in facts.filters)
+    return total + 2 * facts.features * (2 * facts.n_highway * facts.features + config.embedding_width)
+
+
+def token_head_flops(
+    config: CoreConfig, targets: int, transform: bool, half: bool = False, outputs: int | None = None
+) -> int:
+    """Forward operations of a token head on ``targets`` positions; see :class:`zoo.heads.token_heads.TokenHead`."""
+    assert config.vocab_size is not None
+    width, inner = config.embedding_width, config.hidden_size // 2 if half else config.hidden_size
+    dense = 2 * targets * inner * width if transform or width != inner else 0
+    return dense + 2 * targets * width * (config.vocab_size if outputs is None else outputs)
+
+
+def training_flops(forward: int) -> int:
+    """Forward and backward operations of a training step."""
+    return 3 * forward

@@ -1,0 +1,54 @@
+"""Activations, fixed positions and norms that the layers of a core use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zoo.config import CoreConfig
+
+
+def activation(name: str) -> Callable[[Tensor], Tensor]:
+    """The activation function of that name: ``gelu`` is the erf form, ``gelu_new`` the tanh form."""
+    table: dict[str, Callable[[Tensor], Tensor]] = {
+        "gelu": functional.gelu,
+        "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+        "relu": functional.relu,
+        "silu": functional.silu,
+        "tanh": torch.tanh,
+    }
+    return table[name]
+
+
+def sinusoids(count: int, width: int) -> Tensor:
+    """(count, width) fixed positions: sines in even, cosines in odd columns (Vaswani et al. 2017, 3.5)."""
+    angles = torch.arange(count)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))[None]
+    table = torch.zeros(count, width)
+    table[:, 0::2] = angles.sin()
+    table[:, 1::2] = angles.cos()[:, : width // 2]
+    return table
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) * weight, statistics in fp32 (Zhang & Sennrich 2019; specs: LLaMA block, section 2)."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape as ``x``; cast back before the gain, as the original does."""
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * wide.to(x.dtype)
+
+
+def make_norm(config: CoreConfig, width: int) -> nn.Module:
+    """The norm that the facts name."""
+    kind = {"layer": nn.LayerNorm, "rms": RMSNorm}[config.norm]
+    return kind(width, eps=config.layer_norm_eps)

@@ -1,0 +1,216 @@
+"""The recurrent core: two directions of LSTM layers with projections (Peters et al. 2018; specs: ELMo, section 2).
+
+Additional shapes: D directions (2, or 1 where nobody sees later tokens), P width of a projection, C of a cell. Gates
+stand in the order i, f, o, g (g the candidate), so that one sigmoid serves three of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.config import CoreConfig
+from zoo.config_parts import RecurrentConfig
+from zoo.core.base import Core
+from zoo.core.embeddings import Embeddings
+from zoo.core.init import constant, uniform
+from zoo.core.lstm_kernel import FORGET_BIAS, LstmWeights, recurrence
+from zoo.dropout import keyed_dropout
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs, CoreOutput
+
+_SITES_PER_LAYER = 8  # as in the other core; the last layer's output takes the number behind the layers'
+
+
+class RecurrentLayer(nn.Module):
+    """Two directions of an LSTM with projection; the recurrent input is the clipped projection."""
+
+    def __init__(self, facts: RecurrentConfig, width: int) -> None:
+        super().__init__()
+        self.facts = facts
+        size = facts.cell_size
+        self.input_weight = nn.Parameter(torch.zeros(2, 4 * size, width))
+        self.recurrent_weight = nn.Parameter(torch.zeros(2, 4 * size, width))
+        self.bias = nn.Parameter(torch.zeros(2, 4 * size))
+        self.projection = nn.Parameter(torch.zeros(2, width, size))
+        # Glorot's bounds over the whole kernel, TensorFlow's default, which the original leaves in place.
+        kernel, project = uniform(math.sqrt(6 / (2 * width + 4 * size))), uniform(math.sqrt(6 / (width + size)))
+        self.initial = {
+            "input_weight": kernel,
+            "recurrent_weight": kernel,
+            "projection": project,
+            "bias": constant(0.0),
+        }
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Torch's way of starting from the global generator, for those who build a core without a seed."""
+        for name, parameter in self.named_parameters():
+            if not parameter.is_meta:
+                with torch.no_grad():
+                    self.initial[name](parameter, None)
+
+    def weights(self, directions: int) -> LstmWeights:
+        """The weights of the first ``directions``, with the forget gate's constant in the bias."""
+        size = self.facts.cell_size
+        bias = self.bias.clone()
+        bias[:, size : 2 * size] += FORGET_BIAS
+        parts = (self.input_weight, self.recurrent_weight, bias, self.projection)
+        return LstmWeights(*(part if directions == len(part) else part[:directions] for part in parts))
+
+    def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """See :func:`recurrence`; the number of directions is that of the inputs."""
+        facts, weights = self.facts, self.weights(len(inputs))
+        return recurrence(inputs, weights, hidden, cell, facts.cell_clip, facts.projection_clip)
+
+
+class BidirectionalLSTM(Core):
+    """Two directions of LSTM layers behind the same call as the Transformer's.
+
+    States are (B, L, 2P): the forward half, which knows a token and those before it, beside the backward half, which
+    knows it and those after it. Where ``visible.causal`` is set the backward direction is not run, and its half is
+    zero.
+
+    Args:
+        config: the facts; ``config.recurrent`` must be set.
+    """
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        assert config.recurrent is not None
+        self.config, self.facts = config, config.recurrent
+        self.gradient_checkpointing = False
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(RecurrentLayer(self.facts, config.input_width) for _ in range(config.groups))
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
+
+    def forward(
+        self,
+        inputs: CoreInputs,
+        state: dict[str, Tensor] | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> CoreOutput:
+        """Run the core.
+
+        Args:
+            inputs: (B, L) ids; of their visibility ``causal`` and ``lengths`` are read.
+            state: what the rows before these left: ``hidden`` (B, layers, 2, P) and ``cell`` (B, layers, 2, C), as an
+                earlier call gave them back (without gradient); ``None`` = zeros.
+            output_hidden_states: also return the token vectors, twice side by side, and every layer's states; dropout
+                on the last output is not in them.
+            output_attentions: not possible here.
+
+        Raises:
+            ZooError: visibility that a recurrent core cannot express, or a field that it does not read.
+        """
+        self._check(inputs, state, output_attentions)
+        directions = 1 if inputs.visible.causal else 2
+        turn = TimeMajor(inputs, directions)
+        tokens = self.embeddings(inputs)
+        states = torch.cat([tokens] * 2, dim=-1)
+        every, start, keys = [states], self._start(state, tokens), inputs.dropout_keys
+        left: dict[str, list[Tensor]] = {name: [] for name in start}
+        for number in range(self.config.num_hidden_layers):
+            site = (number + 1) * _SITES_PER_LAYER
+            states = keyed_dropout(states, keys, site, self.facts.dropout)
+            streams = turn.into(states)
+            hidden, cell = (start[name][:, number, :directions].transpose(0, 1) for name in ("hidden", "cell"))
+            layer = self.layers[self.config.group_of(number)]
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hiddens, cells = checkpoint(layer, streams, hidden, cell, use_reentrant=False)
+            else:
+                hiddens, cells = layer(streams, hidden, cell)
+            for name, steps in (("hidden", hiddens), ("cell", cells)):
+                left[name].append(torch.cat([turn.last(steps.detach()), start[name][:, number, directions:]], dim=1))
+            output = turn.out_of(hiddens[:, 1:])
+            # What is added is the layer's input as it read it, dropout included (specs: ELMo, trap 5).
+            states = output + states if self.facts.skip_connections and number else output
+            every.append(states)
+        site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
+        states = keyed_dropout(states, keys, site, self.facts.dropout)
+        return CoreOutput(
+            last_hidden_state=states,
+            pooler_output=None if self.pooler is None else self.pooler(states[:, 0]).tanh(),
+            hidden_states=tuple(every) if output_hidden_states else None,
+            state={name: torch.stack(parts, dim=1) for name, parts in left.items()},
+        )
+
+    def _start(self, state: dict[str, Tensor] | None, tokens: Tensor) -> dict[str, Tensor]:
+        """The state before the first token."""
+        layers, widths = self.config.num_hidden_layers, (self.config.input_width, self.facts.cell_size)
+        if state is None:
+            shapes = {
+                name: (len(tokens), layers, 2, width) for name, width in zip(("hidden", "cell"), widths, strict=True)
+            }
+            return {name: tokens.new_zeros(shape, dtype=torch.float32) for name, shape in shapes.items()}
+        return {name: state[name].detach() for name in ("hidden", "cell")}
+
+    def _check(self, inputs: CoreInputs, state: dict[str, Tensor] | None, attentions: bool) -> None:
+        batch, length = inputs.input_ids.shape
+        if length > self.config.max_length:
+            raise ZooError(
+                f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
+                "shorten data.sequence_length or set model.position_type: none."
+            )
+        visible = inputs.visible
+        unread = [f"visible.{n}" for n in ("documents", "orders", "dense") if getattr(visible, n) is not None]
+        others = ("query", "entity_ids", "entity_vectors", "encoder_states")
+        unread += [name for name in others if getattr(inputs, name) is not None]
+        if unread or attentions:
+            raise ZooError(
+                f"a recurrent core does not read {', '.join(unread)}: it passes every row from end to end."
+                if unread
+                else "a recurrent core has no attention probabilities to give back."
+            )
+        layers, widths = self.config.num_hidden_layers, (self.config.input_width, self.facts.cell_size)
+        for name, width in zip(("hidden", "cell"), widths, strict=True):
+            shape = None if state is None or name not in state else tuple(state[name].shape)
+            if state is not None and shape != (batch, layers, 2, width):
+                raise ZooError(
+                    f"the carried state's {name!r} has shape {shape}; {(batch, layers, 2, width)} is needed: one row "
+                    "for each row of the batch, from a core of the same facts."
+                )
+
+
+class TimeMajor:
+    """Rows as steps: time first, the backward direction from each row's true end (specs: ELMo, trap 14)."""
+
+    def __init__(self, inputs: CoreInputs, directions: int) -> None:
+        self.directions = directions
+        batch, length = inputs.input_ids.shape
+        lengths = inputs.visible.lengths
+        device = inputs.input_ids.device
+        self.index: Tensor | None = None
+        self.ends: Tensor | None = None
+        self.rows = torch.arange(batch, device=device)
+        if lengths is not None:
+            self.ends = lengths.to(device)
+            steps = torch.arange(length, device=device)[:, None]
+            self.index = torch.where(steps < self.ends, self.ends - 1 - steps, steps)  # (L, B), its own inverse
+
+    def into(self, states: Tensor) -> Tensor:
+        """(B, L, 2P) in the order of positions -> (D, L, B, P) in the order of steps."""
+        halves = states.unflatten(-1, (2, -1)).permute(2, 1, 0, 3)
+        if self.directions == 1:
+            return halves[:1]
+        return torch.stack([halves[0], self._reversed(halves[1])])
+
+    def out_of(self, steps: Tensor) -> Tensor:
+        """(D, L, B, P) in the order of steps -> (B, L, 2P) in the order of positions; a direction not run is zero."""
+        halves = [steps[0], torch.zeros_like(steps[0]) if self.directions == 1 else self._reversed(steps[1])]
+        return torch.cat(halves, dim=-1).transpose(0, 1)
+
+    def last(self, steps: Tensor) -> Tensor:
+        """(D, L + 1, B, n) start and steps -> (B, D, n) after each row's last real token."""
+        if self.ends is None:
+            return steps[:, -1].transpose(0, 1)
+        return steps[:, self.ends, self.rows].transpose(0, 1)
+
+    def _reversed(self, steps: Tensor) -> Tensor:
+        if self.index is None:
+            return steps.flip(0)
+        return steps[self.index, self.rows]

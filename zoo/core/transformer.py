@@ -1,0 +1,215 @@
+"""The core: ids and visibility in, hidden states out. It knows no objective and no model's name.
+
+Here stand what all cores share, the Transformer, and the choice between the cores; the recurrent one is in
+``zoo.core.lstm``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from zoo.attention.attention import Attention
+from zoo.attention.context import AttentionContext, Cache
+from zoo.attention.masks import Mask, make_mask
+from zoo.attention.memory import Memory, RelativeContext
+from zoo.attention.relative import RelativeAttention
+from zoo.attention.rotary import rotary_angles
+from zoo.config import CoreConfig
+from zoo.core.base import Core
+from zoo.core.embeddings import Embeddings
+from zoo.core.functions import activation, make_norm
+from zoo.core.fusion import EntityStream, entity_stream
+from zoo.dropout import keyed_dropout
+from zoo.errors import ZooError
+from zoo.inputs import CoreInputs, CoreOutput
+
+_SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
+
+
+class Layer(nn.Module):
+    """One set of layer weights: attention and feed-forward, each with residual, norm and dropout.
+
+    Args:
+        config: the facts.
+        layer_index: of the first layer that has these weights.
+    """
+
+    def __init__(self, config: CoreConfig, layer_index: int = 0) -> None:
+        super().__init__()
+        self.pre_norm = config.norm_position == "pre"
+        self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
+        self.attention = RelativeAttention(config) if config.position_type == "relative" else Attention(config)
+        self.attention_norm = make_norm(config, config.hidden_size)
+        width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.activation = activation(config.hidden_act)
+        self.gate = nn.Linear(width, inner, bias=bias) if config.glu else None
+        self.intermediate = nn.Linear(width, inner, bias=bias)
+        self.output = nn.Linear(inner, width, bias=bias)
+        self.output.residual_output = True  # type: ignore[assignment]
+        self.output_norm = make_norm(config, config.hidden_size)
+        mixes = config.fusion is not None and config.fusion.kind_of(layer_index) != "plain"
+        self.fusion = EntityStream(config, layer_index) if mixes else None
+
+    def forward(
+        self, hidden: Tensor, shared: AttentionContext, layer_index: int, entities: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(B, L, W) -> (B, L, W); attention probabilities where they are written out; entities where there are any.
+
+        Args:
+            hidden: states.
+            shared: what all layers have in common.
+            layer_index: how many layers were run before; shared weights are run under several numbers.
+            entities: (B, L, entity width) states of the entities beside the tokens.
+        """
+        keys, site = shared.dropout_keys, (layer_index + 1) * _SITES_PER_LAYER
+        sublayer_input = hidden
+        if self.pre_norm:
+            sublayer_input, shared = self.attention_norm(hidden), shared.normed(self.attention_norm, layer_index)
+        attended, probabilities = self.attention(sublayer_input, shared, layer_index, site)
+        hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
+        if not self.pre_norm:
+            hidden = self.attention_norm(hidden)
+        sublayer_input, added = self.output_norm(hidden) if self.pre_norm else hidden, None
+        if self.fusion is not None and entities is not None:
+            entities, added = self.fusion.join(entities, shared, layer_index, site)
+        inner = keyed_dropout(self._inner(sublayer_input, added), keys, site + 3, self.inner_dropout)
+        if self.fusion is not None and entities is not None:
+            entities = self.fusion.leave(entities, inner, keys, site)
+        hidden = hidden + keyed_dropout(self.output(inner), keys, site + 2, self.dropout)
+        return (hidden if self.pre_norm else self.output_norm(hidden)), probabilities, entities
+
+    def _inner(self, hidden: Tensor, added: Tensor | None) -> Tensor:
+        """(B, L, intermediate width): what stands between the two matrices of the feed-forward part."""
+        inner = self.intermediate(hidden)
+        if added is not None:
+            inner = inner + added
+        return self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
+
+
+class Transformer(Core):
+    """The Transformer core (Vaswani et al. 2017; Devlin et al. 2018; Lan et al. 2019 for shared layers).
+
+    Args:
+        config: the facts.
+
+    Attributes:
+        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        eager_attention: never use a fused attention kernel.
+    """
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.gradient_checkpointing = False
+        self.eager_attention = False
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, layer_index) for layer_index in range(config.groups))
+        pre_norm = config.norm_position == "pre"
+        self.final_norm = make_norm(config, config.hidden_size) if pre_norm else nn.Identity()
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
+        self.relative = RelativeContext(config) if config.position_type == "relative" else None
+
+    def forward(
+        self,
+        inputs: CoreInputs,
+        state: Cache | Memory | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> CoreOutput:
+        """Run the core.
+
+        Args:
+            inputs: (B, L) ids with visibility and what else the config asks for.
+            state: what stands before these tokens and is looked at too: a cache of keys and values, which is
+                extended in place; or, with ``mem_len``, the dictionary of tensors that an earlier call gave back.
+                A cache serves generation: of it, too, the last ``mem_len`` tokens are read.
+            output_hidden_states: also return the embeddings and every layer's states, the last one after the
+                final norm.
+            output_attentions: also return every layer's attention probabilities.
+
+        Raises:
+            ZooError: the rows are longer than the position table, or a field is given that this core
+                does not read.
+        """
+        memory = state if isinstance(state, dict) else None
+        hidden, shared = self._begin(inputs, state, output_attentions or self.eager_attention)
+        length, remembered = inputs.input_ids.shape[1], {}
+        remembers = self.relative if self.config.mem_len and shared.cache is None else None
+        if remembers is not None and inputs.visible.documents is not None:
+            remembered["documents"] = remembers.remember_documents(inputs.visible.documents, memory or None)
+        entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
+        shared = shared._replace(entity_mask=mask)
+        states, attentions = [hidden], []
+        for layer_index in range(self.config.num_hidden_layers):
+            if remembers is not None:
+                remembered[f"memory_{layer_index}"] = remembers.remember(
+                    hidden[:, :length], layer_index, memory or None
+                )
+            layer = self.layers[self.config.group_of(layer_index)]
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                hidden, seen, entities = checkpoint(layer, hidden, shared, layer_index, entities, use_reentrant=False)
+            else:
+                hidden, seen, entities = layer(hidden, shared, layer_index, entities)
+            if output_hidden_states:
+                states.append(hidden)
+            attentions.append(seen)
+        states[-1] = hidden = self.final_norm(hidden)
+        site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
+        hidden = keyed_dropout(hidden, shared.dropout_keys, site, self.config.final_dropout)
+        first = hidden if inputs.query is None else hidden[:, :length]
+        return CoreOutput(
+            last_hidden_state=first,
+            pooler_output=None if self.pooler is None else self.pooler(first[:, 0]).tanh(),
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+            query_states=None if inputs.query is None else hidden[:, length:],
+            state=shared.cache if shared.cache is not None else remembered or None,
+        )
+
+    def _begin(
+        self, inputs: CoreInputs, state: Cache | Memory | None, eager_attention: bool
+    ) -> tuple[Tensor, AttentionContext]:
+        """The first layer's input, and what all layers have in common."""
+        memory, cache = (state, None) if isinstance(state, dict) else (None, state)
+        past = 0 if cache is None else cache.get_seq_length()
+        self._check(inputs, past, memory)
+        shared = AttentionContext(Mask(None, False), inputs.dropout_keys, cache=cache, eager_attention=eager_attention)
+        hidden = self.embeddings(inputs, past)
+        if self.relative is None:
+            mask = make_mask(inputs.visible, inputs.input_ids.shape[1], inputs.input_ids.device, past)
+            return hidden, shared._replace(mask=mask, rotation=self._rotation(inputs, past))
+        past = min(past, self.config.mem_len or past)
+        if memory:
+            past = memory["memory_0"].shape[1] if "memory_0" in memory else 0
+        hidden, distances = self.relative(inputs, hidden, memory or None, past)
+        return hidden, shared._replace(distances=distances)
+
+    def _rotation(self, inputs: CoreInputs, past: int) -> tuple[Tensor, Tensor] | None:
+        """Angles of these tokens' positions; the cache holds keys that were turned already."""
+        if self.config.position_type != "rotary":
+            return None
+        positions = inputs.position_ids
+        if positions is None:
+            length = inputs.input_ids.shape[1]
+            positions = torch.arange(past, past + length, device=inputs.input_ids.device)[None]
+        return rotary_angles(positions, self.config.head_width, self.config.rope_theta)
+
+    def _check(self, inputs: CoreInputs, past: int, memory: Memory | None) -> None:
+        length = past + inputs.input_ids.shape[1]
+        if length > self.config.max_length:
+            raise ZooError(
+                f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
+                "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
+            )
+        unread = ["encoder_states"]
+        unread += [] if self.relative is not None else ["query", "reversed"]
+        unread += [] if self.config.fusion is not None else ["entity_ids", "entity_vectors"]
+        given = [name for name in unread if getattr(inputs, name) is not None]
+        if given:
+            raise ZooError(f"this core does not read {', '.join(given)}.")
+        if self.config.fusion is not None and past:
+            raise ZooError("a core with entities (model.fusion) reads whole rows and does not go on from a cache.")
+        if memory and not self.config.mem_len:
+            raise ZooError("this core remembers nothing (model.mem_len) and does not read a memory.")

@@ -1,0 +1,204 @@
+"""A model folder: ``config.json``, ``model.safetensors`` and the tokenizer's files. No class is executed to load it.
+
+Tensors are named ``core.*``, ``heads.NAME.*`` (heads that ``config.json`` describes) and ``objectives.NAME.*`` (what
+else an objective owns). The weights may be one file or shards with an index, as transformers writes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from zoo.config import CoreConfig
+from zoo.core.base import Core
+from zoo.core.build import make_core
+from zoo.errors import ZooError
+from zoo.storage.files import file_digest, read_json, write_json
+from zoo.storage.tensors import LazyTensors, load_state, open_tensors, save_tensors
+from zoo.version import __version__
+from zoo.vocabulary import Template
+
+MODEL_TYPE = "sesame-zoo"
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a model folder says about itself beside its weights.
+
+    Args:
+        config: the core's facts.
+        template: layout of single texts and pairs, and pooling.
+        visibility: how tokens see each other: ``all`` or ``causal``.
+        heads: facts of each head by name (:func:`zoo.heads.build.build_head`).
+        origin: transformers' ``model_type`` of the checkpoint that the weights came from.
+        path: the folder.
+    """
+
+    config: CoreConfig
+    template: Template = field(default_factory=Template)
+    visibility: Literal["all", "causal"] = "all"
+    heads: dict[str, dict[str, Any]] = field(default_factory=dict)
+    origin: str | None = None
+    path: Path = field(default_factory=Path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of ``config.json``."""
+        return {
+            "model_type": MODEL_TYPE,
+            "zoo_version": __version__,
+            "core": self.config.to_dict(),
+            "visibility": self.visibility,
+            "template": self.template.to_dict(),
+            "heads": self.heads,
+            "origin": self.origin,
+        }
+
+
+def open_weights(folder: Path) -> LazyTensors:
+    """The tensors of a model folder: ``model.safetensors``, or the shards that its index names."""
+    index = folder / INDEX
+    if (folder / WEIGHTS).exists() or not index.exists():
+        return open_tensors(folder / WEIGHTS)
+    named = read_json(index).get("weight_map")
+    if not isinstance(named, dict):
+        raise ZooError(f"{index} has no weight_map, which says in which file each tensor lies.")
+    found: dict[str, Path] = {}
+    for file in sorted(set(named.values())):
+        path = folder / Path(file).name
+        found.update(dict.fromkeys(open_tensors(path), path))
+    missing = sorted(set(named) - set(found))
+    if missing:
+        raise ZooError(f"{index} names {missing[0]!r}, which {named[missing[0]]} does not hold; is the copy complete?")
+    return LazyTensors(found)
+
+
+def pack_model(core: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Tensors of a model under a folder's names; ``heads`` are head modules or the objectives that own them."""
+    tensors = {f"core.{name}": value for name, value in core.state_dict().items()}
+    for name, module in heads.items():
+        described = _head_of(module)
+        if described is not None:
+            tensors |= {f"heads.{name}.{key}": value for key, value in described.state_dict().items()}
+        if described is not module:
+            own = {k: v for k, v in module.state_dict().items() if described is None or not k.startswith("head.")}
+            tensors |= {f"objectives.{name}.{key}": value for key, value in own.items()}
+    return tensors
+
+
+def head_facts(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+    """Facts of the heads that can describe themselves; a user's own head module need not."""
+    found = {name: _head_of(module) for name, module in heads.items()}
+    return {name: dict(head.facts) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
+
+
+def _head_of(module: nn.Module) -> nn.Module | None:
+    """The head with facts: the module itself, or the ``head`` of the objective that it is."""
+    head = module if hasattr(module, "facts") else getattr(module, "head", None)
+    return head if isinstance(head, nn.Module) and hasattr(head, "facts") else None
+
+
+def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Module], facts: ModelFacts) -> None:
+    """Write ``config.json`` and ``model.safetensors`` atomically, the weights first.
+
+    Args:
+        folder: where to.
+        core: the core.
+        heads: head modules, or the objectives that own them, by name.
+        facts: everything but ``heads``, which are asked themselves.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / WEIGHTS, pack_model(core, heads))
+    write_json(folder / "config.json", replace(facts, heads=head_facts(heads)).to_dict())
+
+
+def weights_digest(folder: Path) -> str:
+    """16 hex digits that change with a model folder's weights."""
+    return _digest_of(sorted(folder.glob("model*.safetensors")))
+
+
+def model_digest(folder: Path) -> str:
+    """16 hex digits that change with the weights, the facts or the tokenizer of a model folder."""
+    names = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+    others = [path for name in names if (path := Path(folder) / name).exists()]
+    return _digest_of([*sorted(Path(folder).glob("model*.safetensors")), *others])
+
+
+def _digest_of(paths: list[Path]) -> str:
+    return hashlib.sha256("".join(file_digest(path) for path in paths).encode()).hexdigest()[:16]
+
+
+def read_facts(folder: str | Path) -> ModelFacts:
+    """Read a model folder's ``config.json``.
+
+    Raises:
+        ZooError: not a model folder, a run that is not finished, or written by something else.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise ZooError(f"{path} is not a folder; a run folder with config.json and model.safetensors is needed.")
+    if not (path / "config.json").exists() and (path / "run.json").exists():
+        record = read_json(path / "run.json")
+        if not record.get("finished"):  # otherwise the file was lost
+            raise ZooError(f"{path} {_unfinished(path, record)}")
+    facts = read_json(path / "config.json")
+    if facts.get("model_type") != MODEL_TYPE:
+        raise ZooError(
+            f"{path / 'config.json'} describes a model of type {facts.get('model_type')!r}, not one of the zoo's "
+            f"({MODEL_TYPE!r}); give a run folder of `python -m pretraining`, or bring it in with `zoo import`."
+        )
+    return facts_from_dict(facts, path)
+
+
+def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
+    """How far a run came that has not written its model, and how it is brought to its end."""
+    steps = [int(path.name[5:]) for path in folder.glob("checkpoints/step-*") if path.name[5:].isdecimal()]
+    reached = f"its newest checkpoint is of step {max(steps):,}" if steps else "it has no checkpoint yet"
+    command = record.get("command", "python -m pretraining ...")
+    return (
+        f"holds a run that is not finished: {reached}. Let it end first; if it was stopped, its command brings it to "
+        f"its end: {command}"
+    )
+
+
+def facts_from_dict(facts: Mapping[str, Any], path: Path) -> ModelFacts:
+    """Facts out of the content of a ``config.json``, which transformers may have added keys of its own to."""
+    if not isinstance(facts.get("core"), dict):
+        raise ZooError(f"{path / 'config.json'} has no `core`, the facts about the architecture.")
+    return ModelFacts(
+        config=CoreConfig.from_dict(facts["core"]),
+        template=Template(**facts.get("template", {})),
+        visibility=facts.get("visibility", "all"),
+        heads=facts.get("heads", {}),
+        origin=facts.get("origin"),
+        path=path,
+    )
+
+
+def load_core(folder: str | Path) -> tuple[Core, ModelFacts]:
+    """The core of a model folder with its weights, and the folder's facts; heads are left out."""
+    facts = read_facts(folder)
+    core = make_core(facts.config)
+    weights = open_weights(facts.path)
+    load_state(core, _below(weights, "core."), str(facts.path / WEIGHTS))
+    return core.to(torch.float32), facts
+
+
+def load_head(folder: str | Path, name: str, module: nn.Module) -> None:
+    """Fill a head module, or an objective with its head, from ``heads.NAME.*`` and ``objectives.NAME.*``."""
+    weights = open_weights(Path(folder))
+    tensors = _below(weights, f"heads.{name}.")
+    if _head_of(module) is not module:
+        tensors = {f"head.{key}": value for key, value in tensors.items()} | _below(weights, f"objectives.{name}.")
+    load_state(module, tensors, str(Path(folder) / WEIGHTS))
+
+
+def _below(weights: LazyTensors, prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}

@@ -1,0 +1,174 @@
+"""Where and how precisely a batch is computed."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
+from torch import Tensor
+
+from zoo.errors import ZooError, disk_full
+from zoo.runtime.signals import Stopped, die_with_parent
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies bf16 faster than fp32 in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    return "AVX512" in capabilities and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` to ``bf16`` or ``fp32``."""
+    return precision if precision != "auto" else ("bf16" if fast_bf16() else "fp32")
+
+
+def start_processes(precision: str, threads: int | None, trackers: list[str], folder: Path) -> Accelerator:
+    """The accelerator of this process: device, precision and process group, checked against the launcher.
+
+    Args:
+        precision: resolved precision.
+        threads: CPU threads per process, ``None`` = cores / local processes.
+        trackers: accelerate trackers.
+        folder: where trackers write.
+
+    Raises:
+        ZooError: the launcher asked for several processes that did not find each other, or for another
+            precision.
+    """
+    die_with_parent()  # first: to find each other the processes need the launcher, and would wait a day for a dead one
+    wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    own = "bf16" if precision == "bf16" else "no"
+    if wanted not in ("no", own):
+        raise ZooError(
+            f"the launcher asks for mixed precision {wanted!r} but the settings say train.precision = {precision}; "
+            "leave the launcher's flag away: the YAML owns precision."
+        )
+    if AcceleratorState._shared_state and AcceleratorState().mixed_precision != own:
+        AcceleratorState._reset_state()  # an earlier run of this process (demo, tests) had another precision
+    on_gpu = torch.cuda.is_available()
+    # The others wait while the main process prepares a corpus; the usual half hour would end a large one.
+    patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
+    accelerator = Accelerator(
+        cpu=not on_gpu,
+        mixed_precision=own,
+        log_with=trackers or None,
+        project_dir=str(folder),
+        kwargs_handlers=[patience],
+    )
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if launched != accelerator.num_processes:
+        raise ZooError(
+            f"the launcher started {launched} processes but this one sees {accelerator.num_processes}: each would "
+            "believe it is alone and all would write. Start with `accelerate launch --multi_gpu --num_processes "
+            f"{launched} -m pretraining ...` (it also starts CPU processes)."
+        )
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
+    _keep_heap()
+    return accelerator
+
+
+def _keep_heap() -> None:
+    """Let glibc keep freed blocks up to 32 MB instead of returning them to the kernel at every step.
+
+    A training step frees and takes the same blocks again; without this each costs page faults.
+    """
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, its largest value
+        libc.mallopt(-1, 512 * 2**20)  # M_TRIM_THRESHOLD
+    except (OSError, AttributeError):
+        return
+
+
+_left_groups: list[Any] = []  # see _leave_group
+atexit.register(_left_groups.clear)
+
+
+def raise_on_all_ranks(accelerator: Accelerator, error: ZooError | None) -> None:
+    """Raise any process's error in every process, so that none waits for one that has left."""
+    if accelerator.num_processes == 1:
+        if error is not None:
+            raise error
+        return
+    messages: list[str | None] = [None] * accelerator.num_processes
+    torch.distributed.all_gather_object(messages, None if error is None else str(error))
+    if error is not None:
+        raise error
+    for message in filter(None, messages):
+        raise ZooError(message)
+
+
+@contextmanager
+def errors_on_all_ranks(accelerator: Accelerator) -> Iterator[None]:
+    """What goes wrong in the block in one process, a full disk included, is raised in every process at its end."""
+    error: ZooError | None = None
+    try:
+        yield
+    except ZooError as problem:
+        error = problem
+    except OSError as problem:
+        error = disk_full(problem)
+        if error is None:
+            raise
+    raise_on_all_ranks(accelerator, error)
+
+
+@contextmanager
+def leave_group_together() -> Iterator[None]:
+    """End the process group where all processes leave the block, so that none aborts while it exits."""
+    try:
+        yield
+    except (ZooError, Stopped):
+        _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group() -> None:
+    """End the process group, and keep the object until Python exits.
+
+    Otherwise a wrapped model that is still alive may own it last, and the process may never end: when its last owner
+    goes, a gloo group waits for its threads; one of them may need the interpreter's lock, to let go of the last
+    exchange's tensors; and the C++ half of a wrapped model, unlike Python, holds that lock while it waits.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        _left_groups.append(torch.distributed.group.WORLD)
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+_Moved = TypeVar("_Moved")
+
+
+def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.autocast:
+    """The precision that is asked for; weights stay in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def to_device(value: _Moved, device: torch.device) -> _Moved:
+    """Tensors in named tuples, at any depth, on the device."""
+    if device.type == "cpu":
+        return value
+    return _to_device(value, device)
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if hasattr(value, "_fields"):
+        return type(value)(*(_to_device(item, device) for item in value))
+    return tuple(_to_device(item, device) for item in value) if isinstance(value, tuple) else value

@@ -1,0 +1,1 @@
+"""Bytes on disk: atomic files, safetensors, tables of entities."""

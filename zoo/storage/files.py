@@ -1,0 +1,98 @@
+"""Files and folders that appear whole or not at all, and the digest of a file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from zoo.errors import ZooError
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write into that takes the place of ``path`` only when the block has ended well.
+
+    Readers see the old or the new content, never a part.
+
+    Args:
+        path: the file.
+        shared: other processes may write the same file at the same time; the last to end wins. Without it what a
+            killed writer left is overwritten by the next one.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp" if shared else f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a failed write does not name its file
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
+
+
+def write_atomic(path: Path, text: str, *, shared: bool = False) -> None:
+    """Write a text file atomically: see :func:`replaced_file`."""
+    with replaced_file(path, shared=shared) as stream:
+        stream.write(text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any, *, indent: int = 2, shared: bool = False) -> None:
+    """Write JSON atomically: see :func:`replaced_file`."""
+    write_atomic(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", shared=shared)
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that appears under its name only when the block has ended well.
+
+    Raises:
+        ZooError: the target exists and is not an empty folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ZooError(f"{target} exists already; choose another folder, or remove it first.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.writing-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if target.exists():
+            target.rmdir()
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def text_digest(text: str | bytes) -> str:
+    """32 hex digits that change with a text."""
+    return hashlib.blake2b(text.encode() if isinstance(text, str) else text, digest_size=16).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """32 hex digits that change with a file's content; those of :func:`text_digest` of the same bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object; what is wrong with the file is said by name."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ZooError(f"{path} does not exist.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ZooError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ZooError(f"{path} holds a JSON {type(value).__name__}; an object was expected.")
+    return value

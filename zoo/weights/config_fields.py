@@ -1,0 +1,250 @@
+"""Facts of the architecture in their words and ours, and whether a model of ours can be said in theirs.
+
+Expressible = the facts survive the way there and back: whatever comes back changed is what prevents it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from zoo.config import CoreConfig
+from zoo.errors import ZooError
+from zoo.model_folder import ModelFacts
+from zoo.weights.table import Family, HeadTable
+
+TRAINING_ONLY = frozenset(
+    (
+        "initializer",
+        "initializer_range",
+        "residual_init_scale",
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "activation_dropout",
+        "final_dropout",
+    )
+)
+"""Facts that steer training only; other libraries have no word for some of them."""
+
+# Facts that are numbers, and those that may be absent.
+_NUMBERS = {field.name for field in dataclasses.fields(CoreConfig) if str(field.type).startswith(("int", "float"))}
+_OPTIONAL = {field.name for field in dataclasses.fields(CoreConfig) if "None" in str(field.type)}
+
+
+class Translation(NamedTuple):
+    """A pair of functions between a fact of ours and keys of their ``config.json``.
+
+    Args:
+        read: (their config, key, default) -> our value.
+        write: (our value, key) -> their keys.
+    """
+
+    read: Callable[[Mapping[str, Any], str, Any], Any]
+    write: Callable[[Any, str], dict[str, Any]]
+
+
+def _read_rope(config: Mapping[str, Any], key: str, default: Any) -> float:
+    """Base of the angles: ``rope_parameters`` today, ``rope_theta`` and ``rope_scaling`` in older files."""
+    found = config.get(key) or config.get("rope_scaling") or {}
+    kind = found.get("rope_type", found.get("type", "default"))
+    if kind != "default" or found.get("partial_rotary_factor", 1.0) != 1.0:
+        raise ZooError(f"its rotary positions are scaled ({key}: {found}); the core has plain ones only.")
+    return float(found.get("rope_theta", config.get("rope_theta", default)))
+
+
+def _write_rope(value: float | None, key: str) -> dict[str, Any]:
+    return {} if value is None else {key: {"rope_type": "default", "rope_theta": value}}
+
+
+def _read_groups(config: Mapping[str, Any], key: str, default: Any) -> int:
+    """Sets of shared weights. Their layers find theirs in floating point, which at some sizes rounds to another one."""
+    groups, layers = int(config.get(key) or default), int(config.get("num_hidden_layers", 12))
+    other = [i for i in range(layers) if int(i / (layers / groups)) != i * groups // layers]
+    if other:
+        raise ZooError(
+            f"its layer {other[0]} of {layers} in {groups} groups has the weights of group "
+            f"{other[0] * groups // layers} here, and of the one before there, by a rounding error there."
+        )
+    return groups
+
+
+_ENTITY_LAYERS = {"plain": "sim", "mixed": "mix", "full": "norm"}
+
+
+def _read_entity_layers(config: Mapping[str, Any], key: str, default: Any) -> dict[str, Any]:
+    """Kinds of layers; width and heads are numbers in their code, where nothing can change them."""
+    ours = {theirs: kind for kind, theirs in _ENTITY_LAYERS.items()}
+    said = config.get(key, default)
+    if not isinstance(said, list) or not set(said) <= set(ours):
+        raise ZooError(f"its config says {key} = {said!r}; a list of {', '.join(ours)} is needed.")
+    return {"layer_types": [ours[kind] for kind in said], "entity_size": 100, "num_attention_heads": 4}
+
+
+def _write_entity_layers(value: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+    return {} if value is None else {key: [_ENTITY_LAYERS[kind] for kind in value["layer_types"]]}
+
+
+TRANSLATIONS: dict[str, Translation] = {
+    "same": Translation(lambda config, key, default: config.get(key, default), lambda value, key: {key: value}),
+    # Their tables keep the rows up to the padding's for nobody.
+    "after": Translation(lambda config, key, default: (config.get(key, default) or 0) + 1, lambda value, key: {}),
+    # A table that is there only where `use_...` says so.
+    "optional": Translation(
+        lambda config, key, default: config.get(key, default) if config.get("use_task_id") else 0,
+        lambda value, key: {key: value or 3, "use_task_id": bool(value)},
+    ),
+    # An inner width that is always four times the hidden width, or so unless said.
+    "four times": Translation(lambda config, key, default: 4 * config.get(key, default), lambda value, key: {}),
+    "four times unless said": Translation(
+        lambda config, key, default: config.get(key) or 4 * config.get("n_embd", 768), lambda value, key: {key: value}
+    ),
+    "rope": Translation(_read_rope, _write_rope),
+    "entity layers": Translation(_read_entity_layers, _write_entity_layers),
+    "groups": Translation(_read_groups, lambda value, key: {key: value}),
+}
+"""What a fact may name as its ``op``."""
+
+
+def read_config(family: Family, config: Mapping[str, Any]) -> CoreConfig:
+    """Our facts out of their ``config.json``.
+
+    Raises:
+        ZooError: it asks for something that the table does not stand for.
+    """
+    for key, value in family.presumed.items():
+        if config.get(key, value) not in (value, None):
+            raise ZooError(
+                f"its config.json says {key} = {config[key]!r}, and the zoo reads {family.title} with {value!r} only."
+            )
+    facts: dict[str, Any] = dict(family.fixed)
+    for fact in family.facts:
+        said = config.get(fact.theirs, fact.default)
+        if isinstance(fact.op, str):
+            try:
+                value = TRANSLATIONS[fact.op].read(config, fact.theirs, fact.default)
+            except (TypeError, ValueError):
+                value = said
+        else:
+            value = next((ours for ours, theirs in fact.op if theirs == said), None)
+            if value is None:
+                known = ", ".join(repr(theirs) for _, theirs in fact.op)
+                raise ZooError(f"its config.json says {fact.theirs} = {said!r}; the zoo has {known}.")
+        missing = value is None and fact.ours in _OPTIONAL
+        if fact.ours in _NUMBERS and not missing and not isinstance(value, int | float):
+            raise ZooError(f"its config.json says {fact.theirs} = {said!r}; a number is needed.")
+        facts[fact.ours] = value
+    if (facts.get("pad_token_id") or 0) < 0:  # the first LLaMA checkpoints say -1 where they have none
+        facts["pad_token_id"] = None
+    core = CoreConfig.from_dict(facts)
+    width = config.get("head_dim") or core.head_width
+    if width != core.head_width:
+        raise ZooError(f"its heads are {width} wide; the core's are hidden_size / num_attention_heads wide.")
+    return core
+
+
+def write_config(family: Family, core: CoreConfig) -> dict[str, Any]:
+    """Their ``config.json`` (architecture only) for a core of ours, whether or not it can be expressed."""
+    config: dict[str, Any] = {"model_type": family.model_type}
+    plain = canonical(core)
+    for fact in family.facts:
+        value = plain[fact.ours]
+        if isinstance(fact.op, str):
+            config |= TRANSLATIONS[fact.op].write(value, fact.theirs)
+        else:
+            config[fact.theirs] = dict(fact.op).get(value)
+    return config
+
+
+def canonical(core: CoreConfig) -> dict[str, Any]:
+    """All facts with defaults filled in, and those that mean nothing beside the others set to ``None``."""
+    facts = core.to_dict()
+    facts |= {
+        "embedding_size": core.embedding_width,
+        "embedding_projection": core.has_embedding_projection,
+        "num_hidden_groups": core.groups,
+        "num_key_value_heads": core.key_value_heads,
+    }
+    if core.position_type != "rotary":
+        facts["rope_theta"] = None
+    if not core.has_position_table:
+        facts["position_offset"] = None
+    return facts
+
+
+def architecture(core: CoreConfig) -> dict[str, Any]:
+    """:func:`canonical` without what steers training only, so that two cores of one architecture are equal."""
+    facts = {key: value for key, value in canonical(core).items() if key not in TRAINING_ONLY}
+    if facts["recurrent"] is not None:
+        facts["recurrent"] = {key: value for key, value in facts["recurrent"].items() if key != "dropout"}
+    return facts
+
+
+def inexpressible(family: Family, facts: ModelFacts) -> list[str]:
+    """What prevents a model of ours from being said in a family's words; empty = it can be."""
+    core, found = facts.config, []
+    ours = canonical(core)
+    least = {key: value for key, value in family.at_least.items() if ours[key] is None or ours[key] < value}
+    found += [f"{key} = {ours[key]} ({family.title}: at least {value})" for key, value in least.items()]
+    if core.vocab_size and (core.pad_token_id or 0) >= core.vocab_size:
+        found.append(f"pad_token_id = {core.pad_token_id} ({family.title}: below vocab_size = {core.vocab_size})")
+    written = write_config(family, core)
+    for fact in family.facts:
+        if not isinstance(fact.op, str) and written[fact.theirs] is None:
+            known = " or ".join(str(value) for value, _ in fact.op)
+            found.append(f"{fact.ours} = {ours[fact.ours]} ({family.title}: {known})")
+            written[fact.theirs] = fact.op[0][1]  # said already; the others are still to be compared
+            ours.pop(fact.ours)
+    try:
+        back = canonical(read_config(family, written).replace(**_free(family, core)))
+    except ZooError as error:  # what the family always has cannot be built beside these
+        found.append(str(error))
+        back = {**ours, **family.fixed}
+    for key, value in ours.items():
+        if key not in TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
+            found.append(f"{key} = {value} ({family.title}: {back[key]})")
+    if facts.visibility != family.visibility:
+        found.append(f"visibility = {facts.visibility} ({family.title}: {family.visibility})")
+    if facts.heads and not matching_heads(family, facts):
+        found += _inexpressible_heads(family, facts)
+    return found
+
+
+def _free(family: Family, core: CoreConfig) -> dict[str, Any]:
+    """Facts that no key says and nothing is lost by: a pooler its tensors show, a length that is no limit."""
+    free: dict[str, Any] = {"pooler": core.pooler} if "pooler" not in family.fixed else {}
+    if not core.has_position_table and all(fact.ours != "max_position_embeddings" for fact in family.facts):
+        free["max_position_embeddings"] = core.max_position_embeddings
+    return free
+
+
+def matching_heads(family: Family, facts: ModelFacts) -> dict[str, HeadTable]:
+    """Our heads' names with the family's head that says the same."""
+    found: dict[str, HeadTable] = {}
+    for name, head in facts.heads.items():
+        fitting = (table for table in family.heads if not _mismatch(table, head, facts))
+        table = next(fitting, None)
+        if table is not None and table not in found.values():
+            found[name] = table
+    return found
+
+
+def _mismatch(table: HeadTable, head: Mapping[str, Any], facts: ModelFacts) -> list[str]:
+    """How a head of ours differs from one of theirs."""
+    plain = {**facts.config.to_dict(), "pooler": facts.config.pooler}
+    wanted = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.facts.items()}
+    found = [f"{key} = {head.get(key)} (there: {value})" for key, value in wanted.items() if head.get(key) != value]
+    found += [f"{key} = {plain[key]} (there: {value})" for key, value in table.needs.items() if plain[key] != value]
+    if table.pooling not in (None, facts.template.pooling):
+        found.append(f"template.pooling = {facts.template.pooling} (there: {table.pooling})")
+    return found
+
+
+def _inexpressible_heads(family: Family, facts: ModelFacts) -> list[str]:
+    """Why none of our heads can be said, each against the nearest of theirs."""
+    found = []
+    for name, head in facts.heads.items():
+        tables = [t for t in family.heads if t.facts.get("kind") == head.get("kind")]
+        reasons = min((_mismatch(t, head, facts) for t in tables), key=len, default=["no such head there"])
+        found += [f"heads.{name}: {reason}" for reason in reasons]
+    return found

@@ -1,0 +1,1 @@
+"""ELMo's own files: its arrays, and the folders that hold them."""
