@@ -98,6 +98,7 @@ class Layout(ABC):
 
 
 def check_documents(store: Store, documents: Ints, layout: str) -> None:
+    """Raise ZooError if ``documents`` have no token at all."""
     offsets = store.document_tokens()
     if len(documents) == 0 or int((offsets[documents + 1] - offsets[documents]).sum()) == 0:
         raise ZooError(
@@ -107,6 +108,7 @@ def check_documents(store: Store, documents: Ints, layout: str) -> None:
 
 
 def check_special_tokens(vocabulary: Vocabulary, layout: str, cls: bool, sep: bool) -> None:
+    """Raise ZooError if the vocabulary lacks a special token that the layout's rows need."""
     missing = [name for name, needed in (("cls", cls), ("sep", sep)) if needed and getattr(vocabulary, name) is None]
     if missing:
         names = {"cls": "an opening token (cls: [CLS] or <s>)", "sep": "a separator (sep: [SEP] or </s>)"}

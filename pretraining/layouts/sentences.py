@@ -50,6 +50,7 @@ class SentenceTable(NamedTuple):
 
 
 def sentence_table(store: Store, documents: Ints) -> SentenceTable:
+    """The sentences of some documents, in their order."""
     offsets = np.asarray(store.documents)
     counts = offsets[documents + 1] - offsets[documents]
     number = ragged_ranges(offsets[documents], counts)

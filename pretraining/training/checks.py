@@ -182,6 +182,7 @@ def missing_field(config: PretrainConfig, name: str, store: Store | None = None)
 
 
 def check_attention(task: str, objectives: dict[str, Objective]) -> None:
+    """Raise ZooError if the objectives of one task need different attention patterns."""
     needed = {key: objective.visibility for key, objective in objectives.items() if objective.visibility}
     if len(set(needed.values())) > 1:
         raise ZooError(

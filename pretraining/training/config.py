@@ -195,7 +195,7 @@ class PretrainConfig:
     seed: SeedConfig = field(default_factory=SeedConfig)
     chain: str = ""
     output: str = "runs"
-    run_folder_of: str | None = None
+    run_folder: str | None = None
 
     def __post_init__(self) -> None:
         """Check what spans several keys."""

@@ -83,12 +83,18 @@ def tree_of(file: str) -> ast.Module:
 @functools.cache
 def product() -> tuple[str, ...]:
     return tuple(
-        sorted(str(path.relative_to(ROOT).as_posix()) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+        sorted(
+            str(path.relative_to(ROOT).as_posix()) for package in PACKAGES for path in (ROOT / package).rglob("*.py")
+        )
     )
 
 
 def tests() -> list[str]:
-    return sorted(path.relative_to(ROOT).as_posix() for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+    return sorted(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    )
 
 
 def module_of(file: str) -> str:
@@ -297,7 +303,13 @@ def resolves(dotted: str) -> bool:
         if file is None:
             continue
         rest = parts[size:]
-        if not rest or (size == 1 and rest[0].islower() and file_of(parts[0]) and len(parts) == 2 and parts[0] in ("finetune", "pretraining")):
+        if not rest or (
+            size == 1
+            and rest[0].islower()
+            and file_of(parts[0])
+            and len(parts) == 2
+            and parts[0] in ("finetune", "pretraining")
+        ):
             return True
         return rest[0] in names_in(file)
     return False
@@ -354,7 +366,8 @@ def test_every_path_that_a_document_names_exists():
     missing = []
     for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:
         for name in re.findall(
-            r"`((?:zoo|pretraining|finetune|ablation|tests|configs|docs|benchmarks)/[\w./-]+)`", document.read_text("utf-8")
+            r"`((?:zoo|pretraining|finetune|ablation|tests|configs|docs|benchmarks)/[\w./-]+)`",
+            document.read_text("utf-8"),
         ):
             if not (ROOT / name).exists() and "NAME" not in name and document.name != "CHANGELOG.md":
                 missing.append(f"{document.name}: {name}")
