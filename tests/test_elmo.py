@@ -272,8 +272,8 @@ def loss_of(core, objective, rows):
     return objective(run_core, core.token_embedding, Targets(batch.targets["x"], batch.counts["x"]))
 
 
-def by_hand(core, objective, rows, states=None):
-    """Sums of forward and backward losses, one target at a time."""
+def by_hand(core, objective, rows, ends=0):
+    """Sums of forward and backward losses, one target at a time; ``ends`` places at each end are no targets."""
     sums = np.zeros(2)
     for row, length in enumerate(rows.lengths):
         ids = torch.from_numpy(rows.input_ids[row, :length].astype(np.int64))[None]
@@ -289,7 +289,7 @@ def by_hand(core, objective, rows, states=None):
         for direction, step in ((0, 1), (1, -1)):
             log_p = objective.head(both[direction], core.token_embedding).log_softmax(-1)
             for k in range(length):
-                if 0 <= k + step < length:
+                if ends <= k + step < length - ends:
                     sums[direction] -= log_p[k, ids[0, k + step]].item()
     return sums
 
@@ -380,16 +380,9 @@ def test_scores_are_both_chains(config):
     rows = text_rows()
     scores = objective.score(CoreRunner(core, base_inputs(rows)), core.token_embedding, rows)
     for row, length in enumerate(rows.lengths):
-        one = take(rows, np.array([row]), int(length))
-        forward, backward = by_hand(core, objective, one)
         # the last forward target is [SEP], the last backward one [CLS]: template tokens are not scored
-        ids = one.input_ids[0]
-        cut = examples_from_tokens([(ids.tolist(), [1] * len(ids))], BERT_LIKE)
-        inputs = objective.inputs(cut, base_inputs(cut))
-        states = objective._both(CoreRunner(core, inputs), inputs)[0]
-        ends = objective.head(torch.stack([states[-2, 0], states[1, 1]]), core.token_embedding).log_softmax(-1)
-        template = -(ends[0, ids[-1]] + ends[1, ids[0]]).item()
-        assert scores[row] == pytest.approx(-(forward + backward - template), rel=1e-4)
+        forward, backward = by_hand(core, objective, take(rows, np.array([row]), int(length)), ends=1)
+        assert scores[row] == pytest.approx(-(forward + backward), rel=1e-4)
 
 
 def test_a_stream_asks_for_what_follows():
@@ -421,14 +414,21 @@ def test_rare_words_are_read_but_not_predicted():
 
 
 def test_dropout_of_the_second_pass_is_its_own():
-    config = ONE_WAY.replace(hidden_dropout_prob=0.3)
-    core, objective = make(config)
-    batch = collate(text_rows((5, 5)), {"x": objective})
-    inputs = batch.inputs._replace(input_ids=torch.full((2, 7), 20), dropout_keys=row_keys(0, 0, range(2)))
-    states = objective._both(CoreRunner(core, inputs), None)
-    assert not torch.allclose(states[:, :, 0], states.flip(1)[:, :, 1])
-    plain = objective._both(CoreRunner(core, inputs._replace(dropout_keys=None)), None)
-    torch.testing.assert_close(plain[:, :, 0], plain.flip(1)[:, :, 1])
+    """Rows of one word are the same from both ends, so that only dropout tells the directions apart."""
+    core, objective = make(ONE_WAY.replace(hidden_dropout_prob=0.3))
+    rows = text_rows((5, 5))
+    rows = rows.replace(input_ids=np.full_like(rows.input_ids, 20))
+    batch = collate(rows, {"x": objective})
+
+    def losses(keys):
+        """Of the forward and of the backward direction."""
+        run_core, targets = CoreRunner(core, batch.inputs._replace(dropout_keys=keys)), batch.targets["x"]
+        halves = [{name: values[targets["backward"] == way] for name, values in targets.items()} for way in (0, 1)]
+        return [objective(run_core, core.token_embedding, Targets(half, len(half["labels"]))).total for half in halves]
+
+    torch.testing.assert_close(*losses(None))
+    forward, backward = losses(row_keys(0, 0, range(2)))
+    assert not torch.allclose(forward, backward)
 
 
 def test_visibility_follows_the_core():
@@ -437,7 +437,7 @@ def test_visibility_follows_the_core():
     dense = AttentionPattern(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
     with pytest.raises(ZooError, match="cannot reverse who sees whom"):
-        objective._both(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), None)
+        objective(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), core.token_embedding, Targets({}, 0))
 
 
 # --- the sampled softmax ---

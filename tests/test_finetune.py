@@ -187,7 +187,7 @@ def test_a_diverging_run_says_so(bert: Path, toy_data: Path, tmp_path: Path) -> 
     assert not (tmp_path / "result.json").exists()
 
 
-class _Share(Processes):
+class Share(Processes):
     """One of several processes, as seen by the code that shares out rows."""
 
     def __init__(self, rank: int, world: int) -> None:
@@ -208,7 +208,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count
             step_loss(model, prepared, rows, (1, 7), share).backward()
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
-    whole, parts = gradients([Processes()]), gradients([_Share(0, 2), _Share(1, 2)])
+    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
     assert len(whole) == len(parts)
     for one, two in zip(whole, parts):  # the same dropout, because its keys follow the place in the global batch
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)

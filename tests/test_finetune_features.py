@@ -178,7 +178,7 @@ def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_da
 
 @pytest.mark.parametrize("count", [16, 5, 1])
 def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, count: int) -> None:
-    from test_finetune import _Share
+    from test_finetune import Share
 
     prepared = PreparedTask(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(count) * 3
@@ -189,7 +189,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, coun
             step_loss(model, prepared, rows, (1, 7), share).backward()
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
-    whole, parts = gradients([Processes()]), gradients([_Share(0, 2), _Share(1, 2)])
+    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
     for one, two in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,7 +43,8 @@ class Shared:
         place, done = self.root / f"{name}-{digest}", self.root / f"{name}-{digest}.done"
         with FileLock(self.root / f"{name}-{digest}.lock"):
             if not done.exists():
-                place.mkdir()  # fails where an earlier attempt has failed, so that its error is not hidden
+                shutil.rmtree(place, ignore_errors=True)  # an attempt that failed: who asks next sees its error, too
+                place.mkdir()
                 make(place)
                 done.touch()
         return place
