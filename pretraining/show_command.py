@@ -142,9 +142,9 @@ def show_command(argv: list[str]) -> int:
     subjects += [load_run(name, overrides, wish) for name in wish.run]
     views = [view for subject in subjects for view in show_text(subject, wish)]
     if wish.html is not None:
-        from pretraining.show_html import page
+        from pretraining.show_html import render_html
 
-        Path(wish.html).write_text(page(views, wish.text, wish.visibility), encoding="utf-8")
+        Path(wish.html).write_text(render_html(views, wish.text, wish.visibility), encoding="utf-8")
         print(f"written to {wish.html}")
         return 0
     from pretraining.show_text import render

@@ -26,7 +26,7 @@ from pretraining.loader import TaskData
 from pretraining.prepare import prepare
 from pretraining.show import Speller, show_text, streams
 from pretraining.show_command import read_arguments, show_command
-from pretraining.show_html import page
+from pretraining.show_html import render_html
 from pretraining.show_source import TextStore, load_config
 from pretraining.show_text import cut, render, width_of
 from pretraining.tokenizer import TokenizerConfig, load_tokenizer
@@ -295,7 +295,7 @@ def test_each_unit_is_one_bracket(look, tmp_path):
     assert all(span.label == "" for span in entity.spans)
     coloured = render([view], 300, True)
     assert "\x1b[33m" in next(line for line in coloured.splitlines() if "entity" in line)
-    page([view], ENGLISH)
+    render_html([view], ENGLISH)
 
 
 def test_units_in_codes():
@@ -337,7 +337,7 @@ def test_a_config_is_introduced_once(look):
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("▸")] == [
         f"▸ {view.about.split(':')[0]}" for view in views
     ]
-    root = ElementTree.fromstring(page(views, ENGLISH))
+    root = ElementTree.fromstring(render_html(views, ENGLISH))
     assert len(root.findall(".//h2")) == 1
     assert len(root.findall(".//ul[@class='stages']/li")) == 4
 
@@ -775,7 +775,7 @@ def test_the_page_is_well_formed_and_self_contained(look, data, tmp_path, capsys
 
 def test_the_page_has_every_token_and_target(look):
     (view,) = look("bert-tiny", ENGLISH, "--seed", "3", "--rows", "1")
-    root = ElementTree.fromstring(page([view], ENGLISH))
+    root = ElementTree.fromstring(render_html([view], ENGLISH))
     (row,) = view.rows
     chips = [e.text for e in root.iterfind(".//div[@class='tokens']//b")]
     assert chips == reads(row)
