@@ -28,7 +28,8 @@ from zoo.config import read_json
 from zoo.errors import ZooError, nearest
 from zoo.folder import write_atomic, write_json
 from zoo.sample import resolve
-from zoo.settings import Settings, merge
+from zoo.settings.load import Settings
+from zoo.settings.yaml_files import merge
 
 Say = Callable[[str], None]
 
@@ -207,7 +208,7 @@ def _tasks(wanted: ArmFinetuning) -> list[Task]:
 
 
 def _known(cls: Any, values: dict[str, Any]) -> dict[str, Any]:
-    from zoo.settings import check_keys
+    from zoo.settings.checks import check_keys
 
     checked: dict[str, Any] = check_keys(cls, values, "finetune.settings")
     return checked

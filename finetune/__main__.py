@@ -13,12 +13,13 @@ from finetune.config import FinetuneConfig
 from finetune.pool import Job, run_pool
 from finetune.tasks import Task, read_task_file, select
 from zoo.errors import ZooError, run_command
-from zoo.settings import flatten, load_settings
+from zoo.settings.arguments import flatten
+from zoo.settings.load import load_settings
 
 if TYPE_CHECKING:
     from finetune.prepared import Prepared
 
-HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings")
+HEAVY = ("finetune.run", "finetune.report", "sklearn.metrics", "jsonargparse", "zoo.settings.load")
 """Modules that the children of a pool share: imported once, without starting a thread."""
 
 

@@ -24,7 +24,7 @@ import yaml
 from zoo.config import read_json
 from zoo.errors import ZooError, run_command
 from zoo.folder import write_atomic
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 _DATA = ("train_wiki.json", "val_wiki.json")
 _NAMES = "pid2name.json"

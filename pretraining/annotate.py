@@ -31,7 +31,7 @@ from pretraining.segment import CJK
 from zoo.encoding import encoding_hint
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
-from zoo.settings import import_class
+from zoo.settings.checks import import_class
 
 Span = tuple[int, int, int]
 """First character, end, and the number that is written (0 = a span that is counted as unknown and left out)."""

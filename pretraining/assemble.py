@@ -30,7 +30,7 @@ from pretraining.tokenizer import TokenizerConfig, extend, load_tokenizer
 from zoo.config import CoreConfig, read_json
 from zoo.errors import ZooError
 from zoo.folder import ModelFacts
-from zoo.settings import Settings
+from zoo.settings.load import Settings
 from zoo.vocabulary import Vocabulary
 
 _VALIDATION_STREAMS = 8  # whatever the batch and the number of processes, so that figures can be compared

@@ -46,7 +46,7 @@ from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.folder import write_json
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]

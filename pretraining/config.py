@@ -23,7 +23,8 @@ from pretraining.start import StartConfig, overlay
 from pretraining.tokenizer import TokenizerConfig
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
-from zoo.settings import Settings, flatten, load_settings, parse_arguments
+from zoo.settings.arguments import flatten, parse_arguments
+from zoo.settings.load import Settings, load_settings
 from zoo.vocabulary import Template
 
 # Keys that do not change what is computed: they take no part in a run folder's name.
@@ -321,7 +322,7 @@ def load_pretrain_config(
         joint: what the command that is used writes between two files, for messages.
 
     Raises:
-        ZooError: as :func:`zoo.settings.load_settings`; or the files have no base.
+        ZooError: as :func:`zoo.settings.load.load_settings`; or the files have no base.
     """
     configs, _, _ = parse_arguments(argv)
 

@@ -17,7 +17,7 @@ from zoo.encoding import file_hint
 from zoo.entities import Entities, control, open_entities, save_entities
 from zoo.errors import ZooError
 from zoo.folder import save_tensors, write_atomic, write_json
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 _RANKED = 1000  # triples whose tails are ranked for the record
 Floats = NDArray[np.float32]

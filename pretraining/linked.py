@@ -26,7 +26,7 @@ from pretraining.tokenizer import ZooTokenizer, load_tokenizer
 from zoo.encoding import file_hint
 from zoo.errors import ZooError, run_command
 from zoo.folder import write_atomic
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 ARRAY = "entity_id"
 _NONE = "#UNK#"

@@ -11,7 +11,8 @@ from pretraining.config import PretrainConfig
 from pretraining.model import PretrainingModel
 from zoo.config import CoreConfig
 from zoo.core import make_core
-from zoo.settings import load_settings, read_yaml, shipped_configs
+from zoo.settings.load import load_settings
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.vocabulary import Vocabulary
 
 _UNTRAINED_VOCABULARY = 8192

@@ -23,7 +23,7 @@ from pretraining.segment import CJK
 from pretraining.sentences import sentence_spans
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 NO_MARKER = "[no-conn]"
 """The class, in a list of markers, of sentences that begin with none of them."""

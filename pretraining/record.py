@@ -19,7 +19,7 @@ from pretraining.model import PretrainingModel
 from pretraining.processes import resolve_precision
 from pretraining.provenance import surroundings
 from zoo.folder import write_json
-from zoo.settings import Settings
+from zoo.settings.load import Settings
 
 _STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
 

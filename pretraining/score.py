@@ -33,7 +33,7 @@ from zoo.config import read_json
 from zoo.errors import ZooError, nearest
 from zoo.folder import ModelFacts, load_core, load_head, write_json
 from zoo.heads import build_head
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.vocabulary import Vocabulary, numbered
 
 

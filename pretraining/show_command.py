@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from zoo.errors import ZooError, nearest
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 Visibility = bool | Literal["auto"]
 _FLAGS = ("trust_code", "help")

@@ -29,7 +29,7 @@ from pretraining.trust import refuse_foreign_code
 from zoo.config import read_json
 from zoo.errors import ZooError
 from zoo.folder import ModelFacts, read_facts
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.vocabulary import Vocabulary
 
 _OTHERS = 40  # documents that random second segments come from

@@ -64,7 +64,7 @@ from zoo.errors import ZooError
 from zoo.flops import core_flops, training_flops
 from zoo.folder import ModelFacts, save_model_folder, weights_digest
 from zoo.heads import check_template
-from zoo.settings import Settings
+from zoo.settings.load import Settings
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
 

@@ -10,7 +10,7 @@ from pretraining.listing import count_parameters
 from zoo.config import CoreConfig
 from zoo.core import Transformer, make_core
 from zoo.heads import SequenceHead, TokenHead
-from zoo.settings import read_yaml, shipped_configs
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 
 MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))
 RUNS = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))

@@ -35,7 +35,7 @@ from zoo.folder import load_core, load_tensors, open_weights, read_facts
 from zoo.init import initialise
 from zoo.inputs import CoreInputs, Visibility
 from zoo.mix import FrozenFeatures, ScalarMix, normed_together
-from zoo.settings import read_yaml, shipped_configs
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.elmo import config_of, load_elmo, options_of, save_elmo

@@ -25,7 +25,7 @@ from zoo.errors import ZooError
 from zoo.folder import open_weights, read_facts
 from zoo.heads import build_head
 from zoo.mix import FrozenFeatures, Mixes, TaskNetwork, pooled
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.vocabulary import Template
 
 TOYS = {"pooled": POOLED, "last": LAST, "spelt": SPELT}

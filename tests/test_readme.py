@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.settings import shipped_configs
+from zoo.settings.yaml_files import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

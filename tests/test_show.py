@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -35,7 +36,7 @@ from zoo.config import CoreConfig, RecurrentConfig
 from zoo.entities import save_entities
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.settings import shipped_configs
+from zoo.settings.yaml_files import shipped_configs
 from zoo.weights.commands import export_folder, import_folder
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
@@ -771,6 +772,21 @@ def test_the_page_is_well_formed_and_self_contained(look, data, tmp_path, capsys
         assert outside not in content.replace("</", ""), outside
     assert "prefers-color-scheme:dark" in content
     assert "A &lt;script&gt;" in content
+
+
+def test_names_and_notes_are_escaped_on_the_page(look):
+    (view,) = look("bert-tiny", ENGLISH, "--rows", "1")
+    evil = "<script>alert('x')</script>&\"'"
+    view = replace(view, title=evil, chain=evil, about=evil, notes=(evil,), stages=(evil,))
+    content = render_html([view], ENGLISH)
+    root = ElementTree.fromstring(content)
+    assert content.count("<script>") == 1  # our own
+    assert (
+        root.find(".//h2").text
+        == root.find(".//p[@class='note']").text
+        == root.find(".//ul[@class='stages']/li").text
+        == evil
+    )
 
 
 def test_the_page_has_every_token_and_target(look):

@@ -13,7 +13,7 @@ from zoo.core import Transformer
 from zoo.errors import ZooError
 from zoo.heads import TokenHead, build_head
 from zoo.inputs import CoreInputs, SecondStream, Visibility
-from zoo.settings import read_yaml, shipped_configs
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.weights.convert import read_checkpoint, write_checkpoint
 from zoo.weights.table import HEAD_OPERATIONS
 

@@ -20,7 +20,7 @@ from zoo.folder import (
     write_atomic,
     write_json,
 )
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.weights.card import write_card
 from zoo.weights.convert import Model, all_families, find_family, read_checkpoint, write_checkpoint
 from zoo.weights.elmo_folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
