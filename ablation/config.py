@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
-from zoo.settings import check_keys, find_config, flatten, merge, parse_arguments, read_yaml
+from zoo.settings.arguments import flatten, parse_arguments
+from zoo.settings.checks import check_keys
+from zoo.settings.yaml_files import find_config, merge, read_yaml
 
 KIND = "ablation"
 CLOZE_KEYS = ("longest", "items", "entity", "shortest_entity", "seed", "objective")

@@ -55,7 +55,7 @@ from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs
 from zoo.model_folder import load_core, read_facts
 from zoo.sample import sample_path
-from zoo.settings import read_yaml, shipped_configs
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 
 TASKS = ["knowledge_masking", "capitalisation", "token_document", "sentence_reordering"]
 PAPER = {  # thousands of iterations in each stage (specs: ERNIE 2.0, section 1)

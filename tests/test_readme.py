@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from zoo.settings import shipped_configs
+from zoo.settings.yaml_files import shipped_configs
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

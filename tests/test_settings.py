@@ -1,3 +1,4 @@
+import re
 import sys
 from dataclasses import dataclass, field
 from typing import Literal
@@ -5,7 +6,9 @@ from typing import Literal
 import pytest
 
 from zoo.errors import ZooError, nearest
-from zoo.settings import flatten, load_settings, merge, parse_arguments, read_yaml
+from zoo.settings.arguments import flatten, parse_arguments
+from zoo.settings.load import load_settings
+from zoo.settings.yaml_files import merge, read_yaml
 
 
 class Part:
@@ -210,6 +213,39 @@ def test_text_stays_as_the_command_line_says_it():
     assert load_settings(Texts, ["--names", "12", "--maybe", "null"], "test", "pretrain").value.names == ["12"]
 
 
+def test_numbers_and_dates_of_yaml(tmp_path):
+    """PyYAML takes 1e-4 for text and 2024-01-01 for a date; YAML is read as jsonargparse reads it."""
+    (tmp_path / "a.yaml").write_text("path: 2024-01-01\nmaybe: '12'\neither: 0x10\nby: {x: '1e3'}\n")
+    value = load_settings(Texts, ["--config", str(tmp_path / "a.yaml")], "test", "pretrain").value
+    assert (value.path, value.maybe, value.either, value.by) == ("2024-01-01", "12", 16, {"x": "1e3"})
+    (tmp_path / "b.yaml").write_text("a: 1e-4\nb: 1E5\nc: 3.\nd: .5\ne: 7\nf: -2.5e+3\n")
+    assert read_yaml(tmp_path / "b.yaml", "pretrain") == {"a": 1e-4, "b": 1e5, "c": 3.0, "d": 0.5, "e": 7, "f": -2500.0}
+    assert load(["--name", "a", "--inner.rate", "-.5"]).value.inner.rate == -0.5
+
+
+def test_what_a_plug_in_says_is_said(monkeypatch):
+    """jsonargparse wraps it in a message of its own, which names every other type that would do."""
+    monkeypatch.setattr(Part, "__init__", refuse)
+    with pytest.raises(ZooError, match=r"^the part is broken$"):
+        load(["--name", "a", "--part.class_path", "test_settings.Part"])
+
+
+def refuse(self, size: int = 3):
+    raise ZooError("the part is broken")
+
+
+def test_what_is_read_before_the_settings_are_built_has_its_types():
+    """Ablations and ``amend`` read values that jsonargparse has not seen."""
+    seen = []
+
+    def amend(merged, command_line):
+        seen.append(merged)
+        return {}
+
+    load_settings(Lists, ["--numbers", "0,2", "--names", "1,2"], "test", "pretrain", amend=amend)
+    assert seen == [{"numbers": [0, 2], "names": ["1", "2"]}]
+
+
 def test_a_switch_needs_no_value():
     value = load_settings(Texts, ["--switch", "--path", "x"], "test", "pretrain").value
     assert (value.switch, value.path) == (True, "x")
@@ -226,6 +262,7 @@ def test_a_switch_needs_no_value():
         (["--part.class_path", "test_settings.Named", "--part.init_args.name"], "^--part.init_args.name has no value"),
         (["--config", "b.yaml"], "path = true, and text is needed: --path VALUE"),
         (["--config", "a.yaml"], "choice = false, and one of yes, no is needed.*between quotes"),
+        (["--config", "c.yaml"], "path = 12, and text is needed"),
         (["--config"], "--config has no value"),
     ],
 )
@@ -233,6 +270,7 @@ def test_what_is_no_text_is_refused(argv, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").write_text("choice: no\n")
     (tmp_path / "b.yaml").write_text("path: yes\n")
+    (tmp_path / "c.yaml").write_text("path: 12\n")
     with pytest.raises(ZooError, match=message):
         load_settings(Texts, argv, "test", "pretrain")
 
@@ -264,5 +302,11 @@ def test_help_lists_every_key(capsys):
     with pytest.raises(SystemExit):
         load(["--help"])
     text = capsys.readouterr().out
-    assert "--inner.rate (default 0.1)" in text
-    assert "a rate." in text
+    assert text.startswith("usage: test --config FILE")
+    assert re.search(r"--inner\.rate RATE\s+a rate\. \(type: float, default: 0\.1\)", text)
+
+
+def test_help_of_a_plug_in_lists_its_arguments(capsys):
+    with pytest.raises(SystemExit):
+        load(["--name", "a", "--part.help", "test_settings.Part"])
+    assert "size SIZE" in capsys.readouterr().out

@@ -1,34 +1,25 @@
 """What ``zoo show`` shows is what the loader, the objectives and the core's masks give."""
 
-import io
-import itertools
-import json
-import re
-import shlex
-import subprocess
-import sys
-import textwrap
+
+
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from xml.etree import ElementTree
-
-import numpy as np
-import pytest
-import torch
-from training import SAMPLE, arguments, train, write_corpus
-
 from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts.reordered_segments import reordering_classes
 from pretraining.objectives.base import corrupt
-from pretraining.show.command import read_arguments, show_command
+from pretraining.show.command import read_arguments
+from pretraining.show.command import show_command
 from pretraining.show.describe import show_text
-from pretraining.show.html import page
 from pretraining.show.load import load_config
 from pretraining.show.streams import read_streams
-from pretraining.show.terminal import cut, render, width_of
+from pretraining.show.terminal import cut
+from pretraining.show.terminal import render
+from pretraining.show.terminal import width_of
 from pretraining.show.text_store import TextStore
 from pretraining.show.tracks import unit_spans
 from pretraining.show.views import TokenPrinter
+from pretraining.show.html import render_html
 from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
@@ -36,14 +27,33 @@ from pretraining.training.checks import check_layouts
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.loader import TaskLoader
 from pretraining.training.stores import run_store
+from training import SAMPLE
+from training import arguments
+from training import train
+from training import write_corpus
+from xml.etree import ElementTree
 from zoo.attention.masks import make_mask
 from zoo.config import CoreConfig
 from zoo.config_parts import RecurrentConfig
 from zoo.errors import ZooError
-from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
-from zoo.settings import shipped_configs
+from zoo.inputs import AttentionPattern
+from zoo.inputs import CoreInputs
+from zoo.inputs import QueryStream
+from zoo.settings.yaml_files import shipped_configs
 from zoo.storage.entity_table import save_entities
-from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.commands import export_folder
+from zoo.weights.commands import import_folder
+import io
+import itertools
+import json
+import numpy as np
+import pytest
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import torch
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
 CHINESE = "这座城市位于河边。它有一座古老的石桥，建于1742年。"
@@ -303,7 +313,7 @@ def test_each_unit_is_one_bracket(look, tmp_path):
     assert all(span.label == "" for span in entity.spans)
     coloured = render([view], 300, True)
     assert "\x1b[33m" in next(line for line in coloured.splitlines() if "entity" in line)
-    page([view], ENGLISH)
+    render_html([view], ENGLISH)
 
 
 def test_units_in_codes():
@@ -345,7 +355,7 @@ def test_a_config_is_introduced_once(look):
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("▸")] == [
         f"▸ {view.about.split(':')[0]}" for view in views
     ]
-    root = ElementTree.fromstring(page(views, ENGLISH))
+    root = ElementTree.fromstring(render_html(views, ENGLISH))
     assert len(root.findall(".//h2")) == 1
     assert len(root.findall(".//ul[@class='stages']/li")) == 4
 
@@ -781,9 +791,24 @@ def test_the_page_is_well_formed_and_self_contained(look, data, tmp_path, capsys
     assert "A &lt;script&gt;" in content
 
 
+def test_names_and_notes_are_escaped_on_the_page(look):
+    (view,) = look("bert-tiny", ENGLISH, "--rows", "1")
+    evil = "<script>alert('x')</script>&\"'"
+    view = replace(view, title=evil, chain=evil, about=evil, notes=(evil,), stages=(evil,))
+    content = render_html([view], ENGLISH)
+    root = ElementTree.fromstring(content)
+    assert content.count("<script>") == 1  # our own
+    assert (
+        root.find(".//h2").text
+        == root.find(".//p[@class='note']").text
+        == root.find(".//ul[@class='stages']/li").text
+        == evil
+    )
+
+
 def test_the_page_has_every_token_and_target(look):
     (view,) = look("bert-tiny", ENGLISH, "--seed", "3", "--rows", "1")
-    root = ElementTree.fromstring(page([view], ENGLISH))
+    root = ElementTree.fromstring(render_html([view], ENGLISH))
     (row,) = view.rows
     chips = [e.text for e in root.iterfind(".//div[@class='tokens']//b")]
     assert chips == reads(row)

@@ -34,7 +34,7 @@ Changed = Mapping[str, Sequence[tuple[str, Any, Any]]]
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """A table whose first column names the rows; a cell is a text, or several lines of text."""
 
     head: Sequence[str]
@@ -48,7 +48,7 @@ class ArmChanges:
 
     name: str
     count: int
-    table: Table
+    table: TextTable
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Provenance:
 
     command: str
     facts: list[tuple[str, str]]
-    folders: Table
+    folders: TextTable
 
 
 def ablation_page(
@@ -122,7 +122,7 @@ def _rules(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _scores(results: Results) -> Table:
+def _scores(results: Results) -> TextTable:
     measures = list(dict.fromkeys(score.measure for score in results.scores))
     found = {(score.arm, score.measure): score for score in results.scores}
     rows = [
@@ -132,7 +132,7 @@ def _scores(results: Results) -> Table:
         values = [run.baselines[name] for run in results.runs if name in run.baselines]
         rows.append([f"majority ({name})", *(format_value(m, values[0]) if m == name else "" for m in measures)])
     note = "Mean ± standard deviation over pretraining seeds (n). Losses in nats per target, scores in percent."
-    return Table(["arm", *measures], rows, note)
+    return TextTable(["arm", *measures], rows, note)
 
 
 def _forest(results: Results, primary: bool) -> list[ForestPlot]:
@@ -235,7 +235,7 @@ def _caption(runs: Sequence[FinishedRun], arm: str) -> str:
     return f"{chain} n = {len(own)} run{'s' if len(own) > 1 else ''}.".strip()
 
 
-def comparison_table(runs: Sequence[FinishedRun]) -> Table:
+def comparison_table(runs: Sequence[FinishedRun]) -> TextTable:
     """One row per run: size, cost, held-out loss, fine-tuned score beside the majority baseline."""
     scored = sorted({name for run in runs for name in run.scores})
     head = ["family", "parameters", "tokens seen", "targets seen", "held-out loss, nats per target", "unigram entropy"]
@@ -258,7 +258,7 @@ def comparison_table(runs: Sequence[FinishedRun]) -> Table:
             score = over_seeds(run.scores[name]) if name in run.scores else None
             row += [format_score(name, score) if score else "—", _percent(run.baselines.get(name))]
         rows.append([*row, _seconds(run.facts.get("seconds")), _count(run.tokens_per_second)])
-    return Table(head, rows, _caution(len(scored)))
+    return TextTable(head, rows, _caution(len(scored)))
 
 
 def _loss(name: str, figures: Mapping[str, float]) -> str:
@@ -309,7 +309,7 @@ def changes(reference: str, changed: Changed) -> list[ArmChanges]:
         cells = [[key, _value(old), _value(new)] for key, old, new in rows[:SHOWN_DIFFERENCES]]
         more = len(rows) - SHOWN_DIFFERENCES
         note = f"{more} more are in report.json." if more > 0 else ""
-        found.append(ArmChanges(arm, len(rows), Table(["setting", reference, arm], cells, note)))
+        found.append(ArmChanges(arm, len(rows), TextTable(["setting", reference, arm], cells, note)))
     return found
 
 
@@ -328,7 +328,7 @@ def provenance(runs: Sequence[FinishedRun], command: str) -> Provenance:
         if facts.get(key) is not None:
             listed.append((key.replace("_", " "), _value_of(facts[key])))
     rows = [[run.arm, str(run.seed), str(run.folder)] for run in runs]
-    return Provenance(command, listed, Table(["arm", "seed", "run folder"], rows))
+    return Provenance(command, listed, TextTable(["arm", "seed", "run folder"], rows))
 
 
 def _value_of(value: Any) -> str:

@@ -37,7 +37,7 @@ from pretraining.training.loader import split_documents
 from pretraining.training.stores import run_store
 from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_json
 
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own

@@ -15,7 +15,7 @@ from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError, nearest
 from zoo.runtime.progress import Progress
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.storage.files import write_json
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pretraining.show.config import ShowConfig
 from zoo.errors import ZooError, nearest
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 
 _FLAGS = ("trust_code", "help")
 _PROGRAM = 'zoo show "TEXT" (or - for standard input)'
@@ -74,9 +74,9 @@ def show_command(argv: list[str]) -> int:
     subjects += [load_run(name, overrides, wish) for name in wish.run]
     views = [view for subject in subjects for view in show_text(subject, wish)]
     if wish.html is not None:
-        from pretraining.show.html import page
+        from pretraining.show.html import render_html
 
-        Path(wish.html).write_text(page(views, wish.text, wish.visibility), encoding="utf-8")
+        Path(wish.html).write_text(render_html(views, wish.text, wish.visibility), encoding="utf-8")
         print(f"written to {wish.html}")
         return 0
     from pretraining.show.terminal import render

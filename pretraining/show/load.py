@@ -19,7 +19,7 @@ from pretraining.training.load_config import load_pretrain_config, require_trust
 from pretraining.training.stores import check_sources, run_store
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts, read_facts
-from zoo.settings import load_settings
+from zoo.settings.load import load_settings
 from zoo.storage.files import read_json
 
 _LENGTH = 128  # longest row of a model that does not say how it was trained

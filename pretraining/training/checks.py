@@ -18,7 +18,7 @@ from pretraining.training.load_config import differing_keys
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
 from zoo.model_folder import ModelFacts
-from zoo.settings import Settings
+from zoo.settings.load import Settings
 from zoo.storage.files import read_json
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from pretraining.training.config import PretrainConfig, StageConfig, TaskConfig
 from pretraining.training.init_from import overlay
 from zoo.errors import ZooError, nearest
-from zoo.settings import Settings, flatten, load_settings, parse_arguments
+from zoo.settings.load import Settings, load_settings
+from zoo.settings.arguments import flatten, parse_arguments
 
 # Keys that do not change what is computed: they take no part in a run folder's name.
 _INCIDENTAL = (
@@ -43,9 +44,9 @@ def load_pretrain_config(
     """
     configs, _, _ = parse_arguments(argv)
 
-    def amend(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
-        taken = overlay(merged, said)
-        _refuse_overlay_alone(configs, {**merged, **taken}, joint)
+    def amend(merged: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
+        taken = overlay(merged, command_line)
+        _check_base(configs, {**merged, **taken}, joint)
         return taken
 
     return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend)
@@ -57,8 +58,8 @@ def _required(cls: type[Any], values: dict[str, Any]) -> list[str]:
     return [name for name in needed if name not in values]
 
 
-def _refuse_overlay_alone(configs: list[str], merged: dict[str, Any], joint: str) -> None:
-    """Refuse files that only change another one, without that one, and parts of tasks or stages that are not there."""
+def _check_base(configs: list[str], merged: dict[str, Any], joint: str) -> None:
+    """Raise ZooError if files only change another one that is not given, or a task or stage lacks a part."""
     lacking = _required(PretrainConfig, merged)
     if configs and lacking:
         raise ZooError(
@@ -121,7 +122,7 @@ def require_trusted_code(folder: Path, settings: Any, trusted: bool) -> None:
     Args:
         folder: the run folder, for the message.
         settings: what its ``run.json`` keeps of them.
-        trusted: the user said ``--trust_code``.
+        trusted: the user command_line ``--trust_code``.
     """
     foreign = [path for path in class_paths(settings) if not path.startswith(KNOWN_CODE)]
     if foreign and not trusted:

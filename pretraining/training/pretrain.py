@@ -24,7 +24,7 @@ from zoo.model_folder import weights_digest
 from zoo.runtime.locks import run_lock
 from zoo.runtime.processes import errors_on_all_ranks, leave_group_together, resolve_precision, start_processes
 from zoo.runtime.signals import stop_on_sigterm
-from zoo.settings import Settings
+from zoo.settings.load import Settings
 
 
 def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:

@@ -43,7 +43,7 @@ from zoo.model_folder import ModelFacts, save_model_folder
 from zoo.runtime.processes import errors_on_all_ranks, resolve_precision
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import Stopped, StopRequest
-from zoo.settings import Settings
+from zoo.settings.load import Settings
 from zoo.storage.files import read_json
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU

@@ -1,0 +1,1 @@
+"""YAML files, command lines and class paths to typed settings."""

@@ -1,0 +1,88 @@
+"""YAML files to plain values: found by path or by name, merged with their ``base``."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from zoo.errors import ZooError, nearest
+
+
+def parse_yaml(text: str) -> Any:
+    """Values of a YAML text as jsonargparse reads them: ``1e-4`` is a number (to PyYAML it is text), a date is text.
+
+    Raises:
+        yaml.YAMLError: it is not valid YAML.
+    """
+    from jsonargparse import get_loader  # a fifth of a second, which `zoo --help` does without
+
+    return get_loader("yaml")(text)
+
+
+def shipped_configs() -> Path:
+    """The folder of configs that ship with the package."""
+    return Path(importlib.import_module("configs").__path__[0])
+
+
+def find_config(name: str, kind: str, beside: Path | None = None) -> Path:
+    """A YAML file by path (also relative to the file that names it) or by a shipped config's name.
+
+    Raises:
+        ZooError: neither exists; names the nearest shipped one.
+    """
+    for folder in filter(None, (beside, Path())):
+        path = folder / name
+        if path.is_file():
+            return path
+    stem = name.removesuffix(".yaml")
+    folder = shipped_configs()
+    for path in (folder / kind / f"{stem}.yaml", folder / f"{stem}.yaml"):
+        if path.is_file():
+            return path
+    known = [path.stem for path in (folder / kind).glob("*.yaml")]
+    parts = [part for part in re.split("[+,]", name) if part]
+    hint = f" Several files: --config {' --config '.join(parts)}." if len(parts) > 1 else nearest(stem, known)
+    raise ZooError(f"no config file {name!r}, and none of that name is shipped in configs/{kind}.{hint}")
+
+
+def merge(old: Any, new: Any) -> Any:
+    """``new`` laid over ``old``: dictionaries merge key by key, but another ``class_path`` starts afresh."""
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return copy.deepcopy(new)
+    if "class_path" in new and new["class_path"] != old.get("class_path"):
+        return copy.deepcopy(new)
+    result = dict(old)
+    for key, value in new.items():
+        result[key] = merge(old[key], value) if key in old else copy.deepcopy(value)
+    return result
+
+
+def read_yaml(path: Path, kind: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """One YAML file with every ``base: FILE``, at any depth, merged in."""
+    if path.resolve() in seen:
+        raise ZooError(f"{path}: `base` leads back to this file.")
+    try:
+        value = parse_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ZooError(f"{path} is not valid YAML: {error}") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ZooError(f"{path} holds a {type(value).__name__}; keys and values are needed.")
+    result = _resolve_bases(value, path, kind, (*seen, path.resolve()))
+    assert isinstance(result, dict)
+    return result
+
+
+def _resolve_bases(value: Any, path: Path, kind: str, seen: tuple[Path, ...]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    own = {key: _resolve_bases(item, path, kind, seen) for key, item in value.items() if key != "base"}
+    if "base" not in value:
+        return own
+    return merge(read_yaml(find_config(str(value["base"]), kind, path.parent), kind, seen), own)
