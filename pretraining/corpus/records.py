@@ -146,7 +146,7 @@ def _shifted(note: dict[str, list[Span]], by: int) -> dict[str, list[Span]]:
 
 
 def _check_texts(text: Text, text_field: str, name: str, where: str) -> None:
-    """Refuse a list with an empty text, or none, under one class: a pair would be left as a single text."""
+    """Raise ZooError if a list under one class has an empty text, or none: a pair would be left as one text."""
     empty = [number for number, line in enumerate(text.lines, start=1) if not line.strip()]
     if empty or not text.lines:
         found = f"text {empty[0]} of {len(text.lines)} is empty" if empty else "is an empty list"

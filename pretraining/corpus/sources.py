@@ -149,7 +149,7 @@ def _file_source(path: Path, config: CorpusConfig) -> Source:
 
 
 def _check_magic(path: Path, head: bytes, kind: Kind, gzipped: bool) -> None:
-    """Refuse a file whose first bytes say something other than its name."""
+    """Raise ZooError if a file's first bytes say something other than its name."""
     expected = b"\x1f\x8b" if gzipped else b"PAR1" if kind == "parquet" else None
     if expected is not None:
         if not head.startswith(expected):
@@ -181,7 +181,7 @@ def _command(head: bytes) -> str:
 
 
 def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, Recorded]) -> None:
-    """Refuse a Parquet file that lacks the text column or an annotation's, or holds something else than text."""
+    """Raise ZooError if a Parquet file lacks the text column or an annotation's, or has no text there."""
     import pyarrow.parquet
 
     try:
