@@ -40,7 +40,7 @@ class CorpusConfig:
     annotations: dict[str, Annotator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values that no reader knows."""
+        """Raise ZooError if a value is one that no reader knows."""
         for name, known in (("sentences", ("rule", "line")), ("segmenter", ("none", "rjieba", "space"))):
             value = getattr(self, name)
             if value not in known:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
-from pretraining.annotations.base import CharSpan, RecordAnnotator, RecordText
-from pretraining.corpus.chunks import Chunk, read_chunks
+from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from dataclasses import field
+from pretraining.annotations.base import CharSpan
+from pretraining.annotations.base import RecordAnnotator
+from pretraining.annotations.base import RecordText
+from pretraining.corpus.chunks import Chunk
+from pretraining.corpus.chunks import read_chunks
 from pretraining.corpus.config import CorpusConfig
-from pretraining.corpus.sources import no_annotation_field, no_text_field, resolve_sources
+from pretraining.corpus.sources import no_annotation_field
+from pretraining.corpus.sources import no_text_field
+from pretraining.corpus.sources import resolve_sources
+from typing import Any
 from zoo.errors import ZooError
 from zoo.runtime.text_encoding import encoding_hint
+import json
 
 _HINT_BYTES = 4096  # bytes behind a wrong one that may tell what it is
 
@@ -146,7 +152,7 @@ def _shifted(note: dict[str, list[CharSpan]], by: int) -> dict[str, list[CharSpa
 
 
 def _check_texts(text: RecordText, text_field: str, name: str, where: str) -> None:
-    """Refuse a list with an empty text, or none, under one class: a pair would be left as a single text."""
+    """Raise ZooError if a list under one class has an empty text, or none: a pair would be left as one text."""
     empty = [number for number, line in enumerate(text.lines, start=1) if not line.strip()]
     if empty or not text.lines:
         found = f"text {empty[0]} of {len(text.lines)} is empty" if empty else "is an empty list"

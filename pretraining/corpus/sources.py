@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
 from pretraining.annotations.base import RecordAnnotator
 from pretraining.corpus.config import CorpusConfig
-from zoo.errors import ZooError, nearest
+from typing import Any
+from typing import Literal
+from zoo.errors import ZooError
+from zoo.errors import nearest
 from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
+import re
 
 Kind = Literal["txt", "jsonl", "parquet", "hub"]
 _EXTENSIONS: dict[str, tuple[Kind, bool]] = {
@@ -149,7 +150,7 @@ def _file_source(path: Path, config: CorpusConfig) -> Source:
 
 
 def _check_magic(path: Path, head: bytes, kind: Kind, gzipped: bool) -> None:
-    """Refuse a file whose first bytes say something other than its name."""
+    """Raise ZooError if a file's first bytes say something other than its name."""
     expected = b"\x1f\x8b" if gzipped else b"PAR1" if kind == "parquet" else None
     if expected is not None:
         if not head.startswith(expected):
@@ -181,7 +182,7 @@ def _command(head: bytes) -> str:
 
 
 def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, RecordAnnotator]) -> None:
-    """Refuse a Parquet file that lacks the text column or an annotation's, or holds something else than text."""
+    """Raise ZooError if a Parquet file lacks the text column or an annotation's, or has no text there."""
     import pyarrow.parquet
 
     try:

@@ -58,7 +58,7 @@ def build_store(job: Job, processes: int) -> None:
 
 
 def _check_disk(job: Job) -> None:
-    """Refuse to start where shards and store together will not fit.
+    """Raise ZooError if shards and store together will not fit on the disk.
 
     A token takes 3 or 5 bytes and those of its annotations, in the shards and, while they are joined, in the store once
     more; about one token per 3 bytes of text is the most that the shipped kinds make of running text.

@@ -56,7 +56,7 @@ class TokenizerConfig:
     special: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse facts that fit no tokenizer."""
+        """Raise ZooError if the settings fit no tokenizer."""
         kinds = (*_SPECIALS, "file")
         if self.kind not in kinds:
             raise ZooError(

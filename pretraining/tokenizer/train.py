@@ -72,7 +72,7 @@ class _Rereadable:
             yield line[:-1]
 
     def check(self) -> None:
-        """Refuse a stream without any text."""
+        """Raise ZooError if the stream has no text."""
         if not any(text.strip() for text in self):
             raise ZooError("there is no text to train a tokenizer on.")
 
@@ -105,7 +105,7 @@ def _characters(backend: Tokenizer, texts: Iterable[str], config: TokenizerConfi
 
 
 def _check_size(config: TokenizerConfig) -> None:
-    """Refuse a vocabulary that cannot even hold the special tokens and, for bytebpe, the bytes."""
+    """Raise ZooError if a vocabulary cannot even hold the special tokens and, for bytebpe, the bytes."""
     least = len(config.roles) + (256 if config.kind == "bytebpe" else 1)
     if config.vocab_size < least:
         what = "256 bytes and " if config.kind == "bytebpe" else ""

@@ -166,7 +166,7 @@ def save_entities(folder: str | Path, names: Sequence[str], vectors: Any) -> Ent
 
 
 def _check_different(names: Sequence[str]) -> None:
-    """Refuse a name that occurs twice, with the numbers of both."""
+    """Raise ZooError if a name occurs twice, with the numbers of both."""
     if len(set(names)) == len(names):
         return
     first: dict[str, int] = {}
