@@ -24,6 +24,7 @@ html_theme = "furo"
 html_title = "Sesame Zoo"
 html_copy_source = False
 html_show_sourcelink = False
+toc_object_entries = False  # the side bar lists pages; thousands of names would take a sixth of the build's time
 
 # ---- Markdown -------------------------------------------------------------------------------------------------------
 

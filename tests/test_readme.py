@@ -48,7 +48,7 @@ def environment() -> dict[str, str]:
 # would take most of this test's time. A command then runs as `python -m`, `zoo` or `python -c` would run it.
 SERVER = """
 import json, os, runpy, sys, traceback
-import accelerate, jsonargparse, scipy.stats, sklearn.metrics, torch
+import accelerate, jsonargparse, scipy.stats, sklearn.metrics, torch._dynamo
 from transformers import AutoTokenizer, PreTrainedModel, pipeline
 
 for line in sys.stdin:
