@@ -214,7 +214,7 @@ def store_of(folder: Path) -> Path:
     found = sorted(path.parent for path in (folder / "stores").glob("*/meta.json"))
     if len(found) != 1:
         raise Failed(f"{folder / 'stores'} holds {len(found)} token stores; one was expected.")
-    return str(found[0])
+    return found[0]
 
 
 def file_pins(folder: Path, name: str) -> Pins:
@@ -292,7 +292,7 @@ def compute(only: list[str], place: Path, work: Path, jobs: int, may_train: bool
         (place / name).mkdir(exist_ok=True)
         try:
             pins = make()
-        except Failed as error:
+        except (Failed, OSError, ValueError) as error:
             pins = {"failed": str(error)}
         print(f"{name}: {len(pins)} pins, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         return pins
