@@ -57,9 +57,14 @@ CONFIGS = {
 }
 FINETUNE, STORE = "finetune", "store"
 NAMES = (*CONFIGS, STORE, FINETUNE)
-LINKED = ("pretraining.annotations.LinkedEntities", "pretraining.annotate.Linked")  # the first that can be imported
 DOCUMENTS = {"en": 80, "zh": 120}  # of the shipped text
 ENTITIES = 300
+ALONE = """
+import runpy, sys
+sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""  # an editable install of another tree would fill in for modules that this one lacks
 PACKAGES = ("torch", "numpy", "tokenizers", "accelerate", "safetensors")
 
 Pins = dict[str, str]
@@ -72,8 +77,8 @@ class Failed(Exception):
 # --- commands -------------------------------------------------------------------------------------------------------
 
 
-def run(*words: object) -> None:
-    """A Python process of one thread on this tree; what it says is shown only if it fails."""
+def run(module: str, *words: object) -> None:
+    """``python -m module words``, of one thread and on this tree only; what it says is shown only if it fails."""
     threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
     env = {
         **os.environ,
@@ -83,10 +88,10 @@ def run(*words: object) -> None:
         "HF_HUB_OFFLINE": "1",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, *map(str, words)]
+    command = [sys.executable, "-c", ALONE, module, *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise Failed(f"{' '.join(command)}\nended with {done.returncode}:\n{done.stdout[-3000:]}")
+        raise Failed(f"python -m {' '.join(command[3:])}\nended with {done.returncode}:\n{done.stdout[-3000:]}")
 
 
 def language(config: str) -> str:
@@ -111,15 +116,12 @@ def loaded(tokenizer: Path) -> list[object]:
 
 
 def linked_class() -> str:
-    """Where the annotation class of linked entities lies in this tree."""
-    for path in LINKED:
-        module, _, name = path.rpartition(".")
-        try:
-            run("-c", f"from {module} import {name}")
-        except Failed:
-            continue
-        return path
-    raise Failed(f"none of {', '.join(LINKED)} can be imported; add today's class path to LINKED.")
+    """Class path of the annotation of linked entities, as this tree's documentation gives it."""
+    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    found = sorted(set(re.findall(r"class_path: (pretraining\.[\w.]*\.Linked\w*)", text)))
+    if len(found) != 1:
+        raise Failed(f"docs/data.md names {found or 'no class'} for linked entities; one class path is needed.")
+    return str(found[0])
 
 
 # --- what the runs read ---------------------------------------------------------------------------------------------
@@ -148,14 +150,14 @@ def write_texts(folder: Path) -> Path:
 def make_table(texts: Path) -> Path:
     """Vectors of the linked text's entities."""
     table = texts / "table"
-    run("-m", "zoo.cli", "entities", "--triples", texts / "triples.tsv", "--output", table, "--transe.epochs", 3)
+    run("zoo.cli", "entities", "--triples", texts / "triples.tsv", "--output", table, "--transe.epochs", 3)
     return table
 
 
 def train_tokenizer(config: str, texts: Path, work: Path) -> None:
     """Keep the tokenizer of a config in the work folder."""
     with tempfile.TemporaryDirectory(dir=work) as made:
-        run("-m", "zoo.cli", "prepare", *data_flags(config, texts, Path(made)))
+        run("zoo.cli", "prepare", *data_flags(config, texts, Path(made)))
         kept = work / "tokenizers" / config
         kept.mkdir(parents=True)
         for path in store_of(Path(made)).glob("*token*.json"):
@@ -239,7 +241,7 @@ def run_pins(config: str, folder: Path, texts: Path, tokenizer: Path) -> Pins:
         "run_folder": folder / "run",
     }
     words = [word for key, value in flags.items() for word in (f"--{key}", value)]
-    run("-m", "pretraining", *data_flags(config, texts, folder), *loaded(tokenizer), *words)
+    run("pretraining", *data_flags(config, texts, folder), *loaded(tokenizer), *words)
     logs = [number_pins(folder / "run" / name) for name in ("log.jsonl", "validation.jsonl")]
     weights = tensor_pins(folder / "run" / "model.safetensors")
     return {**weights, **logs[0], **logs[1], **file_pins(store_of(folder), "store"), **table}
@@ -248,7 +250,7 @@ def run_pins(config: str, folder: Path, texts: Path, tokenizer: Path) -> Pins:
 def store_pins(folder: Path, tokenizer: Path) -> Pins:
     """The store of the whole shipped English text."""
     flags = ["--data.corpus.files", SAMPLE / "en", "--data.stores", folder / "stores", "--data.processes", 1]
-    run("-m", "zoo.cli", "prepare", "--config", CONFIGS["bert"], *flags, *loaded(tokenizer))
+    run("zoo.cli", "prepare", "--config", CONFIGS["bert"], *flags, *loaded(tokenizer))
     return file_pins(store_of(folder), "store")
 
 
@@ -257,7 +259,7 @@ def finetune_pins(folder: Path, model: Path) -> Pins:
     tasks = SAMPLE / "tasks"
     words = ["--model", model, "--tasks", "fewrel", "--data", tasks, "--task_file", tasks / "tasks.yaml"]
     words += ["--seeds", 1, "--limit", 96, "--epochs", 2, "--batch_size", 16, "--threads", 1, "--precision", "fp32"]
-    run("-m", "finetune", *words, "--save_model", "true", "--output", folder / "results")
+    run("finetune", *words, "--save_model", "true", "--output", folder / "results")
     (result,) = (folder / "results").rglob("result.json")
     predictions = {"predictions.tsv": digest((result.parent / "predictions.tsv").read_bytes())}
     (weights,) = result.parent.rglob("model.safetensors")
@@ -290,7 +292,7 @@ def compute(only: list[str], place: Path, work: Path, jobs: int, may_train: bool
         (place / name).mkdir(exist_ok=True)
         try:
             pins = make()
-        except Failed as error:
+        except (Failed, OSError, ValueError) as error:
             pins = {"failed": str(error)}
         print(f"{name}: {len(pins)} pins, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         return pins
