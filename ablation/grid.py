@@ -6,43 +6,30 @@ same command again continues it. Its last act is a small JSON file, by which the
 
 from __future__ import annotations
 
-from ablation.config import AblationConfig
-from ablation.config import Arm
-from ablation.config import ArmFinetuning
-from ablation.config import arms
-from ablation.results.runs import FinishedRun
-from ablation.results.runs import MAJORITY
-from ablation.results.runs import UNIGRAM_ENTROPY
-from ablation.results.runs import by_objective
-from ablation.results.runs import read_run
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass
-from dataclasses import replace
-from finetune.data.tasks import Task
-from finetune.data.tasks import read_task_file
-from finetune.data.tasks import tasks_named
-from pathlib import Path
-from pretraining.objectives.base import Objective
-from pretraining.training.config import PretrainConfig
-from pretraining.training.load_config import config_digest
-from pretraining.training.load_config import load_pretrain_config
-from typing import Any
-from zoo.errors import ZooError
-from zoo.errors import nearest
-from zoo.runtime.pool import Job
-from zoo.runtime.pool import run_pool
-from zoo.sample import resolve
-from zoo.settings.load import Settings
-from zoo.settings.yaml_files import merge
-from zoo.storage.files import read_json
-from zoo.storage.files import write_atomic
-from zoo.storage.files import write_json
 import hashlib
 import json
 import os
 import sys
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
 import yaml
+
+from ablation.config import AblationConfig, Arm, ArmFinetuning, arms
+from ablation.results.runs import MAJORITY, UNIGRAM_ENTROPY, FinishedRun, by_objective, read_run
+from finetune.data.tasks import Task, read_task_file, tasks_named
+from pretraining.objectives.base import Objective
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import config_digest, load_pretrain_config
+from zoo.errors import ZooError, nearest
+from zoo.runtime.pool import Job, run_pool
+from zoo.sample import resolve
+from zoo.settings.load import Settings
+from zoo.settings.yaml_files import merge
+from zoo.storage.files import read_json, write_atomic, write_json
 
 Say = Callable[[str], None]
 

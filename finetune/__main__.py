@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from finetune.config import FinetuneConfig
-from finetune.data.tasks import Task
-from finetune.data.tasks import read_task_file
-from finetune.data.tasks import tasks_named
-from pathlib import Path
-from typing import TYPE_CHECKING
-from zoo.errors import ZooError
-from zoo.errors import run_command
-from zoo.runtime.pool import Job
-from zoo.runtime.pool import run_pool
-from zoo.settings.arguments import flatten
-from zoo.settings.load import load_settings
 import hashlib
 import json
 import os
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.config import FinetuneConfig
+from finetune.data.tasks import Task, read_task_file, tasks_named
+from zoo.errors import ZooError, run_command
+from zoo.runtime.pool import Job, run_pool
+from zoo.settings.arguments import flatten
+from zoo.settings.load import load_settings
 
 if TYPE_CHECKING:
     from finetune.training.prepared import PreparedTask

@@ -1,24 +1,19 @@
 """Every shipped YAML is built; published sizes have the published parameter counts."""
 
-
-
+import pytest
+import torch
 from entity_toys import entity_arguments
+from training import SAMPLE, arguments, log_lines, train
+
 from pretraining.tools.listing import count_parameters
 from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import load_pretrain_config
-from training import SAMPLE
-from training import arguments
-from training import log_lines
-from training import train
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.core.transformer import Transformer
 from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import TokenHead
-from zoo.settings.yaml_files import read_yaml
-from zoo.settings.yaml_files import shipped_configs
-import pytest
-import torch
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 
 MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))
 RUNS = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))

@@ -1,85 +1,49 @@
 """Characters, the two-way language model, the mix of layers, and ELMo's own files."""
 
-
-
-from closeness import rounding
-from elmo_files import FIXTURE
-from elmo_files import arrays
-from elmo_files import batches
-from elmo_files import needs_fixture
-from elmo_files import token_vectors
-from elmo_files import top_layers
+import dataclasses
+import json
+import math
+import shutil
+import sys
 from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from closeness import rounding
+from elmo_files import FIXTURE, arrays, batches, needs_fixture, token_vectors, top_layers
+from stores import BERT_LIKE, GPT_LIKE, take
+from torch.nn import functional
+from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.tokens import RandomTokens
-from pretraining.objectives import BidirectionalLM
-from pretraining.objectives import CausalLM
-from pretraining.objectives import MaskedLM
-from pretraining.objectives.base import CoreRunner
-from pretraining.objectives.base import Targets
-from pretraining.objectives.base import base_inputs
-from pretraining.objectives.base import collate
-from pretraining.objectives.sampled_softmax import draw_negatives
-from pretraining.objectives.sampled_softmax import log_expected
-from pretraining.objectives.sampled_softmax import sampled_cross_entropy
+from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM
+from pretraining.objectives.base import CoreRunner, Targets, base_inputs, collate
+from pretraining.objectives.sampled_softmax import draw_negatives, log_expected, sampled_cross_entropy
 from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.train import train_tokenizer
-from pretraining.training.model import build_model
-from pretraining.training.model import tokens_by_id
-from stores import BERT_LIKE
-from stores import GPT_LIKE
-from stores import take
-from torch.nn import functional
-from training import Killed
-from training import arguments
-from training import interrupt_at
-from training import launch
-from training import log_lines
-from training import outcome
-from training import train
+from pretraining.training.model import build_model, tokens_by_id
 from zoo import cli
 from zoo.config import CoreConfig
-from zoo.config_parts import CharacterConfig
-from zoo.config_parts import RecurrentConfig
+from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core.build import build_core
-from zoo.core.characters import CharacterEncoder
-from zoo.core.characters import character_ids
-from zoo.core.characters import character_ids_of
-from zoo.core.characters import character_table
+from zoo.core.characters import CharacterEncoder, character_ids, character_ids_of, character_table
 from zoo.core.init import initialise
-from zoo.dropout import keyed_dropout
-from zoo.dropout import row_keys
+from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
-from zoo.heads.scalar_mix import FrozenCore
-from zoo.heads.scalar_mix import ScalarMix
-from zoo.heads.scalar_mix import normalise_jointly
-from zoo.inputs import AttentionPattern
-from zoo.inputs import CoreInputs
-from zoo.model_folder import load_core
-from zoo.model_folder import open_weights
-from zoo.model_folder import read_facts
-from zoo.settings.yaml_files import read_yaml
-from zoo.settings.yaml_files import shipped_configs
+from zoo.heads.scalar_mix import FrozenCore, ScalarMix, normalise_jointly
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import load_core, open_weights, read_facts
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.storage.tensors import load_tensors
 from zoo.vocabulary import Vocabulary
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
-from zoo.weights.elmo.arrays import config_of
-from zoo.weights.elmo.arrays import load_elmo
-from zoo.weights.elmo.arrays import options_of
-from zoo.weights.elmo.arrays import save_elmo
-import dataclasses
-import json
-import math
-import numpy as np
-import pytest
-import shutil
-import sys
-import torch
+from zoo.weights.commands import export_folder, import_folder
+from zoo.weights.elmo.arrays import config_of, load_elmo, options_of, save_elmo
 
 h5py = pytest.importorskip("h5py")
 SPELT = CharacterConfig(

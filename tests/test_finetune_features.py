@@ -2,46 +2,32 @@
 
 from __future__ import annotations
 
-from finetune.__main__ import folder_of
-from finetune.__main__ import jobs_of
-from finetune.config import FeatureSettings
-from finetune.config import FinetuneConfig
-from finetune.config import FinetuneSettings
-from finetune.inputs.features import known_template
-from finetune.results.report import notes
-from finetune.results.report import summary
-from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes
-from finetune.training.run import finetune
-from finetune.training.run import predict
-from finetune.training.run import step_loss
-from finetune.training.saved import open_features
+import json
 from pathlib import Path
-from toys import LAST
-from toys import PAIR
-from toys import POOLED
-from toys import SINGLE
-from toys import SPELT
-from toys import rows_of
-from transformers import AutoModel
-from transformers import AutoModelForSequenceClassification
+
+import numpy as np
+import pytest
+import torch
+from toys import LAST, PAIR, POOLED, SINGLE, SPELT, rows_of
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
+from finetune.__main__ import folder_of, jobs_of
+from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
+from finetune.inputs.features import known_template
+from finetune.results.report import notes, summary
+from finetune.training.prepared import PreparedTask
+from finetune.training.run import Processes, finetune, predict, step_loss
+from finetune.training.saved import open_features
 from zoo.core.build import build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
-from zoo.heads.scalar_mix import FrozenCore
-from zoo.heads.scalar_mix import ScalarMixes
-from zoo.heads.task_network import TaskNetwork
-from zoo.heads.task_network import pooled
-from zoo.model_folder import open_weights
-from zoo.model_folder import read_facts
+from zoo.heads.scalar_mix import FrozenCore, ScalarMixes
+from zoo.heads.task_network import TaskNetwork, pooled
+from zoo.model_folder import open_weights, read_facts
 from zoo.settings.load import load_settings
 from zoo.vocabulary import Template
-import json
-import numpy as np
-import pytest
-import torch
-import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 
 TOYS = {"pooled": POOLED, "last": LAST, "spelt": SPELT}
 FEATURES = FeatureSettings(hidden_size=16, dropout=0.1)

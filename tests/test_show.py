@@ -1,25 +1,35 @@
 """What ``zoo show`` shows is what the loader, the objectives and the core's masks give."""
 
-
-
+import io
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from training import SAMPLE, arguments, train, write_corpus
+
 from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts.reordered_segments import reordering_classes
 from pretraining.objectives.base import corrupt
-from pretraining.show.command import read_arguments
-from pretraining.show.command import show_command
+from pretraining.show.command import read_arguments, show_command
 from pretraining.show.describe import show_text
+from pretraining.show.html import render_html
 from pretraining.show.load import load_config
 from pretraining.show.streams import read_streams
-from pretraining.show.terminal import cut
-from pretraining.show.terminal import render
-from pretraining.show.terminal import width_of
+from pretraining.show.terminal import cut, render, width_of
 from pretraining.show.text_store import TextStore
 from pretraining.show.tracks import unit_spans
 from pretraining.show.views import TokenPrinter
-from pretraining.show.html import render_html
 from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
@@ -27,33 +37,14 @@ from pretraining.training.checks import check_layouts
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.loader import TaskLoader
 from pretraining.training.stores import run_store
-from training import SAMPLE
-from training import arguments
-from training import train
-from training import write_corpus
-from xml.etree import ElementTree
 from zoo.attention.masks import make_mask
 from zoo.config import CoreConfig
 from zoo.config_parts import RecurrentConfig
 from zoo.errors import ZooError
-from zoo.inputs import AttentionPattern
-from zoo.inputs import CoreInputs
-from zoo.inputs import QueryStream
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
 from zoo.settings.yaml_files import shipped_configs
 from zoo.storage.entity_table import save_entities
-from zoo.weights.commands import export_folder
-from zoo.weights.commands import import_folder
-import io
-import itertools
-import json
-import numpy as np
-import pytest
-import re
-import shlex
-import subprocess
-import sys
-import textwrap
-import torch
+from zoo.weights.commands import export_folder, import_folder
 
 ENGLISH = "The town lies by the river. It has an old bridge, built in 1742. Many visitors come in summer."
 CHINESE = "这座城市位于河边。它有一座古老的石桥，建于1742年。"

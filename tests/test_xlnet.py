@@ -1,29 +1,23 @@
 """XLNet beside transformers' (random weights): one stream and two, memory, segments; weights there and back."""
 
+import dataclasses
 
-
+import pytest
+import torch
 from torch import nn
 from torch.nn import functional
-from transformers import XLNetConfig
-from transformers import XLNetForSequenceClassification
-from transformers import XLNetLMHeadModel
-from transformers import XLNetModel
+from transformers import XLNetConfig, XLNetForSequenceClassification, XLNetLMHeadModel, XLNetModel
+
 from zoo.config import CoreConfig
 from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.heads.token_heads import TokenHead
-from zoo.inputs import AttentionPattern
-from zoo.inputs import CoreInputs
-from zoo.inputs import QueryStream
-from zoo.settings.yaml_files import read_yaml
-from zoo.settings.yaml_files import shipped_configs
+from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.weights.read import read_checkpoint
 from zoo.weights.table import HEAD_OPERATIONS
 from zoo.weights.write import write_checkpoint
-import dataclasses
-import pytest
-import torch
 
 V, B, L, T = 61, 4, 11, 3
 SHAPES = {

@@ -10,21 +10,19 @@ dev.triples.tsv``. Nor is it wise to take those of ``train``: the vectors would 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from typing import Literal
-from typing import NamedTuple
-from zoo.errors import ZooError
-from zoo.settings.load import load_settings
-from zoo.storage.files import read_json
-from zoo.storage.files import write_atomic
 import hashlib
 import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
 import yaml
+
+from zoo.errors import ZooError
+from zoo.settings.load import load_settings
+from zoo.storage.files import read_json, write_atomic
 
 _DATA = ("train_wiki.json", "val_wiki.json")
 _NAMES = "pid2name.json"

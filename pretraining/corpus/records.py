@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
-from pretraining.annotations.base import CharSpan
-from pretraining.annotations.base import RecordAnnotator
-from pretraining.annotations.base import RecordText
-from pretraining.corpus.chunks import Chunk
-from pretraining.corpus.chunks import read_chunks
-from pretraining.corpus.config import CorpusConfig
-from pretraining.corpus.sources import no_annotation_field
-from pretraining.corpus.sources import no_text_field
-from pretraining.corpus.sources import resolve_sources
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from pretraining.annotations.base import CharSpan, RecordAnnotator, RecordText
+from pretraining.corpus.chunks import Chunk, read_chunks
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.sources import no_annotation_field, no_text_field, resolve_sources
 from zoo.errors import ZooError
 from zoo.runtime.text_encoding import encoding_hint
-import json
 
 _HINT_BYTES = 4096  # bytes behind a wrong one that may tell what it is
 

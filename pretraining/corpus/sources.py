@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
+
 from pretraining.annotations.base import RecordAnnotator
 from pretraining.corpus.config import CorpusConfig
-from typing import Any
-from typing import Literal
-from zoo.errors import ZooError
-from zoo.errors import nearest
+from zoo.errors import ZooError, nearest
 from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
-import re
 
 Kind = Literal["txt", "jsonl", "parquet", "hub"]
 _EXTENSIONS: dict[str, tuple[Kind, bool]] = {

@@ -8,40 +8,28 @@ the run's text were.
 from __future__ import annotations
 
 from functools import cached_property
-from numpy.typing import NDArray
 from pathlib import Path
-from pretraining.layouts.gather import examples_from_tokens
-from pretraining.masking.tokens import RandomTokens
-from pretraining.objectives import BidirectionalLM
-from pretraining.objectives import CausalLM
-from pretraining.objectives import MaskedLM
-from pretraining.objectives import PermutationLM
-from pretraining.objectives.base import CoreRunner
-from pretraining.objectives.base import Objective
-from pretraining.objectives.base import base_inputs
-from pretraining.text.segmenter import Segmenter
-from pretraining.text.segmenter import SegmenterName
-from pretraining.text.segmenter import count_cjk
-from pretraining.text.segmenter import count_spaces_at_cjk
-from pretraining.text.segmenter import join_words
-from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tokenizer.tokenizer import TextIds
-from pretraining.tokenizer.tokenizer import ZooTokenizer
-from pretraining.training.config import PretrainConfig
-from pretraining.training.load_config import require_trusted_code
 from typing import Any
-from zoo.errors import ZooError
-from zoo.errors import nearest
-from zoo.heads.build import build_head
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import load_core
-from zoo.model_folder import load_head
-from zoo.settings.load import load_settings
-from zoo.storage.files import read_json
-from zoo.vocabulary import Vocabulary
-from zoo.vocabulary import parse_layout
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
+from pretraining.layouts.gather import examples_from_tokens
+from pretraining.masking.tokens import RandomTokens
+from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
+from pretraining.objectives.base import CoreRunner, Objective, base_inputs
+from pretraining.text.segmenter import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer
+from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import require_trusted_code
+from zoo.errors import ZooError, nearest
+from zoo.heads.build import build_head
+from zoo.model_folder import ModelFacts, load_core, load_head
+from zoo.settings.load import load_settings
+from zoo.storage.files import read_json
+from zoo.vocabulary import Vocabulary, parse_layout
 
 
 class Scorer:

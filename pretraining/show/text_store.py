@@ -6,27 +6,27 @@ segments are real ones.
 
 from __future__ import annotations
 
-from numpy.typing import NDArray
+import dataclasses
+import json
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from pretraining.annotations.base import Annotator
 from pretraining.annotations.field import RecordField
 from pretraining.corpus.config import CorpusConfig
-from pretraining.show.config import ShowConfig
-from pretraining.show.config import Subject
+from pretraining.show.config import ShowConfig, Subject
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.training.assemble import make_tasks
 from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import TaskLoader
-from pretraining.training.stores import TokenStores
-from pretraining.training.stores import run_store
-from typing import Any
+from pretraining.training.stores import TokenStores, run_store
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
-import dataclasses
-import json
-import numpy as np
 
 _OTHERS = 40  # documents that random second segments come from
 _OTHER_SENTENCES = 30  # sentences taken of each

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
-from dataclasses import field
-from numpy.typing import NDArray
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
 from pretraining.annotations.linked import read_entities
-from pretraining.tools.transe import TransEConfig
-from pretraining.tools.transe import ranks
-from pretraining.tools.transe import read_triples
-from pretraining.tools.transe import train_transe
-from typing import Any
-from typing import Literal
+from pretraining.tools.transe import TransEConfig, ranks, read_triples, train_transe
 from zoo.errors import ZooError
 from zoo.runtime.text_encoding import file_hint
 from zoo.settings.load import load_settings
-from zoo.storage.entity_table import Entities
-from zoo.storage.entity_table import control
-from zoo.storage.entity_table import open_entities
-from zoo.storage.entity_table import save_entities
-from zoo.storage.files import write_atomic
-from zoo.storage.files import write_json
+from zoo.storage.entity_table import Entities, control, open_entities, save_entities
+from zoo.storage.files import write_atomic, write_json
 from zoo.storage.tensors import save_tensors
-import dataclasses
-import numpy as np
 
 _RANKED = 1000  # triples whose tails are ranked for the record
 Floats = NDArray[np.float32]

@@ -9,26 +9,23 @@ and at its first one in a store (specs: ERNIE-THU, section 2 and trap 5). Neighb
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from pretraining.store.prepare import prepare_from_ids
-from pretraining.store.token_store import Store
-from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tokenizer.tokenizer import ZooTokenizer
-from typing import Any
-from typing import NamedTuple
-from typing import TextIO
-from zoo.errors import ZooError
-from zoo.runtime.text_encoding import file_hint
-from zoo.settings.load import load_settings
-from zoo.storage.files import replaced_file
-from zoo.storage.files import write_atomic
 import gzip
 import itertools
 import json
 import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from pretraining.store.prepare import prepare_from_ids
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.errors import ZooError
+from zoo.runtime.text_encoding import file_hint
+from zoo.settings.load import load_settings
+from zoo.storage.files import replaced_file, write_atomic
 
 ARRAY = "entity_id"
 _NONE = "#UNK#"

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import textwrap
+from typing import Any
+
+import torch
+
 from pretraining.training.config import PretrainConfig
 from pretraining.training.model import PretrainingModel
-from typing import Any
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.settings.load import load_settings
-from zoo.settings.yaml_files import read_yaml
-from zoo.settings.yaml_files import shipped_configs
+from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.vocabulary import Vocabulary
-import textwrap
-import torch
 
 _UNTRAINED_VOCABULARY = 8192
 

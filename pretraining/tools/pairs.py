@@ -6,31 +6,27 @@ with ``sentences: line`` and the annotation ``label``.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
+import itertools
+import json
+import re
 from collections import Counter
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import iter_documents
 from pretraining.corpus.sources import matching
 from pretraining.text.files import read_lines
 from pretraining.text.segmenter import CJK
 from pretraining.text.sentences import sentence_spans
-from typing import Any
-from typing import Literal
-from typing import NamedTuple
-from zoo.errors import ZooError
-from zoo.errors import nearest
+from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file
-import hashlib
-import heapq
-import itertools
-import json
-import re
 
 NO_MARKER = "[no-conn]"
 """The class, in a list of markers, of sentences that begin with none of them."""

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
-from dataclasses import dataclass
-from dataclasses import field
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
 from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts.base import Layout
 from pretraining.masking.base import Selector
 from pretraining.objectives.base import Objective
 from pretraining.optim.learning_rate import Schedule
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.training.curriculum import Curriculum
-from pretraining.training.curriculum import describe_stages
+from pretraining.training.curriculum import Curriculum, describe_stages
 from pretraining.training.init_from import InitFromConfig
-from typing import Any
-from typing import Literal
 from zoo.config import CoreConfig
-from zoo.errors import ZooError
-from zoo.errors import nearest
+from zoo.errors import ZooError, nearest
 from zoo.vocabulary import Template
-import math
-import numpy as np
-import torch
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 from pretraining.training.config import PretrainConfig, StageConfig, TaskConfig
 from pretraining.training.init_from import overlay
 from zoo.errors import ZooError, nearest
-from zoo.settings.load import Settings, load_settings
 from zoo.settings.arguments import flatten, parse_arguments
+from zoo.settings.load import Settings, load_settings
 
 # Keys that do not change what is computed: they take no part in a run folder's name.
 _INCIDENTAL = (

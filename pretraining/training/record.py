@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from accelerate import Accelerator
-from dataclasses import dataclass
-from dataclasses import field
-from pathlib import Path
-from pretraining.training.assemble import unigram_entropy
-from pretraining.training.config import PretrainConfig
-from pretraining.training.model import PretrainingModel
-from pretraining.training.stores import TokenStores
-from typing import Any
-from zoo.runtime.processes import resolve_precision
-from zoo.runtime.progress import Progress
-from zoo.runtime.provenance import surroundings
-from zoo.settings.load import Settings
-from zoo.storage.files import write_json
 import dataclasses
 import json
 import os
 import shlex
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
 import torch
+from accelerate import Accelerator
+
+from pretraining.training.assemble import unigram_entropy
+from pretraining.training.config import PretrainConfig
+from pretraining.training.model import PretrainingModel
+from pretraining.training.stores import TokenStores
+from zoo.runtime.processes import resolve_precision
+from zoo.runtime.progress import Progress
+from zoo.runtime.provenance import surroundings
+from zoo.settings.load import Settings
+from zoo.storage.files import write_json
 
 _STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
 

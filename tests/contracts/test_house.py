@@ -19,47 +19,60 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("zoo", "pretraining", "finetune", "ablation")
 
 # A place imports from places before it and from its own; a folder ends with "/", a file stands for itself.
-ORDER = """
-zoo/version.py zoo/errors.py zoo/vocabulary.py zoo/config_parts.py zoo/config.py zoo/inputs.py zoo/dropout.py zoo/sample/
-zoo/settings/
-zoo/storage/
-zoo/runtime/
-zoo/attention/
-zoo/core/
-zoo/heads/
-zoo/model_folder.py
-zoo/weights/
-zoo/hf/
-zoo/__init__.py
-pretraining/arrays.py pretraining/keyed_random.py
-pretraining/optim/
-pretraining/text/
-pretraining/tokenizer/
-pretraining/annotations/
-pretraining/corpus/
-pretraining/store/
-pretraining/layouts/
-pretraining/masking/
-pretraining/objectives/
-pretraining/training/
-pretraining/scoring/
-pretraining/show/
-pretraining/tools/
-pretraining/__init__.py pretraining/__main__.py
-finetune/metrics.py finetune/config.py
-finetune/data/
-finetune/inputs/
-finetune/models/
-finetune/results/
-finetune/training/
-finetune/__init__.py finetune/__main__.py
-ablation/config.py
-ablation/results/
-ablation/page/
-ablation/grid.py
-ablation/demo.py ablation/__init__.py ablation/__main__.py
-zoo/cli.py
-""".split()
+ORDER = [
+    "zoo/version.py",
+    "zoo/errors.py",
+    "zoo/vocabulary.py",
+    "zoo/config_parts.py",
+    "zoo/config.py",
+    "zoo/inputs.py",
+    "zoo/dropout.py",
+    "zoo/sample/",
+    "zoo/settings/",
+    "zoo/storage/",
+    "zoo/runtime/",
+    "zoo/attention/",
+    "zoo/core/",
+    "zoo/heads/",
+    "zoo/model_folder.py",
+    "zoo/weights/",
+    "zoo/hf/",
+    "zoo/__init__.py",
+    "pretraining/arrays.py",
+    "pretraining/keyed_random.py",
+    "pretraining/optim/",
+    "pretraining/text/",
+    "pretraining/tokenizer/",
+    "pretraining/annotations/",
+    "pretraining/corpus/",
+    "pretraining/store/",
+    "pretraining/layouts/",
+    "pretraining/masking/",
+    "pretraining/objectives/",
+    "pretraining/training/",
+    "pretraining/scoring/",
+    "pretraining/show/",
+    "pretraining/tools/",
+    "pretraining/__init__.py",
+    "pretraining/__main__.py",
+    "finetune/metrics.py",
+    "finetune/config.py",
+    "finetune/data/",
+    "finetune/inputs/",
+    "finetune/models/",
+    "finetune/results/",
+    "finetune/training/",
+    "finetune/__init__.py",
+    "finetune/__main__.py",
+    "ablation/config.py",
+    "ablation/results/",
+    "ablation/page/",
+    "ablation/grid.py",
+    "ablation/demo.py",
+    "ablation/__init__.py",
+    "ablation/__main__.py",
+    "zoo/cli.py",
+]
 
 SAME_NAME = {"main"}  # may be defined more than once
 DYNAMIC_IMPORTS = {"zoo/cli.py", "zoo/settings/checks.py", "zoo/settings/yaml_files.py", "zoo/runtime/pool_server.py"}

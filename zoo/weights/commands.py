@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
 from zoo.errors import ZooError
-from zoo.model_folder import MODEL_TYPE
-from zoo.model_folder import ModelFacts
-from zoo.model_folder import WEIGHTS
-from zoo.model_folder import open_weights
-from zoo.model_folder import read_facts
+from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts
 from zoo.settings.load import load_settings
-from zoo.storage.files import read_json
-from zoo.storage.files import whole_folder
-from zoo.storage.files import write_atomic
-from zoo.storage.files import write_json
+from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
 from zoo.version import __version__
 from zoo.weights.card import write_card
-from zoo.weights.elmo.folder import ARCHITECTURE
+from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo.folder import FORMAT as ELMO
-from zoo.weights.elmo.folder import find_elmo
-from zoo.weights.elmo.folder import read_elmo
-from zoo.weights.elmo.folder import write_elmo
-from zoo.weights.files import copy_tokenizer
-from zoo.weights.files import find_folder
-from zoo.weights.files import note_length
-from zoo.weights.files import open_checkpoint
-from zoo.weights.files import special_tokens
-from zoo.weights.files import token_ids
-from zoo.weights.read import Model
-from zoo.weights.read import all_families
-from zoo.weights.read import find_family
-from zoo.weights.read import read_checkpoint
+from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, special_tokens, token_ids
+from zoo.weights.read import Model, all_families, find_family, read_checkpoint
 from zoo.weights.write import write_checkpoint
 
 
