@@ -51,12 +51,12 @@ def make_rows(options: Options, reused: bool) -> Examples:
     return Examples(
         input_ids=ids,
         lengths=np.full(options.rows, options.length),
-        special=special,
-        flags=np.where(rng.random(shape) < 0.75, WORD_START, 0).astype(np.uint8),
-        example=number,
-        document=number,
+        special_tokens_mask=special,
+        token_flags=np.where(rng.random(shape) < 0.75, WORD_START, 0).astype(np.uint8),
+        example_ids=number,
+        document_ids=number,
         token_type_ids=(np.cumsum(special, axis=1) > 1).astype(np.int32),
-        reused=np.full(options.rows, options.length // 2) if reused else None,
+        reuse_length=np.full(options.rows, options.length // 2) if reused else None,
         reversed=number >= options.rows // 2 if reused else None,
     )
 

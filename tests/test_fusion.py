@@ -85,10 +85,10 @@ def linked_rows(count: int, length: int = 32, entities: int = 40, share: float =
     return Examples(
         input_ids=rng.integers(FIRST_ID, BERT_LIKE.size, (count, length)).astype(np.int32),
         lengths=np.full(count, length, dtype=np.int64),
-        special=special,
-        flags=np.ones((count, length), dtype=np.uint8),
-        example=number,
-        document=number,
+        special_tokens_mask=special,
+        token_flags=np.ones((count, length), dtype=np.uint8),
+        example_ids=number,
+        document_ids=number,
         arrays={"entity_id": np.where(special, 0, at).astype(np.int32)},
     )
 

@@ -164,12 +164,12 @@ def some_rows(count=16, length=24, seed=0) -> Examples:
     return Examples(
         input_ids=ids.astype(np.int32),
         lengths=lengths.astype(np.int64),
-        special=special,
-        flags=flags,
-        example=number + 100,
-        document=number,
+        special_tokens_mask=special,
+        token_flags=flags,
+        example_ids=number + 100,
+        document_ids=number,
         token_type_ids=((columns > middle) & (columns <= last)).astype(np.int32),
-        pair_label=rng.integers(0, 2, count),
+        row_labels=rng.integers(0, 2, count),
         arrays={
             "entity_id": np.where(~special & (columns % 3 == 1), 1 + ids % 40, 0).astype(np.int32),
             "unit": np.where(special, 0, np.choose(columns % 5, [1, 2, 2, 0, 0])).astype(np.uint8),

@@ -39,14 +39,14 @@ class Plan:
         reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
     """
 
-    starts: NDArray[np.int64]
+    piece_starts: NDArray[np.int64]
     lengths: NDArray[np.int32]
-    types: NDArray[np.int8]
+    piece_types: NDArray[np.int8]
     offsets: NDArray[np.int64]
     documents: NDArray[np.int64]
-    pair_label: NDArray[np.int8] | None = None
+    row_labels: NDArray[np.int8] | None = None
     separators: NDArray[np.bool_] | None = None
-    following: NDArray[np.int32] | None = None
+    next_token: NDArray[np.int32] | None = None
     reversed: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
@@ -127,12 +127,12 @@ def concatenate(plans: list[Plan]) -> Plan:
     labels = [plan.pair_label for plan in plans if plan.pair_label is not None]
     separators = [plan.separators for plan in plans if plan.separators is not None]
     return Plan(
-        starts=np.concatenate([plan.starts for plan in plans]),
+        piece_starts=np.concatenate([plan.starts for plan in plans]),
         lengths=np.concatenate([plan.lengths for plan in plans]),
-        types=np.concatenate([plan.types for plan in plans]),
+        piece_types=np.concatenate([plan.types for plan in plans]),
         offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
         documents=np.concatenate([plan.documents for plan in plans]),
-        pair_label=np.concatenate(labels) if labels else None,
+        row_labels=np.concatenate(labels) if labels else None,
         separators=np.concatenate(separators) if separators else None,
     )
 
@@ -142,13 +142,13 @@ def take_rows(plan: Plan, rows: Ints) -> Plan:
     counts = np.diff(plan.offsets)[rows]
     pieces = ragged_ranges(plan.offsets[rows], counts)
     return Plan(
-        starts=plan.starts[pieces],
+        piece_starts=plan.starts[pieces],
         lengths=plan.lengths[pieces],
-        types=plan.types[pieces],
+        piece_types=plan.types[pieces],
         offsets=np.append(0, np.cumsum(counts)),
         documents=plan.documents[rows],
-        pair_label=None if plan.pair_label is None else plan.pair_label[rows],
+        row_labels=None if plan.pair_label is None else plan.pair_label[rows],
         separators=None if plan.separators is None else plan.separators[pieces],
-        following=None if plan.following is None else plan.following[rows],
+        next_token=None if plan.following is None else plan.following[rows],
         reversed=None if plan.reversed is None else plan.reversed[rows],
     )

@@ -72,9 +72,9 @@ class Blocks(Layout):
         plan_offsets = np.searchsorted(starts, cuts)
         lengths = np.diff(cuts)
         plan = Plan(
-            starts=first[place] + starts - stream[place],
+            piece_starts=first[place] + starts - stream[place],
             lengths=(sizes - closes).astype(np.int32),
-            types=np.zeros(len(starts), dtype=np.int8),
+            piece_types=np.zeros(len(starts), dtype=np.int8),
             offsets=plan_offsets,
             documents=owner[place[plan_offsets[:-1]]],
             separators=closes,

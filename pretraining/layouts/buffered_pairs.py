@@ -68,12 +68,12 @@ class BufferedPairs(Layout):
         right_length = np.minimum(lengths[own, 1], lengths[other, 1])
         count = len(own)
         return Plan(
-            starts=np.stack([left, starts[own, 1], left, starts[other, 1]], axis=1).reshape(-1),
+            piece_starts=np.stack([left, starts[own, 1], left, starts[other, 1]], axis=1).reshape(-1),
             lengths=np.stack([left_length, right_length, left_length, right_length], axis=1).reshape(-1),
-            types=np.tile(np.array([0, 1], dtype=np.int8), 2 * count),
+            piece_types=np.tile(np.array([0, 1], dtype=np.int8), 2 * count),
             offsets=np.arange(0, 4 * count + 1, 2, dtype=np.int64),
             documents=np.repeat(plan.documents[own], 2),
-            pair_label=np.tile(np.array([0, 1], dtype=np.int8), count),
+            row_labels=np.tile(np.array([0, 1], dtype=np.int8), count),
         )
 
     def _partners(self, count: int, draw: Draw) -> Ints:

@@ -147,12 +147,12 @@ class Dialogue(Layout):
         taken = np.where(place_in_row == source.place[row], source.utterance[row], piece)
         size = fit_sizes(utterances.size[taken], used, length - 1 - used)
         return Plan(
-            starts=utterances.start[taken],
+            piece_starts=utterances.start[taken],
             lengths=size.astype(np.int32),
-            types=utterances.role[piece].astype(np.int8),
+            piece_types=utterances.role[piece].astype(np.int8),
             offsets=np.append(0, np.cumsum(used)),
             documents=utterances.thread[np.repeat(threads, rows)],
-            pair_label=label.astype(np.int8),
+            row_labels=label.astype(np.int8),
         )
 
     def _skipped(self, key: Ints, over: Ints, draw: Draw) -> Ints:

@@ -40,15 +40,15 @@ class Examples:
 
     input_ids: NDArray[np.int32]
     lengths: NDArray[np.int64]
-    special: NDArray[np.bool_]
-    flags: NDArray[np.uint8]
-    example: NDArray[np.int64]
-    document: NDArray[np.int64]
+    special_tokens_mask: NDArray[np.bool_]
+    token_flags: NDArray[np.uint8]
+    example_ids: NDArray[np.int64]
+    document_ids: NDArray[np.int64]
     token_type_ids: NDArray[np.int32] | None = None
-    pair_label: NDArray[np.int64] | None = None
+    row_labels: NDArray[np.int64] | None = None
     task_type_ids: NDArray[np.int64] | None = None
-    following: NDArray[np.int32] | None = None
-    reused: NDArray[np.int64] | None = None
+    next_token: NDArray[np.int32] | None = None
+    reuse_length: NDArray[np.int64] | None = None
     token_document: NDArray[np.int32] | None = None
     reversed: NDArray[np.bool_] | None = None
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)

@@ -65,9 +65,9 @@ class FullSentences(Layout):
             closes[:-1] = row[1:] != row[:-1]
         offsets = np.append(0, np.cumsum(counts))
         return Plan(
-            starts=units.starts[firsts],
+            piece_starts=units.starts[firsts],
             lengths=sizes.astype(np.int32),
-            types=np.zeros(len(firsts), dtype=np.int8),
+            piece_types=np.zeros(len(firsts), dtype=np.int8),
             offsets=offsets,
             documents=documents[units.place[firsts[offsets[:-1]]]],
             separators=closes,

@@ -97,11 +97,11 @@ def build_examples(
     rows = Examples(
         input_ids=input_ids.reshape(shape),
         lengths=grid.lengths,
-        special=special.reshape(shape),
-        flags=fetched(store.flags, WORD_START, np.uint8).reshape(shape),
-        example=indices,
-        document=plan.documents[indices],
-        following=None if plan.following is None else plan.following[indices],
+        special_tokens_mask=special.reshape(shape),
+        token_flags=fetched(store.flags, WORD_START, np.uint8).reshape(shape),
+        example_ids=indices,
+        document_ids=plan.documents[indices],
+        next_token=None if plan.following is None else plan.following[indices],
         reversed=None if plan.reversed is None else plan.reversed[indices],
         arrays={name: fetched(values, 0, values.dtype).reshape(shape) for name, values in store.arrays.items()},
     )
@@ -162,4 +162,4 @@ def examples_from_tokens(
         input_ids[row, end : end + after] = template_suffix
         special[row, before:end], flags[row, before:end] = False, bits
     number = np.arange(len(sentences), dtype=np.int64)
-    return Examples(input_ids, lengths, special, flags, example=number, document=number)
+    return Examples(input_ids, lengths, special, flags, example_ids=number, document_ids=number)

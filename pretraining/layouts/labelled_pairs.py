@@ -123,12 +123,12 @@ class LabelledPairs(Layout):
         used = np.stack([np.ones_like(pair), pair], axis=1)
         starts = np.stack([edges[first], edges[first + 1]], axis=1)
         return Plan(
-            starts=starts[used],
+            piece_starts=starts[used],
             lengths=np.stack([a, b], axis=1)[used].astype(np.int32),
-            types=np.tile(np.array([0, 1], dtype=np.int8), (len(pair), 1))[used],
+            piece_types=np.tile(np.array([0, 1], dtype=np.int8), (len(pair), 1))[used],
             offsets=np.append(0, np.cumsum(counts)),
             documents=documents,
-            pair_label=label.astype(np.int32),
+            row_labels=label.astype(np.int32),
         )
 
     def rows(

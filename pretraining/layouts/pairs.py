@@ -110,10 +110,10 @@ def plan_of_pairs(pairs: PairTable | None) -> Plan:
     pairs = PairTable(*(field[full] for field in pairs))
     count = len(pairs.label)
     return Plan(
-        starts=np.stack([pairs.first_start, pairs.second_start], axis=1).reshape(-1),
+        piece_starts=np.stack([pairs.first_start, pairs.second_start], axis=1).reshape(-1),
         lengths=np.stack([pairs.first_length, pairs.second_length], axis=1).reshape(-1).astype(np.int32),
-        types=np.tile(np.array([0, 1], dtype=np.int8), count),
+        piece_types=np.tile(np.array([0, 1], dtype=np.int8), count),
         offsets=np.arange(0, 2 * count + 1, 2, dtype=np.int64),
         documents=pairs.document,
-        pair_label=pairs.label.astype(np.int8),
+        row_labels=pairs.label.astype(np.int8),
     )

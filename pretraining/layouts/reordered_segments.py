@@ -145,12 +145,12 @@ class ReorderedSegments(Layout):
         used = np.arange(self.max_segments)[None, :] < size[:, None]
         closes = np.arange(self.max_segments)[None, :] == (size - 1)[:, None]
         return Plan(
-            starts=starts[used],
+            piece_starts=starts[used],
             lengths=lengths[used].astype(np.int32),
-            types=np.zeros(int(size.sum()), dtype=np.int8),
+            piece_types=np.zeros(int(size.sum()), dtype=np.int8),
             offsets=np.append(0, np.cumsum(size)),
             documents=documents,
-            pair_label=label.astype(np.int16),
+            row_labels=label.astype(np.int16),
             separators=closes[used],
         )
 

@@ -169,12 +169,12 @@ def _plan(text: _Text, ranges: Ints, label: NDArray[np.int8], backwards: NDArray
     part = np.repeat(np.tile(np.arange(3), len(ranges)), counts)
     offsets = np.append(0, np.cumsum(counts.reshape(-1, 3).sum(axis=1)))
     return Plan(
-        starts=text.starts[document] + starts - text.bounds[document],
+        piece_starts=text.starts[document] + starts - text.bounds[document],
         lengths=sizes.astype(np.int32),
-        types=(part == 2).astype(np.int8),
+        piece_types=(part == 2).astype(np.int8),
         offsets=offsets,
         documents=text.number[document[offsets[:-1]]],
-        pair_label=label,
+        row_labels=label,
         separators=(part > 0) & (within == np.repeat(counts, counts) - 1),
         reversed=backwards,
     )

@@ -175,10 +175,10 @@ def _ask_copies(model: MaskedModel, rows: Examples, asked: _Questions) -> tuple[
     copies = Examples(
         input_ids=np.where(hidden, np.int32(model.mask), rows.input_ids[row, :width]),
         lengths=rows.lengths[row],
-        special=rows.special[row, :width],
-        flags=rows.flags[row, :width],
-        example=rows.example[row],
-        document=rows.document[row],
+        special_tokens_mask=rows.special[row, :width],
+        token_flags=rows.flags[row, :width],
+        example_ids=rows.example[row],
+        document_ids=rows.document[row],
         token_type_ids=None if types is None else types[row, :width],
     )
     states = model.run_core(base_inputs(copies)).last_hidden_state

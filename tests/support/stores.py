@@ -80,7 +80,7 @@ def full_rows(count: int, length: int, seed=0, word_start_share=1.0, vocabulary=
     ids[:, 0] = vocabulary.cls
     flags[special] = WORD_START
     example = np.arange(count, dtype=np.int64)
-    return Examples(ids, np.full(count, length, dtype=np.int64), special, flags, example, document=example)
+    return Examples(ids, np.full(count, length, dtype=np.int64), special, flags, example, document_ids=example)
 
 
 def take(rows: Examples, indices, width=None) -> Examples:
@@ -98,12 +98,12 @@ def take(rows: Examples, indices, width=None) -> Examples:
     return Examples(
         input_ids=part(rows.input_ids, 0),
         lengths=rows.lengths[indices],
-        special=part(rows.special, True),
-        flags=part(rows.flags, WORD_START),
-        example=rows.example[indices],
-        document=rows.document[indices],
+        special_tokens_mask=part(rows.special, True),
+        token_flags=part(rows.flags, WORD_START),
+        example_ids=rows.example[indices],
+        document_ids=rows.document[indices],
         token_type_ids=part(rows.token_type_ids, 0),
-        pair_label=part(rows.pair_label, 0),
+        row_labels=part(rows.pair_label, 0),
         arrays={name: part(values, 0) for name, values in rows.arrays.items()},
         targets={name: part(values, 0) for name, values in rows.targets.items()},
     )
