@@ -240,7 +240,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
     heads = {name: objective for name, objective in config.objectives.items() if name in names}
     for name, objective in heads.items():
         objective.build(facts.config, vocabulary)
-        objective.bind(tokenizer)
+        objective.bind_tokenizer(tokenizer)
         load_head(folder, name, objective)
     accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()
     model = PretrainingModel(core, heads).to(accelerator.device)

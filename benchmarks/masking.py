@@ -114,10 +114,10 @@ def as_examples(rows: Examples, offsets: bool) -> list[dict[str, Any]]:
         end = rows.lengths[row]
         example = {
             "input_ids": rows.input_ids[row, :end].tolist(),
-            "special_tokens_mask": rows.special[row, :end].astype(int).tolist(),
+            "special_tokens_mask": rows.special_tokens_mask[row, :end].astype(int).tolist(),
         }
         if offsets:
-            starts = np.cumsum((rows.flags[row, :end] & WORD_START) != 0) + np.arange(end)
+            starts = np.cumsum((rows.token_flags[row, :end] & WORD_START) != 0) + np.arange(end)
             example["offset_mapping"] = [(int(s), int(s) + 1) for s in starts]
         found.append(example)
     return found
@@ -189,7 +189,7 @@ def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in objectives}
     for objective in objectives.values():
         objective.build(CoreConfig(vocab_size=vocabulary.size), vocabulary)
-        objective.bind(words)
+        objective.bind_tokenizer(words)
     tokens = []
     for number in range(rounds):
         first = number * batch % max(len(order) - batch, 1)

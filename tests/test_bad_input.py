@@ -193,7 +193,7 @@ SETTINGS = {
         ["data.sequence_length = 600", "512 positions", "model.max_position_embeddings"],
     ),
     "unknown objective": ("bert", {"tasks.pairs.objectives": "[masked_ml]"}, ["'masked_ml'", "mean 'masked_lm'?"]),
-    "no labels": ("gpt", _PAIRS_ON_BLOCKS, ["'pairs' needs pair_label", "Blocks", "'blocks' does not provide"]),
+    "no labels": ("gpt", _PAIRS_ON_BLOCKS, ["'pairs' needs row_labels", "Blocks", "'blocks' does not provide"]),
     "no array": ("bert", _UNITS, ["'masked_lm' needs phrase", "'pairs' does not", "data.corpus.annotations.phrase"]),
     "no pooler": ("bert", {"model.pooler": "false"}, ["no pooler", "model.pooler: true"]),
     "no mask token": ("gpt", _MASKS_ON_BLOCKS, ["no mask token", "CausalLM"]),

@@ -88,7 +88,7 @@ def test_two_processes_remember_the_same(place, runs, family, tmp_path):
 
 
 def test_too_few_rows_for_the_streams(place, tmp_path):
-    with pytest.raises(ZooError, match="streams"):
+    with pytest.raises(ZooError, match="contiguous"):
         train(remembering(place, "transformer-xl", output=tmp_path, **{"train.batch_size": 4096}))
 
 
@@ -134,14 +134,14 @@ def test_documents_apart_are_read_as_if_each_stood_alone(tmp_path, separator):
     )
     core = build_core(config, 0).double().eval()
     layout, vocabulary = Segments(separator=separator, across_documents=False), BERT_LIKE
-    layout.streams = 1
+    layout.parallel_rows = 1
     plan = layout.plan(store, np.arange(12), 10, vocabulary, Draw(0, 0))
     state, found, documents = None, [], []
     with torch.no_grad():
         for number in range(len(plan)):
             rows = layout.rows(store, plan, np.array([number]), 10, vocabulary)
             inputs = base_inputs(rows)
-            output = core(inputs._replace(visible=inputs.visible._replace(causal=True)), state)
+            output = core(inputs._replace(attention_pattern=inputs.attention_pattern._replace(causal=True)), state)
             state = output.state
             found.append(output.last_hidden_state[0])
             documents.append(rows.token_document[0])

@@ -32,10 +32,10 @@ def padded_rows(count=64, length=64, seed=0, **kwargs):
     """Rows of different lengths."""
     rows = full_rows(count, length, seed, **kwargs)
     lengths = np.random.default_rng(seed).integers(3, length + 1, count)
-    special = rows.special.copy()
+    special = rows.special_tokens_mask.copy()
     special[np.arange(length)[None, :] >= lengths[:, None] - 1] = True
-    flags = np.where(special, WORD_START, rows.flags).astype(np.uint8)
-    return rows.replace(lengths=lengths, special=special, flags=flags)
+    flags = np.where(special, WORD_START, rows.token_flags).astype(np.uint8)
+    return rows.replace(lengths=lengths, special_tokens_mask=special, token_flags=flags)
 
 
 # --- what holds for every chooser ---
@@ -65,7 +65,7 @@ def test_never_padding_and_never_more_than_the_budget(choose):
     chosen = choose(rows, draw, BERT_LIKE)
     assert not (chosen & ~rows.real).any()
     if not choose.include_special:
-        assert not (chosen & rows.special).any()
+        assert not (chosen & rows.special_tokens_mask).any()
     assert (chosen.sum(axis=1) <= choose.budget(rows, draw)).all()
     assert chosen.any()
 
@@ -124,7 +124,7 @@ def test_count_is_pythons_round_and_at_least_one(length):
 
 def test_rate_one_takes_every_candidate():
     rows = padded_rows(50)
-    assert (RandomTokens(rate=1.0)(rows, Draw(0, 0), BERT_LIKE) == ~rows.special).all()
+    assert (RandomTokens(rate=1.0)(rows, Draw(0, 0), BERT_LIKE) == ~rows.special_tokens_mask).all()
 
 
 def test_positions_are_equally_likely():
@@ -167,10 +167,10 @@ def reference_groups(rows, row):
     """Positions of each word, after google-research/bert: pieces join the group before, but not across a separator."""
     groups, joins = [], False
     for position in range(rows.lengths[row]):
-        if rows.special[row, position]:
+        if rows.special_tokens_mask[row, position]:
             joins = False
             continue
-        if joins and not rows.flags[row, position] & WORD_START:
+        if joins and not rows.token_flags[row, position] & WORD_START:
             groups[-1].append(position)
         else:
             groups.append([position])
@@ -180,7 +180,7 @@ def reference_groups(rows, row):
 
 def test_groups_agree_with_the_reference():
     rows = padded_rows(100, word_start_share=0.6, separators=2)
-    groups = word_groups(rows, ~rows.special)
+    groups = word_groups(rows, ~rows.special_tokens_mask)
     for row in range(100):
         expected = reference_groups(rows, row)
         assert groups.counts[row] == len(expected)
@@ -206,8 +206,8 @@ def test_budget_filling_is_the_sequential_rule(seed):
 
 def groups_of(choose, rows, draw) -> Groups:
     """What a chooser takes as a whole."""
-    start = choose.starts(rows, draw) if isinstance(choose, Grouped) else word_starts(rows, ~rows.special)
-    return as_groups(start, ~rows.special)
+    start = choose.starts(rows, draw) if isinstance(choose, Grouped) else word_starts(rows, ~rows.special_tokens_mask)
+    return as_groups(start, ~rows.special_tokens_mask)
 
 
 def whole_groups_only(groups: Groups, chosen):
@@ -230,7 +230,7 @@ def test_words_are_chosen_as_a_whole(choose):
 def test_whole_words_agree_with_the_reference(choose, share):
     rows, draw = padded_rows(150, word_start_share=share, separators=2), Draw(4, 1)
     chosen, budget = choose(rows, draw, BERT_LIKE), choose.budget(rows, draw)
-    bits = draw.bits(rows.example, rows.shape[1], "choose.order")
+    bits = draw.bits(rows.example_ids, rows.shape[1], "choose.order")
     for row in range(150):
         covered = set()
         for positions in sorted(reference_groups(rows, row), key=lambda p: bits[row, p[0]]):
@@ -250,7 +250,7 @@ def test_long_rows_are_ordered_by_whole_draws():
     """Beyond 4,096 columns a draw keeps all its bits; the choice is that of the sequential rule."""
     rows, draw = full_rows(2, 5000, word_start_share=0.6), Draw(0, 0)
     chosen = WholeWords()(rows, draw, BERT_LIKE)
-    bits = draw.bits(rows.example, 5000, "choose.order")
+    bits = draw.bits(rows.example_ids, 5000, "choose.order")
     for row in range(2):
         first = sorted(reference_groups(rows, row), key=lambda p: bits[row, p[0]])[:100]
         assert chosen[row, np.concatenate(first)].all()
@@ -274,12 +274,12 @@ def test_the_largest_draws_are_draws_like_others(choose, length, rate):
     rows = full_rows(40 if length == 32 else 2, length, word_start_share=0.6, separators=2)
     chooser, draw = choose(rate=rate), Largest(0, 0)
     chosen, start = chooser(rows, draw, BERT_LIKE), chooser.starts(rows, draw)
-    budget, bits = chooser.budget(rows, draw), draw.bits(rows.example, length, "choose.order")
-    assert not (chosen & rows.special).any()
+    budget, bits = chooser.budget(rows, draw), draw.bits(rows.example_ids, length, "choose.order")
+    assert not (chosen & rows.special_tokens_mask).any()
     whole_groups_only(groups_of(chooser, rows, draw), chosen)
     low = max(length - 1, 1).bit_length()
     keys = bits >> np.uint32(low if low <= 12 else 0)
-    edge = start | rows.special
+    edge = start | rows.special_tokens_mask
     for row in range(len(chosen)):
         left, expected = int(budget[row]), np.zeros(length, dtype=bool)
         for column in sorted(np.flatnonzero(start[row]), key=lambda c: (keys[row, c], c)):
@@ -293,14 +293,14 @@ def test_the_largest_draws_are_draws_like_others(choose, length, rate):
 
 def test_spans_keep_the_word_lengths():
     rows, draw = padded_rows(60, word_start_share=0.6, separators=2), Draw(0, 0)
-    words, spans = word_starts(rows, ~rows.special), RandomSpans().starts(rows, draw)
+    words, spans = word_starts(rows, ~rows.special_tokens_mask), RandomSpans().starts(rows, draw)
     assert (words.sum(axis=1) == spans.sum(axis=1)).all()
     assert (words != spans).any()
     for row in range(60):
         for first, last in ((0, 32), (32, 64)):  # a segment each
             part = (slice(row, row + 1), slice(first, last))
             lengths = [
-                np.sort(np.diff(as_groups(start[part], ~rows.special[part]).bounds[0])) for start in (words, spans)
+                np.sort(np.diff(as_groups(start[part], ~rows.special_tokens_mask[part]).bounds[0])) for start in (words, spans)
             ]
             assert (lengths[0] == lengths[1]).all()
 
@@ -311,9 +311,9 @@ def test_spans_keep_the_word_lengths():
 def test_independent_words_vary_in_number():
     """The same words as with a budget, on average; their number is binomial."""
     rows = full_rows(3000, 128, word_start_share=0.65)
-    starts = word_starts(rows, ~rows.special)
+    starts = word_starts(rows, ~rows.special_tokens_mask)
     for choose in (WholeWords(count="independent"), RandomTokens(count="independent")):
-        start = starts if isinstance(choose, WholeWords) else ~rows.special
+        start = starts if isinstance(choose, WholeWords) else ~rows.special_tokens_mask
         chosen = choose(rows, Draw(0, 0), BERT_LIKE)
         assert abs(chosen[start].mean() - 0.15) < 0.003
         taken = (chosen & start).sum(axis=1)
@@ -352,7 +352,7 @@ def reference_ngrams(groups, order, drawn, budget, longest):
 
 def ngrams_and_reference(choose, rows, draw):
     chosen = choose(rows, draw, BERT_LIKE)
-    all_groups = word_groups(rows, ~rows.special)
+    all_groups = word_groups(rows, ~rows.special_tokens_mask)
     order = shuffled(all_groups, rows, draw)
     drawn = choose.lengths(rows, order.shape[1], draw)
     budget, spans = choose.budget(rows, draw), []

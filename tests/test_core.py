@@ -171,7 +171,7 @@ def test_rows_that_are_too_long_and_unread_fields_are_refused():
     with pytest.raises(ZooError, match="does not read query"):
         core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), query=stream))
     with pytest.raises(ZooError, match="orders"):
-        core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), AttentionPattern(orders=torch.zeros(1, 4))))
+        core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), AttentionPattern(permutation_ranks=torch.zeros(1, 4))))
 
 
 def test_an_unknown_fact_names_the_nearest():

@@ -348,8 +348,8 @@ def test_capitals_are_those_of_the_text(place, assembled):
     plan = layout.plan(store, np.arange(store.num_documents), 48, tokenizer.vocabulary, Draw(0, 0))
     rows = layout.rows(store, plan, np.arange(len(plan)), 48, tokenizer.vocabulary)
     labels = config.objectives["capitalisation"].labels(rows)
-    assert (labels[rows.special] == -1).all()
-    assert (labels[~rows.special] == expected[word]).all()  # rows are in the order of the text, and lose no token
+    assert (labels[rows.special_tokens_mask] == -1).all()
+    assert (labels[~rows.special_tokens_mask] == expected[word]).all()  # rows are in the order of the text, and lose no token
     assert 0.05 < expected.mean() < 0.3
 
 

@@ -64,17 +64,17 @@ def test_speakers_follow_utterances_and_fakes_change_one(threads):
     plan, rows = make(store)
     seen = []
     for row in range(len(plan)):
-        said, thread = utterances_of(rows, row), documents[rows.document[row]]
+        said, thread = utterances_of(rows, row), documents[rows.document_ids[row]]
         own = [u[0] for u in thread]
         assert 2 <= len(said) <= 3
         strange = [n for n, (u, _) in enumerate(said) if u not in own]
-        assert len(strange) == rows.pair_label[row]
+        assert len(strange) == rows.row_labels[row]
         at = next(own.index(u) - n for n, (u, _) in enumerate(said) if u in own)
         expected = own[at : at + len(said)]
         for n, (u, role) in enumerate(said):
             assert role == roles[expected[n]]  # a replaced one takes over the speaker of its place
             assert (u == expected[n]) == (n not in strange)
-            assert n not in strange or where[u] != rows.document[row]
+            assert n not in strange or where[u] != rows.document_ids[row]
         seen += expected
     wanted = [u[0] for thread in documents if len(thread) > 1 for u in thread]
     assert sorted(seen) == sorted(wanted)  # every utterance in exactly one row
@@ -86,11 +86,11 @@ def test_share_of_fakes(tmp_path, share):
     labels, places = [], []
     for epoch in range(4):
         _, rows = make(store, Dialogue(fake_share=share), epoch=epoch)
-        labels += rows.pair_label.tolist()
+        labels += rows.row_labels.tolist()
         own = {n: set(range(a, b)) for n, (a, b) in enumerate(zip(*_edges(store), strict=True))}
-        for row in np.flatnonzero(rows.pair_label):
+        for row in np.flatnonzero(rows.row_labels):
             said = [u for u, _ in utterances_of(rows, row)]
-            places += [n / (len(said) - 1) for n, u in enumerate(said) if u not in own[int(rows.document[row])]]
+            places += [n / (len(said) - 1) for n, u in enumerate(said) if u not in own[int(rows.document_ids[row])]]
     assert len(labels) > 2000
     assert abs(np.mean(labels) - share) < 0.025
     if share == 1.0:
@@ -109,9 +109,9 @@ def test_epochs_processes_and_portions(threads):
     plan, rows = make(store)
     again, _ = make(store)
     other, _ = make(store, epoch=1)
-    assert (plan.starts == again.starts).all()
-    assert (plan.pair_label == again.pair_label).all()
-    assert (plan.pair_label != other.pair_label).any()
+    assert (plan.piece_starts == again.piece_starts).all()
+    assert (plan.row_labels == again.row_labels).all()
+    assert (plan.row_labels != other.row_labels).any()
     part = Dialogue().rows(store, plan, np.array([7, 3]), 64, BERT_LIKE)
     assert (part.input_ids[0, : part.lengths[0]] == rows.input_ids[7, : rows.lengths[7]]).all()
     half = Dialogue().plan(store, np.arange(0, 120, 2), 64, BERT_LIKE, Draw(0, 0))
@@ -121,7 +121,7 @@ def test_epochs_processes_and_portions(threads):
     layout = Dialogue()
     layout.portion = 50
     small, _ = make(store, layout)
-    assert (small.starts == plan.starts).all()
+    assert (small.starts == plan.piece_starts).all()
     assert (small.offsets == plan.offsets).all()
 
 
@@ -163,7 +163,7 @@ def test_no_utterance_of_an_odd_thread_is_left_out_for_good(threads):
     for epoch in range(4):
         plan, _ = make(store, Dialogue(max_utterances=2, fake_share=0), epoch=epoch)
         assert (np.diff(plan.offsets) == 2).all()
-        said = store.tokens[plan.starts].reshape(-1, 2).tolist()
+        said = store.tokens[plan.piece_starts].reshape(-1, 2).tolist()
         turn = []
         for number, thread in enumerate(documents):
             own, first = [u[0] for u in thread], np.flatnonzero(plan.documents == number)
@@ -180,7 +180,7 @@ def test_no_utterance_of_an_odd_thread_is_left_out_for_good(threads):
     again, _ = make(store, Dialogue(max_utterances=2, fake_share=0), epoch=1)
     one = np.array([odd[0]])  # a thread's turn does not depend on what else is read
     part = Dialogue(max_utterances=2, fake_share=0).plan(store, one, 64, BERT_LIKE, Draw(0, 1))
-    assert part.starts.tolist() == again.starts[np.repeat(again.documents == odd[0], 2)].tolist()
+    assert part.starts.tolist() == again.piece_starts[np.repeat(again.documents == odd[0], 2)].tolist()
 
 
 def test_what_is_refused(threads, tmp_path):

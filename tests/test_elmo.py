@@ -69,7 +69,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def spelling_core(config=ELMO, words=WORDS, vocabulary=SPECIAL):
     core = build_core(config, seed=1)
-    core.spell(words, vocabulary)
+    core.set_spellings(words, vocabulary)
     return core
 
 
@@ -351,7 +351,7 @@ def test_one_softmax_learns_from_both_directions(config):
 def test_one_character_encoder_learns_from_both_directions():
     config = TWO_WAY.replace(characters=SPELT, tie_word_embeddings=False)
     core, objective = make(config)
-    core.spell([f"w{number}" for number in range(BERT_LIKE.size)], BERT_LIKE)
+    core.set_spellings([f"w{number}" for number in range(BERT_LIKE.size)], BERT_LIKE)
     batch = collate(text_rows(), {"x": objective})
     encoder, gradients = core.embeddings.word_embeddings, []
     for wanted in ([0], [1], [0, 1]):
@@ -386,7 +386,7 @@ def test_scores_are_both_chains(config):
 
 
 def test_a_stream_asks_for_what_follows():
-    rows = text_rows(special=False).replace(following=np.array([7, -1, 8], dtype=np.int32))
+    rows = text_rows(special=False).replace(next_token=np.array([7, -1, 8], dtype=np.int32))
     _, objective = make(TWO_WAY)
     targets = objective.targets(rows)
     assert targets.count == 2 * (rows.lengths - 1).sum() + 2
@@ -537,7 +537,7 @@ ALL_OBJECTIVES = {
 @pytest.mark.parametrize("config", ALL_CORES.values(), ids=ALL_CORES)
 def test_every_objective_learns_on_every_core(config, objective):
     core, objective = make(config.replace(initializer_range=0.05), objective())
-    core.spell([f"w{number}" for number in range(BERT_LIKE.size)], BERT_LIKE)
+    core.set_spellings([f"w{number}" for number in range(BERT_LIKE.size)], BERT_LIKE)
     rows = objective.corrupt(text_rows((10, 6, 8)), Draw(0, 0))
     parameters = [*core.parameters(), *objective.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=1e-2)

@@ -95,7 +95,7 @@ def test_one_decision_per_word():
     keep = Replace(mask=0.8, random=0, keep=0.2, per="word")  # a random token could be the mask itself
     ids = keep(ROWS, words, Draw(0, 0), BERT_LIKE)
     masked, inside = ids == BERT_LIKE.mask, words[:, 1:] & words[:, :-1]
-    joined = inside & ((ROWS.flags[:, 1:] & WORD_START) == 0)
+    joined = inside & ((ROWS.token_flags[:, 1:] & WORD_START) == 0)
     assert joined.sum() > 1000
     assert (masked[:, 1:] == masked[:, :-1])[joined].all()
     assert abs(masked[words].mean() - 0.8) < 0.01

@@ -128,7 +128,7 @@ def test_a_row_scores_the_same_alone_and_padded(model: Path, toy_data: Path) -> 
     rows = np.arange(12)
     with torch.inference_mode():
         together, _ = prepared.batch(prepared.evaluation, rows)
-        assert together.visible.lengths is not None
+        assert together.attention_pattern.lengths is not None
         padded = classifier(together)
         for row in rows:
             alone = classifier(prepared.batch(prepared.evaluation, rows[row : row + 1])[0])

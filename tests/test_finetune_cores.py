@@ -186,7 +186,7 @@ def test_transformers_take_the_characters_too(tuned) -> None:
     model = again.classifier(1)
     load_head(place / "model", "classifier", model.head)
     inputs, _ = again.batch(again.train, np.arange(2))
-    mask = torch.arange(5)[None] < inputs.visible.lengths[:, None]
+    mask = torch.arange(5)[None] < inputs.attention_pattern.lengths[:, None]
     stock = AutoModelForSequenceClassification.from_pretrained(place / "model")
     found = stock(inputs.input_ids, mask, character_ids=inputs.character_ids).logits
     assert largest(found, model.eval()(inputs)) < 1e-6
@@ -357,10 +357,10 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_fold
     prepared = PreparedTask(toy_folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
     core, _ = load_core(toy_folders["permuted"])
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
-    right = pooled_state(core(inputs).last_hidden_state, "last", inputs.visible.lengths - 1)
-    lengths = inputs.visible.lengths.tolist()
+    right = pooled_state(core(inputs).last_hidden_state, "last", inputs.attention_pattern.lengths - 1)
+    lengths = inputs.attention_pattern.lengths.tolist()
     rolled = [[x[i].roll(8 - n) for i, n in enumerate(lengths)] for x in (inputs.input_ids, inputs.token_type_ids)]
-    real = torch.arange(8)[None] >= 8 - inputs.visible.lengths[:, None]
+    real = torch.arange(8)[None] >= 8 - inputs.attention_pattern.lengths[:, None]
     left = core(CoreInputs(torch.stack(rolled[0]), AttentionPattern(dense=real[:, None]), torch.stack(rolled[1])))
     assert largest(left.last_hidden_state[:, -1], right) < 1e-5
 

@@ -163,7 +163,7 @@ def by_the_specification(tensors: dict[str, torch.Tensor], given: CoreInputs, ki
     )
     y, has = given.entity_vectors[given.entity_ids], given.entity_ids > 0
     has[:, 0] = True
-    real = torch.arange(length) < given.visible.lengths[:, None]
+    real = torch.arange(length) < given.attention_pattern.lengths[:, None]
     for number, kind in enumerate(kinds):
         at = f"encoder.layer.{number}"
         attended = linear(f"{at}.attention.output.dense", attention(f"{at}.attention.self", x, 4, real))
@@ -192,7 +192,7 @@ def test_states_are_those_of_the_specification():
     assert core.layers[2].fusion.attention.query.out_features // core.layers[2].fusion.attention.heads == 25
     theirs = write_checkpoint(ModelFacts(SMALL), pack_model(core, {})).tensors
     expected = by_the_specification({f"bert.{n}": t for n, t in theirs.items()}, given, SMALL.fusion.layer_types)
-    real = torch.arange(20) < given.visible.lengths[:, None]
+    real = torch.arange(20) < given.attention_pattern.lengths[:, None]
     torch.testing.assert_close(core(given).last_hidden_state[real], expected[real], atol=2e-5, rtol=1e-5)
 
 
@@ -253,13 +253,13 @@ def test_dropout_follows_the_row_and_checkpointing_changes_nothing():
     order = torch.tensor([2, 0])
     part = CoreInputs(
         keyed.input_ids[order],
-        AttentionPattern(lengths=keyed.visible.lengths[order]),
+        AttentionPattern(lengths=keyed.attention_pattern.lengths[order]),
         keyed.token_type_ids[order],
         dropout_keys=keyed.dropout_keys[order],
         entity_ids=keyed.entity_ids[order],
         entity_vectors=keyed.entity_vectors,
     )
-    real = torch.arange(20) < part.visible.lengths[:, None]
+    real = torch.arange(20) < part.attention_pattern.lengths[:, None]
     torch.testing.assert_close(core(part).last_hidden_state[real], whole[order][real], atol=1e-5, rtol=1e-5)
     gradients = []
     for recompute in (False, True):
@@ -323,7 +323,7 @@ def test_inputs_that_a_core_with_entities_does_not_take():
     with pytest.raises(ZooError, match="give both, or neither"):
         core(given._replace(entity_vectors=None))
     with pytest.raises(ZooError, match="all tokens see each other"):
-        core(given._replace(visible=AttentionPattern(causal=True)))
+        core(given._replace(attention_pattern=AttentionPattern(causal=True)))
     with pytest.raises(ZooError, match="does not read entity_ids, entity_vectors"):
         build_core(SMALL.replace(fusion=None))(given)
     with pytest.raises(ZooError, match="this core has none"):
@@ -521,7 +521,7 @@ def test_objectives_of_the_task_go_together():
 
     config = SMALL.replace(fusion=FUSION)
     objectives = {"m": MaskedLM(RandomTokens(max_predictions=40)), "p": PairClassification(), "e": made(config)}
-    rows = linked_rows(300, length=256).replace(pair_label=np.zeros(300, dtype=np.int64))
+    rows = linked_rows(300, length=256).replace(row_labels=np.zeros(300, dtype=np.int64))
     for objective in objectives.values():
         objective.build(config, BERT_LIKE)
         rows = objective.corrupt(rows, DRAW)
@@ -600,14 +600,14 @@ def test_rows_without_enough_mentions_are_left_out(tmp_path):
     store = write_store(tmp_path, documents, arrays={"entity_id": values})
     pairs = SentencePairs("next_or_random")
     layout, all_documents = MinimumMarked(pairs, "entity_id", 5), np.arange(30)
-    assert layout.provides == pairs.provides
+    assert layout.provided_fields == pairs.provided_fields
     plans = [one.plan(store, all_documents, 64, BERT_LIKE, DRAW) for one in (pairs, layout)]
     rows = [one.rows(store, plan, np.arange(len(plan)), 64, BERT_LIKE) for one, plan in zip((pairs, layout), plans)]
     wanted = (rows[0].arrays["entity_id"] > 0).sum(axis=1) >= 5
     assert 0 < wanted.sum() < len(wanted)
     assert (rows[0].input_ids[wanted] == rows[1].input_ids[:, : rows[0].shape[1]]).all()
-    assert (rows[0].pair_label[wanted] == rows[1].pair_label).all()
-    assert (rows[1].example == np.arange(wanted.sum())).all()
+    assert (rows[0].row_labels[wanted] == rows[1].row_labels).all()
+    assert (rows[1].example_ids == np.arange(wanted.sum())).all()
     with pytest.raises(ZooError, match=r"no row of 64 tokens has 60 .* the most is \d+"):
         MinimumMarked(pairs, "entity_id", 60).plan(store, all_documents, 64, BERT_LIKE, DRAW)
     with pytest.raises(ZooError, match=r"which .* has not \(it has entity_id\)"):

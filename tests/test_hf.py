@@ -194,7 +194,7 @@ def make_folder(folder: Path, name: str) -> Path:
         heads["next"] = build_head(config, PAIR)
     wide = config.replace(initializer_range=0.3)
     core = build_core(wide, seed=1)
-    core.spell(WORDS, Vocabulary(len(WORDS), cls=2, sep=3))
+    core.set_spellings(WORDS, Vocabulary(len(WORDS), cls=2, sep=3))
     for head, module in heads.items():
         initialise(module, wide, 1, f"heads.{head}.")
     save_model_folder(folder, core, heads, ModelFacts(config, template, visibility))  # type: ignore[arg-type]
@@ -305,7 +305,7 @@ def test_every_auto_class_takes_its_own_heads(folders, tmp_path):
     ids, mask = batch()
     whole = AutoModelForPreTraining.from_pretrained(folder)
     assert list(whole.heads) == ["lm", "next"]
-    output = whole(ids, attention_mask=mask, labels=ids, pair_label=torch.tensor([0, 1, 0]))
+    output = whole(ids, attention_mask=mask, labels=ids, row_labels=torch.tensor([0, 1, 0]))
     masked = AutoModelForMaskedLM.from_pretrained(folder)(ids, attention_mask=mask, labels=ids)
     pair = nn.functional.cross_entropy(output.pair_logits, torch.tensor([0, 1, 0]))
     assert output.loss.item() == pytest.approx(float(masked.loss + pair), rel=1e-6)
@@ -685,7 +685,7 @@ def test_masked_positions_are_asked_of_the_second_stream(folders):
     assert not torch.allclose(alone[0, 2], output.logits[0, 2])  # token 5 is seen there, and hidden here
     assert (again[1, :4, others] - alone[1, :4, others]).abs().max() < 1e-5  # a row in which nothing is asked
     core = load_core(folder)[0]
-    visible = AttentionPattern(lengths=real.sum(1), orders=asked.int())
+    visible = AttentionPattern(lengths=real.sum(1), permutation_ranks=asked.int())
     query = QueryStream(torch.tensor([[2, 5], [0, 0], [0, 0]]), visible)
     with torch.no_grad():
         states = core.eval()(CoreInputs(masked, visible, query=query)).query_states

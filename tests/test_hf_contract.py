@@ -63,7 +63,7 @@ class Folder:
     core: Transformer
     heads: dict[str, nn.Module] = field(default_factory=dict)
 
-    def states(self, ids: torch.Tensor, visible: AttentionPattern | None = None, **inputs: Any) -> torch.Tensor:
+    def states(self, ids: torch.Tensor, attention_pattern: AttentionPattern | None = None, **inputs: Any) -> torch.Tensor:
         with torch.no_grad():
             return self.core(CoreInputs(ids, visible or AttentionPattern(), **inputs)).last_hidden_state
 
@@ -166,7 +166,7 @@ def test_labels_for_a_head_that_is_not_there_are_refused(decoder):
     model = AutoModelForPreTraining.from_pretrained(decoder.path)
     assert torch.isfinite(model(IDS, labels=IDS).loss)
     with pytest.raises(ZooError, match="pair_logits"):
-        model(IDS, pair_label=torch.tensor([0, 1]))
+        model(IDS, row_labels=torch.tensor([0, 1]))
 
 
 CLASSES = {
@@ -337,7 +337,7 @@ TRAINED = {
         lambda ids: {"start_positions": ids[:, 0] % 5, "end_positions": ids[:, 1] % 5},
     ),
     "choice": (AutoModelForMultipleChoice, lambda ids: {"labels": ids[:, 0, 0] % 3}),
-    "pretraining": (AutoModelForPreTraining, lambda ids: {"pair_label": ids[:, 0] % 2}),
+    "pretraining": (AutoModelForPreTraining, lambda ids: {"row_labels": ids[:, 0] % 2}),
 }
 
 

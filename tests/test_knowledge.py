@@ -48,7 +48,7 @@ def some_units(rows, rng, share=0.25, longest=4):
         for step in range(longest):
             codes[row[size > step], column + step : column + step + 1] = 1 if step == 0 else 2
         free[row] = column + size
-    codes[rows.special] = 0
+    codes[rows.special_tokens_mask] = 0
     return codes
 
 
@@ -64,11 +64,11 @@ def reference_units(rows, row, arrays, words=False):
     """Positions of each unit by the rule as it is written, one token after the other."""
     units, before = [], None
     for column in range(rows.lengths[row]):
-        if rows.special[row, column]:
+        if rows.special_tokens_mask[row, column]:
             before = None
             continue
         own = next((name for name in arrays if rows.arrays[name][row, column]), "")
-        goes_on = rows.arrays[own][row, column] == 2 if own else words and not rows.flags[row, column] & WORD_START
+        goes_on = rows.arrays[own][row, column] == 2 if own else words and not rows.token_flags[row, column] & WORD_START
         if goes_on and before == own:
             units[-1].append(column)
         else:
@@ -85,7 +85,7 @@ def test_units_are_chosen_wholly_or_not_at_all(choose):
     """Checks 4 and 6; the units are those of the rule."""
     chosen = choose(ROWS, Draw(0, 0), BERT_LIKE)
     starts = choose.starts(ROWS, Draw(0, 0))
-    assert not (chosen & ROWS.special).any()
+    assert not (chosen & ROWS.special_tokens_mask).any()
     longer = 0
     for row in range(100):
         units = reference_units(ROWS, row, choose.array, choose.fallback == "words")
@@ -124,9 +124,9 @@ def test_independent_units(shipped):
     rows = unit_rows(5000)
     chosen, starts = choose(rows, Draw(0, 0), BERT_LIKE), choose.starts(rows, Draw(0, 0))
     assert starts.sum() >= 100_000
-    assert (starts | rows.special)[:, :127].mean() < 0.9  # units of several tokens are there
+    assert (starts | rows.special_tokens_mask)[:, :127].mean() < 0.9  # units of several tokens are there
     assert abs(chosen[starts].mean() - 0.15) < 0.003
-    assert abs(chosen[~rows.special].mean() - 0.15) < 0.005
+    assert abs(chosen[~rows.special_tokens_mask].mean() - 0.15) < 0.005
     taken, units = (chosen & starts).sum(axis=1), starts.sum(axis=1)
     assert abs(taken.var() / ((0.15 * 0.85 * units).mean() + (0.15 * units).var()) - 1) < 0.1
     budgeted = KnowledgeUnits("phrase", max_predictions=20)(rows, Draw(0, 0), BERT_LIKE).sum(axis=1)
@@ -175,8 +175,8 @@ def test_the_configs_draw_no_padding(shipped):
     assert (fill.mask, fill.random, fill.keep) == (0.8, 0.1, 0.1)
     vocabulary = Vocabulary(size=40, pad=0, unk=1, cls=2, sep=3, mask=4)
     rows = unit_rows(200)
-    rows = rows.replace(input_ids=np.where(rows.special, 2, 5 + rows.input_ids % 35).astype(np.int32))
-    chosen = np.ones(rows.shape, dtype=bool) & ~rows.special
+    rows = rows.replace(input_ids=np.where(rows.special_tokens_mask, 2, 5 + rows.input_ids % 35).astype(np.int32))
+    chosen = np.ones(rows.shape, dtype=bool) & ~rows.special_tokens_mask
     ids = fill(rows, chosen, Draw(0, 0), vocabulary)[chosen]
     counts = np.bincount(ids, minlength=40)
     assert counts[0] == 0
@@ -205,8 +205,8 @@ def test_a_task_chooses_otherwise_on_the_same_head():
     own = task.own(objectives)
     assert own["masked_lm"].choose is ENTITY
     assert own["pair"] is objectives["pair"]
-    assert own["masked_lm"].needs == {"entity"}
-    assert objectives["masked_lm"].needs == frozenset()
+    assert own["masked_lm"].required_fields == {"entity"}
+    assert objectives["masked_lm"].required_fields == frozenset()
     assert isinstance(objectives["masked_lm"].choose, RandomTokens)
     objectives["masked_lm"].build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
     late = task.own(objectives)["masked_lm"]

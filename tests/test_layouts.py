@@ -88,10 +88,10 @@ def test_rows_are_short_enough_and_padded_to_the_longest(layout, store):
         assert rows.shape == (len(batch), rows.lengths.max())
         assert [rows.input_ids[i, : rows.lengths[i]].tolist() for i in range(len(batch))] == [lists[b] for b in batch]
         assert (rows.input_ids[~rows.real] == BERT_LIKE.pad).all()
-        assert rows.special[~rows.real].all()
-        assert (rows.flags[rows.special] == WORD_START).all()
-        assert (rows.special == (rows.input_ids < FIRST_ID)).all()
-        assert (rows.example == batch).all()
+        assert rows.special_tokens_mask[~rows.real].all()
+        assert (rows.token_flags[rows.special_tokens_mask] == WORD_START).all()
+        assert (rows.special_tokens_mask == (rows.input_ids < FIRST_ID)).all()
+        assert (rows.example_ids == batch).all()
         assert rows.input_ids.dtype == np.int32
 
 
@@ -113,7 +113,7 @@ def test_only_the_given_documents(layout, store):
     edges = store.document_tokens()
     for d in documents:
         inside[edges[d] : edges[d + 1]] = True
-    for start, length in zip(plan.starts, plan.lengths):
+    for start, length in zip(plan.piece_starts, plan.lengths):
         assert inside[start : start + length].all()
     assert allowed
     assert lists
@@ -123,10 +123,10 @@ def test_only_the_given_documents(layout, store):
 def test_documents_of_the_first_piece(layout, store):
     plan, _ = planned(layout, store, 40)
     edges = store.document_tokens()
-    first = plan.starts[plan.offsets[:-1]]
+    first = plan.piece_starts[plan.offsets[:-1]]
     has_text = plan.lengths[plan.offsets[:-1]] > 0
     own = np.searchsorted(edges, first, side="right") - 1
-    unswapped = np.ones(len(plan), bool) if plan.pair_label is None else plan.pair_label == 0
+    unswapped = np.ones(len(plan), bool) if plan.row_labels is None else plan.row_labels == 0
     assert (own == plan.documents)[has_text & unswapped].all()
 
 
@@ -134,8 +134,8 @@ def test_documents_of_the_first_piece(layout, store):
 def test_provides_is_what_rows_have(layout, store):
     plan, _ = planned(layout, store, 40)
     rows = layout.rows(store, plan, np.arange(3), 40, BERT_LIKE)
-    found = {name for name in ("token_type_ids", "pair_label") if getattr(rows, name) is not None}
-    assert found == set(layout.provides)
+    found = {name for name in ("token_type_ids", "row_labels") if getattr(rows, name) is not None}
+    assert found == set(layout.provided_fields)
 
 
 @every_layout
@@ -145,9 +145,9 @@ def test_named_arrays_come_along(layout, tmp_path):
     store = write_store(tmp_path, documents, arrays={"span": spans})
     plan, _ = planned(layout, store, 20)
     rows = layout.rows(store, plan, np.arange(len(plan)), 20, BERT_LIKE)
-    assert (rows.arrays["span"][rows.special] == 0).all()
-    positions = rows.arrays["span"][~rows.special] - 1
-    assert (store.tokens[positions] == rows.input_ids[~rows.special]).all()
+    assert (rows.arrays["span"][rows.special_tokens_mask] == 0).all()
+    positions = rows.arrays["span"][~rows.special_tokens_mask] - 1
+    assert (store.tokens[positions] == rows.input_ids[~rows.special_tokens_mask]).all()
 
 
 @every_layout
@@ -272,8 +272,8 @@ def test_full_sentences_meet_the_spec(large_store):
     """specs/roberta.md check 8: at most L, cls first, sep last, no sentence split."""
     plan, lists = planned(FullSentences(), large_store, 128, vocabulary=ROBERTA_LIKE)
     starts, ends = set(large_store.sentences[:-1].tolist()), set(large_store.sentences[1:].tolist())
-    assert set(plan.starts.tolist()) <= starts
-    assert set((plan.starts + plan.lengths).tolist()) <= ends
+    assert set(plan.piece_starts.tolist()) <= starts
+    assert set((plan.piece_starts + plan.lengths).tolist()) <= ends
     for row in lists:
         assert len(row) <= 128
         assert row[0] == ROBERTA_LIKE.cls
@@ -285,8 +285,8 @@ def test_document_sentences_stay_in_one_document(large_store):
     """specs/roberta.md check 9."""
     plan, _ = planned(FullSentences(cross_documents=False), large_store, 128)
     edges = large_store.document_tokens()
-    first = np.searchsorted(edges, plan.starts, side="right")
-    last = np.searchsorted(edges, plan.starts + plan.lengths - 1, side="right")
+    first = np.searchsorted(edges, plan.piece_starts, side="right")
+    last = np.searchsorted(edges, plan.piece_starts + plan.lengths - 1, side="right")
     assert (first == last).all()
     assert (np.diff(plan.offsets) == 1).all()
 
@@ -331,7 +331,7 @@ def naive_pairs(store, documents, length, layout, draw):
 
 
 def random_second(store, documents, document, example, wanted, draw):
-    for bits in draw.bits(np.array([example]), 10, "pairs.document")[0]:
+    for bits in draw.bits(np.array([example]), 10, "pairs.document_ids")[0]:
         other = documents[int(bits) * len(documents) >> 32]
         if other != document:
             break
@@ -367,9 +367,9 @@ def test_pairs_agree_with_the_reference_procedure(store, length, second):
     assert len(plan) == len(expected)
     for row, (a, b, label) in enumerate(expected):
         first, other = plan.offsets[row], plan.offsets[row] + 1
-        assert (plan.starts[first], plan.lengths[first]) == (a[0], len(a))
-        assert (plan.starts[other], plan.lengths[other]) == (b[0], len(b))
-        assert plan.pair_label[row] == label
+        assert (plan.piece_starts[first], plan.lengths[first]) == (a[0], len(a))
+        assert (plan.piece_starts[other], plan.lengths[other]) == (b[0], len(b))
+        assert plan.row_labels[row] == label
 
 
 @pytest.mark.parametrize("second", ["next_or_random", "ordered_or_swapped"])
@@ -403,7 +403,7 @@ def naive_buffered(pairs, orders):
 
 def segments(plan):
     """((start, tokens), (start, tokens)) of each row of two pieces."""
-    pieces = list(zip(plan.starts.tolist(), plan.lengths.tolist(), strict=True))
+    pieces = list(zip(plan.piece_starts.tolist(), plan.lengths.tolist(), strict=True))
     return list(zip(pieces[::2], pieces[1::2], strict=True))
 
 
@@ -412,12 +412,12 @@ def test_buffered_pairs_agree_with_the_procedure_pair_by_pair(store, length, buf
     """specs/ernie-baidu-1.md section 3.3, with right segments of one length."""
     plan, _ = planned(BufferedPairs(buffer, short_seq_prob=0.3), store, length)
     all_pairs = planned(SentencePairs("next_or_random", 0.3, random_share=0), store, length)[0]
-    pairs = [pair for pair, label in zip(segments(all_pairs), all_pairs.pair_label, strict=True) if label == 0]
+    pairs = [pair for pair, label in zip(segments(all_pairs), all_pairs.row_labels, strict=True) if label == 0]
     size = buffer or len(pairs)
     keys = DRAW.keys(np.arange(len(pairs)), "pairs.buffer")
     buffers = [np.arange(start, min(start + size, len(pairs))) for start in range(0, len(pairs), size)]
     expected = naive_buffered(pairs, [b[np.argsort(keys[b])].tolist() for b in buffers])
-    found = [(*pair, label) for pair, label in zip(segments(plan), plan.pair_label.tolist(), strict=True)]
+    found = [(*pair, label) for pair, label in zip(segments(plan), plan.row_labels.tolist(), strict=True)]
     assert found == expected
     assert len(found) >= 2 * (len(pairs) - 1)  # only a pair alone in the last buffer makes none
 
@@ -426,19 +426,19 @@ def test_buffered_pairs_agree_with_the_procedure_pair_by_pair(store, length, buf
 def test_true_and_false_pairs_are_equally_long(store, length):
     plan, _ = planned(BufferedPairs(30), store, length)
     lengths = plan.lengths.reshape(-1, 2)
-    true, false = lengths[plan.pair_label == 0], lengths[plan.pair_label == 1]
+    true, false = lengths[plan.row_labels == 0], lengths[plan.row_labels == 1]
     assert (true == false).all()
-    assert (plan.starts[::4] == plan.starts[2::4]).all()  # a true pair, then the false one with its first segment
+    assert (plan.piece_starts[::4] == plan.piece_starts[2::4]).all()  # a true pair, then the false one with its first segment
     assert len(np.unique(true[:, 1])) > 4
 
 
 def test_half_of_the_pairs_are_false(large_store):
     """specs/ernie-baidu-1.md check 8: one negative for every positive, and never a pair's own."""
     plan, _ = planned(BufferedPairs(short_seq_prob=0), large_store, 512)
-    true, false = (np.flatnonzero(plan.pair_label == label) for label in (0, 1))
+    true, false = (np.flatnonzero(plan.row_labels == label) for label in (0, 1))
     assert len(true) > 1000  # more than one buffer
     assert abs(len(false) / len(plan) - 0.5) < 0.01
-    starts = plan.starts.reshape(-1, 2)
+    starts = plan.piece_starts.reshape(-1, 2)
     owner = {int(start): int(row) for row in true for start in starts[row]}
     assert all(owner[int(a)] != owner[int(b)] for a, b in starts[false])
 
@@ -459,10 +459,10 @@ def test_length_does_not_tell_false_pairs(tmp_path, length):
     articles = write_store(tmp_path, documents, vocab_size=1 << 16)
     plan, _ = planned(BufferedPairs(), articles, length)
     assert len(plan) > 50
-    assert abs(plan.pair_label.mean() - 0.5) < 0.01
+    assert abs(plan.row_labels.mean() - 0.5) < 0.01
     first, second = plan.lengths.reshape(-1, 2).T
     for values in (first + second, first, second):
-        assert best_threshold(values, plan.pair_label) < 0.51
+        assert best_threshold(values, plan.row_labels) < 0.51
 
 
 def test_a_buffer_needs_two_pairs(tmp_path):
@@ -472,28 +472,28 @@ def test_a_buffer_needs_two_pairs(tmp_path):
     assert len(BufferedPairs(short_seq_prob=0).plan(one, np.arange(2), 32, BERT_LIKE, DRAW)) == 0
     three = write_store(tmp_path / "three", [[[7] * 5, [8] * 5]] * 3)
     plan = BufferedPairs(2, short_seq_prob=0).plan(three, np.arange(3), 32, BERT_LIKE, DRAW)
-    assert plan.pair_label.tolist() == [0, 1, 0, 1]  # the third is alone in its buffer
+    assert plan.row_labels.tolist() == [0, 1, 0, 1]  # the third is alone in its buffer
     assert plan.documents.tolist() == [0, 0, 1, 1]
 
 
 def test_random_share(large_store, tmp_path):
     """specs/bert.md check 6: 0.50 of the chunks of two and more sentences, plus every chunk of one."""
-    labels = planned(SentencePairs("next_or_random"), large_store, 128)[0].pair_label
+    labels = planned(SentencePairs("next_or_random"), large_store, 128)[0].row_labels
     assert 0.53 < labels.mean() < 0.59  # (1 + the share of chunks of one sentence) / 2
     # Sentences of 25 tokens fill a chunk of 125 without a cut, so a chunk of one is a document's last sentence.
     equal = synthetic_store(tmp_path, count=4000, sentences=(3, 21), length=(25, 25))
     plan, _ = planned(SentencePairs("next_or_random", short_seq_prob=0), equal, 128)
     assert (plan.lengths % 25 == 0).all()
-    single = np.isin(plan.starts[::2] // 25, np.asarray(equal.documents[1:]) - 1)
-    assert plan.pair_label[single].all()
-    assert abs(plan.pair_label[~single].mean() - 0.5) < 0.01
+    single = np.isin(plan.piece_starts[::2] // 25, np.asarray(equal.documents[1:]) - 1)
+    assert plan.row_labels[single].all()
+    assert abs(plan.row_labels[~single].mean() - 0.5) < 0.01
     assert 0.08 < single.mean() < 0.16
 
 
 def test_swapped_share(large_store):
     """specs/albert.md check 7; without swaps, only chunks of one sentence have label 1."""
-    labels = planned(SentencePairs("ordered_or_swapped"), large_store, 128)[0].pair_label
-    single = planned(SentencePairs("ordered_or_swapped", random_share=0), large_store, 128)[0].pair_label == 1
+    labels = planned(SentencePairs("ordered_or_swapped"), large_store, 128)[0].row_labels
+    single = planned(SentencePairs("ordered_or_swapped", random_share=0), large_store, 128)[0].row_labels == 1
     assert labels[single].all()
     assert abs(labels[~single].mean() - 0.5) < 0.01
     assert 0.52 < labels.mean() < 0.57
@@ -514,8 +514,8 @@ def test_swapped_pairs_keep_their_tokens(tmp_path):
     straight = SentencePairs("ordered_or_swapped", short_seq_prob=0, random_share=0)
     swapped = SentencePairs("ordered_or_swapped", short_seq_prob=0, random_share=1)
     one, other = (layout.plan(store, all_documents(store), 80, BERT_LIKE, DRAW) for layout in (straight, swapped))
-    assert one.pair_label.sum() == 0
-    assert other.pair_label.all()
+    assert one.row_labels.sum() == 0
+    assert other.row_labels.all()
     a = straight.rows(store, one, np.arange(len(one)), 80, BERT_LIKE)
     b = swapped.rows(store, other, np.arange(len(other)), 80, BERT_LIKE)
     assert (np.sort(a.input_ids, axis=1) == np.sort(b.input_ids, axis=1)).all()
@@ -574,9 +574,9 @@ def test_pairs_say_what_would_work(tmp_path):
 def test_rows_from_texts():
     rows = examples_from_tokens([([7, 8, 9], [1, 0, 1]), ([6], [1])], BERT_LIKE, [BERT_LIKE.cls], [BERT_LIKE.sep])
     assert rows.input_ids.tolist() == [[2, 7, 8, 9, 3], [2, 6, 3, 0, 0]]
-    assert rows.special.tolist() == [[True, False, False, False, True], [True, False, True, True, True]]
-    assert rows.flags[0].tolist() == [1, 1, 0, 1, 1]
+    assert rows.special_tokens_mask.tolist() == [[True, False, False, False, True], [True, False, True, True, True]]
+    assert rows.token_flags[0].tolist() == [1, 1, 0, 1, 1]
     assert rows.lengths.tolist() == [5, 3]
     bare = examples_from_tokens([([7, 8], [1, 1])], GPT_LIKE)
     assert bare.input_ids.tolist() == [[7, 8]]
-    assert full_rows(1, 4).special.tolist() == [[True, False, False, True]]
+    assert full_rows(1, 4).special_tokens_mask.tolist() == [[True, False, False, True]]

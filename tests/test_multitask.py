@@ -58,7 +58,7 @@ def laid_out(layout, store, length=64, draw=DRAW):
 def pieces(plan, row):
     """(start, length) of a row's pieces."""
     part = slice(plan.offsets[row], plan.offsets[row + 1])
-    return list(zip(plan.starts[part].tolist(), plan.lengths[part].tolist()))
+    return list(zip(plan.piece_starts[part].tolist(), plan.lengths[part].tolist()))
 
 
 # --- sentence reordering ---
@@ -78,7 +78,7 @@ def test_orders_are_numbered(most, classes):
 def test_every_number_of_segments_and_every_order_is_as_likely(store, most):
     """Check 3."""
     plan, _ = laid_out(ReorderedSegments(most), store)
-    label, orders = plan.pair_label, reordering_classes(most)
+    label, orders = plan.row_labels, reordering_classes(most)
     size = np.array([len(orders[c]) for c in label])
     assert len(plan) > 14_000
     for n in range(1, most + 1):
@@ -95,13 +95,13 @@ def test_every_number_of_segments_and_every_order_is_as_likely(store, most):
 
 def test_shares_of_the_number_of_segments(store):
     plan, _ = laid_out(ReorderedSegments(3, shares=[0, 1, 3]), store)
-    size = np.array([len(reordering_classes(3)[c]) for c in plan.pair_label])
+    size = np.array([len(reordering_classes(3)[c]) for c in plan.row_labels])
     assert [np.mean(size == n) for n in (1, 2, 3)] == pytest.approx([0, 0.25, 0.75], abs=0.01)
 
 
 def in_order(plan, row, orders):
     """(start, length) of a row's segments as the text has them."""
-    parts, order = pieces(plan, row), orders[plan.pair_label[row]]
+    parts, order = pieces(plan, row), orders[plan.row_labels[row]]
     assert len(parts) == len(order)
     return [parts[order.index(n)] for n in range(len(order))]
 
@@ -112,7 +112,7 @@ def test_segments_in_their_order_are_the_document(store):
     edges, orders = store.sentences[:], reordering_classes(4)
     whole = 0
     for row in range(0, len(plan), 13):
-        parts, order = pieces(plan, row), orders[plan.pair_label[row]]
+        parts, order = pieces(plan, row), orders[plan.row_labels[row]]
         text = in_order(plan, row, orders)
         assert all(a[0] + a[1] == b[0] for a, b in itertools.pairwise(text))
         assert {text[0][0], sum(text[-1])} <= set(edges.tolist())
@@ -147,7 +147,7 @@ def test_every_place_is_cut_alike(tmp_path):
 
 def test_orders_change_from_epoch_to_epoch_and_repeat(store):
     first, again, other = (
-        laid_out(ReorderedSegments(3), store, draw=Draw(7, epoch))[0].pair_label for epoch in (0, 0, 1)
+        laid_out(ReorderedSegments(3), store, draw=Draw(7, epoch))[0].row_labels for epoch in (0, 0, 1)
     )
     assert (first == again).all()
     assert (first != other).mean() > 0.5
@@ -159,9 +159,9 @@ def test_orders_change_from_epoch_to_epoch_and_repeat(store):
 def test_distances(store):
     """Check 4: thirds, and the classes mean what they say."""
     plan, rows = laid_out(SentenceDistance(), store)
-    label = plan.pair_label
+    label = plan.row_labels
     assert [np.mean(label == c) for c in range(3)] == pytest.approx([1 / 3] * 3, abs=0.01)
-    starts, lengths = plan.starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
+    starts, lengths = plan.piece_starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
     document = np.searchsorted(store.document_tokens(), starts, side="right") - 1
     sentence = np.searchsorted(store.sentences, starts, side="right") - 1
     assert (lengths.ravel() == np.diff(store.sentences)[sentence].ravel()).all()  # nothing was too long here
@@ -171,16 +171,16 @@ def test_distances(store):
     assert (apart[label == 0] == 1).all()
     assert (np.abs(apart[label == 1]) > 1).all()
     assert (apart[label == 1] < 0).any()
-    assert (rows.pair_label == label).all()
+    assert (rows.row_labels == label).all()
     assert set(np.unique(rows.token_type_ids)) == {0, 1}
 
 
 def test_all_sentences_that_are_not_adjacent_are_drawn_alike(tmp_path):
     store = write_store(tmp_path / "s", [[[5]] * 6] * 4000)
     plan, _ = laid_out(SentenceDistance(), store, length=8)
-    first, second = (plan.starts.reshape(-1, 2) % 6).T
+    first, second = (plan.piece_starts.reshape(-1, 2) % 6).T
     for here in range(5):
-        far = second[(first == here) & (plan.pair_label == 1)]
+        far = second[(first == here) & (plan.row_labels == 1)]
         expected = [n for n in range(6) if abs(n - here) > 1]
         assert sorted(set(far.tolist())) == expected
         shares = [np.mean(far == n) for n in expected]
@@ -208,7 +208,7 @@ def test_labelled_pairs(tmp_path):
     records = [[[10, 11], [12]], [[13, 14, 15]], [[*range(20, 60)], [*range(60, 70)]], [[16] * 3, [17] * 40]]
     store = labelled(tmp_path / "s", records, [0, 173, 2, 1])
     _, rows = laid_out(LabelledPairs(), store, length=30)
-    assert rows.pair_label.tolist() == [0, 173, 2, 1]
+    assert rows.row_labels.tolist() == [0, 173, 2, 1]
     cls, sep = BERT_LIKE.cls, BERT_LIKE.sep
     assert rows.input_ids[0, : rows.lengths[0]].tolist() == [cls, 10, 11, sep, 12, sep]
     assert rows.input_ids[1, : rows.lengths[1]].tolist() == [cls, 13, 14, 15, sep]
@@ -293,10 +293,10 @@ def test_classes_are_balanced(tmp_path):
     label = np.repeat([0, 1, 2], [2514, 12592, 4894])  # QBQTC's
     store = labelled(tmp_path / "s", [[[5, 6], [7]]] * len(label), label)
     plan, _ = laid_out(LabelledPairs(balanced=True), store, length=16)
-    shares = np.bincount(plan.pair_label) / len(plan)
+    shares = np.bincount(plan.row_labels) / len(plan)
     assert shares == pytest.approx([1 / 3] * 3, abs=1e-9)
     assert len(plan) == 3 * (len(label) // 3)
-    assert (label[plan.documents] == plan.pair_label).all()
+    assert (label[plan.documents] == plan.row_labels).all()
     times = np.bincount(plan.documents, minlength=len(label))
     assert {c: set(times[label == c].tolist()) for c in range(3)} == {0: {2, 3}, 1: {0, 1}, 2: {1, 2}}
     other, _ = laid_out(LabelledPairs(balanced=True), store, length=16, draw=Draw(7, 1))
@@ -304,7 +304,7 @@ def test_classes_are_balanced(tmp_path):
     alone = write_store(tmp_path / "t", [[[5]], [[6]], [[7]]], arrays={"label": np.array([1, 0, 2], dtype=np.uint8)})
     plan, rows = laid_out(LabelledPairs(), alone, length=16)
     assert plan.documents.tolist() == [0, 2]
-    assert rows.pair_label.tolist() == [0, 1]
+    assert rows.row_labels.tolist() == [0, 1]
 
 
 # --- token-document relation ---
@@ -317,7 +317,7 @@ def test_a_token_occurs_elsewhere_in_its_document(tmp_path, length):
     plan, rows = laid_out(DocumentSegments(), store, length)
     by_document = {}
     for row in range(len(plan)):
-        tokens = rows.input_ids[row][~rows.special[row]].tolist()
+        tokens = rows.input_ids[row][~rows.special_tokens_mask[row]].tolist()
         by_document.setdefault(int(plan.documents[row]), {})[row] = tokens
     found = []
     for document, parts in by_document.items():
@@ -326,8 +326,8 @@ def test_a_token_occurs_elsewhere_in_its_document(tmp_path, length):
         for row, tokens in parts.items():
             others = set(itertools.chain.from_iterable(t for r, t in parts.items() if r != row))
             expected = [1 + (token in others) for token in tokens]
-            assert rows.arrays["elsewhere"][row][~rows.special[row]].tolist() == expected
-            assert not rows.arrays["elsewhere"][row][rows.special[row]].any()
+            assert rows.arrays["elsewhere"][row][~rows.special_tokens_mask[row]].tolist() == expected
+            assert not rows.arrays["elsewhere"][row][rows.special_tokens_mask[row]].any()
             found += expected
     assert set(found) == {1, 2}
     assert all(len(parts) > 1 for parts in by_document.values())
@@ -338,7 +338,7 @@ def test_frequent_tokens_are_not_asked_about(tmp_path):
     _, all_rows = laid_out(DocumentSegments(), store, 40)
     _, rows = laid_out(DocumentSegments(skip_most_frequent=20), store, 40)
     asked = rows.arrays["elsewhere"] > 0
-    skipped = set(np.unique(rows.input_ids[~asked & ~rows.special]).tolist())
+    skipped = set(np.unique(rows.input_ids[~asked & ~rows.special_tokens_mask]).tolist())
     assert len(skipped) == 20
     assert skipped.isdisjoint(rows.input_ids[asked].tolist())
     least = min(store.counts[i] for i in skipped)

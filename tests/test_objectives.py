@@ -73,7 +73,7 @@ def hidden_by_mask(rows: Examples) -> np.ndarray:
 
 def not_before(rows: Examples, number: int) -> np.ndarray:
     """Positions of a factorisation order that the target with this number must not see, its own among them."""
-    row, column = np.nonzero(rows.targets["selected"] & ~rows.special)
+    row, column = np.nonzero(rows.targets["selected"] & ~rows.special_tokens_mask)
     ranks = rows.targets["ranks"]
     return ranks >= ranks[row[number], column[number]]
 
@@ -179,7 +179,7 @@ def some_rows(count=16, length=24, seed=0) -> Examples:
 
 def build(objective: Objective, config=TINY, vocabulary=BERT_LIKE):
     objective.build(config, vocabulary)
-    objective.bind(synthetic())
+    objective.bind_tokenizer(synthetic())
     core = make_core(config)
     initialise(core, config, 0, "core.")
     initialise(objective, config, 0, "heads.x.")
@@ -338,7 +338,7 @@ def test_corrupting_is_pure(case):
 def test_no_targets_give_zeros(case):
     core, objective = build(case.make(), case.config)
     rows = some_rows()
-    nothing = rows.replace(lengths=np.ones_like(rows.lengths), special=np.ones_like(rows.special))
+    nothing = rows.replace(lengths=np.ones_like(rows.lengths), special_tokens_mask=np.ones_like(rows.special_tokens_mask))
     corrupted = objective.corrupt(nothing, DRAW)
     if getattr(getattr(objective, "choose", None), "include_special", False):  # these can choose even [CLS]
         corrupted = corrupted.with_targets(selected=np.zeros_like(corrupted.targets["selected"]))
@@ -416,8 +416,8 @@ def test_causal_targets_are_the_next_tokens():
     assert targets.count == (rows.lengths - 1).sum()
     assert (targets.tensors["labels"].numpy() == flat[targets.tensors["positions"].numpy() + 1]).all()
     inputs = objective.inputs(rows, base_inputs(rows))
-    assert inputs.visible.causal
-    assert inputs.visible.lengths is not None
+    assert inputs.attention_pattern.causal
+    assert inputs.attention_pattern.lengths is not None
 
 
 def test_labels_are_the_original_ids():
@@ -497,7 +497,7 @@ def test_what_is_missing_is_named():
     with pytest.raises(ZooError, match="no pooler"):
         PairClassification().build(TINY.replace(pooler=False), BERT_LIKE)
     with pytest.raises(ZooError, match="SentencePairs"):
-        PairClassification().targets(some_rows().replace(pair_label=None))
+        PairClassification().targets(some_rows().replace(row_labels=None))
     with pytest.raises(ZooError, match="disagree"):
         collate(some_rows(), {"a": CausalLM(), "b": CausalLM()})
     masked = build(MaskedLM(RandomTokens()))[1]

@@ -11,7 +11,7 @@ from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.layouts.segment_pairs import SegmentPairs
-from pretraining.masking.context_spans import ContextSpans, factorisation_ranks, split_parts
+from pretraining.masking.context_spans import ContextSpans, draw_permutation_ranks, split_parts
 from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
 from pretraining.objectives.base import Targets, base_inputs, collate
@@ -50,15 +50,15 @@ CONFIG = CoreConfig(
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def plain_rows(count, length, word_starts=1.0, reused=None, reversed_share=0.0, seed=0) -> Examples:
+def plain_rows(count, length, word_starts=1.0, reuse_length=None, reversed_share=0.0, seed=0) -> Examples:
     """Rows of text alone, without template tokens."""
     rng = np.random.default_rng(seed)
     rows = full_rows(count, length, seed, word_starts)
     return rows.replace(
         input_ids=rng.integers(FIRST_ID, BERT_LIKE.size, (count, length)).astype(np.int32),
-        special=np.zeros((count, length), dtype=bool),
-        flags=np.where(rng.random((count, length)) < word_starts, WORD_START, 0).astype(np.uint8),
-        reused=None if reused is None else np.full(count, reused),
+        special_tokens_mask=np.zeros((count, length), dtype=bool),
+        token_flags=np.where(rng.random((count, length)) < word_starts, WORD_START, 0).astype(np.uint8),
+        reuse_length=None if reused is None else np.full(count, reused),
         reversed=rng.random(count) < reversed_share if reversed_share else None,
     )
 
@@ -68,7 +68,7 @@ def published(tmp_path_factory):
     """Rows of the published shape: 256 reused tokens, A sep B sep cls, half of them backwards."""
     store = synthetic_store(tmp_path_factory.mktemp("published"), count=400, sentences=(3, 40), word_start_share=0.75)
     layout = SegmentPairs()
-    layout.streams = 8
+    layout.parallel_rows = 8
     plan = layout.plan(store, np.arange(400), 512, BERT_LIKE, DRAW)
     return layout.rows(store, plan, np.arange(160), 512, BERT_LIKE)
 
@@ -101,15 +101,15 @@ def naive_spans(starts, goal, example, chooser):
 @pytest.mark.parametrize("chooser", [ContextSpans(), ContextSpans(num_predict=20, max_gram=3, alpha=5, beta=2)])
 def test_spans_follow_the_procedure_piece_by_piece(chooser, published):
     rows = take(published, np.arange(40))
-    rows = rows.replace(reused=published.reused[:40], reversed=published.reversed[:40])
+    rows = rows.replace(reuse_length=published.reuse_length[:40], reversed=published.reversed[:40])
     parts = split_parts(rows)
     selected = chooser(rows, DRAW, BERT_LIKE)
     goals = chooser.goals(rows, parts)
     for p in range(80):
         own = slice(parts.start[p], parts.start[p] + parts.size[p])
         way = -1 if rows.reversed[parts.row[p]] else 1
-        starts = ((rows.flags[parts.row[p], own] & WORD_START) != 0)[::way]
-        expected, spans = naive_spans(starts, goals[p], parts.example[p], chooser)
+        starts = ((rows.token_flags[parts.row[p], own] & WORD_START) != 0)[::way]
+        expected, spans = naive_spans(starts, goals[p], parts.example_ids[p], chooser)
         found = selected[parts.row[p], own][::way]
         assert found.sum() == goals[p]
         assert (found >= expected).all(), "what is filled up comes on top"
@@ -123,13 +123,13 @@ def test_85_of_512_are_selected_and_template_tokens_are_not_predicted(published)
     selected = rows.targets["selected"]
     assert (selected.sum(1) == 85).all()
     assert (selected[:, :256].sum(1) == 43).all()
-    dropped = (selected & rows.special).sum(1)
+    dropped = (selected & rows.special_tokens_mask).sum(1)
     assert dropped.max() > 0
     batch = collate(rows, {"x": objective})
     assert batch.counts["x"] == (85 - dropped).sum()
     assert batch.inputs.query.positions.shape == (160, (85 - dropped).max())
     labels = batch.targets["x"]["labels"].numpy()
-    assert (labels == rows.input_ids[selected & ~rows.special]).all()
+    assert (labels == rows.input_ids[selected & ~rows.special_tokens_mask]).all()
     assert (rows.input_ids == published.input_ids).all(), "the text is not changed"
     described = objective.describe(rows)
     assert described["selected"] == pytest.approx(85 / 512)
@@ -140,7 +140,7 @@ def test_pieces_out_of_spans_before_filling(word_starts, mean, sd):
     """Measured on the original's procedure: 256 pieces, goal 43, 3000 draws."""
     rows = plain_rows(3000, 256, word_starts)
     parts, chooser = split_parts(rows), ContextSpans(num_predict=43)
-    starts = (rows.flags & WORD_START) != 0
+    starts = (rows.token_flags & WORD_START) != 0
     counts = chooser.spans(starts, parts, chooser.goals(rows, parts), DRAW).sum(1)
     assert counts.mean() == pytest.approx(mean, abs=0.15)
     assert counts.std() == pytest.approx(sd, abs=0.3)
@@ -166,21 +166,21 @@ def test_lengths_of_spans_are_drawn_by_one_over_n():
 
 
 def test_choice_does_not_depend_on_batch_or_padding():
-    rows = plain_rows(12, 60, 0.7, reused=30, reversed_share=0.5)
-    rows = rows.replace(lengths=np.arange(49, 61), special=np.arange(60)[None, :] >= np.arange(49, 61)[:, None])
+    rows = plain_rows(12, 60, 0.7, reuse_length=30, reversed_share=0.5)
+    rows = rows.replace(lengths=np.arange(49, 61), special_tokens_mask=np.arange(60)[None, :] >= np.arange(49, 61)[:, None])
     chooser = ContextSpans()
     whole = chooser(rows, DRAW, BERT_LIKE)
     assert not whole[~rows.real].any()
-    one = take(rows, np.array([3]), width=80).replace(reused=rows.reused[[3]], reversed=rows.reversed[[3]])
+    one = take(rows, np.array([3]), width=80).replace(reuse_length=rows.reuse_length[[3]], reversed=rows.reversed[[3]])
     assert (chooser(one, DRAW, BERT_LIKE)[0, :60] == whole[3]).all()
     assert (whole != chooser(rows, Draw(4, 1), BERT_LIKE)).any(axis=1).all()
-    ranks = factorisation_ranks(rows, whole, DRAW)
-    assert (factorisation_ranks(one, chooser(one, DRAW, BERT_LIKE), DRAW)[0, :60] == ranks[3]).all()
+    ranks = draw_permutation_ranks(rows, whole, DRAW)
+    assert (draw_permutation_ranks(one, chooser(one, DRAW, BERT_LIKE), DRAW)[0, :60] == ranks[3]).all()
 
 
 def test_backward_rows_are_chosen_from_their_own_beginning():
     rows = plain_rows(6, 50, 0.6)
-    mirrored = rows.replace(flags=rows.flags[:, ::-1].copy(), reversed=np.ones(6, dtype=bool))
+    mirrored = rows.replace(token_flags=rows.token_flags[:, ::-1].copy(), reversed=np.ones(6, dtype=bool))
     chooser = ContextSpans()
     assert (chooser(mirrored, DRAW, BERT_LIKE)[:, ::-1] == chooser(rows, DRAW, BERT_LIKE)).all()
 
@@ -190,7 +190,7 @@ def test_backward_rows_are_chosen_from_their_own_beginning():
 
 def table_of(rows, ranks, second):
     """(B, L, L) who sees whom, as the core computes it."""
-    visible = base_inputs(rows).visible._replace(orders=torch.from_numpy(ranks))
+    visible = base_inputs(rows).attention_pattern._replace(permutation_ranks=torch.from_numpy(ranks))
     positions = torch.arange(rows.shape[1]).expand(rows.shape) if second else torch.arange(rows.shape[1])[None]
     return visible_keys(visible, positions, rows.shape[1], 0, second).expand(-1, rows.shape[1], -1).numpy()
 
@@ -199,11 +199,11 @@ def table_of(rows, ranks, second):
 def test_rules_of_visibility(published, perm_size):
     """The table of section 3.4 cell by cell, and its counts."""
     rows = take(published, np.arange(6))
-    rows = rows.replace(reused=published.reused[:6], reversed=published.reversed[:6], special=published.special[:6])
+    rows = rows.replace(reuse_length=published.reuse_length[:6], reversed=published.reversed[:6], special=published.special_tokens_mask[:6])
     selected = ContextSpans()(rows, DRAW, BERT_LIKE)
-    ranks = factorisation_ranks(rows, selected, DRAW, perm_size)
+    ranks = draw_permutation_ranks(rows, selected, DRAW, perm_size)
     first, second = table_of(rows, ranks, False), table_of(rows, ranks, True)
-    ordered, target = selected | rows.special, selected & ~rows.special
+    ordered, target = selected | rows.special_tokens_mask, selected & ~rows.special_tokens_mask
     plain = ~ordered
     diagonal = np.eye(512, dtype=bool)[None]
     same = (np.arange(512) < 256)[:, None] == (np.arange(512) < 256)[None, :]
@@ -223,22 +223,22 @@ def test_rules_of_visibility(published, perm_size):
 
 
 def test_permutation_blocks():
-    rows = plain_rows(20, 512, reused=256)
+    rows = plain_rows(20, 512, reuse_length=256)
     selected = np.ones((20, 512), dtype=bool)
-    ranks = factorisation_ranks(rows, selected, DRAW, perm_size=64)
+    ranks = draw_permutation_ranks(rows, selected, DRAW, perm_size=64)
     for half in (0, 256):
         blocks = ranks[:, half : half + 256].reshape(20, 4, 64) - 64 * np.arange(4)[None, :, None]
         assert (blocks == blocks[:, :1]).all()
         assert (np.sort(blocks[:, 0], axis=1) - blocks[:, 0].min(1, keepdims=True) == np.arange(64)).all()
     assert (ranks[:, :256] != ranks[:, 256:] - 257).any(), "each half has an order of its own"
     assert len({tuple(row) for row in ranks}) == 20
-    whole = factorisation_ranks(rows, selected, DRAW)
+    whole = draw_permutation_ranks(rows, selected, DRAW)
     assert (np.sort(whole, axis=1) == np.append(np.arange(1, 257), np.arange(258, 514))).all()
 
 
 def test_without_a_reused_part_a_row_is_one_order():
     rows = plain_rows(8, 40)
-    ranks = factorisation_ranks(rows, np.arange(40)[None, :] % 2 == np.zeros((8, 1)), DRAW)
+    ranks = draw_permutation_ranks(rows, np.arange(40)[None, :] % 2 == np.zeros((8, 1)), DRAW)
     assert (ranks[:, 1::2] == 0).all()
     assert all(len(set(row)) == 20 and min(row) >= 1 and max(row) <= 40 for row in ranks[:, ::2].tolist())
 
@@ -255,14 +255,14 @@ def build(objective=None, config=CONFIG):
     return core, objective
 
 
-def distinct_rows(count=2, length=40, reused=20):
+def distinct_rows(count=2, length=40, reuse_length=20):
     """Template tokens at the end of the second part, no token twice."""
     rng = np.random.default_rng(1)
     rows = plain_rows(count, length, 0.8, reused)
     ids = np.stack([rng.permutation(np.arange(FIRST_ID, BERT_LIKE.size))[:length] for _ in range(count)])
     special = np.zeros((count, length), dtype=bool)
     special[:, [length - 8, length - 2, length - 1]] = True
-    return rows.replace(input_ids=ids.astype(np.int32), special=special, reversed=np.arange(count) % 2 == 1)
+    return rows.replace(input_ids=ids.astype(np.int32), special_tokens_mask=special, reversed=np.arange(count) % 2 == 1)
 
 
 def gradient_of(core, batch, pick):
@@ -288,14 +288,14 @@ def test_logits_of_a_target_depend_on_nothing_that_comes_later():
         assert (found[~seen] == 0).all()
         assert (found[seen] > 0).all()
         assert not seen[position]
-        assert seen[~selected & ~rows.special[0] & (np.arange(40) < 20)].all()
+        assert seen[~selected & ~rows.special_tokens_mask[0] & (np.arange(40) < 20)].all()
 
 
 def test_plain_states_know_no_target():
     core, objective = build()
     rows = objective.corrupt(distinct_rows(1), DRAW)
     batch = collate(rows, {"x": objective})
-    ordered = rows.targets["selected"][0] | rows.special[0]
+    ordered = rows.targets["selected"][0] | rows.special_tokens_mask[0]
     for position in np.flatnonzero(~ordered)[::5]:
         found = gradient_of(core, batch, lambda output, p=position: output.last_hidden_state[0, p].square().sum())[0]
         hidden = ordered.copy()
@@ -348,7 +348,7 @@ def test_loss_is_the_cross_entropy_at_the_targets():
     states = core(batch.inputs).query_states
     expected = 0.0
     for row in range(3):
-        places = np.flatnonzero(rows.targets["selected"][row] & ~rows.special[row])
+        places = np.flatnonzero(rows.targets["selected"][row] & ~rows.special_tokens_mask[row])
         assert batch.inputs.query.positions[row, : len(places)].tolist() == places.tolist()
         logits = objective.head(states[row, : len(places)], core.token_embedding)
         labels = torch.from_numpy(rows.input_ids[row, places].astype(np.int64))
@@ -359,7 +359,7 @@ def test_loss_is_the_cross_entropy_at_the_targets():
 def test_untrained_loss_is_that_of_guessing(published):
     config = CONFIG.replace(initializer_range=0.02)
     core, objective = build(config=config)
-    rows = take(published, np.arange(2)).replace(reused=published.reused[:2], reversed=published.reversed[:2])
+    rows = take(published, np.arange(2)).replace(reuse_length=published.reuse_length[:2], reversed=published.reversed[:2])
     term = run(core, objective, objective.corrupt(rows, DRAW))
     assert term.total.item() / term.count == pytest.approx(np.log(1000), abs=0.05)
 
@@ -415,7 +415,7 @@ def test_pair_task_on_the_last_token(published):
     objectives = {"x": PermutationLM(), "pair": PairClassification(dense="tanh", pooling="last")}
     core, _ = build(objectives["x"])
     objectives["pair"].build(CONFIG, BERT_LIKE)
-    rows = objectives["x"].corrupt(take(published, np.arange(4)).replace(reused=published.reused[:4]), DRAW)
+    rows = objectives["x"].corrupt(take(published, np.arange(4)).replace(reuse_length=published.reuse_length[:4]), DRAW)
     batch = collate(rows, objectives)
     assert batch.targets["pair"]["place"].tolist() == [511] * 4
     output = core(batch.inputs)
@@ -429,7 +429,7 @@ def test_single_tokens_instead_of_spans():
     core, objective = build(PermutationLM(choose=RandomTokens(rate=0.2)))
     rows = objective.corrupt(distinct_rows(), DRAW)
     assert (rows.targets["selected"].sum(1) == 8).all()
-    assert not (rows.targets["selected"] & rows.special).any()
+    assert not (rows.targets["selected"] & rows.special_tokens_mask).any()
     assert run(core, objective, rows).count == 16
 
 

@@ -400,7 +400,7 @@ def test_model_folder(tmp_path):
     spelt = CharacterConfig(filters=((1, 4), (2, 8)), n_highway=1)
     for config in (facts(), facts().replace(characters=spelt, tie_word_embeddings=False, vocab_size=3)):
         core = build_core(config)
-        core.spell(["a", "b", "c"], Vocabulary(3))
+        core.set_spellings(["a", "b", "c"], Vocabulary(3))
         save_model_folder(tmp_path / "model", core, {}, ModelFacts(config))
         loaded, found = load_core(tmp_path / "model")
         assert found.config == config
@@ -420,7 +420,7 @@ def test_counted_operations():
     config = config.replace(characters=spelt, tie_word_embeddings=False)
     core = build_core(config)
     ids = torch.arange(24).view(3, 8)  # every word once, and none short, so that nothing is saved
-    core.spell(["abcdef"] * 24, Vocabulary(24))
+    core.set_spellings(["abcdef"] * 24, Vocabulary(24))
     for causal in (False, True):
         # The counter does not know the product in place.
         in_place = {torch.ops.aten.baddbmm_: lambda total, a, b, **_: 2 * a[0] * a[1] * a[2] * b[2]}
@@ -450,7 +450,7 @@ def test_what_it_cannot_read_is_named():
     core = build_core(facts())
     ids = some_ids()
     see_all = torch.ones(1, 9, 9, dtype=torch.bool)
-    for visible in (AttentionPattern(dense=see_all), AttentionPattern(documents=ids), AttentionPattern(orders=ids)):
+    for visible in (AttentionPattern(dense=see_all), AttentionPattern(documents=ids), AttentionPattern(permutation_ranks=ids)):
         with pytest.raises(ZooError, match="does not read visible"):
             core(CoreInputs(ids, visible))
     with pytest.raises(ZooError, match="does not read query"):

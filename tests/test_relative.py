@@ -368,10 +368,10 @@ def test_a_query_that_may_see_nothing_learns_nothing():
     core = make(BOTH, mem_len=None)
     ids = torch.arange(5).view(1, 5)
     orders = torch.tensor([[3, 1, 0, 2, 4]])
-    query = QueryStream(torch.arange(5)[None], AttentionPattern(orders=orders))
+    query = QueryStream(torch.arange(5)[None], AttentionPattern(permutation_ranks=orders))
     for written in (False, True):
         core.eager_attention = written
-        output = core(CoreInputs(ids, AttentionPattern(orders=orders), query=query), output_attentions=written)
+        output = core(CoreInputs(ids, AttentionPattern(permutation_ranks=orders), query=query), output_attentions=written)
         for i in range(5):
             core.zero_grad()
             output.query_states[0, i].sum().backward(retain_graph=True)
@@ -404,7 +404,7 @@ def test_streams_share_all_weights():
 def with_two_streams(keys, rows=slice(None)):
     ids, orders = draw(4, 9), draw(4, 9, high=5, seed=1)
     positions = torch.tensor([[0, 3], [6, 2], [4, 1], [8, 8]])
-    visible = AttentionPattern(orders=orders[rows])
+    visible = AttentionPattern(permutation_ranks=orders[rows])
     return CoreInputs(
         ids[rows],
         visible,
@@ -583,7 +583,7 @@ def test_an_untrained_causal_model_guesses_uniformly_at_every_position(tmp_path)
     vocabulary = Vocabulary(204)
     store = synthetic_store(tmp_path, vocab_size=205)
     layout = Segments()
-    layout.streams = 4
+    layout.parallel_rows = 4
     plan = layout.plan(store, np.arange(store.num_documents), 24, vocabulary, Draw(0, 0))
     objective = CausalLM(bias=True)
     config = CAUSAL.replace(vocab_size=204, initializer_range=0.02)
@@ -598,6 +598,6 @@ def test_an_untrained_causal_model_guesses_uniformly_at_every_position(tmp_path)
         assert batch.counts["x"] == 4 * 24, "every position is asked"
         losses.append(term.total.item() / 96)
     assert all(abs(loss - math.log(204)) < 0.1 for loss in losses)
-    following = rows.following.tolist()
+    following = rows.next_token.tolist()
     again = layout.rows(store, plan, np.arange(16, 20), 24, vocabulary)
     assert following == again.input_ids[:, 0].tolist()

@@ -23,7 +23,7 @@ def store(tmp_path_factory):
 
 
 def make(layout, store, streams=6, length=L, documents=None, draw=DRAW, vocabulary=BERT_LIKE):
-    layout.streams = streams
+    layout.parallel_rows = streams
     documents = np.arange(store.num_documents) if documents is None else documents
     return layout.plan(store, documents, length, vocabulary, draw)
 
@@ -43,7 +43,7 @@ def test_order_of_streams():
 
 
 @pytest.mark.parametrize("separator", [False, True])
-@pytest.mark.parametrize("streams", [1, 6, 7, 10_000])
+@pytest.mark.parametrize("contiguous", [1, 6, 7, 10_000])
 def test_segments_go_on_in_their_stream_and_name_the_next_token(store, separator, streams):
     layout = Segments(separator=separator)
     plan = make(layout, store, streams)
@@ -61,7 +61,7 @@ def test_segments_go_on_in_their_stream_and_name_the_next_token(store, separator
         start = (stream * each + step) * L
         assert ids.tolist() == text[start : start + L]
         following = text[start + L] if start + L < len(text) else -1
-        assert rows.following[number] == following
+        assert rows.next_token[number] == following
 
 
 def test_segments_begin_elsewhere_in_every_epoch(store):
@@ -76,7 +76,7 @@ def test_segments_of_a_text_shorter_than_a_row(tmp_path):
     layout = Segments()
     plan = make(layout, store, vocabulary=GPT_LIKE)
     rows = all_rows(layout, store, plan, vocabulary=GPT_LIKE)
-    assert (rows.input_ids.tolist(), rows.following.tolist()) == ([[7, 8, 9]], [-1])
+    assert (rows.input_ids.tolist(), rows.next_token.tolist()) == ([[7, 8, 9]], [-1])
 
 
 # ---- reused part and a pair -------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def text_of(store, documents):
 
 
 @pytest.mark.parametrize("documents", [None, [1, 2, 5, 9, 30, 31, 32, 50]])
-@pytest.mark.parametrize("streams", [1, 2, 6, 7])
+@pytest.mark.parametrize("contiguous", [1, 2, 6, 7])
 @pytest.mark.parametrize("reuse", [None, 7, 30])
 def test_pairs_follow_the_procedure_in_both_directions(store, documents, streams, reuse):
     layout = SegmentPairs(reuse_len=reuse)
@@ -154,10 +154,10 @@ def test_pairs_follow_the_procedure_in_both_directions(store, documents, streams
         assert rows.input_ids[number].tolist() == expected
         types = [0] * (reuse + len(a) + 1) + [1] * (len(b) + 1) + [2]
         assert rows.token_type_ids[number].tolist() == types
-        assert rows.pair_label[number] == label
-        assert rows.reused[number] == reuse
-    assert (rows.special == (rows.input_ids < FIRST_ID)).all()
-    assert set(rows.pair_label.tolist()) == {0, 1}
+        assert rows.row_labels[number] == label
+        assert rows.reuse_length[number] == reuse
+    assert (rows.special_tokens_mask == (rows.input_ids < FIRST_ID)).all()
+    assert set(rows.row_labels.tolist()) == {0, 1}
 
 
 def test_the_next_row_begins_with_the_continuation(store):
@@ -184,13 +184,13 @@ def test_flags_of_a_backward_row_are_those_of_its_tokens(tmp_path):
     rows = all_rows(layout, store, make(layout, store, 2))
     # Each token's flag is looked up at its place, which ids alone do not tell: compare pairs of (id, flag).
     known = set(zip(store.tokens.tolist(), store.flags.tolist()))
-    backward = ~rows.special & rows.reversed[:, None]
-    assert set(zip(rows.input_ids[backward].tolist(), rows.flags[backward].tolist())) <= known
+    backward = ~rows.special_tokens_mask & rows.reversed[:, None]
+    assert set(zip(rows.input_ids[backward].tolist(), rows.token_flags[backward].tolist())) <= known
 
 
 @pytest.mark.parametrize("layout", [Segments(), SegmentPairs()], ids=["segments", "pairs"])
 def test_the_loader_reads_streams_in_order_and_resumes_anywhere(layout, store):
-    layout.streams = 4
+    layout.parallel_rows = 4
     data = TaskLoader(store, np.arange(40), layout, {}, BERT_LIKE, L, seed=1)
     plan, order = data.plan(0)
     assert (order == np.arange(len(plan))).all()

@@ -107,8 +107,8 @@ def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
     text = CHINESE if config.endswith("-zh") else ENGLISH
     settings = load_pretrain_config(["--config", config]).value
     given = frozenset(settings.data.corpus.annotations)
-    given = given.union(*(task.layout.provides for task in settings.tasks.values()))
-    if lacking := frozenset().union(*(o.needs for o in settings.objectives.values())) - given:
+    given = given.union(*(task.layout.provided_fields for task in settings.tasks.values()))
+    if lacking := frozenset().union(*(o.required_fields for o in settings.objectives.values())) - given:
         with pytest.raises(ZooError, match=f"needs {min(lacking)}"):  # plain text has it not, whoever reads it
             show_command(["--config", config, *data(config), text])
         return
@@ -197,8 +197,8 @@ def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkey
         assert asked(row, "masked_lm") == wanted
         facts = next(part.facts for part in row.asked if part.name == "masked_lm")
         assert f"selected {100 * objective.describe(rows)['selected']:.1f} %" in facts
-        if rows.pair_label is not None:
-            assert row.pair.endswith(f"(label {rows.pair_label[0]})")
+        if rows.row_labels is not None:
+            assert row.pair.endswith(f"(label {rows.row_labels[0]})")
 
 
 def test_every_token_but_the_last_is_asked_for_the_next(look):
@@ -228,7 +228,7 @@ def test_a_run_with_that_seed_has_these_masks(seed, look, data, tmp_path):
         assert len(view.rows) == len(task.plan(0)[0])
         for number, row in enumerate(view.rows):
             rows = corrupt(*task.rows(0, np.array([number])), task.objectives)
-            assert row.number == rows.example[0]
+            assert row.number == rows.example_ids[0]
             assert reads(row) == [spell(i) for i in rows.input_ids[0]]
 
 
@@ -565,8 +565,8 @@ def test_padding_and_free_masks():
 
 def test_two_streams_by_a_factorisation_order():
     order = np.array([3, 0, 4, 1, 2])
-    visible = AttentionPattern(orders=torch.from_numpy(order)[None])
-    query = QueryStream(positions=torch.tensor([[2, 0]]), visible=visible)
+    visible = AttentionPattern(permutation_ranks=torch.from_numpy(order)[None])
+    query = QueryStream(positions=torch.tensor([[2, 0]]), attention_pattern=visible)
     inputs = CoreInputs(torch.zeros(1, 5, dtype=torch.long), visible, query=query)
     content, second = one(inputs, 5, position_type="relative", query_stream=True)
     assert (content.name, second.name) == ("content", "query")
@@ -596,21 +596,21 @@ from pretraining.objective import Objective, Targets
 class Capitals(Objective):
     """Says of every token whether its word began with a capital, and of every row how long it is."""
 
-    needs = frozenset()
+    required_fields = frozenset()
 
     def build(self, config, vocabulary):
         pass
 
     def corrupt(self, rows, draw):
-        return rows.with_targets(capital=(rows.flags & 4) != 0)
+        return rows.with_targets(capital=(rows.token_flags & 4) != 0)
 
     def targets(self, rows):
-        labels = np.where(rows.special, -100, rows.targets["capital"]).astype(np.int64)
+        labels = np.where(rows.special_tokens_mask, -100, rows.targets["capital"]).astype(np.int64)
         return Targets({"labels": torch.from_numpy(labels), "long": torch.tensor([1])}, labels.size)
 
     def inputs(self, rows, inputs):
-        number = torch.cumsum(torch.from_numpy(rows.special).long(), 1)
-        return inputs._replace(visible=inputs.visible._replace(documents=number))
+        number = torch.cumsum(torch.from_numpy(rows.special_tokens_mask).long(), 1)
+        return inputs._replace(attention_pattern=inputs.attention_pattern._replace(documents=number))
 
     def forward(self, run_core, embedding, batch):
         raise NotImplementedError

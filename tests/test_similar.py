@@ -46,7 +46,7 @@ def similar(tmp_path_factory):
         path = folder / "similar.txt"
         path.write_text(text, encoding="utf-8")
         fill = SimilarWords(str(path), **options)
-        fill.bind(tokenizer or chinese())
+        fill.bind_tokenizer(tokenizer or chinese())
         return fill
 
     return make
@@ -58,8 +58,8 @@ def ids_of(word: str) -> tuple[int, ...]:
 
 def words_of(rows: Examples) -> list[tuple[int, int, int]]:
     """(row, first column, end) of every word."""
-    start = word_starts(rows, ~rows.special)
-    edge = start | rows.special
+    start = word_starts(rows, ~rows.special_tokens_mask)
+    edge = start | rows.special_tokens_mask
     found = []
     for row, column in np.argwhere(start):
         end = column + 1
@@ -101,7 +101,7 @@ def fates_of(rows, ids, places, texts):
 def test_80_10_10_by_word(similar, many):
     """Cui et al. 2020, section 3.2, over 110,000 words with and as many without a similar one."""
     rows, places, texts = many
-    ids = similar()(rows, ~rows.special, Draw(0, 0), chinese().vocabulary)
+    ids = similar()(rows, ~rows.special_tokens_mask, Draw(0, 0), chinese().vocabulary)
     found, by_word = fates_of(rows, ids, places, texts)
     total = sum(found[True].values()) + sum(by_word.values())
     assert total > 100_000
@@ -120,17 +120,17 @@ def test_80_10_10_by_word(similar, many):
 def test_random_words_are_no_special_tokens(similar, many):
     rows, _, _ = many
     vocabulary = chinese().vocabulary
-    ids = similar(similar=0, random=1, keep=0)(rows, ~rows.special, Draw(0, 0), vocabulary)
-    counts = np.bincount(ids[~rows.special], minlength=vocabulary.size)
+    ids = similar(similar=0, random=1, keep=0)(rows, ~rows.special_tokens_mask, Draw(0, 0), vocabulary)
+    counts = np.bincount(ids[~rows.special_tokens_mask], minlength=vocabulary.size)
     assert counts[list(vocabulary.special_ids)].tolist() == [0] * 5
-    usual = (~rows.special).sum() / (vocabulary.size - 5)
+    usual = (~rows.special_tokens_mask).sum() / (vocabulary.size - 5)
     assert np.abs(counts[counts > 0] / usual - 1).max() < 0.15
     assert (counts > 0).sum() == vocabulary.size - 5
 
 
 def test_the_decision_is_one_per_word(similar, many):
     rows, places, texts = many
-    ids = similar(similar=0.5, random=0, keep=0.5)(rows, ~rows.special, Draw(0, 0), chinese().vocabulary)
+    ids = similar(similar=0.5, random=0, keep=0.5)(rows, ~rows.special_tokens_mask, Draw(0, 0), chinese().vocabulary)
     found, by_word = fates_of(rows, ids, places, texts)
     assert found[True]["other"] == 0  # wholly kept or wholly a similar word
     assert abs(found[True]["kept"] / (found[True]["kept"] + sum(by_word.values())) - 0.5) < 0.01
@@ -154,7 +154,7 @@ def reference(fill: SimilarWords, rows: Examples, selected, draw: Draw, vocabula
     ids = rows.input_ids.copy()
 
     def bits(row, column, stream):
-        return int(draw.at(rows.example[[row]], np.array([column]), stream)[0])
+        return int(draw.at(rows.example_ids[[row]], np.array([column]), stream)[0])
 
     for row, column, end in words_of(rows):
         places = [c for c in range(column, end) if selected[row, c]]
@@ -181,7 +181,7 @@ def test_words_one_by_one_give_the_same(similar, choose, cut):
     pool = [*KNOWN, *OTHERS]
     lines = [["图书馆", *(pool[i] for i in rng.integers(0, len(pool), rng.integers(1, 20)))] for _ in range(40)]
     rows, draw, vocabulary = rows_of(lines, cut=cut), Draw(3, 1), chinese().vocabulary
-    selected = choose(rows, draw, vocabulary) & ~rows.special
+    selected = choose(rows, draw, vocabulary) & ~rows.special_tokens_mask
     entries = {ids_of(word): [ids_of(other) for other in others] for word, others in KNOWN.items()}
     expected = reference(similar(), rows, selected, draw, vocabulary, entries)
     assert (similar()(rows, selected, draw, vocabulary) == expected).all()
@@ -189,13 +189,13 @@ def test_words_one_by_one_give_the_same(similar, choose, cut):
 
 def test_a_words_rest_at_the_front_is_a_word(similar):
     """`漂亮好看` cut in the middle leaves `亮`; of `好看` cut so, `看` is left, which has an entry of its own."""
-    rows = rows_of([["好看", "我"]] * 400, cut=1).replace(example=np.arange(400))
-    ids = similar(similar=1, random=0, keep=0)(rows, ~rows.special, Draw(0, 0), chinese().vocabulary)
+    rows = rows_of([["好看", "我"]] * 400, cut=1).replace(example_ids=np.arange(400))
+    ids = similar(similar=1, random=0, keep=0)(rows, ~rows.special_tokens_mask, Draw(0, 0), chinese().vocabulary)
     assert set(ids[:, 1].tolist()) == {ids_of("瞧")[0], ids_of("望")[0]}
 
 
 def test_a_selected_template_token_is_a_word_of_its_own(similar):
-    rows = rows_of([["美丽", "漂亮"]] * 300).replace(example=np.arange(300))
+    rows = rows_of([["美丽", "漂亮"]] * 300).replace(example_ids=np.arange(300))
     ids = similar(similar=1, random=0, keep=0)(rows, rows.real, Draw(0, 0), chinese().vocabulary)
     assert not set(ids[:, [0, 5]].ravel().tolist()) & set(chinese().vocabulary.special_ids)
     assert {tuple(pair) for pair in ids[:, 1:3].tolist()} == {ids_of("漂亮"), ids_of("好看")}
@@ -222,8 +222,8 @@ def test_draws_are_keyed(similar, many):
 
 def replacements(fill, word: str) -> set[str]:
     """What a word becomes, by its tokens, in many draws."""
-    rows = rows_of([[word]] * 300).replace(example=np.arange(300))
-    ids = fill(rows, ~rows.special, Draw(0, 0), chinese().vocabulary)
+    rows = rows_of([[word]] * 300).replace(example_ids=np.arange(300))
+    ids = fill(rows, ~rows.special_tokens_mask, Draw(0, 0), chinese().vocabulary)
     return {"".join(map(chinese().token, line[1:-1])) for line in ids.tolist()}
 
 
@@ -291,7 +291,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "similar.txt").write_bytes("看\t瞧\n美丽\t漂亮\n".encode("gb18030"))
     for name, message in (("similar.txt", "similar.txt:1: invalid UTF-8"), ("similat.txt", "mean 'similar.txt'")):
         fill = SimilarWords(str(tmp_path / name))
-        for ask in (fill.sources, lambda fill=fill: fill.bind(chinese())):
+        for ask in (fill.data_files, lambda fill=fill: fill.bind_tokenizer(chinese())):
             with pytest.raises(ZooError, match=message):
                 ask()
     with pytest.raises(ZooError, match=r"bind\(tokenizer\)"):
@@ -325,7 +325,7 @@ def test_texts_of_no_use_are_refused(similar, tmp_path):
     short = write_store(tmp_path / "d", [[others]], vocab_size=vocabulary.size)
     objective.check_store(short)  # too little to tell
     words = MaskedLM(RandomTokens(), SimilarWords(synthetic_list()))
-    words.bind(synthetic())
+    words.bind_tokenizer(synthetic())
     words.check_store(synthetic_store(tmp_path / "e"))  # words are tokens in this vocabulary
 
 

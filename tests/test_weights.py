@@ -250,7 +250,7 @@ def test_heads_that_the_class_names_and_the_checkpoint_lacks(case):
     read = read_checkpoint(config, saved(bare_case(case.model_type)).tensors)
     heads = [case.family.head(name) for name in case.family.architectures[case.architecture]]
     tied = model.config.tie_word_embeddings
-    absent = [h.name for h in heads if any(row.tied in (None, tied) for row in h.rows) and not h.needs]
+    absent = [h.name for h in heads if any(row.tied in (None, tied) for row in h.rows) and not h.required_fields]
     assert read.report == ([f"absent heads: {', '.join(absent)}"] if absent else [])
     assert set(read.facts.heads).isdisjoint(absent)
 

@@ -43,14 +43,14 @@ def rows_of_words(count, length, seed=0, shares=LENGTHS, separators=2):
     for step in range(length):
         opens[row, at] = True
         at = np.minimum(at + drawn[:, step], length + 4)
-    flags = np.where(opens[:, :length] | rows.special, WORD_START, 0).astype(np.uint8)
-    rows = rows.replace(flags=flags)
-    start = word_starts(rows, ~rows.special)
+    flags = np.where(opens[:, :length] | rows.special_tokens_mask, WORD_START, 0).astype(np.uint8)
+    rows = rows.replace(token_flags=flags)
+    start = word_starts(rows, ~rows.special_tokens_mask)
     number = np.cumsum(start, axis=1)
     sizes = np.zeros((count, length), dtype=int)
     for line in range(count):
-        sizes[line] = np.bincount(number[line][~rows.special[line]], minlength=length + 1)[number[line]]
-    return rows, np.where(rows.special, 0, sizes)
+        sizes[line] = np.bincount(number[line][~rows.special_tokens_mask[line]], minlength=length + 1)[number[line]]
+    return rows, np.where(rows.special_tokens_mask, 0, sizes)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_modes_are_drawn_per_character(count):
     masked, kept = ids == BERT_LIKE.mask, ids == rows.input_ids
     shares = masked[chosen].mean(), kept[chosen].mean(), (~masked & ~kept)[chosen].mean()
     assert np.abs(np.array(shares) - [0.8, 0.1, 0.1]).max() < 0.005
-    first = chosen & word_starts(rows, ~rows.special) & (sizes == 2)
+    first = chosen & word_starts(rows, ~rows.special_tokens_mask) & (sizes == 2)
     row, column = np.nonzero(first)
     assert len(row) > 20_000
     assert abs((masked[row, column] & masked[row, column + 1]).mean() - 0.64) < 0.01
@@ -109,11 +109,11 @@ def test_a_word_does_not_cross_the_separator(tmp_path):
     layout = SentencePairs("next_or_random")
     plan = layout.plan(store, np.arange(30), 24, BERT_LIKE, Draw(0, 0))
     rows = layout.rows(store, plan, np.arange(len(plan)), 24, BERT_LIKE)
-    after = np.zeros_like(rows.special)
-    after[:, 1:] = rows.special[:, :-1] & ~rows.special[:, 1:]
-    cut = after & ((rows.flags & WORD_START) == 0)
+    after = np.zeros_like(rows.special_tokens_mask)
+    after[:, 1:] = rows.special_tokens_mask[:, :-1] & ~rows.special_tokens_mask[:, 1:]
+    cut = after & ((rows.token_flags & WORD_START) == 0)
     assert cut.sum() > 50  # rests of words stand behind [CLS] and [SEP]
-    start = word_starts(rows, ~rows.special)
+    start = word_starts(rows, ~rows.special_tokens_mask)
     assert start[cut].all()
     objective = MaskedLM(WholeWords())
     objective.build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
@@ -205,8 +205,8 @@ def test_chinese_words_are_hidden_whole(prepared):
     """
     _, _, objective, rows = prepared
     hidden = objective.corrupt(rows, Draw(0, 0))
-    chosen, start = hidden.targets["selected"], word_starts(rows, ~rows.special)
-    inner = ~start & ~rows.special
+    chosen, start = hidden.targets["selected"], word_starts(rows, ~rows.special_tokens_mask)
+    inner = ~start & ~rows.special_tokens_mask
     assert inner.mean() > 0.25  # words of several characters are the rule
     row, column = np.nonzero(inner)
     assert (chosen[row, column] == chosen[row, column - 1]).all()

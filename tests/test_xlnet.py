@@ -144,8 +144,8 @@ def test_two_streams(shape, memory):
             output_hidden_states=True,
             output_attentions=True,
         )
-        query = QueryStream(positions, AttentionPattern(orders=ranks))
-        inputs = CoreInputs(ids, AttentionPattern(orders=ranks), types, query=query)
+        query = QueryStream(positions, AttentionPattern(permutation_ranks=ranks))
+        inputs = CoreInputs(ids, AttentionPattern(permutation_ranks=ranks), types, query=query)
         found = ours.core(inputs, state, output_hidden_states=True, output_attentions=True)
         mems, state = expected.mems, found.state
         if memory:

@@ -29,7 +29,7 @@ class AttentionPattern(NamedTuple):
         lengths: (B,) real tokens of each row; later positions are padding and seen by nobody.
         documents: (B, L) number of the packed document a position belongs to; documents do not see
             each other, nor what is remembered of another one.
-        orders: (B, L) rank in a factorisation order, whole numbers from 0 on: a position of the first stream sees
+        permutation_ranks: (B, L) rank in a factorisation order, whole numbers from 0 on: a position of the first stream sees
             ranks up to its own, one of the second stream those before it. Equal ranks of the first stream
             see each other; what is remembered comes before every rank.
         dense: boolean that broadcasts to (B, L, L), True = may look. The general and the slowest case.
@@ -38,7 +38,7 @@ class AttentionPattern(NamedTuple):
     causal: bool = False
     lengths: Tensor | None = None
     documents: Tensor | None = None
-    orders: Tensor | None = None
+    permutation_ranks: Tensor | None = None
     dense: Tensor | None = None
 
 
@@ -49,12 +49,12 @@ class QueryStream(NamedTuple):
 
     Args:
         positions: (B, T) position of each state in the row.
-        visible: its own visibility, of the row's tokens: ``orders`` and ``documents`` are (B, L), ``dense`` (B, T, L).
+        attention_pattern: its own visibility, of the row's tokens: ``orders`` and ``documents`` are (B, L), ``dense`` (B, T, L).
         hidden_states: (B, T, W) start vectors; absent = the core's own (``query_stream``).
     """
 
     positions: Tensor
-    visible: AttentionPattern = AttentionPattern()
+    attention_pattern: AttentionPattern = AttentionPattern()
     hidden_states: Tensor | None = None
 
 
@@ -63,7 +63,7 @@ class CoreInputs(NamedTuple):
 
     Args:
         input_ids: (B, L) token numbers.
-        visible: who may see whom.
+        attention_pattern: who may see whom.
         token_type_ids: (B, L) segment of each token.
         task_type_ids: (B,) or (B, L) task of each row or token.
         position_ids: (B, L) positions; absent = 0, 1, 2, ...
@@ -73,12 +73,12 @@ class CoreInputs(NamedTuple):
         entity_ids: (B, L) row of ``entity_vectors`` that is aligned with a token, 0 = none (knowledge-fused cores).
         entity_vectors: (N, width) vectors of the batch's entities; row 0 stands for none and is all zeros.
         encoder_states: (B, L', W) states to cross-attend to (encoder-decoder).
-        encoder_visible: visibility of ``encoder_states``.
+        encoder_attention_pattern: visibility of ``encoder_states``.
         character_ids: (B, L, characters) for cores that read characters.
     """
 
     input_ids: Tensor
-    visible: AttentionPattern = AttentionPattern()
+    attention_pattern: AttentionPattern = AttentionPattern()
     token_type_ids: Tensor | None = None
     task_type_ids: Tensor | None = None
     position_ids: Tensor | None = None
@@ -88,7 +88,7 @@ class CoreInputs(NamedTuple):
     entity_ids: Tensor | None = None
     entity_vectors: Tensor | None = None
     encoder_states: Tensor | None = None
-    encoder_visible: AttentionPattern | None = None
+    encoder_attention_pattern: AttentionPattern | None = None
     character_ids: Tensor | None = None
 
 
@@ -146,7 +146,7 @@ def pack_inputs(
     full = bool((lengths == ids.shape[1]).all())
     return CoreInputs(
         input_ids=torch.from_numpy(ids.astype(np.int64)),
-        visible=AttentionPattern(
+        attention_pattern=AttentionPattern(
             causal, None if full else tensor(lengths), tensor(documents), tensor(permutation_ranks)
         ),
         token_type_ids=None if token_types is None else torch.from_numpy(token_types.astype(np.int64)),

@@ -87,7 +87,7 @@ class CharacterTokenizer:
             return known
         return self._new.setdefault(word, len(self._known) + len(self._new))
 
-    def spell(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], SpeltWords]:
+    def set_spellings(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], SpeltWords]:
         """(T,) ids that the vocabulary has, and the spelling of all tokens, of numbers as ``encode`` gives them."""
         size, width = self._known.shape
         distinct, words = np.unique(numbers, return_inverse=True)

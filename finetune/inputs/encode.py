@@ -125,7 +125,7 @@ def encode(
     rows = _lay_out(examples, layout, {"$A": (first, a), "$B": (second, b)}, tokenizer)
     if characters is None:
         return rows
-    ids, spelt_words = characters.spell(rows.ids)
+    ids, spelt_words = characters.set_spellings(rows.ids)
     return replace(rows, ids=ids, spelt=spelt_words)
 
 

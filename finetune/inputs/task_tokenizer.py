@@ -115,7 +115,7 @@ def open_character_tokenizer(tokenizer: ZooTokenizer, facts: ModelFacts) -> Char
         raise ZooError(
             f"the core in {facts.path} reads characters and does not know how {len(lacking)} of its "
             f"tokenizer's {tokenizer.vocabulary.size} tokens are spelt, the first is "
-            f"{tokenizer.token(lacking[0])!r}; tell it by core.spell(words, vocabulary) and save it."
+            f"{tokenizer.token(lacking[0])!r}; tell it by core.set_spellings(words, vocabulary) and save it."
         )
     if not tokenizer.whole_words:  # pieces of words: there are no others than those in the vocabulary
         return None

@@ -56,7 +56,7 @@ class Classifier(nn.Module):
 
     def _state(self, hidden: Tensor, inputs: CoreInputs) -> Tensor:
         """(B, L, W) -> (B, W): the state that the template's pooling names."""
-        lengths = inputs.visible.lengths
+        lengths = inputs.attention_pattern.lengths
         return pooled_state(hidden, self.pooling, None if lengths is None else lengths - 1)
 
     @property

@@ -28,12 +28,12 @@ class MinimumMarked(Layout):
     short = MappingProxyType({"count": 1})
 
     def __init__(self, layout: Layout, array: str, count: int) -> None:
-        if layout.order == "streams":
+        if layout.order == "contiguous":
             raise ZooError(f"AtLeast leaves rows out, and those of {type(layout).__name__} go on from one to the next.")
         if count < 1:
             raise ZooError(f"AtLeast: count is {count}; at least 1 is needed, or the layout without AtLeast.")
         self.layout, self.array, self.count = layout, array, count
-        self.provides, self.needs = layout.provides, layout.needs | {array}
+        self.provided_fields, self.required_fields = layout.provided_fields, layout.required_fields | {array}
 
     def plan(self, store: Store, documents: Ints, length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The other layout's rows of one epoch, fewer.
@@ -47,9 +47,9 @@ class MinimumMarked(Layout):
                 f"{', '.join(store.arrays) or 'none'}); see data.corpus.annotations."
             )
         plan = self.layout.plan(store, documents, length, vocabulary, draw)
-        edges = np.concatenate([plan.starts, plan.starts + plan.lengths])
+        edges = np.concatenate([plan.piece_starts, plan.piece_starts + plan.lengths])
         before = marked_before(store.arrays[self.array], edges)
-        marked = np.append(0, np.cumsum(before[len(plan.starts) :] - before[: len(plan.starts)]))
+        marked = np.append(0, np.cumsum(before[len(plan.piece_starts) :] - before[: len(plan.piece_starts)]))
         found = marked[plan.offsets[1:]] - marked[plan.offsets[:-1]]
         if len(plan) and found.max() < self.count:
             raise ZooError(

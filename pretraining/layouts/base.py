@@ -28,14 +28,14 @@ class Plan:
     """N rows as pieces of the store.
 
     Args:
-        starts: (P,) int64 first token of each piece.
+        piece_starts: (P,) int64 first token of each piece.
         lengths: (P,) int32 tokens of each piece.
-        types: (P,) int8 segment of each piece.
+        piece_types: (P,) int8 segment of each piece.
         offsets: (N + 1,) int64; row n is pieces [offsets[n], offsets[n + 1]).
         documents: (N,) int64 document of each row's first piece.
-        pair_label: (N,) class of each row, where the layout gives it one.
+        row_labels: (N,) class of each row, where the layout gives it one.
         separators: (P,) whether a separator follows the piece; absent = one follows every piece.
-        following: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
+        next_token: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
         reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
     """
 
@@ -58,24 +58,24 @@ class Layout(ABC):
     """Documents to rows.
 
     Attributes:
-        provides: fields of :class:`Rows` that this layout fills beyond the always present ones
-            (``token_type_ids``, ``pair_label``, names of store arrays).
-        needs: arrays of the store without which it makes no row.
+        provided_fields: fields of :class:`Rows` that this layout fills beyond the always present ones
+            (``token_type_ids``, ``row_labels``, names of store arrays).
+        required_fields: arrays of the store without which it makes no row.
         short: arguments of its constructor with which a text of a few words makes a row, as an example for messages.
-        order: ``shuffled`` rows, or ``streams``, whose rows go on from batch to batch, so that a core can remember
+        order: ``shuffled`` rows, or ``contiguous``, whose rows go on from batch to batch, so that a core can remember
             the row before. Such a plan's rows are in the order of training: row t * G + g is the t-th of stream g,
             all streams are equally long, and they start anew with every epoch.
-        streams: G, for ``order = "streams"``: rows of a global batch, set before :meth:`plan` by what knows it. Text
+        parallel_rows: G, for ``order = "contiguous"``: rows of a global batch, set before :meth:`plan` by what knows it. Text
             for fewer rows makes as many streams as there are rows.
     """
 
-    provides: frozenset[str] = frozenset()
-    needs: frozenset[str] = frozenset()
+    provided_fields: frozenset[str] = frozenset()
+    required_fields: frozenset[str] = frozenset()
     short: Mapping[str, object] = MappingProxyType({})
-    order: Literal["shuffled", "streams"] = "shuffled"
-    streams: int = 32
+    order: Literal["shuffled", "contiguous"] = "shuffled"
+    parallel_rows: int = 32
 
-    def remembered(self, length: int) -> int | None:
+    def memory_span(self, length: int) -> int | None:
         """Tokens at the start of a row of ``length`` that the stream's next row goes on from; ``None`` = all."""
         return None
 
@@ -124,12 +124,12 @@ def concatenate(plans: list[Plan]) -> Plan:
     if len(plans) == 1:
         return plans[0]
     sizes = [np.diff(plan.offsets) for plan in plans]
-    labels = [plan.pair_label for plan in plans if plan.pair_label is not None]
+    labels = [plan.row_labels for plan in plans if plan.row_labels is not None]
     separators = [plan.separators for plan in plans if plan.separators is not None]
     return Plan(
-        piece_starts=np.concatenate([plan.starts for plan in plans]),
+        piece_starts=np.concatenate([plan.piece_starts for plan in plans]),
         lengths=np.concatenate([plan.lengths for plan in plans]),
-        piece_types=np.concatenate([plan.types for plan in plans]),
+        piece_types=np.concatenate([plan.piece_types for plan in plans]),
         offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
         documents=np.concatenate([plan.documents for plan in plans]),
         row_labels=np.concatenate(labels) if labels else None,
@@ -142,13 +142,13 @@ def take_rows(plan: Plan, rows: Ints) -> Plan:
     counts = np.diff(plan.offsets)[rows]
     pieces = ragged_ranges(plan.offsets[rows], counts)
     return Plan(
-        piece_starts=plan.starts[pieces],
+        piece_starts=plan.piece_starts[pieces],
         lengths=plan.lengths[pieces],
-        piece_types=plan.types[pieces],
+        piece_types=plan.piece_types[pieces],
         offsets=np.append(0, np.cumsum(counts)),
         documents=plan.documents[rows],
-        row_labels=None if plan.pair_label is None else plan.pair_label[rows],
+        row_labels=None if plan.row_labels is None else plan.row_labels[rows],
         separators=None if plan.separators is None else plan.separators[pieces],
-        next_token=None if plan.following is None else plan.following[rows],
+        next_token=None if plan.next_token is None else plan.next_token[rows],
         reversed=None if plan.reversed is None else plan.reversed[rows],
     )

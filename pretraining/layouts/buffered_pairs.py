@@ -47,7 +47,7 @@ class BufferedPairs(Layout):
         ZooError: a buffer of fewer than two pairs.
     """
 
-    provides = SentencePairs.provides
+    provided_fields = SentencePairs.provided_fields
 
     def __init__(self, buffer: int | None = 1000, short_seq_prob: float = 0.1) -> None:
         if buffer is not None and buffer < 2:
@@ -58,12 +58,12 @@ class BufferedPairs(Layout):
     def plan(self, store: Store, documents: Ints, length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Pairs of at most ``length`` tokens, a false one behind the true one that it shares its first segment with."""
         plan = self.pairs.plan(store, documents, length, vocabulary, draw)
-        assert plan.pair_label is not None
-        plan = take_rows(plan, np.flatnonzero(plan.pair_label == 0))
+        assert plan.row_labels is not None
+        plan = take_rows(plan, np.flatnonzero(plan.row_labels == 0))
         partners = self._partners(len(plan), draw)
         own = np.flatnonzero(partners != np.arange(len(plan)))
         other = partners[own]
-        starts, lengths = plan.starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
+        starts, lengths = plan.piece_starts.reshape(-1, 2), plan.lengths.reshape(-1, 2)
         left, left_length = starts[own, 0], lengths[own, 0]
         right_length = np.minimum(lengths[own, 1], lengths[other, 1])
         count = len(own)

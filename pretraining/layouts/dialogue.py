@@ -63,7 +63,7 @@ class Dialogue(Layout):
         ZooError: a share outside [0, 1], or rows of fewer than two utterances.
     """
 
-    provides = frozenset({"token_type_ids", "pair_label"})
+    provided_fields = frozenset({"token_type_ids", "row_labels"})
     portion = 2_000_000  # utterances planned together, which bounds the memory of a plan under way
 
     def __init__(self, max_utterances: int = 3, fake_share: float = 0.5, role: str = "role") -> None:
@@ -72,7 +72,7 @@ class Dialogue(Layout):
         if not 0.0 <= fake_share <= 1.0:
             raise ZooError(f"Dialogue: fake_share is {fake_share}; a share in [0, 1] is needed.")
         self.max_utterances, self.fake_share, self.role = max_utterances, fake_share, role
-        self.needs = frozenset({role})
+        self.required_fields = frozenset({role})
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens; threads of a single utterance are left out."""

@@ -20,16 +20,16 @@ class Examples:
     Args:
         input_ids: int32, padding id beyond each row's length.
         lengths: (B,) int64 real tokens, template tokens included.
-        special: True at the layout's template tokens ([CLS], [SEP]) and at padding.
-        flags: uint8 bits of ``pretraining.tokenizer.flags``; template tokens and padding carry ``WORD_START``.
-        example: (B,) int64 identity of the row in its plan: the key of all its random draws.
-        document: (B,) int64 store document that the row's first piece comes from.
+        special_tokens_mask: True at the layout's template tokens ([CLS], [SEP]) and at padding.
+        token_flags: uint8 bits of ``pretraining.tokenizer.flags``; template tokens and padding carry ``WORD_START``.
+        example_ids: (B,) int64 identity of the row in its plan: the key of all its random draws.
+        document_ids: (B,) int64 store document that the row's first piece comes from.
         token_type_ids: int32 segment of each token, where the layout makes segments.
-        pair_label: (B,) int64 class of each row, where the layout gives it one; of a pair 0 = true order or true
+        row_labels: (B,) int64 class of each row, where the layout gives it one; of a pair 0 = true order or true
             continuation.
         task_type_ids: (B,) int64 number of the task, where the core has a table of them; absent = 0.
-        following: (B,) int32 token that follows the row in its stream, -1 = none; where a layout knows it.
-        reused: (B,) int64 tokens at the row's start that the stream's next row remembers. They must not see the
+        next_token: (B,) int32 token that follows the row in its stream, -1 = none; where a layout knows it.
+        reuse_length: (B,) int64 tokens at the row's start that the stream's next row remembers. They must not see the
             others, which that row shows again; absent = no such part.
         token_document: (B, L) int32 store document of each token, where a layout keeps documents from seeing each
             other; absent = a row's tokens may all see each other.
@@ -71,7 +71,7 @@ class Examples:
         if len(parts) == 1:
             return parts[0]
         width = max(part.shape[1] for part in parts)
-        fills = {"input_ids": pad, "special": True, "flags": WORD_START}
+        fills = {"input_ids": pad, "special_tokens_mask": True, "token_flags": WORD_START}
 
         def join(arrays: list[NDArray[Any]], fill: int | bool) -> NDArray[Any]:
             if arrays[0].ndim == 1:

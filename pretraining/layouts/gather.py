@@ -101,24 +101,24 @@ def build_examples(
         token_flags=fetched(store.flags, WORD_START, np.uint8).reshape(shape),
         example_ids=indices,
         document_ids=plan.documents[indices],
-        next_token=None if plan.following is None else plan.following[indices],
+        next_token=None if plan.next_token is None else plan.next_token[indices],
         reversed=None if plan.reversed is None else plan.reversed[indices],
         arrays={name: fetched(values, 0, values.dtype).reshape(shape) for name, values in store.arrays.items()},
     )
-    if plan.pair_label is None:
+    if plan.row_labels is None:
         return rows
     types = np.zeros(size, dtype=np.int32)
-    later = plan.types[grid.piece] != 0
+    later = plan.piece_types[grid.piece] != 0
     spans = (grid.tokens + grid.follows)[later]
-    types[ragged_ranges(grid.cell[later], spans)] = np.repeat(plan.types[grid.piece][later], spans)
+    types[ragged_ranges(grid.cell[later], spans)] = np.repeat(plan.piece_types[grid.piece][later], spans)
     if closes:
         types[last] = 2
-    return rows.replace(token_type_ids=types.reshape(shape), pair_label=plan.pair_label[indices].astype(np.int64))
+    return rows.replace(token_type_ids=types.reshape(shape), row_labels=plan.row_labels[indices].astype(np.int64))
 
 
 def _sources(plan: Plan, indices: Ints, grid: _Grid) -> Ints:
     """Token of the store for every token of the grid, piece by piece, from the end where a row is read backwards."""
-    starts = plan.starts[grid.piece]
+    starts = plan.piece_starts[grid.piece]
     source = ragged_ranges(starts, grid.tokens)
     if plan.reversed is None:
         return source

@@ -1,6 +1,6 @@
 """Layouts that ask about a document's structure or about labelled pairs: ERNIE 2.0's tasks (specs: ERNIE 2.0, 3).
 
-Each gives every row a class (``pair_label``), read by :class:`pretraining.objectives.RowClassification`, or every token
+Each gives every row a class (``row_labels``), read by :class:`pretraining.objectives.RowClassification`, or every token
 one (an array, class + 1), read by :class:`pretraining.objectives.TokenClassification`.
 """
 
@@ -44,10 +44,10 @@ class LabelledPairs(Layout):
             rare ones several times. The number of rows stays that of the records.
     """
 
-    provides = frozenset({"token_type_ids", "pair_label"})
+    provided_fields = frozenset({"token_type_ids", "row_labels"})
 
     def __init__(self, label: str = "label", balanced: bool = False) -> None:
-        self.label, self.balanced, self.needs = label, balanced, frozenset({label})
+        self.label, self.balanced, self.required_fields = label, balanced, frozenset({label})
         self._said: set[str] = set()
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:

@@ -22,8 +22,8 @@ class PairTable(NamedTuple):
     second_start: Ints
     second_length: Ints
     label: Ints
-    example: Ints
-    document: Ints
+    example_ids: Ints
+    document_ids: Ints
 
 
 def has_chunk(sentences: SentenceTable, budget: int) -> bool:
@@ -40,7 +40,7 @@ def random_second_segments(
     Up to 10 draws find another document; from a uniform sentence on, sentences are taken until ``wanted``
     tokens are reached or the document ends.
     """
-    drawn = draw.bits(example, 10, "pairs.document").astype(np.uint64) * np.uint64(len(documents))
+    drawn = draw.bits(example, 10, "pairs.document_ids").astype(np.uint64) * np.uint64(len(documents))
     candidates = documents[(drawn >> np.uint64(32)).astype(np.int64)]
     other = candidates != document[:, None]
     choice = np.where(other.any(axis=1), other.argmax(axis=1), 9)
@@ -76,8 +76,8 @@ def truncate_pairs(pairs: PairTable, budget: int, draw: Draw) -> PairTable:
     rest = excess - alone
     cut_first = np.where(first > second, alone, 0) + rest // 2
     cut_second = np.where(first > second, 0, alone) + (rest + 1) // 2
-    front_first = coin_sum(cut_first, pairs.example, "pairs.front.first", draw)
-    front_second = coin_sum(cut_second, pairs.example, "pairs.front.second", draw)
+    front_first = coin_sum(cut_first, pairs.example_ids, "pairs.front.first", draw)
+    front_second = coin_sum(cut_second, pairs.example_ids, "pairs.front.second", draw)
     return pairs._replace(
         first_start=pairs.first_start + front_first,
         first_length=first - cut_first,
@@ -114,6 +114,6 @@ def plan_of_pairs(pairs: PairTable | None) -> Plan:
         lengths=np.stack([pairs.first_length, pairs.second_length], axis=1).reshape(-1).astype(np.int32),
         piece_types=np.tile(np.array([0, 1], dtype=np.int8), count),
         offsets=np.arange(0, 2 * count + 1, 2, dtype=np.int64),
-        documents=pairs.document,
+        documents=pairs.document_ids,
         row_labels=pairs.label.astype(np.int8),
     )

@@ -62,7 +62,7 @@ class ReorderedSegments(Layout):
         shares: relative frequency of n = 1 .. m; absent = all alike. The paper states none.
     """
 
-    provides = frozenset({"token_type_ids", "pair_label", "segment"})
+    provided_fields = frozenset({"token_type_ids", "row_labels", "segment"})
 
     def __init__(self, max_segments: int = 3, shares: list[float] | None = None) -> None:
         if not 2 <= max_segments <= _MOST_SEGMENTS:
@@ -82,7 +82,7 @@ class ReorderedSegments(Layout):
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""
         stretches = FullSentences(cross_documents=False).plan(store, documents, length, vocabulary, draw)
-        start, size = stretches.starts, stretches.lengths.astype(np.int64)  # a row has a single piece
+        start, size = stretches.piece_starts, stretches.lengths.astype(np.int64)  # a row has a single piece
         row, place = self._candidates(store, start, size)
         kept = np.bincount(row, minlength=len(start)) >= self.max_segments - 1
         if not kept.any():
@@ -159,13 +159,13 @@ class ReorderedSegments(Layout):
     ) -> Examples:
         """The named rows; the array ``segment`` has the number of each token's segment in the text, from 1."""
         rows = build_examples(store, plan, indices, length, vocabulary, opens=True)
-        assert plan.pair_label is not None
-        label = plan.pair_label[indices].astype(np.int64)
+        assert plan.row_labels is not None
+        label = plan.row_labels[indices].astype(np.int64)
         size = self._sizes(label)
         used = np.arange(self.max_segments)[None, :] < size[:, None]
         pieces = ragged_ranges(plan.offsets[indices], size)
         segment = np.zeros(rows.shape, dtype=np.uint8)
-        segment[~rows.special] = np.repeat(self._orders[label][used] + 1, plan.lengths[pieces])
+        segment[~rows.special_tokens_mask] = np.repeat(self._orders[label][used] + 1, plan.lengths[pieces])
         return rows.replace(arrays={**rows.arrays, "segment": segment})
 
 
@@ -183,7 +183,7 @@ class DocumentSegments(Layout):
             The paper names no candidates; 0 asks of every token.
     """
 
-    provides = frozenset({"elsewhere"})
+    provided_fields = frozenset({"elsewhere"})
 
     def __init__(self, skip_most_frequent: int = 0) -> None:
         if skip_most_frequent < 0:
@@ -213,10 +213,10 @@ class DocumentSegments(Layout):
         size = vocabulary.size
         elsewhere = np.zeros(rows.shape, dtype=np.uint8)
         totals: dict[int, NDArray[np.int64]] = {}
-        for row, document in enumerate(rows.document.tolist()):
+        for row, document in enumerate(rows.document_ids.tolist()):
             if document not in totals:
                 totals[document] = np.bincount(store.tokens[offsets[document] : offsets[document + 1]], minlength=size)
-            own = ~rows.special[row]
+            own = ~rows.special_tokens_mask[row]
             tokens = rows.input_ids[row, own]
             elsewhere[row, own] = 1 + (totals[document][tokens] > np.bincount(tokens, minlength=size)[tokens])
         if self.skip_most_frequent:

@@ -66,8 +66,8 @@ class SegmentPairs(Layout):
         random_share: share of rows whose B is from elsewhere.
     """
 
-    provides = frozenset({"token_type_ids", "pair_label", "reused", "reversed"})
-    order = "streams"
+    provided_fields = frozenset({"token_type_ids", "row_labels", "reuse_length", "reversed"})
+    order = "contiguous"
 
     def __init__(self, reuse_len: int | None = None, bidirectional: bool = True, random_share: float = 0.5) -> None:
         if reuse_len is not None and reuse_len < 1:
@@ -76,13 +76,13 @@ class SegmentPairs(Layout):
             raise ZooError(f"SegmentPairs: random_share is {random_share}; a share in [0, 1] is needed.")
         self.reuse_len, self.bidirectional, self.random_share = reuse_len, bidirectional, random_share
 
-    def remembered(self, length: int) -> int:
+    def memory_span(self, length: int) -> int:
         """Tokens of a row's first part."""
         return length // 2 if self.reuse_len is None else self.reuse_len
 
     def _parts(self, length: int) -> tuple[int, int]:
         """Tokens of a row's first part, and of A and B together."""
-        reuse = self.remembered(length)
+        reuse = self.memory_span(length)
         if length - reuse < 5:
             raise ZooError(
                 f"SegmentPairs: rows of {length} tokens, {reuse} of them reused, have no room for two segments and "
@@ -100,7 +100,7 @@ class SegmentPairs(Layout):
         ahead, label = self._ranges(text.edges, count, reuse, budget, draw, "ahead")
         if not self.bidirectional:
             plan = _plan(text, ahead, label, np.zeros(count, dtype=bool))
-            return take_rows(plan, contiguous_order(count, self.streams))
+            return take_rows(plan, contiguous_order(count, self.parallel_rows))
         back, also = self._ranges(text.total - text.edges[::-1], count, reuse, budget, draw, "back")
         turned = np.stack([text.total - back[..., 1], text.total - back[..., 0]], axis=-1)
         ways = np.repeat([False, True], count)
@@ -109,11 +109,11 @@ class SegmentPairs(Layout):
 
     def _order(self, count: int) -> Ints:
         """Rows of both ways in the order of training: the backward streams are the second half of every batch."""
-        if self.streams < 2:
+        if self.parallel_rows < 2:
             return np.arange(2 * count)
-        half = max(1, min((self.streams + 1) // 2, count))
+        half = max(1, min((self.parallel_rows + 1) // 2, count))
         ahead = contiguous_order(count, half).reshape(-1, half) if count else np.zeros((0, half), dtype=np.int64)
-        return np.concatenate([ahead, count + ahead[:, : min(self.streams // 2, half)]], axis=1).reshape(-1)
+        return np.concatenate([ahead, count + ahead[:, : min(self.parallel_rows // 2, half)]], axis=1).reshape(-1)
 
     def _ranges(
         self, edges: Ints, count: int, reuse: int, budget: int, draw: Draw, way: str
@@ -146,7 +146,7 @@ class SegmentPairs(Layout):
     ) -> Examples:
         """The named rows."""
         rows = build_examples(store, plan, indices, length, vocabulary, opens=False, closes=True)
-        return rows.replace(reused=np.full(len(indices), self._parts(length)[0], dtype=np.int64))
+        return rows.replace(reuse_length=np.full(len(indices), self._parts(length)[0], dtype=np.int64))
 
 
 def _plan(text: _Text, ranges: Ints, label: NDArray[np.int8], backwards: NDArray[np.bool_]) -> Plan:

@@ -1,4 +1,4 @@
-"""Layouts whose rows go on from batch to batch, so that a core can remember the row before (``order = "streams"``).
+"""Layouts whose rows go on from batch to batch, so that a core can remember the row before (``order = "contiguous"``).
 
 The documents are one long text. It is cut into G equally long streams, G being the rows of a global batch, and row g of
 batch t is the t-th segment of stream g::
@@ -54,8 +54,8 @@ class Segments(Blocks):
             a document is seen by its own tokens only.
     """
 
-    provides = frozenset({"following"})
-    order = "streams"
+    provided_fields = frozenset({"next_token"})
+    order = "contiguous"
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class Segments(Blocks):
         plan = super().plan(store, documents, length, vocabulary, draw)
         assert plan.separators is not None
         sizes = np.add.reduceat(plan.lengths + plan.separators, plan.offsets[:-1])
-        plan = dataclasses.replace(plan, following=np.append(_openings(plan, store, vocabulary)[1:], -1))
+        plan = dataclasses.replace(plan, next_token=np.append(_openings(plan, store, vocabulary)[1:], -1))
         full = np.flatnonzero(sizes == length)
         kept = full if len(full) else np.arange(len(plan))
-        return take_rows(plan, kept[contiguous_order(len(kept), self.streams)])
+        return take_rows(plan, kept[contiguous_order(len(kept), self.parallel_rows)])
 
     def rows(
         self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary
@@ -93,7 +93,7 @@ def _token_documents(store: Store, plan: Plan, indices: Ints, width: int) -> NDA
     counts = np.diff(plan.offsets)[indices]
     pieces = ragged_ranges(plan.offsets[indices], counts)
     # a piece without a token is the separator behind the token before its place
-    inside = plan.starts[pieces] - (plan.lengths[pieces] == 0)
+    inside = plan.piece_starts[pieces] - (plan.lengths[pieces] == 0)
     document = np.searchsorted(store.document_tokens(), inside, side="right") - 1
     sizes = (plan.lengths + plan.separators)[pieces].astype(np.int64)
     found = np.full(len(indices) * width, -1, dtype=np.int32)
@@ -109,5 +109,5 @@ def _openings(plan: Plan, store: Store, vocabulary: Vocabulary) -> NDArray[np.in
     first = plan.offsets[:-1]
     texts = plan.lengths[first] > 0
     found = np.full(len(first), -1 if vocabulary.sep is None else vocabulary.sep, dtype=np.int32)
-    found[texts] = np.asarray(store.tokens)[plan.starts[first[texts]]]
+    found[texts] = np.asarray(store.tokens)[plan.piece_starts[first[texts]]]
     return found

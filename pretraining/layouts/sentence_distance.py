@@ -29,7 +29,7 @@ class SentenceDistance(Layout):
     Pairs that are too long lose tokens from the longer sentence, at its front or back with equal chance.
     """
 
-    provides = frozenset({"token_type_ids", "pair_label"})
+    provided_fields = frozenset({"token_type_ids", "row_labels"})
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Pairs of at most ``length`` tokens."""
@@ -68,8 +68,8 @@ class SentenceDistance(Layout):
             second_start=edges[second],
             second_length=edges[second + 1] - edges[second],
             label=label,
-            example=number,
-            document=document,
+            example_ids=number,
+            document_ids=document,
         )
         return plan_of_pairs(truncate_pairs(pairs, length - 3, draw))
 
@@ -85,7 +85,7 @@ class SentenceDistance(Layout):
     @staticmethod
     def _elsewhere(store: Store, documents: Ints, example: Ints, own: Ints, draw: Draw) -> Ints:
         """A sentence of another document, uniform over the other documents and then over its sentences."""
-        drawn = draw.integers(example, len(documents) - 1, "distance.document")
+        drawn = draw.integers(example, len(documents) - 1, "distance.document_ids")
         chosen = documents[drawn + (drawn >= np.searchsorted(documents, own))]
         offsets = np.asarray(store.documents)
         begin, end = offsets[chosen], offsets[chosen + 1]

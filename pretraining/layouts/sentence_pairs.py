@@ -46,7 +46,7 @@ class SentencePairs(Layout):
         random_share: share of chunks of two and more sentences whose label is 1.
     """
 
-    provides = frozenset({"token_type_ids", "pair_label"})
+    provided_fields = frozenset({"token_type_ids", "row_labels"})
     portion = SENTENCES_AT_ONCE
 
     def __init__(

@@ -29,10 +29,10 @@ class Selector(ABC):
     """Chooses the positions of a masking scheme.
 
     Attributes:
-        needs: per-token arrays of the store that it reads.
+        required_fields: per-token arrays of the store that it reads.
     """
 
-    needs: frozenset[str] = frozenset()
+    required_fields: frozenset[str] = frozenset()
 
     @abstractmethod
     def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
@@ -56,11 +56,11 @@ class Replacement(ABC):
     def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids; positions that are not selected keep theirs."""
 
-    def sources(self) -> list[Path]:
+    def data_files(self) -> list[Path]:
         """Files that it reads, checked before any text is prepared; a run goes on only with the same contents."""
         return []
 
-    def bind(self, tokenizer: ZooTokenizer) -> None:
+    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
         """Learn the tokenizer's words; called once, before anything is filled."""
         return
 
@@ -139,7 +139,7 @@ class Budgeted(Selector):
 
     def candidates(self, rows: Examples) -> Bools:
         """(B, L), True where a position may be chosen."""
-        return rows.real if self.include_special else ~rows.special
+        return rows.real if self.include_special else ~rows.special_tokens_mask
 
     def budget(self, rows: Examples, draw: Draw) -> Ints32:
         """(B,) number of tokens to choose; with independent draws no number is too large."""
@@ -147,7 +147,7 @@ class Budgeted(Selector):
         if self.count == "independent":
             return rows.lengths.astype(np.int32)
         if self.count == "stochastic":
-            wanted = np.floor(share + draw.uniform(rows.example, "choose.count"))
+            wanted = np.floor(share + draw.uniform(rows.example_ids, "choose.count"))
         else:
             wanted = np.maximum(np.rint(share), 1)  # rint is half to even, as Python's round
         if self.max_predictions is not None:

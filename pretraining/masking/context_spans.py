@@ -1,6 +1,6 @@
 """Spans inside a context that stays visible: what a permutation language model predicts (XLNet, section 3.3).
 
-Worked example, one part of a row, goal 3: n = 2 is drawn, so the span gets a context of 12 pieces, 5 of them (drawn)
+Worked example_ids, one part of a row, goal 3: n = 2 is drawn, so the span gets a context of 12 pieces, 5 of them (drawn)
 before it; the span begins at the next word start::
 
     cursor . . . . . x x . . . . . . . | next cursor        x chosen, 5 before, 7 behind
@@ -28,14 +28,14 @@ class Parts(NamedTuple):
     """Every row as one part, or as two where a layout says which tokens are reused. P parts, W the longest one's size.
 
     Args:
-        example: (P,) keys of their draws.
+        example_ids: (P,) keys of their draws.
         row: (P,) row of each part.
         start: (P,) its first column.
         size: (P,) its tokens.
         second: (P,) whether it is a row's second part.
     """
 
-    example: Ints
+    example_ids: Ints
     row: Ints
     start: Ints
     size: Ints
@@ -50,14 +50,14 @@ class Parts(NamedTuple):
 def split_parts(rows: Examples) -> Parts:
     """The parts of all rows, a row's own next to each other."""
     count = len(rows.lengths)
-    if rows.reused is None:
+    if rows.reuse_length is None:
         zeros = np.zeros(count, dtype=np.int64)
-        return Parts(rows.example * 2, np.arange(count), zeros, rows.lengths, zeros)
-    first = np.minimum(rows.reused, rows.lengths)
+        return Parts(rows.example_ids * 2, np.arange(count), zeros, rows.lengths, zeros)
+    first = np.minimum(rows.reuse_length, rows.lengths)
     start = np.stack([np.zeros_like(first), first], axis=1).reshape(-1)
     size = np.stack([first, rows.lengths - first], axis=1).reshape(-1)
     second = np.tile(np.arange(2), count)
-    return Parts(np.repeat(rows.example * 2, 2) + second, np.repeat(np.arange(count), 2), start, size, second)
+    return Parts(np.repeat(rows.example_ids * 2, 2) + second, np.repeat(np.arange(count), 2), start, size, second)
 
 
 class ContextSpans(Selector):
@@ -99,7 +99,7 @@ class ContextSpans(Selector):
         else:
             wanted = np.maximum(np.rint(rows.lengths * self.rate), 1).astype(np.int64)
         own = wanted[parts.row]
-        if rows.reused is not None:
+        if rows.reuse_length is not None:
             own = np.where(parts.second == 1, own // 2, own - own // 2)
         return np.minimum(own, parts.size)
 
@@ -113,7 +113,7 @@ class ContextSpans(Selector):
             mirrored = parts.start[:, None] + parts.size[:, None] - 1 - place
             columns = np.where(rows.reversed[parts.row][:, None], mirrored, columns)
         columns = np.where(inside, columns, 0)
-        starts = inside & ((rows.flags[parts.row[:, None], columns] & WORD_START) != 0)
+        starts = inside & ((rows.token_flags[parts.row[:, None], columns] & WORD_START) != 0)
         goals = self.goals(rows, parts)
         taken = self.spans(starts, parts, goals, draw)
         taken |= self._fill(taken, inside, goals - taken.sum(axis=1), parts, draw)
@@ -137,14 +137,14 @@ class ContextSpans(Selector):
         taken = np.zeros(starts.shape, dtype=bool)
         active, cursor, left, step = np.flatnonzero(goals > 0), np.zeros_like(goals), goals.copy(), 0
         while active.size:
-            example, number = parts.example[active], np.full(len(active), step)
-            drawn = draw.at(example, number, "spans.length")
+            example_ids, number = parts.example_ids[active], np.full(len(active), step)
+            drawn = draw.at(example_ids, number, "spans.length")
             n = np.ones(len(active), dtype=np.int64)
             for threshold in self._thresholds:
                 n += drawn >= threshold
             n = np.minimum(n, left[active])
             context = n * self.alpha // self.beta
-            before = (draw.at(example, number, "spans.context").astype(np.int64) * context) >> 32
+            before = (draw.at(example_ids, number, "spans.context").astype(np.int64) * context) >> 32
             place = cursor[active] + before
             start = np.where(place < width, beginning[active, np.minimum(place, width - 1)], width)
             fits = start + n < parts.size[active]
@@ -159,7 +159,7 @@ class ContextSpans(Selector):
 
     def _fill(self, taken: Bools, inside: Bools, missing: Ints, parts: Parts, draw: Draw) -> Bools:
         """(P, W) so many more pieces of each part, uniformly among those not taken."""
-        bits = draw.bits(parts.example, taken.shape[1], "spans.fill")
+        bits = draw.bits(parts.example_ids, taken.shape[1], "spans.fill")
         free = inside & ~taken
         np.putmask(bits, ~free, _LAST)
         ranked = np.sort(bits, axis=1)
@@ -167,7 +167,7 @@ class ContextSpans(Selector):
         return free & (bits <= threshold[:, None]) & (missing > 0)[:, None]
 
 
-def factorisation_ranks(rows: Examples, selected: Bools, draw: Draw, perm_size: int | None = None) -> Ints32:
+def draw_permutation_ranks(rows: Examples, selected: Bools, draw: Draw, perm_size: int | None = None) -> Ints32:
     """(B, L) rank of every position in a random order, which says who sees whom (XLNet, section 3.4).
 
     A position of the first stream sees ranks up to its own, one of the second stream ranks below its own. With two
@@ -190,7 +190,7 @@ def factorisation_ranks(rows: Examples, selected: Bools, draw: Draw, perm_size: 
     """
     parts = split_parts(rows)
     size = perm_size or parts.width
-    bits = draw.bits(parts.example, size, "permutation.order")
+    bits = draw.bits(parts.example_ids, size, "permutation.order")
     if perm_size is None:
         np.putmask(bits, np.arange(size)[None, :] >= parts.size[:, None], _LAST)
     order = np.argsort(np.argsort(bits, axis=1, kind="stable"), axis=1)
@@ -202,6 +202,6 @@ def factorisation_ranks(rows: Examples, selected: Bools, draw: Draw, perm_size: 
     before = np.roll(parts.size, 1) if perm_size is None else -(-np.roll(parts.size, 1) // size) * size
     base = np.where(parts.second == 1, before + 1, 0)[part]
     ranks = np.zeros(rows.shape, dtype=np.int32)
-    ordered = (selected | rows.special)[row, column]
+    ordered = (selected | rows.special_tokens_mask)[row, column]
     ranks[row, column] = base + np.where(ordered, 1 + values[part, local], 0)
     return ranks

@@ -49,7 +49,7 @@ def word_starts(rows: Examples, candidates: Bools) -> Bools:
     In google-research/bert a word's rest at the start of the second segment (left there by truncation) joins the
     last word of the first segment, across the separator. Here it is a word of its own: the two were never one.
     """
-    start = (rows.flags & WORD_START) != 0
+    start = (rows.token_flags & WORD_START) != 0
     start[:, 1:] |= ~candidates[:, :-1]
     start[:, :1] = True
     start &= candidates
@@ -79,7 +79,7 @@ def as_groups(start: Bools, candidates: Bools) -> Groups:
 def shuffled(groups: Groups, rows: Examples, draw: Draw, stream: str = "choose.order") -> Ints32:
     """(B, G) group numbers of each row in random order; numbers that do not exist come last."""
     most = groups.bounds.shape[1] - 1
-    keys = draw.bits(rows.example, most, stream).astype(np.uint64)
+    keys = draw.bits(rows.example_ids, most, stream).astype(np.uint64)
     keys <<= np.uint64(32)
     numbers = np.arange(most, dtype=np.uint64)
     keys |= numbers[None, :]
@@ -135,7 +135,7 @@ class Grouped(Budgeted):
         """(B, L) chosen positions, whole groups only."""
         start, candidates = self.starts(rows, draw), self.candidates(rows)
         edge = start | ~candidates
-        bits = draw.bits(rows.example, rows.shape[1], "choose.order")
+        bits = draw.bits(rows.example_ids, rows.shape[1], "choose.order")
         chosen = np.zeros(rows.shape, dtype=bool)
         if self.count == "independent":
             row, column = np.nonzero(start & (bits < self.threshold))

@@ -56,7 +56,7 @@ class NGrams(Budgeted):
 
     def lengths(self, rows: Examples, most: int, draw: Draw) -> Ints32:
         """(B, most) drawn span length for each start, before any cut."""
-        bits = draw.bits(rows.example, most, "choose.ngram")
+        bits = draw.bits(rows.example_ids, most, "choose.ngram")
         lengths = np.ones(bits.shape, dtype=np.int32)
         for threshold in self._thresholds:
             lengths += bits >= threshold

@@ -72,7 +72,7 @@ class SimilarWords(Replacement):
         self._table: _Table | None = None
         self._whole_words = False
 
-    def sources(self) -> list[Path]:
+    def data_files(self) -> list[Path]:
         """The lists.
 
         Raises:
@@ -87,7 +87,7 @@ class SimilarWords(Replacement):
             )
         return paths
 
-    def bind(self, tokenizer: ZooTokenizer) -> None:
+    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
         """Read the lists, and look their words up in the vocabulary.
 
         Raises:
@@ -142,7 +142,7 @@ class SimilarWords(Replacement):
     def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids. W = stretches of selected tokens that are one word's."""
         table, width, old = self.table, rows.shape[1], rows.input_ids.reshape(-1)
-        edge = np.append((word_starts(rows, ~rows.special) | rows.special).reshape(-1), True)  # a word before it ends
+        edge = np.append((word_starts(rows, ~rows.special_tokens_mask) | rows.special_tokens_mask).reshape(-1), True)  # a word before it ends
         place = np.flatnonzero(selected)
         opens = np.flatnonzero(edge[place] | (np.diff(place, prepend=-2) != 1))
         first, size = place[opens], np.diff(opens, append=len(place))
@@ -150,20 +150,20 @@ class SimilarWords(Replacement):
         while (inside := ~edge[begin]).any():
             begin -= inside
         row, column = begin // width, begin % width
-        decided = draw.at(rows.example[row], column, "fill")
+        decided = draw.at(rows.example_ids[row], column, "fill")
 
         wanted = decided < self._similar_below
         asked = np.flatnonzero(wanted & (begin == first) & edge[first + size])  # words that are selected whole
         entry = table.find(old, first[asked], size[asked])
         asked, entry = asked[entry >= 0], entry[entry >= 0]
-        bits = draw.at(rows.example[row[asked]], column[asked], "fill.similar")
+        bits = draw.at(rows.example_ids[row[asked]], column[asked], "fill.similar")
         ids = old.copy()
         table.put(ids, first[asked], entry, bits)
 
         lost = wanted | (decided < self._random_below)
         lost[asked] = False
         place = place[np.repeat(lost, size)]
-        bits = draw.at(rows.example[place // width], place % width, "fill.random")
+        bits = draw.at(rows.example_ids[place // width], place % width, "fill.random")
         ids[place] = random_ids(bits, vocabulary, exclude_special=True, exclude_mask=True)
         return ids.reshape(rows.shape)
 

@@ -48,7 +48,7 @@ class RandomTokens(Budgeted):
     def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """The positions with the k smallest draws. Draws of a row are distinct, so ties cannot happen."""
         candidates = self.candidates(rows)
-        bits = draw.bits(rows.example, rows.shape[1], "choose.order")
+        bits = draw.bits(rows.example_ids, rows.shape[1], "choose.order")
         if self.count == "independent":
             return (bits < self.threshold) & candidates
         np.putmask(bits, ~candidates, np.uint32(0xFFFFFFFF))
@@ -105,7 +105,7 @@ class Replace(Replacement):
         width = rows.shape[1]
         place = np.flatnonzero(selected)
         row = place // width
-        example, position = rows.example[row], place - row * width
+        example, position = rows.example_ids[row], place - row * width
         if self.per == "word":
             decided = draw.at(example, _word_of(rows).reshape(-1)[place], "fill")
         else:
@@ -144,6 +144,6 @@ def random_ids(
 def _word_of(rows: Examples) -> Ints:
     """(B, L) position at which each token's word starts."""
     columns = np.arange(rows.shape[1])
-    starts = np.where((rows.flags & WORD_START) != 0, columns[None, :], 0)
+    starts = np.where((rows.token_flags & WORD_START) != 0, columns[None, :], 0)
     words: Ints = np.maximum.accumulate(starts, axis=1)
     return words

@@ -71,7 +71,7 @@ class RandomSpans(WholeWords):
         flat = row * rows.shape[1] + column
         first = (column == 0) | ~candidates.reshape(-1)[flat - 1]  # of a segment
         segment = np.cumsum(first)
-        keys = segment.astype(np.uint64) << np.uint64(32) | draw.at(rows.example[row], column, "choose.lengths")
+        keys = segment.astype(np.uint64) << np.uint64(32) | draw.at(rows.example_ids[row], column, "choose.lengths")
         before = np.append(0, np.cumsum(sizes[np.argsort(keys)]))[:-1]
         opens = np.zeros_like(start)
         opens.reshape(-1)[(flat[first] - before[first])[segment - 1] + before] = True
@@ -108,7 +108,7 @@ class KnowledgeUnits(Grouped):
             raise ZooError(f"KnowledgeUnits: fallback is {fallback!r}; 'tokens' or 'words' would work.")
         self.array = [array] if isinstance(array, str) else list(array)
         self.fallback = fallback
-        self.needs = frozenset(self.array)
+        self.required_fields = frozenset(self.array)
 
     def starts(self, rows: Examples, draw: Draw) -> Bools:
         """First tokens of units, and of what is a unit by itself."""
@@ -121,7 +121,7 @@ class KnowledgeUnits(Grouped):
             inside[own] = number
             goes_on |= own & (code == 2)
         if self.fallback == "words":
-            goes_on |= (inside == 0) & ((rows.flags & WORD_START) == 0)
+            goes_on |= (inside == 0) & ((rows.token_flags & WORD_START) == 0)
         # What goes on needs something of its own kind right before it: a cut unit's rest is a unit of its own.
         goes_on[:, 1:] &= candidates[:, :-1] & (inside[:, 1:] == inside[:, :-1])
         goes_on[:, :1] = False

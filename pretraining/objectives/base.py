@@ -143,7 +143,7 @@ class Objective(nn.Module, ABC):
     the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
 
     Attributes:
-        needs: optional fields of :class:`Rows` that it reads; checked against the layout's ``provides``.
+        required_fields: optional fields of :class:`Rows` that it reads; checked against the layout's ``provided_fields``.
         weight: factor of its loss.
         visibility: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
             fine-tuning and scoring; objectives of one task must agree.
@@ -152,15 +152,15 @@ class Objective(nn.Module, ABC):
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
-    needs: frozenset[str] = frozenset()
+    required_fields: frozenset[str] = frozenset()
     choose: Selector | None = None
     weight: float = 1.0
     visibility: Literal["all", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
 
-    def example(self, name: str, corpus: str) -> tuple[str, str]:
-        """For messages, how objective ``name`` gets what it ``needs``: settings, and a record of the text.
+    def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
+        """For messages, how objective ``name`` gets what it ``required_fields``: settings, and a record of the text.
 
         ``corpus`` is where the settings of its text are, ``data.corpus`` for one. Default: nothing to say.
         """
@@ -170,11 +170,11 @@ class Objective(nn.Module, ABC):
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
 
-    def sources(self) -> list[Path]:
+    def data_files(self) -> list[Path]:
         """Files beside the text that its rows depend on, checked before any text is prepared. Default: none."""
         return []
 
-    def bind(self, tokenizer: ZooTokenizer) -> None:
+    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
         """Take the ids of words and the like, once after :meth:`build` and before rows are corrupted. Default: none."""
         return
 
@@ -196,7 +196,7 @@ class Objective(nn.Module, ABC):
         if self.choose is None:
             raise ZooError(f"{type(self).__name__} chooses no positions, so a task cannot choose others for it.")
         other = copy.copy(self)
-        other.needs = (self.needs - self.choose.needs) | choose.needs
+        other.required_fields = (self.required_fields - self.choose.required_fields) | choose.required_fields
         other.choose = choose
         return other
 
@@ -247,7 +247,7 @@ def base_inputs(rows: Examples) -> CoreInputs:
 
     Where the next row shows the rest of this one again, the part that it remembers sees nothing of that rest.
     """
-    shown_again = None if rows.reused is None else np.arange(rows.shape[1])[None, :] >= rows.reused[:, None]
+    shown_again = None if rows.reuse_length is None else np.arange(rows.shape[1])[None, :] >= rows.reuse_length[:, None]
     return pack_inputs(
         rows.input_ids,
         rows.lengths,
@@ -276,8 +276,8 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
     inputs = start
     for name, objective in objectives.items():
         amended = objective.inputs(rows, inputs)
-        changed_before = inputs.visible is not start.visible
-        if changed_before and amended.visible is not inputs.visible:
+        changed_before = inputs.attention_pattern is not start.attention_pattern
+        if changed_before and amended.attention_pattern is not inputs.attention_pattern:
             raise ZooError(
                 f"objective {name!r} and one before it disagree about who may see whom; give each its own task."
             )
@@ -288,7 +288,7 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
         targets={name: target.tensors for name, target in targets.items()},
         counts={name: target.count for name, target in targets.items()},
         tokens=int(rows.lengths.sum()),
-        documents=torch.from_numpy(rows.document),
+        documents=torch.from_numpy(rows.document_ids),
     )
 
 

@@ -72,12 +72,12 @@ class BidirectionalLM(Objective):
         """A core whose states know both sides is run from left to right; two halves are apart by themselves."""
         if self.two_halves:
             return inputs
-        return inputs._replace(visible=inputs.visible._replace(causal=True))
+        return inputs._replace(attention_pattern=inputs.attention_pattern._replace(causal=True))
 
     def targets(self, rows: Examples) -> Targets:
         """Per target: flat ``positions`` that answer, ``labels``, and whether the ``backward`` direction does."""
         ids, real = rows.input_ids, rows.real
-        following = np.full(len(ids), -1, dtype=ids.dtype) if rows.following is None else rows.following
+        following = np.full(len(ids), -1, dtype=ids.dtype) if rows.next_token is None else rows.next_token
         answers = np.full((2, *ids.shape), -1, dtype=np.int64)
         answers[0, :, :-1] = np.where(real[:, 1:], ids[:, 1:], -1)
         filled = np.flatnonzero(rows.lengths > 0)
@@ -125,8 +125,8 @@ class BidirectionalLM(Objective):
         no template token stands beside it. Words beyond ``outputs`` count as the unknown token.
         """
         asked = np.zeros((*rows.shape, 2), dtype=bool)
-        asked[:, :-1, 0] = ~rows.special[:, 1:]
-        asked[:, 1:, 1] = ~rows.special[:, :-1] & rows.real[:, 1:]
+        asked[:, :-1, 0] = ~rows.special_tokens_mask[:, 1:]
+        asked[:, 1:, 1] = ~rows.special_tokens_mask[:, :-1] & rows.real[:, 1:]
         row, column, backward = np.nonzero(asked)
         states = self._both(run_core, self.inputs(rows, base_inputs(rows)))
         picked = states[torch.from_numpy(row), torch.from_numpy(column), torch.from_numpy(backward)]
@@ -156,9 +156,9 @@ def _reversal(inputs: CoreInputs) -> Tensor:
     """(B, L) column that stands at each place when every row is reversed within its true length; its own inverse."""
     batch, length = inputs.input_ids.shape
     columns = torch.arange(length, device=inputs.input_ids.device)[None, :]
-    if inputs.visible.lengths is None:
+    if inputs.attention_pattern.lengths is None:
         return (length - 1 - columns).expand(batch, length)
-    ends = inputs.visible.lengths.to(columns.device)[:, None]
+    ends = inputs.attention_pattern.lengths.to(columns.device)[:, None]
     return torch.where(columns < ends, ends - 1 - columns, columns)
 
 
@@ -175,8 +175,8 @@ def _reversed(inputs: CoreInputs, index: Tensor, signed: bool) -> CoreInputs:
         index: from :func:`_reversal`.
         signed: the core's distances have a sign, which then is the text's.
     """
-    visible = inputs.visible
-    if visible.dense is not None or visible.orders is not None or inputs.query is not None:
+    visible = inputs.attention_pattern
+    if visible.dense is not None or visible.permutation_ranks is not None or inputs.query is not None:
         raise ZooError("BidirectionalLM reverses rows, and cannot reverse who sees whom in them (dense or by orders).")
     turned: dict[str, Any] = {}
     for name in ("input_ids", "token_type_ids", "task_type_ids", "entity_ids", "character_ids"):
@@ -189,4 +189,4 @@ def _reversed(inputs: CoreInputs, index: Tensor, signed: bool) -> CoreInputs:
         backwards = torch.ones(len(index), dtype=torch.bool, device=index.device)
         turned["reversed"] = backwards if inputs.reversed is None else ~inputs.reversed
     keys = None if inputs.dropout_keys is None else inputs.dropout_keys ^ _BACKWARD_KEYS
-    return inputs._replace(visible=visible, dropout_keys=keys, **turned)
+    return inputs._replace(attention_pattern=visible, dropout_keys=keys, **turned)

@@ -40,7 +40,7 @@ class CausalLM(Objective):
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
         """Nobody sees later positions."""
-        return inputs._replace(visible=inputs.visible._replace(causal=True))
+        return inputs._replace(attention_pattern=inputs.attention_pattern._replace(causal=True))
 
     def targets(self, rows: Examples) -> Targets:
         """Position i is answered by token i + 1 of the same row, the last one by what follows the row."""
@@ -48,10 +48,10 @@ class CausalLM(Objective):
         asks[:, :-1] = rows.real[:, 1:]
         answers = np.zeros_like(rows.input_ids)
         answers[:, :-1] = rows.input_ids[:, 1:]
-        if rows.following is not None:
-            known = np.flatnonzero(rows.following >= 0)
+        if rows.next_token is not None:
+            known = np.flatnonzero(rows.next_token >= 0)
             asks[known, rows.lengths[known] - 1] = True
-            answers[known, rows.lengths[known] - 1] = rows.following[known]
+            answers[known, rows.lengths[known] - 1] = rows.next_token[known]
         positions = np.flatnonzero(asks)
         return Targets.at(positions, answers.reshape(-1)[positions])
 
@@ -73,7 +73,7 @@ class CausalLM(Objective):
         stands before it; in bare rows the sum starts at the second token.
         """
         asked = np.zeros(rows.shape, dtype=bool)
-        asked[:, :-1] = ~rows.special[:, 1:]
+        asked[:, :-1] = ~rows.special_tokens_mask[:, 1:]
         row, column = np.nonzero(asked)
         states = run_core(self.inputs(rows, base_inputs(rows))).last_hidden_state
         picked = states[torch.from_numpy(row), torch.from_numpy(column)]

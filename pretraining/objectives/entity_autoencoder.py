@@ -48,7 +48,7 @@ class EntityAutoencoder(Objective):
         weight: factor of the loss; 0 = entities are read only.
     """
 
-    needs = frozenset({ARRAY})
+    required_fields = frozenset({ARRAY})
     visibility = "all"
     head: EntityHead
 
@@ -77,7 +77,7 @@ class EntityAutoencoder(Objective):
             self._table = open_entities(self.entities)
         return self._table
 
-    def example(self, name: str, corpus: str) -> tuple[str, str]:
+    def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """Text whose records link mentions to entities, and the table that has their vectors."""
         annotation = f"--{corpus}.annotations.{ARRAY}"
         settings = (
@@ -155,8 +155,8 @@ class EntityAutoencoder(Objective):
         aligned = _aligned(rows)
         row, column = np.nonzero(aligned)
         true, read = aligned[row, column], np.full(rows.shape, _NO_MENTION)
-        decided = draw.at(rows.example[row], column, "entities")
-        bits = draw.at(rows.example[row], column, "entities.wrong").astype(np.uint64)
+        decided = draw.at(rows.example_ids[row], column, "entities")
+        bits = draw.at(rows.example_ids[row], column, "entities.wrong").astype(np.uint64)
         groups = row if self.by_row else np.zeros_like(row)
         pool, starts, counts = _distinct(groups, true)
         drawn = pool[starts + ((bits * counts.astype(np.uint64)) >> np.uint64(32)).astype(np.int64)]
@@ -220,7 +220,7 @@ def _aligned(rows: Examples) -> Ints:
     """(B, L) true entities of mentions, number + 1; a copy."""
     if ARRAY not in rows.arrays:
         raise ZooError(f"EntityAutoencoder needs rows with the array {ARRAY!r}; see data.corpus.annotations.")
-    found: Ints = np.where(rows.special, 0, rows.arrays[ARRAY]).astype(np.int64)
+    found: Ints = np.where(rows.special_tokens_mask, 0, rows.arrays[ARRAY]).astype(np.int64)
     return found
 
 

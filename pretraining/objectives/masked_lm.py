@@ -43,7 +43,7 @@ class MaskedLM(Objective):
         self, choose: Selector, fill: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
     ) -> None:
         super().__init__()
-        self.choose, self.needs, self.weight = choose, choose.needs, weight
+        self.choose, self.required_fields, self.weight = choose, choose.required_fields, weight
         self.fill, self.predict = fill or Replace(), predict or Selected()
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
@@ -56,13 +56,13 @@ class MaskedLM(Objective):
         self.vocabulary, self.config = vocabulary, config
         self.head = TokenHead(config, transform=True, bias=True)
 
-    def sources(self) -> list[Path]:
+    def data_files(self) -> list[Path]:
         """What ``fill`` reads."""
-        return self.fill.sources()
+        return self.fill.data_files()
 
-    def bind(self, tokenizer: ZooTokenizer) -> None:
+    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
         """Let ``fill`` learn the tokenizer's words."""
-        self.fill.bind(tokenizer)
+        self.fill.bind_tokenizer(tokenizer)
 
     def check_store(self, store: Store) -> None:
         """Refuse text that ``choose`` or ``fill`` cannot be used on."""

@@ -19,7 +19,7 @@ from pretraining.keyed_random import Draw
 from pretraining.layouts.base import Layout
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Selector
-from pretraining.masking.context_spans import ContextSpans, factorisation_ranks
+from pretraining.masking.context_spans import ContextSpans, draw_permutation_ranks
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets, base_inputs
 from pretraining.objectives.token_scoring import token_log_probabilities
 from zoo.config import CoreConfig
@@ -38,7 +38,7 @@ class PermutationLM(Objective):
 
     Args:
         choose: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
-        perm_size: positions of a block of the order (:func:`pretraining.masking.context_spans.factorisation_ranks`). It
+        perm_size: positions of a block of the order (:func:`pretraining.masking.context_spans.draw_permutation_ranks`). It
             has to divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter one.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
         weight: factor of the loss.
@@ -58,7 +58,7 @@ class PermutationLM(Objective):
         if score_orders < 0:
             raise ZooError(f"PermutationLM: score_orders is {score_orders}; a number of orders is needed.")
         self.choose = choose or ContextSpans()
-        self.needs = self.choose.needs
+        self.required_fields = self.choose.required_fields
         self.perm_size, self.score_orders, self.weight = perm_size, score_orders, weight
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
@@ -73,7 +73,7 @@ class PermutationLM(Objective):
 
     def check_layout(self, layout: Layout, length: int) -> None:
         """Blocks have to divide what the next row goes on from, and the rest (data_utils.py of the original)."""
-        reused = layout.remembered(length)
+        reused = layout.memory_span(length)
         parts = [length] if reused is None else [reused, length - reused]
         size = self.perm_size
         if size is not None and any(part > size and part % size for part in parts):
@@ -88,15 +88,15 @@ class PermutationLM(Objective):
         if "selected" in rows.targets:
             raise ZooError("two objectives of one task choose tokens of the same rows; give each a task of its own.")
         selected = self.choose(rows, draw, self.vocabulary)
-        return rows.with_targets(selected=selected, ranks=factorisation_ranks(rows, selected, draw, self.perm_size))
+        return rows.with_targets(selected=selected, ranks=draw_permutation_ranks(rows, selected, draw, self.perm_size))
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
         """The order for both streams, and where the second one starts."""
-        visible = inputs.visible._replace(orders=torch.from_numpy(rows.targets["ranks"]))
+        visible = inputs.attention_pattern._replace(permutation_ranks=torch.from_numpy(rows.targets["ranks"]))
         row, column, slot = _targets(rows)
         positions = np.zeros((len(rows.lengths), int(slot.max(initial=0)) + 1), dtype=np.int64)
         positions[row, slot] = column  # where rows have fewer targets, nobody reads the rest
-        return inputs._replace(visible=visible, query=QueryStream(torch.from_numpy(positions), visible))
+        return inputs._replace(attention_pattern=visible, query=QueryStream(torch.from_numpy(positions), visible))
 
     def targets(self, rows: Examples) -> Targets:
         """Every selected token that is no template token, at its place among the row's second states."""
@@ -126,10 +126,10 @@ class PermutationLM(Objective):
         orders = np.concatenate([np.arange(length)[None, :], orders])
         total = np.zeros(len(rows.lengths), dtype=np.float64)
         for order in orders:
-            keys = np.where(rows.special, -1, order[None, :])
+            keys = np.where(rows.special_tokens_mask, -1, order[None, :])
             ranks = np.argsort(np.argsort(keys, axis=1, kind="stable"), axis=1)
-            ranks = np.where(rows.special, 0, 1 + ranks - rows.special.sum(axis=1, keepdims=True))
-            asked = rows.with_targets(selected=~rows.special, ranks=ranks.astype(np.int32))
+            ranks = np.where(rows.special_tokens_mask, 0, 1 + ranks - rows.special_tokens_mask.sum(axis=1, keepdims=True))
+            asked = rows.with_targets(selected=~rows.special_tokens_mask, ranks=ranks.astype(np.int32))
             row, column, slot = _targets(asked)
             states = run_core(self.inputs(asked, base_inputs(asked))).query_states
             assert states is not None
@@ -150,6 +150,6 @@ class PermutationLM(Objective):
 
 def _targets(rows: Examples) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Row, column and number within the row of each predicted token, ascending."""
-    predicted = rows.targets["selected"] & ~rows.special
+    predicted = rows.targets["selected"] & ~rows.special_tokens_mask
     row, column = np.nonzero(predicted)
     return row, column, np.cumsum(predicted, axis=1)[row, column] - 1

@@ -21,7 +21,7 @@ from zoo.vocabulary import Vocabulary
 
 
 class RowClassification(Objective):
-    """Tell which of several classes a row belongs to; the layout's ``pair_label`` says which.
+    """Tell which of several classes a row belongs to; the layout's ``row_labels`` says which.
 
     One linear map of the pooled state, as in PaddlePaddle/ERNIE, model/ernie.py::get_task_output.
 
@@ -37,7 +37,7 @@ class RowClassification(Objective):
         ZooError: fewer than two classes, or another number of names.
     """
 
-    needs = frozenset({"pair_label"})
+    required_fields = frozenset({"row_labels"})
     kind = "row_class"
     head: SequenceHead
 
@@ -68,19 +68,19 @@ class RowClassification(Objective):
 
     def targets(self, rows: Examples) -> Targets:
         """One label per row."""
-        if rows.pair_label is None:
+        if rows.row_labels is None:
             raise ZooError(
                 f"{type(self).__name__} needs rows with a label; pretraining.layouts.SentencePairs and the layouts of "
                 "pretraining.layouts.labelled_pairs make them."
             )
-        if (highest := int(rows.pair_label.max(initial=0))) >= self.num_labels:
+        if (highest := int(rows.row_labels.max(initial=0))) >= self.num_labels:
             raise ZooError(
                 f"{type(self).__name__}: a row's label is {highest}, which {self.num_labels} classes have not; set "
                 f"num_labels to what the layout makes, at least {highest + 1}."
             )
         place = rows.lengths - 1 if self.pooling == "last" else np.zeros_like(rows.lengths)
-        tensors = {"labels": torch.from_numpy(rows.pair_label), "place": torch.from_numpy(place)}
-        return Targets(tensors, len(rows.pair_label))
+        tensors = {"labels": torch.from_numpy(rows.row_labels), "place": torch.from_numpy(place)}
+        return Targets(tensors, len(rows.row_labels))
 
     def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the labels."""
@@ -101,11 +101,11 @@ class RowClassification(Objective):
 
     def describe(self, rows: Examples) -> dict[str, Any]:
         """The row's class by name, or how often each class occurs."""
-        if rows.pair_label is None or self.labels is None:
+        if rows.row_labels is None or self.labels is None:
             return {}
-        if len(rows.pair_label) == 1:
-            return {"class": self.labels[int(rows.pair_label[0])]}
-        shares = np.bincount(rows.pair_label, minlength=self.num_labels) / max(len(rows.pair_label), 1)
+        if len(rows.row_labels) == 1:
+            return {"class": self.labels[int(rows.row_labels[0])]}
+        shares = np.bincount(rows.row_labels, minlength=self.num_labels) / max(len(rows.row_labels), 1)
         return {name: float(share) for name, share in zip(self.labels, shares, strict=True)}
 
 

@@ -28,10 +28,10 @@ class TokenLabels(ABC):
     """Rows to classes.
 
     Attributes:
-        needs: arrays of :class:`Rows` that it reads; they come from the store or from the task's layout.
+        required_fields: arrays of :class:`Rows` that it reads; they come from the store or from the task's layout.
     """
 
-    needs: frozenset[str] = frozenset()
+    required_fields: frozenset[str] = frozenset()
 
     @abstractmethod
     def __call__(self, rows: Examples) -> NDArray[np.int64]:
@@ -54,7 +54,7 @@ class CapitalisationLabels(TokenLabels):
 
     def __call__(self, rows: Examples) -> NDArray[np.int64]:
         """(B, L) 0 or 1, -1 at template tokens and padding."""
-        return np.where(rows.special, -1, (rows.flags & CAPITALISED != 0).astype(np.int64))
+        return np.where(rows.special_tokens_mask, -1, (rows.token_flags & CAPITALISED != 0).astype(np.int64))
 
     def name(self, label: int) -> str:
         """What to call a class."""
@@ -83,11 +83,11 @@ class ArrayLabels(TokenLabels):
 
     def __init__(self, array: str) -> None:
         self.array = array
-        self.needs = frozenset({array})
+        self.required_fields = frozenset({array})
 
     def __call__(self, rows: Examples) -> NDArray[np.int64]:
         """(B, L) class, -1 where the array holds 0."""
-        return np.where(rows.special, -1, rows.arrays[self.array].astype(np.int64) - 1)
+        return np.where(rows.special_tokens_mask, -1, rows.arrays[self.array].astype(np.int64) - 1)
 
     def name(self, label: int) -> str:
         """What to call a class."""
@@ -114,7 +114,7 @@ class TokenClassification(Objective):
         if num_labels < 2:
             raise ZooError(f"TokenClassification: num_labels is {num_labels}; two classes are the least.")
         self.labels, self.num_labels, self.weight, self.dense = labels, num_labels, weight, dense
-        self.needs = labels.needs
+        self.required_fields = labels.required_fields
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: a linear map of each state."""

@@ -101,8 +101,8 @@ def score_words(model: MaskedModel, rows: Examples, tokens_at_once: int = _TOKEN
     Raises:
         ZooError: the tokenizer has no mask token.
     """
-    row, column = np.nonzero(~rows.special)
-    starts = ((rows.flags & WORD_START) != 0) | rows.special
+    row, column = np.nonzero(~rows.special_tokens_mask)
+    starts = ((rows.token_flags & WORD_START) != 0) | rows.special_tokens_mask
     # The next word start after each position, or the row's end.
     following = np.full((len(starts), rows.shape[1] + 1), rows.shape[1])
     following[:, :-1][starts] = np.nonzero(starts)[1]
@@ -175,10 +175,10 @@ def _ask_copies(model: MaskedModel, rows: Examples, asked: _Questions) -> tuple[
     copies = Examples(
         input_ids=np.where(hidden, np.int32(model.mask), rows.input_ids[row, :width]),
         lengths=rows.lengths[row],
-        special_tokens_mask=rows.special[row, :width],
-        token_flags=rows.flags[row, :width],
-        example_ids=rows.example[row],
-        document_ids=rows.document[row],
+        special_tokens_mask=rows.special_tokens_mask[row, :width],
+        token_flags=rows.token_flags[row, :width],
+        example_ids=rows.example_ids[row],
+        document_ids=rows.document_ids[row],
         token_type_ids=None if types is None else types[row, :width],
     )
     states = model.run_core(base_inputs(copies)).last_hidden_state

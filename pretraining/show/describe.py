@@ -40,7 +40,7 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
     core = with_vocabulary(config.model, vocabulary)
     for objective in config.objectives.values():
         objective.build(core, vocabulary)
-        objective.bind(subject.tokenizer)
+        objective.bind_tokenizer(subject.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
         views = [_task_view(subject, core, name, wish, Path(folder)) for name in wish.chosen_tasks(config.tasks)]
     if not any(view.rows for view in views):
@@ -68,7 +68,7 @@ def _task_view(subject: Subject, core: CoreConfig, name: str, wish: ShowConfig, 
     about = f"{makes} for {readers}."
     try:
         store = text_store(subject, name, wish, folder)
-        length = wish.length or row_length(task.layout.provides, store.own_tokens, config.data.sequence_length)
+        length = wish.length or row_length(task.layout.provided_fields, store.own_tokens, config.data.sequence_length)
         about = f"{makes} of up to {length} tokens for {readers}."
         printer, rows = TokenPrinter(subject.tokenizer), list[RowView]()
         for seed in wish.seeds or [config.seed.data]:
@@ -136,7 +136,7 @@ def _notes(task: TaskLoader, store: TextStore, rows: Sequence[RowView], wish: Sh
     unknown = int((store.tokens[: store.own_tokens] == task.vocabulary.unk).sum())
     if unknown:
         yield f"{unknown} of the text's {store.own_tokens} tokens are unknown to this vocabulary."
-    if "pair_label" in task.layout.provides and np.diff(store.documents[: store.own_documents + 1]).max() < 2:
+    if "row_labels" in task.layout.provided_fields and np.diff(store.documents[: store.own_documents + 1]).max() < 2:
         yield (
             "The text is a single sentence, so its second segment is always a random one; of two sentences or more "
             "other pairs are made too."

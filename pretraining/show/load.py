@@ -63,8 +63,8 @@ def _hopeless(config: PretrainConfig, name: str, source: str, wish: ShowConfig) 
         command = " ".join(["zoo show", source, lacking.settings, *short, f"'{lacking.record}'"])
         return f"{lacking.message} The text is a record then; for example, with a file of such records:\n{command}"
     hint = record_hint(corpus, wish.text)
-    if hint and layout.needs & set(corpus.recorded):
-        return f"task {name!r}: {type(layout).__name__} makes no row without {', '.join(sorted(layout.needs))}.{hint}"
+    if hint and layout.required_fields & set(corpus.recorded):
+        return f"task {name!r}: {type(layout).__name__} makes no row without {', '.join(sorted(layout.required_fields))}.{hint}"
     return ""
 
 
@@ -90,7 +90,7 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     require_trusted_code(folder, recorded, wish.trust_code)
     settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
     config, store = settings.value, None
-    if any(others_wanted(task.layout.provides, wish) for task in config.tasks.values()):
+    if any(others_wanted(task.layout.provided_fields, wish) for task in config.tasks.values()):
         moved = settings.resolved["data"]["corpus"] != recorded["data"]["corpus"]
         store = _store_of_run(config, folder, None if moved else record.get("data_fingerprint"))
     return Subject(title, config, load_tokenizer(folder), folder, store)

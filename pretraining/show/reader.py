@@ -86,14 +86,14 @@ class RowReading:
         return ids
 
     @cached_property
-    def special(self) -> Bools:
+    def special_tokens_mask(self) -> Bools:
         """(L,) True at the layout's template tokens."""
-        return self.rows.special[0, : self.length]
+        return self.rows.special_tokens_mask[0, : self.length]
 
     @cached_property
     def starts(self) -> Bools:
         """(L,) True where a word or a template token starts."""
-        starts: Bools = (self.rows.flags[0, : self.length] & WORD_START != 0) | self.special
+        starts: Bools = (self.rows.token_flags[0, : self.length] & WORD_START != 0) | self.special_tokens_mask
         return starts
 
     @cached_property
@@ -102,10 +102,10 @@ class RowReading:
         plan = self.source.task.plan(self.epoch)[0]
         pieces = slice(plan.offsets[self.number], plan.offsets[self.number + 1])
         way = -1 if self.backwards else 1
-        both = zip(plan.starts[pieces], plan.lengths[pieces], strict=True)
+        both = zip(plan.piece_starts[pieces], plan.lengths[pieces], strict=True)
         flat = np.concatenate([np.arange(start, start + count)[::way] for start, count in both] or [np.zeros(0)])
         places = np.full(self.length, -1, dtype=np.int64)
-        text = np.flatnonzero(~self.special)
+        text = np.flatnonzero(~self.special_tokens_mask)
         places[text[: len(flat)]] = flat[: len(text)]
         return places
 
@@ -117,15 +117,15 @@ class RowReading:
     @cached_property
     def nearest(self) -> NDArray[np.int64]:
         """(L,) the token of the text that each position belongs to: a separator to what it closes."""
-        first = int((~self.special).argmax())
-        nearest: NDArray[np.int64] = np.maximum.accumulate(np.where(self.special, first, np.arange(self.length)))
+        first = int((~self.special_tokens_mask).argmax())
+        nearest: NDArray[np.int64] = np.maximum.accumulate(np.where(self.special_tokens_mask, first, np.arange(self.length)))
         return nearest
 
     @cached_property
     def outcomes(self) -> list[TokenOutcome]:
         """(L,) what happened to each token."""
         changed = self.read != self.original
-        chosen = self.rows.targets.get("selected", self.rows.special & False)[0]
+        chosen = self.rows.targets.get("selected", self.rows.special_tokens_mask & False)[0]
         outcomes: list[TokenOutcome] = []
         for place in range(self.length):
             if changed[place]:
@@ -134,7 +134,7 @@ class RowReading:
             elif chosen[place]:
                 outcomes.append("kept")
             else:
-                outcomes.append("template" if self.special[place] else "plain")
+                outcomes.append("template" if self.special_tokens_mask[place] else "plain")
         return outcomes
 
     def array(self, name: str) -> NDArray[Any]:

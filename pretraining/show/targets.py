@@ -141,7 +141,7 @@ def _brief(name: str, names: Iterable[str]) -> str:
 def _add_values(lines: ObjectiveLines, row: RowReading, name: str, key: str, values: NDArray[Any]) -> None:
     """Targets without positions: one for the row, or one for each token."""
     if values.shape == (1,):
-        words = pair_in_words(row) if "label" in key and row.rows.pair_label is not None else ""
+        words = pair_in_words(row) if "label" in key and row.rows.row_labels is not None else ""
         if key != "place" or values[0]:  # the row's first state is what everybody reads
             lines.facts.append(
                 f"asks for the row's label: {words or values[0]}" if "label" in key else f"{key} {values[0]}"

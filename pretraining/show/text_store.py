@@ -38,7 +38,7 @@ def others_wanted(provides: frozenset[str], wish: ShowConfig) -> int:
     """Documents behind the text: by default only where the layout makes pairs."""
     if wish.others is not None:
         return wish.others
-    return _OTHERS if "pair_label" in provides else 0
+    return _OTHERS if "row_labels" in provides else 0
 
 
 def corpus_of(config: PretrainConfig, task: str) -> CorpusConfig:
@@ -53,7 +53,7 @@ def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> T
         ZooError: the text cannot be prepared, or the task's own text, which other documents come from, is missing.
     """
     config = subject.config
-    count, other = others_wanted(config.tasks[task].layout.provides, wish), subject.store
+    count, other = others_wanted(config.tasks[task].layout.provided_fields, wish), subject.store
     corpus, data = config.tasks[task].corpus, config.data
     if count and corpus is not None:
         tokenizer = TokenizerConfig(kind="file", path=str(subject.home), special=subject.tokenizer.roles)
@@ -185,7 +185,7 @@ def _part_of(store: Store, name: str, span: slice, dtype: np.dtype[Any]) -> NDAr
 
 def row_length(provides: frozenset[str], tokens: int, configured: int) -> int:
     """Longest row: the config's, but little more than the text where a random second segment would fill it up."""
-    return min(configured, max(tokens + _ROOM, _SHORTEST)) if "pair_label" in provides else configured
+    return min(configured, max(tokens + _ROOM, _SHORTEST)) if "row_labels" in provides else configured
 
 
 def make_task(

@@ -36,8 +36,8 @@ def value_tracks(row: RowReading, asked: Sequence[Track], mentions: set[bytes]) 
         printer = row.source.printer
         yield Track("original", values=tuple(printer(i) if gone else "" for i, gone in zip(row.original, lost)))
     known = [row.original]
-    if row.inputs.visible.orders is not None:
-        known.append(row.inputs.visible.orders[0, : row.length].numpy())
+    if row.inputs.attention_pattern.permutation_ranks is not None:
+        known.append(row.inputs.attention_pattern.permutation_ranks[0, : row.length].numpy())
         yield Track("order", values=tuple(map(str, known[-1])))
     for name, values in row.rows.targets.items():
         line = None if name == "selected" else value_track(row, name, values)
@@ -80,8 +80,8 @@ def bracket_tracks(row: RowReading, mentions: set[bytes]) -> Iterator[Track]:
         yield Track("words", spans=words)
     for name in row.rows.arrays:
         yield from _array_tracks(row, name, mentions)
-    if row.rows.reused is not None:
-        yield Track("memory", spans=(TrackSpan(0, int(row.rows.reused[0]), "remembered for the next row", "kept"),))
+    if row.rows.reuse_length is not None:
+        yield Track("memory", spans=(TrackSpan(0, int(row.rows.reuse_length[0]), "remembered for the next row", "kept"),))
     yield from _segment_tracks(row)
 
 
@@ -91,10 +91,10 @@ def _array_tracks(row: RowReading, name: str, mentions: set[bytes]) -> Iterator[
     annotator, layout = source.annotations.get(name), source.task.layout
     marks = annotator.marks if annotator is not None else None
     labels = [getattr(objective, "labels", None) for objective in source.task.objectives.values()]
-    if any(name in each.needs for each in labels if isinstance(each, TokenLabels)):
+    if any(name in each.required_fields for each in labels if isinstance(each, TokenLabels)):
         return  # asked for, so shown already
     if marks == "units":
-        if units := unit_spans(values, row.special):
+        if units := unit_spans(values, row.special_tokens_mask):
             yield Track(name, spans=units, unit=True)
         return
     if np.flatnonzero(values).tobytes() in mentions:
@@ -109,11 +109,11 @@ def _array_tracks(row: RowReading, name: str, mentions: set[bytes]) -> Iterator[
         text = source.class_name(name, int(value) - 1) if marks == "every" else str(value)
         return text, text
 
-    if name == getattr(layout, "label", None) and marks == "every" and row.rows.pair_label is not None:
+    if name == getattr(layout, "label", None) and marks == "every" and row.rows.row_labels is not None:
         return  # said once, for the row
-    whole = np.where(row.special, values[row.nearest], values) if marks == "every" else values
+    whole = np.where(row.special_tokens_mask, values[row.nearest], values) if marks == "every" else values
     if runs := tuple(span for span in _runs(whole, label) if whole[span.start]):
-        yield Track(name, spans=runs, unit=marks == "every" or name in layout.provides)
+        yield Track(name, spans=runs, unit=marks == "every" or name in layout.provided_fields)
 
 
 def _segment_tracks(row: RowReading) -> Iterator[Track]:
@@ -165,12 +165,12 @@ def _runs(values: Ints, label: Callable[[int], tuple[str, str]]) -> tuple[TrackS
 
 def pair_in_words(row: RowReading) -> str:
     """The relation by where the segments lie in the store, and the label; empty where a row has no label."""
-    label, types = row.rows.pair_label, row.rows.token_type_ids
+    label, types = row.rows.row_labels, row.rows.token_type_ids
     if label is None:
         return ""
     if relation := _given_class(row, int(label[0])) or _order_of_segments(row) or _foreign_utterance(row):
         return f"{relation} (label {label[0]})"
-    sides = [] if types is None else [row.places[~row.special & (types[0, : row.length] == t)] for t in (0, 1)]
+    sides = [] if types is None else [row.places[~row.special_tokens_mask & (types[0, : row.length] == t)] for t in (0, 1)]
     if not sides or not all(map(len, sides)):
         return f"label {label[0]}"
     first, second = (side[:: -1 if row.backwards else 1] for side in sides)
@@ -191,7 +191,7 @@ def _given_class(row: RowReading, label: int) -> str:
     task = row.source.task
     name = getattr(task.layout, "label", None)
     values = row.rows.arrays.get(name, np.zeros((1, 0)))[0] if isinstance(name, str) else np.zeros(0)
-    if not values.size or not np.all(values[: row.length][~row.special] == label + 1):
+    if not values.size or not np.all(values[: row.length][~row.special_tokens_mask] == label + 1):
         return ""
     named = next((o.labels for o in task.objectives.values() if isinstance(o, RowClassification)), None)
     words = named[label] if named else row.source.class_name(str(name), label)
@@ -200,9 +200,9 @@ def _given_class(row: RowReading, label: int) -> str:
 
 def _order_of_segments(row: RowReading) -> str:
     """In which order the segments of the text stand, where the layout numbers them."""
-    if "segment" not in row.source.task.layout.provides or "segment" not in row.rows.arrays:
+    if "segment" not in row.source.task.layout.provided_fields or "segment" not in row.rows.arrays:
         return ""
-    numbers = row.array("segment")[~row.special]
+    numbers = row.array("segment")[~row.special_tokens_mask]
     order = [int(key) for key, _ in itertools.groupby(numbers)]
     if len(order) == 1:
         return "a single segment, in place"
@@ -213,8 +213,8 @@ def _foreign_utterance(row: RowReading) -> str:
     """Which of several pieces comes from elsewhere, where the layout reads speakers."""
     if not isinstance(getattr(row.source.task.layout, "role", None), str):
         return ""
-    pieces = [list(run) for gap, run in itertools.groupby(range(row.length), lambda i: row.special[i]) if not gap]
-    own = row.rows.document[0] + 1
+    pieces = [list(run) for gap, run in itertools.groupby(range(row.length), lambda i: row.special_tokens_mask[i]) if not gap]
+    own = row.rows.document_ids[0] + 1
     foreign = [n for n, piece in enumerate(pieces, start=1) if row.documents[piece[0]] != own]
     if not foreign:
         return "all utterances belong to one dialogue"

@@ -45,13 +45,13 @@ def make_tasks(
         for objective in own.values():
             objective.check_store(store)
         check_memory(name, task.layout, config)
-        task.layout.streams = config.train.batch_size
+        task.layout.parallel_rows = config.train.batch_size
         length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.copies
         training[name] = TaskLoader(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
         check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
             layout = copy.copy(task.layout)
-            layout.streams = _VALIDATION_STREAMS
+            layout.parallel_rows = _VALIDATION_STREAMS
             validation[name] = dataclasses.replace(
                 training[name], documents=held_out, layout=layout, seed=0, copies=1, _plans={}
             )

@@ -109,7 +109,7 @@ def check_weights(folder: Path, model: str, digest: str) -> None:
 
 def check_streams(task: str, layout: Layout, rows: int, batch_size: int) -> None:
     """Rows that go on from batch to batch need one stream for each row of a batch."""
-    if layout.order == "streams" and rows % batch_size:
+    if layout.order == "contiguous" and rows % batch_size:
         raise ZooError(
             f"task {task!r}: the text makes {rows} rows, fewer than the {batch_size} streams that train.batch_size = "
             f"{batch_size} needs; take a smaller batch, shorter rows, or more text."
@@ -127,8 +127,8 @@ def check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
             "shuffles its rows: take a layout whose rows go on (pretraining.layouts.Segments, SegmentPairs), or set "
             "model.mem_len: 0."
         )
-    wanted = layout.remembered(length)
-    if layout.order == "streams" and wanted is not None and (model.reuse_len or length) != wanted:
+    wanted = layout.memory_span(length)
+    if layout.order == "contiguous" and wanted is not None and (model.reuse_len or length) != wanted:
         raise ZooError(
             f"task {task!r}: {type(layout).__name__} goes on from the first {wanted} of a row's {length} tokens, but "
             f"the model remembers {model.reuse_len or 'all of them'} (model.reuse_len): set it to {wanted}, or the "
@@ -167,17 +167,17 @@ def missing_field(config: PretrainConfig, name: str, store: Store | None = None)
     corpus, text = (config.data.corpus, "data.corpus") if task.corpus is None else (task.corpus, f"tasks.{name}.corpus")
     if store is None:
         store = prepared_store(corpus)
-    provided = task.layout.provides | frozenset(corpus.annotations if store is None else store.arrays)
+    provided = task.layout.provided_fields | frozenset(corpus.annotations if store is None else store.arrays)
     for key, objective in task.own(config.objectives).items():
-        if objective.needs - provided:
-            missing, given = ", ".join(sorted(objective.needs - provided)), ", ".join(sorted(provided))
-            arrays = sorted(objective.needs - provided - {field.name for field in dataclasses.fields(Examples)})
+        if objective.required_fields - provided:
+            missing, given = ", ".join(sorted(objective.required_fields - provided)), ", ".join(sorted(provided))
+            arrays = sorted(objective.required_fields - provided - {field.name for field in dataclasses.fields(Examples)})
             message = (
                 f"objective {key!r} needs {missing}, which the layout {type(task.layout).__name__} of task {name!r} "
                 f"does not provide (it provides {given or 'nothing beyond the tokens'})."
                 + "".join(f" Annotations of the text make it: {text}.annotations.{array}." for array in arrays[:1])
             )
-            return MissingField(message, *objective.example(key, text))
+            return MissingField(message, *objective.example_settings(key, text))
     return None
 
 

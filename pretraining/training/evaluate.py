@@ -36,7 +36,7 @@ def evaluate(
     numbers = {int(d): i for i, d in enumerate(data.documents)}
     sums = {name: np.zeros((len(numbers), 2)) for name in data.objectives}
     hits = {name: np.zeros(2) for name in data.objectives}
-    streams = data.layout.order == "streams"
+    streams = data.layout.order == "contiguous"
     state = None
     for part in _streams(data, len(plan), accelerator) if streams else _shares(order, rows_at_once, accelerator):
         batch = make_batch([data.rows(0, part)], data.objectives, data.pad)
@@ -58,7 +58,7 @@ def _shares(order: NDArray[np.int64], rows_at_once: int, accelerator: Accelerato
 
 def _streams(data: TaskLoader, count: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
     """This process's streams, a row of each at a time, so that what is remembered of a row meets its successor."""
-    streams = min(data.layout.streams, count)
+    streams = min(data.layout.parallel_rows, count)
     own = np.arange(streams)[accelerator.process_index :: accelerator.num_processes]
     for start in range(0, count, streams) if len(own) else ():
         yield start + own

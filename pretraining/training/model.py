@@ -45,7 +45,7 @@ class PretrainingModel(nn.Module):
         """Operations of the matrix products of a step on ``batch``, whose rows see ``memory`` tokens before them."""
         inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
         queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
-        core = core_flops(self.core.config, rows, length, queries, memory, inputs.visible.causal)
+        core = core_flops(self.core.config, rows, length, queries, memory, inputs.attention_pattern.causal)
         heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
         return training_flops(core + heads)
 
@@ -77,12 +77,12 @@ def build_model(
             run without.
     """
     core = make_core(config)
-    if core.spells and tokenizer is not None:
-        core.spell(tokens_by_id(tokenizer), vocabulary)
+    if core.reads_characters and tokenizer is not None:
+        core.set_spellings(tokens_by_id(tokenizer), vocabulary)
     for objective in objectives.values():
         objective.build(config, vocabulary)
         if tokenizer is not None:
-            objective.bind(tokenizer)
+            objective.bind_tokenizer(tokenizer)
     model = PretrainingModel(core, objectives)
     initialise(core, config, seed, "core.")
     initialise(model.heads, config, seed, "heads.")

@@ -127,7 +127,7 @@ class Run:
         """Nothing is read, nothing is remembered."""
         names, train, accelerator = list(self.config.objectives), self.config.train, self.accelerator
         _, slices = accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
-        streams = [name for name, data in self.data.items() if data.layout.order == "streams"]
+        streams = [name for name, data in self.data.items() if data.layout.order == "contiguous"]
         return TrainState(
             objectives=names,
             counters=Counters(targets=dict.fromkeys(names, 0)),

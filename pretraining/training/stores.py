@@ -97,7 +97,7 @@ def check_sources(config: PretrainConfig) -> dict[str, str]:
 
 def _sources(name: str, objective: Objective) -> str:
     try:
-        contents = [path.read_bytes() for path in objective.sources()]
+        contents = [path.read_bytes() for path in objective.data_files()]
     except ZooError as error:
         raise ZooError(f"objectives.{name}: {error}") from error
     digests = [hashlib.blake2b(content, digest_size=16).digest() for content in contents]

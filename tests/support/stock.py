@@ -70,7 +70,7 @@ def split_cases() -> tuple[tuple[Case, ...], tuple[Case, ...]]:
             for architecture, heads in family.architectures.items():
                 case = Case(model_type, point, architecture)
                 facts = read_config(family, stock_config(case).to_dict()).to_dict()
-                needs = [family.head(head).needs for head in heads]
+                needs = [family.head(head).required_fields for head in heads]
                 fits = not needs or any(all(facts[k] == v for k, v in need.items()) for need in needs)
                 found[0 if fits else 1].append(case)
     return tuple(found[0]), tuple(found[1])

@@ -98,12 +98,12 @@ def take(rows: Examples, indices, width=None) -> Examples:
     return Examples(
         input_ids=part(rows.input_ids, 0),
         lengths=rows.lengths[indices],
-        special_tokens_mask=part(rows.special, True),
-        token_flags=part(rows.flags, WORD_START),
-        example_ids=rows.example[indices],
-        document_ids=rows.document[indices],
+        special_tokens_mask=part(rows.special_tokens_mask, True),
+        token_flags=part(rows.token_flags, WORD_START),
+        example_ids=rows.example_ids[indices],
+        document_ids=rows.document_ids[indices],
         token_type_ids=part(rows.token_type_ids, 0),
-        row_labels=part(rows.pair_label, 0),
+        row_labels=part(rows.row_labels, 0),
         arrays={name: part(values, 0) for name, values in rows.arrays.items()},
         targets={name: part(values, 0) for name, values in rows.targets.items()},
     )

@@ -76,8 +76,8 @@ SPELT = Toy(
 def make_model(folder: Path, toy: Toy, seed: int = 0, words: list[str] | None = None) -> Path:
     """A model folder with random weights."""
     core = build_core(toy.config, seed)
-    core.spell(words or WORDS, Vocabulary(len(words or WORDS), *range(5)))
-    if core.spells:  # new filters tell words apart by a thousandth only
+    core.set_spellings(words or WORDS, Vocabulary(len(words or WORDS), *range(5)))
+    if core.reads_characters:  # new filters tell words apart by a thousandth only
         with torch.no_grad():
             for part in core.embeddings.word_embeddings.convolutions:
                 part.weight.mul_(20.0)

@@ -24,27 +24,27 @@ class Mask(NamedTuple):
     causal: bool
 
 
-def make_mask(visible: AttentionPattern, length: int, device: torch.device, past: int = 0) -> Mask:
-    """The cheapest mask that expresses ``visible`` for rows of ``length`` tokens.
+def make_mask(attention_pattern: AttentionPattern, length: int, device: torch.device, past: int = 0) -> Mask:
+    """The cheapest mask that expresses ``attention_pattern`` for rows of ``length`` tokens.
 
     Causal rows need no lengths: padding stands at the right, where no real token looks.
 
     Args:
-        visible: who may see whom.
+        attention_pattern: who may see whom.
         length: tokens that ask.
         device: where the mask is wanted.
         past: tokens before them in a cache, which are looked at too.
     """
-    if visible.orders is not None:
+    if attention_pattern.permutation_ranks is not None:
         raise ZooError("this core has one stream and does not read visibility by factorisation orders.")
     positions = torch.arange(past + length, device=device)
     allowed: Tensor | None = None
-    if visible.lengths is not None and not visible.causal:
-        allowed = (positions[None, :] < visible.lengths[:, None])[:, None, None, :]
-    for extra in (_same_document(visible), visible.dense):
+    if attention_pattern.lengths is not None and not attention_pattern.causal:
+        allowed = (positions[None, :] < attention_pattern.lengths[:, None])[:, None, None, :]
+    for extra in (_same_document(attention_pattern), attention_pattern.dense):
         if extra is not None:
             allowed = extra[:, None] if allowed is None else allowed & extra[:, None]
-    if not visible.causal:
+    if not attention_pattern.causal:
         return Mask(allowed, False)
     if past == 0 and allowed is None:
         return Mask(None, True)
@@ -57,14 +57,14 @@ def make_mask(visible: AttentionPattern, length: int, device: torch.device, past
     return Mask((allowed & earlier) | itself, False)
 
 
-def _same_document(visible: AttentionPattern) -> Tensor | None:
-    if visible.documents is None:
+def _same_document(attention_pattern: AttentionPattern) -> Tensor | None:
+    if attention_pattern.documents is None:
         return None
-    return visible.documents[:, :, None] == visible.documents[:, None, :]
+    return attention_pattern.documents[:, :, None] == attention_pattern.documents[:, None, :]
 
 
 def visible_keys(
-    visible: AttentionPattern,
+    attention_pattern: AttentionPattern,
     positions: Tensor,
     length: int,
     past: int,
@@ -77,7 +77,7 @@ def visible_keys(
     What came before the row is seen by all, unless it is known to be of another document.
 
     Args:
-        visible: the stream's visibility.
+        attention_pattern: the stream's visibility.
         positions: (1 or B, Q) positions of the queries.
         length: L, tokens of the row.
         past: remembered or cached tokens before it.
@@ -88,14 +88,14 @@ def visible_keys(
     keys = torch.arange(-past, length, device=positions.device)
     own = positions[..., None]
     found: Tensor | None = None
-    if visible.causal:
+    if attention_pattern.causal:
         found = keys < own if second else keys <= own
-    elif visible.lengths is not None:
-        found = keys < visible.lengths[:, None, None]
+    elif attention_pattern.lengths is not None:
+        found = keys < attention_pattern.lengths[:, None, None]
     if window:
         near = own - keys < window
         found = near if found is None else found & near
-    for values, ordered in ((visible.orders, True), (visible.documents, False)):
+    for values, ordered in ((attention_pattern.permutation_ranks, True), (attention_pattern.documents, False)):
         if values is not None:
             asking = (values.gather(1, positions) if second else values)[..., None]
             asked = values[:, None, :]
@@ -105,9 +105,9 @@ def visible_keys(
             else:
                 sees = torch.cat([asking == remembered[:, None, :], sees], dim=-1)
             found = sees if found is None else found & sees
-    if visible.dense is None:
+    if attention_pattern.dense is None:
         return found
-    dense = visible.dense[..., -(past + length) :]  # a cache may hold more than is looked at
+    dense = attention_pattern.dense[..., -(past + length) :]  # a cache may hold more than is looked at
     dense = functional.pad(dense, (past + length - dense.shape[-1], 0), value=True)
     found = dense if found is None else found & dense
-    return found if second or not visible.causal else found | (keys == own)  # padding at the left must see something
+    return found if second or not attention_pattern.causal else found | (keys == own)  # padding at the left must see something

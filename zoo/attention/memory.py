@@ -54,13 +54,13 @@ class RelativeContext(nn.Module):
         length, keys, query = hidden.shape[1], past + hidden.shape[1], inputs.query
         places = torch.arange(length, device=hidden.device)[None]
         window = self.config.mem_len if self.config.same_length else None
-        documents = None if memory is None else self._documents(memory, inputs.visible)
-        seen = visible_keys(inputs.visible, places, length, past, False, window, documents)
+        documents = None if memory is None else self._documents(memory, inputs.attention_pattern)
+        seen = visible_keys(inputs.attention_pattern, places, length, past, False, window, documents)
         columns = attends_to_nothing = None
         if query is not None:
             hidden = torch.cat([hidden, self._start(query, inputs.dropout_keys).to(hidden.dtype)], dim=1)
             columns = (length - query.positions)[:, None, :, None] + torch.arange(keys, device=hidden.device)
-            also = visible_keys(query.visible, query.positions, length, past, True, window, documents)
+            also = visible_keys(query.attention_pattern, query.positions, length, past, True, window, documents)
             seen, attends_to_nothing = both_streams(seen, also, query.positions.shape, length, keys)
         return hidden, RelativeScoreInputs(
             encoding=self._encoding(inputs, hidden, past, length),
@@ -84,7 +84,7 @@ class RelativeContext(nn.Module):
 
     def _encoding(self, inputs: CoreInputs, hidden: Tensor, past: int, length: int) -> Tensor:
         """(1 or B, R, W): a row of its own where rows differ in direction, or in what dropout leaves."""
-        one_sided = inputs.visible.causal and inputs.query is None
+        one_sided = inputs.attention_pattern.causal and inputs.query is None
         nearest = -1 if one_sided else -length
         distances = torch.arange(past + length, nearest, -1, device=hidden.device)[None]
         if self.config.clamp_len > 0:
@@ -117,9 +117,9 @@ class RelativeContext(nn.Module):
             )
         return tuple(memory[name] for name in names)
 
-    def _documents(self, memory: Memory, visible: AttentionPattern) -> Tensor | None:
+    def _documents(self, memory: Memory, attention_pattern: AttentionPattern) -> Tensor | None:
         """(B, M) documents of what is remembered."""
-        if (visible.documents is None) != (_DOCUMENTS not in memory):
+        if (attention_pattern.documents is None) != (_DOCUMENTS not in memory):
             raise ZooError(
                 "the rows tell their documents apart and what is remembered does not, or the other way round: rows of "
                 "one run have to come from one layout."

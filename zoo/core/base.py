@@ -42,15 +42,15 @@ class Core(nn.Module, ABC):
         return table.weight
 
     @property
-    def spells(self) -> bool:
-        """Whether tokens are read by their characters, which the core then has to be told (:meth:`spell`)."""
+    def reads_characters(self) -> bool:
+        """Whether tokens are read by their characters, which the core then has to be told (:meth:`set_spellings`)."""
         return self.config.characters is not None
 
-    def spell(self, words: Sequence[str], vocabulary: Vocabulary) -> None:
+    def set_spellings(self, words: Sequence[str], vocabulary: Vocabulary) -> None:
         """Note how the vocabulary's words, by id, are spelt; nothing to do where tokens are rows of a table."""
         table = self.embeddings.word_embeddings
         if isinstance(table, CharacterEncoder):
-            table.spell(words, vocabulary.cls, vocabulary.sep)
+            table.set_spellings(words, vocabulary.cls, vocabulary.sep)
 
     @abstractmethod
     def forward(

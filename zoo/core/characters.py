@@ -90,7 +90,7 @@ class CharacterEncoder(nn.Module):
 
     Attributes:
         spellings: (V, C) uint8 spelling of every token of the vocabulary, saved with the weights, so that token ids
-            suffice as inputs; a row of zeros is a token that has none yet (:meth:`spell`).
+            suffice as inputs; a row of zeros is a token that has none yet (:meth:`set_spellings`).
     """
 
     spellings: Tensor
@@ -112,7 +112,7 @@ class CharacterEncoder(nn.Module):
         self.highways = nn.Sequential(*(Highway(facts.features) for _ in range(facts.n_highway)))
         self.projection = _linear(facts.features, config.embedding_width)
 
-    def spell(self, words: Sequence[str], begin_sentence: int | None = None, end_sentence: int | None = None) -> None:
+    def set_spellings(self, words: Sequence[str], begin_sentence: int | None = None, end_sentence: int | None = None) -> None:
         """Note the spelling of the first tokens, in the order of their ids; see :func:`spelling_table`.
 
         Raises:
@@ -151,7 +151,7 @@ class CharacterEncoder(nn.Module):
             missing = tokens[rows[:, 0] == 0]
             raise ZooError(
                 f"{len(missing)} tokens of this batch have no spelling, the first is number {int(missing[0])}: this "
-                "core reads characters. Note the vocabulary's words with core.spell(words, vocabulary), "
+                "core reads characters. Note the vocabulary's words with core.set_spellings(words, vocabulary), "
                 "or give character_ids."
             )
         return character_ids_of(rows), place

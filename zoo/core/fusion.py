@@ -40,8 +40,8 @@ def entity_stream(inputs: CoreInputs, fusion: FusionConfig) -> tuple[Tensor, Ten
             which tokens do not all see each other.
     """
     batch, length = inputs.input_ids.shape
-    seen = inputs.visible
-    if seen.causal or any(part is not None for part in (seen.documents, seen.orders, seen.dense)):
+    seen = inputs.attention_pattern
+    if seen.causal or any(part is not None for part in (seen.documents, seen.permutation_ranks, seen.dense)):
         raise ZooError("a core with entities (model.fusion) reads rows in which all tokens see each other.")
     ids, vectors = inputs.entity_ids, inputs.entity_vectors
     if (ids is None) != (vectors is None):

@@ -108,7 +108,7 @@ class BidirectionalLSTM(Core):
             ZooError: visibility that a recurrent core cannot express, or a field that it does not read.
         """
         self._check(inputs, state, output_attentions)
-        directions = 1 if inputs.visible.causal else 2
+        directions = 1 if inputs.attention_pattern.causal else 2
         turn = TimeMajor(inputs, directions)
         tokens = self.embeddings(inputs)
         states = torch.cat([tokens] * 2, dim=-1)
@@ -156,7 +156,7 @@ class BidirectionalLSTM(Core):
                 f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
                 "shorten data.sequence_length or set model.position_type: none."
             )
-        visible = inputs.visible
+        visible = inputs.attention_pattern
         unread = [f"visible.{n}" for n in ("documents", "orders", "dense") if getattr(visible, n) is not None]
         others = ("query", "entity_ids", "entity_vectors", "encoder_states")
         unread += [name for name in others if getattr(inputs, name) is not None]
@@ -182,7 +182,7 @@ class TimeMajor:
     def __init__(self, inputs: CoreInputs, directions: int) -> None:
         self.directions = directions
         batch, length = inputs.input_ids.shape
-        lengths = inputs.visible.lengths
+        lengths = inputs.attention_pattern.lengths
         device = inputs.input_ids.device
         self.index: Tensor | None = None
         self.ends: Tensor | None = None

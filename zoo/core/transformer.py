@@ -137,8 +137,8 @@ class Transformer(Core):
         hidden, shared = self._begin(inputs, state, output_attentions or self.eager_attention)
         length, remembered = inputs.input_ids.shape[1], {}
         remembers = self.relative if self.config.mem_len and shared.cache is None else None
-        if remembers is not None and inputs.visible.documents is not None:
-            remembered["documents"] = remembers.remember_documents(inputs.visible.documents, memory or None)
+        if remembers is not None and inputs.attention_pattern.documents is not None:
+            remembered["documents"] = remembers.remember_documents(inputs.attention_pattern.documents, memory or None)
         entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
         shared = shared._replace(entity_mask=mask)
         states, attentions = [hidden], []
@@ -178,7 +178,7 @@ class Transformer(Core):
         shared = AttentionContext(Mask(None, False), inputs.dropout_keys, cache=cache, eager_attention=eager_attention)
         hidden = self.embeddings(inputs, past)
         if self.relative is None:
-            mask = make_mask(inputs.visible, inputs.input_ids.shape[1], inputs.input_ids.device, past)
+            mask = make_mask(inputs.attention_pattern, inputs.input_ids.shape[1], inputs.input_ids.device, past)
             return hidden, shared._replace(mask=mask, rotation=self._rotation(inputs, past))
         past = min(past, self.config.mem_len or past)
         if memory:

@@ -126,7 +126,7 @@ class FrozenCore(nn.Module):
 
     def forward(self, inputs: CoreInputs) -> list[Tensor]:
         """(B, L) ids -> (B, L, W) of each mix; rows start from an empty state, and template tokens are included."""
-        real, lengths = None, inputs.visible.lengths
+        real, lengths = None, inputs.attention_pattern.lengths
         if lengths is not None:
             real = torch.arange(inputs.input_ids.shape[1], device=inputs.input_ids.device) < lengths[:, None]
         return self.mix(self.layers(inputs), real, inputs.dropout_keys)

@@ -161,7 +161,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             ZooError: tokens are spelt, so that new ones need a spelling.
         """
         size = args[0] if args else kwargs.get("new_num_tokens")
-        if self.core.spells and size is not None:
+        if self.core.reads_characters and size is not None:
             self.core.resize_token_embeddings(size, 0)  # says why not
         embeddings = super().resize_token_embeddings(*args, **kwargs)
         size = embeddings.weight.shape[0]
@@ -240,7 +240,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         self.core.eager_attention = self.config._attn_implementation == "eager"
         inputs = CoreInputs(
             input_ids=input_ids,
-            visible=self._visible(attention_mask),
+            attention_pattern=self._visible(attention_mask),
             token_type_ids=token_type_ids,
             task_type_ids=task_type_ids,
             position_ids=position_ids,
@@ -260,9 +260,9 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _ask(self, inputs: CoreInputs, asked: Tensor, wants: bool, attends: bool) -> CoreOutput:
         """Run the core with its second stream at the (B, L) places that are asked for."""
         positions = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
-        visible = inputs.visible._replace(orders=asked.int())  # nobody else sees them, and they see all others
+        visible = inputs.attention_pattern._replace(permutation_ranks=asked.int())  # nobody else sees them, and they see all others
         query = QueryStream(positions, visible)
-        output = self.core(inputs._replace(visible=visible, query=query), None, wants, attends)
+        output = self.core(inputs._replace(attention_pattern=visible, query=query), None, wants, attends)
         return _first_stream(output, asked, positions)
 
     @property

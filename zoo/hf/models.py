@@ -146,7 +146,7 @@ class ZooForPreTraining(ZooPreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
-        pair_label: Tensor | None = None,
+        row_labels: Tensor | None = None,
         replaced_labels: Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -156,7 +156,7 @@ class ZooForPreTraining(ZooPreTrainedModel):
             input_ids: (B, L).
             attention_mask: (B, L).
             labels: (B, L) ids for the token head, shifted here for a causal model; -100 = not asked.
-            pair_label: (B,) for the pair head.
+            row_labels: (B,) for the pair head.
             replaced_labels: (B, L) 0 or 1 for the replaced-token head; -100 = not asked.
             kwargs: as in :meth:`ZooPreTrainedModel.encode`.
         """
@@ -169,7 +169,7 @@ class ZooForPreTraining(ZooPreTrainedModel):
                 found["pair_logits"] = head(output.pooler_output)
             elif isinstance(head, LabelHead):
                 found["replaced_logits"] = head(output.last_hidden_state).squeeze(-1)
-        asked_for = {"prediction_logits": labels, "pair_logits": pair_label, "replaced_logits": replaced_labels}
+        asked_for = {"prediction_logits": labels, "pair_logits": row_labels, "replaced_logits": replaced_labels}
         lacking = [name for name, wanted in asked_for.items() if wanted is not None and name not in found]
         if lacking:
             raise ZooError(f"labels were given for {', '.join(lacking)}, and this model's heads make only {[*found]}.")
@@ -178,8 +178,8 @@ class ZooForPreTraining(ZooPreTrainedModel):
             shift = self.config.visibility == "causal"
             logits = found["prediction_logits"][:, :-1] if shift else found["prediction_logits"]
             losses.append(mean_cross_entropy(logits, labels[:, 1:] if shift else labels))
-        if pair_label is not None:
-            losses.append(mean_cross_entropy(found["pair_logits"], pair_label))
+        if row_labels is not None:
+            losses.append(mean_cross_entropy(found["pair_logits"], row_labels))
         if replaced_labels is not None:
             asked = replaced_labels != -100
             logits = found["replaced_logits"][asked].float()

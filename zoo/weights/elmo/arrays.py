@@ -55,7 +55,7 @@ def load_elmo(
     assert isinstance(core, BidirectionalLSTM)
     core.load_state_dict(_to_ours(arrays, config), strict=False)  # all but the spellings, which stand in no file
     if words:
-        core.spell(words, vocabulary or Vocabulary(len(words)))
+        core.set_spellings(words, vocabulary or Vocabulary(len(words)))
     return core.eval()
 
 
