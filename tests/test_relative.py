@@ -345,12 +345,12 @@ def test_visibility_of_both_streams_against_a_loop(second, past):
     cases = {
         "lengths": lambda b, q, i, j: j < lengths[b],
         "causal": lambda b, q, i, j: j < i if second else j <= i,
-        "orders": lambda b, q, i, j: orders[b, j] < orders[b, i] if second else orders[b, j] <= orders[b, i],
+        "permutation_ranks": lambda b, q, i, j: orders[b, j] < orders[b, i] if second else orders[b, j] <= orders[b, i],
         "documents": lambda b, q, i, j: documents[b, i] == documents[b, j],
         "dense": lambda b, q, i, j: dense[b, q, j],
     }
-    values = {"lengths": lengths, "causal": True, "orders": orders, "documents": documents, "dense": dense}
-    for chosen in [[name] for name in cases] + [["lengths", "orders", "documents", "dense"]]:
+    values = {"lengths": lengths, "causal": True, "permutation_ranks": orders, "documents": documents, "dense": dense}
+    for chosen in [[name] for name in cases] + [["lengths", "permutation_ranks", "documents", "dense"]]:
         visible = AttentionPattern(**{name: values[name] for name in chosen})
         found = visible_keys(visible, positions, length, past, second)
         found = found.expand(2, positions.shape[1], past + length)

@@ -71,7 +71,7 @@ class BidirectionalLSTM(Core):
     """Two directions of LSTM layers behind the same call as the Transformer's.
 
     States are (B, L, 2P): the forward half, which knows a token and those before it, beside the backward half, which
-    knows it and those after it. Where ``visible.causal`` is set the backward direction is not run, and its half is
+    knows it and those after it. Where ``attention_pattern.causal`` is set the backward direction is not run, and its half is
     zero.
 
     Args:
@@ -156,8 +156,8 @@ class BidirectionalLSTM(Core):
                 f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
                 "shorten data.sequence_length or set model.position_type: none."
             )
-        visible = inputs.attention_pattern
-        unread = [f"visible.{n}" for n in ("documents", "orders", "dense") if getattr(visible, n) is not None]
+        pattern = inputs.attention_pattern
+        unread = [f"attention_pattern.{n}" for n in ("documents", "permutation_ranks", "dense") if getattr(pattern, n) is not None]
         others = ("query", "entity_ids", "entity_vectors", "encoder_states")
         unread += [name for name in others if getattr(inputs, name) is not None]
         if unread or attentions:
