@@ -55,7 +55,7 @@ from zoo.vocabulary import Vocabulary
 VOCABULARY = Vocabulary(size=30_522, pad=0, unk=1, cls=2, sep=3, mask=4)
 PARTS: dict[str, Selector] = {
     "token masks": RandomTokens(),
-    "token masks (stochastic)": RandomTokens(count="stochastic", include_special=True),
+    "token masks (stochastic)": RandomTokens(budget="stochastic", include_special=True),
     "whole words": WholeWords(),
     "random spans": RandomSpans(),
     "n-gram masks": NGrams(),
@@ -163,9 +163,9 @@ def measure(
 CHINESE: dict[str, Selector] = {
     "token masks": RandomTokens(),
     "whole words": WholeWords(),
-    "whole words, independent": WholeWords(count="independent"),
+    "whole words, independent": WholeWords(budget="bernoulli"),
     "phrases": KnowledgeUnits("phrase"),
-    "phrases, independent": KnowledgeUnits("phrase", count="independent"),
+    "phrases, independent": KnowledgeUnits("phrase", budget="bernoulli"),
     "entities, then phrases": KnowledgeUnits(["entity", "phrase"]),
     "random spans": RandomSpans(),
     "n-gram masks": NGrams(),
@@ -199,7 +199,7 @@ def chinese(folder: Path, batch: int, length: int, rounds: int) -> None:
             start = time.perf_counter()
             collate(objective.corrupt(rows, Draw(0, number)), {"masked": objective})
             middle = time.perf_counter()
-            objective.choose(rows, Draw(0, number), vocabulary)
+            objective.select(rows, Draw(0, number), vocabulary)
             times[name].append((middle - start, time.perf_counter() - middle))
     count = int((np.asarray(store.flags) & WORD_START).sum())
     print(f"{store.num_tokens:,} tokens in {count:,} words; million tokens/s on one core, median of {rounds}")

@@ -90,9 +90,9 @@ def our_values(options: Options) -> dict[str, Any]:
     masked = {
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
-            "choose": {
+            "select": {
                 "class_path": "pretraining.masking.RandomTokens",
-                "init_args": {"rate": MASK_RATE, "count": "stochastic"},
+                "init_args": {"rate": MASK_RATE, "budget": "stochastic"},
             }
         },
     }

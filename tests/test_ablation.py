@@ -269,7 +269,7 @@ TINY = {
         "words": {
             "objectives": {
                 "masked_lm": {
-                    "init_args": {"choose": {"class_path": "pretraining.masking.WholeWords", "init_args": {}}}
+                    "init_args": {"select": {"class_path": "pretraining.masking.WholeWords", "init_args": {}}}
                 }
             }
         },

@@ -164,22 +164,22 @@ _PAIRS_ON_BLOCKS = {
 }
 _MASKS_ON_BLOCKS = {
     "objectives.masked.class_path": "pretraining.objectives.MaskedLM",
-    "objectives.masked.init_args.choose.class_path": "pretraining.masking.RandomTokens",
+    "objectives.masked.init_args.select.class_path": "pretraining.masking.RandomTokens",
     "tasks.blocks.objectives": "[masked]",
     "data.tokenizer.special": "{pad: <pad>, unk: <unk>, cls: <s>}",
 }
 _UNITS = {
-    "objectives.masked_lm.init_args.choose.class_path": "pretraining.masking.KnowledgeUnits",
-    "objectives.masked_lm.init_args.choose.init_args.array": "phrase",
+    "objectives.masked_lm.init_args.select.class_path": "pretraining.masking.KnowledgeUnits",
+    "objectives.masked_lm.init_args.select.init_args.array": "phrase",
 }
 SETTINGS = {
     # name: (family, settings, words that the message must have)
-    "mask rate": ("bert", {"objectives.masked_lm.init_args.choose.init_args.rate": 1.5}, ["1.5", "(0, 1]", "0.15"]),
+    "mask rate": ("bert", {"objectives.masked_lm.init_args.select.init_args.rate": 1.5}, ["1.5", "(0, 1]", "0.15"]),
     "heads": ("bert", {"model.num_attention_heads": 3}, ["= 3 does not divide", "= 32", "1, 2, 4, 8, 16, 32"]),
     "unknown key": ("bert", {"train.bacth_size": 8}, ["'train.bacth_size'", "Did you mean 'batch_size'?"]),
     "unknown argument": (
         "bert",
-        {"objectives.masked_lm.init_args.choose.init_args.rat": 0.1},
+        {"objectives.masked_lm.init_args.select.init_args.rat": 0.1},
         ["choose.init_args.rat'", "Did you mean 'rate'?"],
     ),
     "wrong type": ("bert", {"train.steps": "many"}, ["train.steps", "many"]),
@@ -234,7 +234,7 @@ def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
         "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
         "tasks.blocks.layout.class_path": "pretraining.layouts.MinimumMarked",
         "tasks.blocks.layout.init_args.array": "entity",
-        "tasks.blocks.layout.init_args.count": 1,
+        "tasks.blocks.layout.init_args.budget": 1,
         "tasks.blocks.layout.init_args.layout.class_path": "pretraining.layouts.Blocks",
         "train.batch_size": 1,
         "data.sequence_length": 16,

@@ -15,13 +15,13 @@ from zoo.errors import ZooError
 CHOOSERS = {
     "tokens": RandomTokens(),
     "tokens, limited": RandomTokens(max_predictions=3),
-    "tokens, stochastic, special": RandomTokens(count="stochastic", include_special=True),
+    "tokens, stochastic, special": RandomTokens(budget="stochastic", include_special=True),
     "words": WholeWords(),
-    "words, stochastic": WholeWords(rate=0.3, count="stochastic"),
-    "words, independent": WholeWords(count="independent"),
-    "tokens, independent": RandomTokens(count="independent"),
+    "words, stochastic": WholeWords(rate=0.3, budget="stochastic"),
+    "words, independent": WholeWords(budget="bernoulli"),
+    "tokens, independent": RandomTokens(budget="bernoulli"),
     "spans": RandomSpans(),
-    "spans, independent": RandomSpans(count="independent"),
+    "spans, independent": RandomSpans(budget="bernoulli"),
     "n-grams": NGrams(),
     "n-grams, longer": NGrams(n=5, favor_shorter=False, max_predictions=9),
 }
@@ -66,7 +66,7 @@ def test_never_padding_and_never_more_than_the_budget(choose):
     assert not (chosen & ~rows.real).any()
     if not choose.include_special:
         assert not (chosen & rows.special_tokens_mask).any()
-    assert (chosen.sum(axis=1) <= choose.budget(rows, draw)).all()
+    assert (chosen.sum(axis=1) <= choose.budget_of(rows, draw)).all()
     assert chosen.any()
 
 
@@ -100,7 +100,7 @@ def test_other_impossible_settings():
     with pytest.raises(ZooError, match="at least 1 word"):
         NGrams(n=0)
     with pytest.raises(ZooError, match="stochastic"):
-        RandomTokens(count="up")
+        RandomTokens(budget="up")
 
 
 # --- single tokens ---
@@ -139,7 +139,7 @@ def test_positions_are_equally_likely():
 
 def test_roberta_counts():
     """specs/roberta.md checks 2 and 4: stochastic rounding, template tokens included."""
-    choose = RandomTokens(count="stochastic", include_special=True)
+    choose = RandomTokens(budget="stochastic", include_special=True)
     rows = full_rows(4000, 512, vocabulary=ROBERTA_LIKE)
     chosen = choose(rows, Draw(0, 0), ROBERTA_LIKE)
     assert set(chosen.sum(axis=1)) == {76, 77}
@@ -155,7 +155,7 @@ def test_roberta_counts():
 
 def test_roberta_epochs_overlap_by_chance_only():
     """specs/roberta.md check 5."""
-    choose, rows = RandomTokens(count="stochastic", include_special=True), full_rows(2000, 512)
+    choose, rows = RandomTokens(budget="stochastic", include_special=True), full_rows(2000, 512)
     both = choose(rows, Draw(0, 0), ROBERTA_LIKE) & choose(rows, Draw(0, 1), ROBERTA_LIKE)
     assert abs(both.mean() - 0.15**2) < 0.0008
 
@@ -218,7 +218,7 @@ def whole_groups_only(groups: Groups, chosen):
     assert ((taken == 0) | (taken == size)).all()
 
 
-@pytest.mark.parametrize("choose", [WholeWords(), NGrams(), RandomSpans(), WholeWords(count="independent")])
+@pytest.mark.parametrize("choose", [WholeWords(), NGrams(), RandomSpans(), WholeWords(budget="bernoulli")])
 def test_words_are_chosen_as_a_whole(choose):
     """specs/bert-wwm.md check 3."""
     rows, draw = padded_rows(100, word_start_share=0.6, separators=2), Draw(0, 0)
@@ -229,7 +229,7 @@ def test_words_are_chosen_as_a_whole(choose):
 @pytest.mark.parametrize("share", [0.6, 0.25])
 def test_whole_words_agree_with_the_reference(choose, share):
     rows, draw = padded_rows(150, word_start_share=share, separators=2), Draw(4, 1)
-    chosen, budget = choose(rows, draw, BERT_LIKE), choose.budget(rows, draw)
+    chosen, budget = choose(rows, draw, BERT_LIKE), choose.budget_of(rows, draw)
     bits = draw.bits(rows.example_ids, rows.shape[1], "choose.order")
     for row in range(150):
         covered = set()
@@ -274,7 +274,7 @@ def test_the_largest_draws_are_draws_like_others(choose, length, rate):
     rows = full_rows(40 if length == 32 else 2, length, word_start_share=0.6, separators=2)
     chooser, draw = choose(rate=rate), Largest(0, 0)
     chosen, start = chooser(rows, draw, BERT_LIKE), chooser.starts(rows, draw)
-    budget, bits = chooser.budget(rows, draw), draw.bits(rows.example_ids, length, "choose.order")
+    budget, bits = chooser.budget_of(rows, draw), draw.bits(rows.example_ids, length, "choose.order")
     assert not (chosen & rows.special_tokens_mask).any()
     whole_groups_only(groups_of(chooser, rows, draw), chosen)
     low = max(length - 1, 1).bit_length()
@@ -312,7 +312,7 @@ def test_independent_words_vary_in_number():
     """The same words as with a budget, on average; their number is binomial."""
     rows = full_rows(3000, 128, word_start_share=0.65)
     starts = word_starts(rows, ~rows.special_tokens_mask)
-    for choose in (WholeWords(count="independent"), RandomTokens(count="independent")):
+    for choose in (WholeWords(budget="bernoulli"), RandomTokens(budget="bernoulli")):
         start = starts if isinstance(choose, WholeWords) else ~rows.special_tokens_mask
         chosen = choose(rows, Draw(0, 0), BERT_LIKE)
         assert abs(chosen[start].mean() - 0.15) < 0.003
@@ -320,14 +320,14 @@ def test_independent_words_vary_in_number():
         expected = (0.15 * 0.85 * start.sum(axis=1)).mean() + (0.15 * start.sum(axis=1)).var()
         assert abs(taken.var() / expected - 1) < 0.1
         assert (choose(rows, Draw(0, 1), BERT_LIKE) != chosen).any()
-    assert not WholeWords(count="independent")(full_rows(4, 2), Draw(0, 0), BERT_LIKE).any()
+    assert not WholeWords(budget="bernoulli")(full_rows(4, 2), Draw(0, 0), BERT_LIKE).any()
 
 
 def test_impossible_counts():
     with pytest.raises(ZooError, match="has none"):
-        WholeWords(count="independent", max_predictions=20)
+        WholeWords(budget="bernoulli", max_predictions=20)
     with pytest.raises(ZooError, match="spans fill a budget"):
-        NGrams(count="independent")
+        NGrams(budget="bernoulli")
 
 
 # --- n-grams ---
@@ -355,7 +355,7 @@ def ngrams_and_reference(choose, rows, draw):
     all_groups = word_groups(rows, ~rows.special_tokens_mask)
     order = shuffled(all_groups, rows, draw)
     drawn = choose.lengths(rows, order.shape[1], draw)
-    budget, spans = choose.budget(rows, draw), []
+    budget, spans = choose.budget_of(rows, draw), []
     for row in range(len(chosen)):
         groups = reference_groups(rows, row)
         covered, kept = reference_ngrams(groups, order[row, : len(groups)], drawn[row], budget[row], choose.n)

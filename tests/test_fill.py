@@ -85,7 +85,7 @@ def test_random_tokens_without_special_ones(vocabulary):
 
 def test_roberta_replacements():
     rows = full_rows(4000, 128, vocabulary=ROBERTA_LIKE)
-    selected = RandomTokens(count="stochastic", include_special=True)(rows, Draw(0, 0), ROBERTA_LIKE)
+    selected = RandomTokens(budget="stochastic", include_special=True)(rows, Draw(0, 0), ROBERTA_LIKE)
     fill = Replace(mask=0, random=1, keep=0, random_excludes_special=True)
     assert fill(rows, selected, Draw(0, 0), ROBERTA_LIKE)[selected].min() > 3
 

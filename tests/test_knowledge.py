@@ -27,13 +27,13 @@ from zoo.model_folder import open_weights
 from zoo.vocabulary import Vocabulary
 from zoo.weights.commands import export_folder, import_folder
 
-ENTITY, PHRASE = KnowledgeUnits("entity"), KnowledgeUnits("phrase", count="independent")
+ENTITY, PHRASE = KnowledgeUnits("entity"), KnowledgeUnits("phrase", budget="bernoulli")
 CHOOSERS = {
     "entities": ENTITY,
     "phrases": PHRASE,
     "both": KnowledgeUnits(["entity", "phrase"], rate=0.3),
     "words between": KnowledgeUnits("entity", fallback="words", max_predictions=9),
-    "stochastic": KnowledgeUnits("phrase", count="stochastic"),
+    "stochastic": KnowledgeUnits("phrase", budget="stochastic"),
 }
 every_chooser = pytest.mark.parametrize("choose", CHOOSERS.values(), ids=CHOOSERS)
 
@@ -112,7 +112,7 @@ def shipped(request):
     config = load_pretrain_config(["--config", request.param]).value
     last = list(config.tasks.values())[-1 if "basic" in config.tasks else 0]
     objective = last.own(config.objectives)["masked_lm"]
-    return objective.choose, objective.fill
+    return objective.select, objective.replacement
 
 
 def test_independent_units(shipped):
@@ -150,7 +150,7 @@ def test_shares_of_first_and_later_tokens(shipped):
 def test_character_mode_is_unit_mode_without_units():
     """Check 9, even draw by draw."""
     bare = ROWS.replace(arrays={"phrase": np.zeros(ROWS.shape, dtype=np.uint8)})
-    for count in ("independent", "nearest"):
+    for count in ("bernoulli", "nearest"):
         tokens = RandomTokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
         assert (KnowledgeUnits("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
         assert (KnowledgeUnits([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
@@ -203,18 +203,18 @@ def test_a_task_chooses_otherwise_on_the_same_head():
     layout = Blocks()
     task = TaskConfig(layout, ["masked_lm", "pair"], choose=ENTITY)
     own = task.own(objectives)
-    assert own["masked_lm"].choose is ENTITY
+    assert own["masked_lm"].select is ENTITY
     assert own["pair"] is objectives["pair"]
     assert own["masked_lm"].required_fields == {"entity"}
     assert objectives["masked_lm"].required_fields == frozenset()
-    assert isinstance(objectives["masked_lm"].choose, RandomTokens)
+    assert isinstance(objectives["masked_lm"].select, RandomTokens)
     objectives["masked_lm"].build(CoreConfig(vocab_size=1000, hidden_size=16, num_attention_heads=2), BERT_LIKE)
     late = task.own(objectives)["masked_lm"]
     assert late.head is objectives["masked_lm"].head
     assert (late.corrupt(ROWS, Draw(0, 0)).targets["selected"] == ENTITY(ROWS, Draw(0, 0), BERT_LIKE)).all()
     assert TaskConfig(layout, ["masked_lm"]).own(objectives)["masked_lm"] is objectives["masked_lm"]
     with pytest.raises(ZooError, match="CausalLM chooses no positions"):
-        CausalLM().choosing(ENTITY)
+        CausalLM().with_selector(ENTITY)
 
 
 def test_units_need_their_array_and_units_in_it(tmp_path):
@@ -310,7 +310,7 @@ def test_two_processes_draw_the_same_tasks(finished, place, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"tasks.phrase.choose.init_args.array": "clause"}, "needs clause"),
+        ({"tasks.phrase.select.init_args.array": "clause"}, "needs clause"),
         ({"stages.entity.until": 0.9}, "0.9; the last one must end at until: 1"),
         ({"stages.phrase.until": 0.3333}, "each needs an end of its own"),
         ({"tasks.phrase.objectives": "[next_sentence]"}, "none of its objectives"),

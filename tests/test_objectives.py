@@ -100,13 +100,13 @@ OBJECTIVES = {
     "masked tokens, 80/10/10": Case(lambda: MaskedLM(RandomTokens(rate=0.3)), hidden_by_mask),
     "masked words": Case(lambda: MaskedLM(WholeWords(), ALL_MASK), hidden_by_mask),
     "masked words, each by itself": Case(
-        lambda: MaskedLM(WholeWords(rate=0.3, count="independent"), ALL_MASK), hidden_by_mask
+        lambda: MaskedLM(WholeWords(rate=0.3, budget="bernoulli"), ALL_MASK), hidden_by_mask
     ),
     "masked units": Case(lambda: MaskedLM(KnowledgeUnits("unit", fallback="words"), ALL_MASK), hidden_by_mask),
     "masked n-grams": Case(lambda: MaskedLM(NGrams(), ALL_MASK), hidden_by_mask),
     "similar words": Case(lambda: MaskedLM(WholeWords(), SimilarWords(synthetic_list())), None),
     "masked, dynamic count": Case(
-        lambda: MaskedLM(RandomTokens(count="stochastic", include_special=True)), hidden_by_mask
+        lambda: MaskedLM(RandomTokens(budget="stochastic", include_special=True)), hidden_by_mask
     ),
     "everything predicted": Case(lambda: MaskedLM(RandomTokens(), ALL_MASK, All()), hidden_by_mask, can_be_empty=False),
     "causal": Case(CausalLM, None, later=True),
@@ -340,7 +340,7 @@ def test_no_targets_give_zeros(case):
     rows = some_rows()
     nothing = rows.replace(lengths=np.ones_like(rows.lengths), special_tokens_mask=np.ones_like(rows.special_tokens_mask))
     corrupted = objective.corrupt(nothing, DRAW)
-    if getattr(getattr(objective, "choose", None), "include_special", False):  # these can choose even [CLS]
+    if getattr(getattr(objective, "select", None), "include_special", False):  # these can choose even [CLS]
         corrupted = corrupted.with_targets(selected=np.zeros_like(corrupted.targets["selected"]))
     term = loss_of(core, objective, corrupted)
     assert term.count == 0
@@ -517,13 +517,13 @@ def test_parts_come_from_class_paths():
     entry = {
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
-            "choose": {"class_path": "pretraining.masking.NGrams", "init_args": {"n": 2, "max_predictions": 20}},
-            "fill": {"class_path": "pretraining.masking.Replace", "init_args": {"per": "word"}},
+            "select": {"class_path": "pretraining.masking.NGrams", "init_args": {"n": 2, "max_predictions": 20}},
+            "replacement": {"class_path": "pretraining.masking.Replace", "init_args": {"per": "word"}},
             "predict": {"class_path": "pretraining.masking.All"},
         },
     }
     bare = {"class_path": "pretraining.objectives.CausalLM"}
     made = parser.instantiate(parser.parse_object({"objectives": {"masked": entry, "next": bare}})).objectives
-    assert (made["masked"].choose.n, made["masked"].choose.rate, made["masked"].fill.per) == (2, 0.15, "word")
+    assert (made["masked"].select.n, made["masked"].select.rate, made["masked"].fill.per) == (2, 0.15, "word")
     assert isinstance(made["masked"].predict, All)
     assert isinstance(made["next"], CausalLM)

@@ -398,7 +398,7 @@ def test_a_learned_line_scores_higher_than_a_changed_one():
     core, objective = build(config=config)
     line, suffix = list(range(10, 22)), [BERT_LIKE.sep, BERT_LIKE.cls]
     many = examples_from_tokens([(line, [1] * 12)] * 16, BERT_LIKE, (), suffix)
-    objective.choose = ContextSpans(rate=0.5, alpha=1)
+    objective.select = ContextSpans(rate=0.5, alpha=1)
     optimizer = torch.optim.AdamW([*core.parameters(), *objective.parameters()], lr=5e-3)
     for step in range(60):
         term = run(core, objective, objective.corrupt(many, Draw(0, step)))
@@ -426,7 +426,7 @@ def test_pair_task_on_the_last_token(published):
 
 
 def test_single_tokens_instead_of_spans():
-    core, objective = build(PermutationLM(choose=RandomTokens(rate=0.2)))
+    core, objective = build(PermutationLM(select=RandomTokens(rate=0.2)))
     rows = objective.corrupt(distinct_rows(), DRAW)
     assert (rows.targets["selected"].sum(1) == 8).all()
     assert not (rows.targets["selected"] & rows.special_tokens_mask).any()

@@ -158,7 +158,7 @@ def test_several_configs_and_seeds_follow_each_other(data, capsys):
 
 
 def test_files_joined_by_a_plus_are_merged(data, tmp_path, capsys):
-    (tmp_path / "own.yaml").write_text("objectives: {masked_lm: {init_args: {choose: {init_args: {rate: 0.5}}}}}\n")
+    (tmp_path / "own.yaml").write_text("objectives: {masked_lm: {init_args: {select: {init_args: {rate: 0.5}}}}}\n")
     show_command(["--config", f"roberta-tiny+{tmp_path}/own.yaml", *data("roberta-tiny"), ENGLISH])
     share = float(re.search(r"selected (\S+) %", capsys.readouterr().out).group(1))
     assert 40 < share < 60
@@ -435,7 +435,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         f"--objectives.entities.init_args.entities={tmp_path / 'table'}",
         "--objectives.entities.init_args.wrong=0.4",
         "--objectives.entities.init_args.missing=0.4",
-        "--tasks.pairs.layout.init_args.count=1",
+        "--tasks.pairs.layout.init_args.budget=1",
         "--model.fusion.entity_size=12",
         "--model.fusion.num_attention_heads=3",
         *("--seed", "0,1,2,3,4,5,6,7"),

@@ -291,7 +291,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "similar.txt").write_bytes("看\t瞧\n美丽\t漂亮\n".encode("gb18030"))
     for name, message in (("similar.txt", "similar.txt:1: invalid UTF-8"), ("similat.txt", "mean 'similar.txt'")):
         fill = SimilarWords(str(tmp_path / name))
-        for ask in (fill.data_files, lambda fill=fill: fill.bind_tokenizer(chinese())):
+        for ask in (fill.data_files, lambda replacement=fill: fill.bind_tokenizer(chinese())):
             with pytest.raises(ZooError, match=message):
                 ask()
     with pytest.raises(ZooError, match=r"bind\(tokenizer\)"):
@@ -398,7 +398,7 @@ def place(tmp_path_factory):
 
 
 def settings(place, output, steps=8, **more):
-    files = {"objectives.masked_lm.init_args.fill.init_args.files": place / "similar.txt"}
+    files = {"objectives.masked_lm.init_args.replacement.init_args.files": place / "similar.txt"}
     argv = arguments(place, steps=steps, **{"output": output, **files, **more})
     argv[1] = "macbert-tiny-zh"
     return argv
@@ -436,7 +436,7 @@ def test_other_lists_are_refused_when_a_run_goes_on(run, place, tmp_path, monkey
 
 
 def test_lists_are_read_before_the_text_is_prepared(place, tmp_path):
-    key = "objectives.masked_lm.init_args.fill.init_args.files"
+    key = "objectives.masked_lm.init_args.replacement.init_args.files"
     argv = settings(place, tmp_path, **{"data.stores": tmp_path / "stores", key: place / "missing.txt"})
     with pytest.raises(ZooError, match=r"objectives\.masked_lm: SimilarWords: files: the file .*missing\.txt"):
         train(argv)

@@ -75,7 +75,7 @@ def test_targets_per_row(length, limit, most):
         assert abs(counts.sum() / (1000 * 128) - 0.148) < 0.001
 
 
-@pytest.mark.parametrize("count", ["nearest", "independent"])
+@pytest.mark.parametrize("count", ["nearest", "bernoulli"])
 def test_modes_are_drawn_per_character(count):
     """Check 6: 80/10/10, independent within a word: both characters are masked with the chance 0.64."""
     rows, sizes = rows_of_words(5000, 128)

@@ -21,8 +21,8 @@ from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
-Count = Literal["nearest", "stochastic", "independent"]
-COUNTS: tuple[Count, ...] = ("nearest", "stochastic", "independent")
+Budget = Literal["nearest", "stochastic", "bernoulli"]
+BUDGETS: tuple[Budget, ...] = ("nearest", "stochastic", "bernoulli")
 
 
 class Selector(ABC):
@@ -98,7 +98,7 @@ class Budgeted(Selector):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` rounds half to even and takes at least one (google-research/bert,
+        budget: ``nearest`` rounds half to even and takes at least one (google-research/bert,
             create_pretraining_data.py); ``stochastic`` takes floor(rate * n + u) with u uniform in
             [0, 1), so that the expectation is exact (fairseq, mask_tokens_dataset.py); ``independent`` has no
             budget, every unit is taken by itself with the chance ``rate`` (PaddlePaddle/ERNIE, batching.py).
@@ -109,7 +109,7 @@ class Budgeted(Selector):
         ZooError: a rate outside (0, 1], a limit below 1, or a limit of independent draws.
     """
 
-    def __init__(self, rate: float, count: Count, max_predictions: int | None, include_special: bool) -> None:
+    def __init__(self, rate: float, budget: Budget, max_predictions: int | None, include_special: bool) -> None:
         if not 0.0 < rate <= 1.0:
             raise ZooError(
                 f"{type(self).__name__}: rate is {rate}; the share of tokens to choose must lie in (0, 1], "
@@ -120,15 +120,15 @@ class Budgeted(Selector):
                 f"{type(self).__name__}: max_predictions is {max_predictions}; give a limit of at least 1, "
                 "or null for none."
             )
-        if count not in COUNTS:
-            raise ZooError(f"{type(self).__name__}: count is {count!r}; {', '.join(COUNTS)} would work.")
-        if count == "independent" and max_predictions is not None:
+        if budget not in BUDGETS:
+            raise ZooError(f"{type(self).__name__}: budget is {budget!r}; {', '.join(BUDGETS)} would work.")
+        if budget == "bernoulli" and max_predictions is not None:
             raise ZooError(
-                f"{type(self).__name__}: max_predictions = {max_predictions} limits a budget, and `count: independent` "
+                f"{type(self).__name__}: max_predictions = {max_predictions} limits a budget, and `budget: bernoulli` "
                 "has none; leave one of the two out."
             )
         self.rate = rate
-        self.count = count
+        self.budget = budget
         self.max_predictions = max_predictions
         self.include_special = include_special
 
@@ -141,12 +141,12 @@ class Budgeted(Selector):
         """(B, L), True where a position may be chosen."""
         return rows.real if self.include_special else ~rows.special_tokens_mask
 
-    def budget(self, rows: Examples, draw: Draw) -> Ints32:
+    def budget_of(self, rows: Examples, draw: Draw) -> Ints32:
         """(B,) number of tokens to choose; with independent draws no number is too large."""
         share = rows.lengths * self.rate
-        if self.count == "independent":
+        if self.budget == "bernoulli":
             return rows.lengths.astype(np.int32)
-        if self.count == "stochastic":
+        if self.budget == "stochastic":
             wanted = np.floor(share + draw.uniform(rows.example_ids, "choose.count"))
         else:
             wanted = np.maximum(np.rint(share), 1)  # rint is half to even, as Python's round

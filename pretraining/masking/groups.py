@@ -123,7 +123,7 @@ class Grouped(Budgeted):
     """Groups of adjacent tokens, each chosen wholly or not at all; the order of a row's groups is random.
 
     With a budget, a group that would push the total above it is skipped and the next is tried
-    (google-research/bert, do_whole_word_mask). With ``count: independent`` every group is taken with the chance
+    (google-research/bert, do_whole_word_mask). With ``budget: bernoulli`` every group is taken with the chance
     ``rate``. A group's draw is that of its first token, so groups of one token are chosen as ``RandomTokens`` does.
     """
 
@@ -137,11 +137,11 @@ class Grouped(Budgeted):
         edge = start | ~candidates
         bits = draw.bits(rows.example_ids, rows.shape[1], "choose.order")
         chosen = np.zeros(rows.shape, dtype=bool)
-        if self.count == "independent":
+        if self.budget == "bernoulli":
             row, column = np.nonzero(start & (bits < self.threshold))
             _extend(chosen, row, column, group_sizes(edge, row, column))
             return chosen
-        order, counts, budget = _in_order(start, bits), start.sum(axis=1), self.budget(rows, draw)
+        order, counts, budget = _in_order(start, bits), start.sum(axis=1), self.budget_of(rows, draw)
         share = counts.sum() / max(int(candidates.sum()), 1)  # groups per token
         waiting, width = np.arange(len(order)), int(budget.max(initial=0) * share) + _SPARE
         while waiting.size:  # the first groups of the order fill nearly all rows; the others look at all of theirs

@@ -7,7 +7,7 @@ import numpy as np
 from pretraining.arrays import Bools, Ints32
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
-from pretraining.masking.base import Budgeted, Count
+from pretraining.masking.base import Budgeted, Budget
 from pretraining.masking.groups import shuffled, word_groups
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
@@ -24,7 +24,7 @@ class NGrams(Budgeted):
         favor_shorter: p(n) proportional to 1/n; false reverses these probabilities.
         shares: the probabilities of 1 to ``n`` words instead, for example ``[0.4, 0.3, 0.2, 0.1]``.
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -33,13 +33,13 @@ class NGrams(Budgeted):
         n: int = 3,
         favor_shorter: bool = True,
         rate: float = 0.15,
-        count: Count = "nearest",
+        budget: Budget = "nearest",
         max_predictions: int | None = None,
         shares: list[float] | None = None,
     ) -> None:
-        super().__init__(rate, count, max_predictions, include_special=False)
-        if count == "independent":
-            raise ZooError("NGrams: spans fill a budget; `count: nearest` or `count: stochastic` would work.")
+        super().__init__(rate, budget, max_predictions, include_special=False)
+        if budget == "bernoulli":
+            raise ZooError("NGrams: spans fill a budget; `budget: nearest` or `budget: stochastic` would work.")
         if n < 1:
             raise ZooError(f"NGrams: n is {n}; the longest span must have at least 1 word.")
         if shares is not None and (len(shares) != n or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6):
@@ -70,7 +70,7 @@ class NGrams(Budgeted):
         drawn = np.take_along_axis(self.lengths(rows, most, draw), order, axis=1)
         np.minimum(drawn, groups.counts[:, None] - order, out=drawn)
         np.putmask(drawn, np.arange(most)[None, :] >= groups.counts[:, None], 0)
-        covered = self._take(order, drawn, groups.bounds, self.budget(rows, draw))
+        covered = self._take(order, drawn, groups.bounds, self.budget_of(rows, draw))
         return groups.spread(covered)
 
     def _take(self, order: Ints32, drawn: Ints32, bounds: Ints32, budget: Ints32) -> Bools:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pretraining.arrays import Bools, Ints, Ints32
 from pretraining.keyed_random import Draw, scaled
 from pretraining.layouts.examples import Examples
-from pretraining.masking.base import Budgeted, Count, Replacement
+from pretraining.masking.base import Budgeted, Budget, Replacement
 from pretraining.masking.shares import check_shares
 from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
@@ -27,11 +27,11 @@ from zoo.vocabulary import Vocabulary
 class RandomTokens(Budgeted):
     """Single tokens, uniformly and without replacement; exactly the budgeted number of them.
 
-    BERT: the defaults, with ``max_predictions``. RoBERTa: ``count: stochastic, include_special: true``.
+    BERT: the defaults, with ``max_predictions``. RoBERTa: ``budget: stochastic, include_special: true``.
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row.
         include_special: whether template tokens can be chosen.
     """
@@ -39,20 +39,20 @@ class RandomTokens(Budgeted):
     def __init__(
         self,
         rate: float = 0.15,
-        count: Count = "nearest",
+        budget: Budget = "nearest",
         max_predictions: int | None = None,
         include_special: bool = False,
     ) -> None:
-        super().__init__(rate, count, max_predictions, include_special)
+        super().__init__(rate, budget, max_predictions, include_special)
 
     def __call__(self, rows: Examples, draw: Draw, vocabulary: Vocabulary) -> Bools:
         """The positions with the k smallest draws. Draws of a row are distinct, so ties cannot happen."""
         candidates = self.candidates(rows)
         bits = draw.bits(rows.example_ids, rows.shape[1], "choose.order")
-        if self.count == "independent":
+        if self.budget == "bernoulli":
             return (bits < self.threshold) & candidates
         np.putmask(bits, ~candidates, np.uint32(0xFFFFFFFF))
-        wanted = np.minimum(self.budget(rows, draw), candidates.sum(axis=1, dtype=np.int32))
+        wanted = np.minimum(self.budget_of(rows, draw), candidates.sum(axis=1, dtype=np.int32))
         ranked = np.sort(bits, axis=1)
         threshold = ranked[np.arange(len(wanted)), np.maximum(wanted - 1, 0)]
         chosen: Bools = bits <= threshold[:, None]

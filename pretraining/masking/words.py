@@ -9,7 +9,7 @@ import numpy as np
 from pretraining.arrays import Bools
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
-from pretraining.masking.base import Count
+from pretraining.masking.base import Budget
 from pretraining.masking.groups import Grouped, group_sizes, word_starts
 from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
 from pretraining.text.segmenter import has_cjk
@@ -29,12 +29,12 @@ class WholeWords(Grouped):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
-    def __init__(self, rate: float = 0.15, count: Count = "nearest", max_predictions: int | None = None) -> None:
-        super().__init__(rate, count, max_predictions, include_special=False)
+    def __init__(self, rate: float = 0.15, budget: Budget = "nearest", max_predictions: int | None = None) -> None:
+        super().__init__(rate, budget, max_predictions, include_special=False)
 
     def starts(self, rows: Examples, draw: Draw) -> Bools:
         """First tokens of the words."""
@@ -58,7 +58,7 @@ class RandomSpans(WholeWords):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -82,7 +82,7 @@ class KnowledgeUnits(Grouped):
     """Knowledge masking: phrases or entities as a whole, and single tokens or words around them (ERNIE 1.0).
 
     The store's array has 1 at a unit's first token and 2 at its others (``data.corpus.annotations``). With
-    ``count: independent`` this is the released code of ERNIE 1.0 (PaddlePaddle/ERNIE release/r2.0, batching.py), in
+    ``budget: bernoulli`` this is the released code of ERNIE 1.0 (PaddlePaddle/ERNIE release/r2.0, batching.py), in
     which a unit's first token takes its 80/10/10 from the draw that selected it: the shares are the same as with a
     draw of its own, which is what :class:`pretraining.masking.Replace` makes.
 
@@ -91,7 +91,7 @@ class KnowledgeUnits(Grouped):
             unit, so put the larger or rarer units first. An empty list: no units.
         fallback: what tokens outside of units are: single ``tokens`` (Chinese) or ``words`` (English).
         rate: share of a row's real tokens, template tokens counted, in (0, 1]; or each unit's chance.
-        count: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -100,10 +100,10 @@ class KnowledgeUnits(Grouped):
         array: str | list[str],
         fallback: Literal["tokens", "words"] = "tokens",
         rate: float = 0.15,
-        count: Count = "nearest",
+        budget: Budget = "nearest",
         max_predictions: int | None = None,
     ) -> None:
-        super().__init__(rate, count, max_predictions, include_special=False)
+        super().__init__(rate, budget, max_predictions, include_special=False)
         if fallback not in ("tokens", "words"):
             raise ZooError(f"KnowledgeUnits: fallback is {fallback!r}; 'tokens' or 'words' would work.")
         self.array = [array] if isinstance(array, str) else list(array)

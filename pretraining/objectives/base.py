@@ -147,13 +147,13 @@ class Objective(nn.Module, ABC):
         weight: factor of its loss.
         visibility: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
             fine-tuning and scoring; objectives of one task must agree.
-        choose: which positions it hides or predicts, for objectives that choose some.
+        select: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with the corpus' unigram entropy.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
     required_fields: frozenset[str] = frozenset()
-    choose: Selector | None = None
+    select: Selector | None = None
     weight: float = 1.0
     visibility: Literal["all", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
@@ -187,17 +187,17 @@ class Objective(nn.Module, ABC):
         return
 
     def check_store(self, store: Store) -> None:
-        """Refuse prepared text that it cannot be trained on. Default: any from which ``choose`` can choose."""
-        if self.choose is not None:
-            self.choose.check(store)
+        """Refuse prepared text that it cannot be trained on. Default: any from which ``select`` can choose."""
+        if self.select is not None:
+            self.select.check(store)
 
-    def choosing(self, choose: Selector) -> Self:
+    def with_selector(self, select: Selector) -> Self:
         """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
-        if self.choose is None:
+        if self.select is None:
             raise ZooError(f"{type(self).__name__} chooses no positions, so a task cannot choose others for it.")
         other = copy.copy(self)
-        other.required_fields = (self.required_fields - self.choose.required_fields) | choose.required_fields
-        other.choose = choose
+        other.required_fields = (self.required_fields - self.select.required_fields) | select.required_fields
+        other.select = select
         return other
 
     def save_files(self, folder: Path) -> None:

@@ -28,27 +28,27 @@ class MaskedLM(Objective):
     """Predict hidden tokens from everything that is left. RoBERTa, ALBERT and whole-word masks have other parts.
 
     Args:
-        choose: which positions.
-        fill: what stands there instead; default :class:`pretraining.masking.Replace`, that is 80/10/10.
+        select: which positions.
+        replacement: what stands there instead; default :class:`pretraining.masking.Replace`, that is 80/10/10.
         predict: what is predicted; default the original tokens at the chosen positions.
         weight: factor of the loss.
     """
 
     visibility = "all"
     predicts_tokens = True
-    choose: Selector
+    select: Selector
     head: TokenHead
 
     def __init__(
-        self, choose: Selector, fill: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
+        self, select: Selector, replacement: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
     ) -> None:
         super().__init__()
-        self.choose, self.required_fields, self.weight = choose, choose.required_fields, weight
-        self.fill, self.predict = fill or Replace(), predict or Selected()
+        self.select, self.required_fields, self.weight = select, select.required_fields, weight
+        self.replacement, self.predict = replacement or Replace(), predict or Selected()
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""
-        if vocabulary.mask is None and self.fill.needs_mask:
+        if vocabulary.mask is None and self.replacement.needs_mask:
             raise ZooError(
                 "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load one "
                 "that has, add one (data.tokenizer.new_tokens: ['[MASK]']), or use CausalLM, which needs none."
@@ -57,24 +57,24 @@ class MaskedLM(Objective):
         self.head = TokenHead(config, transform=True, bias=True)
 
     def data_files(self) -> list[Path]:
-        """What ``fill`` reads."""
-        return self.fill.data_files()
+        """What ``replacement`` reads."""
+        return self.replacement.data_files()
 
     def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
-        """Let ``fill`` learn the tokenizer's words."""
-        self.fill.bind_tokenizer(tokenizer)
+        """Let ``replacement`` learn the tokenizer's words."""
+        self.replacement.bind_tokenizer(tokenizer)
 
     def check_store(self, store: Store) -> None:
-        """Refuse text that ``choose`` or ``fill`` cannot be used on."""
+        """Refuse text that ``select`` or ``replacement`` cannot be used on."""
         super().check_store(store)
-        self.fill.check(store)
+        self.replacement.check(store)
 
     def corrupt(self, rows: Examples, draw: Draw) -> Examples:
         """Choose positions and put something else there; notes ``selected`` and ``original_ids``, both (B, L)."""
         if "selected" in rows.targets:
             raise ZooError("two objectives of one task hide tokens of the same rows; give each a task of its own.")
-        selected = self.choose(rows, draw, self.vocabulary)
-        hidden = rows.replace(input_ids=self.fill(rows, selected, draw, self.vocabulary))
+        selected = self.select(rows, draw, self.vocabulary)
+        hidden = rows.replace(input_ids=self.replacement(rows, selected, draw, self.vocabulary))
         return hidden.with_targets(selected=selected, original_ids=rows.input_ids)
 
     def targets(self, rows: Examples) -> Targets:

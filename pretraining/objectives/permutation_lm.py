@@ -37,7 +37,7 @@ class PermutationLM(Objective):
     take part in the order and are not predicted.
 
     Args:
-        choose: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
+        select: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
         perm_size: positions of a block of the order (:func:`pretraining.masking.context_spans.draw_permutation_ranks`). It
             has to divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter one.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
@@ -46,19 +46,19 @@ class PermutationLM(Objective):
 
     visibility = "all"
     predicts_tokens = True
-    choose: Selector
+    select: Selector
     head: TokenHead
 
     def __init__(
-        self, choose: Selector | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
+        self, select: Selector | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
     ) -> None:
         super().__init__()
         if perm_size is not None and perm_size < 1:
             raise ZooError(f"PermutationLM: perm_size is {perm_size}; at least 1, or null for whole parts.")
         if score_orders < 0:
             raise ZooError(f"PermutationLM: score_orders is {score_orders}; a number of orders is needed.")
-        self.choose = choose or ContextSpans()
-        self.required_fields = self.choose.required_fields
+        self.select = select or ContextSpans()
+        self.required_fields = self.select.required_fields
         self.perm_size, self.score_orders, self.weight = perm_size, score_orders, weight
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
@@ -87,7 +87,7 @@ class PermutationLM(Objective):
         """Choose positions and draw the order; the tokens stay."""
         if "selected" in rows.targets:
             raise ZooError("two objectives of one task choose tokens of the same rows; give each a task of its own.")
-        selected = self.choose(rows, draw, self.vocabulary)
+        selected = self.select(rows, draw, self.vocabulary)
         return rows.with_targets(selected=selected, ranks=draw_permutation_ranks(rows, selected, draw, self.perm_size))
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:

@@ -77,7 +77,7 @@ class Scorer:
     @property
     def note(self) -> str | None:
         """What puts all figures in doubt; ``None`` = nothing is known to."""
-        if not isinstance(self.objective, MaskedLM) or self.objective.fill.needs_mask:
+        if not isinstance(self.objective, MaskedLM) or self.objective.replacement.needs_mask:
             return None
         return (
             f"{self.name} hides words without a mask token, and here they are hidden with it: unless the weights that "
@@ -194,7 +194,7 @@ def rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM
         return CausalLM()
     if facts.heads[head].get("half"):
         return BidirectionalLM(outputs=facts.heads[head].get("outputs"))
-    return PermutationLM() if facts.config.query_stream else MaskedLM(choose=RandomTokens())
+    return PermutationLM() if facts.config.query_stream else MaskedLM(select=RandomTokens())
 
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:

@@ -113,7 +113,7 @@ def _settings_of_model(facts: ModelFacts) -> dict[str, Any]:
     rule = rule_of(facts, heads[0])
     objective: dict[str, Any] = {"class_path": f"pretraining.objectives.{type(rule).__name__}"}
     if isinstance(rule, MaskedLM):
-        objective["init_args"] = {"choose": {"class_path": "pretraining.masking.RandomTokens"}}
+        objective["init_args"] = {"select": {"class_path": "pretraining.masking.RandomTokens"}}
     layout = "Blocks" if facts.visibility == "causal" else "FullSentences"
     return {
         "name": facts.path.name,

@@ -37,7 +37,7 @@ def describe_config(name: str) -> dict[str, Any]:
     core, whole = count_parameters(config)
     parts = []
     for key, objective in config.objectives.items():
-        chooser = getattr(objective, "choose", None)
+        chooser = getattr(objective, "select", None)
         detail = f"({type(chooser).__name__})" if chooser is not None else ""
         parts.append(f"{key}: {type(objective).__name__}{detail}")
     layouts = [type(task.layout).__name__ for task in config.tasks.values()]

@@ -56,7 +56,7 @@ class TaskConfig:
         objectives: names from the run's ``objectives``.
         task_type_id: row of the task in the core's table of task types (``model.task_type_vocab_size``).
         corpus: text of its own, read by the run's tokenizer; absent = the run's ``data.corpus``.
-        choose: which positions its objective hides, instead of the objective's own ``choose``; so several tasks can
+        select: which positions its objective hides, instead of the objective's own ``select``; so several tasks can
             train one head on differently hidden text (the stages of ERNIE 1.0).
     """
 
@@ -64,14 +64,14 @@ class TaskConfig:
     objectives: list[str]
     task_type_id: int = 0
     corpus: CorpusConfig | None = None
-    choose: Selector | None = None
+    select: Selector | None = None
 
     def own(self, objectives: Mapping[str, Objective]) -> dict[str, Objective]:
         """The task's objectives by name, choosing as the task says; heads are those of ``objectives``."""
         found = {name: objectives[name] for name in self.objectives}
-        if self.choose is None:
+        if self.select is None:
             return found
-        return {name: o if o.choose is None else o.choosing(self.choose) for name, o in found.items()}
+        return {name: o if o.select is None else o.with_selector(self.select) for name, o in found.items()}
 
 
 @dataclass(frozen=True)
@@ -228,9 +228,9 @@ class PretrainConfig:
                     )
             if not task.objectives:
                 raise ZooError(f"tasks.{name}.objectives is empty.")
-            if task.choose is not None and all(self.objectives[key].choose is None for key in task.objectives):
+            if task.select is not None and all(self.objectives[key].select is None for key in task.objectives):
                 raise ZooError(
-                    f"tasks.{name}.choose: none of its objectives ({', '.join(task.objectives)}) chooses positions."
+                    f"tasks.{name}.select: none of its objectives ({', '.join(task.objectives)}) chooses positions."
                 )
             if task.task_type_id < 0:
                 raise ZooError(f"tasks.{name}.task_type_id = {task.task_type_id}; 0 or more is needed.")
