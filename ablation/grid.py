@@ -235,11 +235,11 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         return {}
     tokenizer = load_tokenizer(stores.main.path)
     vocabulary = tokenizer.vocabulary
-    core, facts = load_core(folder)
+    core, metadata = load_core(folder)
     names = {key.split(".")[1] for key in open_weights(folder) if key.startswith(("heads.", "objectives."))}
     heads = {name: objective for name, objective in config.objectives.items() if name in names}
     for name, objective in heads.items():
-        objective.build(facts.config, vocabulary)
+        objective.build(metadata.config, vocabulary)
         objective.bind_tokenizer(tokenizer)
         load_head(folder, name, objective)
     accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()

@@ -40,13 +40,13 @@ def main() -> int:
 
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
-    from zoo.model_folder import model_digest, read_facts
+    from zoo.model_folder import model_digest, read_metadata
 
-    facts = read_facts(config.model)
+    metadata = read_metadata(config.model)
     if config.output:
         return Path(config.output)
-    decides = json.dumps([model_digest(facts.path), config.to_dict(), config.data], sort_keys=True)
-    return facts.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
+    decides = json.dumps([model_digest(metadata.path), config.to_dict(), config.data], sort_keys=True)
+    return metadata.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
 
 
 def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[PreparedTask]:

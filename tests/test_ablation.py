@@ -26,8 +26,11 @@ def ablation(**values: object) -> AblationConfig:
     base = {
         "name": "trial",
         "primary": "validation.masked_lm",
-        "changes": {"a": {"data": {"copies": 1}}, "b": {"data": {"copies": None}, "finetune": {"tasks": "thuocl"}}},
-        "pretrain": {"train": {"lr": 1.0, "tokens": 5}, "data": {"copies": 10, "sequence_length": 64}},
+        "changes": {
+            "a": {"data": {"mask_copies": 1}},
+            "b": {"data": {"mask_copies": None}, "finetune": {"tasks": "thuocl"}},
+        },
+        "pretrain": {"train": {"lr": 1.0, "tokens": 5}, "data": {"mask_copies": 10, "sequence_length": 64}},
         "common": {"train": {"tokens": 7}},
         "seeds": [3, 1],
         "finetune": {"tasks": "fewrel", "seeds": [1, 2]},
@@ -41,8 +44,8 @@ def test_arms_lay_changes_over_the_base_and_the_common_part_over_both() -> None:
     first, second = grid[0].values, grid[1].values
     assert first["train"] == second["train"] == {"lr": 1.0, "tokens": 7}
     assert (first["data"], second["data"]) == (
-        {"copies": 1, "sequence_length": 64},
-        {"copies": None, "sequence_length": 64},
+        {"mask_copies": 1, "sequence_length": 64},
+        {"mask_copies": None, "sequence_length": 64},
     )
     assert first["seed"] == second["seed"] == {"init": 3, "data": 3}
     assert "finetune" not in second
@@ -53,7 +56,7 @@ def test_arms_lay_changes_over_the_base_and_the_common_part_over_both() -> None:
 
 
 def test_differences_name_what_an_arm_changes() -> None:
-    assert changed_settings(ablation()) == {"a": [], "b": [("data.copies", 1, None)]}
+    assert changed_settings(ablation()) == {"a": [], "b": [("data.mask_copies", 1, None)]}
 
 
 @pytest.mark.parametrize(

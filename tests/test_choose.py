@@ -300,7 +300,8 @@ def test_spans_keep_the_word_lengths():
         for first, last in ((0, 32), (32, 64)):  # a segment each
             part = (slice(row, row + 1), slice(first, last))
             lengths = [
-                np.sort(np.diff(as_groups(start[part], ~rows.special_tokens_mask[part]).bounds[0])) for start in (words, spans)
+                np.sort(np.diff(as_groups(start[part], ~rows.special_tokens_mask[part]).bounds[0]))
+                for start in (words, spans)
             ]
             assert (lengths[0] == lengths[1]).all()
 

@@ -53,7 +53,7 @@ from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs
-from zoo.model_folder import load_core, read_facts
+from zoo.model_folder import load_core, read_metadata
 from zoo.sample import sample_path
 from zoo.settings.yaml_files import read_yaml, shipped_configs
 
@@ -349,7 +349,9 @@ def test_capitals_are_those_of_the_text(place, assembled):
     rows = layout.rows(store, plan, np.arange(len(plan)), 48, tokenizer.vocabulary)
     labels = config.objectives["capitalisation"].labels(rows)
     assert (labels[rows.special_tokens_mask] == -1).all()
-    assert (labels[~rows.special_tokens_mask] == expected[word]).all()  # rows are in the order of the text, and lose no token
+    assert (
+        labels[~rows.special_tokens_mask] == expected[word]
+    ).all()  # rows are in the order of the text, and lose no token
     assert 0.05 < expected.mean() < 0.3
 
 
@@ -374,7 +376,7 @@ def test_all_tasks_are_trained_and_checked(finished):
     assert 2 < losses["sentence_reordering"]["loss"] < 2.4
     assert record["config"]["curriculum"]["class_path"] == "pretraining.training.curriculum.Continual"
     assert record["config"]["stages"] is None
-    heads = read_facts(finished).heads
+    heads = read_metadata(finished).heads
     assert {name: head["kind"] for name, head in heads.items()} == {
         "masked_lm": "token",
         "capitalisation": "token_class",

@@ -38,7 +38,7 @@ from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
 from zoo.heads.scalar_mix import FrozenCore, ScalarMix, normalise_jointly
 from zoo.inputs import AttentionPattern, CoreInputs
-from zoo.model_folder import load_core, open_weights, read_facts
+from zoo.model_folder import load_core, open_weights, read_metadata
 from zoo.settings.yaml_files import read_yaml, shipped_configs
 from zoo.storage.tensors import load_tensors
 from zoo.vocabulary import Vocabulary
@@ -399,14 +399,14 @@ def test_a_stream_asks_for_what_follows():
 
 def test_rare_words_are_read_but_not_predicted():
     core, objective = make(TWO_WAY.replace(tie_word_embeddings=False), BidirectionalLM(outputs=100))
-    assert objective.head.facts == {"kind": "token", "transform": False, "bias": True, "half": True, "outputs": 100}
+    assert objective.head.config == {"kind": "token", "transform": False, "bias": True, "half": True, "outputs": 100}
     assert objective.head.decoder.weight.shape == (100, 8)
     labels = objective.targets(text_rows()).tensors["labels"]
     assert labels.max() < 100
     assert (labels == BERT_LIKE.unk).any()
     assert torch.isfinite(loss_of(core, objective, text_rows()).total)
     everything = make(TWO_WAY, BidirectionalLM(outputs=5000))[1]
-    assert "outputs" not in everything.head.facts
+    assert "outputs" not in everything.head.config
     with pytest.raises(ZooError, match="the tokenizer has none among its first"):
         BidirectionalLM(outputs=100).build(TWO_WAY, GPT_LIKE)
     with pytest.raises(ZooError, match="cannot have the token embedding as its matrix"):
@@ -432,8 +432,8 @@ def test_dropout_of_the_second_pass_is_its_own():
 
 
 def test_visibility_follows_the_core():
-    assert make(TWO_WAY)[1].visibility == "all"
-    assert make(ONE_WAY)[1].visibility == "causal"
+    assert make(TWO_WAY)[1].attention == "bidirectional"
+    assert make(ONE_WAY)[1].attention == "causal"
     dense = AttentionPattern(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
     with pytest.raises(ZooError, match="cannot reverse who sees whom"):
@@ -589,7 +589,7 @@ def run(place):
 
 def test_a_run_writes_a_model_that_spells(run):
     core, model = load_core(run)
-    assert model.visibility == "all"
+    assert model.attention == "bidirectional"
     tokenizer = load_tokenizer(run)
     words = tokens_by_id(tokenizer)
     assert len(words) > 1000
@@ -975,7 +975,7 @@ def test_commands_bring_a_model_in_and_out_again(tmp_path, capsys):
     assert "458 words of vocab_test.txt" in capsys.readouterr().out
     core, model = load_core(tmp_path / "model")
     check_ten_batches(core)
-    assert (model.origin, model.visibility, model.heads) == ("elmo", "all", {})
+    assert (model.origin, model.attention, model.heads) == ("elmo", "bidirectional", {})
     assert json.loads((tmp_path / "model" / "import.json").read_text())["source"] == "allennlp"
     tokenizer = load_tokenizer(tmp_path / "model")  # ids are enough, and mean what the vocabulary says
     words = (FIXTURE / "vocab_test.txt").read_text().split("\n")
@@ -1007,7 +1007,7 @@ def test_a_run_goes_out_and_comes_back(run, tmp_path):
     with pytest.raises(ZooError, match=r"As BERT this model cannot be expressed"):
         export_folder(run, tmp_path / "bert", "bert")
     import_folder(tmp_path / "out", tmp_path / "back")
-    (old, _), (new, facts) = load_core(run), load_core(tmp_path / "back")
+    (old, _), (new, metadata) = load_core(run), load_core(tmp_path / "back")
     for name in ("characters", "recurrent", "hidden_size", "num_hidden_layers", "vocab_size"):
         assert getattr(new.config, name) == getattr(old.config, name)
     text = "The town is near the river ."
@@ -1022,7 +1022,7 @@ def test_a_run_goes_out_and_comes_back(run, tmp_path):
     (unknown,) = {row for row, same in enumerate((weights[SPELLINGS] == again[SPELLINGS]).all(1)) if not same}
     assert tokens_by_id(load_tokenizer(run))[unknown] == "[UNK]"
     assert all(torch.equal(weights[name], again[name]) for name in weights if name != SPELLINGS)
-    assert facts.template.single == "<S> $A </S>"
+    assert metadata.template.single == "<S> $A </S>"
 
 
 @pytest.mark.parametrize("skip", [True, False])
@@ -1042,9 +1042,9 @@ def test_both_layouts_come_in(tmp_path, skip):
         import_folder(place, tmp_path / "model")
     report = import_folder(place, tmp_path / "model", ["global_step"], str(tmp_path / "words.txt"))
     assert any("lacks <UNK>: added as its last words" in line for line in report)
-    loaded, facts = load_core(tmp_path / "model")
-    assert facts.config.recurrent.skip_connections is skip
-    assert facts.config.vocab_size == 5
+    loaded, metadata = load_core(tmp_path / "model")
+    assert metadata.config.recurrent.skip_connections is skip
+    assert metadata.config.vocab_size == 5
     ids = character_ids([["some", "words"]], 12)
     inputs = CoreInputs(torch.zeros(1, 4, dtype=torch.int64), character_ids=ids)
     assert torch.equal(loaded(inputs).last_hidden_state, core(inputs).last_hidden_state)
@@ -1121,7 +1121,7 @@ def test_a_model_without_words_reads_characters(theirs, tmp_path):
     (theirs / "vocab.txt").unlink()
     report = import_folder(theirs, tmp_path / "model")
     assert any("reads character_ids only" in line for line in report)
-    assert read_facts(tmp_path / "model").config.vocab_size is None
+    assert read_metadata(tmp_path / "model").config.vocab_size is None
     report = export_folder(tmp_path / "model", tmp_path / "out")
     assert "no tokenizer there, so no vocabulary was written" in report
     assert same_arrays(theirs / "weights.hdf5", tmp_path / "out" / "weights.hdf5") == 1 + 2 * 3 + 2 * 4 + 2 + 4 * 3

@@ -417,7 +417,7 @@ def test_mistakes_end_in_one_message(bert: Path, toy_data: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: Path) -> None:
-    """What pretraining writes is what fine-tuning reads: facts, weights, tokenizer, template, visibility."""
+    """What pretraining writes is what fine-tuning reads: facts, weights, tokenizer, template, attention."""
     run = shared.finished_run(family)
     tasks = read_task_file(SAMPLE / "tasks" / "tasks.yaml")
     task = tasks["fewrel"]
@@ -430,7 +430,7 @@ def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: P
     laid_out = kept(rows.texts, rows.pairs, truncation=True)["input_ids"]
     assert np.concatenate(laid_out).tolist() == prepared.evaluation.ids.tolist()
     facts = prepared.facts
-    assert (facts.visibility == "causal") == (facts.template.pooling == "last")
+    assert (facts.attention == "causal") == (facts.template.pooling == "last")
     first = prepared.train.ids[prepared.train.offsets[:-1]]
     assert len(set(first.tolist())) == 1  # the start token, known to the tokenizer or new
     unknown = prepared.tokenizer.vocabulary.unk

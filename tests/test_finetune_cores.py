@@ -33,7 +33,7 @@ from zoo.core.characters import character_ids, character_ids_of, character_table
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import pooled_state
 from zoo.inputs import AttentionPattern, CoreInputs
-from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
+from zoo.model_folder import ModelMetadata, load_core, load_head, read_metadata, save_model_folder
 from zoo.storage.files import read_json, write_json
 from zoo.vocabulary import Template, parse_layout
 from zoo.weights.commands import export_folder, import_folder
@@ -75,7 +75,9 @@ def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(tuned) -> None:
     lines = (place / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     expected = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
     tokenizer = AutoTokenizer.from_pretrained(place / "model")
-    assert tokenizer.padding_side == prepared.facts.template.padding_side == ("left" if name == "permuted" else "right")
+    assert (
+        tokenizer.padding_side == prepared.metadata.template.padding_side == ("left" if name == "permuted" else "right")
+    )
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.unk_token
     pipe = pipeline("text-classification", str(place / "model"), tokenizer=tokenizer)
     pipe.model.config.pad_token_id = 0
@@ -145,9 +147,7 @@ def test_both_ends_see_every_word(toy_folders) -> None:
     handle.remove()
 
 
-@pytest.mark.parametrize(
-    ("toy", "why"), [(FIRST, "no such halves"), (SPELT._replace(visibility="causal"), "past only")]
-)
+@pytest.mark.parametrize(("toy", "why"), [(FIRST, "no such halves"), (SPELT._replace(attention="causal"), "past only")])
 def test_both_ends_need_two_halves(toy, why: str, toy_data: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", toy._replace(template=replace(toy.template, pooling="ends")))
     with pytest.raises(ZooError, match=f"pooling: ends.*{why}.*first or last would work"):
@@ -194,10 +194,10 @@ def test_transformers_take_the_characters_too(tuned) -> None:
 
 
 def test_words_that_the_core_cannot_spell(toy_folders, toy_data: Path, tmp_path: Path) -> None:
-    facts = read_facts(toy_folders["spelt"])
+    metadata = read_metadata(toy_folders["spelt"])
     core, _ = load_core(toy_folders["spelt"])
     core.embeddings.word_embeddings.spellings[7:9] = 0
-    save_model_folder(tmp_path, core, {}, facts)
+    save_model_folder(tmp_path, core, {}, metadata)
     (tmp_path / "tokenizer.json").write_bytes((toy_folders["spelt"] / "tokenizer.json").read_bytes())
     with pytest.raises(ZooError, match=r"does not know how 2 of its tokenizer's 25 tokens are spelt, .* 'same'"):
         _ = PreparedTask(tmp_path, SINGLE, toy_data, SETTINGS).train
@@ -303,7 +303,7 @@ def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Pat
     prepared = PreparedTask(tmp_path / "model", task, toy_data, replace(SETTINGS, classifier_dropout=0.0))
     ours = prepared.classifier(1)
     load_head(tmp_path / "model", "classifier", ours.head)
-    assert ours.head.facts["dense"] == "tanh"
+    assert ours.head.config["dense"] == "tanh"
     rows = np.arange(16)
     inputs, labels = prepared.batch(prepared.train, rows)
     lengths = prepared.train.lengths[rows]
@@ -338,7 +338,7 @@ def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     """Rows are longer than it, and what one batch leaves is not read by the next."""
     texts = ["a b c d e f g good h i", "bad a"]
     prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
-    assert prepared.train.lengths.max() > 3 * (prepared.facts.config.mem_len or 0)
+    assert prepared.train.lengths.max() > 3 * (prepared.metadata.config.mem_len or 0)
     model = prepared.classifier(1).eval()
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
     first, second = model(inputs), model(inputs)
@@ -367,17 +367,17 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_fold
 
 def test_a_causal_memory_model_is_read_like_gpt(toy_folders, toy_data: Path) -> None:
     model = PreparedTask(toy_folders["memory"], SINGLE, toy_data, SETTINGS).classifier(1)
-    assert model.head.facts["dense"] == "none"
-    assert model.head.facts["bias"] is False
+    assert model.head.config["dense"] == "none"
+    assert model.head.config["bias"] is False
     assert model.core.config.vocab_size == len(WORDS) + 3  # its template's tokens are new
     assert model.core.config.mem_len == 3  # a fact of the model, kept though not used here
 
 
 def test_what_a_folder_says_of_its_template_is_kept(tuned) -> None:
     name, place, _, prepared = tuned
-    found: ModelFacts = read_facts(place / "model")
+    found: ModelMetadata = read_metadata(place / "model")
     assert found.template == TOYS[name].template
-    assert found.visibility == TOYS[name].visibility
+    assert found.attention == TOYS[name].attention
     assert read_json(place / "model" / "tokenizer_config.json")["padding_side"] == found.template.padding_side
     again = PreparedTask(place / "model", SINGLE, prepared.data, SETTINGS)
     model = again.classifier(1)

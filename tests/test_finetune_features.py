@@ -25,7 +25,7 @@ from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.heads.scalar_mix import FrozenCore, ScalarMixes
 from zoo.heads.task_network import TaskNetwork, pooled
-from zoo.model_folder import open_weights, read_facts
+from zoo.model_folder import open_weights, read_metadata
 from zoo.settings.load import load_settings
 from zoo.vocabulary import Template
 
@@ -169,7 +169,7 @@ def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
 
 def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_data: Path) -> None:
     prepared = PreparedTask(toy_folders["last"], PAIR, toy_data, SETTINGS)
-    assert (prepared.facts.template.single, prepared.facts.template.pair) == ("$A", "$A $B")
+    assert (prepared.metadata.template.single, prepared.metadata.template.pair) == ("$A", "$A $B")
     assert prepared.classifier(1).core.config.vocab_size == 25
     template = Template("<s>:3 $A </s>", "<s> $A </s>:5 $B <x> </s>:1")
     found = known_template(template, lambda word: word != "<x>")
@@ -242,8 +242,8 @@ def test_heads_are_made_again_from_their_facts() -> None:
         ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
     ):
-        again = build_head(POOLED.config, json.loads(json.dumps(head.facts)))
-        assert again.facts == head.facts
+        again = build_head(POOLED.config, json.loads(json.dumps(head.config)))
+        assert again.facts == head.config
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in head.named_parameters()}
 
 
@@ -271,8 +271,8 @@ def test_what_a_kept_network_is_not(tuned, toy_folders) -> None:
         AutoModelForSequenceClassification.from_pretrained(place / "model")
     with pytest.raises(ZooError, match="no task network on frozen layers; its heads are: none"):
         open_features(toy_folders["pooled"])
-    facts = read_facts(place / "model").heads
-    assert {name: head["kind"] for name, head in facts.items()} == {"mixes": "mixes", "classifier": "features"}
+    metadata = read_metadata(place / "model").heads
+    assert {name: head["kind"] for name, head in metadata.items()} == {"mixes": "mixes", "classifier": "features"}
 
 
 def test_shares_are_in_result_and_report(tuned) -> None:

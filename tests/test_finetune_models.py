@@ -30,14 +30,14 @@ from finetune.training import prepared as prepared_rows
 from finetune.training import run
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
-from zoo.model_folder import model_digest, open_weights, read_facts
+from zoo.model_folder import model_digest, open_weights, read_metadata
 from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {
     "pooled": POOLED,
     "first": FIRST,
     "last": LAST,
-    "last of both sides": LAST._replace(visibility="all"),
+    "last of both sides": LAST._replace(attention="bidirectional"),
     "spare rows": LAST._replace(config=LAST.config.replace(vocab_size=len(WORDS) + 7)),  # more than tokens
 }
 HEADS = {
@@ -85,12 +85,12 @@ def answered(pipe: TextClassificationPipeline, rows: list[dict[str, str]], label
 @pytest.mark.parametrize("name", TOYS)
 def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(name, task, toy_folders, toy_data, tmp_path):
     kept = keep(toy_folders[name], task, toy_data, tmp_path / "out")
-    facts, source = read_facts(kept), read_facts(toy_folders[name])
+    metadata, source = read_metadata(kept), read_metadata(toy_folders[name])
     labels = {"num_labels": 2, "labels": list(task.labels)}
-    assert facts.heads == {"classifier": {"kind": "classification", **HEADS[name], **labels}}
-    assert (facts.template, facts.visibility) == (source.template, source.visibility)
+    assert metadata.heads == {"classifier": {"kind": "classification", **HEADS[name], **labels}}
+    assert (metadata.template, metadata.attention) == (source.template, source.attention)
     tokenizer = AutoTokenizer.from_pretrained(kept)
-    assert len(tokenizer) == facts.config.vocab_size == len(WORDS) + (3 if source.template.pooling == "last" else 0)
+    assert len(tokenizer) == metadata.config.vocab_size == len(WORDS) + (3 if source.template.pooling == "last" else 0)
     rows, expected = asked(task, toy_data), answers(tmp_path / "out")
     np.testing.assert_allclose(
         answered(pipeline("text-classification", str(kept)), rows, task.labels), expected, atol=2e-6
@@ -128,18 +128,18 @@ def test_a_kept_model_is_fine_tuned_further(toy_folders, toy_data, tmp_path):
     assert torch.equal(model.core.token_embedding, open_weights(kept)["core.embeddings.word_embeddings.weight"])
     assert torch.equal(model.head.output.weight, fresh.head.output.weight)
     again = keep(kept, PAIR, toy_data, tmp_path / "two")
-    assert read_facts(again).heads["classifier"]["labels"] == list(PAIR.labels)
-    assert read_facts(again).config == read_facts(kept).config
+    assert read_metadata(again).heads["classifier"]["labels"] == list(PAIR.labels)
+    assert read_metadata(again).config == read_metadata(kept).config
 
 
 def test_what_the_folder_says_of_itself_is_carried_over(toy_data, tmp_path):
     folder = make_model(tmp_path / "model", POOLED)
-    facts = read_facts(folder)
+    metadata = read_metadata(folder)
     config = json.loads((folder / "config.json").read_text()) | {"origin": "bert"}
     (folder / "config.json").write_text(json.dumps(config))
-    kept = read_facts(keep(folder, SINGLE, toy_data, tmp_path / "out"))
+    kept = read_metadata(keep(folder, SINGLE, toy_data, tmp_path / "out"))
     assert kept.origin == "bert"
-    assert kept.config == facts.config
+    assert kept.config == metadata.config
 
 
 # --- whole or not at all -----------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_
     theirs = BertTokenizer.from_pretrained(stock)
     import_folder(stock, tmp_path / "model")
     assert not (tmp_path / "model" / "run.json").exists()
-    assert "classifier" not in read_facts(tmp_path / "model").heads
+    assert "classifier" not in read_metadata(tmp_path / "model").heads
     for task in (SINGLE, PAIR):
         encoded = PreparedTask(tmp_path / "model", task, toy_data, SETTINGS).evaluation
         for number, row in enumerate(asked(task, toy_data)):
@@ -250,7 +250,7 @@ def test_a_decoder_s_end_token_opens_and_closes(toy_data, tmp_path):
     starts, ends = prepared.train.offsets[:-1], prepared.train.offsets[1:]
     assert set(prepared.train.ids[starts]) == set(prepared.train.ids[ends - 1]) == {0}
     kept = keep(tmp_path / "model", SINGLE, toy_data, tmp_path / "out")
-    assert read_facts(kept).config.vocab_size == len(words)
+    assert read_metadata(kept).config.vocab_size == len(words)
     pipe = pipeline("text-classification", str(kept))
     np.testing.assert_allclose(
         answered(pipe, asked(SINGLE, toy_data), SINGLE.labels), answers(tmp_path / "out"), atol=2e-6

@@ -33,7 +33,7 @@ from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.heads.token_heads import EntityHead
 from zoo.inputs import AttentionPattern, CoreInputs
-from zoo.model_folder import ModelFacts, pack_model
+from zoo.model_folder import ModelMetadata, pack_model
 from zoo.storage.entity_table import NAMES, VECTORS, control, keep_entities, open_entities, save_entities
 from zoo.storage.tensors import save_tensors
 from zoo.weights.read import read_checkpoint
@@ -190,7 +190,7 @@ def test_states_are_those_of_the_specification():
         if parameter.ndim == 1:
             parameter += torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))) * 0.3
     assert core.layers[2].fusion.attention.query.out_features // core.layers[2].fusion.attention.heads == 25
-    theirs = write_checkpoint(ModelFacts(SMALL), pack_model(core, {})).tensors
+    theirs = write_checkpoint(ModelMetadata(SMALL), pack_model(core, {})).tensors
     expected = by_the_specification({f"bert.{n}": t for n, t in theirs.items()}, given, SMALL.fusion.layer_types)
     real = torch.arange(20) < given.attention_pattern.lengths[:, None]
     torch.testing.assert_close(core(given).last_hidden_state[real], expected[real], atol=2e-5, rtol=1e-5)
@@ -335,9 +335,9 @@ def test_inputs_that_a_core_with_entities_does_not_take():
 
 def test_released_names_there_and_back_bit_for_bit():
     core = build_core(SMALL)
-    facts = ModelFacts(SMALL, heads=HEADS, origin="ernie-thu")
+    metadata = ModelMetadata(SMALL, heads=HEADS, origin="ernie-thu")
     ours = pack_model(core, {name: build_head(SMALL, head) for name, head in HEADS.items()})
-    written = write_checkpoint(facts, ours)
+    written = write_checkpoint(metadata, ours)
     assert written.config["layer_types"] == ["sim", "mix", "norm", "norm"]
     shapes = {name: tuple(tensor.shape) for name, tensor in written.tensors.items() if "_ent" in name}
     for part in ("query", "key", "value"):
@@ -351,15 +351,15 @@ def test_released_names_there_and_back_bit_for_bit():
     assert shapes["cls.predictions_ent.transform.LayerNorm.weight"] == (100,)
     assert not any("layer.0." in name or "layer.1.attention" in name for name in shapes)
     back = read_checkpoint(written.config, written.tensors)
-    assert (back.facts.config, back.facts.heads, back.report) == (SMALL, HEADS, [])
+    assert (back.metadata.config, back.metadata.heads, back.report) == (SMALL, HEADS, [])
     assert set(back.tensors) == set(ours)
     assert all(torch.equal(back.tensors[name], ours[name]) for name in ours)
 
 
 def test_a_width_that_their_code_does_not_have_is_named():
-    facts = ModelFacts(SMALL.replace(fusion=FusionConfig(["mixed"], 12, 3)))
+    metadata = ModelMetadata(SMALL.replace(fusion=FusionConfig(["mixed"], 12, 3)))
     with pytest.raises(ZooError, match=r"fusion = .*'entity_size': 12"):
-        write_checkpoint(facts, {}, "ernie-thu")
+        write_checkpoint(metadata, {}, "ernie-thu")
 
 
 # ---- the table ------------------------------------------------------------------------------------------------------

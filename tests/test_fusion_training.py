@@ -26,7 +26,7 @@ from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.run import Run
 from zoo.cli import dispatch
 from zoo.errors import ZooError
-from zoo.model_folder import load_core, open_weights, pack_model, read_facts
+from zoo.model_folder import load_core, open_weights, pack_model, read_metadata
 from zoo.storage.entity_table import open_entities
 from zoo.storage.tensors import open_tensors
 from zoo.weights.commands import export_folder, import_folder
@@ -78,7 +78,7 @@ def test_a_run_learns_of_entities_and_keeps_their_table(finished, own):
     saved = [open_tensors(path) for path in (finished / "checkpoints").rglob("*.safetensors")]
     assert saved
     assert not any("vectors" in name for file in saved for name in file)
-    assert read_facts(finished).heads["entities"] == {"kind": "entity"}
+    assert read_metadata(finished).heads["entities"] == {"kind": "entity"}
 
 
 def test_longer_training_guesses_entities_better_than_chance(place, own, tmp_path):
@@ -127,7 +127,7 @@ def test_a_run_starts_from_bert(place, own, bert, monkeypatch, tmp_path):
     """Tokens' weights are BERT's, what entities need starts afresh, with a fresh run's values."""
     pairs = list(pairwise(argv_of(place, own, output=tmp_path)))
     said = [w for key, value in pairs[::2] if not key.startswith("--model.") or "fusion" in key for w in (key, value)]
-    argv = [*said, "--start.model", str(bert)]
+    argv = [*said, "--init_from.model", str(bert)]
     found, report = first_weights(monkeypatch, argv)
     weights = open_weights(bert)
     assert set(weights) <= set(found)
@@ -139,9 +139,9 @@ def test_a_run_starts_from_bert(place, own, bert, monkeypatch, tmp_path):
     assert all(torch.equal(found[name], fresh[name]) for name in new)
     config = load_pretrain_config(argv).value.model
     assert config.fusion.layer_types == ("mixed", "full")
-    assert read_facts(bert).config.initializer == "truncated_normal"
+    assert read_metadata(bert).config.initializer == "truncated_normal"
     assert config.initializer == "normal"
-    shipped = load_pretrain_config(["--config", "ernie-thu-tiny", "--start.model", str(bert)]).value.model
+    shipped = load_pretrain_config(["--config", "ernie-thu-tiny", "--init_from.model", str(bert)]).value.model
     assert shipped.fusion.layer_types == ("plain", "full")  # what the files say of it stays
     assert shipped.hidden_size == config.hidden_size
     assert train([*argv, "--train.steps", "2"]).is_dir()
@@ -164,7 +164,7 @@ def first_weights_of_a_new_run(monkeypatch, argv):
 def test_a_run_starts_from_one_with_entities(place, own, finished, monkeypatch, tmp_path):
     pairs = list(pairwise(argv_of(place, own, output=tmp_path)))
     argv = [w for key, value in pairs[::2] if not key.startswith("--model.") for w in (key, value)]
-    argv += ["--start.model", str(finished)]
+    argv += ["--init_from.model", str(finished)]
     found, report = first_weights(monkeypatch, argv)
     weights = open_weights(finished)
     assert all(torch.equal(found[name], weights[name]) for name in weights)
@@ -183,8 +183,8 @@ def test_a_moved_folder_scores_and_fine_tunes_without_entities(finished, tmp_pat
     settings = FinetuneSettings(lr=1e-3, epochs=1, limit=64)
     result = finetune(moved, SINGLE, data, 1, settings, tmp_path / "out", progress=False, save_model=True)
     assert result.train_rows == 64
-    core, facts = load_core(tmp_path / "out" / "model")
-    assert facts.config.fusion == read_facts(finished).config.fusion
+    core, metadata = load_core(tmp_path / "out" / "model")
+    assert metadata.config.fusion == read_metadata(finished).config.fusion
     before = load_core(moved)[0].state_dict()
     after = core.state_dict()
     changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
@@ -216,8 +216,8 @@ def test_the_names_of_their_folder_there_and_back(place, own, tmp_path):
     ours, back = open_weights(run), open_weights(tmp_path / "in")
     assert set(ours) == set(back)
     assert all(torch.equal(ours[name], back[name]) for name in ours)
-    assert read_facts(tmp_path / "in").heads == read_facts(run).heads
-    assert read_facts(tmp_path / "in").config.fusion == read_facts(run).config.fusion
+    assert read_metadata(tmp_path / "in").heads == read_metadata(run).heads
+    assert read_metadata(tmp_path / "in").config.fusion == read_metadata(run).config.fusion
 
 
 def test_records_with_links_are_trained_on(place, own, tmp_path):

@@ -42,7 +42,7 @@ from zoo.core.init import initialise
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
-from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
+from zoo.model_folder import ModelMetadata, load_core, open_weights, read_metadata, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"the a cat dog sat ran on under mat tree red blue".split()]  # noqa: SIM905
@@ -52,7 +52,7 @@ PAIR = {"kind": "pair", "num_labels": 2, "dense": "pooler", "bias": True}
 BARE = {"kind": "token", "transform": False, "bias": False}
 LAST = Template("$A", "$A [SEP] $B", "last")
 MODELS = {
-    "both directions": (CoreConfig(vocab_size=len(WORDS), **BASE, pad_token_id=0), Template(), "all"),
+    "both directions": (CoreConfig(vocab_size=len(WORDS), **BASE, pad_token_id=0), Template(), "bidirectional"),
     "recombined": (  # shared layers, narrow embeddings, rotary positions, RMSNorm: no stock class has these together
         CoreConfig(
             vocab_size=len(WORDS),
@@ -66,12 +66,12 @@ MODELS = {
             pad_token_id=0,
         ),
         Template(),
-        "all",
+        "bidirectional",
     ),
     "sinusoidal": (
         CoreConfig(vocab_size=len(WORDS), **BASE, position_type="sinusoidal", pad_token_id=0),
         Template(),
-        "all",
+        "bidirectional",
     ),
     "recurrent": (
         CoreConfig(
@@ -87,7 +87,7 @@ MODELS = {
             pad_token_id=0,
         ),
         Template(),
-        "all",
+        "bidirectional",
     ),
     "causal, relative": (
         CoreConfig(
@@ -134,7 +134,7 @@ MODELS = {
             pad_token_id=0,
         ),
         Template(),
-        "all",
+        "bidirectional",
     ),
     "characters": (
         CoreConfig(
@@ -152,7 +152,7 @@ MODELS = {
             pad_token_id=0,
         ),
         Template(),
-        "all",
+        "bidirectional",
     ),
     "causal": (
         CoreConfig(
@@ -182,14 +182,14 @@ MODELS = {
         "causal",
     ),
 }
-MASKED = [name for name, (_, _, visibility) in MODELS.items() if visibility == "all"]
+MASKED = [name for name, (_, _, attention) in MODELS.items() if attention == "bidirectional"]
 CAUSAL = [name for name in MODELS if name not in MASKED]
 
 
 def make_folder(folder: Path, name: str) -> Path:
     """A model folder with weights large enough to tell models apart, and a tokenizer."""
-    config, template, visibility = MODELS[name]
-    heads: dict[str, nn.Module] = {"lm": build_head(config, TOKEN if visibility == "all" else BARE)}
+    config, template, attention = MODELS[name]
+    heads: dict[str, nn.Module] = {"lm": build_head(config, TOKEN if attention == "bidirectional" else BARE)}
     if config.pooler:
         heads["next"] = build_head(config, PAIR)
     wide = config.replace(initializer_range=0.3)
@@ -197,7 +197,7 @@ def make_folder(folder: Path, name: str) -> Path:
     core.set_spellings(WORDS, Vocabulary(len(WORDS), cls=2, sep=3))
     for head, module in heads.items():
         initialise(module, wide, 1, f"heads.{head}.")
-    save_model_folder(folder, core, heads, ModelFacts(config, template, visibility))  # type: ignore[arg-type]
+    save_model_folder(folder, core, heads, ModelMetadata(config, template, attention))  # type: ignore[arg-type]
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(WORDS[:5])
@@ -231,11 +231,11 @@ def batch(rows: int = 3, length: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
 
 def expected(folder: Path, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Token logits by the core and head themselves."""
-    core, facts = load_core(folder)
-    head = build_head(facts.config, facts.heads["lm"])
+    core, metadata = load_core(folder)
+    head = build_head(metadata.config, metadata.heads["lm"])
     weights = open_weights(folder)
     head.load_state_dict({k.removeprefix("heads.lm."): weights[k] for k in weights if k.startswith("heads.lm.")})
-    visible = AttentionPattern(causal=facts.visibility == "causal", lengths=mask.sum(1))
+    visible = AttentionPattern(causal=metadata.attention == "causal", lengths=mask.sum(1))
     with torch.no_grad():
         return head(core.eval()(CoreInputs(ids, visible)).last_hidden_state, core.token_embedding)
 
@@ -290,10 +290,10 @@ def test_saving_and_opening_changes_nothing_on_either_side(folders, name, size, 
     assert len(list(tmp_path.glob("*.safetensors"))) > (size == "8KB")
     again = auto(name).from_pretrained(tmp_path)
     assert torch.equal(again(ids, attention_mask=mask).logits, model(ids, attention_mask=mask).logits)
-    core, facts = load_core(tmp_path)  # and the zoo reads what transformers wrote
-    assert facts.config == read_facts(folders[name]).config
-    assert facts.heads == {"lm": read_facts(folders[name]).heads["lm"]}
-    assert (facts.template, facts.visibility) == (MODELS[name][1], MODELS[name][2])
+    core, metadata = load_core(tmp_path)  # and the zoo reads what transformers wrote
+    assert metadata.config == read_metadata(folders[name]).config
+    assert metadata.heads == {"lm": read_metadata(folders[name]).heads["lm"]}
+    assert (metadata.template, metadata.attention) == (MODELS[name][1], MODELS[name][2])
     assert all(torch.equal(p, q) for p, q in zip(core.parameters(), load_core(folders[name])[0].parameters()))
     config = AutoConfig.from_pretrained(tmp_path)
     assert (config.hidden_size, config.vocab_size, config.pad_token_id) == (32, len(WORDS), 0)
@@ -329,7 +329,7 @@ def test_every_auto_class_takes_its_own_heads(folders, tmp_path):
     classifier.save_pretrained(tmp_path)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert again.config.id2label == labels["id2label"]
-    assert read_facts(tmp_path).heads["classifier"]["labels"] == ["no", "yes", "perhaps"]
+    assert read_metadata(tmp_path).heads["classifier"]["labels"] == ["no", "yes", "perhaps"]
     assert torch.equal(again(ids).logits, classifier(ids).logits)
     choice = AutoModelForMultipleChoice.from_pretrained(folder)
     assert choice(ids.view(1, 3, 9), labels=torch.tensor([2])).logits.shape == (1, 3)
@@ -357,8 +357,8 @@ def test_refusals_say_what_would_work(folders):
         AutoModelForMaskedLM.from_pretrained(folders["causal"])
     with pytest.raises(ZooError, match="AutoModelForMaskedLM"):
         AutoModelForCausalLM.from_pretrained(folders["both directions"])
-    model = AutoModelForCausalLM.from_pretrained(folders["both directions"], visibility="causal")
-    assert model.config.visibility == "causal"
+    model = AutoModelForCausalLM.from_pretrained(folders["both directions"], attention="causal")
+    assert model.config.attention == "causal"
     ids, mask = batch()
     encoder = AutoModel.from_pretrained(folders["both directions"])
     with pytest.raises(ZooError, match="input_ids"):
@@ -404,10 +404,10 @@ def test_words_that_are_spelt_cannot_be_resized(folders):
 
 OPENED = [
     (cls, name)
-    for name, (config, _, visibility) in MODELS.items()
+    for name, (config, _, attention) in MODELS.items()
     for cls in (
         AutoModel,
-        AutoModelForMaskedLM if visibility == "all" else AutoModelForCausalLM,
+        AutoModelForMaskedLM if attention == "bidirectional" else AutoModelForCausalLM,
         AutoModelForPreTraining,
         AutoModelForSequenceClassification,
         AutoModelForTokenClassification,
@@ -448,19 +448,19 @@ def test_a_pooler_is_trained_where_it_is_read(folders):
     assert not trained(AutoModelForMaskedLM)
     assert not trained(AutoModelForTokenClassification)
     assert not AutoModelForMaskedLM.from_config(
-        hf.ZooConfig.of(read_facts(folders["both directions"]))
+        hf.ZooConfig.of(read_metadata(folders["both directions"]))
     ).core.pooler.weight.requires_grad
 
 
-@pytest.mark.parametrize("visibility", ["all", "causal"])
+@pytest.mark.parametrize("attention", ["bidirectional", "causal"])
 @pytest.mark.parametrize("pooling", ["first", "last"])
 @pytest.mark.parametrize("pooler", [True, False])
-def test_a_new_head_is_the_one_that_fine_tuning_makes(visibility, pooling, pooler):
+def test_a_new_head_is_the_one_that_fine_tuning_makes(attention, pooling, pooler):
     config = MODELS["both directions"][0].replace(pooler=pooler)
-    facts = ModelFacts(config, Template(pooling=pooling), visibility)
-    tuned = Classifier(build_core(config), facts, ["no", "yes"], 0.0, 1).head
-    model = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(facts))
-    assert model.head.facts == {key: value for key, value in tuned.facts.items() if key != "labels"}
+    metadata = ModelMetadata(config, Template(pooling=pooling), attention)
+    tuned = Classifier(build_core(config), metadata, ["no", "yes"], 0.0, 1).head
+    model = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(metadata))
+    assert model.head.config == {key: value for key, value in tuned.facts.items() if key != "labels"}
     assert model.head.state_dict().keys() == tuned.state_dict().keys()
 
 
@@ -528,7 +528,7 @@ def test_attention_can_be_switched(folders):
 
 def test_new_heads_start_as_the_zoo_s_do(folders):
     torch.manual_seed(0)
-    model = AutoModelForMaskedLM.from_config(hf.ZooConfig.of(read_facts(folders["both directions"])))
+    model = AutoModelForMaskedLM.from_config(hf.ZooConfig.of(read_metadata(folders["both directions"])))
     for name, parameter in model.named_parameters():
         if parameter.ndim > 1:
             assert 0.01 < parameter.std() < 0.03, name
@@ -539,11 +539,11 @@ def test_new_heads_start_as_the_zoo_s_do(folders):
 @pytest.mark.parametrize("name", MODELS)
 def test_every_part_starts_as_in_the_zoo(name):
     """The same constants, and where values are drawn the same width and shape of their distribution."""
-    config, template, visibility = MODELS[name]
+    config, template, attention = MODELS[name]
     config = config.replace(hidden_size=128, embedding_size=None, intermediate_size=160)
-    facts = ModelFacts(config, template, visibility)
+    metadata = ModelMetadata(config, template, attention)
     torch.manual_seed(5)
-    model = AutoModel.from_config(hf.ZooConfig.of(facts))
+    model = AutoModel.from_config(hf.ZooConfig.of(metadata))
     reference = dict(build_core(config, seed=2).named_parameters())
     for key, value in model.core.named_parameters():
         expected = reference[key]
@@ -761,7 +761,7 @@ def test_trainer_fine_tunes_and_pretrains(folders, tmp_path):
     folder = folders["both directions"]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     data = Rows(tokenizer)
-    fresh = hf.ZooConfig.of(read_facts(folder))
+    fresh = hf.ZooConfig.of(read_metadata(folder))
     classifier = AutoModelForSequenceClassification.from_config(fresh)
     first, last = train(classifier, data, tmp_path)
     assert last < 0.3 < first
@@ -777,7 +777,7 @@ def test_lora_trains_its_own_weights_only(folders, tmp_path):
     folder = folders["both directions"]
     ids, mask = batch()
     torch.manual_seed(0)
-    base = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(read_facts(folder)))
+    base = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(read_metadata(folder)))
     base.save_pretrained(tmp_path / "base")
     config = LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"], r=4)
     model = get_peft_model(base, config)

@@ -39,7 +39,7 @@ from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.inputs import AttentionPattern, CoreInputs
-from zoo.model_folder import ModelFacts, load_core, load_head, read_facts, save_model_folder
+from zoo.model_folder import ModelMetadata, load_core, load_head, read_metadata, save_model_folder
 from zoo.vocabulary import Template
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", *"abcdefghijklmnopq"]
@@ -63,9 +63,11 @@ class Folder:
     core: Transformer
     heads: dict[str, nn.Module] = field(default_factory=dict)
 
-    def states(self, ids: torch.Tensor, attention_pattern: AttentionPattern | None = None, **inputs: Any) -> torch.Tensor:
+    def states(
+        self, ids: torch.Tensor, attention_pattern: AttentionPattern | None = None, **inputs: Any
+    ) -> torch.Tensor:
         with torch.no_grad():
-            return self.core(CoreInputs(ids, visible or AttentionPattern(), **inputs)).last_hidden_state
+            return self.core(CoreInputs(ids, attention_pattern or AttentionPattern(), **inputs)).last_hidden_state
 
 
 def write(path: Path, config: CoreConfig, heads: dict[str, dict[str, Any]], causal: bool = False) -> Folder:
@@ -75,7 +77,7 @@ def write(path: Path, config: CoreConfig, heads: dict[str, dict[str, Any]], caus
         initialise(module, config, 1, f"heads.{name}.")
     template = LAST if causal else Template()
     core = build_core(config, seed=1).eval()
-    save_model_folder(path, core, modules, ModelFacts(config, template, "causal" if causal else "all"))
+    save_model_folder(path, core, modules, ModelMetadata(config, template, "causal" if causal else "bidirectional"))
     backend = Tokenizer(WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     backend.pre_tokenizer = Whitespace()
     backend.add_special_tokens(WORDS[:5])
@@ -114,7 +116,7 @@ def always_sep(path: Path) -> Path:
     with torch.no_grad():
         heads["lm"].bias[SEP] = 1e4
     write(path, DECODER, {"lm": BARE}, causal=True)
-    save_model_folder(path, core, heads, ModelFacts(DECODER, LAST, "causal"))
+    save_model_folder(path, core, heads, ModelMetadata(DECODER, LAST, "causal"))
     return path
 
 
@@ -186,10 +188,10 @@ CLASSES = {
 def test_a_folder_opens_as_the_class_that_reads_its_heads(tmp_path, name):
     heads, causal, wanted = CLASSES[name]
     folder = write(tmp_path, DECODER if causal else ENCODER, heads, causal)
-    assert hf.auto_class(read_facts(tmp_path)) is wanted
+    assert hf.auto_class(read_metadata(tmp_path)) is wanted
     model = hf.from_folder(tmp_path)
     assert type(model) is wanted
-    assert model.config.heads == {key: module.facts for key, module in folder.heads.items()}
+    assert model.config.heads == {key: module.config for key, module in folder.heads.items()}
     assert all(torch.equal(value, folder.heads[n].state_dict()[k]) for n in heads for k, value in state(model, n))
     with pytest.raises(ZooError, match="not a folder"):
         hf.from_folder(tmp_path / "nowhere")
@@ -424,8 +426,8 @@ def test_a_run_opens_with_all_its_heads(shared, family):
     run = shared.finished_run(family)
     model, told = AutoModelForPreTraining.from_pretrained(run, output_loading_info=True)
     assert not told["missing_keys"]
-    core, facts = load_core(run)
-    assert list(model.heads) == list(facts.heads)
+    core, metadata = load_core(run)
+    assert list(model.heads) == list(metadata.heads)
     tokenizer = AutoTokenizer.from_pretrained(run)
     batch = tokenizer(["The town lies on the river.", "It was built."], return_tensors="pt", padding=True)
     found = model(**batch)
@@ -435,10 +437,10 @@ def test_a_run_opens_with_all_its_heads(shared, family):
     kinds = {"token": "prediction_logits", "pair": "pair_logits"}
     with torch.no_grad():
         output = core.eval()(inputs)
-        for name, head_facts in facts.heads.items():
-            head = build_head(facts.config, head_facts)
+        for name, head_configs in metadata.heads.items():
+            head = build_head(metadata.config, head_configs)
             load_head(run, name, head)
-            kind = head_facts["kind"]
+            kind = head_configs["kind"]
             args = (output.last_hidden_state, core.token_embedding) if kind == "token" else (output.pooler_output,)
             real = batch["attention_mask"][..., None] if kind == "token" else 1
             assert ((found[kinds[kind]] - head.eval()(*args)) * real).abs().max() < 1e-5

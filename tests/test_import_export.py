@@ -23,7 +23,7 @@ from zoo.core.build import build_core
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.inputs import AttentionPattern, CoreInputs
-from zoo.model_folder import ModelFacts, load_core, open_weights, read_facts, save_model_folder
+from zoo.model_folder import ModelMetadata, load_core, open_weights, read_metadata, save_model_folder
 from zoo.weights.card import score_lines
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.read import all_families
@@ -110,18 +110,18 @@ def without_the_zoo(place: Path, jobs: list[tuple[Path, list[str], list[str]]]) 
 
 def expected(run: Path, text: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Hidden states and token logits of the zoo's own model."""
-    core, facts = load_core(run)
+    core, metadata = load_core(run)
     tokenizer = load_tokenizer(run)
-    tokenizer.set_template(facts.template) if facts.template.pooling == "first" else None
+    tokenizer.set_template(metadata.template) if metadata.template.pooling == "first" else None
     ids = torch.tensor([tokenizer.encode(text).ids])
-    name = next(n for n, head in facts.heads.items() if head["kind"] == "token")
-    head = build_head(facts.config, facts.heads[name])
+    name = next(n for n, head in metadata.heads.items() if head["kind"] == "token")
+    head = build_head(metadata.config, metadata.heads[name])
     weights = open_weights(run)
     head.load_state_dict(
         {k.removeprefix(f"heads.{name}."): weights[k] for k in weights if k.startswith(f"heads.{name}.")}
     )
     with torch.no_grad():
-        hidden = core.eval()(CoreInputs(ids, AttentionPattern(causal=facts.visibility == "causal"))).last_hidden_state
+        hidden = core.eval()(CoreInputs(ids, AttentionPattern(causal=metadata.attention == "causal"))).last_hidden_state
         return hidden, head(hidden[0], core.token_embedding)
 
 
@@ -141,13 +141,13 @@ def test_runs_open_with_stock_transformers_where_the_zoo_is_not_installed(runs, 
         jobs.append((tmp_path / name, classes, TEXTS))
     for (folder, classes, _), found in zip(jobs, without_the_zoo(tmp_path, jobs), strict=True):
         hidden, logits = expected(runs[folder.name], TEXTS[0])
-        tokenizer, facts = load_tokenizer(runs[folder.name]), read_facts(runs[folder.name])
-        if facts.template.pooling == "first":
-            tokenizer.set_template(facts.template)
+        tokenizer, metadata = load_tokenizer(runs[folder.name]), read_metadata(runs[folder.name])
+        if metadata.template.pooling == "first":
+            tokenizer.set_template(metadata.template)
             assert found["pair"] == tokenizer.encode(*TEXTS[:2]).ids
         assert found["ids"] == [tokenizer.encode(text).ids for text in TEXTS]
         for name in classes:
-            missing = [key for key in found[name]["missing_keys"] if facts.config.pooler or "pooler" not in key]
+            missing = [key for key in found[name]["missing_keys"] if metadata.config.pooler or "pooler" not in key]
             assert not missing, (folder.name, name)
             assert not found[name]["mismatched_keys"], (folder.name, name)
             assert (torch.tensor(found[name]["hidden"]) - hidden).abs().max() < 1e-5
@@ -163,10 +163,10 @@ def test_export_and_import_give_the_run_back_bit_for_bit(runs, tmp_path):
         old, new = open_weights(run), open_weights(tmp_path / f"{name}-back")
         assert set(old) == set(new), name
         assert all(torch.equal(old[key], new[key]) for key in old), name
-        facts, back = read_facts(run), read_facts(tmp_path / f"{name}-back")
-        assert back.heads == facts.heads
-        assert back.template.pooling == facts.template.pooling
-        assert back.visibility == facts.visibility
+        metadata, back = read_metadata(run), read_metadata(tmp_path / f"{name}-back")
+        assert back.heads == metadata.heads
+        assert back.template.pooling == metadata.template.pooling
+        assert back.attention == metadata.attention
 
 
 def stated_length(folder):
@@ -177,12 +177,12 @@ def test_a_tokenizer_knows_the_longest_text_of_its_model(runs, checkpoint, tmp_p
     """Rows that a table of positions keeps for padding are no positions of a text."""
     lengths = {}
     for name, run in runs.items():
-        config = read_facts(run).config
+        config = read_metadata(run).config
         lengths[name] = stated_length(run)
         assert lengths[name] == config.max_length == config.max_position_embeddings - config.position_offset
         export_folder(run, tmp_path / name)
         assert stated_length(tmp_path / name) == lengths[name]
-    assert lengths["roberta"] < read_facts(runs["roberta"]).config.max_position_embeddings
+    assert lengths["roberta"] < read_metadata(runs["roberta"]).config.max_position_embeddings
     for said, noted in ((None, 512), (10**30, 512), (40, 40)):  # theirs often say nothing, or "no limit"
         theirs = copy_of(checkpoint, tmp_path / f"theirs-{noted}-{said}")
         facts = json.loads((theirs / "tokenizer_config.json").read_text())
@@ -205,7 +205,7 @@ def test_sentence_transformers_cuts_texts_that_are_too_long(runs):
     import zoo.hf  # noqa: F401  # makes the folder known there
 
     encoder = SentenceTransformer(str(runs["roberta"]), device="cpu")
-    limit = read_facts(runs["roberta"]).config.max_length
+    limit = read_metadata(runs["roberta"]).config.max_length
     words = "the town lies on the river . " * limit
     assert len(load_tokenizer(runs["roberta"]).encode(words).ids) > 2 * limit
     assert encoder.max_seq_length == limit
@@ -213,10 +213,10 @@ def test_sentence_transformers_cuts_texts_that_are_too_long(runs):
 
 
 def test_a_classifier_keeps_its_label_names(runs, tmp_path):
-    core, facts = load_core(runs["bert"])
+    core, metadata = load_core(runs["bert"])
     labels = ["no", "yes", "perhaps"]
-    head = build_head(facts.config, {"kind": "classification", "num_labels": 3, "dense": "pooler", "labels": labels})
-    save_model_folder(tmp_path / "model", core, {"classifier": head}, facts)
+    head = build_head(metadata.config, {"kind": "classification", "num_labels": 3, "dense": "pooler", "labels": labels})
+    save_model_folder(tmp_path / "model", core, {"classifier": head}, metadata)
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         shutil.copyfile(runs["bert"] / name, tmp_path / "model" / name)
     assert export_folder(tmp_path / "model", tmp_path / "out") == ["opens as BertForSequenceClassification"]
@@ -225,7 +225,7 @@ def test_a_classifier_keeps_its_label_names(runs, tmp_path):
     answer = pipeline("text-classification", str(tmp_path / "out"))("The town.", top_k=None)
     assert {row["label"] for row in answer} == set(labels)
     import_folder(tmp_path / "out", tmp_path / "back")
-    assert read_facts(tmp_path / "back").heads["classifier"]["labels"] == labels
+    assert read_metadata(tmp_path / "back").heads["classifier"]["labels"] == labels
 
 
 def test_the_model_card_states_where_the_model_comes_from(runs, tmp_path):
@@ -269,7 +269,7 @@ def test_the_card_has_the_last_losses_of_every_task(tmp_path):
 def test_what_stock_transformers_cannot_express_is_named(tmp_path):
     facts = {"embedding_size": 16, "num_hidden_groups": 1, "position_type": "rotary", "type_vocab_size": 0}
     config = CoreConfig(vocab_size=99, **SHAPE, **facts)
-    save_model_folder(tmp_path / "model", build_core(config), {}, ModelFacts(config))
+    save_model_folder(tmp_path / "model", build_core(config), {}, ModelMetadata(config))
     with pytest.raises(ZooError) as error:
         export_folder(tmp_path / "model", tmp_path / "out")
     assert "position_type = rotary" in str(error.value)
@@ -293,7 +293,7 @@ def test_an_existing_folder_is_not_written_over(runs, checkpoint, tmp_path):
     assert (tmp_path / "there" / "thesis.txt").read_text() == "mine"
     (tmp_path / "empty").mkdir()
     import_folder(checkpoint, tmp_path / "empty")
-    assert read_facts(tmp_path / "empty").origin == "bert"
+    assert read_metadata(tmp_path / "empty").origin == "bert"
 
 
 # ---- in -------------------------------------------------------------------------------------------------------------
@@ -301,10 +301,10 @@ def test_an_existing_folder_is_not_written_over(runs, checkpoint, tmp_path):
 
 def test_an_imported_checkpoint_is_a_model_folder(checkpoint, tmp_path):
     report = import_folder(checkpoint, tmp_path / "in")
-    facts = read_facts(tmp_path / "in")
-    assert facts.origin == "bert"
-    assert list(facts.heads) == ["masked_lm", "next_sentence"]
-    assert facts.template.pair == "[CLS] $A [SEP] $B [SEP]"
+    metadata = read_metadata(tmp_path / "in")
+    assert metadata.origin == "bert"
+    assert list(metadata.heads) == ["masked_lm", "next_sentence"]
+    assert metadata.template.pair == "[CLS] $A [SEP] $B [SEP]"
     assert json.loads((tmp_path / "in" / "import.json").read_text())["report"] == report
     assert load_tokenizer(tmp_path / "in").vocabulary.mask is not None
     load_core(tmp_path / "in")

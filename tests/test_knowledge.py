@@ -68,7 +68,9 @@ def reference_units(rows, row, arrays, words=False):
             before = None
             continue
         own = next((name for name in arrays if rows.arrays[name][row, column]), "")
-        goes_on = rows.arrays[own][row, column] == 2 if own else words and not rows.token_flags[row, column] & WORD_START
+        goes_on = (
+            rows.arrays[own][row, column] == 2 if own else words and not rows.token_flags[row, column] & WORD_START
+        )
         if goes_on and before == own:
             units[-1].append(column)
         else:

@@ -428,7 +428,9 @@ def test_true_and_false_pairs_are_equally_long(store, length):
     lengths = plan.lengths.reshape(-1, 2)
     true, false = lengths[plan.row_labels == 0], lengths[plan.row_labels == 1]
     assert (true == false).all()
-    assert (plan.piece_starts[::4] == plan.piece_starts[2::4]).all()  # a true pair, then the false one with its first segment
+    assert (
+        plan.piece_starts[::4] == plan.piece_starts[2::4]
+    ).all()  # a true pair, then the false one with its first segment
     assert len(np.unique(true[:, 1])) > 4
 
 

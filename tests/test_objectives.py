@@ -338,7 +338,9 @@ def test_corrupting_is_pure(case):
 def test_no_targets_give_zeros(case):
     core, objective = build(case.make(), case.config)
     rows = some_rows()
-    nothing = rows.replace(lengths=np.ones_like(rows.lengths), special_tokens_mask=np.ones_like(rows.special_tokens_mask))
+    nothing = rows.replace(
+        lengths=np.ones_like(rows.lengths), special_tokens_mask=np.ones_like(rows.special_tokens_mask)
+    )
     corrupted = objective.corrupt(nothing, DRAW)
     if getattr(getattr(objective, "select", None), "include_special", False):  # these can choose even [CLS]
         corrupted = corrupted.with_targets(selected=np.zeros_like(corrupted.targets["selected"]))

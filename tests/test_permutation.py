@@ -58,7 +58,7 @@ def plain_rows(count, length, word_starts=1.0, reuse_length=None, reversed_share
         input_ids=rng.integers(FIRST_ID, BERT_LIKE.size, (count, length)).astype(np.int32),
         special_tokens_mask=np.zeros((count, length), dtype=bool),
         token_flags=np.where(rng.random((count, length)) < word_starts, WORD_START, 0).astype(np.uint8),
-        reuse_length=None if reused is None else np.full(count, reused),
+        reuse_length=None if reuse_length is None else np.full(count, reuse_length),
         reversed=rng.random(count) < reversed_share if reversed_share else None,
     )
 
@@ -167,7 +167,9 @@ def test_lengths_of_spans_are_drawn_by_one_over_n():
 
 def test_choice_does_not_depend_on_batch_or_padding():
     rows = plain_rows(12, 60, 0.7, reuse_length=30, reversed_share=0.5)
-    rows = rows.replace(lengths=np.arange(49, 61), special_tokens_mask=np.arange(60)[None, :] >= np.arange(49, 61)[:, None])
+    rows = rows.replace(
+        lengths=np.arange(49, 61), special_tokens_mask=np.arange(60)[None, :] >= np.arange(49, 61)[:, None]
+    )
     chooser = ContextSpans()
     whole = chooser(rows, DRAW, BERT_LIKE)
     assert not whole[~rows.real].any()
@@ -199,7 +201,11 @@ def table_of(rows, ranks, second):
 def test_rules_of_visibility(published, perm_size):
     """The table of section 3.4 cell by cell, and its counts."""
     rows = take(published, np.arange(6))
-    rows = rows.replace(reuse_length=published.reuse_length[:6], reversed=published.reversed[:6], special=published.special_tokens_mask[:6])
+    rows = rows.replace(
+        reuse_length=published.reuse_length[:6],
+        reversed=published.reversed[:6],
+        special=published.special_tokens_mask[:6],
+    )
     selected = ContextSpans()(rows, DRAW, BERT_LIKE)
     ranks = draw_permutation_ranks(rows, selected, DRAW, perm_size)
     first, second = table_of(rows, ranks, False), table_of(rows, ranks, True)
@@ -258,7 +264,7 @@ def build(objective=None, config=CONFIG):
 def distinct_rows(count=2, length=40, reuse_length=20):
     """Template tokens at the end of the second part, no token twice."""
     rng = np.random.default_rng(1)
-    rows = plain_rows(count, length, 0.8, reused)
+    rows = plain_rows(count, length, 0.8, reuse_length)
     ids = np.stack([rng.permutation(np.arange(FIRST_ID, BERT_LIKE.size))[:length] for _ in range(count)])
     special = np.zeros((count, length), dtype=bool)
     special[:, [length - 8, length - 2, length - 1]] = True
@@ -359,7 +365,9 @@ def test_loss_is_the_cross_entropy_at_the_targets():
 def test_untrained_loss_is_that_of_guessing(published):
     config = CONFIG.replace(initializer_range=0.02)
     core, objective = build(config=config)
-    rows = take(published, np.arange(2)).replace(reuse_length=published.reuse_length[:2], reversed=published.reversed[:2])
+    rows = take(published, np.arange(2)).replace(
+        reuse_length=published.reuse_length[:2], reversed=published.reversed[:2]
+    )
     term = run(core, objective, objective.corrupt(rows, DRAW))
     assert term.total.item() / term.count == pytest.approx(np.log(1000), abs=0.05)
 

@@ -18,7 +18,7 @@ from finetune.training.run import finetune
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.core.build import build_core
 from zoo.inputs import AttentionPattern, CoreInputs
-from zoo.model_folder import load_core, read_facts, save_model_folder
+from zoo.model_folder import load_core, read_metadata, save_model_folder
 from zoo.weights.commands import export_folder, import_folder
 
 
@@ -45,10 +45,10 @@ def sentences() -> list[str]:
 
 def encode(folder: Path, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, W) mean-pooled embeddings by the zoo, and (B, L) padded ids."""
-    core, facts = load_core(folder)
+    core, metadata = load_core(folder)
     tokenizer = load_tokenizer(folder)
-    tokenizer.set_template(facts.template)
-    rows = [tokenizer.encode(text).ids[: facts.config.max_length] for text in texts]
+    tokenizer.set_template(metadata.template)
+    rows = [tokenizer.encode(text).ids[: metadata.config.max_length] for text in texts]
     lengths = torch.tensor([len(row) for row in rows])
     ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_it_goes_out_again_as_it_came(imported, tmp_path):
     old, new = load_file(packaged_checkpoint() / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert set(old) - set(new) == {"embeddings.position_ids"}
     assert all(torch.equal(old[key], new[key]) for key in new)
-    assert read_facts(imported).config.num_hidden_layers == 6
+    assert read_metadata(imported).config.num_hidden_layers == 6
 
 
 def shared_glue() -> Path:
@@ -108,13 +108,13 @@ def test_it_fine_tunes_on_sst2_better_than_from_scratch(imported, tmp_path):
 
     glue, still = shared_glue(), {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     trained, _ = load_core(imported)
-    facts = read_facts(imported)
-    facts = dataclasses.replace(facts, config=facts.config.replace(**still))
+    metadata = read_metadata(imported)
+    metadata = dataclasses.replace(metadata, config=metadata.config.replace(**still))
     settings = FinetuneSettings(lr=1e-4, epochs=1, batch_size=16, max_length=32, limit=512, classifier_dropout=0.0)
     found: dict[str, float] = {}
-    for name, core in (("trained", trained), ("scratch", build_core(facts.config, seed=1))):
+    for name, core in (("trained", trained), ("scratch", build_core(metadata.config, seed=1))):
         shutil.copytree(imported, tmp_path / name)
-        save_model_folder(tmp_path / name, core, {}, facts)
+        save_model_folder(tmp_path / name, core, {}, metadata)
         prepared = PreparedTask(tmp_path / name, TASKS["sst2"], glue, settings)
         result = finetune(
             tmp_path / name, TASKS["sst2"], prepared, 2, settings, tmp_path / name / "out", progress=False

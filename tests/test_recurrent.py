@@ -22,7 +22,7 @@ from zoo.core.transformer import Transformer
 from zoo.dropout import keyed_dropout, row_keys
 from zoo.errors import ZooError
 from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
-from zoo.model_folder import ModelFacts, load_core, save_model_folder
+from zoo.model_folder import ModelMetadata, load_core, save_model_folder
 from zoo.vocabulary import Vocabulary
 
 V, P, C, LAYERS = 60, 6, 10, 2
@@ -401,7 +401,7 @@ def test_model_folder(tmp_path):
     for config in (facts(), facts().replace(characters=spelt, tie_word_embeddings=False, vocab_size=3)):
         core = build_core(config)
         core.set_spellings(["a", "b", "c"], Vocabulary(3))
-        save_model_folder(tmp_path / "model", core, {}, ModelFacts(config))
+        save_model_folder(tmp_path / "model", core, {}, ModelMetadata(config))
         loaded, found = load_core(tmp_path / "model")
         assert found.config == config
         ids = some_ids() % 3
@@ -450,7 +450,11 @@ def test_what_it_cannot_read_is_named():
     core = build_core(facts())
     ids = some_ids()
     see_all = torch.ones(1, 9, 9, dtype=torch.bool)
-    for visible in (AttentionPattern(dense=see_all), AttentionPattern(documents=ids), AttentionPattern(permutation_ranks=ids)):
+    for visible in (
+        AttentionPattern(dense=see_all),
+        AttentionPattern(documents=ids),
+        AttentionPattern(permutation_ranks=ids),
+    ):
         with pytest.raises(ZooError, match="does not read visible"):
             core(CoreInputs(ids, visible))
     with pytest.raises(ZooError, match="does not read query"):

@@ -22,7 +22,7 @@ from zoo.core.transformer import Transformer
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.vocabulary import Template, Vocabulary
 
 V, B, W, N = 97, 3, 32, 3
@@ -289,8 +289,8 @@ def test_transformers_generates_what_the_memory_says():
     import zoo.hf
 
     core, head = make(mem_len=6), {"kind": "token", "transform": False, "bias": True}
-    facts = ModelFacts(core.config, Template("$A", "$A", "last"), "causal", {"lm": head})
-    model = zoo.hf.ZooForCausalLM(zoo.hf.ZooConfig.of(facts)).eval()
+    metadata = ModelMetadata(core.config, Template("$A", "$A", "last"), "causal", {"lm": head})
+    model = zoo.hf.ZooForCausalLM(zoo.hf.ZooConfig.of(metadata)).eval()
     model.core.load_state_dict(core.state_dict())
     torch.nn.init.normal_(model.head.bias, generator=torch.Generator().manual_seed(0))
     ids, options = draw(2, 5, high=V - 1) + 1, {"do_sample": False, "max_new_tokens": 10, "pad_token_id": 0}
@@ -371,7 +371,9 @@ def test_a_query_that_may_see_nothing_learns_nothing():
     query = QueryStream(torch.arange(5)[None], AttentionPattern(permutation_ranks=orders))
     for written in (False, True):
         core.eager_attention = written
-        output = core(CoreInputs(ids, AttentionPattern(permutation_ranks=orders), query=query), output_attentions=written)
+        output = core(
+            CoreInputs(ids, AttentionPattern(permutation_ranks=orders), query=query), output_attentions=written
+        )
         for i in range(5):
             core.zero_grad()
             output.query_states[0, i].sum().backward(retain_graph=True)

@@ -1,4 +1,4 @@
-"""Scores of sentences where no run.json names an objective: the head's facts and the visibility say enough."""
+"""Scores of sentences where no run.json names an objective: the head's facts and the attention say enough."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_rule_follows_from_visibility(runs, tmp_path):
     """A token head is described alike on both sides; who sees whom decides how it is asked."""
     folder = without_record(runs["gpt"], tmp_path / "model")
     causal = Scorer(folder)
-    other = Scorer(changed_facts(folder, visibility="all"))
+    other = Scorer(changed_facts(folder, attention="bidirectional"))
     assert type(causal.objective) is not type(other.objective)
     assert (other.score(SENTENCES) != causal.score(SENTENCES)).all()
 

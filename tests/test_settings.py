@@ -294,7 +294,7 @@ def test_what_takes_the_place_of_the_files_lies_under_the_command_line(tmp_path)
 def test_flatten_and_nearest():
     assert flatten({"a": {"b": 1, "c": {}}}) == {"a.b": 1, "a.c": {}}
     assert nearest("hiden_size", ["hidden_size", "vocab_size"]) == " Did you mean 'hidden_size'?"
-    assert nearest("lr", ["train.lr", "data.copies"]) == " Did you mean 'train.lr'?"
+    assert nearest("lr", ["train.lr", "data.mask_copies"]) == " Did you mean 'train.lr'?"
     assert nearest("qqq", ["hidden_size"]) == ""
 
 

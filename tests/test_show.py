@@ -244,7 +244,9 @@ def test_seeds_differ_and_repeat(look):
 
 def test_static_copies_repeat(look):
     def of(epoch):
-        return [reads(row) for row in look("bert-tiny", ENGLISH, "--epoch", str(epoch), "--data.copies", "2")[0].rows]
+        return [
+            reads(row) for row in look("bert-tiny", ENGLISH, "--epoch", str(epoch), "--data.mask_copies", "2")[0].rows
+        ]
 
     assert of(0) == of(2)
     assert of(0) != of(1)
@@ -274,7 +276,7 @@ def test_the_text_is_tokenised_as_preparation_does(look, data, tmp_path):
     ],
 )
 def test_the_pair_in_words(config, words, look):
-    (view,) = look(config, ENGLISH, "--seed", "0,1,2,3,4,5,6,7", "--rows", "1", "--data.copies", "null")
+    (view,) = look(config, ENGLISH, "--seed", "0,1,2,3,4,5,6,7", "--rows", "1", "--data.mask_copies", "null")
     found = {row.pair for row in view.rows}
     assert found == {f"{text} (label {label})" for label, text in words.items()}
     for row in view.rows:
@@ -341,7 +343,7 @@ def test_a_config_is_introduced_once(look):
     views = look("ernie-2-tiny", ENGLISH)
     out = render(views, 90, colour=False)
     assert out.count("■ ernie-2-tiny") == 1
-    assert out.count(views[0].chain[:60]) == 1
+    assert out.count(views[0].edge[:60]) == 1
     assert out.count("· stage ") == len(views[0].stages) == 4
     assert [line.split(":")[0] for line in out.splitlines() if line.startswith("▸")] == [
         f"▸ {view.about.split(':')[0]}" for view in views
@@ -682,7 +684,7 @@ def test_targets_of_two_directions_have_a_line_each(own_objective, look):
 @pytest.mark.parametrize("config", ["bert-tiny", "gpt-tiny-zh"])
 def test_every_width_holds_every_token(width, config, look):
     views = look(config, CHINESE if config.endswith("-zh") else ENGLISH)
-    out = render(views, width, colour=False, visibility=True)
+    out = render(views, width, colour=False, attention=True)
     assert max(map(width_of, out.splitlines())) <= width
     lines = [line.split() for line in out.splitlines() if line.startswith("reads")]
     shown = [word for line in lines for word in line[1:]]
@@ -855,7 +857,7 @@ def test_an_imported_model_is_shown_by_what_its_head_says(run, tmp_path, capsys,
     assert "next_sentence" not in out
     assert "[MASK]" in out
     facts = json.loads((tmp_path / "model" / "config.json").read_text())
-    causal = {**facts, "visibility": "causal"}
+    causal = {**facts, "attention": "causal"}
     (tmp_path / "model" / "config.json").write_text(json.dumps(causal))
     assert show_command(["--run", str(tmp_path / "model"), ENGLISH]) == 0
     out = capsys.readouterr().out

@@ -17,7 +17,7 @@ from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.run import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.model_folder import open_weights, pack_model, read_facts
+from zoo.model_folder import open_weights, pack_model, read_metadata
 from zoo.storage.files import write_json
 from zoo.storage.tensors import load_tensors, save_tensors
 from zoo.weights.commands import export_folder, import_folder
@@ -65,7 +65,7 @@ def elmo(place):
 
 def start_arguments(place: Path, family: str, model: Path, **more: object) -> list[str]:
     """A tiny run that starts from ``model``: without the facts of core and tokenizer that ``more`` does not name."""
-    argv = arguments(place, family, **{"start.model": model, "train.validate_every": 0, **more})
+    argv = arguments(place, family, **{"init_from.model": model, "train.validate_every": 0, **more})
     kept: list[str] = []
     for key, value in zip(argv[::2], argv[1::2], strict=True):
         if not key.startswith(("--model.", "--data.tokenizer.")) or key.removeprefix("--") in more:
@@ -85,7 +85,7 @@ def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Run, "loop", stop)
         train(argv)
-    return seen, json.loads((run_folder_of(load_pretrain_config(argv)) / "run.json").read_text())["start"]
+    return seen, json.loads((run_folder_of(load_pretrain_config(argv)) / "run.json").read_text())["init_from"]
 
 
 def test_a_file_without_a_model_takes_the_checkpoints(bert, tmp_path):
@@ -93,7 +93,7 @@ def test_a_file_without_a_model_takes_the_checkpoints(bert, tmp_path):
     del values["model"]
     write_json(tmp_path / "own.yaml", values)  # JSON is YAML
     argv = ["--config", str(tmp_path / "own.yaml")]
-    assert load_pretrain_config([*argv, "--start.model", str(bert)]).value.model.num_hidden_layers == 3
+    assert load_pretrain_config([*argv, "--init_from.model", str(bert)]).value.model.num_hidden_layers == 3
     with pytest.raises(ZooError, match=r"no model\. A file that only changes another"):
         load_pretrain_config(argv)
 
@@ -194,7 +194,7 @@ def test_a_file_of_settings_can_name_start_and_new_tokens(place, bert, tmp_path)
 
 @pytest.mark.parametrize(("layers", "sources"), [("2,0", [2, 0]), ("[1]", [1]), ("1", [0]), ("5", [0, 1, 2, 0, 1])])
 def test_layers_are_dropped_reordered_and_stacked(place, bert, monkeypatch, tmp_path, layers, sources):
-    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"start.layers": layers})
+    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"init_from.layers": layers})
     found, report = first_weights(monkeypatch, argv)
     weights = open_weights(bert)
     assert {int(name.split(".")[2]) for name in found if name.startswith("core.layers.")} == set(range(len(sources)))
@@ -208,7 +208,7 @@ def test_layers_are_dropped_reordered_and_stacked(place, bert, monkeypatch, tmp_
 
 @pytest.mark.parametrize("layers", ["1", "6", "2,0"])
 def test_layers_that_share_weights_are_run_more_or_less_often(place, albert, monkeypatch, tmp_path, layers):
-    argv = start_arguments(place, "albert", albert, output=tmp_path, **{"start.layers": layers})
+    argv = start_arguments(place, "albert", albert, output=tmp_path, **{"init_from.layers": layers})
     found, report = first_weights(monkeypatch, argv)
     weights = open_weights(albert)
     assert set(found) == set(weights)
@@ -246,7 +246,7 @@ def test_layers_and_groups_of_a_config():
         groups([0, 2, 3], num_hidden_layers=3)
     with pytest.raises(ZooError, match="num_hidden_groups = 1 for 4 layers"):
         groups(None, num_hidden_groups=1)
-    with pytest.raises(ZooError, match=r"num_hidden_layers = 3, but 4 .* say --start.layers 3"):
+    with pytest.raises(ZooError, match=r"num_hidden_layers = 3, but 4 .* say --init_from.layers 3"):
         groups(None, num_hidden_layers=3)
 
 
@@ -263,9 +263,9 @@ def test_a_causal_model_becomes_a_masked_one(place, gpt, monkeypatch, tmp_path):
     assert report["partly"] == {WORDS: by_row(len(old), new, old)}
     assert report["fresh"] == ["heads.masked_lm"]
     folder = train(start_arguments(place, "roberta", gpt, steps=2, **more))
-    facts, tokenizer = read_facts(folder), load_tokenizer(folder)
-    assert (facts.visibility, facts.template.single) == ("all", "<s> $A </s>")
-    assert tokenizer.backend.token_to_id("quokka") == len(old) + 1 == facts.config.vocab_size - 1
+    metadata, tokenizer = read_metadata(folder), load_tokenizer(folder)
+    assert (metadata.attention, metadata.template.single) == ("bidirectional", "<s> $A </s>")
+    assert tokenizer.backend.token_to_id("quokka") == len(old) + 1 == metadata.config.vocab_size - 1
 
 
 def test_a_model_without_special_tokens_gets_them(place, monkeypatch, tmp_path):
@@ -354,8 +354,8 @@ def test_another_objective_goes_on_with_words_that_are_spelt(place, elmo, monkey
         for name, value in core.items():
             assert torch.equal(found[name][: len(value)], value), name
         model = train(argv)
-        facts = read_facts(model)
-        assert facts.config.characters is not None
+        metadata = read_metadata(model)
+        assert metadata.config.characters is not None
         outputs = {f"{HALF}outputs": 400, f"{HALF}sampled": 50, "data.sequence_length": 20}
         back = start_arguments(place, "elmo", model, output=tmp_path, **outputs)
         found, report = first_weights(monkeypatch, back)
@@ -419,7 +419,7 @@ def test_a_pooler_and_segments_can_be_new(place, gpt, monkeypatch, tmp_path):
 
 
 def test_heads_can_be_left_out(place, bert, monkeypatch, tmp_path):
-    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"start.heads": "false"})
+    argv = start_arguments(place, "bert", bert, output=tmp_path, **{"init_from.heads": "false"})
     found, report = first_weights(monkeypatch, argv)
     assert report["fresh"] == report["left"] == ["heads.masked_lm", "heads.next_sentence"]
     assert not torch.equal(found["heads.masked_lm.dense.weight"], open_weights(bert)["heads.masked_lm.dense.weight"])
@@ -438,8 +438,8 @@ def test_resume_is_exact_and_needs_the_checkpoints_weights_no_more(place, bert, 
     (model / "model.safetensors").write_bytes(b"something else")
     folder = train(argv)
     assert outcome(folder) == outcome(whole)
-    record = json.loads((folder / "run.json").read_text())["start"]
-    assert record == json.loads((whole / "run.json").read_text())["start"]
+    record = json.loads((folder / "run.json").read_text())["init_from"]
+    assert record == json.loads((whole / "run.json").read_text())["init_from"]
 
 
 def test_other_weights_in_the_same_folder_are_refused(place, bert, monkeypatch, tmp_path):
@@ -470,7 +470,7 @@ def test_two_processes_start_alike(place, bert, tmp_path):
     assert "2 processes" in printed
     assert printed.count("started from") == 1
     two = next((tmp_path / "two").iterdir())
-    records = [json.loads((folder / "run.json").read_text())["start"] for folder in (one, two)]
+    records = [json.loads((folder / "run.json").read_text())["init_from"] for folder in (one, two)]
     assert records[0] == records[1]
     first, second = open_weights(one), open_weights(two)
     assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5
@@ -485,11 +485,11 @@ def wrong_settings(bert, gpt, tmp_path):
     return [
         ("bert", tmp_path / "nowhere", {}, ["nowhere is not a folder", "finished run", "zoo import SRC DST"]),
         ("bert", tmp_path, {}, ["has no config.json", "zoo import SRC DST"]),
-        ("bert", bert, {"start.layers": "0,3"}, ["start.layers = [0, 3]", "layers 0 to 2"]),
-        ("bert", bert, {"start.layers": "0"}, ["start.layers = 0", "how many"]),
+        ("bert", bert, {"init_from.layers": "0,3"}, ["init_from.layers = [0, 3]", "layers 0 to 2"]),
+        ("bert", bert, {"init_from.layers": "0"}, ["init_from.layers = 0", "how many"]),
         ("bert", bert, {"start.layer": 1}, ["'start.layer'", "Did you mean 'layers'"]),
         ("bert", bert, {"start": "{layers: 2}"}, ["model"]),
-        ("bert", bert, {"model.num_hidden_layers": 2}, ["num_hidden_layers = 2, but 3", "--start.layers 2"]),
+        ("bert", bert, {"model.num_hidden_layers": 2}, ["num_hidden_layers = 2, but 3", "--init_from.layers 2"]),
         ("bert", bert, {"model.num_hidden_groups": 1}, ["layers 0 and 1", "--model.num_hidden_groups null"]),
         ("bert", bert, {"model.hidden_size": 64}, ["hidden_size: 32 there, 64 here", "embedding_size: 32 there, 64"]),
         ("bert", bert, {"model.norm_position": "pre"}, ["norm_position: post there, pre here", "Leave --model.*"]),
@@ -536,7 +536,7 @@ def unfinished(folder):
         (without("tokenizer.json"), ["no tokenizer.json", "checkpoint's own"]),
         (without("model.safetensors"), ["model.safetensors does not exist"]),
         (other_vocabulary, ["601 entries, the embedding 600 rows"]),
-        (unfinished, ["start.model", "is not finished", "Let it end first"]),
+        (unfinished, ["init_from.model", "is not finished", "Let it end first"]),
         (lambda folder: write_json(folder / "config.json", {"model_type": "bert"}), ["'bert'", "zoo import"]),
     ],
 )

@@ -21,7 +21,7 @@ from pretraining.training.stages import task_at
 from pretraining.training.step import Trainer, weighted_loss
 from pretraining.training.stores import run_stores
 from zoo.errors import ZooError
-from zoo.model_folder import load_core, read_facts
+from zoo.model_folder import load_core, read_metadata
 from zoo.runtime.locks import run_lock
 from zoo.runtime.signals import Stopped, StopRequest
 
@@ -43,8 +43,8 @@ def finished(place):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_run_folder_is_a_model_folder(finished, family):
     folder = finished[family]
-    core, facts = load_core(folder)
-    assert facts.visibility == ("causal" if family == "gpt" else "all")
+    core, metadata = load_core(folder)
+    assert metadata.attention == ("causal" if family == "gpt" else "bidirectional")
     assert core.config.vocab_size <= 600
     record = json.loads((folder / "run.json").read_text())
     assert record["finished"]
@@ -76,7 +76,7 @@ def test_interrupted_and_continued_is_bit_identical(place, finished, family, kil
 
 
 def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch, tmp_path):
-    argv = arguments(place, "bert", steps=14, **{"train.micro_batch_size": 2, "data.copies": 2})
+    argv = arguments(place, "bert", steps=14, **{"train.micro_batch_size": 2, "data.mask_copies": 2})
     whole = train([*argv, "--output", str(tmp_path / "a")])
     calls = []
 
@@ -421,8 +421,8 @@ def test_bf16_trains(place, tmp_path):
     argv = arguments(place, "bert", **{"train.precision": "bf16", "output": tmp_path})
     losses = [line["loss"] for line in log_lines(train(argv)) if "loss" in line]
     assert all(math.isfinite(loss) for loss in losses)
-    _, facts = load_core(train(argv))
-    assert facts.config.hidden_size == 32
+    _, metadata = load_core(train(argv))
+    assert metadata.config.hidden_size == 32
 
 
 def test_batches_that_do_not_divide_are_refused_with_one_that_does():
@@ -433,7 +433,7 @@ def test_batches_that_do_not_divide_are_refused_with_one_that_does():
 
 
 def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
-    argv = [*arguments(place, "bert", **{"data.copies": 2}), "--output", str(tmp_path)]
+    argv = [*arguments(place, "bert", **{"data.mask_copies": 2}), "--output", str(tmp_path)]
     settings = load_pretrain_config(argv)
     from zoo.runtime.processes import start_processes
 
@@ -448,16 +448,16 @@ def test_static_copies_repeat_and_dynamic_masks_do_not(place, tmp_path):
 
     assert torch.equal(masks(0), masks(2))
     assert not torch.equal(masks(0), masks(1))
-    data.copies = None
+    data.mask_copies = None
     assert masks(0).shape != masks(2).shape or not torch.equal(masks(0), masks(2))
 
 
 def test_facts_of_a_foreign_folder_are_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ZooError, match="type 'bert'"):
-        read_facts(tmp_path)
+        read_metadata(tmp_path)
     with pytest.raises(ZooError, match="not a folder"):
-        read_facts(tmp_path / "missing")
+        read_metadata(tmp_path / "missing")
 
 
 def test_a_task_can_have_text_of_its_own(place, tmp_path):

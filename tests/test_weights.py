@@ -44,7 +44,7 @@ from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.storage.tensors import save_tensors
 from zoo.vocabulary import Template
 from zoo.weights.config_fields import canonical, matching_heads, read_config
@@ -136,14 +136,14 @@ def test_stock_transformers_opens_what_is_written(case, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(written.config))
     opened = AutoConfig.from_pretrained(tmp_path)
     assert type(opened) is type(model.config)
-    back = read_config(case.family, opened.to_dict()).replace(pooler=read.facts.config.pooler)
-    assert canonical(back) == canonical(read.facts.config)
+    back = read_config(case.family, opened.to_dict()).replace(pooler=read.metadata.config.pooler)
+    assert canonical(back) == canonical(read.metadata.config)
     again = getattr(transformers, case.architecture)._from_config(opened, attn_implementation="eager").eval()
     told = again.load_state_dict(dict(written.tensors), strict=False)
     assert set(told.missing_keys) <= tied_names(model)
     assert not told.unexpected_keys
     batch = make_batch(read.facts, case.seed, case.model_type)
-    given = stock_inputs(batch, read.facts.config)
+    given = stock_inputs(batch, read.metadata.config)
     with torch.no_grad():
         expected, found = model(**given, use_cache=False), again(**given, use_cache=False)
     tensors = {key: value for key, value in expected.items() if isinstance(value, Tensor)}
@@ -240,8 +240,8 @@ def test_the_first_gpt2_files_have_no_prefix_and_masks_for_every_layer():
     masks = {f"h.{i}.attn.bias": torch.ones(1, 1, 24, 24).tril() for i in range(3)}
     read = read_checkpoint(config, {**bare, **masks})
     assert_same(read, read_checkpoint(config, tensors))
-    assert list(read.facts.heads) == ["causal_lm"]
-    assert list(read_checkpoint({**config, "architectures": ["GPT2Model"]}, bare).facts.heads) == []
+    assert list(read.metadata.heads) == ["causal_lm"]
+    assert list(read_checkpoint({**config, "architectures": ["GPT2Model"]}, bare).metadata.heads) == []
 
 
 @pytest.mark.parametrize("case", VARIED, ids=by_id)
@@ -252,7 +252,7 @@ def test_heads_that_the_class_names_and_the_checkpoint_lacks(case):
     tied = model.config.tie_word_embeddings
     absent = [h.name for h in heads if any(row.tied in (None, tied) for row in h.rows) and not h.required_fields]
     assert read.report == ([f"absent heads: {', '.join(absent)}"] if absent else [])
-    assert set(read.facts.heads).isdisjoint(absent)
+    assert set(read.metadata.heads).isdisjoint(absent)
 
 
 @pytest.mark.parametrize("case", [c for c in VARIED if c.architecture.endswith("ForPreTraining")], ids=by_id)
@@ -262,7 +262,7 @@ def test_heads_beyond_those_of_the_named_class_are_kept(case):
     narrow = next(name for name, heads in case.family.architectures.items() if not heads or heads == own[:1])
     for named in (narrow, "SomeoneElsesModel"):
         read = read_checkpoint({**config, "architectures": [named]}, tensors)
-        assert set(read.facts.heads) == set(own)
+        assert set(read.metadata.heads) == set(own)
         assert write_checkpoint(read.facts, read.tensors).config["architectures"] == [case.architecture]
 
 
@@ -337,7 +337,7 @@ def test_a_classifier_without_its_class_is_a_tagger_where_no_pooler_is():
         case = next(case for case in VARIED if case.architecture == f"BertFor{purpose}")
         _, config, tensors = saved(case)
         read = read_checkpoint({**config, "architectures": None}, tensors)
-        assert [head["kind"] for head in read.facts.heads.values()] == [kind]
+        assert [head["kind"] for head in read.metadata.heads.values()] == [kind]
 
 
 def test_class_names_are_read_in_the_order_of_their_numbers():
@@ -346,7 +346,7 @@ def test_class_names_are_read_in_the_order_of_their_numbers():
     wide = {**tensors, "classifier.weight": torch.zeros(12, 32), "classifier.bias": torch.zeros(12)}
     names = {str(i): f"class {i}" for i in (2, 10, 1, 0, *range(3, 10), 11)}
     read = read_checkpoint({**config, "id2label": names}, wide)
-    assert next(iter(read.facts.heads.values()))["labels"] == [f"class {i}" for i in range(12)]
+    assert next(iter(read.metadata.heads.values()))["labels"] == [f"class {i}" for i in range(12)]
 
 
 def test_an_unknown_model_type_names_the_nearest():
@@ -395,7 +395,7 @@ def test_heads_that_presume_other_facts_are_refused_or_left_behind(case):
     bare = bare._replace(architecture=list(case.family.architectures)[-1])
     heads = [name for name in tensors if not name.startswith(f"{case.family.prefix}.")]
     read = read_checkpoint(config, tensors, ignore=[f"^{re.escape(name)}$" for name in heads])
-    assert read.facts.heads == {}
+    assert read.metadata.heads == {}
     assert set(read.tensors) >= {name for name in read_checkpoint(*saved(bare)[1:]).tensors if "pooler" not in name}
 
 
@@ -405,18 +405,18 @@ def test_files_of_the_first_llama_checkpoints():
     old = {key: value for key, value in config.items() if key not in ("rope_parameters", "head_dim")}
     steps = {f"layers.{i}.self_attn.rotary_emb.inv_freq": torch.ones(4) for i in range(3)}
     read = read_checkpoint({**old, "rope_theta": 500.0, "pad_token_id": -1}, {**tensors, **steps})
-    assert (read.facts.config.rope_theta, read.facts.config.pad_token_id) == (500.0, None)
+    assert (read.metadata.config.rope_theta, read.metadata.config.pad_token_id) == (500.0, None)
     assert read_config(all_families()["llama"], old).rope_theta == 10000.0
 
 
 # ---- out: what can and what cannot be said --------------------------------------------------------------------------
 
 
-def facts_of(model_type: str, heads: dict | None = None, visibility: str | None = None, **changes: Any) -> ModelFacts:
+def facts_of(model_type: str, heads: dict | None = None, attention: str | None = None, **changes: Any) -> ModelMetadata:
     """A model like a family's first point, changed."""
     family = all_families()[model_type]
     core = read_config(family, stock_config(bare_case(model_type)).to_dict()).replace(**changes)
-    return ModelFacts(core, Template(pooling=family.pooling), visibility or family.visibility, heads or {})
+    return ModelMetadata(core, Template(pooling=family.pooling), attention or family.attention, heads or {})
 
 
 TOKEN = {"kind": "token", "transform": True, "bias": True}
@@ -424,9 +424,9 @@ BEYOND = {
     "rotary ALBERT": (facts_of("albert", position_type="rotary"), ["position_type = rotary (ALBERT: learned)"]),
     "post-norm LLaMA": (facts_of("llama", norm_position="post"), ["norm_position = post (LLaMA: pre)"]),
     "causal with a masked head": (facts_of("gpt2", {"masked": TOKEN}), ["heads.masked: transform = True"]),
-    "causal BERT": (facts_of("bert", visibility="causal"), ["visibility = causal (BERT: all)"]),
+    "causal BERT": (facts_of("bert", attention="causal"), ["attention = causal (BERT: bidirectional)"]),
     "no biases": (facts_of("bert", attention_bias=False), ["attention_bias = False (BERT: True)"]),
-    "bidirectional LLaMA": (facts_of("llama", visibility="all"), ["visibility = all (LLaMA: causal)"]),
+    "bidirectional LLaMA": (facts_of("llama", attention="bidirectional"), ["attention = all (LLaMA: causal)"]),
     "gated GPT-2": (facts_of("gpt2", glu=True), ["glu = True"]),
     "no segments": (facts_of("bert", type_vocab_size=0), ["type_vocab_size = 0 (BERT: at least 1)"]),
     "sinusoids": (facts_of("bert", position_type="sinusoidal"), ["position_type = sinusoidal"]),
@@ -570,19 +570,19 @@ def choices() -> dict[str, tuple]:
 
 
 @cache
-def draw(seed: int) -> tuple[str, int, ModelFacts]:
+def draw(seed: int) -> tuple[str, int, ModelMetadata]:
     """A family that a model starts from, how many of its facts were changed, and the model."""
     dice = random.Random(seed)
     while True:
         case = dice.choice(bare_cases())
         family, changed = case.family, dice.choice((0, 0, 1, 1, 2, 3))
         core = read_config(family, stock_config(case).to_dict())
-        visibility, pooling = family.visibility, family.pooling
+        attention, pooling = family.attention, family.pooling
         try:
             for name in dice.sample(sorted(choices()), changed):
                 core = core.replace(**{name: dice.choice(choices()[name])})
             if changed and dice.random() < 0.15:
-                visibility = dice.choice(("all", "causal"))
+                attention = dice.choice(("bidirectional", "causal"))
                 pooling = dice.choice(("first", "last"))
             if "pooler" not in family.fixed:
                 core = core.replace(pooler=dice.random() < 0.6)
@@ -592,7 +592,7 @@ def draw(seed: int) -> tuple[str, int, ModelFacts]:
                 _ = [build_head(core, facts) for facts in heads.values()]
         except ZooError:  # facts that no core can have together
             continue
-        return case.model_type, changed, ModelFacts(core, Template(pooling=pooling), visibility, heads)
+        return case.model_type, changed, ModelMetadata(core, Template(pooling=pooling), attention, heads)
 
 
 def draw_heads(dice: random.Random, case: Case, core: CoreConfig) -> dict[str, dict[str, Any]]:
@@ -613,22 +613,22 @@ def heads_of(case: Case, core: CoreConfig) -> dict[str, dict[str, Any]]:
     return found
 
 
-def build(facts: ModelFacts, seed: int) -> Ours:
+def build(metadata: ModelMetadata, seed: int) -> Ours:
     """The model with random weights."""
-    core = make_core(facts.config)
-    heads = {name: build_head(facts.config, head) for name, head in facts.heads.items()}
+    core = make_core(metadata.config)
+    heads = {name: build_head(metadata.config, head) for name, head in metadata.heads.items()}
     named = {f"core.{key}": value for key, value in core.state_dict().items()}
     for name, head in heads.items():
         named |= {f"heads.{name}.{key}": value for key, value in head.state_dict().items()}
-    ours = Ours(facts, named)
+    ours = Ours(metadata, named)
     randomise(ours, seed)
     return ours.eval()
 
 
-def assert_stock_agrees(facts: ModelFacts, seed: int, model_type: str, folder: Path) -> None:
+def assert_stock_agrees(metadata: ModelMetadata, seed: int, model_type: str, folder: Path) -> None:
     """Written as files, stock transformers opens it, says nothing that was not reported, and gives the same numbers."""
-    ours, family = build(facts, seed), all_families()[model_type]
-    written = write_checkpoint(facts, ours.state_dict(), model_type)
+    ours, family = build(metadata, seed), all_families()[model_type]
+    written = write_checkpoint(metadata, ours.state_dict(), model_type)
     (folder / "config.json").write_text(json.dumps(written.config))
     save_tensors(folder / "model.safetensors", written.tensors)
     architecture = getattr(transformers, written.config["architectures"][0])
@@ -636,22 +636,22 @@ def assert_stock_agrees(facts: ModelFacts, seed: int, model_type: str, folder: P
     assert not told["mismatched_keys"]
     assert bool(told["missing_keys"]) == any("filled at random" in line for line in written.report)
     assert bool(told["unexpected_keys"]) == any("has no pooler" in line for line in written.report)
-    batch = make_batch(facts, seed, model_type)
+    batch = make_batch(metadata, seed, model_type)
     with torch.no_grad():
         output = ours.core(batch.inputs)
-        whole = model.eval()(**stock_inputs(batch, facts.config), output_hidden_states=True)
+        whole = model.eval()(**stock_inputs(batch, metadata.config), output_hidden_states=True)
         expected = whole["hidden_states"][-1][batch.real]
         assert (output.last_hidden_state[batch.real] - expected).abs().max() < 1e-5
-        kept = {name: facts.heads[name] for name in matching_heads(family, facts)}
+        kept = {name: metadata.heads[name] for name in matching_heads(family, metadata)}
         kept = {name: head for name, head in kept.items() if f"head {name}" not in " ".join(written.report)}
-        ours.facts = dataclasses.replace(facts, heads=kept)
+        ours.facts = dataclasses.replace(metadata, heads=kept)
         for mine, theirs in both_scores(ours, output, whole, batch):
             assert (mine - theirs).abs().max() < 1e-5
     back = read_checkpoint(json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors"))
-    free = {**training_only(back.facts.config), "pooler": back.facts.config.pooler}  # a head can bring a pooler
-    if not facts.config.has_position_table:  # a length that is no limit, for which not every family has a word
-        free["max_position_embeddings"] = back.facts.config.max_position_embeddings
-    assert canonical(back.facts.config) == canonical(facts.config.replace(**free))
+    free = {**training_only(back.metadata.config), "pooler": back.metadata.config.pooler}  # a head can bring a pooler
+    if not metadata.config.has_position_table:  # a length that is no limit, for which not every family has a word
+        free["max_position_embeddings"] = back.metadata.config.max_position_embeddings
+    assert canonical(back.metadata.config) == canonical(metadata.config.replace(**free))
     assert all(torch.equal(back.tensors[name], value) for name, value in ours.core.state_dict(prefix="core.").items())
 
 
@@ -661,17 +661,17 @@ def training_only(core: CoreConfig) -> dict[str, Any]:
     return {name: value for name, value in core.to_dict().items() if any(word in name for word in facts)}
 
 
-@pytest.mark.parametrize("fact", [*choices(), "visibility", "pooling"])
+@pytest.mark.parametrize("fact", [*choices(), "attention", "pooling"])
 @pytest.mark.parametrize("model_type", GRID)
 def test_a_fact_changed_alone_is_refused_or_the_same_in_stock_transformers(model_type, fact, tmp_path):
     """Under the class with the most heads, and under every class where heads read the fact too."""
     start, architectures = facts_of(model_type), list(all_families()[model_type].architectures)
     architectures = architectures if fact in ("hidden_act", "pooling") else architectures[:1]
     for architecture, value in itertools.product(architectures, choices().get(fact, (None,))):
-        core, visibility, pooling = start.config, start.visibility, start.template.pooling
+        core, attention, pooling = start.config, start.attention, start.template.pooling
         heads = heads_of(bare_case(model_type)._replace(architecture=architecture), core)
-        if fact == "visibility":
-            visibility = {"all": "causal", "causal": "all"}[visibility]
+        if fact == "attention":
+            attention = {"bidirectional": "causal", "causal": "bidirectional"}[attention]
         elif fact == "pooling":
             pooling = {"first": "last", "last": "first"}[pooling]
         elif value == getattr(core, fact):
@@ -683,7 +683,7 @@ def test_a_fact_changed_alone_is_refused_or_the_same_in_stock_transformers(model
                     _ = [make_core(core), *(build_head(core, head) for head in heads.values())]
             except ZooError:  # no core has that fact beside the others, or no such head over it
                 continue
-        changed = ModelFacts(core, Template(pooling=pooling), visibility, heads)
+        changed = ModelMetadata(core, Template(pooling=pooling), attention, heads)
         try:
             write_checkpoint(changed, {}, model_type)
         except ZooError:
@@ -693,19 +693,19 @@ def test_a_fact_changed_alone_is_refused_or_the_same_in_stock_transformers(model
 
 @pytest.mark.parametrize("seed", range(200))
 def test_a_recombined_model_is_refused_or_the_same_in_stock_transformers(seed, tmp_path):
-    started, changed, facts = draw(seed)
+    started, changed, metadata = draw(seed)
     able = []
     for model_type in GRID:
         try:
-            write_checkpoint(facts, {}, model_type)
+            write_checkpoint(metadata, {}, model_type)
         except ZooError:
             continue
         able.append(model_type)
-        assert_stock_agrees(facts, seed, model_type, tmp_path)
+        assert_stock_agrees(metadata, seed, model_type, tmp_path)
     if not changed:
-        assert started in able or facts.heads, "what was read from a family can be said in it"
+        assert started in able or metadata.heads, "what was read from a family can be said in it"
     try:
-        chosen = write_checkpoint(facts, {}).config["model_type"]
+        chosen = write_checkpoint(metadata, {}).config["model_type"]
     except ZooError:
         chosen = None
     assert chosen in able if able else chosen is None

@@ -268,7 +268,7 @@ def test_a_run_goes_on_bit_for_bit(wwm, place, tmp_path, monkeypatch):
 
 
 def test_ext_goes_on_from_wwm_with_a_schedule_of_its_own(wwm, place, tmp_path):
-    ext = train(settings(place, "bert-wwm-ext-tiny-zh", tmp_path, 10, **{"start.model": wwm}))
+    ext = train(settings(place, "bert-wwm-ext-tiny-zh", tmp_path, 10, **{"init_from.model": wwm}))
     report = read_json(ext / "run.json")["start"]
     assert report["fresh"] == []
     assert report["left"] == []
@@ -285,7 +285,7 @@ def test_rbt_takes_the_first_layers(place, tmp_path):
     whole = train(settings(place, "roberta-wwm-ext-base-zh", tmp_path, 2, **small))
     heads = {key.split(".")[1] for key in open_weights(whole) if key.startswith("heads.")}
     assert heads == {"masked_lm"}
-    argv = settings(place, "rbt3-zh", tmp_path, 1, **{**small, "start.model": whole, "start.layers": 3})
+    argv = settings(place, "rbt3-zh", tmp_path, 1, **{**small, "init_from.model": whole, "init_from.layers": 3})
     del argv[argv.index("--model.num_hidden_layers") : argv.index("--model.num_hidden_layers") + 2]
     part = train(argv)
     assert read_json(part / "run.json")["start"]["layers"] == [0, 1, 2]

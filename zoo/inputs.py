@@ -49,7 +49,7 @@ class QueryStream(NamedTuple):
 
     Args:
         positions: (B, T) position of each state in the row.
-        attention_pattern: its own visibility, of the row's tokens: ``orders`` and ``documents`` are (B, L), ``dense`` (B, T, L).
+        attention_pattern: its own visibility, of the row's tokens: ``permutation_ranks`` and ``documents`` are (B, L), ``dense`` (B, T, L).
         hidden_states: (B, T, W) start vectors; absent = the core's own (``query_stream``).
     """
 

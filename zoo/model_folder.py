@@ -30,13 +30,13 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelMetadata:
     """What a model folder says about itself beside its weights.
 
     Args:
         config: the core's facts.
         template: layout of single texts and pairs, and pooling.
-        visibility: how tokens see each other: ``all`` or ``causal``.
+        attention: how tokens see each other: ``all`` or ``causal``.
         heads: facts of each head by name (:func:`zoo.heads.build.build_head`).
         origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
@@ -44,7 +44,7 @@ class ModelFacts:
 
     config: CoreConfig
     template: Template = field(default_factory=Template)
-    visibility: Literal["all", "causal"] = "all"
+    attention: Literal["bidirectional", "causal"] = "bidirectional"
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     origin: str | None = None
     path: Path = field(default_factory=Path)
@@ -55,7 +55,7 @@ class ModelFacts:
             "model_type": MODEL_TYPE,
             "zoo_version": __version__,
             "core": self.config.to_dict(),
-            "visibility": self.visibility,
+            "attention": self.attention,
             "template": self.template.to_dict(),
             "heads": self.heads,
             "origin": self.origin,
@@ -93,19 +93,19 @@ def pack_model(core: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Ten
     return tensors
 
 
-def head_facts(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+def head_configs(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
     """Facts of the heads that can describe themselves; a user's own head module need not."""
     found = {name: _head_of(module) for name, module in heads.items()}
-    return {name: dict(head.facts) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
+    return {name: dict(head.config) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
 
 
 def _head_of(module: nn.Module) -> nn.Module | None:
     """The head with facts: the module itself, or the ``head`` of the objective that it is."""
-    head = module if hasattr(module, "facts") else getattr(module, "head", None)
-    return head if isinstance(head, nn.Module) and hasattr(head, "facts") else None
+    head = module if hasattr(module, "config") else getattr(module, "head", None)
+    return head if isinstance(head, nn.Module) and hasattr(head, "config") else None
 
 
-def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Module], facts: ModelFacts) -> None:
+def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Module], metadata: ModelMetadata) -> None:
     """Write ``config.json`` and ``model.safetensors`` atomically, the weights first.
 
     Args:
@@ -116,7 +116,7 @@ def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Modu
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, pack_model(core, heads))
-    write_json(folder / "config.json", replace(facts, heads=head_facts(heads)).to_dict())
+    write_json(folder / "config.json", replace(metadata, heads=head_configs(heads)).to_dict())
 
 
 def weights_digest(folder: Path) -> str:
@@ -135,7 +135,7 @@ def _digest_of(paths: list[Path]) -> str:
     return hashlib.sha256("".join(file_digest(path) for path in paths).encode()).hexdigest()[:16]
 
 
-def read_facts(folder: str | Path) -> ModelFacts:
+def read_metadata(folder: str | Path) -> ModelMetadata:
     """Read a model folder's ``config.json``.
 
     Raises:
@@ -154,7 +154,7 @@ def read_facts(folder: str | Path) -> ModelFacts:
             f"{path / 'config.json'} describes a model of type {facts.get('model_type')!r}, not one of the zoo's "
             f"({MODEL_TYPE!r}); give a run folder of `python -m pretraining`, or bring it in with `zoo import`."
         )
-    return facts_from_dict(facts, path)
+    return metadata_from_dict(facts, path)
 
 
 def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
@@ -168,27 +168,27 @@ def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
     )
 
 
-def facts_from_dict(facts: Mapping[str, Any], path: Path) -> ModelFacts:
+def metadata_from_dict(facts: Mapping[str, Any], path: Path) -> ModelMetadata:
     """Facts out of the content of a ``config.json``, which transformers may have added keys of its own to."""
     if not isinstance(facts.get("core"), dict):
         raise ZooError(f"{path / 'config.json'} has no `core`, the facts about the architecture.")
-    return ModelFacts(
+    return ModelMetadata(
         config=CoreConfig.from_dict(facts["core"]),
         template=Template(**facts.get("template", {})),
-        visibility=facts.get("visibility", "all"),
+        attention=facts.get("attention", "bidirectional"),
         heads=facts.get("heads", {}),
         origin=facts.get("origin"),
         path=path,
     )
 
 
-def load_core(folder: str | Path) -> tuple[Core, ModelFacts]:
+def load_core(folder: str | Path) -> tuple[Core, ModelMetadata]:
     """The core of a model folder with its weights, and the folder's facts; heads are left out."""
-    facts = read_facts(folder)
-    core = make_core(facts.config)
-    weights = open_weights(facts.path)
-    load_state(core, _below(weights, "core."), str(facts.path / WEIGHTS))
-    return core.to(torch.float32), facts
+    metadata = read_metadata(folder)
+    core = make_core(metadata.config)
+    weights = open_weights(metadata.path)
+    load_state(core, _below(weights, "core."), str(metadata.path / WEIGHTS))
+    return core.to(torch.float32), metadata
 
 
 def load_head(folder: str | Path, name: str, module: nn.Module) -> None:

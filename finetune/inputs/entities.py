@@ -9,7 +9,7 @@ from functools import cached_property
 from finetune.data.load import TaskSplits
 from finetune.data.tasks import Task
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.storage.entity_table import NAMES, VECTORS, Entities, open_entities
 
 NO_ENTITIES = "none"
@@ -46,7 +46,7 @@ class TaskEntities:
 
 
 def task_entities(
-    task: Task, data: TaskSplits, facts: ModelFacts, folder: str | None, confidence: float
+    task: Task, data: TaskSplits, metadata: ModelMetadata, folder: str | None, confidence: float
 ) -> TaskEntities:
     """The entities of a task's rows for one model.
 
@@ -61,7 +61,7 @@ def task_entities(
         ZooError: there are no vectors, they do not fit the core, or hold not one of the entities.
     """
     mentioned = _mentioned(data, confidence)
-    return TaskEntities(_table(task, set(mentioned), facts, folder, confidence), mentioned, confidence)
+    return TaskEntities(_table(task, set(mentioned), metadata, folder, confidence), mentioned, confidence)
 
 
 def _mentioned(data: TaskSplits, confidence: float) -> list[str]:
@@ -71,9 +71,11 @@ def _mentioned(data: TaskSplits, confidence: float) -> list[str]:
     return [span.entity for span in spans if span.entity is not None and span.confidence >= confidence]
 
 
-def _table(task: Task, named: set[str], facts: ModelFacts, folder: str | None, confidence: float) -> Entities | None:
+def _table(
+    task: Task, named: set[str], metadata: ModelMetadata, folder: str | None, confidence: float
+) -> Entities | None:
     """The table that holds the named entities, checked."""
-    fusion, model = facts.config.fusion, facts.path
+    fusion, model = metadata.config.fusion, metadata.path
     if fusion is None:
         if folder not in (None, NO_ENTITIES):
             raise ZooError(f"entities = {folder}: the model in {model} reads no entities; leave the setting out.")

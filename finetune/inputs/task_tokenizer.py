@@ -15,34 +15,34 @@ from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts, open_weights
+from zoo.model_folder import ModelMetadata, open_weights
 
 
-def stored_tokenizer(facts: ModelFacts) -> ZooTokenizer:
+def stored_tokenizer(metadata: ModelMetadata) -> ZooTokenizer:
     """The model's tokenizer as its files have it; its vocabulary must fit the core's.
 
     Raises:
         ZooError: there is none, or it is another model's.
     """
     try:
-        tokenizer = load_tokenizer(facts.path)
+        tokenizer = load_tokenizer(metadata.path)
     except ZooError as error:
-        if not facts.config.characters:
+        if not metadata.config.characters:
             raise
         raise ZooError(
             f"{error} This core reads characters, and words have to be found for it: a tokenizer is needed whose "
             "unit is the word (`zoo import SRC DST --vocabulary FILE` makes one of a list of words)."
         ) from error
-    size, rows = tokenizer.vocabulary.size, facts.config.vocab_size or 0
+    size, rows = tokenizer.vocabulary.size, metadata.config.vocab_size or 0
     if size > rows:
         raise ZooError(
-            f"the tokenizer in {facts.path} has {size} entries, the model's embedding {rows} rows; "
+            f"the tokenizer in {metadata.path} has {size} entries, the model's embedding {rows} rows; "
             "they are not of the same run."
         )
     return tokenizer
 
 
-def task_tokenizer(stored: ZooTokenizer, facts: ModelFacts, marks: Sequence[str], segments: bool) -> ZooTokenizer:
+def task_tokenizer(stored: ZooTokenizer, metadata: ModelMetadata, marks: Sequence[str], segments: bool) -> ZooTokenizer:
     """A copy with every token of the template, whichever of its layouts the task needs.
 
     Args:
@@ -54,22 +54,22 @@ def task_tokenizer(stored: ZooTokenizer, facts: ModelFacts, marks: Sequence[str]
     Raises:
         ZooError: the core or the tokenizer has no room for new tokens.
     """
-    template = facts.template
+    template = metadata.template
     copy = ZooTokenizer(Tokenizer.from_str(stored.backend.to_str()), stored.roles)
     copy.segmenter = stored.segmenter
-    wanted = TokenizerConfig(kind="file", path=str(facts.path), new_tokens=[*template.tokens, *marks])
+    wanted = TokenizerConfig(kind="file", path=str(metadata.path), new_tokens=[*template.tokens, *marks])
     tokenizer = extend(copy, wanted, template, special=list(marks))
-    if facts.config.characters and tokenizer.vocabulary.size > stored.vocabulary.size:
+    if metadata.config.characters and tokenizer.vocabulary.size > stored.vocabulary.size:
         lacking = [token for token in template.tokens if stored.backend.token_to_id(token) is None]
         raise ZooError(
-            f"the template's {', '.join(lacking)} are no tokens of {facts.path}, whose core spells words and "
+            f"the template's {', '.join(lacking)} are no tokens of {metadata.path}, whose core spells words and "
             "has no table for new ones to be added to; a template of its own tokens would work: "
             f"{', '.join(stored.roles.values())}."
         )
     numbers = list(tokenizer.backend.get_vocab(with_added_tokens=True).values())
     if len(numbers) != len(set(numbers)):  # the tokenizers library counts entries to number a new one
         raise ZooError(
-            f"the tokenizer in {facts.path} leaves out numbers, so that new tokens of the template "
+            f"the tokenizer in {metadata.path} leaves out numbers, so that new tokens of the template "
             f"({', '.join(template.tokens)}) would share one with another; number its entries without gaps."
         )
     tokenizer.set_template(template, segments)
@@ -77,7 +77,7 @@ def task_tokenizer(stored: ZooTokenizer, facts: ModelFacts, marks: Sequence[str]
     return tokenizer
 
 
-def new_marks(stored: ZooTokenizer, facts: ModelFacts, task: Task, frozen: bool) -> list[str]:
+def new_marks(stored: ZooTokenizer, metadata: ModelMetadata, task: Task, frozen: bool) -> list[str]:
     """Marks that get a row of the embedding; to a core that reads characters by words, a mark is a word.
 
     Args:
@@ -90,30 +90,32 @@ def new_marks(stored: ZooTokenizer, facts: ModelFacts, task: Task, frozen: bool)
         ZooError: there is no row to be had.
     """
     lacking = [token for token in task.mark_tokens if stored.backend.token_to_id(token) is None]
-    if not lacking or (facts.config.characters and stored.whole_words):
+    if not lacking or (metadata.config.characters and stored.whole_words):
         return []
-    if facts.config.characters or frozen:
-        reason = "whose core spells words" if facts.config.characters else "whose core stays as it is (use: features)"
+    if metadata.config.characters or frozen:
+        reason = (
+            "whose core spells words" if metadata.config.characters else "whose core stays as it is (use: features)"
+        )
         raise ZooError(
-            f"task {task.name!r} marks spans by {', '.join(lacking)}, no tokens of {facts.path}, "
+            f"task {task.name!r} marks spans by {', '.join(lacking)}, no tokens of {metadata.path}, "
             f"{reason}, so that new ones cannot be learned; tokens that it has would work, such as # and $."
         )
     return lacking
 
 
-def open_character_tokenizer(tokenizer: ZooTokenizer, facts: ModelFacts) -> CharacterTokenizer | None:
+def open_character_tokenizer(tokenizer: ZooTokenizer, metadata: ModelMetadata) -> CharacterTokenizer | None:
     """What finds and spells words, for a core that reads characters by words; ``None`` for any other.
 
     Raises:
         ZooError: the core does not know how the tokenizer's words are spelt.
     """
-    if facts.config.characters is None:
+    if metadata.config.characters is None:
         return None
-    spellings = open_weights(facts.path)["core.embeddings.word_embeddings.spellings"]
+    spellings = open_weights(metadata.path)["core.embeddings.word_embeddings.spellings"]
     lacking = [i for i in range(tokenizer.vocabulary.size) if i >= len(spellings) or not spellings[i, 0]]
     if lacking:
         raise ZooError(
-            f"the core in {facts.path} reads characters and does not know how {len(lacking)} of its "
+            f"the core in {metadata.path} reads characters and does not know how {len(lacking)} of its "
             f"tokenizer's {tokenizer.vocabulary.size} tokens are spelt, the first is "
             f"{tokenizer.token(lacking[0])!r}; tell it by core.set_spellings(words, vocabulary) and save it."
         )

@@ -16,7 +16,7 @@ from zoo.heads.scalar_mix import FrozenCore
 from zoo.heads.sequence_head import SequenceHead, new_sequence_head, pooled_state
 from zoo.heads.task_network import TaskNetwork
 from zoo.inputs import CoreInputs
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 
 _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 
@@ -26,18 +26,18 @@ class Classifier(nn.Module):
 
     Args:
         core: the pretrained core; its new rows and heads not included.
-        facts: the model folder's; its template and visibility are read.
+        facts: the model folder's; its template and attention pattern are read.
         labels: names of the classes.
         dropout: probability on the state.
         seed: fine-tuning seed; keys the new weights.
     """
 
-    def __init__(self, core: Core, facts: ModelFacts, labels: Sequence[str], dropout: float, seed: int) -> None:
+    def __init__(self, core: Core, metadata: ModelMetadata, labels: Sequence[str], dropout: float, seed: int) -> None:
         super().__init__()
         self.core = core
-        self.pooling = facts.template.pooling
+        self.pooling = metadata.template.pooling
         self.dropout = dropout
-        new = new_sequence_head(core.config, self.pooling, facts.visibility)
+        new = new_sequence_head(core.config, self.pooling, metadata.attention)
         self.head = SequenceHead(core.config, len(labels), "classification", labels=list(labels), **new)
         for key, module in (("dense", self.head.dense), ("classifier", self.head.output)):
             initialise(module, core.config, seed, f"finetune.{key}.")

@@ -35,7 +35,7 @@ from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
 from zoo.inputs import CoreInputs
-from zoo.model_folder import ModelFacts, load_core, model_digest, read_facts, save_model_folder
+from zoo.model_folder import ModelMetadata, load_core, model_digest, read_metadata, save_model_folder
 from zoo.runtime.processes import autocast, resolve_precision, to_device
 from zoo.storage.entity_table import NAMES, keep_entities, table_digest
 from zoo.storage.files import read_json, whole_folder, write_json
@@ -58,17 +58,17 @@ class PreparedTask:
     def __init__(
         self, model_folder: Path, task: Task, data: str | Path | TaskSplits, settings: FinetuneSettings
     ) -> None:
-        self.facts: ModelFacts = read_facts(model_folder)
+        self.metadata: ModelMetadata = read_metadata(model_folder)
         self.task = task
-        check_template(self.facts.template, self.facts.config, self.facts.visibility)
-        _check_task_type(settings.task_type_id, self.facts)
+        check_template(self.metadata.template, self.metadata.config, self.metadata.attention)
+        _check_task_type(settings.task_type_id, self.metadata)
         self.features = settings.features if settings.use == "features" else None
         if self.features is not None:
             known = self.stored_tokenizer.backend.token_to_id
-            template = known_template(self.facts.template, lambda word: known(word) is not None)
-            self.facts = dataclasses.replace(self.facts, template=template)
-        self.layout = template_tokens(self.facts.template, task.pair and self.features is None)
-        self.max_length = _max_length(settings.max_length, task, self.facts)
+            template = known_template(self.metadata.template, lambda word: known(word) is not None)
+            self.metadata = dataclasses.replace(self.metadata, template=template)
+        self.layout = template_tokens(self.metadata.template, task.pair and self.features is None)
+        self.max_length = _max_length(settings.max_length, task, self.metadata)
         self.settings = dataclasses.replace(
             settings,
             epochs=settings.epochs or task.epochs,
@@ -84,7 +84,7 @@ class PreparedTask:
         if task.span_fields:
             facts |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
         confidence = task.confidence if settings.confidence is None else settings.confidence
-        self.entities = task_entities(task, self.data, self.facts, settings.entities, confidence)
+        self.entities = task_entities(task, self.data, self.metadata, settings.entities, confidence)
         self.fingerprint: dict[str, Any] = {
             "model": model_digest(model_folder),
             "task": facts,
@@ -97,18 +97,18 @@ class PreparedTask:
     @cached_property
     def stored_tokenizer(self) -> ZooTokenizer:
         """The model's tokenizer as its files have it."""
-        return stored_tokenizer(self.facts)
+        return stored_tokenizer(self.metadata)
 
     @cached_property
     def tokenizer(self) -> ZooTokenizer:
         """The same with every token of the template and of the marks."""
-        marks = new_marks(self.stored_tokenizer, self.facts, self.task, frozen=self.features is not None)
-        return task_tokenizer(self.stored_tokenizer, self.facts, marks, self.segments)
+        marks = new_marks(self.stored_tokenizer, self.metadata, self.task, frozen=self.features is not None)
+        return task_tokenizer(self.stored_tokenizer, self.metadata, marks, self.segments)
 
     @cached_property
     def character_tokenizer(self) -> CharacterTokenizer | None:
         """What finds and spells words, for a core that reads characters by words."""
-        return open_character_tokenizer(self.tokenizer, self.facts)
+        return open_character_tokenizer(self.tokenizer, self.metadata)
 
     @cached_property
     def _marker(self) -> Marker | None:
@@ -118,13 +118,13 @@ class PreparedTask:
     @property
     def segments(self) -> bool:
         """Whether the core tells two texts apart, by their table or in its scores."""
-        return self.facts.config.type_vocab_size > 1 or self.facts.config.relative_segments
+        return self.metadata.config.type_vocab_size > 1 or self.metadata.config.relative_segments
 
     @property
     def pad(self) -> int:
         """Padding id; any would do, since nothing looks at padding."""
         found = self.tokenizer.vocabulary.pad
-        return (self.facts.config.pad_token_id or 0) if found is None else found
+        return (self.metadata.config.pad_token_id or 0) if found is None else found
 
     @cached_property
     def train(self) -> EncodedRows | TextRows:
@@ -169,7 +169,7 @@ class PreparedTask:
         if self.unknown > SOME_UNKNOWN:
             told.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
-                f"{self.facts.path}."
+                f"{self.metadata.path}."
             )
         return told
 
@@ -182,7 +182,7 @@ class PreparedTask:
         if self.unknown > MOST_UNKNOWN:
             raise ZooError(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self.data.train.texts[0][:40]!r}, "
-                f"are unknown to the tokenizer of {self.facts.path}, so that most of the texts could not be told "
+                f"are unknown to the tokenizer of {self.metadata.path}, so that most of the texts could not be told "
                 "apart. A model pretrained on text of the task's language and spelling would work, or one whose "
                 "tokenizer knows every byte (kind: bytebpe)."
             )
@@ -196,7 +196,7 @@ class PreparedTask:
 
     def classifier(self, seed: int) -> Classifier | FeatureClassifier:
         """The pretrained core, with rows for new special tokens, under a new classifier."""
-        core, facts = load_core(self.facts.path)
+        core, metadata = load_core(self.metadata.path)
         if self.settings.task_type_id:
             table = core.get_parameter("embeddings.task_type_embeddings.weight").data
             table[0] = table[self.settings.task_type_id]
@@ -207,11 +207,11 @@ class PreparedTask:
         if size > known:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
-        return Classifier(core, facts, labels, dropout, seed)
+        return Classifier(core, metadata, labels, dropout, seed)
 
     def save(self, model: Classifier | FeatureClassifier, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
-        facts = dataclasses.replace(self.facts, config=model.core.config)
+        facts = dataclasses.replace(self.metadata, config=model.core.config)
         with whole_folder(folder) as made:
             save_model_folder(made, model.core, model.heads, facts)
             self.tokenizer.save(made)
@@ -220,8 +220,8 @@ class PreparedTask:
             write_json(path, {**read_json(path), **as_trained})
             if self.entities.table is not None:
                 keep_entities(self.entities.table.folder, made)
-            elif (self.facts.path / NAMES).exists() and self.settings.entities is None:  # texts did not name any
-                keep_entities(self.facts.path, made)
+            elif (self.metadata.path / NAMES).exists() and self.settings.entities is None:  # texts did not name any
+                keep_entities(self.metadata.path, made)
 
     def batch(
         self, data: EncodedRows | TextRows, rows: NDArray[np.int64], keys: Keys | None = None
@@ -239,7 +239,7 @@ class PreparedTask:
         self, data: EncodedRows, rows: NDArray[np.int64], keys: Keys | None = None
     ) -> tuple[CoreInputs, Tensor]:
         return collate_rows(
-            data, rows, self.pad, self.facts.visibility == "causal", self.segments, keys, self.entities.table
+            data, rows, self.pad, self.metadata.attention == "causal", self.segments, keys, self.entities.table
         )
 
     def _text(self, data: TextRows, text: EncodedRows, rows: NDArray[np.int64]) -> TextFeatures:
@@ -251,7 +251,7 @@ class PreparedTask:
         if not isinstance(model, FeatureClassifier) or self.features is None:
             return
         parts = [part for part in (self.train, self.evaluation) if isinstance(part, TextRows)]
-        config = self.facts.config
+        config = self.metadata.config
         needed = 4 * (config.num_hidden_layers + 1) * config.hidden_size * sum(part.tokens() for part in parts)
         if needed > self.features.cache_mb * 2**20 or any(part.layers for part in parts):
             return
@@ -264,21 +264,21 @@ class PreparedTask:
             part.fill(read)
 
 
-def _check_task_type(number: int, facts: ModelFacts) -> None:
+def _check_task_type(number: int, metadata: ModelMetadata) -> None:
     """Raise ZooError if the core's table has no row for a pretraining task."""
-    rows = facts.config.task_type_vocab_size
+    rows = metadata.config.task_type_vocab_size
     if number >= max(rows, 1):
         raise ZooError(
-            f"task_type_id is {number}, and the model in {facts.path} has a table of {rows} task types; leave it at 0."
+            f"task_type_id is {number}, and the model in {metadata.path} has a table of {rows} task types; leave it at 0."
         )
 
 
-def _max_length(asked: int | None, task: Task, facts: ModelFacts) -> int:
-    longest = facts.config.max_length
+def _max_length(asked: int | None, task: Task, metadata: ModelMetadata) -> int:
+    longest = metadata.config.max_length
     if asked is None:
         return min(task.max_length, longest)
     if asked > longest:
         raise ZooError(
-            f"max_length = {asked}, but {facts.path} has positions for {longest} tokens; {longest} would work."
+            f"max_length = {asked}, but {metadata.path} has positions for {longest} tokens; {longest} would work."
         )
     return asked

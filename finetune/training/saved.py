@@ -14,7 +14,7 @@ from finetune.data.tasks import Task
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import predict
 from zoo.errors import ZooError
-from zoo.model_folder import load_head, read_facts
+from zoo.model_folder import load_head, read_metadata
 from zoo.storage.files import read_json
 
 
@@ -33,7 +33,7 @@ class SavedFeatures:
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
-        heads = read_facts(self._folder).heads
+        heads = read_metadata(self._folder).heads
         network, mixes = heads.get("classifier", {}), heads.get("mixes", {})
         if network.get("kind") != "features" or mixes.get("kind") != "mixes":
             have = ", ".join(f"{name} ({head['kind']})" for name, head in heads.items()) or "none"

@@ -151,7 +151,7 @@ def _source(store: Store) -> str:
 
 def _number_of_classes(store: Store, name: str) -> int | None:
     """Classes that an annotation of the corpus says that there are, where the store knows."""
-    own = store.meta.get("facts", {}).get("annotations", {}).get(name, {})
+    own = store.meta.get("recipe", {}).get("annotations", {}).get(name, {})
     values = own.get("arguments", {}).get("values")
     return len(values) if isinstance(values, list) else values
 
@@ -161,7 +161,7 @@ def _place(store: Store, record: int) -> tuple[str, Document | None]:
 
     A store keeps no lines: its text is read again up to there, and has to have as many sentences.
     """
-    place, facts = f"record {record + 1:,} of {_source(store)}", store.meta.get("facts")
+    place, facts = f"record {record + 1:,} of {_source(store)}", store.meta.get("recipe")
     if not facts or not _prepared(store):
         return place, None
     config = CorpusConfig(store.meta["source"], text_field=facts["text_field"])
@@ -184,7 +184,7 @@ def _more_than_two(store: Store, documents: Ints, counts: Ints, label: str) -> Z
     """What is said of the first record that is neither a text nor a pair."""
     record = int(documents[np.argmax(counts > 2)])
     place, document = _place(store, record)
-    sentences = store.meta.get("facts", {}).get("sentences", [None])[0]
+    sentences = store.meta.get("recipe", {}).get("sentences", [None])[0]
     needed = 'A pair is a list of two strings, {"text": [FIRST, SECOND]}, a single text one string without line ends.'
     if sentences != "line" and not (document and document.listed):
         ruled = " (it has `sentences: rule`)" if sentences else ""

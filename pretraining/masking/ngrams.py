@@ -7,7 +7,7 @@ import numpy as np
 from pretraining.arrays import Bools, Ints32
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
-from pretraining.masking.base import Budgeted, Budget
+from pretraining.masking.base import Budget, Budgeted
 from pretraining.masking.groups import shuffled, word_groups
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary

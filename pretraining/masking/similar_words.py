@@ -142,7 +142,9 @@ class SimilarWords(Replacement):
     def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:
         """New (B, L) input ids. W = stretches of selected tokens that are one word's."""
         table, width, old = self.table, rows.shape[1], rows.input_ids.reshape(-1)
-        edge = np.append((word_starts(rows, ~rows.special_tokens_mask) | rows.special_tokens_mask).reshape(-1), True)  # a word before it ends
+        edge = np.append(
+            (word_starts(rows, ~rows.special_tokens_mask) | rows.special_tokens_mask).reshape(-1), True
+        )  # a word before it ends
         place = np.flatnonzero(selected)
         opens = np.flatnonzero(edge[place] | (np.diff(place, prepend=-2) != 1))
         first, size = place[opens], np.diff(opens, append=len(place))

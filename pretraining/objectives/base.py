@@ -145,7 +145,7 @@ class Objective(nn.Module, ABC):
     Attributes:
         required_fields: optional fields of :class:`Rows` that it reads; checked against the layout's ``provided_fields``.
         weight: factor of its loss.
-        visibility: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
+        attention: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
             fine-tuning and scoring; objectives of one task must agree.
         select: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with the corpus' unigram entropy.
@@ -155,7 +155,7 @@ class Objective(nn.Module, ABC):
     required_fields: frozenset[str] = frozenset()
     select: Selector | None = None
     weight: float = 1.0
-    visibility: Literal["all", "causal"] | None = None
+    attention: Literal["bidirectional", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
 

@@ -57,7 +57,7 @@ class BidirectionalLM(Objective):
         """Create the head: an output matrix for both directions, tied where the core has a table of that width."""
         assert config.vocab_size is not None
         self.config, self.two_halves = config, config.recurrent is not None
-        self.visibility = "all" if self.two_halves else "causal"
+        self.attention = "bidirectional" if self.two_halves else "causal"
         self.entries = min(self.outputs or config.vocab_size, config.vocab_size)
         self.unknown = vocabulary.unk
         fewer = self.entries if self.entries < vocabulary.size else None

@@ -25,7 +25,7 @@ class CausalLM(Objective):
         bias: a bias per vocabulary entry.
     """
 
-    visibility = "causal"
+    attention = "causal"
     predicts_tokens = True
     head: TokenHead
 

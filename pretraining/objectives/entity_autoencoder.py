@@ -49,7 +49,7 @@ class EntityAutoencoder(Objective):
     """
 
     required_fields = frozenset({ARRAY})
-    visibility = "all"
+    attention = "bidirectional"
     head: EntityHead
 
     def __init__(
@@ -125,7 +125,7 @@ class EntityAutoencoder(Objective):
 
     def _check_names(self, store: Store) -> None:
         """Refuse a table of other names, or in another order, than the list that the text was linked with."""
-        known = store.meta.get("facts", {}).get("annotations", {}).get(ARRAY, {}).get("names")
+        known = store.meta.get("recipe", {}).get("annotations", {}).get(ARRAY, {}).get("names")
         if known is None:  # a store of ids, or an annotation of another class
             return
         names = [name.strip() for name in self.table.names]

@@ -34,13 +34,17 @@ class MaskedLM(Objective):
         weight: factor of the loss.
     """
 
-    visibility = "all"
+    attention = "bidirectional"
     predicts_tokens = True
     select: Selector
     head: TokenHead
 
     def __init__(
-        self, select: Selector, replacement: Replacement | None = None, predict: Prediction | None = None, weight: float = 1.0
+        self,
+        select: Selector,
+        replacement: Replacement | None = None,
+        predict: Prediction | None = None,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.select, self.required_fields, self.weight = select, select.required_fields, weight

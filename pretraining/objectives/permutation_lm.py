@@ -44,7 +44,7 @@ class PermutationLM(Objective):
         weight: factor of the loss.
     """
 
-    visibility = "all"
+    attention = "bidirectional"
     predicts_tokens = True
     select: Selector
     head: TokenHead
@@ -128,7 +128,9 @@ class PermutationLM(Objective):
         for order in orders:
             keys = np.where(rows.special_tokens_mask, -1, order[None, :])
             ranks = np.argsort(np.argsort(keys, axis=1, kind="stable"), axis=1)
-            ranks = np.where(rows.special_tokens_mask, 0, 1 + ranks - rows.special_tokens_mask.sum(axis=1, keepdims=True))
+            ranks = np.where(
+                rows.special_tokens_mask, 0, 1 + ranks - rows.special_tokens_mask.sum(axis=1, keepdims=True)
+            )
             asked = rows.with_targets(selected=~rows.special_tokens_mask, ranks=ranks.astype(np.int32))
             row, column, slot = _targets(asked)
             states = run_core(self.inputs(asked, base_inputs(asked))).query_states

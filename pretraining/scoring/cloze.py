@@ -226,7 +226,7 @@ def measure(
     if sum(len(part.size) for part in longer):
         found["longer"] = metrics(Answers(*(np.concatenate(parts) for parts in zip(*longer, strict=True))))
     found["note"] = scorer.note
-    words = store.meta.get("facts", {}).get("segmenter")
+    words = store.meta.get("recipe", {}).get("segmenter")
     found["text"] = {"store": store.path.name, "fingerprint": store.fingerprint, "segmenter": words}
     return found | {name: metrics(answers[name]) for name in ("entity", "control") if name in answers}
 

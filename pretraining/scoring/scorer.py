@@ -26,7 +26,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import require_trusted_code
 from zoo.errors import ZooError, nearest
 from zoo.heads.build import build_head
-from zoo.model_folder import ModelFacts, load_core, load_head
+from zoo.model_folder import ModelMetadata, load_core, load_head
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json
 from zoo.vocabulary import Vocabulary, parse_layout
@@ -51,7 +51,7 @@ class Scorer:
         segmenter: SegmenterName | None = None,
     ) -> None:
         self.folder, self._asked = Path(run), segmenter
-        self.core, self.facts = load_core(self.folder)
+        self.core, self.metadata = load_core(self.folder)
         self.core.eval()
         self.tokenizer = load_tokenizer(self.folder)
         size, rows = self.tokenizer.vocabulary.size, self.core.config.vocab_size or 0
@@ -64,10 +64,10 @@ class Scorer:
             self.name, self.objective = _objective_of_run(self.folder, objective, trust_code)
             self.objective.build(self.core.config, self.tokenizer.vocabulary)
         else:  # a checkpoint that was brought in
-            self.name, self.objective = _objective_of_head(self.facts, objective, self.tokenizer.vocabulary)
+            self.name, self.objective = _objective_of_head(self.metadata, objective, self.tokenizer.vocabulary)
         load_head(self.folder, self.name, self.objective)
         self.objective.eval()
-        self.prefix, self.suffix = _template_ids(self.facts.template.single, self.tokenizer)
+        self.prefix, self.suffix = _template_ids(self.metadata.template.single, self.tokenizer)
 
     @cached_property
     def segmenter(self) -> Segmenter:
@@ -164,37 +164,37 @@ def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple
     return chosen, config.objectives[chosen]
 
 
-def _objective_of_head(facts: ModelFacts, name: str | None, vocabulary: Vocabulary) -> tuple[str, Objective]:
+def _objective_of_head(metadata: ModelMetadata, name: str | None, vocabulary: Vocabulary) -> tuple[str, Objective]:
     """The objective that a token head was trained by, as far as scoring goes, with that head."""
-    able = [head for head, described in facts.heads.items() if described["kind"] == "token"]
+    able = [head for head, described in metadata.heads.items() if described["kind"] == "token"]
     if name is not None and name not in able:
         raise ZooError(
-            f"head {name!r} of {facts.path} does not score sentences; these do: {able}.{nearest(name, able)}"
+            f"head {name!r} of {metadata.path} does not score sentences; these do: {able}.{nearest(name, able)}"
         )
     if not able:
-        have = ", ".join(f"{head} ({described['kind']})" for head, described in facts.heads.items()) or "none"
+        have = ", ".join(f"{head} ({described['kind']})" for head, described in metadata.heads.items()) or "none"
         raise ZooError(
-            f"{facts.path} has no head that scores sentences; one of kind token is needed, and its heads are: {have}."
+            f"{metadata.path} has no head that scores sentences; one of kind token is needed, and its heads are: {have}."
         )
     chosen = name or able[0]
-    objective = rule_of(facts, chosen)
+    objective = rule_of(metadata, chosen)
     if isinstance(objective, MaskedLM) and vocabulary.mask is None:
         raise ZooError(
-            f"{facts.path} was trained with tokens that see each other, so each must be hidden to be scored, and its "
+            f"{metadata.path} was trained with tokens that see each other, so each must be hidden to be scored, and its "
             "tokenizer has no mask token ([MASK] or <mask>)."
         )
-    objective.build(facts.config, vocabulary)
-    objective.head = build_head(facts.config, facts.heads[chosen])  # type: ignore[assignment]  # a token head
+    objective.build(metadata.config, vocabulary)
+    objective.head = build_head(metadata.config, metadata.heads[chosen])  # type: ignore[assignment]  # a token head
     return chosen, objective
 
 
-def rule_of(facts: ModelFacts, head: str) -> CausalLM | MaskedLM | PermutationLM | BidirectionalLM:
+def rule_of(metadata: ModelMetadata, head: str) -> CausalLM | MaskedLM | PermutationLM | BidirectionalLM:
     """Whose rule scores with a token head, by what it reads; nothing is chosen or drawn when scoring."""
-    if facts.visibility == "causal":
+    if metadata.attention == "causal":
         return CausalLM()
-    if facts.heads[head].get("half"):
-        return BidirectionalLM(outputs=facts.heads[head].get("outputs"))
-    return PermutationLM() if facts.config.query_stream else MaskedLM(select=RandomTokens())
+    if metadata.heads[head].get("half"):
+        return BidirectionalLM(outputs=metadata.heads[head].get("outputs"))
+    return PermutationLM() if metadata.config.query_stream else MaskedLM(select=RandomTokens())
 
 
 def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:

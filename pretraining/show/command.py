@@ -76,10 +76,10 @@ def show_command(argv: list[str]) -> int:
     if wish.html is not None:
         from pretraining.show.html import render_html
 
-        Path(wish.html).write_text(render_html(views, wish.text, wish.visibility), encoding="utf-8")
+        Path(wish.html).write_text(render_html(views, wish.text, wish.attention), encoding="utf-8")
         print(f"written to {wish.html}")
         return 0
     from pretraining.show.terminal import render
 
-    print(render(views, shutil.get_terminal_size((100, 24)).columns, colour_wanted(), wish.visibility))
+    print(render(views, shutil.get_terminal_size((100, 24)).columns, colour_wanted(), wish.attention))
     return 0

@@ -30,7 +30,7 @@ class ShowConfig:
         length: longest row; absent = the config's, or little more than the text where pairs are made.
         others: documents of the task's store that follow the text; absent = 40 where pairs are made, else none.
         task: tasks to show, where there are several; absent = all.
-        visibility: what attends to what: ``true`` = as a picture, ``false`` = not at all, ``auto`` = as a picture
+        attention: what attends to what: ``true`` = as a picture, ``false`` = not at all, ``auto`` = as a picture
             where there is something to see.
         html: write one HTML page there instead.
         trust_code: also run code from outside the package, which a run folder names.
@@ -45,7 +45,7 @@ class ShowConfig:
     length: int | None = None
     others: int | None = None
     task: str | None = None
-    visibility: MatrixDisplay = "auto"
+    attention: MatrixDisplay = "auto"
     html: str | None = None
     trust_code: bool = False
 

@@ -79,8 +79,8 @@ def _task_view(subject: Subject, core: CoreConfig, name: str, wish: ShowConfig, 
         reason = f"{error}{record_hint(corpus, wish.text)}"
         if wish.task or len(config.tasks) == 1:
             raise ZooError(reason) from error
-        return TaskView(subject.title, config.chain, about, (), (f"not shown: {reason}",), stages)
-    return TaskView(subject.title, config.chain, about, tuple(rows), notes, stages)
+        return TaskView(subject.title, config.edge, about, (), (f"not shown: {reason}",), stages)
+    return TaskView(subject.title, config.edge, about, tuple(rows), notes, stages)
 
 
 def _rows(source: TextSource, wish: ShowConfig) -> list[RowView]:

@@ -121,13 +121,13 @@ class _Legend(NamedTuple):
     sight: bool
 
 
-def render_html(views: Sequence[TaskView], text: str, visibility: MatrixDisplay = "auto") -> str:
+def render_html(views: Sequence[TaskView], text: str, attention: MatrixDisplay = "auto") -> str:
     """The whole document.
 
     Args:
         views: what to draw, one under the other.
         text: what they were made of.
-        visibility: who sees whom: ``True`` = always as a picture, ``auto`` = where there is something to see and
+        attention: who sees whom: ``True`` = always as a picture, ``auto`` = where there is something to see and
             it was not drawn already, ``False`` = not at all.
     """
     return render_template(
@@ -136,8 +136,8 @@ def render_html(views: Sequence[TaskView], text: str, visibility: MatrixDisplay 
         text="".join(c if c == "\n" else visible(c) for c in text.strip()),
         legend=_legend(views),
         configs=[
-            _config(list(same), visibility)
-            for _, same in itertools.groupby(views, key=lambda view: (view.title, view.chain, view.stages))
+            _config(list(same), attention)
+            for _, same in itertools.groupby(views, key=lambda view: (view.title, view.edge, view.stages))
         ],
     )
 
@@ -164,22 +164,22 @@ def _look(cell: TokenCell) -> str:
     return "foreign" if cell.fate == "plain" and not cell.own else cell.fate
 
 
-def _config(views: Sequence[TaskView], visibility: MatrixDisplay) -> dict[str, Any]:
+def _config(views: Sequence[TaskView], attention: MatrixDisplay) -> dict[str, Any]:
     """A config's section: introduced once, then its tasks. No picture is drawn twice in a task."""
     tasks = []
     for view in views:
         drawn: set[tuple[str, bytes]] = set()
-        cards = [_card(row, visibility, drawn) for row in view.rows]
+        cards = [_card(row, attention, drawn) for row in view.rows]
         tasks.append({"about": view.about, "cards": cards, "notes": view.notes})
-    return {"title": views[0].title, "chain": views[0].chain, "stages": views[0].stages, "tasks": tasks}
+    return {"title": views[0].title, "chain": views[0].edge, "stages": views[0].stages, "tasks": tasks}
 
 
-def _card(row: RowView, visibility: MatrixDisplay, drawn: set[tuple[str, bytes]]) -> _Card:
+def _card(row: RowView, attention: MatrixDisplay, drawn: set[tuple[str, bytes]]) -> _Card:
     edges = [i for i, cell in enumerate(row.cells) if cell.starts_word or i == 0]
-    streams = row.streams if visibility is not False else ()
+    streams = row.streams if attention is not False else ()
     pictures = []
     for stream in streams:
-        if visibility is True or not (stream.plain or stream.key in drawn):
+        if attention is True or not (stream.plain or stream.key in drawn):
             drawn.add(stream.key)
             pictures.append(_picture(stream, row.cells))
     return _Card(

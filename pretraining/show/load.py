@@ -18,7 +18,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import load_pretrain_config, require_trusted_code
 from pretraining.training.stores import check_sources, run_store
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts, read_facts
+from zoo.model_folder import ModelMetadata, read_metadata
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json
 
@@ -84,7 +84,7 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     if (folder / "run.json").is_file():
         record = read_json(folder / "run.json")
     else:
-        record = {"config": _settings_of_model(read_facts(folder))}
+        record = {"config": _settings_of_model(read_metadata(folder))}
         title += " (how it was trained is not known: its head's objective, with default settings)"
     recorded: dict[str, Any] = record.get("config", {})
     require_trusted_code(folder, recorded, wish.trust_code)
@@ -96,33 +96,33 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     return Subject(title, config, load_tokenizer(folder), folder, store)
 
 
-def _settings_of_model(facts: ModelFacts) -> dict[str, Any]:
+def _settings_of_model(metadata: ModelMetadata) -> dict[str, Any]:
     """Settings under which a model that was brought in can be shown: what its token head says of its objective.
 
     Raises:
         ZooError: it has none; says what would work.
     """
-    heads = [name for name, head in facts.heads.items() if head["kind"] == "token"]
+    heads = [name for name, head in metadata.heads.items() if head["kind"] == "token"]
     if not heads:
-        have = ", ".join(f"{name} ({head['kind']})" for name, head in facts.heads.items()) or "none"
+        have = ", ".join(f"{name} ({head['kind']})" for name, head in metadata.heads.items()) or "none"
         raise ZooError(
-            f"{facts.path} has no run.json that says how it was trained, and no head that predicts tokens (its heads: "
+            f"{metadata.path} has no run.json that says how it was trained, and no head that predicts tokens (its heads: "
             f"{have}). Name the objectives by a config, under the model's tokenizer: zoo show --config NAME "
-            f"--data.tokenizer.kind file --data.tokenizer.path {facts.path} TEXT"
+            f"--data.tokenizer.kind file --data.tokenizer.path {metadata.path} TEXT"
         )
-    rule = rule_of(facts, heads[0])
+    rule = rule_of(metadata, heads[0])
     objective: dict[str, Any] = {"class_path": f"pretraining.objectives.{type(rule).__name__}"}
     if isinstance(rule, MaskedLM):
         objective["init_args"] = {"select": {"class_path": "pretraining.masking.RandomTokens"}}
-    layout = "Blocks" if facts.visibility == "causal" else "FullSentences"
+    layout = "Blocks" if metadata.attention == "causal" else "FullSentences"
     return {
-        "name": facts.path.name,
-        "model": facts.config.to_dict(),
-        "template": facts.template.to_dict(),
+        "name": metadata.path.name,
+        "model": metadata.config.to_dict(),
+        "template": metadata.template.to_dict(),
         "data": {
             "corpus": {"files": "the text"},
-            "tokenizer": {"kind": "file", "path": str(facts.path)},
-            "sequence_length": min(_LENGTH, facts.config.max_length),
+            "tokenizer": {"kind": "file", "path": str(metadata.path)},
+            "sequence_length": min(_LENGTH, metadata.config.max_length),
         },
         "objectives": {heads[0]: objective},
         "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.blocks.{layout}"}, "objectives": [heads[0]]}},

@@ -118,7 +118,9 @@ class RowReading:
     def nearest(self) -> NDArray[np.int64]:
         """(L,) the token of the text that each position belongs to: a separator to what it closes."""
         first = int((~self.special_tokens_mask).argmax())
-        nearest: NDArray[np.int64] = np.maximum.accumulate(np.where(self.special_tokens_mask, first, np.arange(self.length)))
+        nearest: NDArray[np.int64] = np.maximum.accumulate(
+            np.where(self.special_tokens_mask, first, np.arange(self.length))
+        )
         return nearest
 
     @cached_property

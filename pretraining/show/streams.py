@@ -29,17 +29,29 @@ def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterato
     found: list[tuple[str, list[int], Bools]]
     if config.recurrent is not None:  # no masks: a direction reads the row from its end
         forward = _masked_pairs(AttentionPattern(causal=True), width)[0]
-        found = [("forward", everyone, forward), ("backward", everyone, forward.T)][: 1 if attention_pattern.causal else 2]
+        found = [("forward", everyone, forward), ("backward", everyone, forward.T)][
+            : 1 if attention_pattern.causal else 2
+        ]
     elif config.position_type == "relative":
         places, window = torch.arange(width)[None], config.mem_len if config.same_length else None
-        found = [("attention", everyone, _pairs(visible_keys(attention_pattern, places, width, 0, False, window), width, width))]
+        found = [
+            (
+                "attention",
+                everyone,
+                _pairs(visible_keys(attention_pattern, places, width, 0, False, window), width, width),
+            )
+        ]
         if query is not None:
             who: list[int] = query.positions[0].tolist()
-            seen = _pairs(visible_keys(query.attention_pattern, query.positions, width, 0, True, window), len(who), width)
+            seen = _pairs(
+                visible_keys(query.attention_pattern, query.positions, width, 0, True, window), len(who), width
+            )
             found = [("content", *found[0][1:]), ("query", who, seen)]
     else:
         found = [("attention", everyone, _masked_pairs(attention_pattern, width)[0])]
-    order = None if attention_pattern.permutation_ranks is None else attention_pattern.permutation_ranks[0, :length].numpy()
+    order = (
+        None if attention_pattern.permutation_ranks is None else attention_pattern.permutation_ranks[0, :length].numpy()
+    )
     verb = "attends to" if config.recurrent is None else "reads"
     for name, lookers, matrix in found:
         cut = matrix[: len(lookers), :length]

@@ -51,17 +51,17 @@ def pad(text: str, width: int) -> str:
     return text + " " * (width - width_of(text))
 
 
-def render(views: Sequence[TaskView], width: int, colour: bool, visibility: MatrixDisplay = "auto") -> str:
+def render(views: Sequence[TaskView], width: int, colour: bool, attention: MatrixDisplay = "auto") -> str:
     """All views as text.
 
     Args:
         views: what to draw, one under the other.
         width: columns.
         colour: whether escape codes are written.
-        visibility: what attends to what: ``True`` = always as a picture, ``auto`` = where there is something to see and
+        attention: what attends to what: ``True`` = always as a picture, ``auto`` = where there is something to see and
             it was not drawn already, ``False`` = not at all.
     """
-    page = _Page(max(width, _LEAST), colour, visibility)
+    page = _Page(max(width, _LEAST), colour, attention)
     page.align([row for view in views for row in view.rows])
     lines = [line for view in views for line in page.task(view)]
     return "\n".join([*lines, *page.legend()])
@@ -70,8 +70,8 @@ def render(views: Sequence[TaskView], width: int, colour: bool, visibility: Matr
 class _Page:
     """Draws views, and remembers what has to be explained at the end."""
 
-    def __init__(self, width: int, colour: bool, visibility: MatrixDisplay) -> None:
-        self.width, self.colour, self.visibility = width, colour, visibility
+    def __init__(self, width: int, colour: bool, attention: MatrixDisplay) -> None:
+        self.width, self.colour, self.attention = width, colour, attention
         self.used: set[str] = set()
         self.drawn: set[tuple[str, bytes]] = set()
         self.heading: object = None
@@ -99,13 +99,13 @@ class _Page:
         """A config's heading, its rows, its notes."""
         self.drawn.clear()
         yield ""
-        heading = (view.title, view.chain, view.stages)
+        heading = (view.title, view.edge, view.stages)
         if heading != self.heading:
             self.heading = heading
             for number, line in enumerate(textwrap.wrap(view.title, self.width - 2)):
                 yield self.paint(f"{'  ' if number else '■ '}{line}", "bold", "yellow")
-            if view.chain:
-                yield from (self.paint(f"  {line}", "dim") for line in textwrap.wrap(view.chain, self.width - 2))
+            if view.edge:
+                yield from (self.paint(f"  {line}", "dim") for line in textwrap.wrap(view.edge, self.width - 2))
             for stage in view.stages:
                 lines = textwrap.wrap(stage, self.width - 4)
                 yield from (self.paint(f"  {'· ' if not n else '  '}{line}", "dim") for n, line in enumerate(lines))
@@ -127,7 +127,7 @@ class _Page:
         yield from self._staves(row, gutter)
         for part in row.asked:
             yield from self._fact(part.name, " · ".join(part.facts), gutter)
-        if self.visibility is not False:
+        if self.attention is not False:
             yield from self._streams(row, gutter)
 
     def _heading(self, row: RowView) -> Iterator[str]:
@@ -197,7 +197,7 @@ class _Page:
         pictures = []
         for stream in row.streams:
             yield from self._fact(stream.name, stream.sentence, gutter)
-            if self.visibility is True or not (stream.plain or stream.key in self.drawn):
+            if self.attention is True or not (stream.plain or stream.key in self.drawn):
                 self.drawn.add(stream.key)
                 pictures.append(self._picture(stream, row.cells))
         if not pictures:

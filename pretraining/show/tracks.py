@@ -81,7 +81,9 @@ def bracket_tracks(row: RowReading, mentions: set[bytes]) -> Iterator[Track]:
     for name in row.rows.arrays:
         yield from _array_tracks(row, name, mentions)
     if row.rows.reuse_length is not None:
-        yield Track("memory", spans=(TrackSpan(0, int(row.rows.reuse_length[0]), "remembered for the next row", "kept"),))
+        yield Track(
+            "memory", spans=(TrackSpan(0, int(row.rows.reuse_length[0]), "remembered for the next row", "kept"),)
+        )
     yield from _segment_tracks(row)
 
 
@@ -170,7 +172,9 @@ def pair_in_words(row: RowReading) -> str:
         return ""
     if relation := _given_class(row, int(label[0])) or _order_of_segments(row) or _foreign_utterance(row):
         return f"{relation} (label {label[0]})"
-    sides = [] if types is None else [row.places[~row.special_tokens_mask & (types[0, : row.length] == t)] for t in (0, 1)]
+    sides = (
+        [] if types is None else [row.places[~row.special_tokens_mask & (types[0, : row.length] == t)] for t in (0, 1)]
+    )
     if not sides or not all(map(len, sides)):
         return f"label {label[0]}"
     first, second = (side[:: -1 if row.backwards else 1] for side in sides)
@@ -213,7 +217,9 @@ def _foreign_utterance(row: RowReading) -> str:
     """Which of several pieces comes from elsewhere, where the layout reads speakers."""
     if not isinstance(getattr(row.source.task.layout, "role", None), str):
         return ""
-    pieces = [list(run) for gap, run in itertools.groupby(range(row.length), lambda i: row.special_tokens_mask[i]) if not gap]
+    pieces = [
+        list(run) for gap, run in itertools.groupby(range(row.length), lambda i: row.special_tokens_mask[i]) if not gap
+    ]
     own = row.rows.document_ids[0] + 1
     foreign = [n for n, piece in enumerate(pieces, start=1) if row.documents[piece[0]] != own]
     if not foreign:

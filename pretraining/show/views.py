@@ -153,7 +153,7 @@ class TaskView:
 
     Args:
         title: the config's or the run folder's name.
-        chain: the config's place in the chain of models.
+        edge: the config's place in the chain of models.
         about: task, layout and objectives in a sentence.
         rows: the rows shown, seed by seed.
         notes: what a reader should know besides.
@@ -161,7 +161,7 @@ class TaskView:
     """
 
     title: str
-    chain: str
+    edge: str
     about: str
     rows: tuple[RowView, ...]
     notes: tuple[str, ...]

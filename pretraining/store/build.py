@@ -118,7 +118,7 @@ def _join(job: Job, shards: list[Shard], tokenizer: ZooTokenizer) -> None:
             found.add(part.arrays, part.left_out)
         tokenizer.save(writer.folder)
         meta: dict[str, Any] = {
-            "facts": job.facts,
+            "recipe": job.recipe,
             "source": job.corpus.files,
             "source_bytes": job.size,
             "special": tokenizer.roles,

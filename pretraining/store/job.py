@@ -39,7 +39,7 @@ class Job:
         sources: files and hub data sets, in order.
         size: bytes of them all.
         loaded: the tokenizer, where it is not trained on the text.
-        facts: what the store depends on; ``fingerprint`` is their digest.
+        recipe: what the store depends on; ``fingerprint`` is their digest.
         recipe: the part of them that is neither text nor tokenizer.
         path: where the store will be.
         work: folder of what is unfinished.
@@ -70,9 +70,9 @@ class Job:
         }
         if corpus.annotations:
             recipe["annotations"] = {name: annotator.facts() for name, annotator in corpus.annotations.items()}
-        self.facts: dict[str, Any] = {"schema": SCHEMA, "tokenizer": made_by, **recipe, "contents": self.contents}
+        self.recipe: dict[str, Any] = {"schema": SCHEMA, "tokenizer": made_by, **recipe, "contents": self.contents}
         self.recipe = recipe
-        self.fingerprint = text_digest(json.dumps(self.facts, sort_keys=True))
+        self.fingerprint = text_digest(json.dumps(self.recipe, sort_keys=True))
         stem = _stem(corpus)
         self.path = folder / f"{stem}-{self.fingerprint[:8]}"
         self.work = folder / ".work" / f"{stem}-{text_digest(json.dumps([made_by, recipe], sort_keys=True))[:8]}"

@@ -76,7 +76,7 @@ def prepare_store(
 
 def _ignored(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -> list[str]:
     """Settings that ask for something else than a prepared store was made with, as far as it says how it was."""
-    facts = store.meta.get("facts", {})
+    facts = store.meta.get("recipe", {})
     found = []
     for name, annotator in corpus.annotations.items():
         try:
@@ -109,7 +109,7 @@ def _check_known(store: Store, quiet: bool) -> None:
         return
     unknown = load_tokenizer(store.path).vocabulary.unk
     share = 0.0 if unknown is None else int(store.counts[unknown]) / max(store.num_tokens, 1)
-    if share > MOST_UNKNOWN and "backend" in store.meta.get("facts", {}).get("tokenizer", {}):
+    if share > MOST_UNKNOWN and "backend" in store.meta.get("recipe", {}).get("tokenizer", {}):
         raise mostly_unknown(share, store.meta.get("source", store.path), None)
     if share > SOME_UNKNOWN:
         note(

@@ -43,7 +43,7 @@ def describe_config(name: str) -> dict[str, Any]:
     layouts = [type(task.layout).__name__ for task in config.tasks.values()]
     return {
         "config": name,
-        "edge": config.chain,
+        "edge": config.edge,
         "objectives": ", ".join(parts),
         "layouts": ", ".join(layouts),
         "stages": config.stage_lines(),

@@ -46,14 +46,14 @@ def make_tasks(
             objective.check_store(store)
         check_memory(name, task.layout, config)
         task.layout.parallel_rows = config.train.batch_size
-        length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.copies
+        length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.mask_copies
         training[name] = TaskLoader(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
         check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
             layout = copy.copy(task.layout)
             layout.parallel_rows = _VALIDATION_STREAMS
             validation[name] = dataclasses.replace(
-                training[name], documents=held_out, layout=layout, seed=0, copies=1, _plans={}
+                training[name], documents=held_out, layout=layout, seed=0, mask_copies=1, _plans={}
             )
             try:
                 validation[name].plan(0)

@@ -17,7 +17,7 @@ from pretraining.training.init_from import check_contents, check_start
 from pretraining.training.load_config import differing_keys
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
 
@@ -25,13 +25,13 @@ from zoo.storage.files import read_json
 def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
     """Refuse a run folder that belongs to other settings, naming the keys, and a start that cannot be made."""
     config = settings.value
-    if config.start is not None:
-        check_start(config.start, config.model, folder)
+    if config.init_from is not None:
+        check_start(config.init_from, config.model, folder)
         if not is_finished(folder) and not any((folder / "checkpoints").glob("step-*")):  # later it is needed no more
-            facts = ModelFacts(config.model, config.template, common_attention(config.objectives))
+            metadata = ModelMetadata(config.model, config.template, common_attention(config.objectives))
             given = config.data.tokenizer
             loaded = extend(load_tokenizer(given.path, given), given, config.template) if given.path else None
-            check_contents(config.start, facts, loaded)
+            check_contents(config.init_from, metadata, loaded)
     if not (folder / "run.json").exists():
         return
     changed = differing_keys(read_json(folder / "run.json").get("config", {}), settings.resolved)
@@ -99,7 +99,7 @@ def check_weights(folder: Path, model: str, digest: str) -> None:
         ZooError: the digests differ.
     """
     path = folder / "run.json"
-    old = (read_json(path).get("start") if path.exists() else None) or {}
+    old = (read_json(path).get("init_from") if path.exists() else None) or {}
     if old.get("digest", digest) != digest:
         raise ZooError(
             f"{folder} was started from other weights of {model} (digest {old['digest']}, now {digest}). Restore them, "
@@ -171,7 +171,9 @@ def missing_field(config: PretrainConfig, name: str, store: Store | None = None)
     for key, objective in task.own(config.objectives).items():
         if objective.required_fields - provided:
             missing, given = ", ".join(sorted(objective.required_fields - provided)), ", ".join(sorted(provided))
-            arrays = sorted(objective.required_fields - provided - {field.name for field in dataclasses.fields(Examples)})
+            arrays = sorted(
+                objective.required_fields - provided - {field.name for field in dataclasses.fields(Examples)}
+            )
             message = (
                 f"objective {key!r} needs {missing}, which the layout {type(task.layout).__name__} of task {name!r} "
                 f"does not provide (it provides {given or 'nothing beyond the tokens'})."
@@ -183,7 +185,7 @@ def missing_field(config: PretrainConfig, name: str, store: Store | None = None)
 
 def check_attention(task: str, objectives: dict[str, Objective]) -> None:
     """Raise ZooError if the objectives of one task need different attention patterns."""
-    needed = {key: objective.visibility for key, objective in objectives.items() if objective.visibility}
+    needed = {key: objective.attention for key, objective in objectives.items() if objective.attention}
     if len(set(needed.values())) > 1:
         raise ZooError(
             f"the objectives of task {task!r} contradict each other about who may see whom ({needed}); give each "
@@ -191,10 +193,10 @@ def check_attention(task: str, objectives: dict[str, Objective]) -> None:
         )
 
 
-def common_attention(objectives: dict[str, Objective]) -> Literal["all", "causal"]:
+def common_attention(objectives: dict[str, Objective]) -> Literal["bidirectional", "causal"]:
     """How tokens of the model see each other: a fact for fine-tuning and scoring."""
-    needed = {objective.visibility for objective in objectives.values()} - {None}
-    return "causal" if needed == {"causal"} else "all"
+    needed = {objective.attention for objective in objectives.values()} - {None}
+    return "causal" if needed == {"causal"} else "bidirectional"
 
 
 def accumulation_of(batch_size: int, micro_batch_size: int | None, processes: int) -> tuple[int, int]:

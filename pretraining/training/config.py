@@ -31,7 +31,7 @@ class DataConfig:
         corpus: where the text comes from.
         tokenizer: trained on the corpus, or loaded.
         sequence_length: longest row, in tokens, template tokens included.
-        copies: number of differently masked copies of the data (static masking: the data of epoch e are
+        mask_copies: number of differently masked copies of the data (static masking: the data of epoch e are
             those of epoch e modulo copies); ``null`` = new draws every epoch (dynamic masking).
         validation_tokens: tokens of held-out documents; at most a tenth of the corpus; 0 = none.
         stores: folder that prepared token stores are kept in.
@@ -41,7 +41,7 @@ class DataConfig:
     corpus: CorpusConfig
     tokenizer: TokenizerConfig
     sequence_length: int = 128
-    copies: int | None = None
+    mask_copies: int | None = None
     validation_tokens: int = 20_000
     stores: str = "stores"
     processes: int | None = None
@@ -167,7 +167,7 @@ class PretrainConfig:
 
     Args:
         name: first part of the run folder's name.
-        chain: place in the chain of models: what it changed, and the claim (shown by ``zoo list``).
+        edge: place in the chain of models: what it changed, and the claim (shown by ``zoo list``).
         model: the core's facts.
         data: text and tokenizer.
         objectives: objectives by name; the name is also the name of the head and of the loss.
@@ -176,7 +176,7 @@ class PretrainConfig:
         curriculum: a rule that makes the stages, instead of writing them out.
         train: the loop.
         template: layout of texts for fine-tuning and scoring.
-        start: weights to start from instead of random ones; absent = random.
+        init_from: weights to start from instead of random ones; absent = random.
         seed: seeds.
         output: folder that run folders are made in.
         run_folder: the run folder itself, instead of one named after the settings.
@@ -191,9 +191,9 @@ class PretrainConfig:
     stages: dict[str, StageConfig] | None = None
     curriculum: Curriculum | None = None
     template: Template = field(default_factory=Template)
-    start: InitFromConfig | None = None
+    init_from: InitFromConfig | None = None
     seed: SeedConfig = field(default_factory=SeedConfig)
-    chain: str = ""
+    edge: str = ""
     output: str = "runs"
     run_folder: str | None = None
 
@@ -212,8 +212,8 @@ class PretrainConfig:
                 f"data.sequence_length = {self.data.sequence_length} is more than the model's {self.model.max_length} "
                 "positions; shorten the rows or raise model.max_position_embeddings."
             )
-        if self.data.copies is not None and self.data.copies < 1:
-            raise ZooError(f"data.copies = {self.data.copies}; 1 or more, or null for new masks every epoch.")
+        if self.data.mask_copies is not None and self.data.mask_copies < 1:
+            raise ZooError(f"data.mask_copies = {self.data.mask_copies}; 1 or more, or null for new masks every epoch.")
 
     def _check_tasks(self) -> None:
         """Refuse tasks that cannot be run."""

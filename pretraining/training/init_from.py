@@ -16,7 +16,15 @@ from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.training.model import PretrainingModel
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts, head_facts, load_core, open_weights, pack_model, read_facts, weights_digest
+from zoo.model_folder import (
+    ModelMetadata,
+    head_configs,
+    load_core,
+    open_weights,
+    pack_model,
+    read_metadata,
+    weights_digest,
+)
 from zoo.weights.config_fields import architecture
 
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")
@@ -93,12 +101,12 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
         merged: all values of the run.
         said: those of the command line (and of an ablation) alone.
     """
-    model = _below(merged, "start").get("model")
+    model = _below(merged, "init_from").get("model")
     if not isinstance(model, str):
         return {}
-    facts = checkpoint_facts(model)
-    old = facts.config
-    layers = source_layers(_below(merged, "start").get("layers"), old.num_hidden_layers)
+    metadata = checkpoint_facts(model)
+    old = metadata.config
+    layers = source_layers(_below(merged, "init_from").get("layers"), old.num_hidden_layers)
     shared = old.groups < old.num_hidden_layers
     sizes = {
         "vocab_size": None,
@@ -109,7 +117,7 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
     core = {**old.to_dict(), **sizes, **{name: files[name] for name in _OF_THE_RUN if name in files}}
     if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
         core["fusion"] = files.get("fusion")
-    taken: dict[str, Any] = {"model": core, "template": facts.template.to_dict()}
+    taken: dict[str, Any] = {"model": core, "template": metadata.template.to_dict()}
     if "kind" not in _below(said, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])
         taken["data.tokenizer"] = {"kind": "file", "path": model, "new_tokens": new}
@@ -123,7 +131,7 @@ def _below(values: Any, *keys: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def checkpoint_facts(model: str) -> ModelFacts:
+def checkpoint_facts(model: str) -> ModelMetadata:
     """Facts of the model folder that a run starts from.
 
     Raises:
@@ -131,26 +139,26 @@ def checkpoint_facts(model: str) -> ModelFacts:
     """
     path, works = Path(model), "give a finished run, or bring a transformers checkpoint in with `zoo import SRC DST`"
     if not path.is_dir():
-        raise ZooError(f"start.model: {model} is not a folder; {works}.")
+        raise ZooError(f"init_from.model: {model} is not a folder; {works}.")
     if not (path / "config.json").exists() and not (path / "run.json").exists():
-        raise ZooError(f"start.model: {model} has no config.json; {works}.")
+        raise ZooError(f"init_from.model: {model} has no config.json; {works}.")
     try:
-        facts = read_facts(path)
+        metadata = read_metadata(path)
     except ZooError as error:
-        raise ZooError(f"start.model: {error}") from error
+        raise ZooError(f"init_from.model: {error}") from error
     if not (path / "tokenizer.json").exists():
         raise ZooError(
-            f"start.model: {model} has no tokenizer.json, which says what token each row of the embedding belongs to; "
+            f"init_from.model: {model} has no tokenizer.json, which says what token each row of the embedding belongs to; "
             "put the checkpoint's own there."
         )
-    return facts
+    return metadata
 
 
 def source_layers(layers: Any, have: int) -> list[int]:
     """The checkpoint's layer that each layer of the run starts from.
 
     Args:
-        layers: ``start.layers``.
+        layers: ``init_from.layers``.
         have: layers of the checkpoint.
 
     Raises:
@@ -163,7 +171,7 @@ def source_layers(layers: Any, have: int) -> list[int]:
     if isinstance(layers, list) and layers and all(isinstance(n, int) and 0 <= n < have for n in layers):
         return layers
     raise ZooError(
-        f"start.layers = {layers!r}, and the checkpoint has layers 0 to {have - 1}: name some of them, as in 0,2, or "
+        f"init_from.layers = {layers!r}, and the checkpoint has layers 0 to {have - 1}: name some of them, as in 0,2, or "
         "say how many are wanted."
     )
 
@@ -171,61 +179,61 @@ def source_layers(layers: Any, have: int) -> list[int]:
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 
-def check_start(start: InitFromConfig, config: CoreConfig, folder: Path) -> None:
+def check_start(init_from: InitFromConfig, config: CoreConfig, folder: Path) -> None:
     """Refuse a start that cannot be made, before any text is read.
 
     Args:
-        start: where the run starts from.
+        init_from: where the run starts from.
         config: the run's facts.
         folder: the run folder.
 
     Raises:
         ZooError: the run would start from itself, or facts differ that cannot be bridged (named with both values).
     """
-    if Path(start.model).resolve() == folder.resolve():
-        raise ZooError(f"start.model: {folder} is this run's own folder; choose another --run_folder or --output.")
-    facts = checkpoint_facts(start.model)
-    old, new = architecture(facts.config), architecture(config)
+    if Path(init_from.model).resolve() == folder.resolve():
+        raise ZooError(f"init_from.model: {folder} is this run's own folder; choose another --run_folder or --output.")
+    metadata = checkpoint_facts(init_from.model)
+    old, new = architecture(metadata.config), architecture(config)
     bridged = _BRIDGED | ({"fusion"} if None in (old["fusion"], new["fusion"]) else set())
     wrong = [f"{k}: {old[k]} there, {new[k]} here" for k in old if k not in bridged and old[k] != new[k]]
     if wrong:
         listing = "\n  ".join(wrong)
         raise ZooError(
-            f"{start.model} cannot start this run; facts of the core that differ:\n  {listing}\nLeave --model.* away "
+            f"{init_from.model} cannot start this run; facts of the core that differ:\n  {listing}\nLeave --model.* away "
             "to take the checkpoint's."
         )
-    source_groups(start, facts.config, config)
+    source_groups(init_from, metadata.config, config)
 
 
-def check_contents(start: InitFromConfig, run: ModelFacts, tokenizer: ZooTokenizer | None) -> None:
+def check_contents(init_from: InitFromConfig, run: ModelMetadata, tokenizer: ZooTokenizer | None) -> None:
     """Refuse weights that cannot be read, and a template that the run cannot have, before any text is read.
 
     Args:
-        start: where the run starts from.
+        init_from: where the run starts from.
         run: the run's facts.
         tokenizer: the run's, where it is not trained on the text first.
 
     Raises:
         ZooError: weights are missing or cut short; tokens of the template are lacking.
     """
-    facts = checkpoint_facts(start.model)
-    open_weights(facts.path)
+    metadata = checkpoint_facts(init_from.model)
+    open_weights(metadata.path)
     if tokenizer is not None:
-        _check_template(facts, load_tokenizer(facts.path), run, tokenizer)
+        _check_template(metadata, load_tokenizer(metadata.path), run, tokenizer)
 
 
-def source_groups(start: InitFromConfig, old: CoreConfig, new: CoreConfig) -> list[int]:
+def source_groups(init_from: InitFromConfig, old: CoreConfig, new: CoreConfig) -> list[int]:
     """The checkpoint's set of layer weights that each set of the run starts from.
 
     Raises:
-        ZooError: another number of layers than ``start.layers`` gives, or layers of the run that share their weights
+        ZooError: another number of layers than ``init_from.layers`` gives, or layers of the run that share their weights
             would start from different ones.
     """
-    layers = source_layers(start.layers, old.num_hidden_layers)
+    layers = source_layers(init_from.layers, old.num_hidden_layers)
     if len(layers) != new.num_hidden_layers:
         raise ZooError(
             f"model.num_hidden_layers = {new.num_hidden_layers}, but {len(layers)} layers are taken of the "
-            f"checkpoint's {old.num_hidden_layers}: say --start.layers {new.num_hidden_layers}, or which ones."
+            f"checkpoint's {old.num_hidden_layers}: say --init_from.layers {new.num_hidden_layers}, or which ones."
         )
     first: dict[int, int] = {}
     for number, layer in enumerate(layers):
@@ -234,17 +242,17 @@ def source_groups(start: InitFromConfig, old: CoreConfig, new: CoreConfig) -> li
             raise ZooError(
                 f"two layers of the run share weights (model.num_hidden_groups = {new.groups} for "
                 f"{new.num_hidden_layers} layers), but would start from the checkpoint's layers {other} and {layer}, "
-                "which do not. Choose other start.layers, or give each layer weights of its own with "
+                "which do not. Choose other init_from.layers, or give each layer weights of its own with "
                 "--model.num_hidden_groups null."
             )
     return [old.group_of(layers[number]) for number in first.values()]
 
 
-def _check_template(facts: ModelFacts, known: ZooTokenizer, run: ModelFacts, tokenizer: ZooTokenizer) -> None:
+def _check_template(metadata: ModelMetadata, known: ZooTokenizer, run: ModelMetadata, tokenizer: ZooTokenizer) -> None:
     """Refuse a template whose tokens the run lacks, unless it was so before (fine-tuning adds GPT's own)."""
     lacking = [token for token in run.template.tokens if tokenizer.backend.token_to_id(token) is None]
     before = all(known.backend.token_to_id(token) is None for token in lacking)
-    if not lacking or (before and run.visibility == facts.visibility):
+    if not lacking or (before and run.attention == metadata.attention):
         return
     cls, sep = tokenizer.roles.get("cls"), tokenizer.roles.get("sep")
     single, pair = (f"{cls} $A {sep}", f"{cls} $A {sep} $B {sep}") if cls and sep else ("$A", "$A $B")
@@ -260,12 +268,12 @@ def _check_template(facts: ModelFacts, known: ZooTokenizer, run: ModelFacts, tok
 
 
 def init_weights_from(
-    start: InitFromConfig, model: PretrainingModel, run: ModelFacts, tokenizer: ZooTokenizer
+    init_from: InitFromConfig, model: PretrainingModel, run: ModelMetadata, tokenizer: ZooTokenizer
 ) -> StartReport:
     """Copy a checkpoint's weights into a new model, as far as the two fit.
 
     Args:
-        start: the folder, and which layers.
+        init_from: the folder, and which layers.
         model: the run's model with its initial values; changed in place.
         run: the run's facts.
         tokenizer: the run's tokenizer.
@@ -273,25 +281,25 @@ def init_weights_from(
     Raises:
         ZooError: the folder is damaged, its tokenizer is not its own, or tokens of the template are lacking.
     """
-    core, facts = load_core(start.model)
-    known, weights = load_tokenizer(facts.path), open_weights(facts.path)
-    _check_template(facts, known, run, tokenizer)
+    core, metadata = load_core(init_from.model)
+    known, weights = load_tokenizer(metadata.path), open_weights(metadata.path)
+    _check_template(metadata, known, run, tokenizer)
     old = pack_model(core, {}) | {name: weights[name] for name in weights if not name.startswith("core.")}
     new = pack_model(model.core, dict(model.heads.items()))  # the model's own tensors, under a folder's names
-    described = head_facts(dict(model.heads.items()))
-    heads = {name for name, head in described.items() if start.heads and facts.heads.get(name) == head}
-    groups = source_groups(start, facts.config, run.config)
-    rows = _token_rows(known, facts.config.vocab_size or 0, tokenizer, run.config.vocab_size or 0)
+    described = head_configs(dict(model.heads.items()))
+    heads = {name for name, head in described.items() if init_from.heads and metadata.heads.get(name) == head}
+    groups = source_groups(init_from, metadata.config, run.config)
+    rows = _token_rows(known, metadata.config.vocab_size or 0, tokenizer, run.config.vocab_size or 0)
     by_token = {f"heads.{name}.{part}" for name in heads for part in ("bias", "decoder.weight")}
     by_token |= {f"core.embeddings.word_embeddings.{table}" for table in ("weight", "spellings")}
 
-    layers = source_layers(start.layers, facts.config.num_hidden_layers)
-    report = StartReport(Path(start.model).resolve().name, weights_digest(facts.path), layers)
+    layers = source_layers(init_from.layers, metadata.config.num_hidden_layers)
+    report = StartReport(Path(init_from.model).resolve().name, weights_digest(metadata.path), layers)
     used, fresh = set(), []
     for name, tensor in new.items():
         source = _source(name, groups, heads)
         own = source.startswith("objectives.")  # what it means, only its objective knows: the shape has to do
-        if source not in old or (own and not (start.heads and old[source].shape == tensor.shape)):
+        if source not in old or (own and not (init_from.heads and old[source].shape == tensor.shape)):
             fresh.append(name)
         else:
             used.add(source)
@@ -317,7 +325,7 @@ def _token_rows(old: ZooTokenizer, old_size: int, new: ZooTokenizer, new_size: i
     """
     if old.vocabulary.size > old_size:
         raise ZooError(
-            f"start.model: the tokenizer there has {old.vocabulary.size} entries, the embedding {old_size} rows; they "
+            f"init_from.model: the tokenizer there has {old.vocabulary.size} entries, the embedding {old_size} rows; they "
             "are not of the same model."
         )
     known = old.backend.get_vocab(with_added_tokens=True)

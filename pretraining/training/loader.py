@@ -58,7 +58,7 @@ class TaskLoader:
         vocabulary: special ids and size.
         length: longest row.
         seed: what keys plan, order and masks.
-        copies: static copies of the data, or ``None``.
+        mask_copies: static copies of the data, or ``None``.
         task_type_id: number of the task.
     """
 
@@ -69,7 +69,7 @@ class TaskLoader:
     vocabulary: Vocabulary
     length: int
     seed: int
-    copies: int | None = None
+    mask_copies: int | None = None
     task_type_id: int = 0
     _plans: dict[int, tuple[Plan, NDArray[np.int64]]] = field(default_factory=dict)
 
@@ -80,7 +80,7 @@ class TaskLoader:
 
     def _draw(self, epoch: int) -> Draw:
         """Random numbers of an epoch's data; static copies repeat."""
-        return Draw(self.seed, epoch if self.copies is None else epoch % self.copies)
+        return Draw(self.seed, epoch if self.mask_copies is None else epoch % self.mask_copies)
 
     def plan(self, epoch: int) -> tuple[Plan, NDArray[np.int64]]:
         """An epoch's rows and the order they are read in."""
@@ -120,7 +120,7 @@ class TaskLoader:
         return rows, self._draw(epoch)
 
     def parts(self, taken: list[tuple[int, NDArray[np.int64]]], start: int, stop: int) -> list[tuple[Examples, Draw]]:
-        """Rows ``start`` to ``stop`` of those that :meth:`advance` named; they may span two epochs."""
+        """Rows ``init_from`` to ``stop`` of those that :meth:`advance` named; they may span two epochs."""
         found, first = [], 0
         for epoch, indices in taken:
             own = indices[max(start - first, 0) : max(stop - first, 0)]

@@ -57,8 +57,8 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                     print(line, file=sys.stderr, flush=True)
                 stores = run_stores(config, show)
                 check_data(folder, stores)
-                if config.start is not None and is_finished(folder):
-                    check_weights(folder, config.start.model, weights_digest(Path(config.start.model)))
+                if config.init_from is not None and is_finished(folder):
+                    check_weights(folder, config.init_from.model, weights_digest(Path(config.init_from.model)))
         if is_finished(folder):
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)

@@ -122,7 +122,7 @@ class Recorder:
         self.unigram = unigram_entropy(stores.main)
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
-        self.start: dict[str, Any] | None = None  # what the weights started from
+        self.init_from: dict[str, Any] | None = None  # what the weights started from
         self._tokens = 0
         self._logs: dict[str, JsonLines] = {}
 
@@ -219,7 +219,7 @@ class Recorder:
             "name": self.config.name,
             "command": shlex.join(["python", "-m", "pretraining", *self.settings.argv]),
             "config": self.settings.resolved,
-            "start": self.start,
+            "init_from": self.init_from,
             **self.stores.fingerprints,
             "seed": dataclasses.asdict(self.config.seed),
             "parameters": sum(p.numel() for p in model.parameters()),

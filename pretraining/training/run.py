@@ -39,7 +39,7 @@ from pretraining.training.step import Trainer, weighted_loss
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
-from zoo.model_folder import ModelFacts, save_model_folder
+from zoo.model_folder import ModelMetadata, save_model_folder
 from zoo.runtime.processes import errors_on_all_ranks, resolve_precision
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import Stopped, StopRequest
@@ -108,8 +108,8 @@ class Run:
         vocabulary = self.tokenizer.vocabulary
         core = with_vocabulary(config.model, vocabulary)
         self.raw_model = build_model(core, objectives, vocabulary, config.seed.init, self.tokenizer)
-        self.facts = ModelFacts(core, config.template, common_attention(objectives))
-        check_template(self.facts.template, core, self.facts.visibility)
+        self.metadata = ModelMetadata(core, config.template, common_attention(objectives))
+        check_template(self.metadata.template, core, self.metadata.attention)
         self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
         if accelerator.is_main_process:
             check_room(folder, self.raw_model, train.keep)
@@ -227,12 +227,12 @@ class Run:
     def _start(self, anew: bool) -> None:
         """Weights of the checkpoint that the settings name, unless the run goes on from one of its own."""
         record = self.folder / "run.json"
-        self.recorder.start = read_json(record).get("start") if record.exists() else None
-        if self.config.start is None or not anew:
+        self.recorder.init_from = read_json(record).get("init_from") if record.exists() else None
+        if self.config.init_from is None or not anew:
             return
-        report = init_weights_from(self.config.start, self.raw_model, self.facts, self.tokenizer)
-        check_weights(self.folder, self.config.start.model, report.digest)
-        self.recorder.start = dataclasses.asdict(report)
+        report = init_weights_from(self.config.init_from, self.raw_model, self.metadata, self.tokenizer)
+        check_weights(self.folder, self.config.init_from.model, report.digest)
+        self.recorder.init_from = dataclasses.asdict(report)
         for line in report.lines():
             self.recorder.progress.note(line)
 
@@ -257,7 +257,7 @@ class Run:
     def finish(self) -> None:
         """Write the model folder's weights and mark the run finished."""
         if self.accelerator.is_main_process:
-            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.facts)
+            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.metadata)
             self.recorder.write_run(self.state.counters, self.raw_model, finished=True)
             self.recorder.progress.note(f"finished after {duration(self.recorder.seconds())}: {self.folder}")
         self.recorder.close()

@@ -21,7 +21,7 @@ from zoo.heads.build import build_head
 from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.sequence_head import SequenceHead
 from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.weights.config_fields import read_config
 from zoo.weights.read import all_families, read_checkpoint
 from zoo.weights.table import Family
@@ -78,7 +78,7 @@ def split_cases() -> tuple[tuple[Case, ...], tuple[Case, ...]]:
 
 def cases(causal: bool | None = None) -> tuple[Case, ...]:
     """The grid, or its causal or its other half."""
-    return tuple(c for c in split_cases()[0] if causal in (None, c.family.visibility == "causal"))
+    return tuple(c for c in split_cases()[0] if causal in (None, c.family.attention == "causal"))
 
 
 def bare_cases(causal: bool | None = None) -> tuple[Case, ...]:
@@ -151,24 +151,26 @@ class Ours(nn.Module):
         tensors: their values.
     """
 
-    def __init__(self, facts: ModelFacts, tensors: Mapping[str, Tensor]) -> None:
+    def __init__(self, metadata: ModelMetadata, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.facts = facts
-        self.core = make_core(facts.config)
-        self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in facts.heads.items()})
+        self.metadata = metadata
+        self.core = make_core(metadata.config)
+        self.heads = nn.ModuleDict({name: build_head(metadata.config, head) for name, head in metadata.heads.items()})
         self.load_state_dict(dict(tensors))
 
     def scores(self, name: str, output: CoreOutput, real: Tensor) -> Tensor:
         """Logits of one head."""
         head, hidden = self.heads[name], output.last_hidden_state
-        if self.facts.heads[name]["kind"] == "token":
+        if self.metadata.heads[name]["kind"] == "token":
             return head(hidden, self.core.token_embedding)
         if not isinstance(head, SequenceHead):
             return head(hidden)
         if head.reads_pooler:
             return head(output.pooler_output)
         places = torch.arange(real.shape[1]) * real
-        chosen = places.argmax(1) if self.facts.template.pooling == "last" else torch.zeros(len(real), dtype=torch.long)
+        chosen = (
+            places.argmax(1) if self.metadata.template.pooling == "last" else torch.zeros(len(real), dtype=torch.long)
+        )
         return head(hidden[torch.arange(len(real)), chosen])
 
 
@@ -202,7 +204,12 @@ class Batch(NamedTuple):
 
 
 def make_batch(
-    facts: ModelFacts, seed: int, model_type: str, padded: bool = True, positions: bool = False, other: bool = False
+    metadata: ModelMetadata,
+    seed: int,
+    model_type: str,
+    padded: bool = True,
+    positions: bool = False,
+    other: bool = False,
 ) -> Batch:
     """Rows up to the last position there is: a full one, and shorter ones down to a single token.
 
@@ -214,7 +221,7 @@ def make_batch(
         positions: give positions, in no order.
         other: pad at the other side than usual.
     """
-    config, generator = facts.config, torch.Generator().manual_seed(seed)
+    config, generator = metadata.config, torch.Generator().manual_seed(seed)
     length = min(config.max_length, config.max_position_embeddings, 40)
     lengths = torch.tensor([length, length - 3, 2, 1] if padded else [length] * 4)
     padding = config.pad_token_id
@@ -226,7 +233,7 @@ def make_batch(
     shape = real.shape
     ids = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
     ids = torch.where(real, ids + (ids >= padding), padding)  # the padding's id stands nowhere else
-    causal = facts.visibility == "causal"
+    causal = metadata.attention == "causal"
     visible = AttentionPattern(causal, dense=real[:, None, :]) if left else AttentionPattern(causal, lengths)
     types, tasks = 3 if config.relative_segments else config.type_vocab_size, config.task_type_vocab_size
     given = torch.rand(shape, generator=generator).argsort(1) if positions else None
@@ -261,12 +268,12 @@ def draw_labels(ours: Ours, batch: Batch, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed + 1)
     real, rows = batch.real, len(batch.lengths)
     labels: list[Tensor] = []
-    for head in ours.facts.heads.values():
+    for head in ours.metadata.heads.values():
         kind = head["kind"]
-        if kind == "token" and ours.facts.visibility == "causal":
+        if kind == "token" and ours.metadata.attention == "causal":
             labels.append(torch.where(real, batch.inputs.input_ids, -100))
         elif kind == "token":
-            drawn = torch.randint(0, ours.facts.config.vocab_size, real.shape, generator=generator)
+            drawn = torch.randint(0, ours.metadata.config.vocab_size, real.shape, generator=generator)
             chosen = torch.rand(real.shape, generator=generator) < 0.4
             chosen[:, 0] = True
             labels.append(torch.where(real & chosen, drawn, -100))
@@ -292,10 +299,10 @@ def our_loss(ours: Ours, output: CoreOutput, batch: Batch, labels: list[Tensor])
     """Sum over the heads of each one's mean loss."""
     left = iter(labels)
     total = torch.zeros((), dtype=torch.float32)
-    for name, facts in ours.facts.heads.items():
+    for name, facts in ours.metadata.heads.items():
         head, hidden, wanted = ours.heads[name], output.last_hidden_state, next(left)
         if facts["kind"] == "token":
-            if ours.facts.visibility == "causal":
+            if ours.metadata.attention == "causal":
                 hidden, wanted = hidden[:, :-1], wanted[:, 1:]
             chosen = wanted != -100
             matrix = head.matrix(ours.core.token_embedding)
@@ -317,7 +324,7 @@ def our_loss(ours: Ours, output: CoreOutput, batch: Batch, labels: list[Tensor])
 def both_scores(ours: Ours, output: CoreOutput, theirs: Mapping[str, Tensor], batch: Batch) -> Iterator[tuple]:
     """Pairs of our and their logits, whole rows or real positions only; theirs are found by their size, in order."""
     found = [value for name, value in theirs.items() if name.endswith("logits")]
-    for name, facts in ours.facts.heads.items():
+    for name, facts in ours.metadata.heads.items():
         scores = ours.scores(name, output, batch.real)
         parts = scores.unbind(-1) if facts["kind"] == "span" else [scores]
         for part in parts:

@@ -16,7 +16,7 @@ from finetune.data.tasks import Task
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core.build import build_core
-from zoo.model_folder import ModelFacts, save_model_folder
+from zoo.model_folder import ModelMetadata, save_model_folder
 from zoo.vocabulary import Template, Vocabulary
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "bad", "same", "red", "blue", "green", *"abcdefghijklmn"]
@@ -34,11 +34,11 @@ class Toy(NamedTuple):
 
     config: CoreConfig
     template: Template
-    visibility: str
+    attention: str
 
 
-POOLED = Toy(_TINY.replace(pad_token_id=0), Template(), "all")
-FIRST = Toy(_TINY.replace(pooler=False, pad_token_id=0), Template(), "all")
+POOLED = Toy(_TINY.replace(pad_token_id=0), Template(), "bidirectional")
+FIRST = Toy(_TINY.replace(pooler=False, pad_token_id=0), Template(), "bidirectional")
 LAST = Toy(_CAUSAL, _LAST, "causal")
 _RELATIVE = _TINY.replace(
     type_vocab_size=0, pooler=False, embedding_norm=False, attention_bias=False, position_type="relative", mem_len=3
@@ -55,7 +55,7 @@ PERMUTED = Toy(
         final_dropout=0.1,
     ),
     Template("$A [SEP] [CLS]:2", "$A [SEP] $B [SEP] [CLS]:2", pooling="last", padding_side="left"),
-    "all",
+    "bidirectional",
 )
 SPELT = Toy(
     _TINY.replace(
@@ -69,7 +69,7 @@ SPELT = Toy(
         recurrent=RecurrentConfig(cell_size=48),
     ),
     Template("[SEP] $A [SEP]", "[SEP] $A [SEP] $B [SEP]", pooling="ends"),
-    "all",
+    "bidirectional",
 )
 
 
@@ -81,7 +81,7 @@ def make_model(folder: Path, toy: Toy, seed: int = 0, words: list[str] | None = 
         with torch.no_grad():
             for part in core.embeddings.word_embeddings.convolutions:
                 part.weight.mul_(20.0)
-    save_model_folder(folder, core, {}, ModelFacts(*toy))
+    save_model_folder(folder, core, {}, ModelMetadata(*toy))
     tokenizer = Tokenizer(WordLevel({word: i for i, word in enumerate(words or WORDS) if word}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(WORDS[:5])

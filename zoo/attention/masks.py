@@ -110,4 +110,6 @@ def visible_keys(
     dense = attention_pattern.dense[..., -(past + length) :]  # a cache may hold more than is looked at
     dense = functional.pad(dense, (past + length - dense.shape[-1], 0), value=True)
     found = dense if found is None else found & dense
-    return found if second or not attention_pattern.causal else found | (keys == own)  # padding at the left must see something
+    return (
+        found if second or not attention_pattern.causal else found | (keys == own)
+    )  # padding at the left must see something

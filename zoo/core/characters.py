@@ -112,7 +112,9 @@ class CharacterEncoder(nn.Module):
         self.highways = nn.Sequential(*(Highway(facts.features) for _ in range(facts.n_highway)))
         self.projection = _linear(facts.features, config.embedding_width)
 
-    def set_spellings(self, words: Sequence[str], begin_sentence: int | None = None, end_sentence: int | None = None) -> None:
+    def set_spellings(
+        self, words: Sequence[str], begin_sentence: int | None = None, end_sentence: int | None = None
+    ) -> None:
         """Note the spelling of the first tokens, in the order of their ids; see :func:`spelling_table`.
 
         Raises:

@@ -157,7 +157,11 @@ class BidirectionalLSTM(Core):
                 "shorten data.sequence_length or set model.position_type: none."
             )
         pattern = inputs.attention_pattern
-        unread = [f"attention_pattern.{n}" for n in ("documents", "permutation_ranks", "dense") if getattr(pattern, n) is not None]
+        unread = [
+            f"attention_pattern.{n}"
+            for n in ("documents", "permutation_ranks", "dense")
+            if getattr(pattern, n) is not None
+        ]
         others = ("query", "entity_ids", "entity_vectors", "encoder_states")
         unread += [name for name in others if getattr(inputs, name) is not None]
         if unread or attentions:

@@ -39,9 +39,9 @@ class SequenceHead(nn.Module):
         super().__init__()
         if dense == "pooler" and not config.pooler:
             raise ZooError("this head reads the core's pooled state, and this core has no pooler (model.pooler: true).")
-        self.facts: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense, "bias": bias}
+        self.config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense, "bias": bias}
         if labels is not None:
-            self.facts["labels"] = list(labels)
+            self.config["labels"] = list(labels)
         own = dense not in ("pooler", "none")
         self.reads_pooler = dense == "pooler"
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
@@ -57,7 +57,7 @@ class SequenceHead(nn.Module):
         return self.output(self.features(state))
 
 
-def new_sequence_head(config: CoreConfig, pooling: str, visibility: str) -> dict[str, Any]:
+def new_sequence_head(config: CoreConfig, pooling: str, attention: str) -> dict[str, Any]:
     """Facts ``dense`` and ``bias`` of a new head over one state of the row (specs: BERT, section 5; GPT, section 5).
 
     The first token's state: the core's pooler, or a new dense layer with tanh where it has none. The last token's: a
@@ -66,9 +66,9 @@ def new_sequence_head(config: CoreConfig, pooling: str, visibility: str) -> dict
     Args:
         config: the core's facts.
         pooling: the template's.
-        visibility: ``all`` or ``causal``.
+        attention: ``all`` or ``causal``.
     """
-    if pooling == "last" and visibility == "causal":
+    if pooling == "last" and attention == "causal":
         return {"dense": "none", "bias": False}
     return {"dense": "pooler" if pooling == "first" and config.pooler else "tanh", "bias": True}
 
@@ -91,17 +91,17 @@ def pooled_state(hidden: Tensor, pooling: str, last: Tensor | None) -> Tensor:
     return torch.cat([closing[:, :half], hidden[:, 0, half:]], dim=-1)
 
 
-def check_template(template: Template, config: CoreConfig, visibility: str) -> None:
+def check_template(template: Template, config: CoreConfig, attention: str) -> None:
     """Refuse a template that the core's states or segments cannot serve.
 
     Raises:
         ZooError: says which fact is in the way and what would work.
     """
-    if template.pooling == "ends" and (config.recurrent is None or visibility != "all"):
+    if template.pooling == "ends" and (config.recurrent is None or attention != "bidirectional"):
         why = "tokens see the past only" if config.recurrent is not None else "this core's states have no such halves"
         raise ZooError(
             "template.pooling: ends reads the forward half of the last state and the backward half of the first, and "
-            f"{why} (model.recurrent, visibility); first or last would work."
+            f"{why} (model.recurrent, attention); first or last would work."
         )
     highest = max(segment for layout in (template.single, template.pair) for _, segment in parse_layout(layout))
     if highest > 1 and not config.relative_segments and 1 < config.type_vocab_size <= highest:

@@ -24,7 +24,7 @@ from zoo.heads.sequence_head import new_sequence_head, pooled_state
 from zoo.heads.token_heads import TokenHead
 from zoo.hf.config import ZooConfig
 from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, QueryStream
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 
 # Names of new heads. PEFT trains what ends in "classifier" or "qa_outputs" in full, beside its adapters.
 _NAMES = {
@@ -44,7 +44,7 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     Attributes:
         kinds: kinds of the heads it reads.
-        visibility_needed: how tokens must see each other for its head to make sense; ``None`` = either way.
+        attention_needed: how tokens must see each other for its head to make sense; ``None`` = either way.
         asks_second_stream: at masked positions its token head reads the second stream, where the core has one.
     """
 
@@ -62,33 +62,33 @@ class ZooPreTrainedModel(PreTrainedModel):
     accepts_loss_kwargs: ClassVar[bool] = False
 
     kinds: ClassVar[tuple[str, ...]] = ()
-    visibility_needed: ClassVar[str | None] = None
+    attention_needed: ClassVar[str | None] = None
     asks_second_stream: ClassVar[bool] = False
 
     def __init__(self, config: ZooConfig) -> None:
         config = copy.deepcopy(config)
-        facts = config.facts()
-        self._check_visibility(config.visibility)
-        config.heads = self._choose_heads(config, facts)
+        metadata = config.facts()
+        self._check_visibility(config.attention)
+        config.heads = self._choose_heads(config, metadata)
         super().__init__(config)
-        self.core = make_core(facts.config)
-        self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in config.heads.items()})
+        self.core = make_core(metadata.config)
+        self.heads = nn.ModuleDict({name: build_head(metadata.config, head) for name, head in config.heads.items()})
         self.post_init()
 
-    def _check_visibility(self, visibility: str) -> None:
-        if self.visibility_needed not in (None, visibility):
-            other = "AutoModelForMaskedLM" if visibility == "all" else "AutoModelForCausalLM"
+    def _check_visibility(self, attention: str) -> None:
+        if self.attention_needed not in (None, attention):
+            other = "AutoModelForMaskedLM" if attention == "bidirectional" else "AutoModelForCausalLM"
             raise ZooError(
-                f"{type(self).__name__} needs a model whose tokens see {self.visibility_needed!r}, and this one was "
-                f"trained with {visibility!r}: open it with {other}, or go on with its weights all the same by saying "
-                f"visibility={self.visibility_needed!r}."
+                f"{type(self).__name__} needs a model whose tokens see {self.attention_needed!r}, and this one was "
+                f"trained with {attention!r}: open it with {other}, or go on with its weights all the same by saying "
+                f"attention={self.attention_needed!r}."
             )
 
-    def _choose_heads(self, config: ZooConfig, facts: ModelFacts) -> dict[str, dict[str, Any]]:
+    def _choose_heads(self, config: ZooConfig, metadata: ModelMetadata) -> dict[str, dict[str, Any]]:
         """The heads that this class reads, those that are missing made up."""
-        first = {head["kind"]: name for name, head in reversed(facts.heads.items()) if head["kind"] in self.kinds}
-        found = {name: head for name, head in facts.heads.items() if name in first.values()}
-        halves = [name for name, head in found.items() if head.get("half") and facts.visibility == "all"]
+        first = {head["kind"]: name for name, head in reversed(metadata.heads.items()) if head["kind"] in self.kinds}
+        found = {name: head for name, head in metadata.heads.items() if name in first.values()}
+        halves = [name for name, head in found.items() if head.get("half") and metadata.attention == "bidirectional"]
         if halves:
             raise ZooError(
                 f"head {halves[0]} predicts each token's neighbours, every direction from its own half of the states; "
@@ -97,14 +97,14 @@ class ZooPreTrainedModel(PreTrainedModel):
         if len(self.kinds) != 1:
             return found
         (kind,) = self.kinds
-        networks = [name for name, head in facts.heads.items() if head["kind"] == "features"]
+        networks = [name for name, head in metadata.heads.items() if head["kind"] == "features"]
         if kind == "classification" and networks and not found:
             raise ZooError(
                 f"head {networks[0]} is a task network on frozen layers, which reads each text by itself; transformers "
                 "has no such class. Ask it with finetune.training.saved.open_features(FOLDER), or open the core with "
                 "AutoModel."
             )
-        name, head = next(iter(found.items()), (_NAMES.get(kind, kind), self._new_head(config, facts)))
+        name, head = next(iter(found.items()), (_NAMES.get(kind, kind), self._new_head(config, metadata)))
         if kind in ("classification", "tagging") and head["num_labels"] != config.num_labels:
             head = {**head, "num_labels": config.num_labels}
         labels = [config.id2label[i] for i in range(config.num_labels)]
@@ -112,11 +112,11 @@ class ZooPreTrainedModel(PreTrainedModel):
             head = {**head, "labels": labels}
         return {name: head}
 
-    def _new_head(self, config: ZooConfig, facts: ModelFacts) -> dict[str, Any]:
+    def _new_head(self, config: ZooConfig, metadata: ModelMetadata) -> dict[str, Any]:
         """Facts of a head that the folder lacks, as fine-tuning would make it."""
         (kind,) = self.kinds
         if kind == "token":
-            masked = facts.visibility == "all"
+            masked = metadata.attention == "bidirectional"
             return {"kind": kind, "transform": masked, "bias": masked}
         if kind in ("tagging", "span"):
             return {"kind": kind, "num_labels": config.num_labels if kind == "tagging" else 2, "dense": "none"}
@@ -124,7 +124,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         return {
             "kind": kind,
             "num_labels": labels,
-            **new_sequence_head(facts.config, facts.template.pooling, facts.visibility),
+            **new_sequence_head(metadata.config, metadata.template.pooling, metadata.attention),
         }
 
     @property
@@ -260,7 +260,9 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _ask(self, inputs: CoreInputs, asked: Tensor, wants: bool, attends: bool) -> CoreOutput:
         """Run the core with its second stream at the (B, L) places that are asked for."""
         positions = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
-        visible = inputs.attention_pattern._replace(permutation_ranks=asked.int())  # nobody else sees them, and they see all others
+        visible = inputs.attention_pattern._replace(
+            permutation_ranks=asked.int()
+        )  # nobody else sees them, and they see all others
         query = QueryStream(positions, visible)
         output = self.core(inputs._replace(attention_pattern=visible, query=query), None, wants, attends)
         return _first_stream(output, asked, positions)
@@ -269,7 +271,12 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _may_ask(self) -> bool:
         """Whether this model can ask a second stream of states at all."""
         token = any(isinstance(head, TokenHead) for head in self.heads.values())
-        return self.asks_second_stream and token and self.core.config.query_stream and self.config.visibility == "all"
+        return (
+            self.asks_second_stream
+            and token
+            and self.core.config.query_stream
+            and self.config.attention == "bidirectional"
+        )
 
     def _asked(self, input_ids: Tensor) -> Tensor | None:
         """(B, L) positions that are asked of the core's second stream: those masked; ``None`` = there are none.
@@ -285,13 +292,13 @@ class ZooPreTrainedModel(PreTrainedModel):
         return asked if bool(asked.any()) else None
 
     def _visible(self, mask: Tensor | None) -> AttentionPattern:
-        """A mask over keys as visibility; a recurrent core wants lengths, and so padding at the right."""
+        """A mask over keys as attention; a recurrent core wants lengths, and so padding at the right."""
         if self.core.config.recurrent is None or mask is None:
-            return AttentionPattern(causal=self.config.visibility == "causal", dense=dense_mask(mask))
+            return AttentionPattern(causal=self.config.attention == "causal", dense=dense_mask(mask))
         lengths = mask.sum(1)
         if not torch.equal(mask.bool(), torch.arange(mask.shape[1], device=mask.device)[None] < lengths[:, None]):
             raise ZooError("a recurrent core reads rows from end to end: padding stands at the right of a row only.")
-        return AttentionPattern(causal=self.config.visibility == "causal", lengths=lengths)
+        return AttentionPattern(causal=self.config.attention == "causal", lengths=lengths)
 
     def sequence_scores(self, output: CoreOutput, attention_mask: Tensor | None) -> Tensor:
         """(B, labels) scores of the state that the head reads: pooled, first, or last real one."""
@@ -352,7 +359,7 @@ def can_return_tuple(forward: _Forward) -> _Forward:
 
 
 def dense_mask(mask: Tensor | None) -> Tensor | None:
-    """A mask over keys as visibility; ``None`` where everything is real (looked up on a CPU only: it costs a wait)."""
+    """A mask over keys as attention; ``None`` where everything is real (looked up on a CPU only: it costs a wait)."""
     if mask is None:
         return None
     if mask.ndim != 2:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from transformers import PretrainedConfig
 
 from zoo.config import CoreConfig
-from zoo.model_folder import MODEL_TYPE, ModelFacts, facts_from_dict
+from zoo.model_folder import MODEL_TYPE, ModelMetadata, metadata_from_dict
 from zoo.vocabulary import Template
 from zoo.weights.files import special_tokens, token_ids
 
@@ -22,7 +22,7 @@ class ZooConfig(PretrainedConfig):
 
     Args:
         core: facts of the core.
-        visibility: ``all`` or ``causal``.
+        attention: ``all`` or ``causal``.
         template: layout of texts, and pooling.
         heads: facts of each head by name.
         origin: ``model_type`` of the checkpoint that the weights came from.
@@ -34,7 +34,7 @@ class ZooConfig(PretrainedConfig):
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
 
     core: dict[str, Any] | None = None
-    visibility: str = "all"
+    attention: str = "bidirectional"
     template: dict[str, Any] | None = None
     heads: dict[str, Any] | None = None
     origin: str | None = None
@@ -80,13 +80,13 @@ class ZooConfig(PretrainedConfig):
         return CoreConfig.from_dict(self.core or {}).head_width
 
     @classmethod
-    def of(cls, facts: ModelFacts) -> ZooConfig:
+    def of(cls, metadata: ModelMetadata) -> ZooConfig:
         """The configuration of a model folder."""
-        return cls(**{key: value for key, value in facts.to_dict().items() if key != "model_type"})
+        return cls(**{key: value for key, value in metadata.to_dict().items() if key != "model_type"})
 
-    def facts(self) -> ModelFacts:
+    def facts(self) -> ModelMetadata:
         """The facts of a model folder, checked."""
-        return facts_from_dict(self.to_dict() | {"core": self.core}, Path(self.name_or_path or ""))
+        return metadata_from_dict(self.to_dict() | {"core": self.core}, Path(self.name_or_path or ""))
 
 
 def _fact(name: str) -> property:

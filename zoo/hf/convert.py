@@ -32,17 +32,17 @@ from zoo.hf.task_models import (
     ZooForSequenceClassification,
     ZooForTokenClassification,
 )
-from zoo.model_folder import MODEL_TYPE, ModelFacts, read_facts
+from zoo.model_folder import MODEL_TYPE, ModelMetadata, read_metadata
 from zoo.storage.files import read_json
 from zoo.weights.files import find_folder, open_checkpoint, special_tokens
 from zoo.weights.read import read_checkpoint
 from zoo.weights.write import write_checkpoint
 
 
-def auto_class(facts: ModelFacts) -> type[ZooPreTrainedModel]:
+def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
     """The class that reads most of a model's heads."""
-    two_way = facts.visibility == "all"  # a half of the states then means one direction, which has no class
-    kinds = {head["kind"] for head in facts.heads.values() if not (two_way and head.get("half"))}
+    two_way = metadata.attention == "bidirectional"  # a half of the states then means one direction, which has no class
+    kinds = {head["kind"] for head in metadata.heads.values() if not (two_way and head.get("half"))}
     classes: dict[str, type[ZooPreTrainedModel]] = {
         "classification": ZooForSequenceClassification,
         "tagging": ZooForTokenClassification,
@@ -55,7 +55,7 @@ def auto_class(facts: ModelFacts) -> type[ZooPreTrainedModel]:
     if kinds & {"pair", "replaced"}:
         return ZooForPreTraining
     if "token" in kinds:
-        return ZooForCausalLM if facts.visibility == "causal" else ZooForMaskedLM
+        return ZooForCausalLM if metadata.attention == "causal" else ZooForMaskedLM
     return ZooModel
 
 
@@ -68,7 +68,7 @@ def from_folder(path: str | Path) -> ZooPreTrainedModel:
     Raises:
         ZooError: not a model folder of the zoo.
     """
-    model: ZooPreTrainedModel = auto_class(read_facts(path)).from_pretrained(path)
+    model: ZooPreTrainedModel = auto_class(read_metadata(path)).from_pretrained(path)
     return model
 
 
@@ -93,11 +93,11 @@ def from_transformers(source: str | Path | PreTrainedModel) -> ZooPreTrainedMode
             return from_folder(folder)
         tensors = open_checkpoint(folder)
     found = read_checkpoint(config, tensors, specials)
-    own = ZooConfig.of(found.facts)
+    own = ZooConfig.of(found.metadata)
     if folder is not None:
         own.read_special_ids(folder)
     with torch.device("meta"):
-        model = auto_class(found.facts)(own)
+        model = auto_class(found.metadata)(own)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in found.tensors.items()}
     return _filled(model, state)
 

@@ -42,7 +42,7 @@ class ZooForMaskedLM(ZooPreTrainedModel):
     """Hidden tokens from both sides."""
 
     kinds = ("token",)
-    visibility_needed = "all"
+    attention_needed = "bidirectional"
     asks_second_stream = True
     accepts_loss_kwargs = True
 
@@ -68,7 +68,7 @@ class ZooForCausalLM(ZooPreTrainedModel, GenerationMixin):
     """The next token, with a cache for generation."""
 
     kinds = ("token",)
-    visibility_needed = "causal"
+    attention_needed = "causal"
     accepts_loss_kwargs = True
 
     def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
@@ -175,7 +175,7 @@ class ZooForPreTraining(ZooPreTrainedModel):
             raise ZooError(f"labels were given for {', '.join(lacking)}, and this model's heads make only {[*found]}.")
         losses = []
         if labels is not None:
-            shift = self.config.visibility == "causal"
+            shift = self.config.attention == "causal"
             logits = found["prediction_logits"][:, :-1] if shift else found["prediction_logits"]
             losses.append(mean_cross_entropy(logits, labels[:, 1:] if shift else labels))
         if row_labels is not None:

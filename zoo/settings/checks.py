@@ -27,7 +27,7 @@ def _alternatives(annotation: Any) -> list[Any]:
 
 
 def _split(annotation: Any, text: str) -> Any:
-    """A text where only a list will do: its parts between commas, as in ``--start.layers 0,2``."""
+    """A text where only a list will do: its parts between commas, as in ``--init_from.layers 0,2``."""
     options = _alternatives(annotation)
     inner = next((typing.get_args(option)[0] for option in options if typing.get_origin(option) is list), None)
     if inner is None or str in options:

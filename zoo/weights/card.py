@@ -9,32 +9,32 @@ from pathlib import Path
 from typing import Any
 
 from zoo.config import CoreConfig
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.storage.files import read_json
 from zoo.version import __version__
 
 _ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept
 _HAN = re.compile("[\u4e00-\u9fff]")
-_PIPELINES = {"token": {"all": "fill-mask", "causal": "text-generation"}}
-_PIPELINES |= {kind: {"all": task, "causal": task} for kind, task in {
+_PIPELINES = {"token": {"bidirectional": "fill-mask", "causal": "text-generation"}}
+_PIPELINES |= {kind: {"bidirectional": task, "causal": task} for kind, task in {
     "classification": "text-classification",
     "tagging": "token-classification",
     "span": "question-answering",
 }.items()}  # fmt: skip
 
 
-def pipeline_of(facts: ModelFacts) -> str:
+def pipeline_of(metadata: ModelMetadata) -> str:
     """The pipeline that a model is made for: its head's, and else its features'."""
-    for head in facts.heads.values():
+    for head in metadata.heads.values():
         if head["kind"] in _PIPELINES:
-            return _PIPELINES[head["kind"]][facts.visibility]
+            return _PIPELINES[head["kind"]][metadata.attention]
     return "feature-extraction"
 
 
 def write_card(
     folder: Path,
     name: str,
-    facts: ModelFacts,
+    metadata: ModelMetadata,
     config: Mapping[str, Any],
     report: list[str],
     library: str = "transformers",
@@ -50,12 +50,12 @@ def write_card(
         library: whose files they are.
     """
     run = _json(folder / "run.json")
-    task = pipeline_of(facts)
+    task = pipeline_of(metadata)
     parts = [
         _front(library, task, run),
         f"# {name}",
         str(run.get("config", {}).get("chain") or ""),
-        _architecture(facts, config),
+        _architecture(metadata, config),
         _section("Data and objective", _training(run)),
         _section("Scores", score_lines(folder)),
         _section("Command", [f"    {_ABSOLUTE.sub('', run['command'])}"] if "command" in run else []),
@@ -84,17 +84,17 @@ def _front(library: str, task: str, run: Mapping[str, Any]) -> str:
     return "\n".join(["---", *lines, "---"])
 
 
-def _architecture(facts: ModelFacts, config: Mapping[str, Any]) -> str:
-    core = facts.config
-    heads = ", ".join(f"{name} ({head['kind']})" for name, head in facts.heads.items()) or "none"
+def _architecture(metadata: ModelMetadata, config: Mapping[str, Any]) -> str:
+    core = metadata.config
+    heads = ", ".join(f"{name} ({head['kind']})" for name, head in metadata.heads.items()) or "none"
     rows = {
         "class": config["architectures"][0],
         "layers × width": f"{core.num_hidden_layers} × {core.hidden_size}",
         **_inner_sizes(core),
         "vocabulary": f"{core.vocab_size:,}" if core.vocab_size else "open, by characters",
-        "sees": "both directions" if facts.visibility == "all" else "the past only",
+        "sees": "both directions" if metadata.attention == "bidirectional" else "the past only",
         "output heads": heads,
-        "input": f"`{facts.template.single}`; pairs `{facts.template.pair}`",
+        "input": f"`{metadata.template.single}`; pairs `{metadata.template.pair}`",
     }
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())])
 
@@ -129,7 +129,7 @@ def _training(run: Mapping[str, Any]) -> list[str]:
         f"of up to {config['data']['sequence_length']} tokens; {run.get('flops', 0):.3g} floating-point operations; "
         f"{precision}, {processes} process(es), seeds {run.get('seed')}."
     )
-    if run.get("start"):
+    if run.get("init_from"):
         lines.append(f"- Started from the weights of `{Path(str(run['start'].get('model', ''))).name}`.")
     if not run.get("finished", True):
         lines.append("- **The run had not used up its budget when this was written.**")

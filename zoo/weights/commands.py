@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import ZooError
-from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelFacts, open_weights, read_facts
+from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelMetadata, open_weights, read_metadata
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
@@ -81,15 +81,15 @@ def import_folder(
         else:
             model, architecture = _read_transformers(folder, made, ignore or [])
         has_tokenizer = (made / "tokenizer.json").exists()
-        report = [*model.report, *_check_tokenizer(made, has_tokenizer, model.facts)]
-        note_length(made, model.facts.config)
+        report = [*model.report, *_check_tokenizer(made, has_tokenizer, model.metadata)]
+        note_length(made, model.metadata.config)
         save_tensors(made / WEIGHTS, model.tensors)
-        write_json(made / "config.json", model.facts.to_dict())
+        write_json(made / "config.json", model.metadata.to_dict())
         record = {
             "source": Path(str(source)).name if Path(str(source)).is_dir() else str(source),
-            "model_type": model.facts.origin,
+            "model_type": model.metadata.origin,
             "architecture": architecture,
-            "heads": list(model.facts.heads),
+            "heads": list(model.metadata.heads),
             "report": report,
             "zoo_version": __version__,
         }
@@ -116,12 +116,12 @@ def _their_config(folder: Path) -> dict[str, Any]:
     return read_json(folder / "config.json")
 
 
-def _check_tokenizer(folder: Path, has_tokenizer: bool, facts: ModelFacts) -> list[str]:
+def _check_tokenizer(folder: Path, has_tokenizer: bool, metadata: ModelMetadata) -> list[str]:
     """Tokenizer and embedding must fit."""
     if not has_tokenizer:
         return ["no tokenizer there: fine-tuning and scoring will need one in this folder"]
     _, size = token_ids(folder)
-    rows = facts.config.vocab_size or 0
+    rows = metadata.config.vocab_size or 0
     if size > rows:
         raise ZooError(
             f"the tokenizer has {size} entries, the embedding {rows} rows: tokens from {rows} on would have no vector. "
@@ -145,34 +145,34 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
     Raises:
         ZooError: no class of theirs can express the model (the facts in the way are named), or the folder is damaged.
     """
-    facts = read_facts(source)
-    if family == ELMO or (family is None and facts.config.recurrent is not None):
-        return _export_elmo(facts, Path(target))
-    checkpoint = write_checkpoint(facts, open_weights(facts.path), family)
+    metadata = read_metadata(source)
+    if family == ELMO or (family is None and metadata.config.recurrent is not None):
+        return _export_elmo(metadata, Path(target))
+    checkpoint = write_checkpoint(metadata, open_weights(metadata.path), family)
     with whole_folder(Path(target)) as made:
-        copy_tokenizer(facts.path, made)
-        note_length(made, facts.config)
-        config = {**checkpoint.config, **_special_ids(made, facts), "dtype": _dtype(checkpoint.tensors)}
+        copy_tokenizer(metadata.path, made)
+        note_length(made, metadata.config)
+        config = {**checkpoint.config, **_special_ids(made, metadata), "dtype": _dtype(checkpoint.tensors)}
         save_tensors(made / WEIGHTS, checkpoint.tensors)
         file = find_family(config["model_type"]).config_file
         stock = file == "config.json"
         write_json(made / file, config)
         library = "transformers" if stock else config["model_type"]
-        card = write_card(facts.path, Path(target).name, facts, config, checkpoint.report, library)
+        card = write_card(metadata.path, Path(target).name, metadata, config, checkpoint.report, library)
         write_atomic(made / "README.md", card)
     opens = f"opens as {config['architectures'][0]}" if stock else f"named as in the code that reads {file}"
     return [opens, *checkpoint.report]
 
 
-def _export_elmo(facts: ModelFacts, target: Path) -> list[str]:
+def _export_elmo(metadata: ModelMetadata, target: Path) -> list[str]:
     with whole_folder(target) as made:
-        report = write_elmo(facts, open_weights(facts.path), made)
+        report = write_elmo(metadata, open_weights(metadata.path), made)
         config = {"architectures": [ARCHITECTURE]}
-        write_atomic(made / "README.md", write_card(facts.path, target.name, facts, config, report, "allennlp"))
+        write_atomic(made / "README.md", write_card(metadata.path, target.name, metadata, config, report, "allennlp"))
     return [f"opens as {ARCHITECTURE}", *report]
 
 
-def _special_ids(folder: Path, facts: ModelFacts) -> dict[str, int]:
+def _special_ids(folder: Path, metadata: ModelMetadata) -> dict[str, int]:
     """Ids that their generation and padding go by; a row opens with ``cls`` and ends with ``sep`` where these exist."""
     ids, _ = token_ids(folder)
     names = special_tokens(folder)
@@ -182,7 +182,7 @@ def _special_ids(folder: Path, facts: ModelFacts) -> dict[str, int]:
         "eos_token_id": names.get("eos") or names.get("sep"),
     }
     found = {key: ids[token] for key, token in wanted.items() if token in ids}
-    if facts.config.position_offset:  # their positions count from the padding's row: the two may not part
+    if metadata.config.position_offset:  # their positions count from the padding's row: the two may not part
         found.pop("pad_token_id", None)
     return found
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.weights.table import Family, HeadTable
 
 TRAINING_ONLY = frozenset(
@@ -180,9 +180,9 @@ def architecture(core: CoreConfig) -> dict[str, Any]:
     return facts
 
 
-def inexpressible(family: Family, facts: ModelFacts) -> list[str]:
+def inexpressible(family: Family, metadata: ModelMetadata) -> list[str]:
     """What prevents a model of ours from being said in a family's words; empty = it can be."""
-    core, found = facts.config, []
+    core, found = metadata.config, []
     ours = canonical(core)
     least = {key: value for key, value in family.at_least.items() if ours[key] is None or ours[key] < value}
     found += [f"{key} = {ours[key]} ({family.title}: at least {value})" for key, value in least.items()]
@@ -203,10 +203,10 @@ def inexpressible(family: Family, facts: ModelFacts) -> list[str]:
     for key, value in ours.items():
         if key not in TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
             found.append(f"{key} = {value} ({family.title}: {back[key]})")
-    if facts.visibility != family.visibility:
-        found.append(f"visibility = {facts.visibility} ({family.title}: {family.visibility})")
-    if facts.heads and not matching_heads(family, facts):
-        found += _inexpressible_heads(family, facts)
+    if metadata.attention != family.attention:
+        found.append(f"attention = {metadata.attention} ({family.title}: {family.attention})")
+    if metadata.heads and not matching_heads(family, metadata):
+        found += _inexpressible_heads(family, metadata)
     return found
 
 
@@ -218,33 +218,33 @@ def _free(family: Family, core: CoreConfig) -> dict[str, Any]:
     return free
 
 
-def matching_heads(family: Family, facts: ModelFacts) -> dict[str, HeadTable]:
+def matching_heads(family: Family, metadata: ModelMetadata) -> dict[str, HeadTable]:
     """Our heads' names with the family's head that says the same."""
     found: dict[str, HeadTable] = {}
-    for name, head in facts.heads.items():
-        fitting = (table for table in family.heads if not _mismatch(table, head, facts))
+    for name, head in metadata.heads.items():
+        fitting = (table for table in family.heads if not _mismatch(table, head, metadata))
         table = next(fitting, None)
         if table is not None and table not in found.values():
             found[name] = table
     return found
 
 
-def _mismatch(table: HeadTable, head: Mapping[str, Any], facts: ModelFacts) -> list[str]:
+def _mismatch(table: HeadTable, head: Mapping[str, Any], metadata: ModelMetadata) -> list[str]:
     """How a head of ours differs from one of theirs."""
-    plain = {**facts.config.to_dict(), "pooler": facts.config.pooler}
+    plain = {**metadata.config.to_dict(), "pooler": metadata.config.pooler}
     wanted = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.facts.items()}
     found = [f"{key} = {head.get(key)} (there: {value})" for key, value in wanted.items() if head.get(key) != value]
     found += [f"{key} = {plain[key]} (there: {value})" for key, value in table.needs.items() if plain[key] != value]
-    if table.pooling not in (None, facts.template.pooling):
-        found.append(f"template.pooling = {facts.template.pooling} (there: {table.pooling})")
+    if table.pooling not in (None, metadata.template.pooling):
+        found.append(f"template.pooling = {metadata.template.pooling} (there: {table.pooling})")
     return found
 
 
-def _inexpressible_heads(family: Family, facts: ModelFacts) -> list[str]:
+def _inexpressible_heads(family: Family, metadata: ModelMetadata) -> list[str]:
     """Why none of our heads can be said, each against the nearest of theirs."""
     found = []
-    for name, head in facts.heads.items():
+    for name, head in metadata.heads.items():
         tables = [t for t in family.heads if t.facts.get("kind") == head.get("kind")]
-        reasons = min((_mismatch(t, head, facts) for t in tables), key=len, default=["no such head there"])
+        reasons = min((_mismatch(t, head, metadata) for t in tables), key=len, default=["no such head there"])
         found += [f"heads.{name}: {reason}" for reason in reasons]
     return found

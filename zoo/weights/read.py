@@ -15,7 +15,7 @@ from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.errors import ZooError, nearest
 from zoo.heads.build import build_head
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.vocabulary import Template
 from zoo.weights.config_fields import read_config
 from zoo.weights.families import FAMILIES
@@ -75,15 +75,15 @@ def read_checkpoint(
     _check_copies(reader, core, heads)
     reader.spoken |= {part.theirs for part in parts}
     _raise_on_unknown_tensors(reader)
-    _check_shapes(made, core, {name: facts for name, (_, facts) in heads.items()})
-    facts = ModelFacts(
+    _check_shapes(made, core, {name: metadata for name, (_, metadata) in heads.items()})
+    metadata = ModelMetadata(
         config=core,
         template=_template(family, specials or {}),
-        visibility=family.visibility,
-        heads={name: facts for name, (_, facts) in heads.items()},
+        attention=family.attention,
+        heads={name: metadata for name, (_, metadata) in heads.items()},
         origin=family.model_type,
     )
-    return Model(facts, made, reader.report)
+    return Model(metadata, made, reader.report)
 
 
 def _modern_names(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
@@ -242,7 +242,7 @@ class Model(NamedTuple):
         report: what was done to it, a line each.
     """
 
-    facts: ModelFacts
+    metadata: ModelMetadata
     tensors: Mapping[str, Tensor]
     report: list[str]
 

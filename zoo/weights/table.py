@@ -147,7 +147,7 @@ class Family:
         model_type: its name in their ``config.json``.
         title: its name for people.
         prefix: name of the base model inside a model with a head.
-        visibility: how tokens see each other.
+        attention: how tokens see each other.
         fixed: facts of the core that every such model has.
         facts: facts that vary, under both names.
         presumed: their keys that must have this value if present, because the table stands for no other.
@@ -169,7 +169,7 @@ class Family:
     model_type: str
     title: str
     prefix: str
-    visibility: Literal["all", "causal"]
+    attention: Literal["bidirectional", "causal"]
     fixed: Mapping[str, Any]
     facts: tuple[ConfigField, ...]
     core: tuple[WeightRow, ...]

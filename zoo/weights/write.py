@@ -9,13 +9,13 @@ from torch import Tensor
 
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.weights.config_fields import inexpressible, matching_heads, write_config
 from zoo.weights.read import Checkpoint, all_families, find_family, match_core, match_head
 from zoo.weights.table import Family, HeadTable, to_theirs
 
 
-def write_checkpoint(facts: ModelFacts, tensors: Mapping[str, Tensor], family: str | None = None) -> Checkpoint:
+def write_checkpoint(metadata: ModelMetadata, tensors: Mapping[str, Tensor], family: str | None = None) -> Checkpoint:
     """A model of ours as a checkpoint of theirs.
 
     Args:
@@ -26,24 +26,24 @@ def write_checkpoint(facts: ModelFacts, tensors: Mapping[str, Tensor], family: s
     Raises:
         ZooError: the family, or every family, lacks a word for some fact; names the facts.
     """
-    table = _choose_family(facts, family)
-    heads = matching_heads(table, facts)
+    table = _choose_family(metadata, family)
+    heads = matching_heads(table, metadata)
     architecture, names = _architecture(table, {head.name for head in heads.values()})
     heads = {name: head for name, head in heads.items() if head.name in names}
     prefix = f"{table.prefix}." if names else ""
-    parts = match_core(table.core, facts.config, prefix)
+    parts = match_core(table.core, metadata.config, prefix)
     copies: dict[str, str] = {}
     for name, head in heads.items():
-        parts += match_head(head, facts.heads[name], facts.config, name)
-        wanted = [c for c in head.copies if c.written and c.tied in (None, facts.config.tie_word_embeddings)]
+        parts += match_head(head, metadata.heads[name], metadata.config, name)
+        wanted = [c for c in head.copies if c.written and c.tied in (None, metadata.config.tie_word_embeddings)]
         copies |= {copy.theirs: copy.of for copy in wanted}
     made = to_theirs(tensors, parts)
     for name, original in copies.items():
         made.recipes[name] = made.recipes[original]
-    config = {**write_config(table, facts.config), "architectures": [architecture], **_labels(facts, heads)}
-    left = [name for name in facts.heads if name not in heads]
+    config = {**write_config(table, metadata.config), "architectures": [architecture], **_labels(metadata, heads)}
+    left = [name for name in metadata.heads if name not in heads]
     report = [f"left out, {architecture} has no place for it: head {name}" for name in left]
-    report += _gaps(table, architecture, facts.config, set(made))
+    report += _gaps(table, architecture, metadata.config, set(made))
     return Checkpoint(config, made, report)
 
 
@@ -72,13 +72,13 @@ def _gaps(family: Family, architecture: str, core: CoreConfig, written: set[str]
     return report
 
 
-def _choose_family(facts: ModelFacts, name: str | None) -> Family:
+def _choose_family(metadata: ModelMetadata, name: str | None) -> Family:
     known = all_families()
-    first = [find_family(name)] if name else [known[facts.origin]] if facts.origin in known else []
+    first = [find_family(name)] if name else [known[metadata.origin]] if metadata.origin in known else []
     candidates = first if name else [*first, *(f for f in known.values() if f not in first)]
     reasons: dict[str, list[str]] = {}
     for family in candidates:
-        reasons[family.title] = inexpressible(family, facts)
+        reasons[family.title] = inexpressible(family, metadata)
         if not reasons[family.title]:
             return family
     stock = [f.title for f in candidates if name or f.config_file == "config.json"]
@@ -99,11 +99,11 @@ def _architecture(family: Family, heads: set[str]) -> tuple[str, set[str]]:
     return name, heads & set(own)
 
 
-def _labels(facts: ModelFacts, heads: Mapping[str, HeadTable]) -> dict[str, Any]:
+def _labels(metadata: ModelMetadata, heads: Mapping[str, HeadTable]) -> dict[str, Any]:
     """Names of the classes, as their config keeps them."""
     for name, table in heads.items():
         if table.facts["kind"] in ("classification", "tagging"):
-            head = facts.heads[name]
+            head = metadata.heads[name]
             labels = head.get("labels") or [f"LABEL_{i}" for i in range(head["num_labels"])]
             return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
     return {}

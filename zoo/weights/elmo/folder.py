@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo.core.build import make_core
 from zoo.core.lstm import BidirectionalLSTM
 from zoo.errors import ZooError
-from zoo.model_folder import ModelFacts
+from zoo.model_folder import ModelMetadata
 from zoo.storage.files import read_json, write_atomic, write_json
 from zoo.storage.tensors import load_state
 from zoo.vocabulary import Template, Vocabulary
@@ -117,12 +117,12 @@ def read_elmo(files: ElmoFiles, ignore: Iterable[str], made: Path) -> Model:
         )
     else:
         report.append("no vocabulary there: the model reads character_ids only (--vocabulary FILE names one)")
-    facts = ModelFacts(
+    metadata = ModelMetadata(
         config=core.config,
         template=Template("{cls} $A {sep}".format(**_MARKS), "{cls} $A {sep} $B {sep}".format(**_MARKS), "ends"),
         origin=FORMAT,
     )
-    return Model(facts, {f"core.{name}": tensor for name, tensor in core.state_dict().items()}, report)
+    return Model(metadata, {f"core.{name}": tensor for name, tensor in core.state_dict().items()}, report)
 
 
 def read_words(path: Path) -> list[str]:
@@ -173,7 +173,7 @@ def _write_tokenizer(words: list[str], folder: Path) -> None:
 # --- out ---------------------------------------------------------------------------------------------------
 
 
-def write_elmo(facts: ModelFacts, tensors: Mapping[str, Tensor], made: Path) -> list[str]:
+def write_elmo(metadata: ModelMetadata, tensors: Mapping[str, Tensor], made: Path) -> list[str]:
     """Write a model folder's core and words in this format.
 
     Args:
@@ -187,14 +187,14 @@ def write_elmo(facts: ModelFacts, tensors: Mapping[str, Tensor], made: Path) -> 
     Raises:
         ZooError: the format cannot express the core; says which facts are in the way.
     """
-    options_of(facts.config)  # refused before any weights are read
-    core = make_core(facts.config)
+    options_of(metadata.config)  # refused before any weights are read
+    core = make_core(metadata.config)
     assert isinstance(core, BidirectionalLSTM)
     own = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
-    load_state(core, own, str(facts.path))
+    load_state(core, own, str(metadata.path))
     save_elmo(core, made / OPTIONS, made / WEIGHTS)
-    report = [f"left out, its files have no place for it: head {name}" for name in facts.heads]
-    return [*report, *_write_words(facts.path, made)]
+    report = [f"left out, its files have no place for it: head {name}" for name in metadata.heads]
+    return [*report, *_write_words(metadata.path, made)]
 
 
 def _write_words(source: Path, made: Path) -> list[str]:

@@ -60,7 +60,7 @@ FAMILY = Family(
     model_type="openai-gpt",
     title="GPT",
     prefix="transformer",
-    visibility="causal",
+    attention="causal",
     fixed={**FIXED, "norm_position": "post"},
     facts=(
         ConfigField("vocab_size", "vocab_size", 40478),

@@ -7,7 +7,7 @@ FAMILY = Family(
     model_type="gpt2",
     title="GPT-2",
     prefix="transformer",
-    visibility="causal",
+    attention="causal",
     fixed={**FIXED, "norm_position": "pre"},
     facts=(
         ConfigField("vocab_size", "vocab_size", 50257),

@@ -10,7 +10,7 @@ FAMILY = Family(
     model_type="llama",
     title="LLaMA",
     prefix="model",
-    visibility="causal",
+    attention="causal",
     fixed={
         "norm": "rms",
         "norm_position": "pre",

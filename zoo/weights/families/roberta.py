@@ -7,7 +7,7 @@ FAMILY = Family(
     model_type="roberta",
     title="RoBERTa",
     prefix="roberta",
-    visibility="all",
+    attention="bidirectional",
     fixed=FIXED,
     facts=(
         *(f._replace(default=50265) if f.ours == "vocab_size" else f for f in FACTS if f.ours != "pad_token_id"),

@@ -10,7 +10,7 @@ FAMILY = Family(
     model_type="xlnet",
     title="XLNet",
     prefix="transformer",
-    visibility="all",
+    attention="bidirectional",
     fixed={
         "position_type": "relative",
         "untie_r": True,
