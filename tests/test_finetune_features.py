@@ -242,8 +242,8 @@ def test_heads_are_made_again_from_their_facts() -> None:
         ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
     ):
-        again = build_head(POOLED.config, json.loads(json.dumps(head.config)))
-        assert again.facts == head.config
+        again = build_head(POOLED.config, json.loads(json.dumps(head.head_config)))
+        assert again.head_config == head.head_config
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in head.named_parameters()}
 
 
