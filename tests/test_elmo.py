@@ -399,7 +399,13 @@ def test_a_stream_asks_for_what_follows():
 
 def test_rare_words_are_read_but_not_predicted():
     core, objective = make(TWO_WAY.replace(tie_word_embeddings=False), BidirectionalLM(outputs=100))
-    assert objective.head.head_config == {"kind": "token", "transform": False, "bias": True, "half": True, "outputs": 100}
+    assert objective.head.head_config == {
+        "kind": "token",
+        "transform": False,
+        "bias": True,
+        "half": True,
+        "outputs": 100,
+    }
     assert objective.head.decoder.weight.shape == (100, 8)
     labels = objective.targets(text_rows()).tensors["labels"]
     assert labels.max() < 100

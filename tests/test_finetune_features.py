@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import LAST, PAIR, POOLED, SINGLE, SPELT, rows_of
+from toys import LAST, PAIR, POOLED, SINGLE, SPELT, Share, rows_of
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
@@ -178,8 +178,6 @@ def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_da
 
 @pytest.mark.parametrize("count", [16, 5, 1])
 def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, count: int) -> None:
-    from test_finetune import Share
-
     prepared = PreparedTask(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(count) * 3
 
