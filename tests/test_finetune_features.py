@@ -237,13 +237,13 @@ def test_mixes_of_a_row_drop_different_elements() -> None:
     assert 0.3 < torch.stack(masks).float().mean() < 0.7
 
 
-def test_heads_are_made_again_from_their_facts() -> None:
+def test_heads_are_made_again_from_their_configs() -> None:
     for head in (
         ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
     ):
         again = build_head(POOLED.config, json.loads(json.dumps(head.config)))
-        assert again.facts == head.config
+        assert again.config == head.config
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in head.named_parameters()}
 
 

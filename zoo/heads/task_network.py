@@ -36,7 +36,7 @@ class TaskNetwork(nn.Module):
     the square root of the width, which the original does not do: unscaled, attention starts with one token seeing one.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         num_labels: classes.
         kind: ``features``.
         mixes: 1 or 2.

@@ -110,9 +110,9 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
         family: ``model_type`` wanted; ``None`` = where the weights came from, or the first that can say the model.
 
     Raises:
-        ZooError: no stock class can; names the facts in the way.
+        ZooError: no stock class can; names the fields in the way.
     """
-    checkpoint = write_checkpoint(model.config.facts(), model.state_dict(), family)
+    checkpoint = write_checkpoint(model.config.metadata(), model.state_dict(), family)
     config = dict(checkpoint.config)
     (architecture,) = config.pop("architectures")
     ids = {
