@@ -1,4 +1,4 @@
-"""Small translations between transformers' conventions and the core's: decorators, masks, losses."""
+"""What all models of the zoo share in transformers: a core with heads, its forward pass, masks and losses."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _NAMES = {
     "span": "qa_outputs",
     "choice": "choice_classifier",
 }
+
+_Forward = TypeVar("_Forward", bound=Callable[..., Any])
 
 
 class ZooPreTrainedModel(PreTrainedModel):
@@ -343,12 +345,7 @@ def _first_stream(output: CoreOutput, asked: Tensor, positions: Tensor) -> CoreO
     )
 
 
-def sinusoids_of(embeddings: Embeddings) -> Tensor:
-    """(positions, W) sinusoids for an embedding of that size."""
-    return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)
-
-
-_Forward = TypeVar("_Forward", bound=Callable[..., Any])
+# ---- functions for the classes of single tasks -----------------------------------------------------------------------
 
 
 def can_return_tuple(forward: _Forward) -> _Forward:
@@ -377,3 +374,8 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | Non
         return functional.cross_entropy(flat, wanted)
     total = functional.cross_entropy(flat, wanted, reduction="sum")
     return total / (count.to(total.device) if isinstance(count, Tensor) else count)
+
+
+def sinusoids_of(embeddings: Embeddings) -> Tensor:
+    """(positions, W) sinusoids for an embedding of that size."""
+    return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)

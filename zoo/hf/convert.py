@@ -1,4 +1,4 @@
-"""The Auto classes of transformers learn the zoo's: importing this file registers them."""
+"""Models of the zoo from folders and stock models, and back; importing this file registers the Auto classes."""
 
 from __future__ import annotations
 
@@ -38,25 +38,21 @@ from zoo.weights.files import find_folder, open_checkpoint, special_tokens
 from zoo.weights.read import read_checkpoint
 from zoo.weights.write import write_checkpoint
 
+AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
+    AutoModel: ZooModel,
+    AutoModelForMaskedLM: ZooForMaskedLM,
+    AutoModelForCausalLM: ZooForCausalLM,
+    AutoModelForPreTraining: ZooForPreTraining,
+    AutoModelForSequenceClassification: ZooForSequenceClassification,
+    AutoModelForTokenClassification: ZooForTokenClassification,
+    AutoModelForQuestionAnswering: ZooForQuestionAnswering,
+    AutoModelForMultipleChoice: ZooForMultipleChoice,
+}
 
-def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
-    """The class that reads most of a model's heads."""
-    two_way = metadata.attention == "bidirectional"  # a half of the states then means one direction, which has no class
-    kinds = {head["kind"] for head in metadata.heads.values() if not (two_way and head.get("half"))}
-    classes: dict[str, type[ZooPreTrainedModel]] = {
-        "classification": ZooForSequenceClassification,
-        "tagging": ZooForTokenClassification,
-        "span": ZooForQuestionAnswering,
-        "choice": ZooForMultipleChoice,
-    }
-    for kind, own in classes.items():
-        if kind in kinds:
-            return own
-    if kinds & {"pair", "replaced"}:
-        return ZooForPreTraining
-    if "token" in kinds:
-        return ZooForCausalLM if metadata.attention == "causal" else ZooForMaskedLM
-    return ZooModel
+AutoConfig.register(MODEL_TYPE, ZooConfig)
+
+for _auto, _own in AUTO_CLASSES.items():
+    _auto.register(ZooConfig, _own)
 
 
 def from_folder(path: str | Path) -> ZooPreTrainedModel:
@@ -106,7 +102,7 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     """A model of the zoo as the stock class that expresses it, with the same weights.
 
     Args:
-        model: a model of this file.
+        model: a model of the zoo.
         family: ``model_type`` wanted; ``None`` = where the weights came from, or the first that can say the model.
 
     Raises:
@@ -129,6 +125,26 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     return stock.to(next(iter(state.values())).dtype).eval()
 
 
+def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
+    """The class that reads most of a model's heads."""
+    two_way = metadata.attention == "bidirectional"  # a half of the states then means one direction, which has no class
+    kinds = {head["kind"] for head in metadata.heads.values() if not (two_way and head.get("half"))}
+    classes: dict[str, type[ZooPreTrainedModel]] = {
+        "classification": ZooForSequenceClassification,
+        "tagging": ZooForTokenClassification,
+        "span": ZooForQuestionAnswering,
+        "choice": ZooForMultipleChoice,
+    }
+    for kind, own in classes.items():
+        if kind in kinds:
+            return own
+    if kinds & {"pair", "replaced"}:
+        return ZooForPreTraining
+    if "token" in kinds:
+        return ZooForCausalLM if metadata.attention == "causal" else ZooForMaskedLM
+    return ZooModel
+
+
 def _filled(model: ZooPreTrainedModel, state: dict[str, Tensor]) -> ZooPreTrainedModel:
     """A model made on the meta device with its tensors put in, and what is never in a file rebuilt."""
     model.load_state_dict(state, assign=True)
@@ -136,18 +152,3 @@ def _filled(model: ZooPreTrainedModel, state: dict[str, Tensor]) -> ZooPreTraine
     if hasattr(embeddings, "sinusoids"):
         embeddings.sinusoids = sinusoids_of(embeddings)
     return model.eval()
-
-
-AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
-    AutoModel: ZooModel,
-    AutoModelForMaskedLM: ZooForMaskedLM,
-    AutoModelForCausalLM: ZooForCausalLM,
-    AutoModelForPreTraining: ZooForPreTraining,
-    AutoModelForSequenceClassification: ZooForSequenceClassification,
-    AutoModelForTokenClassification: ZooForTokenClassification,
-    AutoModelForQuestionAnswering: ZooForQuestionAnswering,
-    AutoModelForMultipleChoice: ZooForMultipleChoice,
-}
-AutoConfig.register(MODEL_TYPE, ZooConfig)
-for _auto, _own in AUTO_CLASSES.items():
-    _auto.register(ZooConfig, _own)

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from zoo.errors import ZooError
 
 LOCK_PATIENCE = 5.0
-"""Seconds that a second writer waits before it is refused: a run whose launcher was killed needs a step to notice."""
+"""Seconds that a second writer waits before it is an error: a run whose launcher was killed needs a step to notice."""
 _RUN_LOCK = ".lock"
 _OWN_NAME = "process {}"
 _POLL = 0.2
@@ -91,7 +91,7 @@ def run_lock(
 ) -> Iterator[None]:
     """Be the one writer of a run folder.
 
-    A folder that was made for this and in which nothing else was written, as by a run that is refused, goes as well.
+    A folder that was made for this and in which nothing else was written, as by a run that fails here, goes as well.
 
     Args:
         folder: the run folder.

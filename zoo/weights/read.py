@@ -1,4 +1,4 @@
-"""What passes between a checkpoint of theirs and a model of ours: both as values, the families, the matched tensors."""
+"""A checkpoint of theirs as a model of ours: both as values, the families, the matched tensors."""
 
 from __future__ import annotations
 
@@ -22,23 +22,39 @@ from zoo.weights.families import FAMILIES
 from zoo.weights.table import Converted, Family, HeadTable, MatchedTensors, WeightRow, any_of, match, to_ours
 
 _OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))  # norms before 2019
+
 _DEFAULT_LABEL = re.compile(r"LABEL_\d+$")
 
 
-@dataclass
-class _Reader:
-    """One checkpoint while it is read: which of its tensors are spoken for."""
+class Model(NamedTuple):
+    """A model of ours before it is a module or a folder.
 
-    family: Family
+    Args:
+        metadata: everything but the weights.
+        tensors: ``core.*`` and ``heads.NAME.*``, made when asked for.
+        report: what was done to it, a line each.
+    """
+
+    metadata: ModelMetadata
     tensors: Mapping[str, Tensor]
-    prefix: str
-    report: list[str] = field(default_factory=list)
-    spoken: set[str] = field(default_factory=set)
+    report: list[str]
 
-    def has(self, name: str) -> bool:
-        """Whether a module or tensor of that full name is there and free."""
-        found = {name, f"{name}.weight", f"{name}.bias"} & set(self.tensors)
-        return bool(found - self.spoken)
+
+class Checkpoint(NamedTuple):
+    """A checkpoint of theirs before it is files.
+
+    Args:
+        config: the content of their ``config.json``.
+        tensors: under their names, made when asked for.
+        report: what was done to it, a line each.
+    """
+
+    config: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+    report: list[str]
+
+
+# ---- a checkpoint of theirs as a model of ours -----------------------------------------------------------------------
 
 
 def read_checkpoint(
@@ -84,6 +100,22 @@ def read_checkpoint(
         origin=family.model_type,
     )
     return Model(metadata, made, reader.report)
+
+
+@dataclass
+class _Reader:
+    """One checkpoint while it is read: which of its tensors are spoken for."""
+
+    family: Family
+    tensors: Mapping[str, Tensor]
+    prefix: str
+    report: list[str] = field(default_factory=list)
+    spoken: set[str] = field(default_factory=set)
+
+    def has(self, name: str) -> bool:
+        """Whether a module or tensor of that full name is there and free."""
+        found = {name, f"{name}.weight", f"{name}.bias"} & set(self.tensors)
+        return bool(found - self.spoken)
 
 
 def _modern_names(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
@@ -181,6 +213,15 @@ def _read_head_config(reader: _Reader, table: HeadTable, core: CoreConfig, confi
     return found
 
 
+def _template(family: Family, specials: Mapping[str, str]) -> Template:
+    known = {**family.specials, **{role: token for role, token in specials.items() if token}}
+    known = {role: known[role] for role in family.specials}
+    return Template(family.single.format(**known), family.pair.format(**known), family.pooling, family.padding_side)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
 def _check_copies(reader: _Reader, core: CoreConfig, heads: Mapping[str, tuple[HeadTable, dict[str, Any]]]) -> None:
     """Tensors that repeat others must do so; they are then known and left out."""
     base = f"{reader.family.prefix}."
@@ -227,38 +268,7 @@ def _check_shapes(made: Mapping[str, Tensor], core: CoreConfig, heads: Mapping[s
         raise ZooError(f"{len(wrong)} tensors have another shape than config.json says:\n  {listing}")
 
 
-def _template(family: Family, specials: Mapping[str, str]) -> Template:
-    known = {**family.specials, **{role: token for role, token in specials.items() if token}}
-    known = {role: known[role] for role in family.specials}
-    return Template(family.single.format(**known), family.pair.format(**known), family.pooling, family.padding_side)
-
-
-class Model(NamedTuple):
-    """A model of ours before it is a module or a folder.
-
-    Args:
-        metadata: everything but the weights.
-        tensors: ``core.*`` and ``heads.NAME.*``, made when asked for.
-        report: what was done to it, a line each.
-    """
-
-    metadata: ModelMetadata
-    tensors: Mapping[str, Tensor]
-    report: list[str]
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint of theirs before it is files.
-
-    Args:
-        config: the content of their ``config.json``.
-        tensors: under their names, made when asked for.
-        report: what was done to it, a line each.
-    """
-
-    config: dict[str, Any]
-    tensors: Mapping[str, Tensor]
-    report: list[str]
+# ---- families and matched tensors, read by the export too ------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)

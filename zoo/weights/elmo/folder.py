@@ -112,7 +112,7 @@ def read_elmo(files: ElmoFiles, ignore: Iterable[str], made: Path) -> Model:
     if words:
         _write_tokenizer(words, made)
         report.append(
-            f"{len(words):,} words of {files.words.name if files.words else ''} are read by their spelling, any other "
+            f"{len(words):,} words of {files.words.name if files.words else ''} are read by characters, any other "
             f"as {_MARKS['unk']}; they are found between white space only, in text that is tokenised already"
         )
     else:
