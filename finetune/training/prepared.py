@@ -122,7 +122,7 @@ class PreparedTask:
 
     @property
     def pad(self) -> int:
-        """Padding id; any would do, since nothing looks at padding."""
+        """Padding id; any would do, since nothing attends to padding."""
         found = self.tokenizer.vocabulary.pad
         return (self.metadata.config.pad_token_id or 0) if found is None else found
 
@@ -165,13 +165,13 @@ class PreparedTask:
     @property
     def warnings(self) -> list[str]:
         """What a user should know before the task is trained."""
-        told = self.data.warnings(self.task)
+        warnings = self.data.warnings(self.task)
         if self.unknown > SOME_UNKNOWN:
-            told.append(
+            warnings.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
                 f"{self.metadata.path}."
             )
-        return told
+        return warnings
 
     def check(self, save_model: bool) -> None:
         """Tell before training what is wrong with spans in any row, or with what is to be saved.

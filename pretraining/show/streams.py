@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pretraining.show.views import Bools, Ints, Stream
-from zoo.attention.masks import make_mask, attended_keys
+from zoo.attention.masks import attended_keys, make_mask
 from zoo.config import CoreConfig
 from zoo.inputs import AttentionPattern, CoreInputs
 

@@ -32,7 +32,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where they are written out.
+        """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where attention is eager.
 
         Args:
             hidden: states.

@@ -70,7 +70,7 @@ def attended_keys(
     past: int,
     second: bool,
     window: int | None = None,
-    remembered: Tensor | None = None,
+    memory_documents: Tensor | None = None,
 ) -> Tensor | None:
     """(1 or B, Q, K) True where a query attends to a key; ``None`` = everywhere.
 
@@ -83,7 +83,7 @@ def attended_keys(
         past: remembered or cached tokens before it.
         second: the queries are a second stream's, and do not attend to their own position.
         window: hide keys that are so many tokens back or more.
-        remembered: (B, M) documents of the remembered tokens.
+        memory_documents: (B, M) documents of the remembered tokens.
     """
     keys = torch.arange(-past, length, device=positions.device)
     own = positions[..., None]
@@ -100,10 +100,10 @@ def attended_keys(
             of_query = (values.gather(1, positions) if second else values)[..., None]
             of_key = values[:, None, :]
             allowed = of_query == of_key if not ordered else of_query > of_key if second else of_query >= of_key
-            if remembered is None or ordered:
+            if memory_documents is None or ordered:
                 allowed = functional.pad(allowed, (past, 0), value=True)
             else:
-                allowed = torch.cat([of_query == remembered[:, None, :], allowed], dim=-1)
+                allowed = torch.cat([of_query == memory_documents[:, None, :], allowed], dim=-1)
             found = allowed if found is None else found & allowed
     if attention_pattern.dense is None:
         return found

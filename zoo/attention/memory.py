@@ -73,7 +73,7 @@ class RelativeContext(nn.Module):
             penalty=None if attended is None else _penalty(attended, hidden.dtype)[:, None],
             attends_to_nothing=attends_to_nothing,
             differs=self._differs(inputs, past, hidden.dtype),
-            memory=() if memory is None else self._remembered(memory, hidden),
+            memory=() if memory is None else self._checked(memory, hidden),
         )
 
     def _start(self, query: QueryStream, keys: Tensor | None) -> Tensor:
@@ -107,7 +107,7 @@ class RelativeContext(nn.Module):
         of_key = functional.pad(types, (past, 0))  # what is remembered counts as segment 0
         return (of_query[:, :, None] != of_key[:, None, :])[:, None].to(dtype)
 
-    def _remembered(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
+    def _checked(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
         names = [f"memory_{layer_index}" for layer_index in range(self.config.num_hidden_layers)]
         if set(memory) - {_DOCUMENTS} != set(names):
             raise ZooError(f"this core remembers {names[0]} to {names[-1]}; the state given has {sorted(memory)[:4]}.")

@@ -43,7 +43,7 @@ class Core(nn.Module, ABC):
 
     @property
     def reads_characters(self) -> bool:
-        """Whether tokens are read by their characters, which the core then has to be told (:meth:`set_spellings`)."""
+        """Whether tokens are read by their characters, which then have to be set (:meth:`set_spellings`)."""
         return self.config.characters is not None
 
     def set_spellings(self, words: Sequence[str], vocabulary: Vocabulary) -> None:

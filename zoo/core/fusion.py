@@ -1,4 +1,4 @@
-"""Entity vectors beside the tokens: what a layer needs to let them look at each other and to mix them in.
+"""Entity vectors beside the tokens: what a layer needs to let them attend to each other and to mix them in.
 
 As the released code does it (specs: ERNIE-THU, section 2): residual sums and norms where the paper writes an outer
 activation, and a bias at tokens without an entity. One slot of the entity stream belongs to each token.
@@ -94,7 +94,7 @@ class EntityStream(nn.Module):
             part.requires_grad_(self.read)
 
     def join(self, entities: Tensor, shared: AttentionContext, layer_index: int, site: int) -> tuple[Tensor, Tensor]:
-        """Let entities look at each other, where the layer does that, and say what they add to the tokens.
+        """Let entities attend to each other, where the layer does that, and say what they add to the tokens.
 
         Args:
             entities: (B, L, entity width).

@@ -109,26 +109,28 @@ class BidirectionalLSTM(Core):
         """
         self._check(inputs, state, output_attentions)
         directions = 1 if inputs.attention_pattern.causal else 2
-        turn = TimeMajor(inputs, directions)
+        time_major = TimeMajor(inputs, directions)
         tokens = self.embeddings(inputs)
         states = torch.cat([tokens] * 2, dim=-1)
         every, start, keys = [states], self._start(state, tokens), inputs.dropout_keys
         left: dict[str, list[Tensor]] = {name: [] for name in start}
-        for number in range(self.config.num_hidden_layers):
-            site = (number + 1) * _SITES_PER_LAYER
+        for layer_index in range(self.config.num_hidden_layers):
+            site = (layer_index + 1) * _SITES_PER_LAYER
             states = keyed_dropout(states, keys, site, self.recurrent.dropout)
-            streams = turn.into(states)
-            hidden, cell = (start[name][:, number, :directions].transpose(0, 1) for name in ("hidden", "cell"))
-            layer = self.layers[self.config.group_of(number)]
+            sequences = time_major.into(states)
+            hidden, cell = (start[name][:, layer_index, :directions].transpose(0, 1) for name in ("hidden", "cell"))
+            layer = self.layers[self.config.group_of(layer_index)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hiddens, cells = checkpoint(layer, streams, hidden, cell, use_reentrant=False)
+                hiddens, cells = checkpoint(layer, sequences, hidden, cell, use_reentrant=False)
             else:
-                hiddens, cells = layer(streams, hidden, cell)
+                hiddens, cells = layer(sequences, hidden, cell)
             for name, steps in (("hidden", hiddens), ("cell", cells)):
-                left[name].append(torch.cat([turn.last(steps.detach()), start[name][:, number, directions:]], dim=1))
-            output = turn.out_of(hiddens[:, 1:])
+                left[name].append(
+                    torch.cat([time_major.last(steps.detach()), start[name][:, layer_index, directions:]], dim=1)
+                )
+            output = time_major.out_of(hiddens[:, 1:])
             # What is added is the layer's input as it read it, dropout included (specs: ELMo, trap 5).
-            states = output + states if self.recurrent.skip_connections and number else output
+            states = output + states if self.recurrent.skip_connections and layer_index else output
             every.append(states)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
         states = keyed_dropout(states, keys, site, self.recurrent.dropout)
@@ -175,7 +177,7 @@ class BidirectionalLSTM(Core):
             shape = None if state is None or name not in state else tuple(state[name].shape)
             if state is not None and shape != (batch, layers, 2, width):
                 raise ZooError(
-                    f"the carried state's {name!r} has shape {shape}; {(batch, layers, 2, width)} is needed: one row "
+                    f"the recurrent state's {name!r} has shape {shape}; {(batch, layers, 2, width)} is needed: one row "
                     "for each row of the batch, from a core of the same config."
                 )
 

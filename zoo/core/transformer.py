@@ -55,7 +55,7 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Tensor, shared: AttentionContext, layer_index: int, entities: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(B, L, W) -> (B, L, W); attention probabilities where they are written out; entities where there are any.
+        """(B, L, W) -> (B, L, W); attention probabilities where attention is eager; entities where there are any.
 
         Args:
             hidden: states.
@@ -122,7 +122,7 @@ class Transformer(Core):
 
         Args:
             inputs: (B, L) ids with their attention pattern and what else the config asks for.
-            state: what stands before these tokens and is looked at too: a cache of keys and values, which is
+            state: what stands before these tokens and is attended to: a cache of keys and values, which is
                 extended in place; or, with ``mem_len``, the dictionary of tensors that an earlier call gave back.
                 A cache serves generation: of it, too, the last ``mem_len`` tokens are read.
             output_hidden_states: also return the embeddings and every layer's states, the last one after the

@@ -66,7 +66,7 @@ def new_sequence_head(config: CoreConfig, pooling: str, attention: str) -> dict[
     Args:
         config: the core's config.
         pooling: the template's.
-        attention: ``all`` or ``causal``.
+        attention: ``bidirectional`` or ``causal``.
     """
     if pooling == "last" and attention == "causal":
         return {"dense": "none", "bias": False}
@@ -98,7 +98,7 @@ def check_template(template: Template, config: CoreConfig, attention: str) -> No
         ZooError: says which field is in the way and what would work.
     """
     if template.pooling == "ends" and (config.recurrent is None or attention != "bidirectional"):
-        why = "tokens see the past only" if config.recurrent is not None else "this core's states have no such halves"
+        why = "attention is causal" if config.recurrent is not None else "this core's states have no such halves"
         raise ZooError(
             "template.pooling: ends reads the forward half of the last state and the backward half of the first, and "
             f"{why} (model.recurrent, attention); first or last would work."

@@ -117,9 +117,9 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     stock_config = AutoConfig.for_model(**{"bos_token_id": None, "eos_token_id": None, **config, **ids})
     stock: PreTrainedModel = getattr(transformers, architecture)(stock_config)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.tensors.items()}
-    told = stock.load_state_dict(state, strict=False)
-    wrong = [n for n in told.missing_keys if n not in stock.all_tied_weights_keys and "position_ids" not in n]
-    wrong += told.unexpected_keys
+    loaded = stock.load_state_dict(state, strict=False)
+    wrong = [n for n in loaded.missing_keys if n not in stock.all_tied_weights_keys and "position_ids" not in n]
+    wrong += loaded.unexpected_keys
     if wrong:
         raise ZooError(f"{architecture} of this transformers version has other tensors: {', '.join(wrong[:6])}.")
     return stock.to(next(iter(state.values())).dtype).eval()

@@ -35,7 +35,7 @@ def file_lock(
     Args:
         path: the file; its folder and itself are made.
         patience: seconds to wait for another holder; ``None`` = for ever.
-        on_wait: told once who holds the lock, before it is waited for.
+        on_wait: called once with who holds the lock, before it is waited for.
 
     Raises:
         LockHeld: another process holds it still.
@@ -96,7 +96,7 @@ def run_lock(
     Args:
         folder: the run folder.
         patience: seconds to wait for another writer.
-        on_wait: told once who it is.
+        on_wait: called once with who it is.
 
     Raises:
         ZooError: another process writes it.

@@ -146,7 +146,7 @@ def _end(starter: _Fresh | _Warm, pids: set[int]) -> None:
     while left and time.monotonic() < deadline:
         try:
             left -= {pid for pid, _ in starter.ended()}
-        except (ZooError, OSError):  # the server is gone, and its forks were told so by the kernel
+        except (ZooError, OSError):  # the server is gone, and the kernel has ended its forks
             break
         time.sleep(_POLL)
     for pid in pids:

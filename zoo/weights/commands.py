@@ -22,7 +22,7 @@ from zoo.weights.write import write_checkpoint
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What ``zoo import`` is told.
+    """Settings of ``zoo import``.
 
     Args:
         source: a transformers folder, a hub id, or a folder with ELMo's options.json and hdf5 file.
@@ -39,7 +39,7 @@ class ImportConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What ``zoo export`` is told.
+    """Settings of ``zoo export``.
 
     Args:
         source: a run folder, or any model folder of the zoo.

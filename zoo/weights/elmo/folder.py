@@ -96,11 +96,11 @@ def read_elmo(files: ElmoFiles, ignore: Iterable[str], made: Path) -> Model:
         ZooError: damaged or foreign files, or files that disagree.
     """
     words = [] if files.words is None else read_words(files.words)
-    told = read_json(files.options).get("n_tokens_vocab")
-    if words and told not in (None, len(words)):
+    stated = read_json(files.options).get("n_tokens_vocab")
+    if words and stated not in (None, len(words)):
         raise ZooError(
-            f"{files.words} has {len(words)} words, {files.options} says n_tokens_vocab = {told}; they are not of the "
-            "same model."
+            f"{files.words} has {len(words)} words, {files.options} says n_tokens_vocab = {stated}; they are not "
+            "of the same model."
         )
     lacking = [token for token in _MARKS.values() if words and token not in words]
     words += lacking  # nothing predicts words here, so that a row more changes nothing
