@@ -1,4 +1,4 @@
-"""What a fine-tuning command can be told."""
+"""Settings of fine-tuning."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class FeatureSettings:
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """How one task is fine-tuned; ``None`` leaves the choice to the task's row or the model's facts.
+    """How one task is fine-tuned; ``None`` leaves the choice to the task or the model's metadata.
 
     Args:
         lr: peak learning rate.
@@ -67,7 +67,7 @@ class FinetuneSettings:
         confidence: least confidence of a linker with which an entity is read; ``None`` = the task's own.
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
-        features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.
+        features: settings of the latter; of what stands above, ``classifier_dropout`` is then the network's.
     """
 
     lr: float = 1e-4
@@ -153,7 +153,7 @@ class FinetuneConfig(FinetuneSettings):
         confidence: least confidence of a linker with which an entity is read; default: the task's own.
         use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
             network on mixes of its layers (Peters et al. 2018).
-        features: what the latter can be told; of what stands above, ``classifier_dropout`` is then the network's.
+        features: settings of the latter; of what stands above, ``classifier_dropout`` is then the network's.
     """
 
     model: str = ""

@@ -445,7 +445,7 @@ MODELS = {
     "no facts": (lambda f: (f / "config.json").unlink(), ["config.json does not exist"]),
     "other facts": (wider, ["model.safetensors does not fit this model", "has shape"]),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), ["config.json is not valid JSON"]),
-    "unknown fact": (lambda f: change_core(f, hiden_size=3), ["'hiden_size'", "Did you mean 'hidden_size'?"]),
+    "unknown key": (lambda f: change_core(f, hiden_size=3), ["'hiden_size'", "Did you mean 'hidden_size'?"]),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), ["tokenizer.json"]),
     "vocabulary": (smaller_vocabulary, ["tokenizer", "600", "500"]),
 }  # fmt: skip

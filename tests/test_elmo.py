@@ -221,7 +221,7 @@ def test_what_is_wrong_with_characters_is_named():
         partly(CoreInputs(ids))
     with pytest.raises(ZooError, match="outside the 11 tokens"):
         spelling_core()(CoreInputs(torch.tensor([[11]])))
-    with pytest.raises(ZooError, match="12 words are to be spelt"):
+    with pytest.raises(ZooError, match="12 words are to get a row of characters"):
         spelling_core(words=[*WORDS, "x"])
     wrong = torch.zeros(1, 2, 11, dtype=torch.int64)
     with pytest.raises(ZooError, match="have 11 characters a word, this core reads 12"):
@@ -788,7 +788,7 @@ def gates_that_carry(core):
 
 
 def no_skip_connections(core):
-    core.facts = dataclasses.replace(core.facts, skip_connections=False)
+    core.recurrent = dataclasses.replace(core.recurrent, skip_connections=False)
 
 
 def no_forget_bias(core):

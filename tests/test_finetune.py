@@ -420,8 +420,8 @@ def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: P
     rows = prepared.data.evaluation
     laid_out = kept(rows.texts, rows.pairs, truncation=True)["input_ids"]
     assert np.concatenate(laid_out).tolist() == prepared.evaluation.ids.tolist()
-    facts = prepared.facts
-    assert (facts.attention == "causal") == (facts.template.pooling == "last")
+    metadata = prepared.metadata
+    assert (metadata.attention == "causal") == (metadata.template.pooling == "last")
     first = prepared.train.ids[prepared.train.offsets[:-1]]
     assert len(set(first.tolist())) == 1  # the start token, known to the tokenizer or new
     unknown = prepared.tokenizer.vocabulary.unk

@@ -199,7 +199,7 @@ def test_words_that_the_core_cannot_spell(toy_folders, toy_data: Path, tmp_path:
     core.embeddings.word_embeddings.spellings[7:9] = 0
     save_model_folder(tmp_path, core, {}, metadata)
     (tmp_path / "tokenizer.json").write_bytes((toy_folders["spelt"] / "tokenizer.json").read_bytes())
-    with pytest.raises(ZooError, match=r"does not know how 2 of its tokenizer's 25 tokens are spelt, .* 'same'"):
+    with pytest.raises(ZooError, match=r"does not know those of 2 of its tokenizer's 25 tokens, .* 'same'"):
         _ = PreparedTask(tmp_path, SINGLE, toy_data, SETTINGS).train
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(ZooError, match=r"holds no tokenizer.json.*This core reads characters.*unit is the word"):

@@ -235,7 +235,7 @@ def test_mixes_of_a_row_drop_different_elements() -> None:
     assert 0.3 < torch.stack(masks).float().mean() < 0.7
 
 
-def test_heads_are_made_again_from_their_facts() -> None:
+def test_heads_are_made_again_from_their_configs() -> None:
     for head in (
         ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),

@@ -264,7 +264,7 @@ def test_a_core_that_spells_words_spells_marks(tmp_path: Path, colours: Path) ->
     folder = make_model(tmp_path / "spelt", SPELT)
     prepared = PreparedTask(folder, MARKED, colours, FinetuneSettings(limit=8, epochs=1))
     assert prepared.tokenizer.vocabulary.size == prepared.stored_tokenizer.vocabulary.size
-    table = prepared.train.spelt.table
+    table = prepared.train.characters.table
     for mark in character_table(["[HD]", "[TL]"], table.shape[1]):
         assert (table == mark).all(dim=1).sum() == 1
     finetune(folder, MARKED, prepared, 1, SETTINGS, tmp_path / "out", progress=False)

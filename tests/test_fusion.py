@@ -322,7 +322,7 @@ def test_inputs_that_a_core_with_entities_does_not_take():
         core(inputs(width=32))
     with pytest.raises(ZooError, match="give both, or neither"):
         core(given._replace(entity_vectors=None))
-    with pytest.raises(ZooError, match="all tokens see each other"):
+    with pytest.raises(ZooError, match="all tokens attend to each other"):
         core(given._replace(attention_pattern=AttentionPattern(causal=True)))
     with pytest.raises(ZooError, match="does not read entity_ids, entity_vectors"):
         build_core(SMALL.replace(fusion=None))(given)

@@ -107,11 +107,11 @@ def state_distance(core: Transformer, batch, base: dict, whole: dict) -> float:
 def test_states_logits_loss_and_gradients(case):
     model = make_stock(case)
     ours = read_stock(model)
-    spans = any(head["kind"] == "span" for head in ours.facts.heads.values())  # their softmax runs over padding too
-    batch = make_batch(ours.facts, case.seed, case.model_type, padded=not spans)
+    spans = any(head["kind"] == "span" for head in ours.metadata.heads.values())  # their softmax runs over padding too
+    batch = make_batch(ours.metadata, case.seed, case.model_type, padded=not spans)
     count_tensors(case, model, ours)
     labels = draw_labels(ours, batch, case.seed)
-    given = {**stock_inputs(batch, ours.facts.config), **(stock_labels(model, labels) if labels else {})}
+    given = {**stock_inputs(batch, ours.metadata.config), **(stock_labels(model, labels) if labels else {})}
     base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
     record(case, "states", state_distance(ours.core, batch, base, whole))
     output = ours.core(batch.inputs)
@@ -167,8 +167,8 @@ def gradient_distance(case: Case, model, ours: Ours) -> float:
 def test_given_positions_and_padding_at_the_other_side(case, kind):
     model = make_stock(case)
     ours = read_stock(model)
-    batch = make_batch(ours.facts, case.seed, case.model_type, **{kind: True})
-    given = stock_inputs(batch, ours.facts.config)
+    batch = make_batch(ours.metadata, case.seed, case.model_type, **{kind: True})
+    given = stock_inputs(batch, ours.metadata.config)
     with torch.no_grad():
         base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
         if not batch.real[:, 0].all():  # the first position, which is pooled, is padding there
@@ -181,10 +181,10 @@ def test_given_positions_and_padding_at_the_other_side(case, kind):
 def test_a_cache_of_keys_and_values_changes_nothing(case):
     model = make_stock(case)
     ours = read_stock(model)
-    batch = make_batch(ours.facts, case.seed, case.model_type, padded=False)
+    batch = make_batch(ours.metadata, case.seed, case.model_type, padded=False)
     cache, states, start = KeyValueCache(), [], 0
     with torch.no_grad():
-        base, _ = run_stock(model, **stock_inputs(batch, ours.facts.config))
+        base, _ = run_stock(model, **stock_inputs(batch, ours.metadata.config))
         for size in (1, 4, 1, 1, batch.real.shape[1] - 7):
             piece = batch.inputs._replace(input_ids=batch.inputs.input_ids[:, start : start + size])
             states.append(ours.core(piece, state=cache).last_hidden_state)
@@ -205,10 +205,10 @@ def test_bf16_is_as_close_to_fp32_as_theirs(architecture):
         high.load_state_dict(low.state_dict())  # the same rounded weights: what remains is arithmetic
         ours = read_stock(low)
         ours = ours.to(torch.bfloat16)
-        batch = make_batch(ours.facts, case.seed, case.model_type)
+        batch = make_batch(ours.metadata, case.seed, case.model_type)
         with torch.no_grad():
             (exact, exact_whole), (rounded, rounded_whole) = (
-                run_stock(m, **stock_inputs(batch, ours.facts.config)) for m in (high, low)
+                run_stock(m, **stock_inputs(batch, ours.metadata.config)) for m in (high, low)
             )
             output = ours.core(batch.inputs)
         states = [o["last_hidden_state"][batch.real] for o in (output._asdict(), rounded, exact)]
@@ -239,9 +239,9 @@ def first_cases() -> list[Case]:
 
 def worst_distance(model, ours: Ours, case: Case) -> float:
     """Of states and logits."""
-    batch = make_batch(ours.facts, case.seed, case.model_type)
+    batch = make_batch(ours.metadata, case.seed, case.model_type)
     with torch.no_grad():
-        given = stock_inputs(batch, ours.facts.config)
+        given = stock_inputs(batch, ours.metadata.config)
         base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
         found = [state_distance(ours.core, batch, base, whole)]
         output = ours.core(batch.inputs)
@@ -256,7 +256,7 @@ def test_every_tensor_matters_to_the_comparison(case):
     ours = read_stock(model)
     right = {name: value.clone() for name, value in ours.state_dict().items()}
     free = ["relative.start"]  # of the second stream, which is not run here
-    if ours.facts.config.position_type != "rotary":  # softmax cancels what is added to all scores of a query
+    if ours.metadata.config.position_type != "rotary":  # softmax cancels what is added to all scores of a query
         free.append("attention.key.bias")
     assert worst_distance(model, ours, case) <= FP32
     for name, value in right.items():
@@ -299,7 +299,7 @@ def test_a_mistake_in_the_table_would_show(case, mistake):
     model = make_stock(case)
     ours = read_stock(model)
     right = {name: value.clone() for name, value in ours.state_dict().items()}
-    ids = make_batch(ours.facts, case.seed, case.model_type).inputs.input_ids
+    ids = make_batch(ours.metadata, case.seed, case.model_type).inputs.input_ids
     ours.load_state_dict({**right, **MISTAKES[mistake](right, ids)})
     assert worst_distance(model, ours, case) > 10 * FP32
 

@@ -18,7 +18,7 @@ from pretraining.objectives.base import Targets, base_inputs, collate
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.pretrain import pretrain
-from zoo.attention.masks import visible_keys
+from zoo.attention.masks import attended_keys
 from zoo.config import CoreConfig
 from zoo.core.build import build_core
 from zoo.core.init import initialise
@@ -194,7 +194,7 @@ def table_of(rows, ranks, second):
     """(B, L, L) who sees whom, as the core computes it."""
     visible = base_inputs(rows).attention_pattern._replace(permutation_ranks=torch.from_numpy(ranks))
     positions = torch.arange(rows.shape[1]).expand(rows.shape) if second else torch.arange(rows.shape[1])[None]
-    return visible_keys(visible, positions, rows.shape[1], 0, second).expand(-1, rows.shape[1], -1).numpy()
+    return attended_keys(visible, positions, rows.shape[1], 0, second).expand(-1, rows.shape[1], -1).numpy()
 
 
 @pytest.mark.parametrize("perm_size", [None, 256, 64, 60])

@@ -62,7 +62,7 @@ def plain(core: BidirectionalLSTM, tokens, lengths, state=None, masks=None):
 
     ``masks`` are factors of each layer's input and of the last output.
     """
-    size, bound = core.facts.cell_size, core.facts
+    size, bound = core.recurrent.cell_size, core.recurrent
     outputs = [[torch.cat([t, t], -1) for t in tokens]]
     masks = masks or [torch.ones(len(tokens), tokens.shape[1], 2 * P)] * (LAYERS + 1)
     last = {"hidden": torch.zeros(len(tokens), LAYERS, 2, P), "cell": torch.zeros(len(tokens), LAYERS, 2, C)}
@@ -380,7 +380,7 @@ def test_facts_read_back():
     assert CoreConfig.from_dict(as_json) == config
     assert hash(CoreConfig.from_dict(as_json)) == hash(config)
     as_json["recurrent"]["cell_sise"] = as_json["recurrent"].pop("cell_size")
-    with pytest.raises(ZooError, match="unknown fact 'cell_sise' about the core's recurrent"):
+    with pytest.raises(ZooError, match="unknown key 'cell_sise' in the core's recurrent config"):
         CoreConfig.from_dict(as_json)
 
 
@@ -455,7 +455,7 @@ def test_what_it_cannot_read_is_named():
         AttentionPattern(documents=ids),
         AttentionPattern(permutation_ranks=ids),
     ):
-        with pytest.raises(ZooError, match="does not read visible"):
+        with pytest.raises(ZooError, match="does not read attention_pattern"):
             core(CoreInputs(ids, visible))
     with pytest.raises(ZooError, match="does not read query"):
         core(CoreInputs(ids, query=QueryStream(ids)))

@@ -13,7 +13,7 @@ from pretraining.objectives import CausalLM
 from pretraining.objectives.base import Targets, collate
 from zoo.attention.context import KeyValueCache
 from zoo.attention.distances import encode_distances, shift
-from zoo.attention.masks import visible_keys
+from zoo.attention.masks import attended_keys
 from zoo.attention.relative import RelativeBias
 from zoo.config import CoreConfig
 from zoo.core.build import build_core
@@ -352,14 +352,14 @@ def test_visibility_of_both_streams_against_a_loop(second, past):
     values = {"lengths": lengths, "causal": True, "permutation_ranks": orders, "documents": documents, "dense": dense}
     for chosen in [[name] for name in cases] + [["lengths", "permutation_ranks", "documents", "dense"]]:
         visible = AttentionPattern(**{name: values[name] for name in chosen})
-        found = visible_keys(visible, positions, length, past, second)
+        found = attended_keys(visible, positions, length, past, second)
         found = found.expand(2, positions.shape[1], past + length)
         for b in range(2):
             for q, i in enumerate(positions[b if second else 0].tolist()):
                 expected = [True] * past + [all(bool(cases[c](b, q, i, j)) for c in chosen) for j in range(length)]
                 assert found[b, q].tolist() == expected, (chosen, b, q)
-    assert visible_keys(AttentionPattern(), positions, length, past, second) is None
-    near = visible_keys(AttentionPattern(), positions, length, past, second, window=2)
+    assert attended_keys(AttentionPattern(), positions, length, past, second) is None
+    near = attended_keys(AttentionPattern(), positions, length, past, second, window=2)
     assert near[0, 0].tolist() == [positions[0, 0] - j < 2 for j in range(-past, length)]
 
 

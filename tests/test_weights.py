@@ -81,7 +81,7 @@ def by_id(case: Case) -> str:
 
 
 def assert_same(one: Model, other: Model) -> None:
-    assert one.facts == other.facts
+    assert one.metadata == other.metadata
     assert set(one.tensors) == set(other.tensors)
     assert all(torch.equal(one.tensors[name], other.tensors[name]) for name in one.tensors)
 
@@ -107,7 +107,7 @@ def test_stock_checkpoints_come_back_bit_for_bit(case):
     model, config, tensors = saved(case)
     assert set(tensors) == set(stored(model))
     read = read_checkpoint(config, tensors)
-    written = write_checkpoint(read.facts, read.tensors)
+    written = write_checkpoint(read.metadata, read.tensors)
     assert read.report == written.report == []
     assert (written.config["model_type"], written.config["architectures"]) == (case.model_type, [case.architecture])
     assert set(written.tensors) == set(tensors)
@@ -120,7 +120,7 @@ def test_stock_checkpoints_come_back_bit_for_bit(case):
 def test_every_tensor_on_both_sides_is_used_once(case):
     model, config, tensors = saved(case)
     read = read_checkpoint(config, tensors)
-    Ours(read.facts, read.tensors)  # loads them strictly
+    Ours(read.metadata, read.tensors)  # loads them strictly
     uses = Counter((theirs, place) for (theirs,), _, place in read.tensors.recipes.values())
     assert set(uses.values()) == {1}
     parts = Counter(theirs for theirs, _ in uses)
@@ -132,7 +132,7 @@ def test_every_tensor_on_both_sides_is_used_once(case):
 def test_stock_transformers_opens_what_is_written(case, tmp_path):
     model, config, tensors = saved(case)
     read = read_checkpoint(config, tensors)
-    written = write_checkpoint(read.facts, read.tensors)
+    written = write_checkpoint(read.metadata, read.tensors)
     (tmp_path / "config.json").write_text(json.dumps(written.config))
     opened = AutoConfig.from_pretrained(tmp_path)
     assert type(opened) is type(model.config)
@@ -142,7 +142,7 @@ def test_stock_transformers_opens_what_is_written(case, tmp_path):
     told = again.load_state_dict(dict(written.tensors), strict=False)
     assert set(told.missing_keys) <= tied_names(model)
     assert not told.unexpected_keys
-    batch = make_batch(read.facts, case.seed, case.model_type)
+    batch = make_batch(read.metadata, case.seed, case.model_type)
     given = stock_inputs(batch, read.metadata.config)
     with torch.no_grad():
         expected, found = model(**given, use_cache=False), again(**given, use_cache=False)
@@ -263,7 +263,7 @@ def test_heads_beyond_those_of_the_named_class_are_kept(case):
     for named in (narrow, "SomeoneElsesModel"):
         read = read_checkpoint({**config, "architectures": [named]}, tensors)
         assert set(read.metadata.heads) == set(own)
-        assert write_checkpoint(read.facts, read.tensors).config["architectures"] == [case.architecture]
+        assert write_checkpoint(read.metadata, read.tensors).config["architectures"] == [case.architecture]
 
 
 # ---- bad input ------------------------------------------------------------------------------------------------------
@@ -426,7 +426,10 @@ BEYOND = {
     "causal with a masked head": (facts_of("gpt2", {"masked": TOKEN}), ["heads.masked: transform = True"]),
     "causal BERT": (facts_of("bert", attention="causal"), ["attention = causal (BERT: bidirectional)"]),
     "no biases": (facts_of("bert", attention_bias=False), ["attention_bias = False (BERT: True)"]),
-    "bidirectional LLaMA": (facts_of("llama", attention="bidirectional"), ["attention = all (LLaMA: causal)"]),
+    "bidirectional LLaMA": (
+        facts_of("llama", attention="bidirectional"),
+        ["attention = bidirectional (LLaMA: causal)"],
+    ),
     "gated GPT-2": (facts_of("gpt2", glu=True), ["glu = True"]),
     "no segments": (facts_of("bert", type_vocab_size=0), ["type_vocab_size = 0 (BERT: at least 1)"]),
     "sinusoids": (facts_of("bert", position_type="sinusoidal"), ["position_type = sinusoidal"]),
@@ -607,8 +610,8 @@ def heads_of(case: Case, core: CoreConfig) -> dict[str, dict[str, Any]]:
     plain, found = core.to_dict(), {}
     for name in case.family.architectures[case.architecture]:
         table = case.family.head(name)
-        if all(plain[key] == value for key, value in table.needs.items()):
-            facts = {k: plain[v[1:]] if str(v).startswith("$") else v for k, v in table.facts.items()}
+        if all(plain[key] == value for key, value in table.required_fields.items()):
+            facts = {k: plain[v[1:]] if str(v).startswith("$") else v for k, v in table.config.items()}
             found[name] = facts if facts["kind"] == "token" else {"num_labels": LABELS, **facts}
     return found
 
@@ -644,7 +647,7 @@ def assert_stock_agrees(metadata: ModelMetadata, seed: int, model_type: str, fol
         assert (output.last_hidden_state[batch.real] - expected).abs().max() < 1e-5
         kept = {name: metadata.heads[name] for name in matching_heads(family, metadata)}
         kept = {name: head for name, head in kept.items() if f"head {name}" not in " ".join(written.report)}
-        ours.facts = dataclasses.replace(metadata, heads=kept)
+        ours.metadata = dataclasses.replace(metadata, heads=kept)
         for mine, theirs in both_scores(ours, output, whole, batch):
             assert (mine - theirs).abs().max() < 1e-5
     back = read_checkpoint(json.loads((folder / "config.json").read_text()), load_file(folder / "model.safetensors"))

@@ -48,7 +48,7 @@ class Ours(nn.Module):
         state = {name: value for name, value in theirs.state_dict().items() if name not in tied}
         config = {**theirs.config.to_dict(), "architectures": [type(theirs).__name__]}
         self.model = read_checkpoint(config, state)
-        facts = self.model.facts
+        facts = self.model.metadata
         self.core = Transformer(facts.config)
         self.heads = nn.ModuleDict({name: build_head(facts.config, head) for name, head in facts.heads.items()})
         self.load_state_dict(dict(self.model.tensors))
@@ -84,7 +84,7 @@ def largest_gradient_difference(theirs, ours):
     mine = {name: p.grad for name, p in ours.named_parameters() if p.grad is not None}
     for name, p in ours.named_parameters():
         mine.setdefault(name, torch.zeros_like(p))
-    converted = write_checkpoint(ours.model.facts, mine, "xlnet").tensors
+    converted = write_checkpoint(ours.model.metadata, mine, "xlnet").tensors
     found = {}
     for name, p in theirs.named_parameters():
         expected = torch.zeros_like(p) if p.grad is None else p.grad
@@ -194,7 +194,7 @@ def test_classification_reads_the_last_state():
     ours = Ours(theirs)
     ids = draw((B, L), V)
     states = ours.core(CoreInputs(ids)).last_hidden_state
-    assert ours.model.facts.template.pooling == "last"
+    assert ours.model.metadata.template.pooling == "last"
     assert largest(ours.heads["classifier"](states[:, -1]), theirs(ids).logits) <= 1e-5
 
 
@@ -206,7 +206,7 @@ def test_classification_reads_the_last_state():
 def test_weights_come_back_bit_for_bit(shape, kind):
     theirs = make_stock(shape, kind)
     ours = Ours(theirs)
-    back = write_checkpoint(ours.model.facts, ours.state_dict())
+    back = write_checkpoint(ours.model.metadata, ours.state_dict())
     stored = {name: value for name, value in theirs.state_dict().items() if name not in theirs.all_tied_weights_keys}
     assert set(back.tensors) == set(stored)
     assert all(torch.equal(back.tensors[name], value) for name, value in stored.items())
@@ -217,7 +217,7 @@ def test_weights_come_back_bit_for_bit(shape, kind):
 
 def test_what_xlnet_cannot_say_is_refused():
     ours = Ours(make_stock("plain"))
-    facts = dataclasses.replace(ours.model.facts, config=ours.model.facts.config.replace(scale_embedding=True))
+    facts = dataclasses.replace(ours.model.metadata, config=ours.model.metadata.config.replace(scale_embedding=True))
     with pytest.raises(ZooError, match="scale_embedding"):
         write_checkpoint(facts, ours.state_dict(), "xlnet")
     state = make_stock("plain").state_dict()

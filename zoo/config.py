@@ -1,4 +1,4 @@
-"""Facts about a core's architecture, with the names the transformers library uses for them."""
+"""The config of a core: its architecture, with the names the transformers library uses for them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from zoo.config_parts import CharacterConfig, FusionConfig, RecurrentConfig
 from zoo.errors import ZooError, nearest
 
 _PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig, "fusion": FusionConfig}
-"""Facts that are groups of facts."""
+"""Fields that are configs of a part."""
 
 
 @dataclass(frozen=True)
 class CoreConfig:
-    """Architecture of a core. Every field is a fact that can be recombined, never a family's name.
+    """Architecture of a core. Every field can be recombined with the others; none is a family's name.
 
     Args:
         vocab_size: rows of the token embedding; ``None`` takes the tokenizer's size.
@@ -41,7 +41,7 @@ class CoreConfig:
         scale_embedding: token embeddings are multiplied by sqrt(hidden_size).
         position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
             k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019)
-            or ``none``. The facts from ``untie_r`` to ``query_stream`` say more about ``relative``.
+            or ``none``. The fields from ``untie_r`` to ``query_stream`` say more about ``relative``.
         rope_theta: base of the rotary angles.
         max_position_embeddings: rows of the position table, ``position_offset`` included; without a table the
             length that the model is meant for, and no limit.
@@ -52,7 +52,7 @@ class CoreConfig:
         relative_segments: scores read whether query and key are of one segment (XLNet, section 2).
         mem_len: states of earlier tokens that every layer remembers for the next segment; ``None`` or 0 = none.
         reuse_len: only so many tokens from a segment's start are remembered; ``None`` or 0 = all.
-        same_length: hide keys that are ``mem_len`` tokens back or more, so that all queries see equally many
+        same_length: hide keys that are ``mem_len`` tokens back or more, so that all queries attend to equally many
             (for evaluation).
         query_stream: a learned start vector for a second stream of states (permutation language models).
         type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
@@ -70,8 +70,8 @@ class CoreConfig:
         tie_word_embeddings: output matrix of token heads = token embedding.
         pooler: dense + tanh on the first token's state, as a part of the core.
         pad_token_id: row of the padding token; ``None`` = there is none.
-        characters: spell tokens instead of looking them up in a table; ``None`` = a table.
-        recurrent: LSTM layers in the place of attention layers, whose facts are then not read; ``None`` = attention.
+        characters: read tokens by their characters instead of looking them up in a table; ``None`` = a table.
+        recurrent: LSTM layers in the place of attention layers, whose fields are then not read; ``None`` = attention.
         fusion: entity vectors beside the tokens; ``None`` = there are none.
     """
 
@@ -121,7 +121,7 @@ class CoreConfig:
     fusion: FusionConfig | None = None
 
     def __post_init__(self) -> None:
-        """Refuse facts that cannot be built, naming the ones that would work."""
+        """Raise ZooError if no core can be built, naming what would work."""
         for check in (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_fusion):
             check(self)
 
@@ -168,7 +168,7 @@ class CoreConfig:
         return self.max_position_embeddings - self.position_offset if self.has_position_table else sys.maxsize
 
     @property
-    def tokenizer_facts(self) -> dict[str, int]:
+    def tokenizer_settings(self) -> dict[str, int]:
         """What a ``tokenizer_config.json`` has from its model: ``model_max_length``, where there is a limit."""
         return {"model_max_length": self.max_length} if self.has_position_table else {}
 
@@ -177,28 +177,28 @@ class CoreConfig:
         return layer * self.groups // self.num_hidden_layers
 
     def replace(self, **changes: Any) -> CoreConfig:
-        """A copy with some facts changed."""
+        """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """All facts as JSON values."""
-        facts: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
-        return facts
+        """All fields as JSON values."""
+        fields: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return fields
 
     @classmethod
-    def from_dict(cls, facts: dict[str, Any]) -> CoreConfig:
-        """Read facts back; an unknown one is an error that names the nearest."""
-        _refuse_unknown(cls, facts, "the core")
-        values = dict(facts)
+    def from_dict(cls, fields: dict[str, Any]) -> CoreConfig:
+        """Read :meth:`to_dict`'s values back; an unknown key is an error that names the nearest."""
+        _raise_on_unknown_keys(cls, fields, "the core's config")
+        values = dict(fields)
         for name, part in _PARTS.items():
             if isinstance(values.get(name), dict):
-                _refuse_unknown(part, values[name], f"the core's {name}")
+                _raise_on_unknown_keys(part, values[name], f"the core's {name} config")
                 values[name] = part(**values[name])
         return cls(**values)
 
 
 def _check_sizes(config: CoreConfig) -> None:
-    """Refuse widths, heads, groups and rates that do not go together."""
+    """Raise ZooError if widths, heads, groups or rates do not go together."""
     positive = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
     for name in positive:
         if getattr(config, name) < 1:
@@ -233,7 +233,7 @@ def _check_sizes(config: CoreConfig) -> None:
 
 
 def _check_embeddings(config: CoreConfig) -> None:
-    """Refuse a position table without a usable row, and a projection that is needed and missing."""
+    """Raise ZooError if a position table has no usable row, or a projection is needed and missing."""
     if config.position_type == "learned" and config.max_position_embeddings <= config.position_offset:
         raise ZooError(
             f"model.max_position_embeddings = {config.max_position_embeddings} leaves no usable position after "
@@ -247,10 +247,10 @@ def _check_embeddings(config: CoreConfig) -> None:
 
 
 def _check_parts(config: CoreConfig) -> None:
-    """Refuse what characters and recurrent layers do not go with."""
+    """Raise ZooError if something does not go with characters or recurrent layers."""
     if config.characters is not None and config.tie_word_embeddings:
         raise ZooError(
-            "model.characters spells tokens and leaves no embedding table that output matrices could be tied to; "
+            "model.characters leaves no embedding table that output matrices could be tied to; "
             "set model.tie_word_embeddings: false."
         )
     if config.recurrent is None:
@@ -267,7 +267,7 @@ def _check_parts(config: CoreConfig) -> None:
 
 
 def _check_relative(config: CoreConfig) -> None:
-    """Refuse facts about relative scores that nothing would read, or that contradict each other."""
+    """Raise ZooError if fields about relative scores would be read by nothing, or contradict each other."""
     if config.position_type != "relative":
         for name in ("untie_r", "relative_segments", "mem_len", "same_length", "query_stream"):
             if getattr(config, name):
@@ -288,7 +288,7 @@ def _check_relative(config: CoreConfig) -> None:
 
 
 def _check_fusion(config: CoreConfig) -> None:
-    """Refuse what entity vectors do not go with."""
+    """Raise ZooError if something does not go with entity vectors."""
     if config.fusion is None:
         return
     needed = {"norm_position": "post", "norm": "layer", "glu": False, "recurrent": None, "mem_len": None}
@@ -306,8 +306,8 @@ def _check_fusion(config: CoreConfig) -> None:
         raise ZooError("model.fusion makes layers differ, so they cannot share weights (model.num_hidden_groups).")
 
 
-def _refuse_unknown(cls: Any, facts: dict[str, Any], whose: str) -> None:
+def _raise_on_unknown_keys(cls: Any, given: dict[str, Any], where: str) -> None:
     known = {field.name for field in dataclasses.fields(cls)}
-    for name in facts:
+    for name in given:
         if name not in known:
-            raise ZooError(f"unknown fact {name!r} about {whose}.{nearest(name, known)}")
+            raise ZooError(f"unknown key {name!r} in {where}.{nearest(name, known)}")

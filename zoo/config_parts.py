@@ -1,4 +1,4 @@
-"""Facts of a core that are groups of facts: characters, recurrent layers, entity vectors."""
+"""Configs of a core's parts: characters, recurrent layers, entity vectors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CharacterConfig:
     activation: Literal["relu", "tanh"] = "relu"
 
     def __post_init__(self) -> None:
-        """Refuse facts that cannot be built."""
+        """Raise ZooError if the part cannot be built."""
         where = "model.characters"
         object.__setattr__(self, "filters", tuple(tuple(pair) for pair in self.filters))
         if self.n_characters < 261:
@@ -76,7 +76,7 @@ class RecurrentConfig:
     dropout: float = 0.1
 
     def __post_init__(self) -> None:
-        """Refuse facts that cannot be built."""
+        """Raise ZooError if the part cannot be built."""
         if self.cell_size < 1:
             raise ZooError(f"model.recurrent.cell_size is {self.cell_size}; it must be at least 1.")
         for name in ("cell_clip", "projection_clip"):
@@ -93,8 +93,8 @@ class FusionConfig:
 
     Args:
         layer_types: of each layer, in the order they are run: ``plain`` (the vectors pass unchanged), ``mixed`` (they
-            join the feed-forward part) or ``full`` (before that, they also look at each other). Layers beyond the list
-            are plain.
+            join the feed-forward part) or ``full`` (before that, they also attend to each other). Layers beyond the
+            list are plain.
         entity_size: width of the vectors.
         num_attention_heads: heads of the attention among entities; must divide ``entity_size``.
     """
@@ -104,7 +104,7 @@ class FusionConfig:
     num_attention_heads: int = 4
 
     def __post_init__(self) -> None:
-        """Refuse facts that cannot be built."""
+        """Raise ZooError if the part cannot be built."""
         object.__setattr__(self, "layer_types", tuple(self.layer_types))
         known = ("plain", "mixed", "full")
         for number, kind in enumerate(self.layer_types):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 
 class ZooError(Exception):
-    """A mistake in the input, the configuration or the surroundings, told in one screen.
+    """A mistake in the input, the configuration or the surroundings, said in one screen.
 
     The message says what was wrong, where it was found and what would work. Commands print it as
     their last output and exit with code 2; a traceback is for our own mistakes only.

@@ -19,20 +19,20 @@ from torch import Tensor
 
 
 class AttentionPattern(NamedTuple):
-    """Who may see whom, as structure, so that attention can choose its fastest kernel.
+    """Which positions attend to which, as structure, so that attention can choose its fastest kernel.
 
-    Nothing set = everything is visible. Facts combine: ``causal`` with ``lengths`` hides both later
+    Nothing set = every position attends to every other. Fields combine: ``causal`` with ``lengths`` hides both later
     positions and padding.
 
     Args:
-        causal: position i sees positions <= i only, and always itself.
-        lengths: (B,) real tokens of each row; later positions are padding and seen by nobody.
-        documents: (B, L) number of the packed document a position belongs to; documents do not see
-            each other, nor what is remembered of another one.
-        permutation_ranks: (B, L) rank in a factorisation order, whole numbers from 0 on: a position of the first stream sees
-            ranks up to its own, one of the second stream those before it. Equal ranks of the first stream
-            see each other; what is remembered comes before every rank.
-        dense: boolean that broadcasts to (B, L, L), True = may look. The general and the slowest case.
+        causal: position i attends to positions <= i only, and always to itself.
+        lengths: (B,) real tokens of each row; later positions are padding, which no position attends to.
+        documents: (B, L) number of the packed document a position belongs to; documents do not attend to
+            each other, nor to what is remembered of another one.
+        permutation_ranks: (B, L) rank in a factorisation order, whole numbers from 0 on: a position of the first stream
+            attends to ranks up to its own, one of the second stream to those before it. Equal ranks of the first
+            stream attend to each other; what is remembered comes before every rank.
+        dense: boolean that broadcasts to (B, L, L), True = query attends to key. The general and the slowest case.
     """
 
     causal: bool = False
@@ -45,11 +45,13 @@ class AttentionPattern(NamedTuple):
 class QueryStream(NamedTuple):
     """A second stream of states through the same weights, reading the first one's keys and values.
 
-    A state of it stands at a position of the row and does not see the token there, nor what comes later in the order.
+    A state of it stands at a position of the row and attends neither to the token there nor to what comes later in
+    the order.
 
     Args:
         positions: (B, T) position of each state in the row.
-        attention_pattern: its own visibility, of the row's tokens: ``permutation_ranks`` and ``documents`` are (B, L), ``dense`` (B, T, L).
+        attention_pattern: of its states to the row's tokens: ``permutation_ranks`` and ``documents`` are (B, L),
+            ``dense`` is (B, T, L).
         hidden_states: (B, T, W) start vectors; absent = the core's own (``query_stream``).
     """
 
@@ -63,7 +65,7 @@ class CoreInputs(NamedTuple):
 
     Args:
         input_ids: (B, L) token numbers.
-        attention_pattern: who may see whom.
+        attention_pattern: which tokens attend to which.
         token_type_ids: (B, L) segment of each token.
         task_type_ids: (B,) or (B, L) task of each row or token.
         position_ids: (B, L) positions; absent = 0, 1, 2, ...
@@ -73,7 +75,7 @@ class CoreInputs(NamedTuple):
         entity_ids: (B, L) row of ``entity_vectors`` that is aligned with a token, 0 = none (knowledge-fused cores).
         entity_vectors: (N, width) vectors of the batch's entities; row 0 stands for none and is all zeros.
         encoder_states: (B, L', W) states to cross-attend to (encoder-decoder).
-        encoder_attention_pattern: visibility of ``encoder_states``.
+        encoder_attention_pattern: to which of ``encoder_states`` tokens attend.
         character_ids: (B, L, characters) for cores that read characters.
     """
 
@@ -131,8 +133,8 @@ def pack_inputs(
     Args:
         ids: (B, L) tokens; anything stands beyond a row's length.
         lengths: (B,) real tokens of each row.
-        causal: positions see the past only.
-        documents: (B, L) document of each token; documents do not see each other.
+        causal: positions attend to the past only.
+        documents: (B, L) document of each token; documents do not attend to each other.
         permutation_ranks: (B, L) rank of each token in a factorisation order.
         token_types: (B, L) segment of each token.
         task_types: (B,) task of each row.

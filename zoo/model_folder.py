@@ -34,10 +34,10 @@ class ModelMetadata:
     """What a model folder says about itself beside its weights.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         template: layout of single texts and pairs, and pooling.
-        attention: how tokens see each other: ``all`` or ``causal``.
-        heads: facts of each head by name (:func:`zoo.heads.build.build_head`).
+        attention: ``bidirectional``: every token attends to all of its row; ``causal``: to the past only.
+        heads: config of each head by name (:func:`zoo.heads.build.build_head`).
         origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
     """
@@ -94,13 +94,13 @@ def pack_model(core: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Ten
 
 
 def head_configs(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
-    """Facts of the heads that can describe themselves; a user's own head module need not."""
+    """Configs of the heads that can describe themselves; a user's own head module need not."""
     found = {name: _head_of(module) for name, module in heads.items()}
     return {name: dict(head.head_config) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
 
 
 def _head_of(module: nn.Module) -> nn.Module | None:
-    """The head with facts: the module itself, or the ``head`` of the objective that it is."""
+    """The head with a config: the module itself, or the ``head`` of the objective that it is."""
     head = module if hasattr(module, "head_config") else getattr(module, "head", None)
     return head if isinstance(head, nn.Module) and hasattr(head, "head_config") else None
 
@@ -112,7 +112,7 @@ def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Modu
         folder: where to.
         core: the core.
         heads: head modules, or the objectives that own them, by name.
-        facts: everything but ``heads``, which are asked themselves.
+        metadata: everything but ``heads``, which are asked themselves.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, pack_model(core, heads))
@@ -125,7 +125,7 @@ def weights_digest(folder: Path) -> str:
 
 
 def model_digest(folder: Path) -> str:
-    """16 hex digits that change with the weights, the facts or the tokenizer of a model folder."""
+    """16 hex digits that change with the weights, the metadata or the tokenizer of a model folder."""
     names = ("config.json", "tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
     others = [path for name in names if (path := Path(folder) / name).exists()]
     return _digest_of([*sorted(Path(folder).glob("model*.safetensors")), *others])
@@ -148,13 +148,13 @@ def read_metadata(folder: str | Path) -> ModelMetadata:
         record = read_json(path / "run.json")
         if not record.get("finished"):  # otherwise the file was lost
             raise ZooError(f"{path} {_unfinished(path, record)}")
-    facts = read_json(path / "config.json")
-    if facts.get("model_type") != MODEL_TYPE:
+    content = read_json(path / "config.json")
+    if content.get("model_type") != MODEL_TYPE:
         raise ZooError(
-            f"{path / 'config.json'} describes a model of type {facts.get('model_type')!r}, not one of the zoo's "
+            f"{path / 'config.json'} describes a model of type {content.get('model_type')!r}, not one of the zoo's "
             f"({MODEL_TYPE!r}); give a run folder of `python -m pretraining`, or bring it in with `zoo import`."
         )
-    return metadata_from_dict(facts, path)
+    return metadata_from_dict(content, path)
 
 
 def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
@@ -168,22 +168,22 @@ def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
     )
 
 
-def metadata_from_dict(facts: Mapping[str, Any], path: Path) -> ModelMetadata:
-    """Facts out of the content of a ``config.json``, which transformers may have added keys of its own to."""
-    if not isinstance(facts.get("core"), dict):
-        raise ZooError(f"{path / 'config.json'} has no `core`, the facts about the architecture.")
+def metadata_from_dict(content: Mapping[str, Any], path: Path) -> ModelMetadata:
+    """Metadata out of the content of a ``config.json``, which transformers may have added keys of its own to."""
+    if not isinstance(content.get("core"), dict):
+        raise ZooError(f"{path / 'config.json'} has no `core`, the config of the core.")
     return ModelMetadata(
-        config=CoreConfig.from_dict(facts["core"]),
-        template=Template(**facts.get("template", {})),
-        attention=facts.get("attention", "bidirectional"),
-        heads=facts.get("heads", {}),
-        origin=facts.get("origin"),
+        config=CoreConfig.from_dict(content["core"]),
+        template=Template(**content.get("template", {})),
+        attention=content.get("attention", "bidirectional"),
+        heads=content.get("heads", {}),
+        origin=content.get("origin"),
         path=path,
     )
 
 
 def load_core(folder: str | Path) -> tuple[Core, ModelMetadata]:
-    """The core of a model folder with its weights, and the folder's facts; heads are left out."""
+    """The core of a model folder with its weights, and the folder's metadata; heads are left out."""
     metadata = read_metadata(folder)
     core = make_core(metadata.config)
     weights = open_weights(metadata.path)

@@ -13,7 +13,7 @@ _SEGMENTED = re.compile(r"(.+):(\d+)")
 class Template:
     """How single texts and pairs are laid out, and where a sequence-level head reads.
 
-    A fact of the run, kept in its ``config.json``, so that fine-tuning needs no test on a model's name.
+    Part of a model's metadata, kept in its ``config.json``, so that fine-tuning needs no test on a model's name.
     ``$A`` and ``$B`` stand for the texts; every other word is a special token. A special token that
     the tokenizer lacks is added when fine-tuning starts (GPT's start, delimiter and extract tokens). Segments are 0 up
     to the second text and 1 from there on; ``[CLS]:2`` says another one, as in the tokenizers library (XLNet's last).

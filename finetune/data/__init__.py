@@ -1,1 +1,1 @@
-"""Tasks as rows of facts, and labelled texts from files and the hub."""
+"""Tasks as data, and labelled texts from files and the hub."""

@@ -1,4 +1,4 @@
-"""Labelled texts in memory, and a task's two parts of them."""
+"""Labelled texts of a task, read from files or the hub."""
 
 from __future__ import annotations
 
@@ -21,12 +21,80 @@ from zoo.sample import resolve
 
 HUB = "hub"
 
+Row = tuple[str, ...]  # text, perhaps a second text, label
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """N labelled rows.
+
+    Args:
+        texts: (N,) first texts.
+        pairs: (N,) second texts, or ``None`` for a task of single texts.
+        labels: (N,) int64 class numbers.
+        numbers: (N,) int64 row numbers in the source, counted from 0 without the header; dropped rows leave gaps.
+        skipped: rows dropped because their label says there is no gold answer.
+        source: where they come from.
+        spans: (N,) each row's spans, or ``None`` for a task without.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    skipped: int
+    source: str
+    spans: list[RowSpans] | None = None
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.texts)
+
+    def limited(self, limit: int | None) -> LabelledTexts:
+        """At most ``limit`` rows, the same ones always, chosen by hash (files are often sorted by source)."""
+        if limit is None or limit >= len(self):
+            return self
+        chosen = np.sort(Draw(0, 0).permutation(len(self), "finetune.limit")[:limit])
+        pairs, spans = (None if part is None else [part[i] for i in chosen] for part in (self.pairs, self.spans))
+        texts, labels, numbers = [self.texts[i] for i in chosen], self.labels[chosen], self.numbers[chosen]
+        return replace(self, texts=texts, pairs=pairs, labels=labels, numbers=numbers, spans=spans)
+
+    def digest(self) -> str:
+        """16 hex digits that change with any text, label or span."""
+        hashed = hashlib.sha256(self.labels.tobytes())
+        for texts in (self.texts, self.pairs or []):
+            hashed.update(json.dumps(texts, ensure_ascii=False).encode())
+        if self.spans is not None:
+            hashed.update(json.dumps(self.spans, ensure_ascii=False).encode())
+        return hashed.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class TaskSplits:
+    """A task's training rows and labelled development rows."""
+
+    train: LabelledTexts
+    evaluation: LabelledTexts
+
+    def warnings(self, task: Task) -> list[str]:
+        """What cannot be meant, and can be trained on."""
+        if len(self.train) and len(classes := np.unique(self.train.labels)) == 1:
+            return [
+                f"{self.train.source}: all {len(self.train):,} rows that task {task.name!r} trains on have the label "
+                f"{task.labels[classes[0]]!r}; no other can be learned."
+            ]
+        return []
+
+    def digest(self) -> str:
+        """Hex digits that change with any row of either."""
+        return f"{self.train.digest()}-{self.evaluation.digest()}"
+
 
 def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSplits:
     """Read a task's rows.
 
     Args:
-        task: its row of facts.
+        task: what to read.
         data: ``hub``, or a folder: the task's own, or one that holds it (``CoLA`` in ``glue_data``).
         limit: keep at most so many rows of each part.
 
@@ -41,6 +109,9 @@ def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSpl
         train, evaluation = find_files(task, Path(resolve(data)))
         both = TaskSplits(read_file(task, train), read_file(task, evaluation))
     return TaskSplits(both.train.limited(limit), both.evaluation.limited(limit))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def find_files(task: Task, data: Path) -> tuple[Path, Path]:
@@ -99,9 +170,6 @@ def _lines(path: Path) -> list[str]:
     if not lines:
         raise ZooError(f"{path} is empty.")
     return lines
-
-
-Row = tuple[str, ...]  # text, perhaps a second text, label
 
 
 def _tsv(task: Task, path: Path, lines: list[str]) -> list[Row | None]:
@@ -173,55 +241,7 @@ def _json_rows(task: Task, path: Path, values: Sequence[dict[str, Any] | None]) 
     return rows
 
 
-def _text(value: Any, key: str, where: str, also: tuple[type, ...] = ()) -> str:
-    """A text that is to be read, and of nothing else the spelling in Python."""
-    if isinstance(value, str):
-        return value
-    if type(value) in also:
-        return str(value)
-    raise ZooError(f"{where}: {key!r} is {_shown(value)}; a text is needed, in JSON between quotes.")
-
-
-def _shown(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False)[:80]
-    except TypeError:  # a dataset's picture or date
-        return f"of type {type(value).__name__}"
-
-
-def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: int) -> LabelledTexts:
-    classes = {label: number for number, label in enumerate(task.labels)}
-    kept, numbers, labels, skipped = [], [], [], 0
-    for number, row in enumerate(rows):
-        if row is None:
-            continue
-        if row[-1] in task.skip_labels:
-            skipped += 1
-            continue
-        if row[-1] not in classes:
-            known = ", ".join([*task.labels, *(f"{label} (skipped)" for label in task.skip_labels)])
-            raise ZooError(
-                f"{source}, line {number + first_line}: unknown label {row[-1]!r} for task {task.name!r}; "
-                f"known: {known}."
-            )
-        kept.append(row)
-        numbers.append(number)
-        labels.append(classes[row[-1]])
-    if not kept:
-        raise ZooError(f"{source} has no labelled row for task {task.name!r} ({skipped} without a gold label skipped).")
-    for place, column in enumerate(task.columns):
-        if not any(row[place].strip() for row in kept):
-            raise ZooError(
-                f"{source}: the texts of {_named(column)} are all empty ({len(kept):,} rows); check the columns of "
-                f"task {task.name!r}."
-            )
-    pairs = [row[1] for row in kept] if task.pair else None
-    places = np.array(numbers, dtype=np.int64)
-    return LabelledTexts([row[0] for row in kept], pairs, np.array(labels, dtype=np.int64), places, skipped, source)
-
-
-def _named(column: str | int) -> str:
-    return f"column {column}" if isinstance(column, int) else repr(column)
+# ---- the hub ---------------------------------------------------------------------------------------------------------
 
 
 def _from_hub(task: Task) -> TaskSplits:
@@ -279,67 +299,55 @@ def from_dataset(task: Task, dataset: Any, source: str) -> LabelledTexts:
     return _examples(task, rows, source, first_line=0)
 
 
-@dataclass(frozen=True)
-class LabelledTexts:
-    """N labelled rows.
-
-    Args:
-        texts: (N,) first texts.
-        pairs: (N,) second texts, or ``None`` for a task of single texts.
-        labels: (N,) int64 class numbers.
-        numbers: (N,) int64 row numbers in the source, counted from 0 without the header; dropped rows leave gaps.
-        skipped: rows dropped because their label says there is no gold answer.
-        source: where they come from.
-        spans: (N,) each row's spans, or ``None`` for a task without.
-    """
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-    skipped: int
-    source: str
-    spans: list[RowSpans] | None = None
-
-    def __len__(self) -> int:
-        """Rows."""
-        return len(self.texts)
-
-    def limited(self, limit: int | None) -> LabelledTexts:
-        """At most ``limit`` rows, the same ones always, chosen by hash (files are often sorted by source)."""
-        if limit is None or limit >= len(self):
-            return self
-        chosen = np.sort(Draw(0, 0).permutation(len(self), "finetune.limit")[:limit])
-        pairs, spans = (None if part is None else [part[i] for i in chosen] for part in (self.pairs, self.spans))
-        texts, labels, numbers = [self.texts[i] for i in chosen], self.labels[chosen], self.numbers[chosen]
-        return replace(self, texts=texts, pairs=pairs, labels=labels, numbers=numbers, spans=spans)
-
-    def digest(self) -> str:
-        """16 hex digits that change with any text, label or span."""
-        hashed = hashlib.sha256(self.labels.tobytes())
-        for texts in (self.texts, self.pairs or []):
-            hashed.update(json.dumps(texts, ensure_ascii=False).encode())
-        if self.spans is not None:
-            hashed.update(json.dumps(self.spans, ensure_ascii=False).encode())
-        return hashed.hexdigest()[:16]
+# ---- rows ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class TaskSplits:
-    """A task's training rows and labelled development rows."""
+def _text(value: Any, key: str, where: str, also: tuple[type, ...] = ()) -> str:
+    """A text that is to be read, and not how Python writes something else."""
+    if isinstance(value, str):
+        return value
+    if type(value) in also:
+        return str(value)
+    raise ZooError(f"{where}: {key!r} is {_shown(value)}; a text is needed, in JSON between quotes.")
 
-    train: LabelledTexts
-    evaluation: LabelledTexts
 
-    def warnings(self, task: Task) -> list[str]:
-        """What cannot be meant, and can be trained on."""
-        if len(self.train) and len(classes := np.unique(self.train.labels)) == 1:
-            return [
-                f"{self.train.source}: all {len(self.train):,} rows that task {task.name!r} trains on have the label "
-                f"{task.labels[classes[0]]!r}; no other can be learned."
-            ]
-        return []
+def _shown(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)[:80]
+    except TypeError:  # a dataset's picture or date
+        return f"of type {type(value).__name__}"
 
-    def digest(self) -> str:
-        """Hex digits that change with any row of either."""
-        return f"{self.train.digest()}-{self.evaluation.digest()}"
+
+def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: int) -> LabelledTexts:
+    classes = {label: number for number, label in enumerate(task.labels)}
+    kept, numbers, labels, skipped = [], [], [], 0
+    for number, row in enumerate(rows):
+        if row is None:
+            continue
+        if row[-1] in task.skip_labels:
+            skipped += 1
+            continue
+        if row[-1] not in classes:
+            known = ", ".join([*task.labels, *(f"{label} (skipped)" for label in task.skip_labels)])
+            raise ZooError(
+                f"{source}, line {number + first_line}: unknown label {row[-1]!r} for task {task.name!r}; "
+                f"known: {known}."
+            )
+        kept.append(row)
+        numbers.append(number)
+        labels.append(classes[row[-1]])
+    if not kept:
+        raise ZooError(f"{source} has no labelled row for task {task.name!r} ({skipped} without a gold label skipped).")
+    for place, column in enumerate(task.columns):
+        if not any(row[place].strip() for row in kept):
+            raise ZooError(
+                f"{source}: the texts of {_named(column)} are all empty ({len(kept):,} rows); check the columns of "
+                f"task {task.name!r}."
+            )
+    pairs = [row[1] for row in kept] if task.pair else None
+    places = np.array(numbers, dtype=np.int64)
+    return LabelledTexts([row[0] for row in kept], pairs, np.array(labels, dtype=np.int64), places, skipped, source)
+
+
+def _named(column: str | int) -> str:
+    return f"column {column}" if isinstance(column, int) else repr(column)

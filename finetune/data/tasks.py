@@ -1,4 +1,4 @@
-"""A user's own tasks, read from YAML."""
+"""Labelled tasks: what one is, the shipped ones of GLUE and CLUE, and a user's own, read from YAML."""
 
 from __future__ import annotations
 
@@ -13,9 +13,6 @@ import yaml
 from finetune.metrics import METRICS
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
-
-GLUE_HUB = "nyu-mll/glue"
-CLUE_HUB = "clue/clue"
 
 
 class SpanMarkers(NamedTuple):
@@ -138,11 +135,24 @@ class Task:
         return len(self.columns) == 2
 
 
-def _glue(name: str, columns: tuple[str | int, ...], labels: tuple[str, ...], **facts: Any) -> Task:
-    return Task(name=name, columns=columns, labels=labels, hub=GLUE_HUB, hub_config=name, **facts)
+# ---- the shipped tasks -----------------------------------------------------------------------------------------------
+
+GLUE_HUB = "nyu-mll/glue"
+
+CLUE_HUB = "clue/clue"
+
+_ENTAILMENT = ("entailment", "not_entailment")
+
+_NLI = ("entailment", "neutral", "contradiction")
+
+_TNEWS = ("100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116")
 
 
-def _clue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **facts: Any) -> Task:
+def _glue(name: str, columns: tuple[str | int, ...], labels: tuple[str, ...], **more: Any) -> Task:
+    return Task(name=name, columns=columns, labels=labels, hub=GLUE_HUB, hub_config=name, **more)
+
+
+def _clue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **more: Any) -> Task:
     return Task(
         name=name,
         columns=columns,
@@ -150,13 +160,9 @@ def _clue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **facts:
         file_format="json",
         hub=CLUE_HUB,
         hub_config=name,
-        **{"train_files": ("train.json",), "eval_files": ("dev.json",), **facts},
+        **{"train_files": ("train.json",), "eval_files": ("dev.json",), **more},
     )
 
-
-_ENTAILMENT = ("entailment", "not_entailment")
-_NLI = ("entailment", "neutral", "contradiction")
-_TNEWS = ("100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116")
 
 GLUE = (
     _glue(
@@ -195,6 +201,7 @@ GLUE = (
         hub_eval="validation_matched",
     ),
 )
+
 CLUE = (
     _clue(
         "ocnli",
@@ -207,7 +214,9 @@ CLUE = (
     _clue("afqmc", ("sentence1", "sentence2"), ("0", "1"), folders=("afqmc", "AFQMC", "afqmc_public")),
     _clue("tnews", ("sentence",), _TNEWS, folders=("tnews", "TNEWS", "tnews_public")),
 )
+
 TASKS: dict[str, Task] = {task.name: task for task in (*GLUE, *CLUE)}
+
 GROUPS: dict[str, tuple[str, ...]] = {
     "glue": tuple(task.name for task in GLUE),
     "clue": tuple(task.name for task in CLUE),
@@ -231,6 +240,9 @@ def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
     if not chosen:
         raise ZooError(f"no task is named; --tasks takes a comma-separated list of: {', '.join([*table, *GROUPS])}.")
     return list(chosen.values())
+
+
+# ---- a user's own tasks ----------------------------------------------------------------------------------------------
 
 
 def read_task_file(path: str | Path) -> dict[str, Task]:
@@ -263,20 +275,20 @@ def _task_of(row: Any, path: Path) -> Task:
     missing = [name for name in required if name not in row]
     if missing:
         raise ZooError(f"{path}: the task lacks {', '.join(missing)}.")
-    facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
-    facts["marks"] = _marks(row.get("marks", {}), path)
-    for key, value in facts.items():
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values["marks"] = _marks(row.get("marks", {}), path)
+    for key, value in values.items():
         if fields[key].type.startswith("tuple") and not isinstance(value, tuple):  # `columns: text` means one column
-            facts[key] = (value,)
+            values[key] = (value,)
     for key in ("labels", "skip_labels", "hub_labels"):  # YAML reads 0 and 1 as numbers; a file holds text
-        facts[key] = tuple(_label_text(value, path) for value in facts.get(key, ()))
+        values[key] = tuple(_label_text(value, path) for value in values.get(key, ()))
     hints = get_type_hints(Task)
-    for key, value in facts.items():
+    for key, value in values.items():
         if not _fits(hints[key], value):
             raise ZooError(f"{path}: {key} of task {row['name']!r} is {row[key]!r}; {_needed(hints[key])} is needed.")
-    if facts.get("file_format") == "json":
-        facts = {"train_files": ("train.json",), "eval_files": ("dev.json",), **facts}
-    return Task(**facts)
+    if values.get("file_format") == "json":
+        values = {"train_files": ("train.json",), "eval_files": ("dev.json",), **values}
+    return Task(**values)
 
 
 def _fits(hint: Any, value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Rows of token ids, one after the other."""
+"""Labelled rows as token ids, and the batches that are made of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.inputs.character_tokenizer import SpeltWords
+from finetune.inputs.character_tokenizer import WordCharacters
 from pretraining.keyed_random import Draw
 from zoo.core.characters import character_ids_of, character_table
 from zoo.dropout import row_keys
@@ -17,6 +17,64 @@ from zoo.inputs import CoreInputs, pack_inputs
 from zoo.storage.entity_table import Entities
 
 _GROUP = 64  # batches whose rows are sorted by length together
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """N rows of token ids, one after the other.
+
+    Args:
+        ids: (T,) int32 all rows' tokens, template tokens in place.
+        types: (T,) int8 segment of each token.
+        offsets: (N + 1,) int64; row n is tokens [n, n + 1).
+        labels: (N,) int64 class numbers.
+        numbers: (N,) int64 row numbers in the source.
+        cut: (N,) rows that lost tokens.
+        lost: (N,) rows that lost a part of what is marked in them.
+        entities: (T,) int32 entity number + 1 at the first token of a mention, 0 elsewhere.
+        characters: of the words, for cores that read characters; ``None`` = others.
+    """
+
+    ids: NDArray[np.int32]
+    types: NDArray[np.int8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    numbers: NDArray[np.int64]
+    cut: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    entities: NDArray[np.int32]
+    characters: WordCharacters | None = None
+
+    @property
+    def truncated(self) -> int:
+        """Rows that lost tokens."""
+        return int(self.cut.sum())
+
+    @property
+    def marks_cut(self) -> int:
+        """Rows that lost a part of what is marked in them."""
+        return int(self.lost.sum())
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(N,) tokens of each row."""
+        return np.diff(self.offsets)
+
+
+def filled(rows: EncodedRows, pad: int) -> EncodedRows:
+    """The rows with one token of padding in those that have none at all, so that there is something to read."""
+    at = rows.offsets[:-1][rows.lengths == 0]
+    offsets = np.append(0, np.cumsum(np.maximum(rows.lengths, 1)))
+    characters = rows.characters
+    if characters is not None:
+        table = torch.cat([characters.table, character_table([""], characters.table.shape[1])])
+        characters = WordCharacters(np.insert(characters.words, at, len(table) - 1), table)
+    ids, types, entities = np.insert(rows.ids, at, pad), np.insert(rows.types, at, 0), np.insert(rows.entities, at, 0)
+    return replace(rows, ids=ids, types=types, offsets=offsets, entities=entities, characters=characters)
 
 
 def training_batches(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -57,7 +115,7 @@ def collate_rows(
         data: the encoded rows.
         rows: (B,) which of them.
         pad: padding id.
-        causal: positions see the past only.
+        causal: positions attend to the past only.
         segments: the core tells segments apart.
         keys: seed, step and (B,) places in the global batch for dropout; ``None`` = no dropout.
         table: vectors of the entities, for a core that reads them.
@@ -69,8 +127,9 @@ def collate_rows(
     ids = np.where(real, data.ids[at], pad)
     types = np.where(real, data.types[at], 0)
     characters = None
-    if data.spelt is not None:
-        characters = character_ids_of(data.spelt.table[torch.from_numpy(np.where(real, data.spelt.words[at], 0))])
+    if data.characters is not None:
+        words = torch.from_numpy(np.where(real, data.characters.words[at], 0))
+        characters = character_ids_of(data.characters.table[words])
         characters = characters.masked_fill(~torch.from_numpy(real)[..., None], 0)
     entity_ids = entity_vectors = None
     if table is not None:
@@ -90,61 +149,3 @@ def collate_rows(
         entity_vectors=entity_vectors,
     )
     return inputs, torch.from_numpy(data.labels[rows])
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """N rows of token ids, one after the other.
-
-    Args:
-        ids: (T,) int32 all rows' tokens, template tokens in place.
-        types: (T,) int8 segment of each token.
-        offsets: (N + 1,) int64; row n is tokens [n, n + 1).
-        labels: (N,) int64 class numbers.
-        numbers: (N,) int64 row numbers in the source.
-        cut: (N,) rows that lost tokens.
-        lost: (N,) rows that lost a part of what is marked in them.
-        entities: (T,) int32 entity number + 1 at the first token of a mention, 0 elsewhere.
-        spelt: how the words are spelt, for cores that read characters; ``None`` = others.
-    """
-
-    ids: NDArray[np.int32]
-    types: NDArray[np.int8]
-    offsets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    numbers: NDArray[np.int64]
-    cut: NDArray[np.bool_]
-    lost: NDArray[np.bool_]
-    entities: NDArray[np.int32]
-    spelt: SpeltWords | None = None
-
-    @property
-    def truncated(self) -> int:
-        """Rows that lost tokens."""
-        return int(self.cut.sum())
-
-    @property
-    def marks_cut(self) -> int:
-        """Rows that lost a part of what is marked in them."""
-        return int(self.lost.sum())
-
-    def __len__(self) -> int:
-        """Rows."""
-        return len(self.labels)
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(N,) tokens of each row."""
-        return np.diff(self.offsets)
-
-
-def filled(rows: EncodedRows, pad: int) -> EncodedRows:
-    """The rows with one token of padding in those that have none at all, so that there is something to read."""
-    at = rows.offsets[:-1][rows.lengths == 0]
-    offsets = np.append(0, np.cumsum(np.maximum(rows.lengths, 1)))
-    spelt_words = rows.spelt
-    if spelt_words is not None:
-        table = torch.cat([spelt_words.table, character_table([""], spelt_words.table.shape[1])])
-        spelt_words = SpeltWords(np.insert(spelt_words.words, at, len(table) - 1), table)
-    ids, types, entities = np.insert(rows.ids, at, pad), np.insert(rows.types, at, 0), np.insert(rows.entities, at, 0)
-    return replace(rows, ids=ids, types=types, offsets=offsets, entities=entities, spelt=spelt_words)

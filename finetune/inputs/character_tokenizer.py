@@ -1,4 +1,4 @@
-"""Words of texts for cores that read characters, spelt where they have no token."""
+"""Words of texts and their characters, for cores that read characters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from finetune.inputs.marks import Places
 from zoo.core.characters import character_table
 
 
-class SpeltWords(NamedTuple):
+class WordCharacters(NamedTuple):
     """The words of T tokens by their characters, also those that the vocabulary lacks.
 
     Args:
         words: (T,) int32 row of each token's word in the table.
-        table: (n, C) uint8 spellings of the distinct words (:func:`zoo.core.characters.character_table`).
+        table: (n, C) uint8 characters of the distinct words (:func:`zoo.core.characters.character_table`).
     """
 
     words: NDArray[np.int32]
@@ -27,11 +27,11 @@ class SpeltWords(NamedTuple):
 
 
 class CharacterTokenizer:
-    """Finds the words of texts for a core that reads characters, and spells those that have no token.
+    """Finds the words of texts, and their characters, for a core that reads characters.
 
     Args:
         tokenizer: its unit is the word.
-        spellings: (V, C) uint8 the core's spelling of each token.
+        spellings: (V, C) uint8 the characters of each token, as the core has them.
         unknown: id of words without a token.
     """
 
@@ -87,12 +87,12 @@ class CharacterTokenizer:
             return known
         return self._new.setdefault(word, len(self._known) + len(self._new))
 
-    def set_spellings(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], SpeltWords]:
-        """(T,) ids that the vocabulary has, and the spelling of all tokens, of numbers as ``encode`` gives them."""
+    def characters_of(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], WordCharacters]:
+        """(T,) ids that the vocabulary has, and the characters of all tokens, of numbers as ``encode`` gives them."""
         size, width = self._known.shape
         distinct, words = np.unique(numbers, return_inverse=True)
         new = list(self._new)
         rows = [self._known[torch.from_numpy(distinct[distinct < size])]]
         rows.append(character_table([new[number - size] for number in distinct[distinct >= size]], width))
         ids = np.where(numbers < size, numbers, 0 if self._unknown is None else self._unknown)
-        return ids.astype(np.int32), SpeltWords(words.astype(np.int32), torch.cat(rows))
+        return ids.astype(np.int32), WordCharacters(words.astype(np.int32), torch.cat(rows))

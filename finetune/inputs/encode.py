@@ -96,7 +96,7 @@ def encode(
         layout: words and segments (:func:`template_tokens`).
         tokenizer: the model's, with the layout's special tokens.
         max_length: longest row, special tokens included.
-        characters: finds and spells the words of a core that reads characters.
+        characters: finds words and their characters, for a core that reads characters.
         marker: makes tokens of texts that have spans.
 
     Raises:
@@ -125,8 +125,8 @@ def encode(
     rows = _lay_out(examples, layout, {"$A": (first, a), "$B": (second, b)}, tokenizer)
     if characters is None:
         return rows
-    ids, spelt_words = characters.set_spellings(rows.ids)
-    return replace(rows, ids=ids, spelt=spelt_words)
+    ids, word_characters = characters.characters_of(rows.ids)
+    return replace(rows, ids=ids, characters=word_characters)
 
 
 def _lay_out(

@@ -53,7 +53,7 @@ def task_entities(
     Args:
         task: says which fields hold spans.
         data: its rows.
-        facts: the model folder's.
+        metadata: the model folder's.
         folder: where the table lies; ``None`` = in the model folder, ``none`` = read no entities.
         confidence: least confidence of a linker with which an entity is read.
 

@@ -47,7 +47,7 @@ def task_tokenizer(stored: ZooTokenizer, metadata: ModelMetadata, marks: Sequenc
 
     Args:
         stored: the model's own (:func:`stored_tokenizer`).
-        facts: the model folder's, with the template.
+        metadata: the model folder's, with the template.
         marks: further new tokens (:func:`new_marks`).
         segments: the core tells two texts apart.
 
@@ -62,7 +62,7 @@ def task_tokenizer(stored: ZooTokenizer, metadata: ModelMetadata, marks: Sequenc
     if metadata.config.characters and tokenizer.vocabulary.size > stored.vocabulary.size:
         lacking = [token for token in template.tokens if stored.backend.token_to_id(token) is None]
         raise ZooError(
-            f"the template's {', '.join(lacking)} are no tokens of {metadata.path}, whose core spells words and "
+            f"the template's {', '.join(lacking)} are no tokens of {metadata.path}, whose core reads characters and "
             "has no table for new ones to be added to; a template of its own tokens would work: "
             f"{', '.join(stored.roles.values())}."
         )
@@ -82,7 +82,7 @@ def new_marks(stored: ZooTokenizer, metadata: ModelMetadata, task: Task, frozen:
 
     Args:
         stored: the model's own tokenizer.
-        facts: the model folder's.
+        metadata: the model folder's.
         task: says what marks it needs.
         frozen: the core stays as it is, so that it cannot learn new tokens.
 
@@ -94,7 +94,7 @@ def new_marks(stored: ZooTokenizer, metadata: ModelMetadata, task: Task, frozen:
         return []
     if metadata.config.characters or frozen:
         reason = (
-            "whose core spells words" if metadata.config.characters else "whose core stays as it is (use: features)"
+            "whose core reads characters" if metadata.config.characters else "whose core stays as it is (use: features)"
         )
         raise ZooError(
             f"task {task.name!r} marks spans by {', '.join(lacking)}, no tokens of {metadata.path}, "
@@ -104,10 +104,10 @@ def new_marks(stored: ZooTokenizer, metadata: ModelMetadata, task: Task, frozen:
 
 
 def open_character_tokenizer(tokenizer: ZooTokenizer, metadata: ModelMetadata) -> CharacterTokenizer | None:
-    """What finds and spells words, for a core that reads characters by words; ``None`` for any other.
+    """Finds words and their characters, for a core that reads characters by words; ``None`` for any other.
 
     Raises:
-        ZooError: the core does not know how the tokenizer's words are spelt.
+        ZooError: the core does not know the characters of the tokenizer's words.
     """
     if metadata.config.characters is None:
         return None
@@ -115,8 +115,8 @@ def open_character_tokenizer(tokenizer: ZooTokenizer, metadata: ModelMetadata) -
     lacking = [i for i in range(tokenizer.vocabulary.size) if i >= len(spellings) or not spellings[i, 0]]
     if lacking:
         raise ZooError(
-            f"the core in {metadata.path} reads characters and does not know how {len(lacking)} of its "
-            f"tokenizer's {tokenizer.vocabulary.size} tokens are spelt, the first is "
+            f"the core in {metadata.path} reads characters and does not know those of {len(lacking)} of its "
+            f"tokenizer's {tokenizer.vocabulary.size} tokens, the first is "
             f"{tokenizer.token(lacking[0])!r}; tell it by core.set_spellings(words, vocabulary) and save it."
         )
     if not tokenizer.whole_words:  # pieces of words: there are no others than those in the vocabulary

@@ -1,4 +1,4 @@
-"""A task network on mixes of a frozen core's layers."""
+"""A core under a task's head: trained with it, or frozen, its layers mixed for a task network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Classifier(nn.Module):
 
     Args:
         core: the pretrained core; its new rows and heads not included.
-        facts: the model folder's; its template and attention pattern are read.
+        metadata: the model folder's; its template and attention pattern are read.
         labels: names of the classes.
         dropout: probability on the state.
         seed: fine-tuning seed; keys the new weights.

@@ -1,4 +1,4 @@
-"""One result of one task and seed: what is kept of it, and read back."""
+"""Results of tasks and seeds: what is kept of one, and the report over all."""
 
 from __future__ import annotations
 
@@ -18,114 +18,14 @@ from zoo.errors import ZooError
 from zoo.runtime.provenance import surroundings
 from zoo.storage.files import read_json, write_atomic, write_json
 
+RESULT = "result.json"
+
 _COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "dev rows", "seeds that predict one class only")
+
 _DECIDING_ROWS = 2900  # OCNLI keeps 2,950 of its 3,000 development rows
 
 
-def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
-    """One row per task and metric, in order of first appearance; scores and majority times 100."""
-    rows = []
-    for task in dict.fromkeys(result.task for result in results):
-        own = [result for result in results if result.task == task]
-        for place, metric in enumerate(own[0].scores):
-            mean, sd, n = mean_sd([100 * result.scores[metric] for result in own])
-            rows.append(
-                {
-                    "task": task,
-                    "metric": metric,
-                    "primary": place == 0,
-                    "mean": mean,
-                    "sd": sd,
-                    "n": n,
-                    "majority": 100 * own[0].majority[metric],
-                    "train_rows": own[0].train_rows,
-                    "eval_rows": own[0].eval_rows,
-                    "collapsed": sum(result.classes_predicted == 1 for result in own),
-                    "scores": {str(result.seed): 100 * result.scores[metric] for result in own},
-                }
-            )
-            if own[0].marks_cut:
-                rows[-1]["marks_cut"] = own[0].marks_cut
-            if own[0].mentions:
-                rows[-1]["mentions"] = own[0].mentions
-            if own[0].mixes:
-                rows[-1]["mixes"] = {str(result.seed): result.mixes for result in own}
-    return rows
-
-
-def _shares(row: dict[str, Any]) -> str:
-    """A features row's shares of the layers in each mix, means over seeds."""
-    by_mix = zip(*row["mixes"].values(), strict=True)
-    means = [[sum(s) / len(s) for s in zip(*(mix["shares"] for mix in mixes), strict=True)] for mixes in by_mix]
-    return " and ".join(" ".join(f"{100 * share:.1f}" for share in shares) for shares in means)
-
-
-def _linked(row: dict[str, Any]) -> str:
-    """How many mentions have a vector."""
-    named, known = row["mentions"]["named"], row["mentions"]["known"]
-    return f"{row['task']}: {known:,} of {named:,} mentions name an entity that has a vector ({known / named:.0%})."
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    sd = "-" if row["sd"] is None else f"{row['sd']:.2f}"
-    collapsed = f"{row['collapsed']} of {row['n']}" if row["collapsed"] else "-"
-    numbers = [f"{row['mean']:.2f}", sd, str(row["n"]), f"{row['majority']:.2f}", str(row["eval_rows"]), collapsed]
-    return [row["task"], row["metric"], *numbers]
-
-
-def text_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table in aligned columns."""
-    lines = [list(_COLUMNS), *(_cells(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
-    aligned = [
-        "  ".join(
-            cell.ljust(width) if i < 2 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    return "\n".join([aligned[0], "  ".join("-" * width for width in widths), *aligned[1:]])
-
-
-def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What a reader must know to read the figures rightly."""
-    told = ["Scores x 100 on the development rows; sd over fine-tuning seeds of one pretrained model."]
-    mixed = [f"{row['task']} {_shares(row)}" for row in rows if row["primary"] and "mixes" in row]
-    if mixed:
-        told.append(f"Layers in the mix in %, token vectors first, mean over seeds: {'; '.join(mixed)}.")
-    told += [_linked(row) for row in rows if row["primary"] and "mentions" in row]
-    told += [
-        f"{row['task']}: in {row['marks_cut']:,} of {row['train_rows'] + row['eval_rows']:,} rows max_length leaves no "
-        "room for all that is marked."
-        for row in rows
-        if row["primary"] and "marks_cut" in row
-    ]
-    small = list(dict.fromkeys(row["task"] for row in rows if row["eval_rows"] < _DECIDING_ROWS))
-    if small:
-        told.append(f"Fewer than {_DECIDING_ROWS:,} rows, so shown and never deciding: {', '.join(small)}.")
-    if any(row["n"] < FEWEST_SEEDS for row in rows):
-        told.append(f"Fewer than {FEWEST_SEEDS} seeds carry no verdict between models.")
-    return told
-
-
-def write_report(output: Path, model: str, settings: dict[str, Any], results: Sequence[Result]) -> str:
-    """Write ``results.json`` and ``results.md``, and return the table for the terminal."""
-    rows = summary(results)
-    told = notes(rows)
-    write_json(
-        output / "results.json",
-        {"model": model, "settings": settings, "rows": rows, "notes": told, **surroundings()},
-    )
-    table = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]
-    table += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    write_atomic(
-        output / "results.md",
-        "\n".join([f"# Fine-tuning of `{model}`", "", *table, "", *(f"- {note}" for note in told)]) + "\n",
-    )
-    return "\n".join([text_table(rows), "", *told])
-
-
-RESULT = "result.json"
+# ---- one result ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -197,3 +97,109 @@ def write_predictions(path: Path, task: Task, data: EncodedRows | TextRows, prob
         cells = [str(number), task.labels[gold], task.labels[best], *(f"{value:.6f}" for value in row)]
         lines.append("\t".join(cells))
     write_atomic(path, "\n".join(lines) + "\n")
+
+
+# ---- the report over all ---------------------------------------------------------------------------------------------
+
+
+def write_report(output: Path, model: str, settings: dict[str, Any], results: Sequence[Result]) -> str:
+    """Write ``results.json`` and ``results.md``, and return the table for the terminal."""
+    rows = summary(results)
+    lines = notes(rows)
+    write_json(
+        output / "results.json",
+        {"model": model, "settings": settings, "rows": rows, "notes": lines, **surroundings()},
+    )
+    table = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]
+    table += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
+    write_atomic(
+        output / "results.md",
+        "\n".join([f"# Fine-tuning of `{model}`", "", *table, "", *(f"- {note}" for note in lines)]) + "\n",
+    )
+    return "\n".join([text_table(rows), "", *lines])
+
+
+def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """One row per task and metric, in order of first appearance; scores and majority times 100."""
+    rows = []
+    for task in dict.fromkeys(result.task for result in results):
+        own = [result for result in results if result.task == task]
+        for place, metric in enumerate(own[0].scores):
+            mean, sd, n = mean_sd([100 * result.scores[metric] for result in own])
+            rows.append(
+                {
+                    "task": task,
+                    "metric": metric,
+                    "primary": place == 0,
+                    "mean": mean,
+                    "sd": sd,
+                    "n": n,
+                    "majority": 100 * own[0].majority[metric],
+                    "train_rows": own[0].train_rows,
+                    "eval_rows": own[0].eval_rows,
+                    "collapsed": sum(result.classes_predicted == 1 for result in own),
+                    "scores": {str(result.seed): 100 * result.scores[metric] for result in own},
+                }
+            )
+            if own[0].marks_cut:
+                rows[-1]["marks_cut"] = own[0].marks_cut
+            if own[0].mentions:
+                rows[-1]["mentions"] = own[0].mentions
+            if own[0].mixes:
+                rows[-1]["mixes"] = {str(result.seed): result.mixes for result in own}
+    return rows
+
+
+def text_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The table in aligned columns."""
+    lines = [list(_COLUMNS), *(_cells(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_COLUMNS))]
+    aligned = [
+        "  ".join(
+            cell.ljust(width) if i < 2 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    return "\n".join([aligned[0], "  ".join("-" * width for width in widths), *aligned[1:]])
+
+
+def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What a reader must know to read the figures rightly."""
+    lines = ["Scores x 100 on the development rows; sd over fine-tuning seeds of one pretrained model."]
+    mixed = [f"{row['task']} {_shares(row)}" for row in rows if row["primary"] and "mixes" in row]
+    if mixed:
+        lines.append(f"Layers in the mix in %, token vectors first, mean over seeds: {'; '.join(mixed)}.")
+    lines += [_linked(row) for row in rows if row["primary"] and "mentions" in row]
+    lines += [
+        f"{row['task']}: in {row['marks_cut']:,} of {row['train_rows'] + row['eval_rows']:,} rows max_length leaves no "
+        "room for all that is marked."
+        for row in rows
+        if row["primary"] and "marks_cut" in row
+    ]
+    small = list(dict.fromkeys(row["task"] for row in rows if row["eval_rows"] < _DECIDING_ROWS))
+    if small:
+        lines.append(f"Fewer than {_DECIDING_ROWS:,} rows, so shown and never deciding: {', '.join(small)}.")
+    if any(row["n"] < FEWEST_SEEDS for row in rows):
+        lines.append(f"Fewer than {FEWEST_SEEDS} seeds carry no verdict between models.")
+    return lines
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    sd = "-" if row["sd"] is None else f"{row['sd']:.2f}"
+    collapsed = f"{row['collapsed']} of {row['n']}" if row["collapsed"] else "-"
+    numbers = [f"{row['mean']:.2f}", sd, str(row["n"]), f"{row['majority']:.2f}", str(row["eval_rows"]), collapsed]
+    return [row["task"], row["metric"], *numbers]
+
+
+def _shares(row: dict[str, Any]) -> str:
+    """A features row's shares of the layers in each mix, means over seeds."""
+    by_mix = zip(*row["mixes"].values(), strict=True)
+    means = [[sum(s) / len(s) for s in zip(*(mix["shares"] for mix in mixes), strict=True)] for mixes in by_mix]
+    return " and ".join(" ".join(f"{100 * share:.1f}" for share in shares) for shares in means)
+
+
+def _linked(row: dict[str, Any]) -> str:
+    """How many mentions have a vector."""
+    named, known = row["mentions"]["named"], row["mentions"]["known"]
+    return f"{row['task']}: {known:,} of {named:,} mentions name an entity that has a vector ({known / named:.0%})."

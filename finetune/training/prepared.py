@@ -50,7 +50,7 @@ class PreparedTask:
 
     Args:
         model_folder: the pretrained run.
-        task: the task's row of facts.
+        task: its labels, columns and metrics.
         data: ``hub``, a folder, or rows already read.
         settings: how it is fine-tuned.
     """
@@ -80,14 +80,14 @@ class PreparedTask:
         self.data = TaskSplits(loaded.train.limited(limit), loaded.evaluation.limited(limit))
         if task.span_fields and not all(part.spans is not None for part in (self.data.train, self.data.evaluation)):
             raise ZooError(f"task {task.name!r} reads the spans {', '.join(task.span_fields)}, and its rows have none.")
-        facts = {"labels": list(task.labels), "metrics": list(task.metrics)}
+        described = {"labels": list(task.labels), "metrics": list(task.metrics)}
         if task.span_fields:
-            facts |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
+            described |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
         confidence = task.confidence if settings.confidence is None else settings.confidence
         self.entities = task_entities(task, self.data, self.metadata, settings.entities, confidence)
         self.fingerprint: dict[str, Any] = {
             "model": model_digest(model_folder),
-            "task": facts,
+            "task": described,
             "data": self.data.digest(),
             "settings": self.settings.to_dict(),
         }
@@ -107,7 +107,7 @@ class PreparedTask:
 
     @cached_property
     def character_tokenizer(self) -> CharacterTokenizer | None:
-        """What finds and spells words, for a core that reads characters by words."""
+        """Finds words and their characters, for a core that reads characters by words."""
         return open_character_tokenizer(self.tokenizer, self.metadata)
 
     @cached_property
@@ -122,7 +122,7 @@ class PreparedTask:
 
     @property
     def pad(self) -> int:
-        """Padding id; any would do, since nothing looks at padding."""
+        """Padding id; any would do, since nothing attends to padding."""
         found = self.tokenizer.vocabulary.pad
         return (self.metadata.config.pad_token_id or 0) if found is None else found
 
@@ -165,13 +165,13 @@ class PreparedTask:
     @property
     def warnings(self) -> list[str]:
         """What a user should know before the task is trained."""
-        told = self.data.warnings(self.task)
+        warnings = self.data.warnings(self.task)
         if self.unknown > SOME_UNKNOWN:
-            told.append(
+            warnings.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
                 f"{self.metadata.path}."
             )
-        return told
+        return warnings
 
     def check(self, save_model: bool) -> None:
         """Tell before training what is wrong with spans in any row, or with what is to be saved.
@@ -211,9 +211,9 @@ class PreparedTask:
 
     def save(self, model: Classifier | FeatureClassifier, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
-        facts = dataclasses.replace(self.metadata, config=model.core.config)
+        metadata = dataclasses.replace(self.metadata, config=model.core.config)
         with whole_folder(folder) as made:
-            save_model_folder(made, model.core, model.heads, facts)
+            save_model_folder(made, model.core, model.heads, metadata)
             self.tokenizer.save(made)
             path = made / "tokenizer_config.json"
             as_trained = {"model_max_length": self.max_length, "split_special_tokens": True}
@@ -269,7 +269,8 @@ def _check_task_type(number: int, metadata: ModelMetadata) -> None:
     rows = metadata.config.task_type_vocab_size
     if number >= max(rows, 1):
         raise ZooError(
-            f"task_type_id is {number}, and the model in {metadata.path} has a table of {rows} task types; leave it at 0."
+            f"task_type_id is {number}, and the model in {metadata.path} has a table of {rows} task types; leave it "
+            "at 0."
         )
 
 

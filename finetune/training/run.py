@@ -99,7 +99,7 @@ def finetune(
 
     Args:
         model_folder: a run folder with ``config.json``, ``model.safetensors`` and its tokenizer.
-        task: the task's row of facts.
+        task: its labels, columns and metrics.
         data: ``hub``, a folder in the official layout, rows already read, or all of it prepared.
         seed: keys the new weights, the order of the rows and dropout; independent of pretraining's seeds.
         settings: learning rate and the like (ignored where ``data`` is prepared: those are taken).
@@ -146,18 +146,18 @@ def finetune(
 
 @contextlib.contextmanager
 def _writer(folder: Path, processes: Processes) -> Iterator[None]:
-    """The main process holds the folder's lock; where it is refused, all processes leave."""
+    """The main process holds the folder's lock; where it cannot have it, all processes leave."""
     with contextlib.ExitStack() as stack:
-        refused: ZooError | None = None
+        problem: ZooError | None = None
         if processes.rank == 0:
             try:
                 stack.enter_context(run_lock(folder))
             except ZooError as error:
-                refused = error
+                problem = error
         if processes.world > 1:
-            raise_on_all_ranks(processes.accelerator, refused)
-        elif refused is not None:
-            raise refused
+            raise_on_all_ranks(processes.accelerator, problem)
+        elif problem is not None:
+            raise problem
         yield
 
 

@@ -44,10 +44,10 @@ class SavedFeatures:
         self.labels: list[str] = list(network["labels"])
         columns = ("text", "pair") if network["pair"] else ("text",)
         self._task = Task(name="saved", columns=columns, labels=tuple(self.labels))
-        told = read_json(self._folder / "tokenizer_config.json")
+        stored = read_json(self._folder / "tokenizer_config.json")
         self._settings = FinetuneSettings(
             use="features",
-            max_length=int(told["model_max_length"]),
+            max_length=int(stored["model_max_length"]),
             features=FeatureSettings(
                 mixes=mixes["mixes"], layer_norm=mixes["layer_norm"], hidden_size=network["hidden_size"], cache_mb=0
             ),

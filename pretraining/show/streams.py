@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pretraining.show.views import Bools, Ints, Stream
-from zoo.attention.masks import make_mask, visible_keys
+from zoo.attention.masks import attended_keys, make_mask
 from zoo.config import CoreConfig
 from zoo.inputs import AttentionPattern, CoreInputs
 
@@ -38,13 +38,13 @@ def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterato
             (
                 "attention",
                 everyone,
-                _pairs(visible_keys(attention_pattern, places, width, 0, False, window), width, width),
+                _pairs(attended_keys(attention_pattern, places, width, 0, False, window), width, width),
             )
         ]
         if query is not None:
             who: list[int] = query.positions[0].tolist()
             seen = _pairs(
-                visible_keys(query.attention_pattern, query.positions, width, 0, True, window), len(who), width
+                attended_keys(query.attention_pattern, query.positions, width, 0, True, window), len(who), width
             )
             found = [("content", *found[0][1:]), ("query", who, seen)]
     else:

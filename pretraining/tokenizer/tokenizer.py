@@ -202,7 +202,7 @@ class ZooTokenizer:
             "model_input_names": inputs,
             "padding_side": self.template.padding_side if self.template else "right",
             "clean_up_tokenization_spaces": False,
-            **({} if model is None else model.tokenizer_facts),
+            **({} if model is None else model.tokenizer_settings),
             **({} if self.segmenter == "none" else {"segmenter": self.segmenter}),
             **names,
         }

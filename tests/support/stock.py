@@ -97,7 +97,7 @@ def takes(case: Case, argument: str) -> bool:
 def stock_config(case: Case, **changes: Any) -> Any:
     """Their configuration object; classifiers and taggers get three classes."""
     heads = case.family.architectures[case.architecture]
-    kinds = {case.family.head(head).facts["kind"] for head in heads}
+    kinds = {case.family.head(head).config["kind"] for head in heads}
     labels = {"num_labels": LABELS} if kinds & {"classification", "tagging"} else {}
     facts = {**GRID[case.model_type][case.point], **labels, **changes}
     inside = {"bos_token_id": 0, "eos_token_id": 0}  # their defaults lie outside these small vocabularies
@@ -147,7 +147,7 @@ class Ours(nn.Module):
     """A core and its heads, named as in a model folder.
 
     Args:
-        facts: what to build.
+        metadata: what to build.
         tensors: their values.
     """
 
@@ -178,12 +178,12 @@ def read_stock(model: PreTrainedModel) -> Ours:
     """Their model as ours, through the weight table."""
     config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
     read = read_checkpoint(config, stored(model))
-    return Ours(read.facts, read.tensors).eval()
+    return Ours(read.metadata, read.tensors).eval()
 
 
 def under_their_names(ours: Ours, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Values of our parameters (weights, gradients) through the weight table."""
-    return dict(write_checkpoint(ours.facts, tensors, ours.facts.origin).tensors)
+    return dict(write_checkpoint(ours.metadata, tensors, ours.metadata.origin).tensors)
 
 
 # ---- what both read -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Attention over structured visibility. Shapes: see the legend in ``zoo.inputs``; G heads of keys and values."""
+"""Attention under a mask. Shapes: see the legend in ``zoo.inputs``; G heads of keys and values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Attention(nn.Module):
     def forward(
         self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where they are written out.
+        """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where attention is eager.
 
         Args:
             hidden: states.
@@ -71,7 +71,7 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
         scores = (query * (1.0 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
-        hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that sees nothing stays finite
+        hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that attends to nothing stays finite
         if shared.mask.causal:
             length = scores.shape[-1]
             later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)

@@ -52,12 +52,12 @@ class AttentionContext(NamedTuple):
     """What all layers of one forward pass have in common.
 
     Args:
-        mask: who may see whom.
+        mask: which queries attend to which keys.
         dropout_keys: (B,) keys, ``None`` = no dropout.
         rotation: cosines and sines of the positions, each (B or 1, 1, L, D); ``None`` = queries and keys stay.
         cache: earlier keys and values.
         eager_attention: compute the probabilities and give them back, instead of using a fused kernel.
-        distances: what relative scores read; they have visibility of their own in it.
+        distances: what relative scores read, their own attention pattern included.
         entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
     """
 

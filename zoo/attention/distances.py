@@ -41,8 +41,8 @@ class RelativeScoreInputs(NamedTuple):
         keys: K, remembered tokens and the first stream's.
         terms: the vectors that all layers share, where they do.
         columns: (B, 1, T, K) place of each key's distance in ``encoding``, for the second stream.
-        penalty: (1 or B, 1, Q, K) added to scores: 0, or very low where nothing may be seen.
-        attends_to_nothing: (B, Q, 1) queries of the second stream that may see no key at all.
+        penalty: (1 or B, 1, Q, K) added to scores: 0, or very low where the query does not attend to the key.
+        attends_to_nothing: (B, Q, 1) queries of the second stream that attend to no key at all.
         differs: (B, 1, Q, K) 1 where query and key are of different segments, else 0.
         memory: what each layer remembers.
     """

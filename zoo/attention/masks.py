@@ -13,10 +13,10 @@ from zoo.inputs import AttentionPattern
 
 
 class Mask(NamedTuple):
-    """Visibility in the form that kernels take, made once per forward pass.
+    """An attention pattern in the form that kernels take, made once per forward pass.
 
     Args:
-        allowed: boolean, broadcastable to (B, H, Q, K), True = may look; ``None`` = no tensor needed.
+        allowed: boolean, broadcastable to (B, H, Q, K), True = query attends to key; ``None`` = no tensor needed.
         causal: let the kernel hide later positions (only where Q = K).
     """
 
@@ -27,16 +27,16 @@ class Mask(NamedTuple):
 def make_mask(attention_pattern: AttentionPattern, length: int, device: torch.device, past: int = 0) -> Mask:
     """The cheapest mask that expresses ``attention_pattern`` for rows of ``length`` tokens.
 
-    Causal rows need no lengths: padding stands at the right, where no real token looks.
+    Causal rows need no lengths: padding stands at the right, which no real token attends to.
 
     Args:
-        attention_pattern: who may see whom.
-        length: tokens that ask.
+        attention_pattern: which tokens attend to which.
+        length: queries.
         device: where the mask is wanted.
-        past: tokens before them in a cache, which are looked at too.
+        past: tokens before them in a cache, which are keys too.
     """
     if attention_pattern.permutation_ranks is not None:
-        raise ZooError("this core has one stream and does not read visibility by factorisation orders.")
+        raise ZooError("this core has one stream and does not read permutation ranks.")
     positions = torch.arange(past + length, device=device)
     allowed: Tensor | None = None
     if attention_pattern.lengths is not None and not attention_pattern.causal:
@@ -49,11 +49,11 @@ def make_mask(attention_pattern: AttentionPattern, length: int, device: torch.de
     if past == 0 and allowed is None:
         return Mask(None, True)
     if allowed is None and length == 1:
-        return Mask(None, False)  # the newest token sees everything
+        return Mask(None, False)  # the newest token attends to everything
     earlier = positions[None, :] <= positions[past:, None]
     if allowed is None:
         return Mask(earlier[None, None], False)
-    itself = positions[None, :] == positions[past:, None]  # padding at the left must see something, or it is NaN
+    itself = positions[None, :] == positions[past:, None]  # padding at the left needs a key, or it is NaN
     return Mask((allowed & earlier) | itself, False)
 
 
@@ -63,27 +63,27 @@ def _same_document(attention_pattern: AttentionPattern) -> Tensor | None:
     return attention_pattern.documents[:, :, None] == attention_pattern.documents[:, None, :]
 
 
-def visible_keys(
+def attended_keys(
     attention_pattern: AttentionPattern,
     positions: Tensor,
     length: int,
     past: int,
     second: bool,
     window: int | None = None,
-    remembered: Tensor | None = None,
+    memory_documents: Tensor | None = None,
 ) -> Tensor | None:
-    """(1 or B, Q, K) True where a query may look; ``None`` = everywhere.
+    """(1 or B, Q, K) True where a query attends to a key; ``None`` = everywhere.
 
-    What came before the row is seen by all, unless it is known to be of another document.
+    All queries attend to what came before the row, unless it is known to be of another document.
 
     Args:
-        attention_pattern: the stream's visibility.
+        attention_pattern: the stream's.
         positions: (1 or B, Q) positions of the queries.
         length: L, tokens of the row.
         past: remembered or cached tokens before it.
-        second: the queries are a second stream's, and do not see their own position.
+        second: the queries are a second stream's, and do not attend to their own position.
         window: hide keys that are so many tokens back or more.
-        remembered: (B, M) documents of the remembered tokens.
+        memory_documents: (B, M) documents of the remembered tokens.
     """
     keys = torch.arange(-past, length, device=positions.device)
     own = positions[..., None]
@@ -97,19 +97,18 @@ def visible_keys(
         found = near if found is None else found & near
     for values, ordered in ((attention_pattern.permutation_ranks, True), (attention_pattern.documents, False)):
         if values is not None:
-            asking = (values.gather(1, positions) if second else values)[..., None]
-            asked = values[:, None, :]
-            sees = asking == asked if not ordered else asking > asked if second else asking >= asked
-            if remembered is None or ordered:
-                sees = functional.pad(sees, (past, 0), value=True)
+            of_query = (values.gather(1, positions) if second else values)[..., None]
+            of_key = values[:, None, :]
+            allowed = of_query == of_key if not ordered else of_query > of_key if second else of_query >= of_key
+            if memory_documents is None or ordered:
+                allowed = functional.pad(allowed, (past, 0), value=True)
             else:
-                sees = torch.cat([asking == remembered[:, None, :], sees], dim=-1)
-            found = sees if found is None else found & sees
+                allowed = torch.cat([of_query == memory_documents[:, None, :], allowed], dim=-1)
+            found = allowed if found is None else found & allowed
     if attention_pattern.dense is None:
         return found
-    dense = attention_pattern.dense[..., -(past + length) :]  # a cache may hold more than is looked at
+    dense = attention_pattern.dense[..., -(past + length) :]  # a cache may hold more than is read
     dense = functional.pad(dense, (past + length - dense.shape[-1], 0), value=True)
     found = dense if found is None else found & dense
-    return (
-        found if second or not attention_pattern.causal else found | (keys == own)
-    )  # padding at the left must see something
+    # Padding at the left needs a key.
+    return found if second or not attention_pattern.causal else found | (keys == own)

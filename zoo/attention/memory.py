@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.attention.distances import RelativeScoreInputs, ScoreTerms, encode_distances
-from zoo.attention.masks import visible_keys
+from zoo.attention.masks import attended_keys
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
@@ -22,13 +22,15 @@ _DOCUMENTS = "documents"
 _ENCODING_SITE, _START_SITE = 1, 2  # places that draw dropout masks; the embeddings take number 0
 
 Memory = dict[str, Tensor]
+"""``memory_0``, ``memory_1``, ...: (B, M, W) the input of each layer at earlier tokens, detached; and, where documents
+do not attend to each other, ``documents``: (B, M) number of the document that each of these tokens belongs to."""
 
 
 class RelativeContext(nn.Module):
     """What the layers share where scores are relative: distances, memory, the second stream and its start.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
 
     Attributes:
         start: (1, 1, W) where every state of the second stream starts.
@@ -55,23 +57,23 @@ class RelativeContext(nn.Module):
         places = torch.arange(length, device=hidden.device)[None]
         window = self.config.mem_len if self.config.same_length else None
         documents = None if memory is None else self._documents(memory, inputs.attention_pattern)
-        seen = visible_keys(inputs.attention_pattern, places, length, past, False, window, documents)
+        attended = attended_keys(inputs.attention_pattern, places, length, past, False, window, documents)
         columns = attends_to_nothing = None
         if query is not None:
             hidden = torch.cat([hidden, self._start(query, inputs.dropout_keys).to(hidden.dtype)], dim=1)
             columns = (length - query.positions)[:, None, :, None] + torch.arange(keys, device=hidden.device)
-            also = visible_keys(query.attention_pattern, query.positions, length, past, True, window, documents)
-            seen, attends_to_nothing = both_streams(seen, also, query.positions.shape, length, keys)
+            also = attended_keys(query.attention_pattern, query.positions, length, past, True, window, documents)
+            attended, attends_to_nothing = both_streams(attended, also, query.positions.shape, length, keys)
         return hidden, RelativeScoreInputs(
             encoding=self._encoding(inputs, hidden, past, length),
             length=length,
             keys=keys,
             terms=self.terms,
             columns=columns,
-            penalty=None if seen is None else _penalty(seen, hidden.dtype)[:, None],
+            penalty=None if attended is None else _penalty(attended, hidden.dtype)[:, None],
             attends_to_nothing=attends_to_nothing,
             differs=self._differs(inputs, past, hidden.dtype),
-            memory=() if memory is None else self._remembered(memory, hidden),
+            memory=() if memory is None else self._checked(memory, hidden),
         )
 
     def _start(self, query: QueryStream, keys: Tensor | None) -> Tensor:
@@ -101,11 +103,11 @@ class RelativeContext(nn.Module):
         types = inputs.token_type_ids
         if types is None or not self.config.relative_segments:
             return None
-        asking = types if inputs.query is None else torch.cat([types, types.gather(1, inputs.query.positions)], dim=1)
-        asked = functional.pad(types, (past, 0))  # what is remembered counts as segment 0
-        return (asking[:, :, None] != asked[:, None, :])[:, None].to(dtype)
+        of_query = types if inputs.query is None else torch.cat([types, types.gather(1, inputs.query.positions)], dim=1)
+        of_key = functional.pad(types, (past, 0))  # what is remembered counts as segment 0
+        return (of_query[:, :, None] != of_key[:, None, :])[:, None].to(dtype)
 
-    def _remembered(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
+    def _checked(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
         names = [f"memory_{layer_index}" for layer_index in range(self.config.num_hidden_layers)]
         if set(memory) - {_DOCUMENTS} != set(names):
             raise ZooError(f"this core remembers {names[0]} to {names[-1]}; the state given has {sorted(memory)[:4]}.")
@@ -153,7 +155,7 @@ class RelativeContext(nn.Module):
 def both_streams(
     first: Tensor | None, second: Tensor | None, shape: torch.Size, length: int, keys: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Visibility of both streams' queries as one (1 or B, Q, K), and the (B, Q, 1) queries that see nothing."""
+    """The keys that both streams' queries attend to, (1 or B, Q, K), and the (B, Q, 1) queries that attend to none."""
     if first is None and second is None:
         return None, None
     device = (first if first is not None else second).device  # type: ignore[union-attr]
@@ -162,9 +164,9 @@ def both_streams(
     second = (everything if second is None else second).expand(shape[0], shape[1], keys)
     attends_to_nothing = functional.pad(~second.any(-1, keepdim=True), (0, 0, length, 0))
     if device.type == "cpu" and not torch.compiler.is_compiling() and not attends_to_nothing.any():
-        return torch.cat([first, second], dim=1), None  # on a GPU the question would cost a wait
+        return torch.cat([first, second], dim=1), None  # on a GPU the test would cost a wait
     return torch.cat([first, second], dim=1), attends_to_nothing
 
 
-def _penalty(seen: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, _HIDDEN)
+def _penalty(attended: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(attended.shape, dtype=dtype, device=attended.device).masked_fill(~attended, _HIDDEN)

@@ -21,9 +21,6 @@ from zoo.attention.distances import RelativeScoreInputs, ScoreTerms, shift
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 
-"""``memory_0``, ``memory_1``, ...: (B, M, W) the input of each layer at earlier tokens, detached; and, where documents
-do not see each other, ``documents``: (B, M) number of the document that each of these tokens belongs to."""
-
 
 class RelativeBias(torch.autograd.Function):
     """Scores by distance of both streams, brought to their keys, with penalty and segments: one tensor, written once.
@@ -53,7 +50,7 @@ class RelativeBias(torch.autograd.Function):
             scale: factor of the scores.
             length: L, rows of the first stream.
             keys: K.
-            columns: see :class:`Distances`, as the next two.
+            columns: see :class:`RelativeScoreInputs`, as the next two.
             penalty: the same.
             differs: the same.
         """
@@ -99,7 +96,7 @@ class RelativeAttention(Attention):
     def forward(
         self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, Q, W) -> (B, Q, W), and the (B, H, Q, K) probabilities where they are written out.
+        """(B, Q, W) -> (B, Q, W), and the (B, H, Q, K) probabilities where attention is eager.
 
         Args:
             hidden: states of both streams, the second one's last.
@@ -124,13 +121,13 @@ class RelativeAttention(Attention):
             groups = self.heads // self.key_value_heads
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         query = self.query(hidden).view(batch, rows, self.heads, width // self.heads)
-        asking = (query + terms.content).transpose(1, 2)
+        content = (query + terms.content).transpose(1, 2)
         bias = self._bias(query, terms, distances)
         probabilities: Tensor | None = None
         if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
-            context, probabilities = self._probabilities(asking, key, value, bias, shared, site)
+            context, probabilities = self._probabilities(content, key, value, bias, shared, site)
         else:
-            context = functional.scaled_dot_product_attention(asking, key, value, attn_mask=bias, scale=self.scale)
+            context = functional.scaled_dot_product_attention(content, key, value, attn_mask=bias, scale=self.scale)
         context = context.transpose(1, 2).reshape(batch, rows, width)
         if distances.attends_to_nothing is not None:
             context = context.masked_fill(distances.attends_to_nothing, 0.0)

@@ -22,7 +22,7 @@ class Core(nn.Module, ABC):
     """What objectives, heads and the loop know of a core, whichever layers it has.
 
     Attributes:
-        config: the facts.
+        config: the core's config.
         embeddings: token vectors.
         pooler: dense layer of the pooled state, where the config has one.
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
@@ -35,7 +35,7 @@ class Core(nn.Module, ABC):
 
     @property
     def token_embedding(self) -> Tensor:
-        """(V, E) the token embedding, which tied heads multiply with; (0, E) where tokens are spelt."""
+        """(V, E) the token embedding, which tied heads multiply with; (0, E) in a core that reads characters."""
         table = self.embeddings.word_embeddings
         if isinstance(table, CharacterEncoder):
             return table.projection.weight.new_zeros(0, self.config.embedding_width)
@@ -43,11 +43,11 @@ class Core(nn.Module, ABC):
 
     @property
     def reads_characters(self) -> bool:
-        """Whether tokens are read by their characters, which the core then has to be told (:meth:`set_spellings`)."""
+        """Whether tokens are read by their characters, which then have to be set (:meth:`set_spellings`)."""
         return self.config.characters is not None
 
     def set_spellings(self, words: Sequence[str], vocabulary: Vocabulary) -> None:
-        """Note how the vocabulary's words, by id, are spelt; nothing to do where tokens are rows of a table."""
+        """Note the characters of the vocabulary's words, by id; nothing to do where tokens are rows of a table."""
         table = self.embeddings.word_embeddings
         if isinstance(table, CharacterEncoder):
             table.set_spellings(words, vocabulary.cls, vocabulary.sep)
@@ -66,13 +66,13 @@ class Core(nn.Module, ABC):
         """Change the vocabulary to ``size`` rows; new rows are drawn as at the start, keyed by their number.
 
         Raises:
-            ZooError: tokens are spelt, so that new ones need a spelling.
+            ZooError: tokens are read by their characters, so that new ones need theirs.
         """
         table = self.embeddings.word_embeddings
         if isinstance(table, CharacterEncoder):
             raise ZooError(
-                f"this core spells its {len(table.spellings)} tokens and has no table to give {size} rows; words that "
-                "are not among them go in as character_ids."
+                f"this core reads the characters of its {len(table.spellings)} tokens and has no table to give {size} "
+                "rows; words that are not among them go in as character_ids."
             )
         old = table.weight
         new = nn.Embedding(size, old.shape[1], device=old.device, dtype=old.dtype)

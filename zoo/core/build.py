@@ -9,7 +9,7 @@ from zoo.core.transformer import Transformer
 
 
 def make_core(config: CoreConfig) -> Core:
-    """The core that the facts describe, with torch's own initial values; the only place that chooses."""
+    """The core that the config describes, with torch's own initial values; the only place that chooses."""
     from zoo.core.lstm import BidirectionalLSTM  # which builds on this module
 
     return Transformer(config) if config.recurrent is None else BidirectionalLSTM(config)

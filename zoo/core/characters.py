@@ -32,7 +32,7 @@ def character_table(
     Args:
         words: by token id.
         width: characters of a word, marks included.
-        begin_sentence: id of the token that opens a sentence, which is spelt by its own mark.
+        begin_sentence: id of the token that opens a sentence; its one character is the sentence's own mark.
         end_sentence: id of the token that closes one.
     """
     begin, end, pad = (bytes([mark - _SHIFT]) for mark in (BEGIN_WORD, END_WORD, PAD))
@@ -98,31 +98,33 @@ class CharacterEncoder(nn.Module):
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         assert config.characters is not None
-        self.facts: CharacterConfig = config.characters
-        facts, dim = self.facts, self.facts.embedding_dim
-        shape = (config.vocab_size or 0, facts.max_characters_per_token)
+        self.config: CharacterConfig = config.characters
+        own, dim = self.config, self.config.embedding_dim
+        shape = (config.vocab_size or 0, own.max_characters_per_token)
         self.register_buffer("spellings", torch.zeros(shape, dtype=torch.uint8))
-        self.characters = nn.Embedding(facts.n_characters, dim)
+        self.characters = nn.Embedding(own.n_characters, dim)
         self.characters.initial = {"weight": uniform(1.0)}  # type: ignore[assignment]
-        self.convolutions = nn.ModuleList(nn.Conv1d(dim, number, width) for width, number in facts.filters)
-        for part, (width, _) in zip(self.convolutions, facts.filters, strict=True):
-            relu = facts.activation == "relu"
+        self.convolutions = nn.ModuleList(nn.Conv1d(dim, number, width) for width, number in own.filters)
+        for part, (width, _) in zip(self.convolutions, own.filters, strict=True):
+            relu = own.activation == "relu"
             part.initial = {"weight": uniform(0.05) if relu else normal(width * dim)}  # type: ignore[assignment]
-        self.activation = {"relu": torch.relu, "tanh": torch.tanh}[facts.activation]
-        self.highways = nn.Sequential(*(Highway(facts.features) for _ in range(facts.n_highway)))
-        self.projection = _linear(facts.features, config.embedding_width)
+        self.activation = {"relu": torch.relu, "tanh": torch.tanh}[own.activation]
+        self.highways = nn.Sequential(*(Highway(own.features) for _ in range(own.n_highway)))
+        self.projection = _linear(own.features, config.embedding_width)
 
     def set_spellings(
         self, words: Sequence[str], begin_sentence: int | None = None, end_sentence: int | None = None
     ) -> None:
-        """Note the spelling of the first tokens, in the order of their ids; see :func:`spelling_table`.
+        """Note the spelling of the first tokens, in the order of their ids; see :func:`character_table`.
 
         Raises:
             ZooError: more words than the core has tokens.
         """
         if len(words) > len(self.spellings):
-            raise ZooError(f"{len(words)} words are to be spelt, but the core has {len(self.spellings)} tokens.")
-        table = character_table(words, self.facts.max_characters_per_token, begin_sentence, end_sentence)
+            raise ZooError(
+                f"{len(words)} words are to get a row of characters, but the core has {len(self.spellings)} tokens."
+            )
+        table = character_table(words, self.config.max_characters_per_token, begin_sentence, end_sentence)
         self.spellings[: len(table)] = table.to(self.spellings.device)
 
     def forward(self, input_ids: Tensor, characters: Tensor | None = None) -> Tensor:
@@ -147,7 +149,7 @@ class CharacterEncoder(nn.Module):
         """(n, C) characters of the batch's distinct tokens, and (B, L) the row of each position."""
         tokens, place = torch.unique(input_ids, return_inverse=True)
         if int(tokens.max()) >= len(self.spellings):
-            raise ZooError(f"token {int(tokens.max())} is outside the {len(self.spellings)} tokens that are spelt.")
+            raise ZooError(f"token {int(tokens.max())} is outside the {len(self.spellings)} tokens of this core.")
         rows = self.spellings[tokens]
         if not bool(rows[:, 0].all()):
             missing = tokens[rows[:, 0] == 0]
@@ -174,11 +176,11 @@ class CharacterEncoder(nn.Module):
         alike = (characters == characters[:, -1:]).all(0)
         varied = torch.nonzero(~alike)
         longest = int(varied[-1]) + 1 if len(varied) else 0
-        return characters[:, : longest + max(width for width, _ in self.facts.filters)]
+        return characters[:, : longest + max(width for width, _ in self.config.filters)]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _check(self, characters: Tensor) -> None:
-        width, highest = self.facts.max_characters_per_token, self.facts.n_characters
+        width, highest = self.config.max_characters_per_token, self.config.n_characters
         if characters.shape[-1] != width:
             raise ZooError(
                 f"character_ids have {characters.shape[-1]} characters a word, this core reads {width} "

@@ -1,4 +1,4 @@
-"""Floating-point operations of the matrix products, counted from the facts alone.
+"""Floating-point operations of the matrix products, counted from the config alone.
 
 A product of (m, k) and (k, n) is 2mkn operations; the backward pass costs twice the forward one. Checked against
 torch's own counter in ``tests/test_loss.py``.
@@ -16,23 +16,23 @@ def core_flops(
     """Forward operations of the core on ``rows`` rows of ``length`` (padded) tokens.
 
     Args:
-        config: the facts.
+        config: the core's config.
         rows: B.
         length: L.
         queries: T, states of a second stream in each row.
         memory: M, remembered tokens of each row.
         causal: relative scores ask for distances to the left only; a recurrent core runs one direction.
     """
-    width, asking, keys = config.hidden_size, length + queries, memory + length
+    width, states, keys = config.hidden_size, length + queries, memory + length
     if config.recurrent is not None:
         layer = rows * length * _recurrent_flops(config.recurrent, config.input_width, 1 if causal else 2)
         return config.num_hidden_layers * layer + _ends_flops(config, rows, length)
     inner = config.key_value_heads * config.head_width
-    layer = 2 * rows * asking * (2 * width * width + (3 if config.glu else 2) * width * config.intermediate_size)
-    layer += 2 * rows * keys * 2 * width * inner + 2 * 2 * rows * asking * keys * width
+    layer = 2 * rows * states * (2 * width * width + (3 if config.glu else 2) * width * config.intermediate_size)
+    layer += 2 * rows * keys * 2 * width * inner + 2 * 2 * rows * states * keys * width
     if config.position_type == "relative":  # distances have a row of their own, for their direction or dropout
         distances = keys + (1 if causal else length)
-        layer += 2 * rows * distances * width * width + 2 * rows * asking * distances * width
+        layer += 2 * rows * distances * width * width + 2 * rows * states * distances * width
     return config.num_hidden_layers * layer + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
 
 
@@ -51,7 +51,7 @@ def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:
 
 def _ends_flops(config: CoreConfig, rows: int, length: int) -> int:
     """Before the first layer and after the last."""
-    total = 0 if config.characters is None else rows * length * _spelling_flops(config.characters, config)
+    total = 0 if config.characters is None else rows * length * _character_flops(config.characters, config)
     if config.has_embedding_projection:
         total += 2 * rows * length * config.embedding_width * config.input_width
     if config.pooler:
@@ -59,16 +59,16 @@ def _ends_flops(config: CoreConfig, rows: int, length: int) -> int:
     return total
 
 
-def _recurrent_flops(facts: RecurrentConfig, width: int, directions: int) -> int:
+def _recurrent_flops(config: RecurrentConfig, width: int, directions: int) -> int:
     """One token through one layer: gates of input and recurrent input, projection."""
-    return directions * (2 * 4 * facts.cell_size * 2 * width + 2 * facts.cell_size * width)
+    return directions * (2 * 4 * config.cell_size * 2 * width + 2 * config.cell_size * width)
 
 
-def _spelling_flops(facts: CharacterConfig, config: CoreConfig) -> int:
+def _character_flops(own: CharacterConfig, config: CoreConfig) -> int:
     """One word of full length; a batch's repeated and shorter words cost less."""
-    places = facts.max_characters_per_token + 1
-    total = sum(2 * (places - width) * width * facts.embedding_dim * number for width, number in facts.filters)
-    return total + 2 * facts.features * (2 * facts.n_highway * facts.features + config.embedding_width)
+    places = own.max_characters_per_token + 1
+    total = sum(2 * (places - width) * width * own.embedding_dim * number for width, number in own.filters)
+    return total + 2 * own.features * (2 * own.n_highway * own.features + config.embedding_width)
 
 
 def token_head_flops(

@@ -49,6 +49,6 @@ class RMSNorm(nn.Module):
 
 
 def make_norm(config: CoreConfig, width: int) -> nn.Module:
-    """The norm that the facts name."""
+    """The norm that the config names."""
     kind = {"layer": nn.LayerNorm, "rms": RMSNorm}[config.norm]
     return kind(width, eps=config.layer_norm_eps)

@@ -1,4 +1,4 @@
-"""Entity vectors beside the tokens: what a layer needs to let them look at each other and to mix them in.
+"""Entity vectors beside the tokens: what a layer needs to let them attend to each other and to mix them in.
 
 As the released code does it (specs: ERNIE-THU, section 2): residual sums and norms where the paper writes an outer
 activation, and a bias at tokens without an entity. One slot of the entity stream belongs to each token.
@@ -30,19 +30,19 @@ def entity_stream(inputs: CoreInputs, fusion: FusionConfig) -> tuple[Tensor, Ten
 
     Args:
         inputs: of the core.
-        fusion: the facts.
+        fusion: their config.
 
     Returns:
         (B, L, entity width) vectors and (B, L) the mask, True where an entity stands.
 
     Raises:
         ZooError: vectors of another width, one of ``entity_ids`` and ``entity_vectors`` without the other, or rows in
-            which tokens do not all see each other.
+            which not all tokens attend to each other.
     """
     batch, length = inputs.input_ids.shape
-    seen = inputs.attention_pattern
-    if seen.causal or any(part is not None for part in (seen.documents, seen.permutation_ranks, seen.dense)):
-        raise ZooError("a core with entities (model.fusion) reads rows in which all tokens see each other.")
+    own = inputs.attention_pattern
+    if own.causal or any(part is not None for part in (own.documents, own.permutation_ranks, own.dense)):
+        raise ZooError("a core with entities (model.fusion) reads rows in which all tokens attend to each other.")
     ids, vectors = inputs.entity_ids, inputs.entity_vectors
     if (ids is None) != (vectors is None):
         raise ZooError("entity_ids are rows of entity_vectors: give both, or neither.")
@@ -67,7 +67,7 @@ class EntityStream(nn.Module):
     them, but neither computed with nor trained.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         layer_index: of the layer.
     """
 
@@ -94,7 +94,7 @@ class EntityStream(nn.Module):
             part.requires_grad_(self.read)
 
     def join(self, entities: Tensor, shared: AttentionContext, layer_index: int, site: int) -> tuple[Tensor, Tensor]:
-        """Let entities look at each other, where the layer does that, and say what they add to the tokens.
+        """Let entities attend to each other, where the layer does that, and say what they add to the tokens.
 
         Args:
             entities: (B, L, entity width).
@@ -108,8 +108,8 @@ class EntityStream(nn.Module):
         mask, keys = shared.entity_mask, shared.dropout_keys
         assert mask is not None
         if self.attention is not None:
-            visible = AttentionContext(Mask(mask[:, None, None, :], False), keys)
-            attended, _ = self.attention(entities, visible, layer_index, site + _SITE)
+            context = AttentionContext(Mask(mask[:, None, None, :], False), keys)
+            attended, _ = self.attention(entities, context, layer_index, site + _SITE)
             entities = self.attention_norm(entities + keyed_dropout(attended, keys, site + _SITE + 1, self.dropout))
         entities = entities * mask[..., None]
         return entities, self.intermediate(entities)

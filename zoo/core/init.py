@@ -81,7 +81,7 @@ def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "
 
     Args:
         module: what to fill; parameters on the meta device are left alone.
-        config: the core's facts.
+        config: the core's config.
         seed: the run's ``seed.init``.
         prefix: name of the module in the model (``core.``), part of each parameter's key.
     """

@@ -1,6 +1,6 @@
 """The recurrent core: two directions of LSTM layers with projections (Peters et al. 2018; specs: ELMo, section 2).
 
-Additional shapes: D directions (2, or 1 where nobody sees later tokens), P width of a projection, C of a cell. Gates
+Additional shapes: D directions (2, or 1 where attention is causal), P width of a projection, C of a cell. Gates
 stand in the order i, f, o, g (g the candidate), so that one sigmoid serves three of them.
 """
 
@@ -28,10 +28,10 @@ _SITES_PER_LAYER = 8  # as in the other core; the last layer's output takes the 
 class RecurrentLayer(nn.Module):
     """Two directions of an LSTM with projection; the recurrent input is the clipped projection."""
 
-    def __init__(self, facts: RecurrentConfig, width: int) -> None:
+    def __init__(self, config: RecurrentConfig, width: int) -> None:
         super().__init__()
-        self.facts = facts
-        size = facts.cell_size
+        self.config = config
+        size = config.cell_size
         self.input_weight = nn.Parameter(torch.zeros(2, 4 * size, width))
         self.recurrent_weight = nn.Parameter(torch.zeros(2, 4 * size, width))
         self.bias = nn.Parameter(torch.zeros(2, 4 * size))
@@ -55,7 +55,7 @@ class RecurrentLayer(nn.Module):
 
     def weights(self, directions: int) -> LstmWeights:
         """The weights of the first ``directions``, with the forget gate's constant in the bias."""
-        size = self.facts.cell_size
+        size = self.config.cell_size
         bias = self.bias.clone()
         bias[:, size : 2 * size] += FORGET_BIAS
         parts = (self.input_weight, self.recurrent_weight, bias, self.projection)
@@ -63,28 +63,28 @@ class RecurrentLayer(nn.Module):
 
     def forward(self, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`recurrence`; the number of directions is that of the inputs."""
-        facts, weights = self.facts, self.weights(len(inputs))
-        return recurrence(inputs, weights, hidden, cell, facts.cell_clip, facts.projection_clip)
+        config, weights = self.config, self.weights(len(inputs))
+        return recurrence(inputs, weights, hidden, cell, config.cell_clip, config.projection_clip)
 
 
 class BidirectionalLSTM(Core):
     """Two directions of LSTM layers behind the same call as the Transformer's.
 
     States are (B, L, 2P): the forward half, which knows a token and those before it, beside the backward half, which
-    knows it and those after it. Where ``attention_pattern.causal`` is set the backward direction is not run, and its half is
-    zero.
+    knows it and those after it. Where ``attention_pattern.causal`` is set the backward direction is not run, and its
+    half is zero.
 
     Args:
-        config: the facts; ``config.recurrent`` must be set.
+        config: the core's config; ``config.recurrent`` must be set.
     """
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         assert config.recurrent is not None
-        self.config, self.facts = config, config.recurrent
+        self.config, self.recurrent = config, config.recurrent
         self.gradient_checkpointing = False
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(RecurrentLayer(self.facts, config.input_width) for _ in range(config.groups))
+        self.layers = nn.ModuleList(RecurrentLayer(self.recurrent, config.input_width) for _ in range(config.groups))
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
 
     def forward(
@@ -97,7 +97,7 @@ class BidirectionalLSTM(Core):
         """Run the core.
 
         Args:
-            inputs: (B, L) ids; of their visibility ``causal`` and ``lengths`` are read.
+            inputs: (B, L) ids; of their attention pattern ``causal`` and ``lengths`` are read.
             state: what the rows before these left: ``hidden`` (B, layers, 2, P) and ``cell`` (B, layers, 2, C), as an
                 earlier call gave them back (without gradient); ``None`` = zeros.
             output_hidden_states: also return the token vectors, twice side by side, and every layer's states; dropout
@@ -105,33 +105,35 @@ class BidirectionalLSTM(Core):
             output_attentions: not possible here.
 
         Raises:
-            ZooError: visibility that a recurrent core cannot express, or a field that it does not read.
+            ZooError: an attention pattern that a recurrent core cannot express, or a field that it does not read.
         """
         self._check(inputs, state, output_attentions)
         directions = 1 if inputs.attention_pattern.causal else 2
-        turn = TimeMajor(inputs, directions)
+        time_major = TimeMajor(inputs, directions)
         tokens = self.embeddings(inputs)
         states = torch.cat([tokens] * 2, dim=-1)
         every, start, keys = [states], self._start(state, tokens), inputs.dropout_keys
         left: dict[str, list[Tensor]] = {name: [] for name in start}
-        for number in range(self.config.num_hidden_layers):
-            site = (number + 1) * _SITES_PER_LAYER
-            states = keyed_dropout(states, keys, site, self.facts.dropout)
-            streams = turn.into(states)
-            hidden, cell = (start[name][:, number, :directions].transpose(0, 1) for name in ("hidden", "cell"))
-            layer = self.layers[self.config.group_of(number)]
+        for layer_index in range(self.config.num_hidden_layers):
+            site = (layer_index + 1) * _SITES_PER_LAYER
+            states = keyed_dropout(states, keys, site, self.recurrent.dropout)
+            sequences = time_major.into(states)
+            hidden, cell = (start[name][:, layer_index, :directions].transpose(0, 1) for name in ("hidden", "cell"))
+            layer = self.layers[self.config.group_of(layer_index)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hiddens, cells = checkpoint(layer, streams, hidden, cell, use_reentrant=False)
+                hiddens, cells = checkpoint(layer, sequences, hidden, cell, use_reentrant=False)
             else:
-                hiddens, cells = layer(streams, hidden, cell)
+                hiddens, cells = layer(sequences, hidden, cell)
             for name, steps in (("hidden", hiddens), ("cell", cells)):
-                left[name].append(torch.cat([turn.last(steps.detach()), start[name][:, number, directions:]], dim=1))
-            output = turn.out_of(hiddens[:, 1:])
+                left[name].append(
+                    torch.cat([time_major.last(steps.detach()), start[name][:, layer_index, directions:]], dim=1)
+                )
+            output = time_major.out_of(hiddens[:, 1:])
             # What is added is the layer's input as it read it, dropout included (specs: ELMo, trap 5).
-            states = output + states if self.facts.skip_connections and number else output
+            states = output + states if self.recurrent.skip_connections and layer_index else output
             every.append(states)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
-        states = keyed_dropout(states, keys, site, self.facts.dropout)
+        states = keyed_dropout(states, keys, site, self.recurrent.dropout)
         return CoreOutput(
             last_hidden_state=states,
             pooler_output=None if self.pooler is None else self.pooler(states[:, 0]).tanh(),
@@ -141,7 +143,7 @@ class BidirectionalLSTM(Core):
 
     def _start(self, state: dict[str, Tensor] | None, tokens: Tensor) -> dict[str, Tensor]:
         """The state before the first token."""
-        layers, widths = self.config.num_hidden_layers, (self.config.input_width, self.facts.cell_size)
+        layers, widths = self.config.num_hidden_layers, (self.config.input_width, self.recurrent.cell_size)
         if state is None:
             shapes = {
                 name: (len(tokens), layers, 2, width) for name, width in zip(("hidden", "cell"), widths, strict=True)
@@ -170,13 +172,13 @@ class BidirectionalLSTM(Core):
                 if unread
                 else "a recurrent core has no attention probabilities to give back."
             )
-        layers, widths = self.config.num_hidden_layers, (self.config.input_width, self.facts.cell_size)
+        layers, widths = self.config.num_hidden_layers, (self.config.input_width, self.recurrent.cell_size)
         for name, width in zip(("hidden", "cell"), widths, strict=True):
             shape = None if state is None or name not in state else tuple(state[name].shape)
             if state is not None and shape != (batch, layers, 2, width):
                 raise ZooError(
-                    f"the carried state's {name!r} has shape {shape}; {(batch, layers, 2, width)} is needed: one row "
-                    "for each row of the batch, from a core of the same facts."
+                    f"the recurrent state's {name!r} has shape {shape}; {(batch, layers, 2, width)} is needed: one row "
+                    "for each row of the batch, from a core of the same config."
                 )
 
 

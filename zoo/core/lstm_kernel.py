@@ -74,7 +74,7 @@ class _Recurrence(torch.autograd.Function):
         Args:
             ctx: autograd's.
             inputs: (D, L, B, E), each direction in its own order.
-            input_weight: see :class:`Weights`, as the next three.
+            input_weight: see :class:`LstmWeights`, as the next three.
             recurrent_weight: the same.
             bias: the same.
             projection: the same.

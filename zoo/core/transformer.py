@@ -1,4 +1,4 @@
-"""The core: ids and visibility in, hidden states out. It knows no objective and no model's name.
+"""The core: ids and an attention pattern in, hidden states out. It knows no objective and no model's name.
 
 Here stand what all cores share, the Transformer, and the choice between the cores; the recurrent one is in
 ``zoo.core.lstm``.
@@ -32,7 +32,7 @@ class Layer(nn.Module):
     """One set of layer weights: attention and feed-forward, each with residual, norm and dropout.
 
     Args:
-        config: the facts.
+        config: the core's config.
         layer_index: of the first layer that has these weights.
     """
 
@@ -55,7 +55,7 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Tensor, shared: AttentionContext, layer_index: int, entities: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(B, L, W) -> (B, L, W); attention probabilities where they are written out; entities where there are any.
+        """(B, L, W) -> (B, L, W); attention probabilities where attention is eager; entities where there are any.
 
         Args:
             hidden: states.
@@ -92,7 +92,7 @@ class Transformer(Core):
     """The Transformer core (Vaswani et al. 2017; Devlin et al. 2018; Lan et al. 2019 for shared layers).
 
     Args:
-        config: the facts.
+        config: the core's config.
 
     Attributes:
         gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
@@ -121,8 +121,8 @@ class Transformer(Core):
         """Run the core.
 
         Args:
-            inputs: (B, L) ids with visibility and what else the config asks for.
-            state: what stands before these tokens and is looked at too: a cache of keys and values, which is
+            inputs: (B, L) ids with their attention pattern and what else the config asks for.
+            state: what stands before these tokens and is attended to: a cache of keys and values, which is
                 extended in place; or, with ``mem_len``, the dictionary of tensors that an earlier call gave back.
                 A cache serves generation: of it, too, the last ``mem_len`` tokens are read.
             output_hidden_states: also return the embeddings and every layer's states, the last one after the
@@ -149,12 +149,14 @@ class Transformer(Core):
                 )
             layer = self.layers[self.config.group_of(layer_index)]
             if self.gradient_checkpointing and torch.is_grad_enabled():
-                hidden, seen, entities = checkpoint(layer, hidden, shared, layer_index, entities, use_reentrant=False)
+                hidden, probabilities, entities = checkpoint(
+                    layer, hidden, shared, layer_index, entities, use_reentrant=False
+                )
             else:
-                hidden, seen, entities = layer(hidden, shared, layer_index, entities)
+                hidden, probabilities, entities = layer(hidden, shared, layer_index, entities)
             if output_hidden_states:
                 states.append(hidden)
-            attentions.append(seen)
+            attentions.append(probabilities)
         states[-1] = hidden = self.final_norm(hidden)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
         hidden = keyed_dropout(hidden, shared.dropout_keys, site, self.config.final_dropout)

@@ -1,6 +1,6 @@
 """Head modules: what stands between hidden states and scores, and the loss of those that score tokens.
 
-A head is described by facts, ``{"kind": "token", "transform": true, ...}``, which a model folder's ``config.json``
+A head is described by its config, ``{"kind": "token", "transform": true, ...}``, which a model folder's ``config.json``
 keeps by the head's name; :func:`build_head` makes the module again, without the objective that trained it.
 """
 
@@ -34,13 +34,13 @@ HEADS: dict[str, Callable[..., Head]] = {
 """Module of each kind of head; the kind says what it is for."""
 
 
-def build_head(config: CoreConfig, facts: dict[str, Any]) -> Head:
-    """The module that ``facts`` describe, with torch's own initial values.
+def build_head(config: CoreConfig, head_config: dict[str, Any]) -> Head:
+    """The module that ``head_config`` describes, with torch's own initial values.
 
     Raises:
-        ZooError: an unknown kind or fact.
+        ZooError: an unknown kind or key.
     """
-    options = dict(facts)
+    options = dict(head_config)
     kind = str(options.pop("kind", ""))
     if kind not in HEADS:
         raise ZooError(f"unknown kind of head {kind!r}; known: {', '.join(HEADS)}.{nearest(kind, HEADS)}")
@@ -48,4 +48,4 @@ def build_head(config: CoreConfig, facts: dict[str, Any]) -> Head:
     try:
         return HEADS[kind](config, **named, **options)
     except TypeError as error:
-        raise ZooError(f"the facts {facts} do not describe a head of kind {kind!r}: {error}") from error
+        raise ZooError(f"the config {head_config} does not describe a head of kind {kind!r}: {error}") from error

@@ -46,7 +46,7 @@ class ScalarMix(nn.Module):
 
     Args:
         layers: layers mixed, the token vectors included.
-        layer_norm: norm each layer first, see :func:`normed_together`.
+        layer_norm: norm each layer first, see :func:`normalise_jointly`.
     """
 
     def __init__(self, layers: int, layer_norm: bool = False) -> None:
@@ -71,7 +71,7 @@ class ScalarMix(nn.Module):
     def regulariser(self) -> Tensor:
         """0-d sum of w squared, which a task's loss takes times a small lambda.
 
-        Softmax does not see a shift, so this is the same as pulling w + 1/layers towards 1/layers, the published form
+        A shift changes no softmax, so this is the same as pulling w + 1/layers towards 1/layers, the published form
         (specs: ELMo, trap 9): a large lambda keeps the plain mean, 0.001 lets the weights move.
         """
         return self.weights.square().sum()
@@ -81,7 +81,7 @@ class ScalarMixes(nn.ModuleList):
     """Separate mixes of one core's layers, as a model folder's head of kind ``mixes``.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         mixes: how many: one for a task network's input, a second for its output (section 3.3).
         layer_norm: of each.
         kind: ``mixes``.
@@ -111,7 +111,7 @@ class FrozenCore(nn.Module):
 
     Args:
         core: the pretrained core, of any kind; it gets no gradient and no dropout.
-        mixes: separate mixes, see :class:`Mixes`.
+        mixes: separate mixes, see :class:`ScalarMixes`.
         layer_norm: of the mixes.
         dropout: on each mix.
 

@@ -17,7 +17,7 @@ class SequenceHead(nn.Module):
     """Scores of a whole row: next sentence, sentence order, the class of a text.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         num_labels: classes.
         kind: ``pair`` (next sentence or sentence order), ``row_class`` (another pretraining objective's),
             ``classification`` (a fine-tuned one's) or ``choice`` (one score for each of several rows).
@@ -58,15 +58,15 @@ class SequenceHead(nn.Module):
 
 
 def new_sequence_head(config: CoreConfig, pooling: str, attention: str) -> dict[str, Any]:
-    """Facts ``dense`` and ``bias`` of a new head over one state of the row (specs: BERT, section 5; GPT, section 5).
+    """``dense`` and ``bias`` of a new head over one state of the row (specs: BERT, section 5; GPT, section 5).
 
     The first token's state: the core's pooler, or a new dense layer with tanh where it has none. The last token's: a
-    new dense layer with tanh (XLNet); where tokens see the past only, the state as it is, and no bias (GPT).
+    new dense layer with tanh (XLNet); where attention is causal, the state as it is, and no bias (GPT).
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         pooling: the template's.
-        attention: ``all`` or ``causal``.
+        attention: ``bidirectional`` or ``causal``.
     """
     if pooling == "last" and attention == "causal":
         return {"dense": "none", "bias": False}
@@ -92,13 +92,13 @@ def pooled_state(hidden: Tensor, pooling: str, last: Tensor | None) -> Tensor:
 
 
 def check_template(template: Template, config: CoreConfig, attention: str) -> None:
-    """Refuse a template that the core's states or segments cannot serve.
+    """Raise ZooError if the core's states or segments cannot serve the template.
 
     Raises:
-        ZooError: says which fact is in the way and what would work.
+        ZooError: says which field is in the way and what would work.
     """
     if template.pooling == "ends" and (config.recurrent is None or attention != "bidirectional"):
-        why = "tokens see the past only" if config.recurrent is not None else "this core's states have no such halves"
+        why = "attention is causal" if config.recurrent is not None else "this core's states have no such halves"
         raise ZooError(
             "template.pooling: ends reads the forward half of the last state and the backward half of the first, and "
             f"{why} (model.recurrent, attention); first or last would work."

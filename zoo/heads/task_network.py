@@ -36,7 +36,7 @@ class TaskNetwork(nn.Module):
     the square root of the width, which the original does not do: unscaled, attention starts with one token seeing one.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         num_labels: classes.
         kind: ``features``.
         mixes: 1 or 2.
@@ -92,7 +92,7 @@ class TaskNetwork(nn.Module):
     def _compared(
         self, states: list[Tensor], lengths: Sequence[Tensor], keys: Tensor | None, dropout: float
     ) -> list[Tensor]:
-        """(B, L, ...) states of two texts -> (B, L, 2U) of each with the other one looked at."""
+        """(B, L, ...) states of two texts -> (B, L, 2U) of each, after attention to the other one."""
         assert self.compare is not None
         assert self.composer is not None
         a, b = states

@@ -18,7 +18,7 @@ class TokenHead(nn.Module):
     """Scores over the vocabulary with the token embedding as output matrix.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         transform: dense W -> E, activation and LayerNorm before the output matrix (BERT's masked head);
             without it the states go in as they are (GPT).
         bias: a bias per vocabulary entry.
@@ -83,7 +83,7 @@ class EntityHead(nn.Module):
     """What entity vectors are multiplied with, so that a token's state scores entities (specs: ERNIE-THU, 3.2).
 
     Args:
-        config: the core's facts; it has entities.
+        config: the core's config; it has entities.
         kind: ``entity``.
     """
 
@@ -105,7 +105,7 @@ class LabelHead(nn.Module):
     """Scores of every position: tags, the two ends of an answer, replaced or not.
 
     Args:
-        config: the core's facts.
+        config: the core's config.
         num_labels: scores per position.
         kind: ``tagging``, ``span`` (start and end), ``replaced`` (one logit: a token that does not belong) or
             ``token_class`` (a pretraining objective's classes).

@@ -2,7 +2,7 @@
 
 ``import zoo.hf`` registers them; a model folder then opens with ``AutoModelForMaskedLM.from_pretrained(FOLDER)`` and is
 written by ``save_pretrained``: tensors have the same names on both sides (``core.*``, ``heads.NAME.*``), and
-``config.json`` keeps the zoo's facts beside transformers' own keys.
+``config.json`` keeps the zoo's metadata beside transformers' own keys.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small translations between transformers' conventions and the core's: decorators, masks, losses."""
+"""What all models of the zoo share in transformers: a core with heads, its forward pass, masks and losses."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ _NAMES = {
     "choice": "choice_classifier",
 }
 
+_Forward = TypeVar("_Forward", bound=Callable[..., Any])
+
 
 class ZooPreTrainedModel(PreTrainedModel):
     """A core, and those heads of the configuration that the class reads.
@@ -44,7 +46,7 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     Attributes:
         kinds: kinds of the heads it reads.
-        attention_needed: how tokens must see each other for its head to make sense; ``None`` = either way.
+        attention_needed: attention for which its head makes sense, ``bidirectional`` or ``causal``; ``None`` = either.
         asks_second_stream: at masked positions its token head reads the second stream, where the core has one.
     """
 
@@ -67,20 +69,20 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     def __init__(self, config: ZooConfig) -> None:
         config = copy.deepcopy(config)
-        metadata = config.facts()
-        self._check_visibility(config.attention)
+        metadata = config.metadata()
+        self._check_attention(config.attention)
         config.heads = self._choose_heads(config, metadata)
         super().__init__(config)
         self.core = make_core(metadata.config)
         self.heads = nn.ModuleDict({name: build_head(metadata.config, head) for name, head in config.heads.items()})
         self.post_init()
 
-    def _check_visibility(self, attention: str) -> None:
+    def _check_attention(self, attention: str) -> None:
         if self.attention_needed not in (None, attention):
             other = "AutoModelForMaskedLM" if attention == "bidirectional" else "AutoModelForCausalLM"
             raise ZooError(
-                f"{type(self).__name__} needs a model whose tokens see {self.attention_needed!r}, and this one was "
-                f"trained with {attention!r}: open it with {other}, or go on with its weights all the same by saying "
+                f"{type(self).__name__} needs a model with {self.attention_needed} attention, and this one was trained "
+                f"with {attention} attention: open it with {other}, or go on with its weights all the same by saying "
                 f"attention={self.attention_needed!r}."
             )
 
@@ -113,7 +115,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         return {name: head}
 
     def _new_head(self, config: ZooConfig, metadata: ModelMetadata) -> dict[str, Any]:
-        """Facts of a head that the folder lacks, as fine-tuning would make it."""
+        """Config of a head that the folder lacks, as fine-tuning would make it."""
         (kind,) = self.kinds
         if kind == "token":
             masked = metadata.attention == "bidirectional"
@@ -155,10 +157,10 @@ class ZooPreTrainedModel(PreTrainedModel):
                 head.decoder = new_embeddings
 
     def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
-        """As in transformers; the token heads' biases and the core's facts follow.
+        """As in transformers; the token heads' biases and the core's config follow.
 
         Raises:
-            ZooError: tokens are spelt, so that new ones need a spelling.
+            ZooError: tokens are read by their characters, so that new ones need theirs.
         """
         size = args[0] if args else kwargs.get("new_num_tokens")
         if self.core.reads_characters and size is not None:
@@ -223,7 +225,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             past_key_values: transformers' cache, which the core takes as it is.
             output_attentions: give back the probabilities.
             output_hidden_states: give back every layer's states.
-            inputs_embeds: refused; the core reads ids.
+            inputs_embeds: an error; the core reads ids.
             character_ids: (B, L, C) of words, for a core that reads characters, beside ids of the same shape: words
                 that the tokenizer lacks are unknown to it otherwise (:func:`zoo.core.characters.character_ids`).
             unused: arguments that transformers hands to every model.
@@ -240,7 +242,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         self.core.eager_attention = self.config._attn_implementation == "eager"
         inputs = CoreInputs(
             input_ids=input_ids,
-            attention_pattern=self._visible(attention_mask),
+            attention_pattern=self._attention_pattern(attention_mask),
             token_type_ids=token_type_ids,
             task_type_ids=task_type_ids,
             position_ids=position_ids,
@@ -260,11 +262,10 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _ask(self, inputs: CoreInputs, asked: Tensor, wants: bool, attends: bool) -> CoreOutput:
         """Run the core with its second stream at the (B, L) places that are asked for."""
         positions = asked.int().argsort(dim=1, descending=True, stable=True)[:, : int(asked.sum(1).max())]
-        visible = inputs.attention_pattern._replace(
-            permutation_ranks=asked.int()
-        )  # nobody else sees them, and they see all others
-        query = QueryStream(positions, visible)
-        output = self.core(inputs._replace(attention_pattern=visible, query=query), None, wants, attends)
+        # No other token attends to them, and they attend to all others.
+        pattern = inputs.attention_pattern._replace(permutation_ranks=asked.int())
+        query = QueryStream(positions, pattern)
+        output = self.core(inputs._replace(attention_pattern=pattern, query=query), None, wants, attends)
         return _first_stream(output, asked, positions)
 
     @property
@@ -281,9 +282,9 @@ class ZooPreTrainedModel(PreTrainedModel):
     def _asked(self, input_ids: Tensor) -> Tensor | None:
         """(B, L) positions that are asked of the core's second stream: those masked; ``None`` = there are none.
 
-        Such a core has never read a mask (permutation language models, :mod:`pretraining.objectives.permutation_lm`): it
-        predicts from states that start at a position without its token. Several masked tokens of a row are predicted
-        independently of each other.
+        Such a core has never read a mask (permutation language models, :mod:`pretraining.objectives.permutation_lm`):
+        it predicts from states that start at a position without its token. Several masked tokens of a row are
+        predicted independently of each other.
         """
         mask = self.config.mask_token_id
         if mask is None or not self._may_ask:
@@ -291,7 +292,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         asked = input_ids == mask
         return asked if bool(asked.any()) else None
 
-    def _visible(self, mask: Tensor | None) -> AttentionPattern:
+    def _attention_pattern(self, mask: Tensor | None) -> AttentionPattern:
         """A mask over keys as attention; a recurrent core wants lengths, and so padding at the right."""
         if self.core.config.recurrent is None or mask is None:
             return AttentionPattern(causal=self.config.attention == "causal", dense=dense_mask(mask))
@@ -308,7 +309,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         if attention_mask is not None:
             places = torch.arange(hidden.shape[1], device=hidden.device)
             last = (places * attention_mask.to(hidden.device)).argmax(-1)  # the last 1, wherever the padding is
-        return self.head(pooled_state(hidden, self.config.facts().template.pooling, last))
+        return self.head(pooled_state(hidden, self.config.metadata().template.pooling, last))
 
     def token_scores(self, head: TokenHead, hidden: Tensor) -> Tensor:
         """(..., W) states -> (..., V)."""
@@ -344,12 +345,7 @@ def _first_stream(output: CoreOutput, asked: Tensor, positions: Tensor) -> CoreO
     )
 
 
-def sinusoids_of(embeddings: Embeddings) -> Tensor:
-    """(positions, W) sinusoids for an embedding of that size."""
-    return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)
-
-
-_Forward = TypeVar("_Forward", bound=Callable[..., Any])
+# ---- functions for the classes of single tasks -----------------------------------------------------------------------
 
 
 def can_return_tuple(forward: _Forward) -> _Forward:
@@ -378,3 +374,8 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | Non
         return functional.cross_entropy(flat, wanted)
     total = functional.cross_entropy(flat, wanted, reduction="sum")
     return total / (count.to(total.device) if isinstance(count, Tensor) else count)
+
+
+def sinusoids_of(embeddings: Embeddings) -> Tensor:
+    """(positions, W) sinusoids for an embedding of that size."""
+    return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)

@@ -1,4 +1,4 @@
-"""A model folder's facts as transformers' configuration."""
+"""A model folder's metadata as transformers' configuration."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from zoo.weights.files import special_tokens, token_ids
 
 
 class ZooConfig(PretrainedConfig):
-    """A model folder's facts as transformers' configuration.
+    """A model folder's metadata as transformers' configuration.
 
-    Every fact of :class:`zoo.config.CoreConfig` (``hidden_size``, ``vocab_size``, ...) can be read and set as an
+    Every field of :class:`zoo.config.CoreConfig` (``hidden_size``, ``vocab_size``, ...) can be read and set as an
     attribute; all of them live in ``core``.
 
     Args:
-        core: facts of the core.
-        attention: ``all`` or ``causal``.
+        core: the core's config.
+        attention: ``bidirectional`` or ``causal``.
         template: layout of texts, and pooling.
-        heads: facts of each head by name.
+        heads: config of each head by name.
         origin: ``model_type`` of the checkpoint that the weights came from.
         zoo_version: version that wrote the folder.
         mask_token_id: what stands for a token to be predicted; like the next two, the tokenizer's where it is not said.
@@ -45,7 +45,7 @@ class ZooConfig(PretrainedConfig):
     mask_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Facts first, so that what follows can set them by name; labels come from the head that has them."""
+        """The core's config first, so that what follows can set its fields; labels come from the head that has them."""
         self.core = {**CoreConfig().to_dict(), **(self.core or {})}
         self.template, self.heads = self.template or Template().to_dict(), self.heads or {}
         labels = next((head["labels"] for head in self.heads.values() if head.get("labels")), None)
@@ -84,12 +84,12 @@ class ZooConfig(PretrainedConfig):
         """The configuration of a model folder."""
         return cls(**{key: value for key, value in metadata.to_dict().items() if key != "model_type"})
 
-    def facts(self) -> ModelMetadata:
-        """The facts of a model folder, checked."""
+    def metadata(self) -> ModelMetadata:
+        """The metadata of a model folder, checked."""
         return metadata_from_dict(self.to_dict() | {"core": self.core}, Path(self.name_or_path or ""))
 
 
-def _fact(name: str) -> property:
+def _core_field(name: str) -> property:
     def read(config: ZooConfig) -> Any:
         value = (config.core or {})[name]
         return (config.core or {})["num_attention_heads"] if name == "num_key_value_heads" and value is None else value
@@ -102,4 +102,4 @@ def _fact(name: str) -> property:
 
 
 for _field in dataclasses.fields(CoreConfig):
-    setattr(ZooConfig, _field.name, _fact(_field.name))
+    setattr(ZooConfig, _field.name, _core_field(_field.name))

@@ -1,4 +1,4 @@
-"""The Auto classes of transformers learn the zoo's: importing this file registers them."""
+"""Models of the zoo from folders and stock models, and back; importing this file registers the Auto classes."""
 
 from __future__ import annotations
 
@@ -38,25 +38,21 @@ from zoo.weights.files import find_folder, open_checkpoint, special_tokens
 from zoo.weights.read import read_checkpoint
 from zoo.weights.write import write_checkpoint
 
+AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
+    AutoModel: ZooModel,
+    AutoModelForMaskedLM: ZooForMaskedLM,
+    AutoModelForCausalLM: ZooForCausalLM,
+    AutoModelForPreTraining: ZooForPreTraining,
+    AutoModelForSequenceClassification: ZooForSequenceClassification,
+    AutoModelForTokenClassification: ZooForTokenClassification,
+    AutoModelForQuestionAnswering: ZooForQuestionAnswering,
+    AutoModelForMultipleChoice: ZooForMultipleChoice,
+}
 
-def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
-    """The class that reads most of a model's heads."""
-    two_way = metadata.attention == "bidirectional"  # a half of the states then means one direction, which has no class
-    kinds = {head["kind"] for head in metadata.heads.values() if not (two_way and head.get("half"))}
-    classes: dict[str, type[ZooPreTrainedModel]] = {
-        "classification": ZooForSequenceClassification,
-        "tagging": ZooForTokenClassification,
-        "span": ZooForQuestionAnswering,
-        "choice": ZooForMultipleChoice,
-    }
-    for kind, own in classes.items():
-        if kind in kinds:
-            return own
-    if kinds & {"pair", "replaced"}:
-        return ZooForPreTraining
-    if "token" in kinds:
-        return ZooForCausalLM if metadata.attention == "causal" else ZooForMaskedLM
-    return ZooModel
+AutoConfig.register(MODEL_TYPE, ZooConfig)
+
+for _auto, _own in AUTO_CLASSES.items():
+    _auto.register(ZooConfig, _own)
 
 
 def from_folder(path: str | Path) -> ZooPreTrainedModel:
@@ -106,13 +102,13 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     """A model of the zoo as the stock class that expresses it, with the same weights.
 
     Args:
-        model: a model of this file.
+        model: a model of the zoo.
         family: ``model_type`` wanted; ``None`` = where the weights came from, or the first that can say the model.
 
     Raises:
-        ZooError: no stock class can; names the facts in the way.
+        ZooError: no stock class can; names the fields in the way.
     """
-    checkpoint = write_checkpoint(model.config.facts(), model.state_dict(), family)
+    checkpoint = write_checkpoint(model.config.metadata(), model.state_dict(), family)
     config = dict(checkpoint.config)
     (architecture,) = config.pop("architectures")
     ids = {
@@ -121,12 +117,32 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     stock_config = AutoConfig.for_model(**{"bos_token_id": None, "eos_token_id": None, **config, **ids})
     stock: PreTrainedModel = getattr(transformers, architecture)(stock_config)
     state = {name: tensor.detach().clone().contiguous() for name, tensor in checkpoint.tensors.items()}
-    told = stock.load_state_dict(state, strict=False)
-    wrong = [n for n in told.missing_keys if n not in stock.all_tied_weights_keys and "position_ids" not in n]
-    wrong += told.unexpected_keys
+    loaded = stock.load_state_dict(state, strict=False)
+    wrong = [n for n in loaded.missing_keys if n not in stock.all_tied_weights_keys and "position_ids" not in n]
+    wrong += loaded.unexpected_keys
     if wrong:
         raise ZooError(f"{architecture} of this transformers version has other tensors: {', '.join(wrong[:6])}.")
     return stock.to(next(iter(state.values())).dtype).eval()
+
+
+def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
+    """The class that reads most of a model's heads."""
+    two_way = metadata.attention == "bidirectional"  # a half of the states then means one direction, which has no class
+    kinds = {head["kind"] for head in metadata.heads.values() if not (two_way and head.get("half"))}
+    classes: dict[str, type[ZooPreTrainedModel]] = {
+        "classification": ZooForSequenceClassification,
+        "tagging": ZooForTokenClassification,
+        "span": ZooForQuestionAnswering,
+        "choice": ZooForMultipleChoice,
+    }
+    for kind, own in classes.items():
+        if kind in kinds:
+            return own
+    if kinds & {"pair", "replaced"}:
+        return ZooForPreTraining
+    if "token" in kinds:
+        return ZooForCausalLM if metadata.attention == "causal" else ZooForMaskedLM
+    return ZooModel
 
 
 def _filled(model: ZooPreTrainedModel, state: dict[str, Tensor]) -> ZooPreTrainedModel:
@@ -136,18 +152,3 @@ def _filled(model: ZooPreTrainedModel, state: dict[str, Tensor]) -> ZooPreTraine
     if hasattr(embeddings, "sinusoids"):
         embeddings.sinusoids = sinusoids_of(embeddings)
     return model.eval()
-
-
-AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
-    AutoModel: ZooModel,
-    AutoModelForMaskedLM: ZooForMaskedLM,
-    AutoModelForCausalLM: ZooForCausalLM,
-    AutoModelForPreTraining: ZooForPreTraining,
-    AutoModelForSequenceClassification: ZooForSequenceClassification,
-    AutoModelForTokenClassification: ZooForTokenClassification,
-    AutoModelForQuestionAnswering: ZooForQuestionAnswering,
-    AutoModelForMultipleChoice: ZooForMultipleChoice,
-}
-AutoConfig.register(MODEL_TYPE, ZooConfig)
-for _auto, _own in AUTO_CLASSES.items():
-    _auto.register(ZooConfig, _own)

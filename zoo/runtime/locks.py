@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from zoo.errors import ZooError
 
 LOCK_PATIENCE = 5.0
-"""Seconds that a second writer waits before it is refused: a run whose launcher was killed needs a step to notice."""
+"""Seconds that a second writer waits before it is an error: a run whose launcher was killed needs a step to notice."""
 _RUN_LOCK = ".lock"
 _OWN_NAME = "process {}"
 _POLL = 0.2
@@ -35,7 +35,7 @@ def file_lock(
     Args:
         path: the file; its folder and itself are made.
         patience: seconds to wait for another holder; ``None`` = for ever.
-        on_wait: told once who holds the lock, before it is waited for.
+        on_wait: called once with who holds the lock, before it is waited for.
 
     Raises:
         LockHeld: another process holds it still.
@@ -91,12 +91,12 @@ def run_lock(
 ) -> Iterator[None]:
     """Be the one writer of a run folder.
 
-    A folder that was made for this and in which nothing else was written, as by a run that is refused, goes as well.
+    A folder that was made for this and in which nothing else was written, as by a run that fails here, goes as well.
 
     Args:
         folder: the run folder.
         patience: seconds to wait for another writer.
-        on_wait: told once who it is.
+        on_wait: called once with who it is.
 
     Raises:
         ZooError: another process writes it.

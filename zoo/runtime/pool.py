@@ -1,4 +1,4 @@
-"""What a job pool runs, and how it ended."""
+"""A pool of processes that runs jobs, each a command that leaves a file when it is done."""
 
 from __future__ import annotations
 
@@ -20,12 +20,50 @@ from zoo.errors import ZooError
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import child_dies_with_parent
 
-_GRACE = 20.0  # seconds from SIGTERM, on which a pretraining run saves its state, to SIGKILL
-_POLL = 0.05
-_NOT_DONE = -1000  # stands for: ended well, but without its `done` file
 NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 """Environment under which importing numpy, and pyarrow by way of scikit-learn, starts no thread."""
+
+_GRACE = 20.0  # seconds from SIGTERM, on which a pretraining run saves its state, to SIGKILL
+
+_POLL = 0.05
+
 _TAIL = 12  # lines of a failed job's log that are shown
+
+_NOT_DONE = -1000  # stands for: ended well, but without its `done` file
+
+
+# ---- jobs ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """One command.
+
+    Args:
+        name: shown on the progress line and in errors.
+        argv: the command, for example ``(sys.executable, "-m", "finetune", ...)``.
+        done: file that exists when the job is finished, and not before; such jobs are skipped.
+        log: file that takes the job's output.
+        environment: variables laid over this process's own.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    done: Path
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: its exit code; 0 with ``skipped`` where it had been finished before."""
+
+    job: Job
+    code: int
+    skipped: bool = False
+
+
+# ---- the pool --------------------------------------------------------------------------------------------------------
 
 
 def run_pool(
@@ -37,7 +75,7 @@ def run_pool(
 ) -> list[Outcome]:
     """Run jobs, at most ``at_once`` at a time, in their order; finished ones are skipped.
 
-    A job that fails does not stop the others; all failures are told together at the end.
+    A job that fails does not stop the others; one error at the end names all failures.
 
     Args:
         jobs: what to run.
@@ -78,11 +116,65 @@ def run_pool(
     return sorted(outcomes, key=lambda outcome: jobs.index(outcome.job))
 
 
-def _make_room(job: Job) -> dict[str, str]:
-    """Make the folders of a job; what is laid over its environment."""
-    job.done.parent.mkdir(parents=True, exist_ok=True)
-    job.log.parent.mkdir(parents=True, exist_ok=True)
-    return {**job.environment, "ZOO_DIE_WITH_PARENT": "1"}
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Within the block SIGTERM and SIGINT leave through ``finally``, with their usual exit codes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for again in (signal.SIGTERM, signal.SIGINT):  # a second signal must not break the ending of the jobs
+            signal.signal(again, signal.SIG_IGN)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
+
+    old = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _end(starter: _Fresh | _Warm, pids: set[int]) -> None:
+    """SIGTERM to every group, SIGKILL to what is left after the grace time."""
+    for pid in pids:
+        _signal_group(pid, signal.SIGTERM)
+    deadline, left = time.monotonic() + _GRACE, set(pids)
+    while left and time.monotonic() < deadline:
+        try:
+            left -= {pid for pid, _ in starter.ended()}
+        except (ZooError, OSError):  # the server is gone, and the kernel has ended its forks
+            break
+        time.sleep(_POLL)
+    for pid in pids:
+        _signal_group(pid, signal.SIGKILL)  # also what a job itself has started and left
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _raise_failures(failed: list[Outcome]) -> None:
+    if not failed:
+        return
+    reports = []
+    for outcome in failed[:3]:
+        log = outcome.job.log
+        lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if log.exists() else []
+        how = {_NOT_DONE: f"ended without writing {outcome.job.done}"}.get(outcome.code, f"exit code {outcome.code}")
+        reports.append("\n    ".join([f"{outcome.job.name}: {how}; the end of {log}:", *lines[-_TAIL:]]))
+    names = ", ".join(outcome.job.name for outcome in failed)
+    raise ZooError(
+        f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed ({names}); what is finished stays, the same "
+        "command tries the rest again.\n  " + "\n  ".join(reports)
+    )
+
+
+# ---- two ways to start a job -----------------------------------------------------------------------------------------
 
 
 class _Fresh:
@@ -158,62 +250,14 @@ class _Warm:
         self._server.wait()
 
 
-def _end(starter: _Fresh | _Warm, pids: set[int]) -> None:
-    """SIGTERM to every group, SIGKILL to what is left after the grace time."""
-    for pid in pids:
-        _signal_group(pid, signal.SIGTERM)
-    deadline, left = time.monotonic() + _GRACE, set(pids)
-    while left and time.monotonic() < deadline:
-        try:
-            left -= {pid for pid, _ in starter.ended()}
-        except (ZooError, OSError):  # the server is gone, and its forks were told so by the kernel
-            break
-        time.sleep(_POLL)
-    for pid in pids:
-        _signal_group(pid, signal.SIGKILL)  # also what a job itself has started and left
+def _make_room(job: Job) -> dict[str, str]:
+    """Make the folders of a job; what is laid over its environment."""
+    job.done.parent.mkdir(parents=True, exist_ok=True)
+    job.log.parent.mkdir(parents=True, exist_ok=True)
+    return {**job.environment, "ZOO_DIE_WITH_PARENT": "1"}
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Within the block SIGTERM and SIGINT leave through ``finally``, with their usual exit codes."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        for again in (signal.SIGTERM, signal.SIGINT):  # a second signal must not break the ending of the jobs
-            signal.signal(again, signal.SIG_IGN)
-        if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        raise SystemExit(128 + number)
-
-    old = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-
-
-def _raise_failures(failed: list[Outcome]) -> None:
-    if not failed:
-        return
-    told = []
-    for outcome in failed[:3]:
-        log = outcome.job.log
-        lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if log.exists() else []
-        how = {_NOT_DONE: f"ended without writing {outcome.job.done}"}.get(outcome.code, f"exit code {outcome.code}")
-        told.append("\n    ".join([f"{outcome.job.name}: {how}; the end of {log}:", *lines[-_TAIL:]]))
-    names = ", ".join(outcome.job.name for outcome in failed)
-    raise ZooError(
-        f"{len(failed)} job{'s' if len(failed) > 1 else ''} failed ({names}); what is finished stays, the same "
-        "command tries the rest again.\n  " + "\n  ".join(told)
-    )
+# ---- the progress line -----------------------------------------------------------------------------------------------
 
 
 class _Count:
@@ -249,31 +293,3 @@ class _Count:
 
 def _print_line(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One command.
-
-    Args:
-        name: shown on the progress line and in errors.
-        argv: the command, for example ``(sys.executable, "-m", "finetune", ...)``.
-        done: file that exists when the job is finished, and not before; such jobs are skipped.
-        log: file that takes the job's output.
-        environment: variables laid over this process's own.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    done: Path
-    log: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended: its exit code; 0 with ``skipped`` where it had been finished before."""
-
-    job: Job
-    code: int
-    skipped: bool = False

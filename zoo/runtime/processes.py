@@ -1,4 +1,4 @@
-"""Where and how precisely a batch is computed."""
+"""The processes of a run: device and precision, errors that all of them raise, the end of their group."""
 
 from __future__ import annotations
 
@@ -20,19 +20,10 @@ from torch import Tensor
 from zoo.errors import ZooError, disk_full
 from zoo.runtime.signals import Stopped, die_with_parent
 
-
-def fast_bf16() -> bool:
-    """Whether this machine multiplies bf16 faster than fp32 in hardware."""
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.backends.cpu.get_cpu_capability()
-    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
-    return "AVX512" in capabilities and ("avx512_bf16" in flags or "amx_bf16" in flags)
+_Moved = TypeVar("_Moved")
 
 
-def resolve_precision(precision: str) -> str:
-    """``auto`` to ``bf16`` or ``fp32``."""
-    return precision if precision != "auto" else ("bf16" if fast_bf16() else "fp32")
+# ---- device and precision --------------------------------------------------------------------------------------------
 
 
 def start_processes(precision: str, threads: int | None, trackers: list[str], folder: Path) -> Accelerator:
@@ -71,7 +62,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if launched != accelerator.num_processes:
         raise ZooError(
-            f"the launcher started {launched} processes but this one sees {accelerator.num_processes}: each would "
+            f"the launcher started {launched} processes but this one counts {accelerator.num_processes}: each would "
             "believe it is alone and all would write. Start with `accelerate launch --multi_gpu --num_processes "
             f"{launched} -m pretraining ...` (it also starts CPU processes)."
         )
@@ -79,6 +70,40 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
     _keep_heap()
     return accelerator
+
+
+def resolve_precision(precision: str) -> str:
+    """``auto`` to ``bf16`` or ``fp32``."""
+    return precision if precision != "auto" else ("bf16" if fast_bf16() else "fp32")
+
+
+def fast_bf16() -> bool:
+    """Whether this machine multiplies bf16 faster than fp32 in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    flags = Path("/proc/cpuinfo").read_text(encoding="utf-8") if Path("/proc/cpuinfo").exists() else ""
+    return "AVX512" in capabilities and ("avx512_bf16" in flags or "amx_bf16" in flags)
+
+
+def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.autocast:
+    """The precision that is asked for; weights stay in fp32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def to_device(value: _Moved, device: torch.device) -> _Moved:
+    """Tensors in named tuples, at any depth, on the device."""
+    if device.type == "cpu":
+        return value
+    return _to_device(value, device)
+
+
+def _to_device(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if hasattr(value, "_fields"):
+        return type(value)(*(_to_device(item, device) for item in value))
+    return tuple(_to_device(item, device) for item in value) if isinstance(value, tuple) else value
 
 
 def _keep_heap() -> None:
@@ -94,8 +119,7 @@ def _keep_heap() -> None:
         return
 
 
-_left_groups: list[Any] = []  # see _leave_group
-atexit.register(_left_groups.clear)
+# ---- errors, and the end of the group --------------------------------------------------------------------------------
 
 
 def raise_on_all_ranks(accelerator: Accelerator, error: ZooError | None) -> None:
@@ -138,6 +162,11 @@ def leave_group_together() -> Iterator[None]:
     _leave_group()
 
 
+_left_groups: list[Any] = []  # see _leave_group
+
+atexit.register(_left_groups.clear)
+
+
 def _leave_group() -> None:
     """End the process group, and keep the object until Python exits.
 
@@ -149,26 +178,3 @@ def _leave_group() -> None:
         _left_groups.append(torch.distributed.group.WORLD)
         torch.distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)
-
-
-_Moved = TypeVar("_Moved")
-
-
-def autocast(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.autocast:
-    """The precision that is asked for; weights stay in fp32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def to_device(value: _Moved, device: torch.device) -> _Moved:
-    """Tensors in named tuples, at any depth, on the device."""
-    if device.type == "cpu":
-        return value
-    return _to_device(value, device)
-
-
-def _to_device(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if hasattr(value, "_fields"):
-        return type(value)(*(_to_device(item, device) for item in value))
-    return tuple(_to_device(item, device) for item in value) if isinstance(value, tuple) else value

@@ -73,7 +73,7 @@ def _as_text(annotation: Any, value: Any, where: str, texts: Mapping[str, str | 
 def check_keys(
     annotation: Any, value: Any, where: str = "", texts: Mapping[str, str | None] = MappingProxyType({})
 ) -> Any:
-    """Refuse unknown keys by name, drop ``null`` entries of dictionaries by name, split lists given as text.
+    """Raise ZooError if a key is unknown; drop ``null`` entries of dictionaries, split lists given as text.
 
     Args:
         annotation: the dataclass or type that ``value`` is meant for.
@@ -94,7 +94,7 @@ def check_keys(
         if dataclasses.is_dataclass(option):
             hints = typing.get_type_hints(option)
             names = [field.name for field in dataclasses.fields(option) if field.init]
-            _refuse_unknown(value, names, where)
+            _raise_on_unknown_keys(value, names, where)
             return {key: check_keys(hints[key], item, _join(where, key), texts) for key, item in value.items()}
         if typing.get_origin(option) is dict and len(typing.get_args(option)) == 2:
             inner = typing.get_args(option)[1]
@@ -106,7 +106,7 @@ def _join(where: str, key: str) -> str:
     return f"{where}.{key}" if where else key
 
 
-def _refuse_unknown(value: dict[str, Any], names: list[str], where: str) -> None:
+def _raise_on_unknown_keys(value: dict[str, Any], names: list[str], where: str) -> None:
     for key in value:
         if key not in names:
             raise ZooError(
@@ -115,13 +115,13 @@ def _refuse_unknown(value: dict[str, Any], names: list[str], where: str) -> None
 
 
 def _check_class(value: dict[str, Any], where: str, texts: Mapping[str, str | None]) -> dict[str, Any]:
-    _refuse_unknown(value, ["class_path", "init_args"], where)
+    _raise_on_unknown_keys(value, ["class_path", "init_args"], where)
     arguments = value.get("init_args") or {}
     found = import_class(value["class_path"], where)
     signature = inspect.signature(found)
     if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
         return dict(arguments)
-    _refuse_unknown(arguments, list(signature.parameters), _join(where, "init_args"))
+    _raise_on_unknown_keys(arguments, list(signature.parameters), _join(where, "init_args"))
     try:
         hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
     except (NameError, TypeError):

@@ -1,7 +1,7 @@
 """Settings from YAML files and ``--a.b value`` overrides into typed dataclasses.
 
 One path for every command: files are merged in order (``base: FILE`` inside a file comes first), overrides
-are laid on top, unknown keys are refused by name, and jsonargparse checks types and builds the plug-in classes
+are laid on top, an unknown key is an error that names it, and jsonargparse checks types and builds the plug-in classes
 that ``class_path`` names, also a user's own from the working directory.
 """
 

@@ -152,7 +152,7 @@ def save_entities(folder: str | Path, names: Sequence[str], vectors: Any) -> Ent
     if wrong is not None:
         raise ZooError(f"{wrong!r} cannot be an entity's name: it has to fill one line, without tabs.")
     _check_different(names)
-    with np.errstate(over="ignore"):  # what is too large is refused below
+    with np.errstate(over="ignore"):  # what is too large is an error below
         values: Floats = np.ascontiguousarray(vectors, dtype=np.float32)
     if len(values) and (row := _not_finite(values)) is not None:
         raise ZooError(

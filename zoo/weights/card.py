@@ -44,7 +44,7 @@ def write_card(
     Args:
         folder: the model folder that is exported; what it says of itself is used, what it does not say left out.
         name: the model's name.
-        facts: its facts.
+        metadata: its metadata.
         config: the ``config.json`` of the export.
         report: what the conversion did.
         library: whose files they are.
@@ -92,7 +92,7 @@ def _architecture(metadata: ModelMetadata, config: Mapping[str, Any]) -> str:
         "layers × width": f"{core.num_hidden_layers} × {core.hidden_size}",
         **_inner_sizes(core),
         "vocabulary": f"{core.vocab_size:,}" if core.vocab_size else "open, by characters",
-        "sees": "both directions" if metadata.attention == "bidirectional" else "the past only",
+        "attention": metadata.attention,
         "output heads": heads,
         "input": f"`{metadata.template.single}`; pairs `{metadata.template.pair}`",
     }

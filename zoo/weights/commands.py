@@ -22,7 +22,7 @@ from zoo.weights.write import write_checkpoint
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """What ``zoo import`` is told.
+    """Settings of ``zoo import``.
 
     Args:
         source: a transformers folder, a hub id, or a folder with ELMo's options.json and hdf5 file.
@@ -39,7 +39,7 @@ class ImportConfig:
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What ``zoo export`` is told.
+    """Settings of ``zoo export``.
 
     Args:
         source: a run folder, or any model folder of the zoo.
@@ -109,7 +109,7 @@ def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Mod
 
 
 def _their_config(folder: Path) -> dict[str, Any]:
-    """Their facts: of the family whose own file is there, or ``config.json``, which names its family itself."""
+    """Their config: of the family whose own file is there, or ``config.json``, which names its family itself."""
     for family in all_families().values():
         if family.config_file != "config.json" and (folder / family.config_file).exists():
             return {**read_json(folder / family.config_file), "model_type": family.model_type}
@@ -143,7 +143,7 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
         the class it opens as, and what was left out, a line each.
 
     Raises:
-        ZooError: no class of theirs can express the model (the facts in the way are named), or the folder is damaged.
+        ZooError: no class of theirs can express the model (the fields in the way are named), or the folder is damaged.
     """
     metadata = read_metadata(source)
     if family == ELMO or (family is None and metadata.config.recurrent is not None):

@@ -1,6 +1,6 @@
-"""Facts of the architecture in their words and ours, and whether a model of ours can be said in theirs.
+"""Fields of the config in their words and ours, and whether a model of ours can be said in theirs.
 
-Expressible = the facts survive the way there and back: whatever comes back changed is what prevents it.
+Expressible = the fields survive the way there and back: whatever comes back changed is what prevents it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ TRAINING_ONLY = frozenset(
         "final_dropout",
     )
 )
-"""Facts that steer training only; other libraries have no word for some of them."""
+"""Fields that steer training only; other libraries have no word for some of them."""
 
-# Facts that are numbers, and those that may be absent.
+# Fields that are numbers, and those that may be absent.
 _NUMBERS = {field.name for field in dataclasses.fields(CoreConfig) if str(field.type).startswith(("int", "float"))}
 _OPTIONAL = {field.name for field in dataclasses.fields(CoreConfig) if "None" in str(field.type)}
 
 
 class Translation(NamedTuple):
-    """A pair of functions between a fact of ours and keys of their ``config.json``.
+    """A pair of functions between a field of ours and keys of their ``config.json``.
 
     Args:
         read: (their config, key, default) -> our value.
@@ -103,11 +103,11 @@ TRANSLATIONS: dict[str, Translation] = {
     "entity layers": Translation(_read_entity_layers, _write_entity_layers),
     "groups": Translation(_read_groups, lambda value, key: {key: value}),
 }
-"""What a fact may name as its ``op``."""
+"""What a field may name as its ``op``."""
 
 
 def read_config(family: Family, config: Mapping[str, Any]) -> CoreConfig:
-    """Our facts out of their ``config.json``.
+    """Our config out of their ``config.json``.
 
     Raises:
         ZooError: it asks for something that the table does not stand for.
@@ -117,26 +117,26 @@ def read_config(family: Family, config: Mapping[str, Any]) -> CoreConfig:
             raise ZooError(
                 f"its config.json says {key} = {config[key]!r}, and the zoo reads {family.title} with {value!r} only."
             )
-    facts: dict[str, Any] = dict(family.fixed)
-    for fact in family.facts:
-        said = config.get(fact.theirs, fact.default)
-        if isinstance(fact.op, str):
+    values: dict[str, Any] = dict(family.fixed)
+    for field in family.fields:
+        said = config.get(field.theirs, field.default)
+        if isinstance(field.op, str):
             try:
-                value = TRANSLATIONS[fact.op].read(config, fact.theirs, fact.default)
+                value = TRANSLATIONS[field.op].read(config, field.theirs, field.default)
             except (TypeError, ValueError):
                 value = said
         else:
-            value = next((ours for ours, theirs in fact.op if theirs == said), None)
+            value = next((ours for ours, theirs in field.op if theirs == said), None)
             if value is None:
-                known = ", ".join(repr(theirs) for _, theirs in fact.op)
-                raise ZooError(f"its config.json says {fact.theirs} = {said!r}; the zoo has {known}.")
-        missing = value is None and fact.ours in _OPTIONAL
-        if fact.ours in _NUMBERS and not missing and not isinstance(value, int | float):
-            raise ZooError(f"its config.json says {fact.theirs} = {said!r}; a number is needed.")
-        facts[fact.ours] = value
-    if (facts.get("pad_token_id") or 0) < 0:  # the first LLaMA checkpoints say -1 where they have none
-        facts["pad_token_id"] = None
-    core = CoreConfig.from_dict(facts)
+                known = ", ".join(repr(theirs) for _, theirs in field.op)
+                raise ZooError(f"its config.json says {field.theirs} = {said!r}; the zoo has {known}.")
+        missing = value is None and field.ours in _OPTIONAL
+        if field.ours in _NUMBERS and not missing and not isinstance(value, int | float):
+            raise ZooError(f"its config.json says {field.theirs} = {said!r}; a number is needed.")
+        values[field.ours] = value
+    if (values.get("pad_token_id") or 0) < 0:  # the first LLaMA checkpoints say -1 where they have none
+        values["pad_token_id"] = None
+    core = CoreConfig.from_dict(values)
     width = config.get("head_dim") or core.head_width
     if width != core.head_width:
         raise ZooError(f"its heads are {width} wide; the core's are hidden_size / num_attention_heads wide.")
@@ -147,37 +147,37 @@ def write_config(family: Family, core: CoreConfig) -> dict[str, Any]:
     """Their ``config.json`` (architecture only) for a core of ours, whether or not it can be expressed."""
     config: dict[str, Any] = {"model_type": family.model_type}
     plain = canonical(core)
-    for fact in family.facts:
-        value = plain[fact.ours]
-        if isinstance(fact.op, str):
-            config |= TRANSLATIONS[fact.op].write(value, fact.theirs)
+    for field in family.fields:
+        value = plain[field.ours]
+        if isinstance(field.op, str):
+            config |= TRANSLATIONS[field.op].write(value, field.theirs)
         else:
-            config[fact.theirs] = dict(fact.op).get(value)
+            config[field.theirs] = dict(field.op).get(value)
     return config
 
 
 def canonical(core: CoreConfig) -> dict[str, Any]:
-    """All facts with defaults filled in, and those that mean nothing beside the others set to ``None``."""
-    facts = core.to_dict()
-    facts |= {
+    """All fields with defaults filled in, and those that mean nothing beside the others set to ``None``."""
+    values = core.to_dict()
+    values |= {
         "embedding_size": core.embedding_width,
         "embedding_projection": core.has_embedding_projection,
         "num_hidden_groups": core.groups,
         "num_key_value_heads": core.key_value_heads,
     }
     if core.position_type != "rotary":
-        facts["rope_theta"] = None
+        values["rope_theta"] = None
     if not core.has_position_table:
-        facts["position_offset"] = None
-    return facts
+        values["position_offset"] = None
+    return values
 
 
 def architecture(core: CoreConfig) -> dict[str, Any]:
     """:func:`canonical` without what steers training only, so that two cores of one architecture are equal."""
-    facts = {key: value for key, value in canonical(core).items() if key not in TRAINING_ONLY}
-    if facts["recurrent"] is not None:
-        facts["recurrent"] = {key: value for key, value in facts["recurrent"].items() if key != "dropout"}
-    return facts
+    values = {key: value for key, value in canonical(core).items() if key not in TRAINING_ONLY}
+    if values["recurrent"] is not None:
+        values["recurrent"] = {key: value for key, value in values["recurrent"].items() if key != "dropout"}
+    return values
 
 
 def inexpressible(family: Family, metadata: ModelMetadata) -> list[str]:
@@ -189,12 +189,12 @@ def inexpressible(family: Family, metadata: ModelMetadata) -> list[str]:
     if core.vocab_size and (core.pad_token_id or 0) >= core.vocab_size:
         found.append(f"pad_token_id = {core.pad_token_id} ({family.title}: below vocab_size = {core.vocab_size})")
     written = write_config(family, core)
-    for fact in family.facts:
-        if not isinstance(fact.op, str) and written[fact.theirs] is None:
-            known = " or ".join(str(value) for value, _ in fact.op)
-            found.append(f"{fact.ours} = {ours[fact.ours]} ({family.title}: {known})")
-            written[fact.theirs] = fact.op[0][1]  # said already; the others are still to be compared
-            ours.pop(fact.ours)
+    for field in family.fields:
+        if not isinstance(field.op, str) and written[field.theirs] is None:
+            known = " or ".join(str(value) for value, _ in field.op)
+            found.append(f"{field.ours} = {ours[field.ours]} ({family.title}: {known})")
+            written[field.theirs] = field.op[0][1]  # said already; the others are still to be compared
+            ours.pop(field.ours)
     try:
         back = canonical(read_config(family, written).replace(**_free(family, core)))
     except ZooError as error:  # what the family always has cannot be built beside these
@@ -211,9 +211,9 @@ def inexpressible(family: Family, metadata: ModelMetadata) -> list[str]:
 
 
 def _free(family: Family, core: CoreConfig) -> dict[str, Any]:
-    """Facts that no key says and nothing is lost by: a pooler its tensors show, a length that is no limit."""
+    """Fields that no key says and nothing is lost by: a pooler its tensors show, a length that is no limit."""
     free: dict[str, Any] = {"pooler": core.pooler} if "pooler" not in family.fixed else {}
-    if not core.has_position_table and all(fact.ours != "max_position_embeddings" for fact in family.facts):
+    if not core.has_position_table and all(field.ours != "max_position_embeddings" for field in family.fields):
         free["max_position_embeddings"] = core.max_position_embeddings
     return free
 
@@ -232,9 +232,11 @@ def matching_heads(family: Family, metadata: ModelMetadata) -> dict[str, HeadTab
 def _mismatch(table: HeadTable, head: Mapping[str, Any], metadata: ModelMetadata) -> list[str]:
     """How a head of ours differs from one of theirs."""
     plain = {**metadata.config.to_dict(), "pooler": metadata.config.pooler}
-    wanted = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.facts.items()}
+    wanted = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.config.items()}
     found = [f"{key} = {head.get(key)} (there: {value})" for key, value in wanted.items() if head.get(key) != value]
-    found += [f"{key} = {plain[key]} (there: {value})" for key, value in table.needs.items() if plain[key] != value]
+    found += [
+        f"{key} = {plain[key]} (there: {value})" for key, value in table.required_fields.items() if plain[key] != value
+    ]
     if table.pooling not in (None, metadata.template.pooling):
         found.append(f"template.pooling = {metadata.template.pooling} (there: {table.pooling})")
     return found
@@ -244,7 +246,7 @@ def _inexpressible_heads(family: Family, metadata: ModelMetadata) -> list[str]:
     """Why none of our heads can be said, each against the nearest of theirs."""
     found = []
     for name, head in metadata.heads.items():
-        tables = [t for t in family.heads if t.facts.get("kind") == head.get("kind")]
+        tables = [t for t in family.heads if t.config.get("kind") == head.get("kind")]
         reasons = min((_mismatch(t, head, metadata) for t in tables), key=len, default=["no such head there"])
         found += [f"heads.{name}: {reason}" for reason in reasons]
     return found

@@ -118,21 +118,21 @@ def copy_tokenizer(source: Path, target: Path) -> bool:
 
 def note_length(folder: Path, config: CoreConfig) -> None:
     """Let a tokenizer that was copied know the longest text of its model, where its files say nothing, or more."""
-    path, limits = folder / "tokenizer_config.json", config.tokenizer_facts
+    path, limits = folder / "tokenizer_config.json", config.tokenizer_settings
     if not path.exists() or not limits:
         return
-    facts = read_json(path)
-    if facts.get("model_max_length") is None or facts["model_max_length"] > limits["model_max_length"]:
-        write_json(path, {**facts, **limits})
+    content = read_json(path)
+    if content.get("model_max_length") is None or content["model_max_length"] > limits["model_max_length"]:
+        write_json(path, {**content, **limits})
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
     """Special tokens by role that a tokenizer's files name."""
     found: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        facts = read_json(folder / name) if (folder / name).exists() else {}
+        content = read_json(folder / name) if (folder / name).exists() else {}
         for role in SPECIAL_ROLES:
-            token = facts.get(f"{role}_token")
+            token = content.get(f"{role}_token")
             token = token.get("content") if isinstance(token, dict) else token
             if token:
                 found[role] = token

@@ -1,4 +1,4 @@
-"""What passes between a checkpoint of theirs and a model of ours: both as values, the families, the matched tensors."""
+"""A checkpoint of theirs as a model of ours: both as values, the families, the matched tensors."""
 
 from __future__ import annotations
 
@@ -22,23 +22,39 @@ from zoo.weights.families import FAMILIES
 from zoo.weights.table import Converted, Family, HeadTable, MatchedTensors, WeightRow, any_of, match, to_ours
 
 _OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))  # norms before 2019
+
 _DEFAULT_LABEL = re.compile(r"LABEL_\d+$")
 
 
-@dataclass
-class _Reader:
-    """One checkpoint while it is read: which of its tensors are spoken for."""
+class Model(NamedTuple):
+    """A model of ours before it is a module or a folder.
 
-    family: Family
+    Args:
+        metadata: everything but the weights.
+        tensors: ``core.*`` and ``heads.NAME.*``, made when asked for.
+        report: what was done to it, a line each.
+    """
+
+    metadata: ModelMetadata
     tensors: Mapping[str, Tensor]
-    prefix: str
-    report: list[str] = field(default_factory=list)
-    spoken: set[str] = field(default_factory=set)
+    report: list[str]
 
-    def has(self, name: str) -> bool:
-        """Whether a module or tensor of that full name is there and free."""
-        found = {name, f"{name}.weight", f"{name}.bias"} & set(self.tensors)
-        return bool(found - self.spoken)
+
+class Checkpoint(NamedTuple):
+    """A checkpoint of theirs before it is files.
+
+    Args:
+        config: the content of their ``config.json``.
+        tensors: under their names, made when asked for.
+        report: what was done to it, a line each.
+    """
+
+    config: dict[str, Any]
+    tensors: Mapping[str, Tensor]
+    report: list[str]
+
+
+# ---- a checkpoint of theirs as a model of ours -----------------------------------------------------------------------
 
 
 def read_checkpoint(
@@ -56,7 +72,7 @@ def read_checkpoint(
         ignore: patterns of tensors to leave behind.
 
     Raises:
-        ZooError: no table for it, facts that the table does not stand for, missing, unknown or misshapen tensors.
+        ZooError: no table for it, a config that the table does not stand for, missing, unknown or misshapen tensors.
     """
     family = find_family(config.get("model_type"))
     tensors, report = _modern_names(tensors)
@@ -64,7 +80,7 @@ def read_checkpoint(
     report += left
     base = f"{family.prefix}."
     reader = _Reader(family, tensors, base if any(n.startswith(base) for n in tensors) else "", report)
-    core = _read_core_facts(reader, config)
+    core = _read_core_config(reader, config)
     heads = _read_heads(reader, core, config)
     if any(described.get("dense") == "pooler" for _, described in heads.values()):
         core = core.replace(pooler=True)  # where its tensors are not there, they are missing
@@ -75,15 +91,31 @@ def read_checkpoint(
     _check_copies(reader, core, heads)
     reader.spoken |= {part.theirs for part in parts}
     _raise_on_unknown_tensors(reader)
-    _check_shapes(made, core, {name: metadata for name, (_, metadata) in heads.items()})
+    _check_shapes(made, core, {name: described for name, (_, described) in heads.items()})
     metadata = ModelMetadata(
         config=core,
         template=_template(family, specials or {}),
         attention=family.attention,
-        heads={name: metadata for name, (_, metadata) in heads.items()},
+        heads={name: described for name, (_, described) in heads.items()},
         origin=family.model_type,
     )
     return Model(metadata, made, reader.report)
+
+
+@dataclass
+class _Reader:
+    """One checkpoint while it is read: which of its tensors are spoken for."""
+
+    family: Family
+    tensors: Mapping[str, Tensor]
+    prefix: str
+    report: list[str] = field(default_factory=list)
+    spoken: set[str] = field(default_factory=set)
+
+    def has(self, name: str) -> bool:
+        """Whether a module or tensor of that full name is there and free."""
+        found = {name, f"{name}.weight", f"{name}.bias"} & set(self.tensors)
+        return bool(found - self.spoken)
 
 
 def _modern_names(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
@@ -116,8 +148,8 @@ def _without(
     return Converted(tensors, {name: ((name,), list, 0) for name in kept}), report
 
 
-def _read_core_facts(reader: _Reader, config: Mapping[str, Any]) -> CoreConfig:
-    """Facts of the core: their config, and what only the tensors say."""
+def _read_core_config(reader: _Reader, config: Mapping[str, Any]) -> CoreConfig:
+    """Config of the core: their config, and what only the tensors say."""
     core = read_config(reader.family, config)
     theirs = {row.ours: f"{reader.prefix}{row.theirs}" for row in reader.family.core}
     if "pooler" in theirs:
@@ -143,7 +175,7 @@ def _read_heads(
     for table in tables:
         rows = [row for row in table.rows if row.tied in (None, core.tie_word_embeddings)]
         present = [reader.has(row.theirs) for row in rows]
-        clash = [f"{k} = {v}" for k, v in table.needs.items() if core.to_dict()[k] != v]
+        clash = [f"{k} = {v}" for k, v in table.required_fields.items() if core.to_dict()[k] != v]
         if clash and rows and all(present):
             reader.report.append(f"head {table.name} presumes {', '.join(clash)} there, which this core has not")
         if clash:
@@ -152,33 +184,42 @@ def _read_heads(
         if table.name in of_class:
             wanted |= not rows  # a head without tensors of its own: only the class says that it is there
         else:
-            wanted &= all(present) and (core.pooler or table.facts.get("dense") != "pooler")
+            wanted &= all(present) and (core.pooler or table.config.get("dense") != "pooler")
         if wanted:
-            found[table.name] = (table, _read_head_facts(reader, table, core, config))
+            found[table.name] = (table, _read_head_config(reader, table, core, config))
             claimed = re.compile("|".join(re.escape(row.theirs) + r"(?:\.|$)" for row in rows) or "(?!)")
             reader.spoken |= {name for name in reader.tensors if claimed.match(name)}
-    absent = [name for name in of_class if name not in found and not family.head(name).needs]
+    absent = [name for name in of_class if name not in found and not family.head(name).required_fields]
     if absent:
         reader.report.append(f"absent heads: {', '.join(absent)}")
     return found
 
 
-def _read_head_facts(reader: _Reader, table: HeadTable, core: CoreConfig, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of one head, number and names of its classes included."""
+def _read_head_config(reader: _Reader, table: HeadTable, core: CoreConfig, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Config of one head, number and names of its classes included."""
     plain = core.to_dict()
-    facts = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.facts.items()}
+    found = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.config.items()}
     scores = next((row.theirs for row in table.rows if row.ours == "output"), None)
     if scores is None:
-        return facts
+        return found
     tensor = reader.tensors.get(f"{scores}.weight")
-    count = int(facts.get("num_labels", tensor.shape[0] if tensor is not None else 0))
-    facts["num_labels"] = count
+    count = int(found.get("num_labels", tensor.shape[0] if tensor is not None else 0))
+    found["num_labels"] = count
     names = config.get("id2label") or {}
     labels = [str(names[key]) for key in sorted(names, key=lambda key: (len(str(key)), str(key)))]  # "2" before "10"
     named = len(labels) == count and not all(_DEFAULT_LABEL.match(label) for label in labels)
-    if named and facts["kind"] in ("classification", "tagging"):
-        facts["labels"] = labels
-    return facts
+    if named and found["kind"] in ("classification", "tagging"):
+        found["labels"] = labels
+    return found
+
+
+def _template(family: Family, specials: Mapping[str, str]) -> Template:
+    known = {**family.specials, **{role: token for role, token in specials.items() if token}}
+    known = {role: known[role] for role in family.specials}
+    return Template(family.single.format(**known), family.pair.format(**known), family.pooling, family.padding_side)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
 
 
 def _check_copies(reader: _Reader, core: CoreConfig, heads: Mapping[str, tuple[HeadTable, dict[str, Any]]]) -> None:
@@ -212,8 +253,8 @@ def _raise_on_unknown_tensors(reader: _Reader) -> None:
 
 def _check_shapes(made: Mapping[str, Tensor], core: CoreConfig, heads: Mapping[str, Mapping[str, Any]]) -> None:
     expected = {f"core.{name}": shape for name, shape in core_shapes(core).items()}
-    for head, facts in heads.items():
-        expected |= {f"heads.{head}.{name}": shape for name, shape in head_shapes(core, facts).items()}
+    for head, described in heads.items():
+        expected |= {f"heads.{head}.{name}": shape for name, shape in head_shapes(core, described).items()}
     wrong = []
     for name, shape in expected.items():
         try:
@@ -227,44 +268,13 @@ def _check_shapes(made: Mapping[str, Tensor], core: CoreConfig, heads: Mapping[s
         raise ZooError(f"{len(wrong)} tensors have another shape than config.json says:\n  {listing}")
 
 
-def _template(family: Family, specials: Mapping[str, str]) -> Template:
-    known = {**family.specials, **{role: token for role, token in specials.items() if token}}
-    known = {role: known[role] for role in family.specials}
-    return Template(family.single.format(**known), family.pair.format(**known), family.pooling, family.padding_side)
-
-
-class Model(NamedTuple):
-    """A model of ours before it is a module or a folder.
-
-    Args:
-        facts: everything but the weights.
-        tensors: ``core.*`` and ``heads.NAME.*``, made when asked for.
-        report: what was done to it, a line each.
-    """
-
-    metadata: ModelMetadata
-    tensors: Mapping[str, Tensor]
-    report: list[str]
-
-
-class Checkpoint(NamedTuple):
-    """A checkpoint of theirs before it is files.
-
-    Args:
-        config: the content of their ``config.json``.
-        tensors: under their names, made when asked for.
-        report: what was done to it, a line each.
-    """
-
-    config: dict[str, Any]
-    tensors: Mapping[str, Tensor]
-    report: list[str]
+# ---- families and matched tensors, read by the export too ------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def all_families() -> dict[str, Family]:
-    """Every family by its ``model_type``; an export tries the plainest, with the fewest facts, first."""
-    return {family.model_type: family for family in sorted(FAMILIES, key=lambda f: (len(f.facts), f.model_type))}
+    """Every family by its ``model_type``; an export tries the plainest, with the fewest fields, first."""
+    return {family.model_type: family for family in sorted(FAMILIES, key=lambda f: (len(f.fields), f.model_type))}
 
 
 def find_family(name: Any) -> Family:
@@ -290,9 +300,9 @@ def match_core(rows: tuple[WeightRow, ...], core: CoreConfig, prefix: str) -> li
     ]
 
 
-def match_head(table: HeadTable, facts: Mapping[str, Any], core: CoreConfig, name: str) -> list[MatchedTensors]:
+def match_head(table: HeadTable, described: Mapping[str, Any], core: CoreConfig, name: str) -> list[MatchedTensors]:
     """Rows of a head applied to its tensors."""
-    names = head_shapes(core, facts)
+    names = head_shapes(core, described)
     parts = match(table.rows, names, core.tie_word_embeddings)
     return [MatchedTensors(tuple(f"heads.{name}.{n}" for n in p.ours), p.theirs, p.op) for p in parts]
 
@@ -303,7 +313,7 @@ def core_shapes(core: CoreConfig) -> dict[str, torch.Size]:
         return {name: tensor.shape for name, tensor in make_core(core).state_dict().items()}
 
 
-def head_shapes(core: CoreConfig, facts: Mapping[str, Any]) -> dict[str, torch.Size]:
+def head_shapes(core: CoreConfig, described: Mapping[str, Any]) -> dict[str, torch.Size]:
     """Shapes of a head's tensors."""
     with torch.device("meta"):
-        return {name: tensor.shape for name, tensor in build_head(core, dict(facts)).state_dict().items()}
+        return {name: tensor.shape for name, tensor in build_head(core, dict(described)).state_dict().items()}

@@ -99,11 +99,11 @@ class Copy(NamedTuple):
     tied: bool | None = True
 
 
-# ---- facts of the configuration -------------------------------------------------------------------------------------
+# ---- fields of the config --------------------------------------------------------------------------------------------
 
 
 class ConfigField(NamedTuple):
-    """A fact under both names.
+    """A field of the config under both names.
 
     Args:
         ours: field of :class:`zoo.config.CoreConfig`.
@@ -124,18 +124,18 @@ class HeadTable:
 
     Args:
         name: our name for it.
-        facts: facts of our head (``zoo.heads.build``), without labels.
+        config: config of our head (``zoo.heads.build``), without labels.
         rows: its tensors, under their full names there.
         copies: tensors there that repeat others.
-        needs: facts of the core that their code presumes for this head.
+        required_fields: fields of the core's config that their code presumes for this head.
         pooling: the state that it reads, where it reads one.
     """
 
     name: str
-    facts: Mapping[str, Any]
+    config: Mapping[str, Any]
     rows: tuple[WeightRow, ...] = ()
     copies: tuple[Copy, ...] = ()
-    needs: Mapping[str, Any] = field(default_factory=dict)
+    required_fields: Mapping[str, Any] = field(default_factory=dict)
     pooling: Literal["first", "last"] | None = None
 
 
@@ -147,9 +147,9 @@ class Family:
         model_type: its name in their ``config.json``.
         title: its name for people.
         prefix: name of the base model inside a model with a head.
-        attention: how tokens see each other.
-        fixed: facts of the core that every such model has.
-        facts: facts that vary, under both names.
+        attention: ``bidirectional`` or ``causal``.
+        fixed: fields of the core's config that every such model has alike.
+        fields: fields that vary, under both names.
         presumed: their keys that must have this value if present, because the table stands for no other.
         core: rows of the core.
         heads: its heads.
@@ -161,8 +161,8 @@ class Family:
         specials: special tokens where a tokenizer does not name its own.
         pooling: state that sequence heads read.
         padding_side: side that tokenizers pad at.
-        at_least: smallest values of facts that their code can express.
-        config_file: name of their file of facts; under another than transformers', the file does not say
+        at_least: smallest values of fields that their code can express.
+        config_file: name of their config file; under another than transformers', the file does not say
             ``model_type``, and stock transformers has no class for it.
     """
 
@@ -171,7 +171,7 @@ class Family:
     prefix: str
     attention: Literal["bidirectional", "causal"]
     fixed: Mapping[str, Any]
-    facts: tuple[ConfigField, ...]
+    fields: tuple[ConfigField, ...]
     core: tuple[WeightRow, ...]
     heads: tuple[HeadTable, ...]
     architectures: Mapping[str, tuple[str, ...]]

@@ -1,4 +1,4 @@
-"""A model of ours as a checkpoint of theirs: facts and tensors, no files."""
+"""A model of ours as a checkpoint of theirs: config and tensors, no files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def write_checkpoint(metadata: ModelMetadata, tensors: Mapping[str, Tensor], fam
     """A model of ours as a checkpoint of theirs.
 
     Args:
-        facts: everything but the weights.
+        metadata: everything but the weights.
         tensors: ``core.*`` and ``heads.NAME.*``.
         family: ``model_type`` to write; ``None`` = the one that the weights came from, or the first that can say it.
 
     Raises:
-        ZooError: the family, or every family, lacks a word for some fact; names the facts.
+        ZooError: the family, or every family, lacks a word for some field; names the fields.
     """
     table = _choose_family(metadata, family)
     heads = matching_heads(table, metadata)
@@ -61,7 +61,7 @@ def _gaps(family: Family, architecture: str, core: CoreConfig, written: set[str]
             report.append(f"{architecture} has a head that this model lacks, filled at random there: {head.name}")
     pooler = next((row.theirs for row in family.core if row.ours == "pooler"), None)
     if pooler is not None:
-        wanted = not heads or any(head.facts.get("dense") == "pooler" for head in heads)
+        wanted = not heads or any(head.config.get("dense") == "pooler" for head in heads)
         found = present(pooler) or present(f"{family.prefix}.{pooler}")
         if wanted and not found:
             report.append(f"{architecture} has a pooler, which this model lacks: filled at random there")
@@ -102,7 +102,7 @@ def _architecture(family: Family, heads: set[str]) -> tuple[str, set[str]]:
 def _labels(metadata: ModelMetadata, heads: Mapping[str, HeadTable]) -> dict[str, Any]:
     """Names of the classes, as their config keeps them."""
     for name, table in heads.items():
-        if table.facts["kind"] in ("classification", "tagging"):
+        if table.config["kind"] in ("classification", "tagging"):
             head = metadata.heads[name]
             labels = head.get("labels") or [f"LABEL_{i}" for i in range(head["num_labels"])]
             return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}

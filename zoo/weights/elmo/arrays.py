@@ -63,10 +63,10 @@ def save_elmo(core: BidirectionalLSTM, options: str | Path, weights: str | Path)
     """Write a core as such files, both atomically, the weights first.
 
     Raises:
-        ZooError: the format cannot express the core; says which facts are in the way.
+        ZooError: the format cannot express the core; says which fields are in the way.
     """
     h5py, path = _h5py(), Path(weights)
-    facts = options_of(core.config)
+    content = options_of(core.config)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with h5py.File(temporary, "w") as file:
@@ -75,14 +75,14 @@ def save_elmo(core: BidirectionalLSTM, options: str | Path, weights: str | Path)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    write_json(Path(options), facts)
+    write_json(Path(options), content)
 
 
-# --- facts -------------------------------------------------------------------------------------------------
+# ---- config ---------------------------------------------------------------------------------------------
 
 
 def config_of(options: Mapping[str, Any], source: str = "the options") -> CoreConfig:
-    """Facts of the core that such options describe.
+    """Config of the core that such options describe.
 
     Args:
         options: content of the JSON file.
@@ -288,7 +288,7 @@ def is_weights(path: Path) -> bool:
 
 
 def _expected(config: CoreConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every array that a model of these facts has."""
+    """Shape of every array that a model of this config has."""
     with torch.device("meta"):
         state = make_core(config).state_dict()
         return {name: tuple(tensor.shape) for name, tensor in _to_theirs(state, config).items()}

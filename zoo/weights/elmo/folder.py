@@ -26,7 +26,7 @@ from zoo.weights.read import Model
 FORMAT = "elmo"
 OPTIONS, WEIGHTS, WORDS = "options.json", "weights.hdf5", "vocab.txt"
 ARCHITECTURE = "the two-way language model of allennlp and bilm-tf"
-_MARKS = {"cls": "<S>", "sep": "</S>", "unk": "<UNK>"}  # how a vocabulary file spells them, whatever the run does
+_MARKS = {"cls": "<S>", "sep": "</S>", "unk": "<UNK>"}  # how a vocabulary file writes them, whatever the run does
 _NO_WORD = "!!!MAXTERMID"  # stands in some of their files and takes no number
 
 
@@ -96,11 +96,11 @@ def read_elmo(files: ElmoFiles, ignore: Iterable[str], made: Path) -> Model:
         ZooError: damaged or foreign files, or files that disagree.
     """
     words = [] if files.words is None else read_words(files.words)
-    told = read_json(files.options).get("n_tokens_vocab")
-    if words and told not in (None, len(words)):
+    stated = read_json(files.options).get("n_tokens_vocab")
+    if words and stated not in (None, len(words)):
         raise ZooError(
-            f"{files.words} has {len(words)} words, {files.options} says n_tokens_vocab = {told}; they are not of the "
-            "same model."
+            f"{files.words} has {len(words)} words, {files.options} says n_tokens_vocab = {stated}; they are not "
+            "of the same model."
         )
     lacking = [token for token in _MARKS.values() if words and token not in words]
     words += lacking  # nothing predicts words here, so that a row more changes nothing
@@ -112,7 +112,7 @@ def read_elmo(files: ElmoFiles, ignore: Iterable[str], made: Path) -> Model:
     if words:
         _write_tokenizer(words, made)
         report.append(
-            f"{len(words):,} words of {files.words.name if files.words else ''} are read by their spelling, any other "
+            f"{len(words):,} words of {files.words.name if files.words else ''} are read by characters, any other "
             f"as {_MARKS['unk']}; they are found between white space only, in text that is tokenised already"
         )
     else:
@@ -177,7 +177,7 @@ def write_elmo(metadata: ModelMetadata, tensors: Mapping[str, Tensor], made: Pat
     """Write a model folder's core and words in this format.
 
     Args:
-        facts: the folder's.
+        metadata: the folder's.
         tensors: its tensors, ``core.*`` among them.
         made: where to.
 
@@ -185,9 +185,9 @@ def write_elmo(metadata: ModelMetadata, tensors: Mapping[str, Tensor], made: Pat
         what was done, a line each.
 
     Raises:
-        ZooError: the format cannot express the core; says which facts are in the way.
+        ZooError: the format cannot express the core; says which fields are in the way.
     """
-    options_of(metadata.config)  # refused before any weights are read
+    options_of(metadata.config)  # raises before any weights are read
     core = make_core(metadata.config)
     assert isinstance(core, BidirectionalLSTM)
     own = {name.removeprefix("core."): tensor for name, tensor in tensors.items() if name.startswith("core.")}
@@ -198,7 +198,7 @@ def write_elmo(metadata: ModelMetadata, tensors: Mapping[str, Tensor], made: Pat
 
 
 def _write_words(source: Path, made: Path) -> list[str]:
-    """The tokenizer's words by id, their marks spelt as theirs."""
+    """The tokenizer's words by id, their marks written as theirs."""
     ids, size = token_ids(source)
     words = {number: word for word, number in ids.items()}
     if not words:
@@ -209,4 +209,4 @@ def _write_words(source: Path, made: Path) -> list[str]:
     listed = [renamed.get(words[number], words[number]) for number in range(size)]
     write_atomic(made / WORDS, "\n".join(listed) + "\n")
     changed = [f"{old} as {new}" for old, new in renamed.items() if old != new]
-    return [f"{WORDS} spells {', '.join(changed)}; of an unknown word these letters are read"] if changed else []
+    return [f"{WORDS} writes {', '.join(changed)}; of an unknown word these letters are read"] if changed else []

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FIELDS, FIXED
 from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 _LAYER = "encoder.albert_layer_groups.{}.albert_layers.0."
@@ -20,8 +20,8 @@ FAMILY = Family(
     prefix="albert",
     attention="bidirectional",
     fixed={**FIXED, "embedding_projection": True},
-    facts=(
-        *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
+    fields=(
+        *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FIELDS),
         ConfigField("embedding_size", "embedding_size", 128),
         ConfigField("num_hidden_groups", "num_hidden_groups", 1, "groups"),
     ),

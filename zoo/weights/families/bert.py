@@ -6,7 +6,7 @@ from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 ACTIVATIONS = (("gelu", "gelu"), ("gelu_new", "gelu_new"), ("relu", "relu"), ("silu", "silu"))
 
-FACTS = (
+FIELDS = (
     ConfigField("vocab_size", "vocab_size", 30522),
     ConfigField("hidden_size", "hidden_size", 768),
     ConfigField("num_hidden_layers", "num_hidden_layers", 12),
@@ -85,7 +85,7 @@ def heads(base: str) -> tuple[HeadTable, ...]:
             "classifier_with_dense",
             {"kind": "classification", "dense": "tanh", "bias": True},
             (WeightRow("dense", f"{base}.pooler.dense"), WeightRow("output", "classifier")),
-            needs={"pooler": False},
+            required_fields={"pooler": False},
             pooling="first",
         ),
         HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
@@ -114,7 +114,7 @@ FAMILY = Family(
     prefix="bert",
     attention="bidirectional",
     fixed=FIXED,
-    facts=FACTS,
+    fields=FIELDS,
     presumed=PRESUMED,
     core=EMBEDDINGS + LAYERS + POOLER,
     heads=heads("bert"),

@@ -1,6 +1,6 @@
 """ELECTRA's two halves, generator and discriminator: one core, two heads (specs: ELECTRA, section 6)."""
 
-from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, PRESUMED
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FIELDS, FIXED, LAYERS, PRESUMED
 from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 _DEFAULTS = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
@@ -11,8 +11,8 @@ FAMILY = Family(
     prefix="electra",
     attention="bidirectional",
     fixed={**FIXED, "pooler": False},
-    facts=(
-        *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FACTS),
+    fields=(
+        *(f._replace(default=_DEFAULTS.get(f.ours, f.default)) for f in FIELDS),
         ConfigField("embedding_size", "embedding_size", 128),
     ),
     presumed=PRESUMED,
@@ -36,7 +36,7 @@ FAMILY = Family(
                 WeightRow("decoder", "generator_lm_head", tied=False),
             ),
             (Copy("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight"),),
-            needs={"hidden_act": "gelu"},
+            required_fields={"hidden_act": "gelu"},
         ),
         HeadTable(
             "classifier",

@@ -3,7 +3,7 @@
 from zoo.weights.families.bert import (
     DERIVED,
     EMBEDDINGS,
-    FACTS,
+    FIELDS,
     FIXED,
     LAYERS,
     POOLER,
@@ -19,7 +19,7 @@ FAMILY = Family(
     prefix="ernie",
     attention="bidirectional",
     fixed=FIXED,
-    facts=(*FACTS, ConfigField("task_type_vocab_size", "task_type_vocab_size", 3, "optional")),
+    fields=(*FIELDS, ConfigField("task_type_vocab_size", "task_type_vocab_size", 3, "optional")),
     presumed=PRESUMED,
     core=(
         *EMBEDDINGS,

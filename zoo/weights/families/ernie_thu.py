@@ -3,7 +3,7 @@
 Their folders hold ``ernie_config.json`` and ``pytorch_model.bin``; vectors of the entities come apart.
 """
 
-from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, POOLER, PRESUMED, heads
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FIELDS, FIXED, LAYERS, POOLER, PRESUMED, heads
 from zoo.weights.table import ConfigField, Family, HeadTable, WeightRow
 
 _LAYER = "encoder.layer.{}."
@@ -25,7 +25,7 @@ FAMILY = Family(
     prefix="bert",
     attention="bidirectional",
     fixed=FIXED,
-    facts=(*FACTS, ConfigField("fusion", "layer_types", None, "entity layers")),
+    fields=(*FIELDS, ConfigField("fusion", "layer_types", None, "entity layers")),
     presumed=PRESUMED,
     core=EMBEDDINGS + LAYERS + ENTITIES + POOLER,
     heads=(

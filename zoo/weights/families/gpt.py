@@ -24,8 +24,8 @@ def causal_head(embedding: str) -> HeadTable:
     )
 
 
-def width_facts() -> tuple[ConfigField, ...]:
-    """Facts that GPT-1 and GPT-2 name alike."""
+def width_fields() -> tuple[ConfigField, ...]:
+    """Config fields that GPT-1 and GPT-2 name alike."""
     return (
         ConfigField("hidden_size", "n_embd", 768),
         ConfigField("num_hidden_layers", "n_layer", 12),
@@ -62,12 +62,12 @@ FAMILY = Family(
     prefix="transformer",
     attention="causal",
     fixed={**FIXED, "norm_position": "post"},
-    facts=(
+    fields=(
         ConfigField("vocab_size", "vocab_size", 40478),
         ConfigField("max_position_embeddings", "n_positions", 512),
         ConfigField("hidden_act", "afn", "gelu", (("gelu_new", "gelu"), ("relu", "relu"), ("silu", "silu"))),
         ConfigField("intermediate_size", "n_embd", 768, "four times"),
-        *width_facts(),
+        *width_fields(),
     ),
     core=(
         WeightRow("embeddings.word_embeddings", "tokens_embed"),

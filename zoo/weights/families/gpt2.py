@@ -1,6 +1,6 @@
 """GPT-2: GPT's rows with the norm before each part (specs: GPT, section 7)."""
 
-from zoo.weights.families.gpt import DERIVED, FIXED, SCORE_HEAD, causal_head, layers, width_facts
+from zoo.weights.families.gpt import DERIVED, FIXED, SCORE_HEAD, causal_head, layers, width_fields
 from zoo.weights.table import ConfigField, Family, HeadTable, WeightRow
 
 FAMILY = Family(
@@ -9,7 +9,7 @@ FAMILY = Family(
     prefix="transformer",
     attention="causal",
     fixed={**FIXED, "norm_position": "pre"},
-    facts=(
+    fields=(
         ConfigField("vocab_size", "vocab_size", 50257),
         ConfigField("max_position_embeddings", "n_positions", 1024),
         ConfigField(
@@ -18,7 +18,7 @@ FAMILY = Family(
             "gelu_new",
             (("gelu_new", "gelu_new"), ("gelu", "gelu"), ("relu", "relu"), ("silu", "silu")),
         ),
-        *width_facts(),
+        *width_fields(),
         ConfigField("intermediate_size", "n_inner", None, "four times unless said"),
     ),
     presumed={

@@ -21,7 +21,7 @@ FAMILY = Family(
         "pooler": False,
         "hidden_dropout_prob": 0.0,
     },
-    facts=(
+    fields=(
         ConfigField("vocab_size", "vocab_size", 32000),
         ConfigField("hidden_size", "hidden_size", 4096),
         ConfigField("num_hidden_layers", "num_hidden_layers", 32),

@@ -1,6 +1,6 @@
 """RoBERTa: BERT's layers, positions that start after the padding's row, its own heads (specs: RoBERTa, section 7)."""
 
-from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FACTS, FIXED, LAYERS, POOLER, PRESUMED
+from zoo.weights.families.bert import DERIVED, EMBEDDINGS, FIELDS, FIXED, LAYERS, POOLER, PRESUMED
 from zoo.weights.table import ConfigField, Copy, Family, HeadTable, WeightRow
 
 FAMILY = Family(
@@ -9,8 +9,8 @@ FAMILY = Family(
     prefix="roberta",
     attention="bidirectional",
     fixed=FIXED,
-    facts=(
-        *(f._replace(default=50265) if f.ours == "vocab_size" else f for f in FACTS if f.ours != "pad_token_id"),
+    fields=(
+        *(f._replace(default=50265) if f.ours == "vocab_size" else f for f in FIELDS if f.ours != "pad_token_id"),
         ConfigField("pad_token_id", "pad_token_id", 1),
         ConfigField("position_offset", "pad_token_id", 1, "after"),
     ),
@@ -32,7 +32,7 @@ FAMILY = Family(
                 Copy("lm_head.decoder.bias", "lm_head.bias"),
                 Copy("lm_head.bias", "lm_head.decoder.bias", written=True, tied=False),
             ),
-            needs={"hidden_act": "gelu"},  # their head uses the erf form whatever the layers use
+            required_fields={"hidden_act": "gelu"},  # their head uses the erf form whatever the layers use
         ),
         HeadTable(
             "classifier",

@@ -22,7 +22,7 @@ FAMILY = Family(
         "attention_bias": False,
         "pooler": False,
     },
-    facts=(
+    fields=(
         ConfigField("vocab_size", "vocab_size", 32000),
         ConfigField("hidden_size", "d_model", 1024),
         ConfigField("num_hidden_layers", "n_layer", 24),
