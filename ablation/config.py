@@ -213,7 +213,7 @@ def changed_settings(config: AblationConfig) -> dict[str, list[tuple[str, Any, A
     base = first[config.against]
     result = {}
     for name, values in first.items():
-        keys = sorted((values.keys() | base.keys()) - {"name", "chain"})
+        keys = sorted((values.keys() | base.keys()) - {"name", "edge"})
         result[name] = [(k, base.get(k), values.get(k)) for k in keys if base.get(k) != values.get(k)]
     return result
 

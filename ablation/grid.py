@@ -99,9 +99,9 @@ def check_primary(config: AblationConfig) -> None:
     Raises:
         ZooError: a measure or floor that is not known, with the nearest one that is.
     """
-    measures, facts = known_figures(config)
+    measures, floors = known_figures(config)
     for where, name in config.primary.names.items():
-        known = measures if where == "primary.measure" else measures | facts
+        known = measures if where == "primary.measure" else measures | floors
         if name not in known:
             raise ZooError(
                 f"{where} = {name!r} is nothing that will be measured of the reference arm, {config.against!r}."
@@ -110,10 +110,10 @@ def check_primary(config: AblationConfig) -> None:
 
 
 def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
-    """Names of the measures that the reference arm may come to have, and of facts that can be a floor."""
+    """Names of the measures that the reference arm may come to have, and of figures that can be a floor."""
     arm = next(arm for arm in arms(config) if arm.name == config.against)
     run = settings_of(arm).value
-    measures, facts = set[str](), {UNIGRAM_ENTROPY}
+    measures, floors = set[str](), {UNIGRAM_ENTROPY}
     for task_name, task in run.tasks.items():
         for objective in task.own(run.objectives):
             for term in (objective, f"{task_name}.{objective}"):  # the second, where several tasks share it
@@ -123,8 +123,8 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
     if arm.finetune is not None:
         scores = {f"{task.name}.{metric}" for task in _tasks(arm.finetune) for metric in task.metrics}
         measures |= scores
-        facts |= {f"{MAJORITY}{name}" for name in scores}
-    return measures, facts
+        floors |= {f"{MAJORITY}{name}" for name in scores}
+    return measures, floors
 
 
 def _cloze_names(settings: dict[str, Any]) -> set[str]:

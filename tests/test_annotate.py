@@ -470,7 +470,7 @@ def test_an_annotator_of_ones_own(tmp_path, tokenizers):
     (tmp_path / "a.txt").write_text("she eats an apple")
     store = build(tmp_path, tokenizers["wordpiece"], str(tmp_path / "a.txt"), {"vowel": Vowels()})
     assert units(store, "vowel") == ["eats", "an", "apple"]
-    assert store.meta["facts"]["annotations"]["vowel"]["class"] == "Vowels"
+    assert store.meta["recipe"]["annotations"]["vowel"]["class"] == "Vowels"
 
 
 SENTENCES = {"unit": RecordField(kind="units"), "more": RecordField(kind="units"), "class": RecordField(values=9)}

@@ -195,8 +195,8 @@ def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkey
         targets = objective.targets(rows).tensors
         wanted = {int(p): spell(i) for p, i in zip(targets["positions"], targets["labels"], strict=True)}
         assert asked(row, "masked_lm") == wanted
-        facts = next(part.facts for part in row.asked if part.name == "masked_lm")
-        assert f"selected {100 * objective.describe(rows)['selected']:.1f} %" in facts
+        notes = next(part.notes for part in row.asked if part.name == "masked_lm")
+        assert f"selected {100 * objective.describe(rows)['selected']:.1f} %" in notes
         if rows.row_labels is not None:
             assert row.pair.endswith(f"(label {rows.row_labels[0]})")
 
@@ -323,7 +323,7 @@ def test_classes_of_tokens_go_by_name(look):
     assert set(meant.values()) == {"capitalised", "lower case"}
     assert meant[1] == "capitalised"
     assert set(filter(None, track.values)) == {"·", {"·": "low"}.get(track.values[1], "cap")}
-    assert "= capitalised" in " ".join(row.asked[0].facts)
+    assert "= capitalised" in " ".join(row.asked[0].notes)
     assert "?" not in "".join(track.values)
 
 
@@ -335,7 +335,7 @@ def test_orders_of_segments_in_words(look):
         order = [number + 1 for number in orders[label]]
         said = f"segments in the order {' '.join(map(str, order))}" if len(order) > 1 else "a single segment"
         assert row.pair.startswith(said)
-        assert f"asks for the row's label: {row.pair}" in row.asked[0].facts
+        assert f"asks for the row's label: {row.pair}" in row.asked[0].notes
     assert len({row.pair for row in view.rows}) > 1
 
 
@@ -655,8 +655,8 @@ def test_an_objective_of_ones_own(own_objective, look):
     (row,) = view.rows
     (part,) = row.asked
     assert (part.name, part.kind) == ("masked_lm", "Capitals")
-    assert "mood good" in part.facts
-    assert "long 1" in part.facts
+    assert "mood good" in part.notes
+    assert "long 1" in part.notes
     tracks = {track.name: track for track in row.tracks}
     assert tracks["place"].values == tuple(str(i) for i in range(len(row.cells)))
     assert tracks["masked_lm"].values[0] == ""  # a template token, without a label
@@ -674,7 +674,7 @@ def test_targets_of_two_directions_have_a_line_each(own_objective, look):
     marks = {track.name: set(track.marks) for track in row.tracks if track.marks}
     assert marks == {"masked_lm": {"next", None}, "masked_lm backward": {"previous", None}}
     count = len(originals)
-    assert f"asks {2 * count - 2} times, at {count} of {count} tokens" in row.asked[0].facts
+    assert f"asks {2 * count - 2} times, at {count} of {count} tokens" in row.asked[0].notes
 
 
 # --- drawing -------------------------------------------------------------------------------------

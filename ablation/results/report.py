@@ -54,8 +54,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def to_json(results: Results) -> dict[str, Any]:
     """The report as JSON values; curves stay in the run folders, which are named. ``null`` for what is not finite."""
-    facts = asdict(results)
-    facts["runs"] = [
+    values = asdict(results)
+    values["runs"] = [
         {
             "arm": run.arm,
             "seed": run.seed,
@@ -66,7 +66,7 @@ def to_json(results: Results) -> dict[str, Any]:
         }
         for run in results.runs
     ]
-    return facts
+    return values
 
 
 def _or_null(values: Mapping[Any, float]) -> dict[Any, float | None]:

@@ -34,7 +34,7 @@ Marks = Literal["units", "first", "every"]
 class Annotator:
     """One way to annotate; what a subclass of :class:`TextAnnotator` or :class:`RecordAnnotator` adds is how.
 
-    Arguments of the constructor are kept under their own names: they are the annotator's facts.
+    Arguments of the constructor are kept under their own names: they are the annotator's recipe.
 
     Attributes:
         version: of what the class does; part of the fingerprint of every store that it takes part in.
@@ -74,7 +74,7 @@ class Annotator:
         """
         return {name: existing(getattr(self, name), name) for name in self.paths if getattr(self, name) is not None}
 
-    def facts(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """What a store's fingerprint is made of: the class's bare name, version, arguments, contents of files.
 
         A class that moves to another module changes no fingerprint.

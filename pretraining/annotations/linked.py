@@ -49,10 +49,10 @@ class LinkedEntities(RecordAnnotator):
         (path,) = self.sources()["entities"]
         self._numbers = read_entities(path)
 
-    def facts(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """With what tells the names, so that a table of vectors can be compared with them."""
         (path,) = self.sources()["entities"]
-        return {**super().facts(), "names": name_facts(self._numbers or read_entities(path))}
+        return {**super().recipe(), "names": names_recipe(self._numbers or read_entities(path))}
 
     def read(self, value: Any, text: RecordText, where: str) -> list[list[CharSpan]]:
         """Spans of each line with the entities' numbers + 1; 0 where the graph has none of that name."""
@@ -109,7 +109,7 @@ def read_entities(path: Path) -> dict[str, int]:
 _NAMES_KEPT = 64
 
 
-def name_facts(numbers: Mapping[str, int]) -> dict[str, Any]:
+def names_recipe(numbers: Mapping[str, int]) -> dict[str, Any]:
     """What tells a list of entities from another: how many, a digest of names and numbers, and some of the names."""
     ordered = sorted((number, name) for name, number in numbers.items())
     digest = hashlib.blake2b("".join(f"{number}\t{name}\n" for number, name in ordered).encode(), digest_size=16)

@@ -35,7 +35,7 @@ class Plan:
         documents: (N,) int64 document of each row's first piece.
         row_labels: (N,) class of each row, where the layout gives it one.
         separators: (P,) whether a separator follows the piece; absent = one follows every piece.
-        next_token: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
+        next_token: (N,) int32 token that follows each row in the text, -1 = none; where the layout knows it.
         reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
     """
 
@@ -58,15 +58,16 @@ class Layout(ABC):
     """Documents to rows.
 
     Attributes:
-        provided_fields: fields of :class:`Rows` that this layout fills beyond the always present ones
+        provided_fields: fields of :class:`Examples` that this layout fills beyond the always present ones
             (``token_type_ids``, ``row_labels``, names of store arrays).
         required_fields: arrays of the store without which it makes no row.
         short: arguments of its constructor with which a text of a few words makes a row, as an example for messages.
-        order: ``shuffled`` rows, or ``contiguous``, whose rows go on from batch to batch, so that a core can remember
-            the row before. Such a plan's rows are in the order of training: row t * G + g is the t-th of stream g,
-            all streams are equally long, and they start anew with every epoch.
-        parallel_rows: G, for ``order = "contiguous"``: rows of a global batch, set before :meth:`plan` by what knows it. Text
-            for fewer rows makes as many streams as there are rows.
+        order: ``shuffled`` rows, or ``contiguous`` ones, which go on from batch to batch, so that a core can remember
+            the row before. The text is then cut into G equally long stretches, one for each of the G rows of a global
+            batch, and the plan's rows are in the order of training: row t * G + g is the t-th of stretch g. Every epoch
+            starts them anew.
+        parallel_rows: G, for ``order = "contiguous"``; set before :meth:`plan` by what knows the batch. Text for fewer
+            rows makes as many stretches as there are rows.
     """
 
     provided_fields: frozenset[str] = frozenset()
@@ -76,7 +77,7 @@ class Layout(ABC):
     parallel_rows: int = 32
 
     def memory_span(self, length: int) -> int | None:
-        """Tokens at the start of a row of ``length`` that the stream's next row goes on from; ``None`` = all."""
+        """Tokens at the start of a row of ``length`` that the row after it goes on from; ``None`` = all."""
         return None
 
     @abstractmethod

@@ -28,7 +28,7 @@ class Examples:
         row_labels: (B,) int64 class of each row, where the layout gives it one; of a pair 0 = true order or true
             continuation.
         task_type_ids: (B,) int64 number of the task, where the core has a table of them; absent = 0.
-        next_token: (B,) int32 token that follows the row in its stream, -1 = none; where a layout knows it.
+        next_token: (B,) int32 token that follows the row in the text, -1 = none; where a layout knows it.
         reuse_length: (B,) int64 tokens at the row's start that the stream's next row remembers. They must not see the
             others, which that row shows again; absent = no such part.
         token_document: (B, L) int32 store document of each token, where a layout keeps documents from seeing each

@@ -139,7 +139,7 @@ class LabelledPairs(Layout):
 
 
 def _prepared(store: Store) -> bool:
-    """Whether a store lies on the disk; one that is put together in memory has the facts of its first part."""
+    """Whether a store lies on the disk; one that is put together in memory has the recipe of its first part."""
     return (store.path / "meta.json").exists()
 
 
@@ -161,10 +161,10 @@ def _place(store: Store, record: int) -> tuple[str, Document | None]:
 
     A store keeps no lines: its text is read again up to there, and has to have as many sentences.
     """
-    place, facts = f"record {record + 1:,} of {_source(store)}", store.meta.get("recipe")
-    if not facts or not _prepared(store):
+    place, recipe = f"record {record + 1:,} of {_source(store)}", store.meta.get("recipe")
+    if not recipe or not _prepared(store):
         return place, None
-    config = CorpusConfig(store.meta["source"], text_field=facts["text_field"])
+    config = CorpusConfig(store.meta["source"], text_field=recipe["text_field"])
     try:
         if any(source.kind == "hub" for source in resolve_sources(config)):
             return place, None
@@ -174,7 +174,7 @@ def _place(store: Store, record: int) -> tuple[str, Document | None]:
         return place, None
     if found is None:
         return place, None
-    by_rule = facts["sentences"][0] == "rule" and not found.listed
+    by_rule = recipe["sentences"][0] == "rule" and not found.listed
     count = sum(len(sentence_spans(line)) for line in found.lines) if by_rule else len(found.lines)
     same = count == store.documents[record + 1] - store.documents[record]
     return (f"{found.file}:{found.line}", found) if same else (place, None)

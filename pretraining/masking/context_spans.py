@@ -1,6 +1,6 @@
 """Spans inside a context that stays visible: what a permutation language model predicts (XLNet, section 3.3).
 
-Worked example_ids, one part of a row, goal 3: n = 2 is drawn, so the span gets a context of 12 pieces, 5 of them (drawn)
+Worked example, one part of a row, goal 3: n = 2 is drawn, so the span gets a context of 12 pieces, 5 of them (drawn)
 before it; the span begins at the next word start::
 
     cursor . . . . . x x . . . . . . . | next cursor        x chosen, 5 before, 7 behind

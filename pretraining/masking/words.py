@@ -29,7 +29,7 @@ class WholeWords(Grouped):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -58,7 +58,7 @@ class RandomSpans(WholeWords):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -91,7 +91,7 @@ class KnowledgeUnits(Grouped):
             unit, so put the larger or rarer units first. An empty list: no units.
         fallback: what tokens outside of units are: single ``tokens`` (Chinese) or ``words`` (English).
         rate: share of a row's real tokens, template tokens counted, in (0, 1]; or each unit's chance.
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 

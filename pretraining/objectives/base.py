@@ -138,15 +138,16 @@ class CoreRunner:
 class Objective(nn.Module, ABC):
     """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
 
-    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's facts and
+    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's config and
     the vocabulary are known. Objectives of one task read the same corrupted rows. ``corrupt`` notes chosen positions as
     the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
 
     Attributes:
-        required_fields: optional fields of :class:`Rows` that it reads; checked against the layout's ``provided_fields``.
+        required_fields: optional fields of :class:`Examples` that it reads; checked against the layout's
+            ``provided_fields``.
         weight: factor of its loss.
-        attention: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
-            fine-tuning and scoring; objectives of one task must agree.
+        attention: how tokens must attend to each other in a row, ``None`` = any way will do. The model's metadata keep
+            it for fine-tuning and scoring; objectives of one task must agree.
         select: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with the corpus' unigram entropy.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.

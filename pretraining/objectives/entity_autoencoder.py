@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretraining.annotations.linked import name_facts
+from pretraining.annotations.linked import names_recipe
 from pretraining.arrays import Ints
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -134,7 +134,7 @@ class EntityAutoencoder(Objective):
             own = repr(names[other[0]]) if other[0] < len(names) else "missing"
             difference = f"number {other[0]} is {other[1]!r} there and {own} here"
         elif known["some"][-1][0] == known["count"] - 1:  # numbered without gaps
-            here = name_facts({name: number for number, name in enumerate(names[: known["count"]])})
+            here = names_recipe({name: number for number, name in enumerate(names[: known["count"]])})
             if here["digest"] == known["digest"]:
                 return
             difference = f"some of the {known['count']:,} names differ"

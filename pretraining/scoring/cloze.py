@@ -25,7 +25,7 @@ from pretraining.scoring.cloze_items import (
     choose_words,
     read_text,
 )
-from pretraining.scoring.scorer import Scorer, segmenter_facts
+from pretraining.scoring.scorer import Scorer, segmenter_of_text
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
@@ -281,7 +281,7 @@ def _words_as_in_the_run(merged: dict[str, Any], said: dict[str, Any]) -> dict[s
     corpus, folder = merged.get("corpus"), Path(str(merged.get("run")))
     if not isinstance(corpus, dict) or "segmenter" in corpus or not (folder / "tokenizer.json").exists():
         return {}
-    name, dictionary = segmenter_facts(folder, load_tokenizer(folder))
+    name, dictionary = segmenter_of_text(folder, load_tokenizer(folder))
     own = {"corpus.segmenter": name}
     return own if "user_dictionary" in corpus or dictionary is None else {**own, "corpus.user_dictionary": dictionary}
 

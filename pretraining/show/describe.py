@@ -1,8 +1,9 @@
 """What an objective does to a text, as plain data; ``terminal`` and ``html`` draw it.
 
 The config's layout, objectives and draws run over the text through the loader that training uses, so what is shown is
-what a run computes: row n of the text has the masks of row n of a run with that seed. Only generic facts are read:
-rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``; no objective is known by name.
+what a run computes: row n of the text has the masks of row n of a run with that seed. Only what every
+objective has is read: rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``; no objective
+is known by name.
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def _row_view(row: RowReading, place: int, rows: int) -> RowView:
     """One row, the ``place``-th of so many ``rows`` of the text."""
     objectives = row.source.task.objectives
     lines = {name: read_targets(row, name, objective) for name, objective in objectives.items()}
-    asked = [ObjectiveView(name, type(objectives[name]).__name__, tuple(own.facts)) for name, own in lines.items()]
+    asked = [ObjectiveView(name, type(objectives[name]).__name__, tuple(own.notes)) for name, own in lines.items()]
     tracks = [track for own in lines.values() for track in own.tracks]
     mentions = {places for own in lines.values() for places in own.mentions}
     return RowView(

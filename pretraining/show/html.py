@@ -95,7 +95,7 @@ class _Picture(NamedTuple):
 
 
 class _Card(NamedTuple):
-    """One row: heading, tokens word by word, facts, who sees whom.
+    """One row: heading, tokens word by word, what objectives say, what attends to what.
 
     ``sight`` says whom each token sees, for the script: a string of 0 and 1 for each; empty where all is seen.
     ``brackets`` and ``lines`` are what stands above and below the tokens.
@@ -171,7 +171,7 @@ def _config(views: Sequence[TaskView], attention: MatrixDisplay) -> dict[str, An
         drawn: set[tuple[str, bytes]] = set()
         cards = [_card(row, attention, drawn) for row in view.rows]
         tasks.append({"about": view.about, "cards": cards, "notes": view.notes})
-    return {"title": views[0].title, "chain": views[0].edge, "stages": views[0].stages, "tasks": tasks}
+    return {"title": views[0].title, "edge": views[0].edge, "stages": views[0].stages, "tasks": tasks}
 
 
 def _card(row: RowView, attention: MatrixDisplay, drawn: set[tuple[str, bytes]]) -> _Card:

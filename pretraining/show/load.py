@@ -64,12 +64,13 @@ def _hopeless(config: PretrainConfig, name: str, source: str, wish: ShowConfig) 
         return f"{lacking.message} The text is a record then; for example, with a file of such records:\n{command}"
     hint = record_hint(corpus, wish.text)
     if hint and layout.required_fields & set(corpus.recorded):
-        return f"task {name!r}: {type(layout).__name__} makes no row without {', '.join(sorted(layout.required_fields))}.{hint}"
+        needed = ", ".join(sorted(layout.required_fields))
+        return f"task {name!r}: {type(layout).__name__} makes no row without {needed}.{hint}"
     return ""
 
 
 def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
-    """Settings and tokenizer of a run folder, or of a model folder that says of its training only what its facts are.
+    """Settings and tokenizer of a run folder, or of a model folder, whose metadata alone say how it was trained.
 
     Raises:
         ZooError: no such folder, one that names code from elsewhere, or its corpus is gone and is needed.
@@ -106,8 +107,8 @@ def _settings_of_model(metadata: ModelMetadata) -> dict[str, Any]:
     if not heads:
         have = ", ".join(f"{name} ({head['kind']})" for name, head in metadata.heads.items()) or "none"
         raise ZooError(
-            f"{metadata.path} has no run.json that says how it was trained, and no head that predicts tokens (its heads: "
-            f"{have}). Name the objectives by a config, under the model's tokenizer: zoo show --config NAME "
+            f"{metadata.path} has no run.json that says how it was trained, and no head that predicts tokens (its "
+            f"heads: {have}). Name the objectives by a config, under the model's tokenizer: zoo show --config NAME "
             f"--data.tokenizer.kind file --data.tokenizer.path {metadata.path} TEXT"
         )
     rule = rule_of(metadata, heads[0])

@@ -121,12 +121,12 @@ class _Page:
             yield from (self.paint(f"  {line}", "yellow") for line in textwrap.wrap(f"Note: {note}", self.width - 2))
 
     def row(self, row: RowView) -> Iterator[str]:
-        """One row: heading, tokens, facts, what attends to what."""
+        """One row: heading, tokens, what objectives say, what attends to what."""
         yield from self._heading(row)
         gutter = self.gutter
         yield from self._staves(row, gutter)
         for part in row.asked:
-            yield from self._fact(part.name, " · ".join(part.facts), gutter)
+            yield from self._fact(part.name, " · ".join(part.notes), gutter)
         if self.attention is not False:
             yield from self._streams(row, gutter)
 

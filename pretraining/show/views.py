@@ -91,7 +91,7 @@ class ObjectiveView:
 
     name: str
     kind: str
-    facts: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,11 +153,11 @@ class TaskView:
 
     Args:
         title: the config's or the run folder's name.
-        edge: the config's place in the chain of models.
+        edge: where the config stands among the models: which one it changes, and what it changes.
         about: task, layout and objectives in a sentence.
         rows: the rows shown, seed by seed.
         notes: what a reader should know besides.
-        stages: which tasks are run when, a line each; the same in all views of a config, as title and chain are.
+        stages: which tasks are run when, a line each; the same in all views of a config, as title and edge are.
     """
 
     title: str

@@ -76,16 +76,16 @@ def prepare_store(
 
 def _ignored(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -> list[str]:
     """Settings that ask for something else than a prepared store was made with, as far as it says how it was."""
-    facts = store.meta.get("recipe", {})
+    recipe = store.meta.get("recipe", {})
     found = []
     for name, annotator in corpus.annotations.items():
         try:
-            asked = json.loads(json.dumps(annotator.facts()))
+            asked = json.loads(json.dumps(annotator.recipe()))
         except ZooError:  # its files are gone; they are not needed
             asked = None
-        if facts.get("annotations", {}).get(name) != asked or asked is None:
+        if recipe.get("annotations", {}).get(name) != asked or asked is None:
             found.append(f"annotations.{name}")
-    segmenter, own = facts.get("segmenter", {}), store.path.resolve()
+    segmenter, own = recipe.get("segmenter", {}), store.path.resolve()
     if corpus.segmenter not in ("none", segmenter.get("name")):
         found.append(f"segmenter {corpus.segmenter}")
     if corpus.user_dictionary is not None:

@@ -42,16 +42,16 @@ class Segmenter:
         self._cut = _load_rjieba(self._dictionary) if name == "rjieba" else None
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Name, version and dictionary, for the fingerprint."""
-        facts: dict[str, Any] = {"name": self.name}
+    def recipe(self) -> dict[str, Any]:
+        """Name, version and dictionary, for the store's recipe and so for its fingerprint."""
+        recipe: dict[str, Any] = {"name": self.name}
         if self.name != "none":
-            facts["alignment"] = ALIGNMENT
+            recipe["alignment"] = ALIGNMENT
         if self.name == "rjieba":
-            facts["version"] = importlib.metadata.version("rjieba")
+            recipe["version"] = importlib.metadata.version("rjieba")
         if self._dictionary is not None:
-            facts["dictionary"] = hashlib.blake2b(self._dictionary.read_bytes(), digest_size=16).hexdigest()
-        return facts
+            recipe["dictionary"] = hashlib.blake2b(self._dictionary.read_bytes(), digest_size=16).hexdigest()
+        return recipe
 
     def words(self, text: str) -> tuple[str, list[int]] | None:
         """Text and the offsets at which its words start; ``None`` where there is nothing to segment.

@@ -92,9 +92,9 @@ class TokenizerConfig:
         """Special tokens by role, in id order."""
         return dict(self.special or _SPECIALS.get(self.kind, {}))
 
-    def facts(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """What training depends on besides the text, for fingerprints."""
-        facts = dataclasses.asdict(self)
-        del facts["path"], facts["new_tokens"]
-        facts |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
-        return {**facts, "special": list(self.roles.items())}
+        fields = dataclasses.asdict(self)
+        del fields["path"], fields["new_tokens"]
+        fields |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
+        return {**fields, "special": list(self.roles.items())}

@@ -89,7 +89,7 @@ def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimize
 
 
 def with_vocabulary(config: CoreConfig, vocabulary: Vocabulary) -> CoreConfig:
-    """The core's facts with the tokenizer's size and padding id.
+    """The core's config with the tokenizer's size and padding id.
 
     Raises:
         ZooError: the model has fewer rows than the tokenizer has tokens.

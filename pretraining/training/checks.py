@@ -13,7 +13,7 @@ from pretraining.store.prepare import prepared_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.training.config import PretrainConfig
-from pretraining.training.init_from import check_contents, check_start
+from pretraining.training.init_from import check_contents, check_init_from
 from pretraining.training.load_config import differing_keys
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
@@ -26,7 +26,7 @@ def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
     """Refuse a run folder that belongs to other settings, naming the keys, and a start that cannot be made."""
     config = settings.value
     if config.init_from is not None:
-        check_start(config.init_from, config.model, folder)
+        check_init_from(config.init_from, config.model, folder)
         if not is_finished(folder) and not any((folder / "checkpoints").glob("step-*")):  # later it is needed no more
             metadata = ModelMetadata(config.model, config.template, common_attention(config.objectives))
             given = config.data.tokenizer
@@ -194,7 +194,7 @@ def check_attention(task: str, objectives: dict[str, Objective]) -> None:
 
 
 def common_attention(objectives: dict[str, Objective]) -> Literal["bidirectional", "causal"]:
-    """How tokens of the model see each other: a fact for fine-tuning and scoring."""
+    """How tokens of the model attend to each other, which fine-tuning and scoring need to know."""
     needed = {objective.attention for objective in objectives.values()} - {None}
     return "causal" if needed == {"causal"} else "bidirectional"
 

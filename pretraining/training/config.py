@@ -168,7 +168,7 @@ class PretrainConfig:
     Args:
         name: first part of the run folder's name.
         edge: place in the chain of models: what it changed, and the claim (shown by ``zoo list``).
-        model: the core's facts.
+        model: the core's config.
         data: text and tokenizer.
         objectives: objectives by name; the name is also the name of the head and of the loss.
         tasks: layouts with the objectives that read them, by name.

@@ -69,7 +69,7 @@ def build_model(
     """Core and heads with initial values keyed by ``seed`` and parameter names.
 
     Args:
-        config: the core's facts.
+        config: of the core.
         objectives: what it is trained by.
         vocabulary: of the tokenizer.
         seed: the run's ``seed.init``.

@@ -156,8 +156,8 @@ class Run:
                 self._read_log_window(norm)
             if logging:
                 epoch = max(cursor.epoch for cursor in state.cursors.values())
-                facts = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch}
-                recorder.log(state.counters, self.progress, facts)
+                figures = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch}
+                recorder.log(state.counters, self.progress, figures)
                 state.log_window.zero_()
             if ended or (train.validate_every and step % train.validate_every == 0):
                 self._validate()
