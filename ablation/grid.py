@@ -94,7 +94,7 @@ def cells(config: AblationConfig) -> list[GridCell]:
 
 
 def check_primary(config: AblationConfig) -> None:
-    """Refuse figures that would decide and that the reference arm will not have, before anything runs.
+    """Raise ZooError if the reference arm will not have the figures that decide, before anything runs.
 
     Raises:
         ZooError: a measure or floor that is not known, with the nearest one that is.
@@ -249,7 +249,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         if any(name not in heads and _corrupts(config.objectives[name]) for name in task.objectives):
             continue  # without that objective these would be other rows
         own = {name: objective for name, objective in task.own(config.objectives).items() if name in heads}
-        store = stores.of(task_name)
+        store = stores.for_task(task_name)
         _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:
             length, number = data.sequence_length, task.task_type_id

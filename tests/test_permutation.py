@@ -191,7 +191,7 @@ def test_backward_rows_are_chosen_from_their_own_beginning():
 
 
 def table_of(rows, ranks, second):
-    """(B, L, L) who sees whom, as the core computes it."""
+    """(B, L, L) what attends to what, as the core computes it."""
     visible = base_inputs(rows).attention_pattern._replace(permutation_ranks=torch.from_numpy(ranks))
     positions = torch.arange(rows.shape[1]).expand(rows.shape) if second else torch.arange(rows.shape[1])[None]
     return visible_keys(visible, positions, rows.shape[1], 0, second).expand(-1, rows.shape[1], -1).numpy()

@@ -85,7 +85,7 @@ def read_run(arm: str, seed: int, folder: Path) -> FinishedRun:
     """
     if not (folder / "run.json").exists():
         raise ZooError(
-            f"{folder} has no run.json, so nobody can say what produced it; the report refuses such results."
+            f"{folder} has no run.json, so nobody can say what produced it, and the report leaves no such result in."
         )
     record = read_json(folder / "run.json")
     if not record.get("finished"):

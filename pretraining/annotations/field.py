@@ -101,7 +101,7 @@ def read_spans(value: Any, text: RecordText, where: str, number: Any) -> list[li
 
 
 def _checked(value: Any, lines: list[str], where: str, number: Any) -> Iterator[tuple[int, CharSpan]]:
-    """(line, span in it) in order; overlaps and impossible offsets are refused."""
+    """(line, span in it) in order; raises ZooError if spans overlap or lie outside of the text."""
     if not isinstance(value, list):
         raise ZooError(f"{where} holds {_kind(value)}; a list of [start, end] pairs was expected.")
     edges = np.cumsum([0, *(len(line) + 1 for line in lines)])

@@ -78,7 +78,7 @@ def read_entities(path: Path) -> dict[str, int]:
 
     Raises:
         ZooError: no names, a name or number that occurs twice, lines with and without numbers, an empty line among
-            names without numbers (which :func:`zoo.entities.read_names` refuses, too), naming the line.
+            names without numbers (of which a table's list has none, either), naming the line.
     """
     entries = _entity_lines(path)
     first, second = next(entries, None), next(entries, None)

@@ -7,10 +7,10 @@ or not. Any position of any epoch can therefore be reached at once, and shared o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,24 @@ class Plan:
     def __len__(self) -> int:
         """Rows in the plan."""
         return len(self.offsets) - 1
+
+    @classmethod
+    def concatenate(cls, plans: Sequence[Self]) -> Self:
+        """Plans of one layout one after the other as one."""
+        if len(plans) == 1:
+            return plans[0]
+        sizes = [np.diff(plan.offsets) for plan in plans]
+        labels = [plan.row_labels for plan in plans if plan.row_labels is not None]
+        separators = [plan.separators for plan in plans if plan.separators is not None]
+        return cls(
+            piece_starts=np.concatenate([plan.piece_starts for plan in plans]),
+            lengths=np.concatenate([plan.lengths for plan in plans]),
+            piece_types=np.concatenate([plan.piece_types for plan in plans]),
+            offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
+            documents=np.concatenate([plan.documents for plan in plans]),
+            row_labels=np.concatenate(labels) if labels else None,
+            separators=np.concatenate(separators) if separators else None,
+        )
 
 
 class Layout(ABC):
@@ -118,24 +136,6 @@ def check_special_tokens(vocabulary: Vocabulary, layout: str, cls: bool, sep: bo
             "that has it, add it (data.tokenizer.new_tokens), or use the layout pretraining.layouts.Blocks, which "
             "needs no template tokens."
         )
-
-
-def concatenate(plans: list[Plan]) -> Plan:
-    """Plans one after the other as one."""
-    if len(plans) == 1:
-        return plans[0]
-    sizes = [np.diff(plan.offsets) for plan in plans]
-    labels = [plan.row_labels for plan in plans if plan.row_labels is not None]
-    separators = [plan.separators for plan in plans if plan.separators is not None]
-    return Plan(
-        piece_starts=np.concatenate([plan.piece_starts for plan in plans]),
-        lengths=np.concatenate([plan.lengths for plan in plans]),
-        piece_types=np.concatenate([plan.piece_types for plan in plans]),
-        offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
-        documents=np.concatenate([plan.documents for plan in plans]),
-        row_labels=np.concatenate(labels) if labels else None,
-        separators=np.concatenate(separators) if separators else None,
-    )
 
 
 def take_rows(plan: Plan, rows: Ints) -> Plan:

@@ -34,7 +34,7 @@ class LabelledPairs(Layout):
 
     A record is a document of one or two sentences (a text field that is a string, or a list of two strings, in a
     corpus with ``sentences: line``); its class is an array of the store with class + 1 at each of its tokens, made by
-    ``annotations`` of the corpus. Records without a class are left out; a pair of two classes is refused. Pairs that
+    ``annotations`` of the corpus. Records without a class are left out; a pair of two classes is an error. Pairs that
     are too long lose tokens from the longer text, at its end. What looks like a mistake is said once on standard error:
     that there are texts among pairs, or that fewer than half of the classes occur.
 
@@ -84,7 +84,7 @@ class LabelledPairs(Layout):
         return self._plan(edges, first, offsets[documents + 1] - first, documents, label, length)
 
     def _one_class(self, store: Store, documents: Ints, classes: Ints) -> None:
-        """Refuse pairs whose texts have a class each, of which one would be forgotten."""
+        """Raise ZooError if the two texts of a pair have different classes, of which one would be forgotten."""
         offsets = np.asarray(store.documents)
         pair = np.flatnonzero(offsets[documents + 1] - offsets[documents] == 2)
         second = np.asarray(store.arrays[self.label][np.asarray(store.sentences)[offsets[documents[pair]] + 1]])
@@ -105,7 +105,7 @@ class LabelledPairs(Layout):
             odd["single"] = f"{single:,} of {len(counts):,} records are one text, all others pairs"
         total, present = _number_of_classes(store, self.label), len(np.unique(label))
         if total is not None and 2 * present < total:
-            odd["classes"] = f"{len(counts):,} records have {present} of the {total} classes; the others are never seen"
+            odd["classes"] = f"{len(counts):,} records have {present} of the {total} classes; the others never occur"
         for what, text in odd.items():
             key = f"{what} {store.path}"
             if key not in self._said and os.environ.get("RANK", "0") == "0":

@@ -180,15 +180,18 @@ class Objective(nn.Module, ABC):
         return
 
     def check_model(self, config: CoreConfig) -> None:
-        """Refuse a core, or files beside the text, before any text is read. Default: any will do."""
+        """Raise ZooError, before any text is read, if core or files beside it do not suit. Default: any will do."""
         return
 
     def check_layout(self, layout: Layout, length: int) -> None:
-        """Refuse rows of ``length`` tokens made by ``layout``, before any text is read. Default: any will do."""
+        """Raise ZooError if rows of ``length`` tokens made by ``layout`` do not suit it. Default: any will do.
+
+        This is asked before any text is read.
+        """
         return
 
     def check_store(self, store: Store) -> None:
-        """Refuse prepared text that it cannot be trained on. Default: any from which ``select`` can choose."""
+        """Raise ZooError if it cannot be trained on a text. Default: it can on any from which ``select`` can choose."""
         if self.select is not None:
             self.select.check(store)
 
@@ -210,7 +213,7 @@ class Objective(nn.Module, ABC):
         return rows
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
-        """Amend the core's inputs (visibility, second stream, task ids). Default: as they are."""
+        """Amend the core's inputs (attention pattern, second stream, task ids). Default: as they are."""
         return inputs
 
     @abstractmethod
@@ -244,16 +247,16 @@ class Objective(nn.Module, ABC):
 
 
 def base_inputs(rows: Examples) -> CoreInputs:
-    """Core inputs of rows before any objective amends them: everything real is visible.
+    """Core inputs of rows before any objective amends them: every token attends to every real token.
 
-    Where the next row shows the rest of this one again, the part that it remembers sees nothing of that rest.
+    Where the next row repeats the rest of this one, the part that it remembers does not attend to that rest.
     """
-    shown_again = None if rows.reuse_length is None else np.arange(rows.shape[1])[None, :] >= rows.reuse_length[:, None]
+    repeated = None if rows.reuse_length is None else np.arange(rows.shape[1])[None, :] >= rows.reuse_length[:, None]
     return pack_inputs(
         rows.input_ids,
         rows.lengths,
         documents=rows.token_document,
-        permutation_ranks=None if shown_again is None else shown_again.astype(np.int32),
+        permutation_ranks=None if repeated is None else repeated.astype(np.int32),
         token_types=rows.token_type_ids,
         task_types=rows.task_type_ids,
         reversed=rows.reversed,
@@ -271,7 +274,7 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
     """Corrupted rows to a batch: inputs amended by every objective, targets and counts by name.
 
     Raises:
-        ZooError: two objectives of a task disagree about who may see whom.
+        ZooError: two objectives of a task need different attention patterns.
     """
     start = base_inputs(rows)
     inputs = start
@@ -280,7 +283,7 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
         changed_before = inputs.attention_pattern is not start.attention_pattern
         if changed_before and amended.attention_pattern is not inputs.attention_pattern:
             raise ZooError(
-                f"objective {name!r} and one before it disagree about who may see whom; give each its own task."
+                f"objective {name!r} and one before it need different attention patterns; give each its own task."
             )
         inputs = amended
     targets = {name: objective.targets(rows) for name, objective in objectives.items()}

@@ -44,7 +44,7 @@ class EntityAutoencoder(Objective):
         wrong: share of the mentions that get an entity drawn from the candidates, the true one among them.
         missing: share that lose theirs.
         candidates: the different entities of the ``row`` (the paper's reading, which any batch gives the same loss), or
-            of the ``batch`` that one process sees at once (its code's).
+            of the ``batch`` that one process reads at once (its code's).
         weight: factor of the loss; 0 = entities are read only.
     """
 
@@ -102,7 +102,7 @@ class EntityAutoencoder(Objective):
         return config.fusion.entity_size
 
     def check_model(self, config: CoreConfig) -> None:
-        """Refuse a core that reads no entities, and a table that is not there or of another width than it reads."""
+        """Raise ZooError if the core reads no entities, or the table is not there or of another width than it reads."""
         width, found = self._check_fusion(config), self.table.width
         if found != width:
             raise ZooError(
@@ -110,7 +110,7 @@ class EntityAutoencoder(Objective):
             )
 
     def check_store(self, store: Store) -> None:
-        """Refuse vectors of another width than the core's or that are not finite, and a store of other entities."""
+        """Raise ZooError if vectors are not finite or of another width, or the store is of other entities."""
         self.check_model(self.config)
         least, most = (int(np.asarray(f(store.arrays[ARRAY], initial=0))) for f in (np.min, np.max))
         if least < 0 or most > len(self.table):
@@ -124,7 +124,7 @@ class EntityAutoencoder(Objective):
             raise ZooError(f"{store.path} has not a single entity, so that there is nothing to learn of them.")
 
     def _check_names(self, store: Store) -> None:
-        """Refuse a table of other names, or in another order, than the list that the text was linked with."""
+        """Raise ZooError if names or order of the table are not those of the list that the text was linked with."""
         known = store.meta.get("recipe", {}).get("annotations", {}).get(ARRAY, {}).get("names")
         if known is None:  # a store of ids, or an annotation of another class
             return
@@ -206,11 +206,11 @@ class EntityAutoencoder(Objective):
     def describe(self, rows: Examples) -> dict[str, Any]:
         """Names of entities and what happened to each, at the first token of its mention."""
         true, read = _aligned(rows), rows.targets["entities_read"]
-        fates = np.full(true.shape, "", dtype=object)
+        outcomes = np.full(true.shape, "", dtype=object)
         for place in zip(*np.nonzero(true), strict=True):
-            name, seen = (self._name(int(ids[place])) for ids in (true, read))
-            fates[place] = name if name == seen else f"{name} -> {seen}"
-        return {"entities": fates}
+            name, now = (self._name(int(ids[place])) for ids in (true, read))
+            outcomes[place] = name if name == now else f"{name} -> {now}"
+        return {"entities": outcomes}
 
     def _name(self, entity_id: int) -> str:
         return "none" if entity_id == 0 else self.table.names[entity_id - 1]

@@ -73,7 +73,7 @@ class PermutationLM(Objective):
         self.head = TokenHead(config, transform=False, bias=True)
 
     def check_layout(self, layout: Layout, length: int) -> None:
-        """Blocks have to divide what the next row goes on from, and the rest (data_utils.py of the original)."""
+        """Raise ZooError if blocks do not divide what the next row goes on from, and the rest (as in the original)."""
         reused = layout.memory_span(length)
         parts = [length] if reused is None else [reused, length - reused]
         size = self.perm_size

@@ -35,7 +35,7 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
         wish: the text, and which seeds, rows, epoch, tasks.
 
     Raises:
-        ZooError: what the tokenizer, the layout or an objective refuses.
+        ZooError: the tokenizer, the layout or an objective cannot do with the text or the settings.
     """
     config, vocabulary = subject.config, subject.tokenizer.vocabulary
     core = with_vocabulary(config.model, vocabulary)

@@ -12,7 +12,7 @@ TRAINING = 1
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
 TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
 ROLES = ("pad", "unk", "cls", "sep", "mask")
-SOME_UNKNOWN, MOST_UNKNOWN = 0.05, 0.5  # shares of a text's tokens from which unknown ones are told, and refused
+SOME_UNKNOWN, MOST_UNKNOWN = 0.05, 0.5  # shares of unknown tokens from which a note is written, and an error raised
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _SPECIALS: dict[str, dict[str, str]] = {
     "wordpiece": _BERT,

@@ -182,7 +182,7 @@ def records(documents: Iterator[list[Sentence]], tokenizer: ZooTokenizer) -> Ite
 
 @dataclass(frozen=True)
 class LinkedConfig:
-    """What the command is told.
+    """Settings of ``zoo linked``.
 
     Args:
         tokens: file of WordPiece ids.

@@ -80,7 +80,7 @@ def _prune(root: Path, newest: Path, keep: int) -> None:
 
 
 def check_room(folder: Path, model: nn.Module, keep: int) -> None:
-    """Refuse to start where the disk has no room for the checkpoints that a run keeps, and one being written.
+    """Raise ZooError if the disk has no room for the checkpoints that a run keeps, and one being written.
 
     Args:
         folder: the run folder.

@@ -117,12 +117,15 @@ def class_paths(value: Any) -> Iterator[str]:
 
 
 def require_trusted_code(folder: Path, settings: Any, trusted: bool) -> None:
-    """Refuse settings that name code from outside the package, unless the user trusts it.
+    """Raise ZooError if settings name code from outside the package that the user does not trust.
 
     Args:
         folder: the run folder, for the message.
         settings: what its ``run.json`` keeps of them.
-        trusted: the user command_line ``--trust_code``.
+        trusted: the user says ``--trust_code``.
+
+    Raises:
+        ZooError: they do; names the classes.
     """
     foreign = [path for path in class_paths(settings) if not path.startswith(KNOWN_CODE)]
     if foreign and not trusted:

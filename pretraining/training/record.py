@@ -65,7 +65,7 @@ class Counters:
 
     Args:
         step: optimiser steps done.
-        tokens: non-padding input tokens seen.
+        tokens: non-padding input tokens read.
         flops: operations of the matrix products done.
         targets: losses summed so far, by objective.
         log_window: sum and count of each objective's loss since the last log line.
