@@ -198,7 +198,7 @@ class Recorder:
         """One line for the log, one per objective with the losses of each document; it took ``seconds``."""
         loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in metrics.items())
         terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in metrics.items()}
-        documents = len(next(iter(metrics.values()))["documents"])
+        documents = max(len(figures["documents"]) for figures in metrics.values())
         if self.main:
             summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
             stage = {} if counters.stage is None else {"stage": counters.stage}

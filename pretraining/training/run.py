@@ -127,12 +127,12 @@ class Run:
         """Nothing is read, nothing is remembered."""
         names, train, accelerator = list(self.config.objectives), self.config.train, self.accelerator
         _, slices = accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
-        streams = [name for name, data in self.data.items() if data.layout.order == "contiguous"]
+        contiguous = [name for name, data in self.data.items() if data.layout.order == "contiguous"]
         return TrainState(
             objectives=names,
             counters=Counters(targets=dict.fromkeys(names, 0)),
             cursors={name: Cursor() for name in self.config.tasks},
-            recurrent={name: RecurrentState(slices, accelerator) for name in streams},
+            recurrent={name: RecurrentState(slices, accelerator) for name in contiguous},
             log_window=torch.zeros(len(names), 2, dtype=torch.float64, device=accelerator.device),
         )
 
