@@ -1,4 +1,4 @@
-"""Logs of several runs to one curve: the mean over seeds, and its standard deviation."""
+"""Finished runs as their folders tell them; and the logs of several as one curve, mean and deviation over seeds."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from zoo.storage.files import read_json
 UNIGRAM_ENTROPY = "unigram_entropy"
 MAJORITY = "majority."
 Log = list[tuple[float, dict[str, float]]]
+
+
+# --- one run ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,9 @@ def _speed(path: Path, record: Mapping[str, Any]) -> float | None:
             spent[int(entry["step"])] = float(entry["seconds"])
     seconds = sum(spent.values())
     return float(record["tokens"]) / seconds if seconds and record.get("tokens") else None
+
+
+# --- curves over several runs ----------------------------------------------------------------------
 
 
 def token_objectives(runs: Iterable[FinishedRun]) -> list[str]:

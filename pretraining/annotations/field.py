@@ -1,4 +1,4 @@
-"""Spans as a record gives them, checked and brought to its lines."""
+"""What a record's field says of its text: spans or classes, checked and brought to its lines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pretraining.annotations.base import CharSpan, RecordAnnotator, RecordText, 
 from zoo.errors import ZooError, nearest
 
 _LIMIT = 65_534  # classes, at most
+
+
+# --- the annotator ---------------------------------------------------------------------------------
 
 
 class RecordField(RecordAnnotator):
@@ -71,6 +74,9 @@ class RecordField(RecordAnnotator):
             names = "" if isinstance(self.values, int) else " Classes that go by names need `values: [NAME, ...]`."
             raise ZooError(f"{where} is {value!r}; a whole number of 0 to {self._classes - 1} is needed.{names}")
         return value + 1
+
+
+# --- spans of a record -----------------------------------------------------------------------------
 
 
 def read_spans(value: Any, text: RecordText, where: str, number: Any) -> list[list[CharSpan]]:

@@ -13,6 +13,9 @@ from pretraining.annotations.field import read_spans
 from pretraining.text.files import read_lines
 from zoo.errors import ZooError, nearest
 
+ENTITY_ARRAY = "entity_id"
+"""The store's array of entities: an entity's number + 1 at the first token of its mention, 0 elsewhere."""
+
 
 class LinkedEntities(RecordAnnotator):
     """Entities of a knowledge graph that a record's field names: their number + 1 at the first token of each mention.

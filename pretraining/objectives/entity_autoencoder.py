@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretraining.annotations.linked import names_recipe
+from pretraining.annotations.linked import ENTITY_ARRAY, names_recipe
 from pretraining.arrays import Ints
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -27,7 +27,6 @@ from zoo.inputs import CoreInputs
 from zoo.storage.entity_table import NAMES, Entities, keep_entities, open_entities
 from zoo.vocabulary import Vocabulary
 
-ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
 _NO_MENTION = -100  # as labels that are ignored are written everywhere
 _EXAMPLE = [[0, 3, "ANN"], [8, 10, "BO"], [28, 32, "ROME"]]
 
@@ -48,7 +47,7 @@ class EntityAutoencoder(Objective):
         weight: factor of the loss; 0 = entities are read only.
     """
 
-    required_fields = frozenset({ARRAY})
+    required_fields = frozenset({ENTITY_ARRAY})
     attention = "bidirectional"
     head: EntityHead
 
@@ -79,12 +78,12 @@ class EntityAutoencoder(Objective):
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """Text whose records link mentions to entities, and the table that has their vectors."""
-        annotation = f"--{corpus}.annotations.{ARRAY}"
+        annotation = f"--{corpus}.annotations.{ENTITY_ARRAY}"
         settings = (
             f"--{corpus}.files RECORDS.jsonl {annotation}.class_path pretraining.annotations.LinkedEntities "
             f"{annotation}.init_args.entities TABLE/{NAMES} --objectives.{name}.init_args.entities TABLE"
         )
-        return settings, f'{{"text": "Ann wed Bo. She was born in Rome.", "{ARRAY}": {json.dumps(_EXAMPLE)}}}'
+        return settings, f'{{"text": "Ann wed Bo. She was born in Rome.", "{ENTITY_ARRAY}": {json.dumps(_EXAMPLE)}}}'
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, to the vectors' width."""
@@ -112,7 +111,7 @@ class EntityAutoencoder(Objective):
     def check_store(self, store: Store) -> None:
         """Raise ZooError if vectors are not finite or of another width, or the store is of other entities."""
         self.check_model(self.config)
-        least, most = (int(np.asarray(f(store.arrays[ARRAY], initial=0))) for f in (np.min, np.max))
+        least, most = (int(np.asarray(f(store.arrays[ENTITY_ARRAY], initial=0))) for f in (np.min, np.max))
         if least < 0 or most > len(self.table):
             raise ZooError(
                 f"{store.path} names entity {most - 1 if most > 0 else least}, and {self.entities} has vectors of 0 to "
@@ -125,7 +124,7 @@ class EntityAutoencoder(Objective):
 
     def _check_names(self, store: Store) -> None:
         """Raise ZooError if names or order of the table are not those of the list that the text was linked with."""
-        known = store.meta.get("recipe", {}).get("annotations", {}).get(ARRAY, {}).get("names")
+        known = store.meta.get("recipe", {}).get("annotations", {}).get(ENTITY_ARRAY, {}).get("names")
         if known is None:  # a store of ids, or an annotation of another class
             return
         names = [name.strip() for name in self.table.names]
@@ -218,9 +217,9 @@ class EntityAutoencoder(Objective):
 
 def _aligned(rows: Examples) -> Ints:
     """(B, L) true entities of mentions, number + 1; a copy."""
-    if ARRAY not in rows.arrays:
-        raise ZooError(f"EntityAutoencoder needs rows with the array {ARRAY!r}; see data.corpus.annotations.")
-    found: Ints = np.where(rows.special_tokens_mask, 0, rows.arrays[ARRAY]).astype(np.int64)
+    if ENTITY_ARRAY not in rows.arrays:
+        raise ZooError(f"EntityAutoencoder needs rows with the array {ENTITY_ARRAY!r}; see data.corpus.annotations.")
+    found: Ints = np.where(rows.special_tokens_mask, 0, rows.arrays[ENTITY_ARRAY]).astype(np.int64)
     return found
 
 

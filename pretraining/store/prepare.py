@@ -1,4 +1,4 @@
-"""A store of documents that are tokenised already."""
+"""A token store, built or found finished: from a corpus, or from documents that are ids already."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from zoo.errors import ZooError
 from zoo.runtime.progress import note
 from zoo.storage.files import file_digest
 from zoo.vocabulary import Template
+
+# --- from a corpus ---------------------------------------------------------------------------------
 
 
 def prepare_store(
@@ -123,6 +125,9 @@ def prepared_store(corpus: CorpusConfig) -> Store | None:
     """The store that a corpus is instead of text, or ``None``."""
     files = corpus.files
     return Store(files) if isinstance(files, str) and (Path(files) / "meta.json").is_file() else None
+
+
+# --- from documents that are ids already -----------------------------------------------------------
 
 
 def _sentences_of_ids(document: Sequence[Sequence[int]], number: int, size: int) -> list[NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Which characters are Chinese, and which scripts put no spaces between words."""
+"""Words of a text where no spaces part them: segmenters, boundaries in line with tokens, Chinese characters."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ ALIGNMENT = 2
 """Version of how boundaries are aligned with tokens; part of the fingerprint of every store with a segmenter."""
 _DIGITS = 10  # of a frequency that is larger than any
 _SPACES = re.compile(r"\s+")
+
+
+# --- finding words ---------------------------------------------------------------------------------
 
 
 class Segmenter:
@@ -71,6 +74,9 @@ class Segmenter:
         return text, aligned(text, starts) if parted_inside("\x02".join(found)) else starts
 
 
+# --- boundaries that tokenizers can keep -----------------------------------------------------------
+
+
 @functools.cache
 def glued() -> str:
     """Character class of what tokenizers do not part: neither Chinese nor white space nor punctuation.
@@ -110,6 +116,9 @@ def aligned(text: str, starts: list[int]) -> list[int]:
             own = text[start:end]
             result += [start + k for k in range(1, len(own)) if has_cjk(own[k]) or has_cjk(own[k - 1])]
     return result
+
+
+# --- segmenters and their dictionaries -------------------------------------------------------------
 
 
 def _load_rjieba(dictionary: Path | None) -> Callable[[str], list[str]]:
@@ -192,6 +201,9 @@ def join_words(text: str, starts: list[int]) -> str:
     """The text with one space between words, for tokenizers whose unit is the word."""
     ends = [*starts[1:], len(text)]
     return " ".join(word for a, b in zip(starts, ends) if (word := text[a:b].strip()))
+
+
+# --- Chinese characters, and scripts without spaces ------------------------------------------------
 
 
 CJK = (

@@ -92,7 +92,7 @@ class InitFromReport:
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 
-def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
     """What replaces the settings' files: the checkpoint's config, template and tokenizer, by dotted key.
 
     A tokenizer whose kind the command line names is another one, and stays as files and command line describe it; so
@@ -100,7 +100,7 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
 
     Args:
         merged: all values of the run.
-        said: those of the command line (and of an ablation) alone.
+        command_line: those of the command line (and of an ablation) alone.
     """
     model = _below(merged, "init_from").get("model")
     if not isinstance(model, str):
@@ -119,7 +119,7 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
     if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
         core["fusion"] = files.get("fusion")
     taken: dict[str, Any] = {"model": core, "template": metadata.template.to_dict()}
-    if "kind" not in _below(said, "data", "tokenizer"):
+    if "kind" not in _below(command_line, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])
         taken["data.tokenizer"] = {"kind": "file", "path": model, "new_tokens": new}
     return taken

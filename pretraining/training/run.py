@@ -49,6 +49,9 @@ from zoo.storage.files import read_json
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
 
 
+# --- the model as its processes train it -----------------------------------------------------------
+
+
 def wants_compiling(config: PretrainConfig, device: str) -> bool:
     """Whether the settings, or the length of the run, ask for a compiled graph on this kind of device."""
     train = config.train
@@ -80,6 +83,9 @@ def _has_idle_parameters(
     return idle
 
 
+# --- the run ---------------------------------------------------------------------------------------
+
+
 class Run:
     """One run in one process of it.
 
@@ -101,9 +107,8 @@ class Run:
     ) -> None:
         self.config, self.folder, self.accelerator = settings.value, folder, accelerator
         config, train, objectives = self.config, self.config.train, self.config.objectives
-        accumulation_of(
-            train.batch_size, train.micro_batch_size, accelerator.num_processes
-        )  # first: it says what works
+        # First of all, since it says which batch size works.
+        accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
         self.tokenizer = load_tokenizer(stores.main.path)
         vocabulary = self.tokenizer.vocabulary
         core = with_vocabulary(config.model, vocabulary)
