@@ -204,7 +204,7 @@ def test_rules_of_visibility(published, perm_size):
     rows = rows.replace(
         reuse_length=published.reuse_length[:6],
         reversed=published.reversed[:6],
-        special=published.special_tokens_mask[:6],
+        special_tokens_mask=published.special_tokens_mask[:6],
     )
     selected = ContextSpans()(rows, DRAW, BERT_LIKE)
     ranks = draw_permutation_ranks(rows, selected, DRAW, perm_size)

@@ -458,7 +458,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         fates |= {value.split(" by ")[0] for value in read if value}
         assert all(value.split(" by ")[1] in names for value in read if " by " in value)
     assert fates == {"kept", "removed", "replaced"}
-    with pytest.raises(ZooError, match=r"AtLeast makes no row without entity_id.\nPlain text has no entity_id"):
+    with pytest.raises(ZooError, match=r"MinimumMarked makes no row without entity_id.\nPlain text has no entity_id"):
         show_command([*argv, text, "--data.stores", str(tmp_path / "stores")])
     assert not (tmp_path / "stores").exists()  # told before any work
 

@@ -1,6 +1,6 @@
 """Permutation language modelling: tokens are predicted one after the other in a random order (XLNet, section 3).
 
-The text itself is not changed. A first stream of states reads it under a factorisation order; a second stream starts
+The text itself is not changed. A first stream of states reads it under permutation ranks; a second stream starts
 at the predicted positions without their tokens and attends only to what comes before them in that order (Yang et al.
 2019, 2.3).
 """

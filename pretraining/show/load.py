@@ -57,13 +57,13 @@ def _hopeless(config: PretrainConfig, name: str, source: str, show_config: ShowC
         show_config: the text.
     """
     layout, corpus = config.tasks[name].layout, corpus_of(config, name)
-    lacking = missing_field(config, name)
-    if lacking is not None:
-        if not lacking.settings:
-            return lacking.message
+    missing = missing_field(config, name)
+    if missing is not None:
+        if not missing.settings:
+            return missing.message
         short = [f"--tasks.{name}.layout.init_args.{key} {value}" for key, value in layout.short.items()]
-        command = " ".join(["zoo show", source, lacking.settings, *short, f"'{lacking.record}'"])
-        return f"{lacking.message} The text is a record then; for example, with a file of such records:\n{command}"
+        command = " ".join(["zoo show", source, missing.settings, *short, f"'{missing.record}'"])
+        return f"{missing.message} The text is a record then; for example, with a file of such records:\n{command}"
     hint = record_hint(corpus, show_config.text)
     if hint and layout.required_fields & set(corpus.recorded):
         needed = ", ".join(sorted(layout.required_fields))

@@ -39,8 +39,8 @@ def make_tasks(
         store = stores.for_task(name)
         train, held_out = split_documents(store, config.data.validation_tokens)
         own = task.own(config.objectives)
-        if (lacking := missing_field(config, name, store)) is not None:
-            raise lacking.error()
+        if (missing := missing_field(config, name, store)) is not None:
+            raise missing.error()
         check_attention(name, own)
         for objective in own.values():
             objective.check_store(store)

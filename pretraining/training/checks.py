@@ -47,8 +47,8 @@ def check_layouts(config: PretrainConfig) -> None:
     for name, task in config.tasks.items():
         for key in task.objectives:
             config.objectives[key].check_layout(task.layout, config.data.sequence_length)
-        if (lacking := missing_field(config, name)) is not None:
-            raise lacking.error()
+        if (missing := missing_field(config, name)) is not None:
+            raise missing.error()
 
 
 def check_objectives(config: PretrainConfig) -> None:
