@@ -81,7 +81,7 @@ def read_entities(path: Path) -> dict[str, int]:
 
     Raises:
         ZooError: no names, a name or number that occurs twice, lines with and without numbers, an empty line among
-            names without numbers (of which a table's list has none, either), naming the line.
+            names without numbers (an error for :func:`zoo.storage.entity_table.read_names`, too), naming the line.
     """
     entries = _entity_lines(path)
     first, second = next(entries, None), next(entries, None)

@@ -57,8 +57,8 @@ class MinimumMarked(Layout):
         found = marked[plan.offsets[1:]] - marked[plan.offsets[:-1]]
         if len(plan) and found.max() < self.count:
             raise ZooError(
-                f"MinimumMarked: no row of {length} tokens has {self.count} tokens marked in {self.array!r}; the most is "
-                f"{found.max()}. Lower count, or lengthen the rows."
+                f"MinimumMarked: no row of {length} tokens has {self.count} tokens marked in {self.array!r}; the most "
+                f"is {found.max()}. Lower count, or lengthen the rows."
             )
         return take_rows(plan, np.flatnonzero(found >= self.count))
 

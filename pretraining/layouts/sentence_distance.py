@@ -85,7 +85,7 @@ class SentenceDistance(Layout):
     @staticmethod
     def _elsewhere(store: Store, documents: Ints, example: Ints, own: Ints, draw: Draw) -> Ints:
         """A sentence of another document, uniform over the other documents and then over its sentences."""
-        drawn = draw.integers(example, len(documents) - 1, "distance.document_ids")
+        drawn = draw.integers(example, len(documents) - 1, "distance.document")
         chosen = documents[drawn + (drawn >= np.searchsorted(documents, own))]
         offsets = np.asarray(store.documents)
         begin, end = offsets[chosen], offsets[chosen + 1]

@@ -14,8 +14,8 @@ from pretraining.corpus.config import CorpusConfig
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
-from pretraining.objectives import MaskedLM
 from pretraining.objectives.base import CoreRunner, base_inputs
+from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.objectives.token_scoring import MaskedModel, fill_masked
 from pretraining.scoring.cloze_items import (
     DocumentTokens,

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.tokens import RandomTokens
-from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
 from pretraining.objectives.base import CoreRunner, Objective, base_inputs
+from pretraining.objectives.bidirectional_lm import BidirectionalLM
+from pretraining.objectives.causal_lm import CausalLM
+from pretraining.objectives.masked_lm import MaskedLM
+from pretraining.objectives.permutation_lm import PermutationLM
 from pretraining.text.segmenter import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer

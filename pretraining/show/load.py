@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pretraining.objectives import MaskedLM
+from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.scoring.scorer import rule_of
 from pretraining.show.config import ShowConfig, Subject
 from pretraining.show.text_store import corpus_of, others_wanted, record_hint
@@ -128,7 +128,7 @@ def _settings_of_model(metadata: ModelMetadata) -> dict[str, Any]:
             "sequence_length": min(_LENGTH, metadata.config.max_length),
         },
         "objectives": {heads[0]: objective},
-        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.blocks.{layout}"}, "objectives": [heads[0]]}},
+        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.{layout}"}, "objectives": [heads[0]]}},
         "train": {"steps": 1},
     }
 

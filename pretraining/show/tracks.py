@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotations.linked import LinkedEntities, read_entities
-from pretraining.objectives import RowClassification
+from pretraining.objectives.row_classification import RowClassification
 from pretraining.objectives.token_classification import TokenLabels
 from pretraining.show.reader import RowReading
 from pretraining.show.views import Bools, Ints, Track, TrackSpan

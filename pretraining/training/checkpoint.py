@@ -84,7 +84,7 @@ def check_room(folder: Path, model: nn.Module, keep: int) -> None:
 
     Args:
         folder: the run folder.
-        model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim.optimizers`.
+        model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim`.
         keep: checkpoints kept.
 
     Raises:

@@ -43,7 +43,7 @@ def load_pretrain_config(
         joint: what the command that is used writes between two files, for messages.
 
     Raises:
-        ZooError: as :func:`zoo.settings.load_settings`; or the files have no base.
+        ZooError: as :func:`zoo.settings.load.load_settings`; or the files have no base.
     """
     configs, _, _ = parse_arguments(argv)
 
