@@ -46,7 +46,7 @@ class Lexicon(TextAnnotator):
             ZooError: a list is not UTF-8 (naming file and line), is JSON or CSV, or there is no entry at all.
         """
         self._lowercase = lowercase
-        paths = self.sources()["files"]
+        paths = self.data_files()["files"]
         lists = {path: [e for line in read_lines(path) if (e := line.split("\t", 1)[0].strip())] for path in paths}
         for path, own in lists.items():
             _check_entries(path, own)

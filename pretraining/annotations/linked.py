@@ -49,12 +49,12 @@ class LinkedEntities(RecordAnnotator):
 
     def ready(self, lowercase: bool) -> None:
         """Read the names."""
-        (path,) = self.sources()["entities"]
+        (path,) = self.data_files()["entities"]
         self._numbers = read_entities(path)
 
     def recipe(self) -> dict[str, Any]:
         """With what tells the names, so that a table of vectors can be compared with them."""
-        (path,) = self.sources()["entities"]
+        (path,) = self.data_files()["entities"]
         return {**super().recipe(), "names": names_recipe(self._numbers or read_entities(path))}
 
     def read(self, value: Any, text: RecordText, where: str) -> list[list[CharSpan]]:

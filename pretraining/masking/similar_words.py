@@ -91,7 +91,7 @@ class SimilarWords(Replacement):
         """Read the lists, and look their words up in the vocabulary.
 
         Raises:
-            ZooError: as :meth:`sources`; or no entry can be used: how many there are, and what is wrong with them.
+            ZooError: as :meth:`data_files`; or no entry can be used: how many there are, and what is wrong with them.
         """
         entries = read_similar(existing(self.files, "SimilarWords: files"))
         words = list(dict.fromkeys(word for entry in entries.items() for word in (entry[0], *entry[1])))

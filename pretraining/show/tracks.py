@@ -102,7 +102,7 @@ def _array_tracks(row: RowReading, name: str, mentions: set[bytes]) -> Iterator[
     if np.flatnonzero(values).tobytes() in mentions:
         return
     if isinstance(annotator, LinkedEntities):
-        names = {number + 1: text for text, number in read_entities(annotator.sources()["entities"][0]).items()}
+        names = {number + 1: text for text, number in read_entities(annotator.data_files()["entities"][0]).items()}
         if values.any():
             yield Track(name, values=tuple(names.get(int(value), "") for value in values))
         return
