@@ -442,7 +442,7 @@ def test_visibility_follows_the_core():
     assert make(ONE_WAY)[1].attention == "causal"
     dense = AttentionPattern(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
-    with pytest.raises(ZooError, match="cannot reverse who sees whom"):
+    with pytest.raises(ZooError, match="cannot reverse an attention pattern"):
         objective(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), core.token_embedding, Targets({}, 0))
 
 
