@@ -27,6 +27,7 @@ from zoo.vocabulary import Template
 MODEL_TYPE = "sesame-zoo"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_RENAMED = {"visibility": ("attention", {"all": "bidirectional"})}  # old key of config.json -> new key, new values
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class ModelMetadata:
     Args:
         config: the core's facts.
         template: layout of single texts and pairs, and pooling.
-        attention: how tokens see each other: ``all`` or ``causal``.
+        attention: which tokens a token attends to: ``bidirectional`` or ``causal``.
         heads: facts of each head by name (:func:`zoo.heads.build.build_head`).
         origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
@@ -169,7 +170,18 @@ def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
 
 
 def metadata_from_dict(facts: Mapping[str, Any], path: Path) -> ModelMetadata:
-    """Facts out of the content of a ``config.json``, which transformers may have added keys of its own to."""
+    """Metadata out of the content of a ``config.json``, which transformers may have added keys of its own to.
+
+    Raises:
+        ZooError: an old name, or no core.
+    """
+    for key, (name, values) in _RENAMED.items():
+        if key in facts:
+            old, new = facts[key], values.get(facts[key], facts[key])
+            raise ZooError(
+                f"{path / 'config.json'} has an old name: {key} {old!r} is now {name} {new!r}. Write that there; "
+                "CHANGELOG.md lists all."
+            )
     if not isinstance(facts.get("core"), dict):
         raise ZooError(f"{path / 'config.json'} has no `core`, the facts about the architecture.")
     return ModelMetadata(
