@@ -1,4 +1,4 @@
-"""``zoo cloze RUN``: the figures of :mod:`pretraining.scoring.cloze` for a run or another model folder."""
+"""``zoo cloze RUN``: how well a run or another model folder restores hidden words, by their length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``zoo show``: the command line; what it shows is computed and drawn elsewhere, loaded only then."""
+"""``zoo show --config bert-tiny "TEXT"``: the command line; what it shows is computed elsewhere, loaded only then."""
 
 from __future__ import annotations
 
