@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple
 
+from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
 from zoo.settings.arguments import flatten, parse_arguments
 from zoo.settings.checks import check_keys
@@ -236,6 +237,7 @@ def load_ablation(argv: list[str], values: dict[str, Any] | None = None) -> Abla
 
 def build(values: dict[str, Any]) -> AblationConfig:
     """An :class:`AblationConfig` from plain values."""
+    _check_renamed(values)
     names = [f.name for f in fields(AblationConfig)]
     for key in values:
         if key not in names:
@@ -252,6 +254,16 @@ def build(values: dict[str, Any]) -> AblationConfig:
         return AblationConfig(**own)
     except (TypeError, AttributeError) as error:
         raise ZooError(f"the ablation cannot be read: {error}") from error
+
+
+def _check_renamed(values: dict[str, Any]) -> None:
+    """Raise ZooError if the arms' settings have an old name."""
+    changes = values.get("changes")
+    parts = {key: values.get(key) for key in ("pretrain", "common")}
+    parts |= {f"changes.{arm}": part for arm, part in changes.items()} if isinstance(changes, dict) else {}
+    for where, part in parts.items():
+        if isinstance(part, dict):
+            RENAMED.check(part, "the ablation", f"{where}.")
 
 
 def _primary(values: dict[str, Any]) -> PrimaryConfig:

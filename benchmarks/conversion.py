@@ -1,4 +1,6 @@
-"""Time and memory of `zoo import` and `zoo export` at base size, each as a process of its own.
+"""``python benchmarks/conversion.py``: time and memory of `zoo import` and `zoo export` at base size.
+
+Each is a process of its own.
 
     python benchmarks/conversion.py [--families bert,gpt2]
 

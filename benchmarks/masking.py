@@ -1,4 +1,4 @@
-"""Tokens per second of masking and collation on one core, beside transformers' collator.
+"""``python benchmarks/masking.py``: tokens per second of masking and collation, beside transformers' collator.
 
     python benchmarks/masking.py [--batch 256] [--length 128] [--rounds 40] [--chinese]
 

@@ -1,4 +1,4 @@
-"""What a training step of a permutation language model costs beside one of masked language modelling.
+"""``python benchmarks/permutation.py``: a training step of a permutation language model beside one of a masked one.
 
     python benchmarks/permutation.py [--rounds 7] [--steps 3] [--rows 32] [--length 128] [--layers 4] [--hidden 256]
 

@@ -1,4 +1,6 @@
-"""Preparation on one core: text to token store, segmentation and annotations by themselves, in characters per second.
+"""``python benchmarks/preparation.py``: text to token store on one core, in characters per second.
+
+Segmentation and annotations are also timed by themselves.
 
 Each arm does what a worker process of ``zoo prepare`` does with the chunks of a corpus: reading, sentences, words, ids,
 annotations, shards on the disk. The tokenizer is trained before and not timed. Two arms are the segmenter's words and

@@ -1,4 +1,6 @@
-"""Speed of the recurrent core beside ``torch.nn.LSTM`` with ``proj_size``, measured in one run.
+"""``python benchmarks/recurrent.py``: speed of the recurrent core beside ``torch.nn.LSTM`` with ``proj_size``.
+
+Both are measured in one run.
 
     python benchmarks/recurrent.py                          # sizes of the shipped tiny and mini models
     python benchmarks/recurrent.py --sizes 512:4096 --batch 32 --length 20 --rounds 3     # published size

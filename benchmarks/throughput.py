@@ -1,4 +1,6 @@
-"""Training throughput and peak memory, ours beside transformers' Trainer, on the same model and the same blocks.
+"""``python benchmarks/throughput.py``: training throughput and peak memory beside transformers' Trainer.
+
+Model and blocks are the same.
 
     python benchmarks/throughput.py [--steps 20] [--rounds 5] [--peer-precision both] [--output FILE.json]
 

@@ -1,4 +1,4 @@
-"""``accelerate launch -m finetune --model RUN --tasks cola,rte --seeds 1,2,3 [--data FOLDER | hub]``."""
+"""``accelerate launch -m finetune --model RUN --tasks cola,rte --seeds 1,2,3``, with ``--data FOLDER`` or ``hub``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``zoo`` command. Every subcommand is imported only when it is called, so ``zoo --help`` is instant."""
+"""``zoo --help``: every subcommand is imported only when it is called, so that help is instant."""
 
 from __future__ import annotations
 

@@ -27,6 +27,7 @@ from zoo.vocabulary import Template
 MODEL_TYPE = "sesame-zoo"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_RENAMED = {"visibility": ("attention", {"all": "bidirectional"})}  # old key of config.json -> new key, new values
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,18 @@ def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
 
 
 def metadata_from_dict(content: Mapping[str, Any], path: Path) -> ModelMetadata:
-    """Metadata out of the content of a ``config.json``, which transformers may have added keys of its own to."""
+    """Metadata out of the content of a ``config.json``, which transformers may have added keys of its own to.
+
+    Raises:
+        ZooError: an old name, or no core.
+    """
+    for key, (name, values) in _RENAMED.items():
+        if key in content:
+            old, new = content[key], values.get(content[key], content[key])
+            raise ZooError(
+                f"{path / 'config.json'} has an old name: {key} {old!r} is now {name} {new!r}. Write that there; "
+                "CHANGELOG.md lists all."
+            )
     if not isinstance(content.get("core"), dict):
         raise ZooError(f"{path / 'config.json'} has no `core`, the config of the core.")
     return ModelMetadata(

@@ -1,8 +1,7 @@
-"""FewRel's sentences as a supervised task with spans, split so that nothing that is scored was seen before.
+"""``zoo fewrel --source FOLDER --output FOLDER``: FewRel's sentences as a supervised task with spans.
 
-    zoo fewrel --source FOLDER --output FOLDER
-
-writes ``train.json`` and ``dev.json`` (``sentence``, ``label``, ``head`` and ``tail`` as ``[[start, end, "Q42"]]``),
+They are split so that nothing that is scored was seen before. It writes
+``train.json`` and ``dev.json`` (``sentence``, ``label``, ``head`` and ``tail`` as ``[[start, end, "Q42"]]``),
 ``tasks.yaml`` for ``--task_file``, and each part's facts as triples (``train.triples.tsv`` ...). Vectors for a model
 that is scored here must not come from facts that are scored: ``zoo entities --triples graph.triples.tsv --exclude
 dev.triples.tsv``. Nor is it wise to take those of ``train``: the vectors would say the label in training only.

@@ -1,4 +1,4 @@
-"""Clozes: how well a model fills in words and entities that are hidden in a text (``zoo cloze RUN``)."""
+"""``zoo cloze RUN``: how well a run or another model folder restores hidden words, by their length."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.training.config import PretrainConfig
-from pretraining.training.load_config import require_trusted_code
+from pretraining.training.load_config import load_run_config
 from pretraining.training.loader import split_documents
+from pretraining.training.renamed import RENAMED
 from pretraining.training.stores import run_store
 from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
@@ -274,8 +274,7 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     if not (folder / "run.json").exists():
         raise ZooError(f"cloze: {folder} has no run.json that names its text; give some with --corpus.files.")
     record = read_json(folder / "run.json")
-    require_trusted_code(folder, record["config"], config.trust_code)
-    run = load_settings(PretrainConfig, [], "zoo cloze", "pretrain", record["config"]).value
+    run = load_run_config(folder, record["config"], "zoo cloze", config.trust_code).value
     store = run_store(run, show)
     if store.fingerprint != record.get("data_fingerprint"):
         raise ZooError(f"cloze: the text of {folder} has changed since it was trained; give some with --corpus.files.")
@@ -302,7 +301,7 @@ def cloze_command(argv: list[str]) -> int:
     """``zoo cloze RUN [--entity NAME] [--corpus.files FILE]``."""
     if argv and not argv[0].startswith("-"):
         argv = ["--run", *argv]
-    config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze", amend=_words_as_in_the_run).value
+    config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze", None, _words_as_in_the_run, RENAMED).value
     found = cloze_of_run(config, show=True)
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
     if config.corpus is not None:

@@ -1,4 +1,4 @@
-"""Sentence scores by each objective's own rule: minimal pairs (BLiMP's layout) and clozes (``zoo score RUN``)."""
+"""``zoo score RUN --pairs FOLDER``: sentences by each objective's own rule: minimal pairs (BLiMP's layout), clozes."""
 
 from __future__ import annotations
 

@@ -25,12 +25,10 @@ from pretraining.objectives.permutation_lm import PermutationLM
 from pretraining.text.segmenter import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer
-from pretraining.training.config import PretrainConfig
-from pretraining.training.load_config import require_trusted_code
+from pretraining.training.load_config import load_run_config
 from zoo.errors import ZooError, nearest
 from zoo.heads.build import build_head
 from zoo.model_folder import ModelMetadata, load_core, load_head
-from zoo.settings.load import load_settings
 from zoo.storage.files import read_json
 from zoo.vocabulary import Vocabulary, parse_layout
 
@@ -154,8 +152,7 @@ def _objective_of_run(folder: Path, name: str | None, trust_code: bool) -> tuple
     """The objective of a run that scores sentences, built from ``run.json``."""
     resolved = read_json(folder / "run.json").get("config", {})
     specs: dict[str, Any] = resolved.get("objectives", {})
-    require_trusted_code(folder, resolved, trust_code)
-    config = load_settings(PretrainConfig, [], "zoo score", "pretrain", resolved).value
+    config = load_run_config(folder, resolved, "zoo score", trust_code).value
     able = [k for k, o in config.objectives.items() if type(o).score is not Objective.score]
     if name is not None and name not in able:
         raise ZooError(

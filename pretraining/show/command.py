@@ -1,4 +1,4 @@
-"""``zoo show``: the command line; what it shows is computed and drawn elsewhere, loaded only then."""
+"""``zoo show --config bert-tiny "TEXT"``: the command line; what it shows is computed elsewhere, loaded only then."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 from pretraining.show.config import ShowConfig
+from pretraining.training.renamed import RENAMED, RENAMED_OPTIONS
 from zoo.errors import ZooError, nearest
+from zoo.settings.arguments import parse_arguments
 from zoo.settings.load import load_settings
 
 _FLAGS = ("trust_code", "help")
@@ -39,6 +41,8 @@ def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
             words.append(value)
         else:
             (own if key in names or key == "help" else overrides).append(word)
+    for renamed in (RENAMED_OPTIONS, RENAMED):
+        renamed.check(parse_arguments(overrides)[1], "the command line")
     if {"-h", "--help", "--help=true"} & {*words, *own}:
         load_settings(ShowConfig, ["--help"], _PROGRAM, "pretrain")
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if words == ["-"] else " ".join(words)

@@ -15,11 +15,10 @@ from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.training.checks import missing_field
 from pretraining.training.config import PretrainConfig
-from pretraining.training.load_config import load_pretrain_config, require_trusted_code
+from pretraining.training.load_config import load_pretrain_config, load_run_config
 from pretraining.training.stores import check_sources, run_store
 from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata, read_metadata
-from zoo.settings.load import load_settings
 from zoo.storage.files import read_json
 
 _LENGTH = 128  # longest row of a model that does not say how it was trained
@@ -90,8 +89,7 @@ def load_run(name: str, overrides: list[str], show_config: ShowConfig) -> Subjec
         record = {"config": _settings_of_model(read_metadata(folder))}
         title += " (how it was trained is not known: its head's objective, with default settings)"
     recorded: dict[str, Any] = record.get("config", {})
-    require_trusted_code(folder, recorded, show_config.trust_code)
-    settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
+    settings = load_run_config(folder, recorded, "zoo show", show_config.trust_code, overrides)
     config, store = settings.value, None
     if any(others_wanted(task.layout.provided_fields, show_config) for task in config.tasks.values()):
         moved = settings.resolved["data"]["corpus"] != recorded["data"]["corpus"]

@@ -1,4 +1,7 @@
-"""``zoo entities``: a table of entity vectors, trained on triples, read from files of others, or made as a control."""
+"""``zoo entities --triples FILE --output FOLDER``: a table of entity vectors.
+
+They are trained on triples, read from files of others, or made as a control.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Text with linked entities in the form of ERNIE-THU's released sample, as a store or as JSON lines.
+"""``zoo linked --tokens FILE --entities FILE --tokenizer FOLDER --output FILE``: text with linked entities.
+
+The form is that of ERNIE-THU's released sample; what is written is a store or JSON lines.
 
 Two files with one line a document: WordPiece ids, and the entity of each id. A line is the number of sentences, then
 for each its length and so many values; ``#UNK#`` is no entity. A mention's entity stands at every token of it there,

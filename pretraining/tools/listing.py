@@ -1,4 +1,4 @@
-"""``zoo list``: the chain of models, each with its edge, config, objective and size."""
+"""``zoo list tiny``: the chain of models, each with its edge, config, objective and size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``zoo pairs``: labelled pairs out of text or of a relevance data set, for tasks with a corpus of their own.
+"""``zoo pairs discourse --files FILE --output FILE.jsonl``: labelled pairs out of text.
+
+Or ``zoo pairs relevance``: out of a relevance data set. Both are for tasks with a corpus of their own.
 
 Every record is a line ``{"text": [FIRST, SECOND], "label": CLASS}``; ``pretraining.layouts.LabelledPairs`` reads it
 with ``sentences: line`` and the annotation ``label``.

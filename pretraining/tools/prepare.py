@@ -1,4 +1,4 @@
-"""Small commands on settings: ``zoo prepare``."""
+"""``zoo prepare --config bert-tiny``: text to a token store, without a run."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.training.config import PretrainConfig
 from pretraining.training.init_from import check_contents, check_init_from
 from pretraining.training.load_config import differing_keys
+from pretraining.training.renamed import RENAMED
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata
@@ -24,7 +25,10 @@ from zoo.storage.files import read_json
 
 def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
     """Raise ZooError if the run folder belongs to other settings, naming the keys, or the start cannot be made."""
-    config = settings.value
+    config, path = settings.value, folder / "run.json"
+    recorded = read_json(path).get("config", {}) if path.exists() else None
+    if recorded is not None:
+        RENAMED.check(recorded, str(path))
     if config.init_from is not None:
         check_init_from(config.init_from, config.model, folder)
         if not is_finished(folder) and not any((folder / "checkpoints").glob("step-*")):  # later it is needed no more
@@ -32,9 +36,7 @@ def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
             given = config.data.tokenizer
             loaded = extend(load_tokenizer(given.path, given), given, config.template) if given.path else None
             check_contents(config.init_from, metadata, loaded)
-    if not (folder / "run.json").exists():
-        return
-    changed = differing_keys(read_json(folder / "run.json").get("config", {}), settings.resolved)
+    changed = [] if recorded is None else differing_keys(recorded, settings.resolved)
     if changed:
         listing = "\n  ".join(changed[:12])
         raise ZooError(

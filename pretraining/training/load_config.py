@@ -11,6 +11,7 @@ from typing import Any
 
 from pretraining.training.config import PretrainConfig, StageConfig, TaskConfig
 from pretraining.training.init_from import overlay
+from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
 from zoo.settings.arguments import flatten, parse_arguments
 from zoo.settings.load import Settings, load_settings
@@ -52,7 +53,7 @@ def load_pretrain_config(
         _check_base(configs, {**merged, **taken}, joint)
         return taken
 
-    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend)
+    return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend, RENAMED)
 
 
 def _required(cls: type[Any], values: dict[str, Any]) -> list[str]:
@@ -140,3 +141,23 @@ def require_trusted_code(folder: Path, settings: Any, trusted: bool) -> None:
             f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "
             "--trust_code."
         )
+
+
+def load_run_config(
+    folder: Path, recorded: dict[str, Any], prog: str, trusted: bool, overrides: list[str] | None = None
+) -> Settings[PretrainConfig]:
+    """Settings that a run folder recorded.
+
+    Args:
+        folder: the run folder.
+        recorded: what its ``run.json`` keeps of the settings.
+        prog: the command that reads them.
+        trusted: the user said ``--trust_code``.
+        overrides: command line that is laid over them.
+
+    Raises:
+        ZooError: old names, code from outside the package, or settings that cannot be read.
+    """
+    RENAMED.check(recorded, str(folder / "run.json"))
+    require_trusted_code(folder, recorded, trusted)
+    return load_settings(PretrainConfig, overrides or [], prog, "pretrain", recorded, renamed=RENAMED)

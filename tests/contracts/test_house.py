@@ -298,7 +298,7 @@ def test_strings_that_name_modules_and_classes_resolve():
     texts += [*ROOT.glob("configs/**/*.yaml"), *ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
     wrong = []
     for file in texts:
-        if "api" in file.parts:
+        if "api" in file.parts or file.name == "renamed.py":  # the table of names that are gone
             continue
         for found in set(path.findall(file.read_text(encoding="utf-8"))):
             if not resolves(found.rstrip(".")):

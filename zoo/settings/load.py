@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from zoo.errors import ZooError
 from zoo.settings.arguments import parse_arguments, set_nested, split_arguments
 from zoo.settings.checks import check_keys
+from zoo.settings.renamed import RenamedNames
 from zoo.settings.yaml_files import find_config, merge, read_yaml, shipped_configs
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ def load_settings(
     kind: str,
     values: dict[str, Any] | None = None,
     amend: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] | None = None,
+    renamed: RenamedNames | None = None,
 ) -> Settings[T]:
     """Settings of a command.
 
@@ -55,9 +57,10 @@ def load_settings(
         values: values to lay over the files and under the overrides (ablation arms).
         amend: (all values, those of ``values`` and the overrides alone) -> values by dotted key that take the place
             of what the files say.
+        renamed: names that are no longer read, and their new ones.
 
     Raises:
-        ZooError: an unknown key, a wrong value, a missing file, each with what would work.
+        ZooError: a missing file, an old name, an unknown key, a wrong value, each with what would work.
     """
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -74,7 +77,10 @@ def load_settings(
     for name in configs:
         files = merge(files, read_yaml(find_config(name, kind), kind))
     command_line = merge(values or {}, overrides)
-    merged = check_keys(cls, merge(files, command_line), texts=texts)
+    merged = merge(files, command_line)
+    if renamed is not None:
+        renamed.check(merged)
+    merged = check_keys(cls, merged, texts=texts)
     if amend is not None:
         for key, value in amend(merged, command_line).items():
             set_nested(files, key, value)

@@ -54,7 +54,7 @@ def write_card(
     parts = [
         _front(library, task, run),
         f"# {name}",
-        str(run.get("config", {}).get("chain") or ""),
+        str(run.get("config", {}).get("edge") or ""),
         _architecture(metadata, config),
         _section("Data and objective", _training(run)),
         _section("Scores", score_lines(folder)),
@@ -130,7 +130,7 @@ def _training(run: Mapping[str, Any]) -> list[str]:
         f"{precision}, {processes} process(es), seeds {run.get('seed')}."
     )
     if run.get("init_from"):
-        lines.append(f"- Started from the weights of `{Path(str(run['start'].get('model', ''))).name}`.")
+        lines.append(f"- Started from the weights of `{Path(str(run['init_from'].get('model', ''))).name}`.")
     if not run.get("finished", True):
         lines.append("- **The run had not used up its budget when this was written.**")
     return lines
