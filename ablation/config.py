@@ -7,9 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
-from zoo.settings.arguments import flatten, parse_arguments
 from zoo.settings.checks import check_keys
-from zoo.settings.yaml_files import find_config, merge, read_yaml
+from zoo.settings.yaml_files import find_config, flatten, merge, parse_arguments, read_yaml
 
 KIND = "ablation"
 CLOZE_KEYS = ("longest", "items", "entity", "shortest_entity", "seed", "objective")

@@ -13,8 +13,8 @@ from finetune.config import FinetuneConfig
 from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
-from zoo.settings.arguments import flatten
 from zoo.settings.load import load_settings
+from zoo.settings.yaml_files import flatten
 
 if TYPE_CHECKING:
     from finetune.training.prepared import PreparedTask

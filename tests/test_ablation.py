@@ -16,8 +16,7 @@ from ablation.grid import GridCell, cells, check_primary, read_cell, settings_of
 from pretraining.training.load_config import run_folder_of
 from zoo.errors import ZooError
 from zoo.sample import resolve, sample_path
-from zoo.settings.arguments import flatten
-from zoo.settings.yaml_files import shipped_configs
+from zoo.settings.yaml_files import flatten, shipped_configs
 
 SHIPPED = sorted(path.stem for path in (shipped_configs() / "ablation").glob("*.yaml"))
 

@@ -496,7 +496,7 @@ def test_a_long_line_is_prepared_in_bounded_memory(tmp_path):
         argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
             "import resource, sys; from pretraining.corpus import chunks; chunks.CHUNK = 2**19; "
-            "from pretraining.tools.prepare import prepare_command; prepare_command(sys.argv[1:]); "
+            "from pretraining.tools.configs import prepare_command; prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )
         process = subprocess.run(

@@ -5,7 +5,7 @@ import torch
 from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
-from pretraining.tools.listing import count_parameters
+from pretraining.tools.configs import count_parameters
 from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import load_pretrain_config
 from zoo.config import CoreConfig

@@ -36,7 +36,7 @@ from pretraining.objectives.base import base_inputs, collate, corrupt, make_batc
 from pretraining.optim.learning_rate import Noam
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tools.listing import count_parameters
+from pretraining.tools.configs import count_parameters
 from pretraining.tools.pairs import pairs_command
 from pretraining.training.assemble import make_tasks
 from pretraining.training.config import StageConfig

@@ -16,7 +16,7 @@ from pretraining.masking.words import KnowledgeUnits, WholeWords
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
 from pretraining.scoring.scorer import Scorer
 from pretraining.tokenizer.flags import WORD_START
-from pretraining.tools.listing import count_parameters
+from pretraining.tools.configs import count_parameters
 from pretraining.training.config import TaskConfig
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from zoo.config import CoreConfig

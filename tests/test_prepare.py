@@ -19,7 +19,7 @@ from pretraining.annotations.lexicon import Lexicon
 from pretraining.corpus import chunks as reader
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store import build, workers
-from pretraining.store.job import Job
+from pretraining.store.job import StoreJob
 from pretraining.store.prepare import prepare_from_ids, prepare_store
 from pretraining.store.shards import Shard, ShardArrays, read_shard, shard_info, write_shard
 from pretraining.store.writer import ABANDONED, work_lock
@@ -116,7 +116,7 @@ def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, 
         (CorpusConfig(str(path)), TokenizerConfig(kind="word", vocab_size=400)),
         (CorpusConfig([str(path), str(elsewhere)]), WORDS),
     ]:
-        seen.add(Job(corpus, tokenizer, tmp_path / "stores", True).fingerprint)
+        seen.add(StoreJob(corpus, tokenizer, tmp_path / "stores", True).fingerprint)
     assert len(seen) == 7
 
 

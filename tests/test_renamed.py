@@ -19,9 +19,8 @@ from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata, read_metadata, save_model_folder
-from zoo.settings.arguments import set_nested
 from zoo.settings.checks import import_class
-from zoo.settings.yaml_files import shipped_configs
+from zoo.settings.yaml_files import set_nested, shipped_configs
 
 ROOT = Path(__file__).parents[1]
 OBJECTIVE = "objectives.masked_lm.init_args"

@@ -18,8 +18,7 @@ from ablation.config import AblationConfig, build
 from ablation.page.charts import HEIGHT, WIDTH, Series, line_chart, ticks
 from ablation.page.page import ablation_page, demo_page
 from ablation.results.report import markdown, to_json
-from ablation.results.results import Results
-from ablation.results.runs import FinishedRun, curve, read_log, read_run
+from ablation.results.runs import FinishedRun, Results, curve, read_log, read_run
 from ablation.results.verdicts import summarise
 from finetune.results.statistics import paired
 from zoo.errors import ZooError

@@ -6,9 +6,8 @@ from typing import Literal
 import pytest
 
 from zoo.errors import ZooError, nearest
-from zoo.settings.arguments import flatten, parse_arguments
 from zoo.settings.load import load_settings
-from zoo.settings.yaml_files import merge, read_yaml
+from zoo.settings.yaml_files import flatten, merge, parse_arguments, read_yaml
 
 
 class Part:

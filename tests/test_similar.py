@@ -26,7 +26,7 @@ from pretraining.show.command import show_command
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.train import train_tokenizer
-from pretraining.tools.listing import count_parameters
+from pretraining.tools.configs import count_parameters
 from pretraining.training.load_config import differing_keys, load_pretrain_config
 from zoo.errors import ZooError
 from zoo.model_folder import open_weights
@@ -291,7 +291,7 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "similar.txt").write_bytes("看\t瞧\n美丽\t漂亮\n".encode("gb18030"))
     for name, message in (("similar.txt", "similar.txt:1: invalid UTF-8"), ("similat.txt", "mean 'similar.txt'")):
         fill = SimilarWords(str(tmp_path / name))
-        for ask in (fill.data_files, lambda replacement=fill: fill.bind_tokenizer(chinese())):
+        for ask in (fill.data_files, lambda fill=fill: fill.bind_tokenizer(chinese())):
             with pytest.raises(ZooError, match=message):
                 ask()
     with pytest.raises(ZooError, match=r"bind\(tokenizer\)"):

@@ -22,7 +22,7 @@ from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import Segmenter
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.tools.listing import count_parameters
+from pretraining.tools.configs import count_parameters
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.stores import run_store
 from zoo.config import CoreConfig

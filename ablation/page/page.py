@@ -22,8 +22,15 @@ from ablation.results.report import (
     not_finite_lines,
     unit_of,
 )
-from ablation.results.results import Comparison, Results
-from ablation.results.runs import FinishedRun, curve, over_seeds, token_objectives, validation_curve
+from ablation.results.runs import (
+    Comparison,
+    FinishedRun,
+    Results,
+    curve,
+    over_seeds,
+    token_objectives,
+    validation_curve,
+)
 from finetune.results.statistics import FEWEST_SEEDS
 from zoo.runtime.templates import render_template
 from zoo.version import __version__

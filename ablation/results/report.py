@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ablation.results.results import Comparison, Floor, Results, Score
+from ablation.results.runs import Comparison, Floor, Results, Score
 from finetune.results.statistics import MeanSd
 
 STANDARD_ERRORS = 2.0

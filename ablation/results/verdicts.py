@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from ablation.config import AblationConfig, PrimaryConfig
 from ablation.results.report import STANDARD_ERRORS, format_lead
-from ablation.results.results import Comparison, Floor, NotFinite, Results, Score
-from ablation.results.runs import FinishedRun, over_seeds
+from ablation.results.runs import Comparison, FinishedRun, Floor, NotFinite, Results, Score, over_seeds
 from finetune.results.statistics import FEWEST_SEEDS, holm, mean_sd, paired
 from zoo.errors import ZooError, nearest
 

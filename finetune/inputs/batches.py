@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.inputs.character_tokenizer import WordCharacters
+from finetune.inputs.task_tokenizer import WordCharacters
 from pretraining.keyed_random import Draw
 from zoo.core.characters import character_ids_of, character_table
 from zoo.dropout import row_keys

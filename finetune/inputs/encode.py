@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from finetune.data.load import LabelledTexts
 from finetune.data.spans import respaced
 from finetune.inputs.batches import EncodedRows
-from finetune.inputs.character_tokenizer import CharacterTokenizer
 from finetune.inputs.marks import Marked, Marker
+from finetune.inputs.task_tokenizer import CharacterTokenizer
 from pretraining.arrays import ragged_ranges
 from pretraining.text.segmenter import Segmenter, SegmenterName, join_words
 from zoo.errors import ZooError

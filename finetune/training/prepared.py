@@ -16,12 +16,12 @@ from finetune.config import FinetuneSettings
 from finetune.data.load import LabelledTexts, TaskSplits, load_task
 from finetune.data.tasks import Task
 from finetune.inputs.batches import EncodedRows, collate_rows, filled
-from finetune.inputs.character_tokenizer import CharacterTokenizer
 from finetune.inputs.encode import encode, template_tokens, tokenize, with_word_spaces
 from finetune.inputs.entities import task_entities
 from finetune.inputs.features import FeatureBatch, TextFeatures, TextRows, known_template, sides
 from finetune.inputs.marks import Marker
 from finetune.inputs.task_tokenizer import (
+    CharacterTokenizer,
     make_marker,
     new_marks,
     open_character_tokenizer,

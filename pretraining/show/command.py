@@ -11,8 +11,8 @@ from pathlib import Path
 from pretraining.show.config import ShowConfig
 from pretraining.training.renamed import RENAMED, RENAMED_OPTIONS
 from zoo.errors import ZooError, nearest
-from zoo.settings.arguments import parse_arguments
 from zoo.settings.load import load_settings
+from zoo.settings.yaml_files import parse_arguments
 
 _FLAGS = ("trust_code", "help")
 _PROGRAM = 'zoo show "TEXT" (or - for standard input)'

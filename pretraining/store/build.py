@@ -16,7 +16,7 @@ from pretraining.annotations.to_tokens import Found, describe
 from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.records import no_documents
 from pretraining.store.beginnings import check_beginnings, mostly_unknown, some_sources
-from pretraining.store.job import Job, TrainingSample, expanded_size
+from pretraining.store.job import StoreJob, TrainingSample, expanded_size
 from pretraining.store.recipe import Recipe
 from pretraining.store.shards import Shard, read_shard, shard_info
 from pretraining.store.workers import Workers
@@ -30,7 +30,7 @@ from zoo.runtime.progress import ReadingProgress, note
 from zoo.storage.files import text_digest
 
 
-def build_store(job: Job, processes: int) -> None:
+def build_store(job: StoreJob, processes: int) -> None:
     """Tokenizer, shards, store.
 
     Args:
@@ -57,7 +57,7 @@ def build_store(job: Job, processes: int) -> None:
     shutil.rmtree(job.work / "shards", ignore_errors=True)
 
 
-def _check_disk(job: Job) -> None:
+def _check_disk(job: StoreJob) -> None:
     """Raise ZooError if shards and store together will not fit on the disk.
 
     A token takes 3 or 5 bytes and those of its annotations, in the shards and, while they are joined, in the store once
@@ -73,7 +73,7 @@ def _check_disk(job: Job) -> None:
         )
 
 
-def _check_language(job: Job, tokenizer: ZooTokenizer) -> None:
+def _check_language(job: StoreJob, tokenizer: ZooTokenizer) -> None:
     """Raise ZooError if most tokens at the beginnings of some sources are unknown to a loaded tokenizer."""
     unknown = tokenizer.vocabulary.unk
     if unknown is None:
@@ -85,12 +85,12 @@ def _check_language(job: Job, tokenizer: ZooTokenizer) -> None:
         raise mostly_unknown(share, f"the beginning of {job.corpus.files}", job.tokenizer.path)
 
 
-def _joins_words(job: Job, tokenizer: ZooTokenizer) -> bool:
+def _joins_words(job: StoreJob, tokenizer: ZooTokenizer) -> bool:
     """Whether words that a segmenter finds are handed to the tokenizer with spaces between them."""
     return tokenizer.whole_words and job.segmenter.name != "none"
 
 
-def _trained(job: Job) -> ZooTokenizer:
+def _trained(job: StoreJob) -> ZooTokenizer:
     """A tokenizer trained on (a sample of) the corpus; trained once per sample."""
     sample, config = TrainingSample(job), job.tokenizer
     place = job.work / f"tokenizer-{text_digest(json.dumps([config.recipe(), sample.identity]))[:16]}"
@@ -106,7 +106,7 @@ def _trained(job: Job) -> ZooTokenizer:
     return trained
 
 
-def _join(job: Job, shards: list[Shard], tokenizer: ZooTokenizer) -> None:
+def _join(job: StoreJob, shards: list[Shard], tokenizer: ZooTokenizer) -> None:
     """Shards to the store, in order."""
     dtypes = {name: annotator.dtype for name, annotator in job.corpus.annotations.items()}
     found = Found(job.corpus.annotations)
@@ -141,7 +141,7 @@ class ShardBuilder:
         processes: worker processes.
     """
 
-    def __init__(self, job: Job, tokenizer: ZooTokenizer, processes: int) -> None:
+    def __init__(self, job: StoreJob, tokenizer: ZooTokenizer, processes: int) -> None:
         self._job, self._processes, self._tokenizer = job, processes, tokenizer
         self._joins = _joins_words(job, tokenizer)
         tokenizer.segmenter = job.segmenter.name

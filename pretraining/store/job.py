@@ -25,7 +25,7 @@ from zoo.storage.files import file_digest, read_json, text_digest, write_json
 from zoo.vocabulary import Template
 
 
-class Job:
+class StoreJob:
     """One store to be built: its sources, its fingerprint and its folders. How it is built, it does not know.
 
     Args:
@@ -155,7 +155,7 @@ class TrainingSample:
     the sample, and with it the tokenizer and all finished shards, as they were.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: StoreJob) -> None:
         self._job = job
         self._halvings = 0
         expanded = sum(expanded_size(source) for source in job.sources)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store.beginnings import mostly_unknown
 from pretraining.store.build import build_store
-from pretraining.store.job import Job
+from pretraining.store.job import StoreJob
 from pretraining.store.recipe import RECIPE
 from pretraining.store.token_store import SCHEMA, Store
 from pretraining.store.writer import StoreWriter, work_lock
@@ -66,7 +66,7 @@ def prepare_store(
         note(f"prepare: {corpus.files} is prepared already; its own tokenizer is used{without}", not quiet)
         _check_known(prepared, quiet)
         return prepared
-    job = Job(corpus, tokenizer, Path(folder), quiet, template)
+    job = StoreJob(corpus, tokenizer, Path(folder), quiet, template)
     if not job.finished():
         with work_lock(job.work, quiet):
             if not job.finished():  # another process may have built it while we waited

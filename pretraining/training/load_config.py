@@ -13,8 +13,8 @@ from pretraining.training.config import PretrainConfig, StageConfig, TaskConfig
 from pretraining.training.init_from import overlay
 from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
-from zoo.settings.arguments import flatten, parse_arguments
 from zoo.settings.load import Settings, load_settings
+from zoo.settings.yaml_files import flatten, parse_arguments
 
 # Keys that do not change what is computed: they take no part in a run folder's name.
 _INCIDENTAL = (

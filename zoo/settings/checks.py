@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Union
 
 from zoo.errors import ZooError, nearest
-from zoo.settings.arguments import parse_value
+from zoo.settings.yaml_files import parse_value
 
 
 def _alternatives(annotation: Any) -> list[Any]:

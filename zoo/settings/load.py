@@ -15,10 +15,17 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from zoo.errors import ZooError
-from zoo.settings.arguments import parse_arguments, set_nested, split_arguments
 from zoo.settings.checks import check_keys
 from zoo.settings.renamed import RenamedNames
-from zoo.settings.yaml_files import find_config, merge, read_yaml, shipped_configs
+from zoo.settings.yaml_files import (
+    find_config,
+    merge,
+    parse_arguments,
+    read_yaml,
+    set_nested,
+    shipped_configs,
+    split_arguments,
+)
 
 T = TypeVar("T")
 

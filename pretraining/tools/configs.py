@@ -1,4 +1,4 @@
-"""``zoo list tiny``: the chain of models, each with its edge, config, objective and size."""
+"""``zoo list tiny`` and ``zoo prepare --config bert-tiny``: the shipped configs, and the text of one prepared."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from typing import Any
 
 import torch
 
+from pretraining.annotations.to_tokens import describe
+from pretraining.store.token_store import Store
 from pretraining.training.config import PretrainConfig
+from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.model import PretrainingModel
+from pretraining.training.stores import run_stores
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.settings.load import load_settings
@@ -81,3 +85,22 @@ def _place(edge: str) -> tuple[int, str]:
     order = read_yaml(shipped_configs() / "chain.yaml", "pretrain")["order"]
     head = edge.split(":", 1)[0].rsplit("->", 1)[-1].strip()
     return (order.index(head) if head in order else len(order), edge)
+
+
+def prepare_command(argv: list[str]) -> int:
+    """Build the token stores of a run's settings, or find them finished."""
+    stores = run_stores(load_pretrain_config(argv).value, True)
+    _print(stores.main, "")
+    for name, store in stores.by_task.items():
+        _print(store, f"task {name}: ")
+    return 0
+
+
+def _print(store: Store, title: str) -> None:
+    """Sizes of a store, and what its annotations came to."""
+    print(
+        f"{title}{store.path}: {store.num_documents:,} documents, {len(store.sentences) - 1:,} sentences, "
+        f"{store.num_tokens:,} tokens, vocabulary {store.meta['vocab_size']:,}"
+    )
+    for name, entry in store.meta.get("annotations", {}).items():
+        print(f"  {describe(name, entry)}")
