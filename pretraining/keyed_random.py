@@ -2,7 +2,7 @@
 
 No generator is carried along, so any worker, process or restart sees the same draws. The hash is
 murmur3's 32-bit finaliser applied to a row key combined with a position key; it passes the uniformity
-and correlation tests in ``tests/test_random.py`` and runs at memory speed on whole batches.
+and correlation tests in ``tests/pretraining/test_keyed_random.py`` and runs at memory speed on whole batches.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The few statistics behind every verdict: seeds are the unit, arms are paired by seed.
 
 Items (dev rows) are never resampled: with few seeds that finds effects that are not there. The t interval on
-per-seed paired differences keeps its nominal coverage at every number of seeds (``tests/test_statistics.py``).
+per-seed paired differences keeps its nominal coverage at every number of seeds (``test_statistics.py``).
 scipy does the tests. It is imported where it is called: it takes half a second, and most commands need none of it.
 """
 

@@ -1,7 +1,7 @@
 """Floating-point operations of the matrix products, counted from the config alone.
 
 A product of (m, k) and (k, n) is 2mkn operations; the backward pass costs twice the forward one. Checked against
-torch's own counter in ``tests/test_loss.py``.
+torch's own counter in ``tests/zoo/heads/test_cross_entropy.py``.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from pretraining.text.segmenter import Segmenter, aligned
 from pretraining.tokenizer.config import TokenizerConfig
@@ -192,7 +193,7 @@ print(hashlib.sha256(trained.backend.to_str().encode()).hexdigest())
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_training_repeats_in_another_process(kind):
-    root = str(Path(__file__).parents[1])
+    root = str(ROOT)
     text = Path(root).parent / "shared" / "data" / "corpus_en" / "gutenberg_en.txt"
     if not text.exists():
         pytest.skip("needs shared/data/corpus_en beside the repository")

@@ -9,12 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from places import SHARED
 
 import zoo
 from finetune.data.tasks import read_task_file
 
 SAMPLE = Path(zoo.__file__).parent / "sample"
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 DATA_FILES = sorted(p for p in SAMPLE.rglob("*") if p.is_file() and p.suffix in {".txt", ".tsv", ".yaml"})
 
 

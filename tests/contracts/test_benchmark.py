@@ -6,16 +6,16 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 
 from zoo.config import CoreConfig
 from zoo.core.flops import core_flops, token_head_flops, training_flops
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "throughput.py"
+SCRIPT = ROOT / "benchmarks" / "throughput.py"
 TINY = {"layers": 1, "hidden": 32, "heads": 2, "vocab": 400, "length": 32, "batch": 8, "steps": 8, "warmup": 2}
 ARGV = [text for key, value in TINY.items() for text in (f"--{key}", str(value))] + ["--threads", "1", "--lr", "5e-3"]
 

@@ -1,12 +1,11 @@
 """Every family against stock transformers, from random weights, offline: states, logits, losses, gradients.
 
-``python -m pytest tests/test_parity.py --write-docs`` writes docs/parity.md.
+``python -m pytest tests/zoo/weights/test_parity.py --write-docs`` writes docs/parity.md.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 import transformers
 from elmo_files import FIXTURE, arrays, needs_fixture, token_vectors, top_layers
 from families import GRID
+from places import ROOT
 from stock import (
     STD,
     Case,
@@ -41,7 +41,7 @@ from zoo.model_folder import load_core
 from zoo.weights.commands import export_folder, import_folder
 from zoo.weights.read import all_families
 
-PAGE = Path(__file__).parents[1] / "docs" / "parity.md"
+PAGE = ROOT / "docs" / "parity.md"
 FP32 = 1e-5  # absolute for states, logits and losses; of a tensor's gradients relative to the largest, or to 0.1
 BF16 = 2.0  # our error over theirs, both measured against the same weights in fp32
 COLUMNS = {
@@ -334,8 +334,8 @@ def test_elmo_gives_the_vectors_that_allennlp_expects(tmp_path):
 
 NOTE = """# Parity with transformers
 
-Written by `python -m pytest tests/test_parity.py --write-docs`; a plain run of the tests measures again, and checks
-that this page has a row for every class and that no figure is above its bound.
+Written by `python -m pytest tests/zoo/weights/test_parity.py --write-docs`; a plain run of the tests measures again,
+and checks that this page has a row for every class and that no figure is above its bound.
 
 **Parity** means: a stock transformers model with random weights (normal, standard deviation {std}, biases, gains and
 rows of padding included), brought into the zoo through its weight table, gives the same numbers on the same rows. Every
@@ -345,8 +345,8 @@ position, with padding at one side, and for the class without a head also at the
 order, and token by token with a cache where the model is causal.
 
 - **import**: tensors of theirs that no row of the weight table reads. **export**: tensors that come back changed in any
-  bit (`tests/test_weights.py` has the names, the configurations, and stock transformers reading what was exported). One
-  is left out of both: a second bias that their untied token heads keep in the file and never use.
+  bit (`tests/zoo/weights/test_weights.py` has the names, the configurations, and stock transformers reading what was
+  exported). One is left out of both: a second bias that their untied token heads keep in the file and never use.
 - **states**: every layer's hidden states, attention probabilities, pooled state; **logits** of every head; **loss** as
   transformers computes it; all as the largest absolute difference in fp32. **gradients**: the largest difference in any
   tensor, as a part of that tensor's largest gradient, or of 0.1 where that is larger. The bound of all four is

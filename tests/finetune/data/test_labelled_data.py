@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import SHARED
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -18,9 +19,6 @@ from finetune.inputs.batches import collate_rows, evaluation_batches, training_b
 from finetune.inputs.encode import encode, template_tokens, tokenize, truncate
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
-
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
-
 
 # --- the table -------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import SHARED
 
 from pretraining.annotations.linked import read_entities
 from pretraining.store.token_store import Store
@@ -21,7 +22,7 @@ from zoo.cli import dispatch
 from zoo.errors import ZooError
 from zoo.storage.entity_table import open_entities, read_names, save_entities
 
-ERNIE = Path(__file__).parents[2] / "shared" / "data" / "ernie"
+ERNIE = SHARED / "ernie"
 TOY = TransEConfig(width=16, epochs=60, batch_size=64)
 
 

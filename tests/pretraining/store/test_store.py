@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 
 from pretraining.annotations.lexicon import Lexicon
 from pretraining.corpus import chunks as reader
@@ -198,7 +199,7 @@ prepare_store(CorpusConfig({path!r}), config, {folder!r}, processes={processes},
 
 def start(path: Path, folder: Path, processes: int, slow: bool) -> subprocess.Popen:
     code = CHILD.format(path=str(path), folder=str(folder), processes=processes, slow=slow)
-    return subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[1])
+    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
 
 
 @pytest.mark.slow
@@ -273,9 +274,7 @@ def test_a_second_preparation_waits_for_the_first(tmp_path, capfd):
             "from pathlib import Path; from pretraining.store.writer import work_lock\n"
             f"with work_lock(Path({str(work)!r}), False): print('inside')"
         )
-        child = subprocess.Popen(
-            [sys.executable, "-c", code], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
-        )
+        child = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         assert f"process {os.getpid()}" in child.stderr.readline()
         assert child.poll() is None
     assert child.wait(20) == 0
@@ -315,7 +314,7 @@ def test_ids_become_a_store(tmp_path):
 def test_preparing_imports_nothing_heavy():
     heavy = {"torch", "transformers", "datasets", "sklearn", "pyarrow"}
     code = f"import sys, pretraining.store.prepare; print(*{heavy} & set(sys.modules))"
-    out = subprocess.check_output([sys.executable, "-c", code], cwd=Path(__file__).parents[1], text=True)
+    out = subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True)
     assert out.strip() == ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, Share, make_model
 from training import FAMILIES, SAMPLE
 from transformers import AutoTokenizer
@@ -25,7 +26,6 @@ from finetune.training.run import Processes, finetune, predict, step_loss
 from zoo.errors import ZooError
 from zoo.model_folder import load_core
 
-ROOT = Path(__file__).parents[1]
 SETTINGS = FinetuneSettings(lr=3e-3)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import SHARED
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
@@ -92,7 +93,7 @@ def test_it_goes_out_again_as_it_came(imported, tmp_path):
 
 def shared_glue() -> Path:
     """GLUE's official files beside the project, or a skip that says what is missing."""
-    folder = Path(__file__).parents[2] / "shared" / "data" / "glue"
+    folder = SHARED / "glue"
     if not (folder / "SST-2" / "train.tsv").exists():
         pytest.skip("GLUE's SST-2 does not lie beside the project, in shared/data/glue")
     return folder

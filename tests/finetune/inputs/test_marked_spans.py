@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from entity_toys import FUSION, WIDTH, make_table
+from places import SHARED
 from toys import LAST, MEMORY, PAIR, PERMUTED, POOLED, SPELT, Toy, make_data, make_model
 from training import SAMPLE
 
@@ -32,7 +33,7 @@ from zoo.model_folder import load_head
 from zoo.storage.entity_table import NAMES, open_entities, save_entities
 from zoo.vocabulary import Template
 
-SHARED = Path(__file__).parents[2] / "shared" / "data" / "ernie" / "fewrel"
+FEWREL = SHARED / "ernie" / "fewrel"
 LETTERS = list("abcdefghijklmn")
 MARKED = Task(
     name="marked",
@@ -592,9 +593,9 @@ def test_fewrel_that_is_none(tmp_path: Path) -> None:
         FewRelConfig("a", "b", split="fact", dev=0.5, graph=0.5)
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="needs shared/data/ernie/fewrel beside the repository")
+@pytest.mark.skipif(not FEWREL.is_dir(), reason="needs shared/data/ernie/fewrel beside the repository")
 def test_the_real_sentences_are_split_without_a_leak() -> None:
-    facts, names = read_fewrel(SHARED)
+    facts, names = read_fewrel(FEWREL)
     assert (len(facts), len(names)) == (11_200, 16)
     for fact in facts:
         for mention in (fact.head, fact.tail):

@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from zoo.errors import ZooError
 from zoo.runtime.pool import NO_THREADS, Job, Outcome, run_pool
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(params=["fresh", "warm"])

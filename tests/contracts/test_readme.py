@@ -11,10 +11,10 @@ from subprocess import PIPE
 from typing import Self
 
 import pytest
+from places import ROOT
 
 from zoo.settings.yaml_files import shipped_configs
 
-ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # In the order in which somebody reads them: a page may use what the blocks of those before it have made.
 FIRST = ["install", "pretraining", "finetuning", "scoring", "transformers", "objectives", "ablations", "data"]

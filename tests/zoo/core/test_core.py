@@ -1,4 +1,4 @@
-"""The core by itself; tests/test_parity.py has it beside transformers' models."""
+"""The core by itself; tests/zoo/weights/test_parity.py has it beside transformers' models."""
 
 import math
 

@@ -2,10 +2,10 @@
 
 import pickle
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
+from places import ROOT
 from similar_toys import KNOWN, LIST, OTHERS, chinese, rows_of, synthetic, synthetic_list
 from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
 from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
@@ -338,7 +338,7 @@ def test_the_shipped_list_is_usable(tmp_path):
         assert all({other, *entries[other]} == {word, *others} for other in others)  # closed groups
         assert {len(other) for other in others} == {len(word)}
         assert len({word, *others}) == len(others) + 1
-    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
     (tmp_path / "similar.txt").write_text(re.search(r"```text file=similar.txt\n(.*?)```", page, re.DOTALL)[1])
     assert read_similar([tmp_path / "similar.txt"])["图书馆"] == ["阅览室", "书店"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from places import ROOT, SHARED
 
 from pretraining.annotations.base import Annotator, TextAnnotator, make_annotator
 from pretraining.annotations.field import RecordField
@@ -537,7 +538,7 @@ def test_a_sentence_does_not_look_at_all_spans_of_its_line():
 
 def test_a_large_lexicon_over_the_sample(tokenizers):
     """157,000 entries: every unit is an entry, no entry that fits is missed, longest first."""
-    folder = Path(__file__).parents[2] / "shared" / "data" / "ernie" / "thuocl"
+    folder = SHARED / "ernie" / "thuocl"
     if not folder.exists():
         pytest.skip("needs shared/data/ernie/thuocl beside the repository")
     lexicon = Lexicon(str(folder / "*.txt"))
@@ -564,7 +565,7 @@ def test_a_large_lexicon_over_the_sample(tokenizers):
 
 
 def test_the_formats_of_the_documentation_are_read(tmp_path, tokenizers, monkeypatch):
-    page = Path(__file__).parents[1] / "docs" / "data.md"
+    page = ROOT / "docs" / "data.md"
     files = dict(re.findall(r"```\w+ file=(\S+)\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL))
     for name, content in files.items():
         (tmp_path / name).write_text(content, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What transformers, PEFT and Trainer take for granted about a model, beyond opening and saving (tests/test_hf.py)."""
+"""What transformers, PEFT and Trainer take for granted about a model, beyond opening and saving (test_hf.py)."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from places import ROOT
 
 from ablation.config import load_ablation
 from pretraining.scoring.cloze import cloze_command
@@ -22,7 +23,6 @@ from zoo.model_folder import ModelMetadata, read_metadata, save_model_folder
 from zoo.settings.checks import import_class
 from zoo.settings.yaml_files import set_nested, shipped_configs
 
-ROOT = Path(__file__).parents[1]
 OBJECTIVE = "objectives.masked_lm.init_args"
 # (key, value, what the message has to say): of each kind of name one
 SAMPLES = [
@@ -183,7 +183,7 @@ def test_no_shipped_config_has_an_old_name(path):
 
 def test_no_text_names_an_old_class():
     old = re.compile("|".join(rf"\b{re.escape(path)}\b" for path in RENAMED.class_paths))
-    own = (Path("pretraining/training/renamed.py"), Path("tests/test_renamed.py"))
+    own = (Path("pretraining/training/renamed.py"), Path("tests/pretraining/training/test_renamed.py"))
     files = [path for kind in ("*.py", "*.md", "*.yaml") for path in ROOT.rglob(kind)]
     kept = [path for path in files if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)]
     assert not [p for p in kept if p.relative_to(ROOT) not in own and old.search(p.read_text(encoding="utf-8"))]
