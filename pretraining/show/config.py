@@ -1,15 +1,11 @@
-"""Settings of ``zoo show``, and the subject of one view: a config or run folder with its tokenizer and text."""
+"""Settings of ``zoo show``; they load no heavy library, so that ``--help`` is there at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from pretraining.store.token_store import Store
-from pretraining.tokenizer.tokenizer import ZooTokenizer
-from pretraining.training.config import PretrainConfig
 from zoo.errors import ZooError, nearest
 
 MatrixDisplay = bool | Literal["auto"]
@@ -78,21 +74,3 @@ class ShowConfig:
             if name not in known:
                 raise ZooError(f"--task {name}: the tasks are {', '.join(known)}.{nearest(name, known)}")
         return chosen
-
-
-class Subject(NamedTuple):
-    """A config or run folder under which a text is shown.
-
-    Args:
-        title: what to call them.
-        config: the settings.
-        tokenizer: the tokenizer.
-        home: folder that it lies in.
-        store: where other documents come from; ``None`` where a run needs none.
-    """
-
-    title: str
-    config: PretrainConfig
-    tokenizer: ZooTokenizer
-    home: Path
-    store: Store | None

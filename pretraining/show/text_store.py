@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pretraining.annotations.base import Annotator
 from pretraining.annotations.field import RecordField
 from pretraining.corpus.config import CorpusConfig
-from pretraining.show.config import ShowConfig, Subject
+from pretraining.show.config import ShowConfig
+from pretraining.show.subject import Subject
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig

@@ -118,14 +118,14 @@ def test_the_chinese_pair_differs_in_what_is_hidden() -> None:
     pair = [c.arm for c in cells(config) if c.arm.name in ("bert-zh", "bert-wwm-zh")]
     first, second = (flatten(settings_of(arm).resolved) for arm in pair)
     changed = {key for key in first.keys() | second.keys() if first.get(key) != second.get(key)}
-    assert all(key in ("name", "chain") or ".choose" in key for key in changed)
-    assert any(key.endswith("choose.class_path") for key in changed)
+    assert all(key in ("name", "edge") or ".select" in key for key in changed)
+    assert any(key.endswith("select.class_path") for key in changed)
 
 
 def test_an_arm_with_wrong_settings_is_named() -> None:
     config = load_ablation(["--config", "masking"])
-    broken = build({**vars_of(config), "changes": {"odd": {"data": {"copeis": 1}}}, "reference": None})
-    with pytest.raises(ZooError, match=r"arm 'odd'.*unknown key 'data\.copeis'.*'copies'"):
+    broken = build({**vars_of(config), "changes": {"odd": {"data": {"mask_copeis": 1}}}, "reference": None})
+    with pytest.raises(ZooError, match=r"arm 'odd'.*unknown key 'data\.mask_copeis'.*'mask_copies'"):
         cells(broken)
 
 

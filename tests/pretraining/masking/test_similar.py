@@ -268,7 +268,7 @@ def test_byte_level_words_are_known_with_and_without_the_space_before(similar):
 def test_a_list_without_tabs_is_told_before_any_text_is_read(tmp_path):
     (tmp_path / "list.txt").write_text("美丽 漂亮 好看\n快乐\t\n", encoding="utf-8")
     with pytest.raises(ZooError, match=r"none of the 2 entries .* behind a tab .*'美丽 漂亮 好看'"):
-        SimilarWords(str(tmp_path / "list.txt")).sources()
+        SimilarWords(str(tmp_path / "list.txt")).data_files()
 
 
 @pytest.mark.parametrize(

@@ -437,7 +437,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         f"--objectives.entities.init_args.entities={tmp_path / 'table'}",
         "--objectives.entities.init_args.wrong=0.4",
         "--objectives.entities.init_args.missing=0.4",
-        "--tasks.pairs.layout.init_args.budget=1",
+        "--tasks.pairs.layout.init_args.count=1",
         "--model.fusion.entity_size=12",
         "--model.fusion.num_attention_heads=3",
         *("--seed", "0,1,2,3,4,5,6,7"),
@@ -597,7 +597,7 @@ def test_recurrent_halves_read_from_both_ends():
 OWN = '''
 import numpy as np
 import torch
-from pretraining.objective import Objective, Targets
+from pretraining.objectives.base import Objective, Targets
 
 
 class Capitals(Objective):
@@ -631,7 +631,7 @@ class Capitals(Objective):
 BOTH_WAYS = """
 import torch
 from my_capitals import Capitals
-from pretraining.objective import Targets
+from pretraining.objectives.base import Targets
 
 
 class BothWays(Capitals):
@@ -792,7 +792,7 @@ def test_the_page_is_well_formed_and_self_contained(look, data, tmp_path, capsys
 def test_names_and_notes_are_escaped_on_the_page(look):
     (view,) = look("bert-tiny", ENGLISH, "--rows", "1")
     evil = "<script>alert('x')</script>&\"'"
-    view = replace(view, title=evil, chain=evil, about=evil, notes=(evil,), stages=(evil,))
+    view = replace(view, title=evil, edge=evil, about=evil, notes=(evil,), stages=(evil,))
     content = render_html([view], ENGLISH)
     root = ElementTree.fromstring(content)
     assert content.count("<script>") == 1  # our own
