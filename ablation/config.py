@@ -51,7 +51,7 @@ class FloorConfig:
     better: Literal["lower", "higher"] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what names no figure, and a direction that would turn the floor round silently."""
+        """Raise ZooError if a setting names no figure, or a direction would turn the floor round silently."""
         for name in ("beats", "measure"):
             if not isinstance(getattr(self, name), str if name == "beats" else str | None):
                 raise ZooError(f"primary.floor.{name} = {getattr(self, name)!r}; the name of a measure is needed.")
@@ -81,7 +81,7 @@ class PrimaryConfig:
     floor: FloorConfig | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a direction that would turn verdicts round silently."""
+        """Raise ZooError if the direction would turn verdicts round silently."""
         if self.better not in ("lower", "higher"):
             raise ZooError(f"primary.better = {self.better!r}; 'lower' or 'higher' is needed.")
 
@@ -137,7 +137,7 @@ class AblationConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be compared."""
+        """Raise ZooError if the arms cannot be compared."""
         if not self.changes:
             raise ZooError("changes is empty; an ablation needs at least one arm (an arm without changes is {}).")
         for arm in self.changes:
@@ -213,7 +213,7 @@ def changed_settings(config: AblationConfig) -> dict[str, list[tuple[str, Any, A
     base = first[config.against]
     result = {}
     for name, values in first.items():
-        keys = sorted((values.keys() | base.keys()) - {"name", "chain"})
+        keys = sorted((values.keys() | base.keys()) - {"name", "edge"})
         result[name] = [(k, base.get(k), values.get(k)) for k in keys if base.get(k) != values.get(k)]
     return result
 

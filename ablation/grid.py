@@ -94,14 +94,14 @@ def cells(config: AblationConfig) -> list[GridCell]:
 
 
 def check_primary(config: AblationConfig) -> None:
-    """Refuse figures that would decide and that the reference arm will not have, before anything runs.
+    """Raise ZooError if the reference arm will not have the figures that decide, before anything runs.
 
     Raises:
         ZooError: a measure or floor that is not known, with the nearest one that is.
     """
-    measures, facts = known_figures(config)
+    measures, floors = known_figures(config)
     for where, name in config.primary.names.items():
-        known = measures if where == "primary.measure" else measures | facts
+        known = measures if where == "primary.measure" else measures | floors
         if name not in known:
             raise ZooError(
                 f"{where} = {name!r} is nothing that will be measured of the reference arm, {config.against!r}."
@@ -110,10 +110,10 @@ def check_primary(config: AblationConfig) -> None:
 
 
 def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
-    """Names of the measures that the reference arm may come to have, and of facts that can be a floor."""
+    """Names of the measures that the reference arm may come to have, and of figures that can be a floor."""
     arm = next(arm for arm in arms(config) if arm.name == config.against)
     run = settings_of(arm).value
-    measures, facts = set[str](), {UNIGRAM_ENTROPY}
+    measures, floors = set[str](), {UNIGRAM_ENTROPY}
     for task_name, task in run.tasks.items():
         for objective in task.own(run.objectives):
             for term in (objective, f"{task_name}.{objective}"):  # the second, where several tasks share it
@@ -123,8 +123,8 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
     if arm.finetune is not None:
         scores = {f"{task.name}.{metric}" for task in _tasks(arm.finetune) for metric in task.metrics}
         measures |= scores
-        facts |= {f"{MAJORITY}{name}" for name in scores}
-    return measures, facts
+        floors |= {f"{MAJORITY}{name}" for name in scores}
+    return measures, floors
 
 
 def _cloze_names(settings: dict[str, Any]) -> set[str]:
@@ -249,7 +249,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         if any(name not in heads and _corrupts(config.objectives[name]) for name in task.objectives):
             continue  # without that objective these would be other rows
         own = {name: objective for name, objective in task.own(config.objectives).items() if name in heads}
-        store = stores.of(task_name)
+        store = stores.for_task(task_name)
         _, held_out = split_documents(store, data.validation_tokens)
         if len(held_out) and own:
             length, number = data.sequence_length, task.task_type_id

@@ -61,7 +61,7 @@ def make_rows(options: Options, reused: bool) -> Examples:
     )
 
 
-def facts(options: Options, relative: bool, memory: bool) -> CoreConfig:
+def core_config(options: Options, relative: bool, memory: bool) -> CoreConfig:
     """Either core at the same shape."""
     shared: dict[str, Any] = {
         "vocab_size": options.vocab,
@@ -97,7 +97,9 @@ class Arm:
     def __init__(self, options: Options, objective: Objective, relative: bool, memory: bool) -> None:
         vocabulary = Vocabulary(options.vocab, **IDS)
         self.objectives, self.rows = {"x": objective}, make_rows(options, relative)
-        self.model: PretrainingModel = build_model(facts(options, relative, memory), self.objectives, vocabulary, 0)
+        self.model: PretrainingModel = build_model(
+            core_config(options, relative, memory), self.objectives, vocabulary, 0
+        )
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         self.state, self.number = None, 0
         self.seconds: list[float] = []

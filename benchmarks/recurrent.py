@@ -50,7 +50,7 @@ class Peer(nn.Module):
         return torch.cat([self.stacks[0](tokens)[0], self.stacks[1](tokens.flip(1))[0].flip(1)], dim=-1)
 
 
-def facts(width: int, cell: int, layers: int, clip: float | None) -> CoreConfig:
+def core_config(width: int, cell: int, layers: int, clip: float | None) -> CoreConfig:
     """Of the core that is timed."""
     return CoreConfig(
         vocab_size=_VOCABULARY,
@@ -87,7 +87,10 @@ def compare(width: int, cell: int, options: argparse.Namespace) -> None:
     """Print one size's figures."""
     ids = torch.randint(0, _VOCABULARY, (options.batch, options.length))
     peer = Peer(width, cell, options.layers)
-    ours = {name: build_core(facts(width, cell, options.layers, clip)) for name, clip in (("clips", 3.0), ("no", None))}
+    ours = {
+        name: build_core(core_config(width, cell, options.layers, clip))
+        for name, clip in (("clips", 3.0), ("no", None))
+    }
     counts = {sum(p.numel() for p in m.parameters()) for m in ours.values()}
     # Torch keeps two biases where one would do.
     counts.add(sum(p.numel() for n, p in peer.named_parameters() if "bias_hh" not in n))
@@ -157,7 +160,9 @@ def main() -> None:
             compare(*(int(part) for part in size.split(":")), options)
             continue
         core = (
-            load_core(size)[0] if options.model else build_core(facts(*map(int, size.split(":")), options.layers, 3.0))
+            load_core(size)[0]
+            if options.model
+            else build_core(core_config(*map(int, size.split(":")), options.layers, 3.0))
         )
         if not isinstance(core, BidirectionalLSTM):
             parser.error(f"{size} has no recurrent core.")

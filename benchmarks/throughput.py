@@ -71,7 +71,7 @@ def make_store(folder: Path, vocab: int, rows: int, length: int) -> Store:
     return prepare_from_ids(documents(), ZooTokenizer(backend, SPECIAL), folder)
 
 
-def core_facts(options: Options) -> dict[str, Any]:
+def core_fields(options: Options) -> dict[str, Any]:
     """The model, in the names that both libraries use."""
     return {
         "vocab_size": options.vocab,
@@ -86,7 +86,7 @@ def core_facts(options: Options) -> dict[str, Any]:
 
 
 def our_values(options: Options) -> dict[str, Any]:
-    """Settings of our run: masked LM on contiguous blocks, Trainer's optimiser facts."""
+    """Settings of our run: masked LM on contiguous blocks, Trainer's optimiser settings."""
     masked = {
         "class_path": "pretraining.objectives.MaskedLM",
         "init_args": {
@@ -98,7 +98,7 @@ def our_values(options: Options) -> dict[str, Any]:
     }
     return {
         "name": "throughput",
-        "model": {**core_facts(options), "pooler": False},  # BertForMaskedLM has none either
+        "model": {**core_fields(options), "pooler": False},  # BertForMaskedLM has none either
         "data": {
             "corpus": {"files": "unused"},
             "tokenizer": {"kind": "word"},
@@ -229,8 +229,8 @@ def product_rate(options: Options, precision: str, repeats: int = 5) -> float:
 
 
 def step_flops(options: Options) -> int:
-    """Operations of one of our steps, from the facts alone (``zoo.core.flops``)."""
-    config = CoreConfig(**core_facts(options), pooler=False)
+    """Operations of one of our steps, from the config alone (``zoo.core.flops``)."""
+    config = CoreConfig(**core_fields(options), pooler=False)
     targets = round(MASK_RATE * options.batch * options.length)
     return training_flops(
         core_flops(config, options.batch, options.length) + token_head_flops(config, targets, transform=True)
@@ -285,7 +285,7 @@ def run_peer(options: Options, store: Store, folder: Path, precision: str) -> di
     data.save_to_disk(folder / "blocks")  # run_mlm reads memory-mapped Arrow files
     del data, ids, columns
     data = datasets.load_from_disk(folder / "blocks")
-    model = BertForMaskedLM(BertConfig(**core_facts(options)))
+    model = BertForMaskedLM(BertConfig(**core_fields(options)))
     losses: list[torch.Tensor] = []
     targets: list[torch.Tensor] = []
 

@@ -259,7 +259,7 @@ def test_processes_chunks_and_places_make_no_difference(tmp_path, tokenizers, mo
     plain = build(tmp_path, tokenizers["bytebpe"], path, {})
     assert plain.fingerprint != stores[0].fingerprint
     assert np.array_equal(plain.tokens, stores[0].tokens)  # ids do not depend on annotations
-    assert np.array_equal(plain.token_flags, stores[0].token_flags)
+    assert np.array_equal(plain.flags, stores[0].flags)
     (tmp_path / "one" / "w.txt").write_text("New York\n")
     changed = {"entity": Lexicon(str(tmp_path / "one" / "w.txt"))}
     again = prepare_store(
@@ -470,7 +470,7 @@ def test_an_annotator_of_ones_own(tmp_path, tokenizers):
     (tmp_path / "a.txt").write_text("she eats an apple")
     store = build(tmp_path, tokenizers["wordpiece"], str(tmp_path / "a.txt"), {"vowel": Vowels()})
     assert units(store, "vowel") == ["eats", "an", "apple"]
-    assert store.meta["facts"]["annotations"]["vowel"]["class"] == "Vowels"
+    assert store.meta["recipe"]["annotations"]["vowel"]["class"] == "Vowels"
 
 
 SENTENCES = {"unit": RecordField(kind="units"), "more": RecordField(kind="units"), "class": RecordField(values=9)}
@@ -587,6 +587,6 @@ def test_the_formats_of_the_documentation_are_read(tmp_path, tokenizers, monkeyp
     pairs = made("pairs.jsonl", "pairs.yaml")
     assert pairs.arrays["label"][pairs.document_tokens()[:-1]].tolist() == [1, 3]
     segmented = made("segmented.txt", segmenter="space")
-    assert (np.asarray(segmented.token_flags)[:8] & WORD_START).tolist() == [1, 1, 1, 0, 1, 0, 0, 1]
+    assert (np.asarray(segmented.flags)[:8] & WORD_START).tolist() == [1, 1, 1, 0, 1, 0, 0, 1]
     pytest.importorskip("rjieba")
     assert Segmenter("rjieba", "words.txt").words("去天安门广场唱卡拉OK")[1] == [0, 1, 6, 7]

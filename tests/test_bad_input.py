@@ -136,7 +136,7 @@ CORPORA = {
     "one document": (
         "bert",
         text("Only one document. It has two sentences. And three."),
-        ["pretraining.layouts.blocks", "blank line"],
+        ["pretraining.layouts", "blank line"],
     ),
 }
 
@@ -185,7 +185,7 @@ SETTINGS = {
     "wrong type": ("bert", {"train.steps": "many"}, ["train.steps", "many"]),
     "two budgets": ("gpt", {"train.tokens": 1000}, ["exactly one budget", "'steps', 'tokens'"]),
     "no module": ("gpt", {"tasks.blocks.layout.class_path": "my_layouts.Blocks"}, ["no module 'my_layouts'"]),
-    "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.blocks.Block"}, ["mean 'Blocks'?"]),
+    "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.Block"}, ["mean 'Blocks'?"]),
     "batch": ("gpt", {"train.micro_batch_size": 3}, ["= 8 is not a multiple of train.micro_batch_size = 3", "6 would"]),
     "too long": (
         "gpt",

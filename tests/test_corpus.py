@@ -215,7 +215,7 @@ def test_rjieba_and_its_dictionary(tmp_path):
     (tmp_path / "words.txt").write_text("爱北京 100000\n")
     own = Segmenter("rjieba", str(tmp_path / "words.txt"))
     assert own.words("我爱北京天安门")[1] == [0, 1, 4]
-    assert own.facts != Segmenter("rjieba").facts
+    assert own.recipe != Segmenter("rjieba").recipe
 
 
 @pytest.mark.parametrize(

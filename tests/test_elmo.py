@@ -399,14 +399,20 @@ def test_a_stream_asks_for_what_follows():
 
 def test_rare_words_are_read_but_not_predicted():
     core, objective = make(TWO_WAY.replace(tie_word_embeddings=False), BidirectionalLM(outputs=100))
-    assert objective.head.config == {"kind": "token", "transform": False, "bias": True, "half": True, "outputs": 100}
+    assert objective.head.head_config == {
+        "kind": "token",
+        "transform": False,
+        "bias": True,
+        "half": True,
+        "outputs": 100,
+    }
     assert objective.head.decoder.weight.shape == (100, 8)
     labels = objective.targets(text_rows()).tensors["labels"]
     assert labels.max() < 100
     assert (labels == BERT_LIKE.unk).any()
     assert torch.isfinite(loss_of(core, objective, text_rows()).total)
     everything = make(TWO_WAY, BidirectionalLM(outputs=5000))[1]
-    assert "outputs" not in everything.head.config
+    assert "outputs" not in everything.head.head_config
     with pytest.raises(ZooError, match="the tokenizer has none among its first"):
         BidirectionalLM(outputs=100).build(TWO_WAY, GPT_LIKE)
     with pytest.raises(ZooError, match="cannot have the token embedding as its matrix"):
@@ -436,7 +442,7 @@ def test_visibility_follows_the_core():
     assert make(ONE_WAY)[1].attention == "causal"
     dense = AttentionPattern(causal=True, dense=torch.ones(1, 7, 7, dtype=torch.bool))
     core, objective = make(ONE_WAY)
-    with pytest.raises(ZooError, match="cannot reverse who sees whom"):
+    with pytest.raises(ZooError, match="cannot reverse an attention pattern"):
         objective(CoreRunner(core, CoreInputs(torch.full((1, 7), 9), dense)), core.token_embedding, Targets({}, 0))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, make_model
+from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, Share, make_model
 from training import FAMILIES, SAMPLE
 from transformers import AutoTokenizer
 
@@ -185,15 +185,6 @@ def test_a_diverging_run_says_so(bert: Path, toy_data: Path, tmp_path: Path) -> 
             bert, SINGLE, toy_data, 1, FinetuneSettings(lr=1e38, epochs=1, warmup=0.0, grad_clip=1e38), tmp_path, False
         )
     assert not (tmp_path / "result.json").exists()
-
-
-class Share(Processes):
-    """One of several processes, as seen by the code that shares out rows."""
-
-    def __init__(self, rank: int, world: int) -> None:
-        object.__setattr__(
-            self, "accelerator", type("A", (), {"process_index": rank, "num_processes": world, "device": "cpu"})
-        )
 
 
 @pytest.mark.parametrize("count", [16, 5, 1])

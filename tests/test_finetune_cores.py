@@ -303,7 +303,7 @@ def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Pat
     prepared = PreparedTask(tmp_path / "model", task, toy_data, replace(SETTINGS, classifier_dropout=0.0))
     ours = prepared.classifier(1)
     load_head(tmp_path / "model", "classifier", ours.head)
-    assert ours.head.config["dense"] == "tanh"
+    assert ours.head.head_config["dense"] == "tanh"
     rows = np.arange(16)
     inputs, labels = prepared.batch(prepared.train, rows)
     lengths = prepared.train.lengths[rows]
@@ -367,8 +367,8 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_fold
 
 def test_a_causal_memory_model_is_read_like_gpt(toy_folders, toy_data: Path) -> None:
     model = PreparedTask(toy_folders["memory"], SINGLE, toy_data, SETTINGS).classifier(1)
-    assert model.head.config["dense"] == "none"
-    assert model.head.config["bias"] is False
+    assert model.head.head_config["dense"] == "none"
+    assert model.head.head_config["bias"] is False
     assert model.core.config.vocab_size == len(WORDS) + 3  # its template's tokens are new
     assert model.core.config.mem_len == 3  # a fact of the model, kept though not used here
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import LAST, PAIR, POOLED, SINGLE, SPELT, rows_of
+from toys import LAST, PAIR, POOLED, SINGLE, SPELT, Share, rows_of
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
@@ -178,8 +178,6 @@ def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_da
 
 @pytest.mark.parametrize("count", [16, 5, 1])
 def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, count: int) -> None:
-    from test_finetune import Share
-
     prepared = PreparedTask(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
     model, rows = prepared.classifier(1), np.arange(count) * 3
 
@@ -242,8 +240,8 @@ def test_heads_are_made_again_from_their_configs() -> None:
         ScalarMixes(POOLED.config, 2, layer_norm=True),
         TaskNetwork(POOLED.config, 3, mixes=2, hidden_size=8, pair=True, labels=["a", "b", "c"]),
     ):
-        again = build_head(POOLED.config, json.loads(json.dumps(head.config)))
-        assert again.config == head.config
+        again = build_head(POOLED.config, json.loads(json.dumps(head.head_config)))
+        assert again.head_config == head.head_config
         assert {n: p.shape for n, p in again.named_parameters()} == {n: p.shape for n, p in head.named_parameters()}
 
 

@@ -11,10 +11,19 @@ import numpy as np
 import pytest
 import torch
 from entity_toys import entity_arguments, make_table
-from test_processes import assert_same_course, finish
-from test_start import first_weights
 from toys import SINGLE, make_data
-from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+from training import (
+    Killed,
+    arguments,
+    assert_same_course,
+    finish,
+    first_weights,
+    interrupt_at,
+    launch,
+    log_lines,
+    outcome,
+    train,
+)
 
 from finetune.config import FinetuneSettings
 from finetune.training.run import finetune

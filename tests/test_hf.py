@@ -460,7 +460,7 @@ def test_a_new_head_is_the_one_that_fine_tuning_makes(attention, pooling, pooler
     metadata = ModelMetadata(config, Template(pooling=pooling), attention)
     tuned = Classifier(build_core(config), metadata, ["no", "yes"], 0.0, 1).head
     model = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(metadata))
-    assert model.head.config == {key: value for key, value in tuned.config.items() if key != "labels"}
+    assert model.head.head_config == {key: value for key, value in tuned.head_config.items() if key != "labels"}
     assert model.head.state_dict().keys() == tuned.state_dict().keys()
 
 

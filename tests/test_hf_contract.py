@@ -191,7 +191,7 @@ def test_a_folder_opens_as_the_class_that_reads_its_heads(tmp_path, name):
     assert hf.auto_class(read_metadata(tmp_path)) is wanted
     model = hf.from_folder(tmp_path)
     assert type(model) is wanted
-    assert model.config.heads == {key: module.config for key, module in folder.heads.items()}
+    assert model.config.heads == {key: module.head_config for key, module in folder.heads.items()}
     assert all(torch.equal(value, folder.heads[n].state_dict()[k]) for n in heads for k, value in state(model, n))
     with pytest.raises(ZooError, match="not a folder"):
         hf.from_folder(tmp_path / "nowhere")

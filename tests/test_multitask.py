@@ -280,7 +280,7 @@ def test_odd_records_are_counted_once(tmp_path, capsys):
     place = f"LabelledPairs: {tmp_path / 'pairs.jsonl'}: "
     assert capsys.readouterr().err.splitlines() == [
         f"{place}1 of 3 records are one text, all others pairs",
-        f"{place}3 records have 3 of the 10 classes; the others are never seen",
+        f"{place}3 records have 3 of the 10 classes; the others never occur",
     ]
     store.path = Path("the text")  # as zoo show has it, in memory
     laid_out(LabelledPairs(), store)

@@ -191,7 +191,7 @@ def test_backward_rows_are_chosen_from_their_own_beginning():
 
 
 def table_of(rows, ranks, second):
-    """(B, L, L) who sees whom, as the core computes it."""
+    """(B, L, L) what attends to what, as the core computes it."""
     visible = base_inputs(rows).attention_pattern._replace(permutation_ranks=torch.from_numpy(ranks))
     positions = torch.arange(rows.shape[1]).expand(rows.shape) if second else torch.arange(rows.shape[1])[None]
     return attended_keys(visible, positions, rows.shape[1], 0, second).expand(-1, rows.shape[1], -1).numpy()
@@ -204,7 +204,7 @@ def test_rules_of_visibility(published, perm_size):
     rows = rows.replace(
         reuse_length=published.reuse_length[:6],
         reversed=published.reversed[:6],
-        special=published.special_tokens_mask[:6],
+        special_tokens_mask=published.special_tokens_mask[:6],
     )
     selected = ContextSpans()(rows, DRAW, BERT_LIKE)
     ranks = draw_permutation_ranks(rows, selected, DRAW, perm_size)

@@ -132,7 +132,7 @@ def test_new_tokens_are_part_of_the_fingerprint_and_of_the_store(tmp_path):
     stores.append(prepare_store(corpus, loaded, tmp_path / "stores", processes=2, quiet=True, template=own))
     assert len({store.fingerprint for store in stores}) == 4
     assert np.array_equal(stores[2].tokens, stores[3].tokens)
-    assert np.array_equal(stores[2].token_flags, stores[3].token_flags)
+    assert np.array_equal(stores[2].flags, stores[3].flags)
     quokka = load_tokenizer(stores[2].path).backend.token_to_id("quokka")
     assert quokka == stores[0].meta["vocab_size"]
     assert stores[2].counts[quokka] == 20

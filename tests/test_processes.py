@@ -8,9 +8,10 @@ import signal
 import pytest
 from training import (
     arguments,
+    assert_same_course,
+    finish,
     last_step,
     launch,
-    log_lines,
     outcome,
     processes_of,
     start,
@@ -94,12 +95,6 @@ def two(place):
     return get
 
 
-def finish(process):
-    out = process.communicate(timeout=150)[0]
-    assert process.returncode == 0, out[-3000:]
-    return out
-
-
 def refusal(process):
     """What a run printed that must end with an error soon."""
     out = process.communicate(timeout=100)[0]
@@ -110,22 +105,6 @@ def refusal(process):
 
 def record(folder):
     return json.loads((folder / "run.json").read_text())
-
-
-def assert_same_course(one, other):
-    """Steps, tokens, learning rates exactly; losses to rounding."""
-    for a, b in zip(log_lines(one), log_lines(other), strict=True):
-        assert (a["step"], a["tokens"]) == (b["step"], b["tokens"])
-        if "loss" in a:
-            assert (a["lr"], a["epoch"], a["flops"]) == (b["lr"], b["epoch"], b["flops"])
-            assert a["terms"] == {name: pytest.approx(value, rel=1e-5) for name, value in b["terms"].items()}
-            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
-        else:
-            first, second = a["validation"], b["validation"]
-            assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
-            assert {k: t["count"] for k, t in first["terms"].items()} == {
-                k: t["count"] for k, t in second["terms"].items()
-            }
 
 
 @pytest.mark.parametrize("family", ["bert", "gpt"])

@@ -318,7 +318,7 @@ def test_a_cache_reads_padding_at_the_left():
     assert largest(output[0, -1], alone[0, -1]) < 1e-5
 
 
-# ---- who sees whom ----------------------------------------------------------------------------------------
+# ---- attention patterns -----------------------------------------------------------------------------------
 
 
 def test_logits_have_no_gradient_from_later_tokens():

@@ -333,7 +333,7 @@ def test_an_unknown_primary_measure_names_what_there_is() -> None:
 
 def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
-    assert read_run("a", 1, folder).facts["parameters"] == 1_500_000
+    assert read_run("a", 1, folder).record["parameters"] == 1_500_000
     (folder / "run.json").unlink()
     with pytest.raises(ZooError, match=r"no run\.json"):
         read_run("a", 1, folder)

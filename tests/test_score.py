@@ -56,7 +56,7 @@ def test_a_folder_without_a_record_scores_as_its_run_does(runs, family, tmp_path
 
 
 def test_the_rule_follows_from_visibility(runs, tmp_path):
-    """A token head is described alike on both sides; who sees whom decides how it is asked."""
+    """A token head is described alike on both sides; the attention pattern decides how it is asked."""
     folder = without_record(runs["gpt"], tmp_path / "model")
     causal = Scorer(folder)
     other = Scorer(changed_facts(folder, attention="bidirectional"))

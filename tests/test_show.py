@@ -77,8 +77,8 @@ def look(data):
     """``look(config, text, ...)``: the views of a command line."""
 
     def views(config, *argv):
-        wish, overrides = read_arguments(["--config", config, *argv, *data(config)])
-        return show_text(load_config(config, overrides, wish), wish)
+        show_config, overrides = read_arguments(["--config", config, *argv, *data(config)])
+        return show_text(load_config(config, overrides, show_config), show_config)
 
     return views
 
@@ -183,20 +183,20 @@ def test_shown_is_what_corrupt_and_targets_give(config, seed, look, data, monkey
     assert len(seen) == len(view.rows)
     for row, (task, rows) in zip(view.rows, seen, strict=True):
         selected, before = rows.targets["selected"][0], rows.targets["original_ids"][0]
-        hidden = [cell.fate in ("masked", "replaced", "kept") for cell in row.cells]
+        hidden = [cell.outcome in ("masked", "replaced", "kept") for cell in row.cells]
         same = rows.input_ids[0] == before
         drawn_itself = selected & same  # kept, or replaced by chance with itself
         assert hidden == selected.tolist()
         assert any(cell.own for cell in row.cells)  # and no rows of other documents
-        assert [cell.fate == "kept" for cell in row.cells] == drawn_itself.tolist()
+        assert [cell.outcome == "kept" for cell in row.cells] == drawn_itself.tolist()
         assert reads(row) == [spell(i) for i in rows.input_ids[0]]
         assert [cell.original for cell in row.cells] == [spell(i) for i in before]
         objective = task.objectives["masked_lm"]
         targets = objective.targets(rows).tensors
         wanted = {int(p): spell(i) for p, i in zip(targets["positions"], targets["labels"], strict=True)}
         assert asked(row, "masked_lm") == wanted
-        facts = next(part.facts for part in row.asked if part.name == "masked_lm")
-        assert f"selected {100 * objective.describe(rows)['selected']:.1f} %" in facts
+        notes = next(part.notes for part in row.objectives if part.name == "masked_lm")
+        assert f"selected {100 * objective.describe(rows)['selected']:.1f} %" in notes
         if rows.row_labels is not None:
             assert row.pair.endswith(f"(label {rows.row_labels[0]})")
 
@@ -284,7 +284,7 @@ def test_the_pair_in_words(config, words, look):
         assert [span.short for span in segments.spans] == ["A", "B"]
         foreign = "another document" in row.pair
         assert segments.spans[1].label == ("B: another document" if foreign else "B")
-        assert any(not cell.own for cell in row.cells if cell.fate == "plain") == foreign
+        assert any(not cell.own for cell in row.cells if cell.outcome == "plain") == foreign
 
 
 def test_documents_packed_into_a_row_are_told_apart(look):
@@ -323,7 +323,7 @@ def test_classes_of_tokens_go_by_name(look):
     assert set(meant.values()) == {"capitalised", "lower case"}
     assert meant[1] == "capitalised"
     assert set(filter(None, track.values)) == {"·", {"·": "low"}.get(track.values[1], "cap")}
-    assert "= capitalised" in " ".join(row.asked[0].facts)
+    assert "= capitalised" in " ".join(row.objectives[0].notes)
     assert "?" not in "".join(track.values)
 
 
@@ -335,7 +335,7 @@ def test_orders_of_segments_in_words(look):
         order = [number + 1 for number in orders[label]]
         said = f"segments in the order {' '.join(map(str, order))}" if len(order) > 1 else "a single segment"
         assert row.pair.startswith(said)
-        assert f"asks for the row's label: {row.pair}" in row.asked[0].facts
+        assert f"asks for the row's label: {row.pair}" in row.objectives[0].notes
     assert len({row.pair for row in view.rows}) > 1
 
 
@@ -379,8 +379,8 @@ def dialogue(data, tmp_path):
 
 
 def test_a_record_is_prepared_as_its_task_says(dialogue):
-    wish, overrides = read_arguments([*dialogue, DIALOGUE, "--seed", "0,1,2,3,4,5"])
-    (view,) = show_text(load_config(wish.config[0], overrides, wish), wish)
+    show_config, overrides = read_arguments([*dialogue, DIALOGUE, "--seed", "0,1,2,3,4,5"])
+    (view,) = show_text(load_config(show_config.config[0], overrides, show_config), show_config)
     (role,) = [track for track in view.rows[0].tracks if track.name == "role"]
     assert [span.label for span in role.spans] == ["query", "response"]
     relations = {row.pair for row in view.rows}
@@ -389,7 +389,7 @@ def test_a_record_is_prepared_as_its_task_says(dialogue):
     assert fakes
     for row in fakes:
         assert re.match(r"utterance \d comes from another dialogue", row.pair)
-        assert any(not cell.own for cell in row.cells if cell.fate == "plain")  # of the task's own store
+        assert any(not cell.own for cell in row.cells if cell.outcome == "plain")  # of the task's own store
         assert {cell.original for cell in row.cells} & {"你", "我", "好"}
 
 
@@ -409,8 +409,8 @@ def test_the_class_of_a_record_is_said_once(names, said, data, tmp_path):
         own = {"labels": names, "num_labels": 4}
         argv.append(f"--objectives.discourse_relation.init_args={json.dumps(own)}")
     record = json.dumps({"text": ["The town lies here.", "It is old."], "label": 2})
-    wish, overrides = read_arguments(["--config", name, *data("ernie-2-tiny"), *argv, record])
-    (row,) = show_text(load_config(name, overrides, wish), wish)[0].rows
+    show_config, overrides = read_arguments(["--config", name, *data("ernie-2-tiny"), *argv, record])
+    (row,) = show_text(load_config(name, overrides, show_config), show_config)[0].rows
     assert row.pair == f"{said} (label 2)"
     assert "label" not in {track.name for track in row.tracks}
 
@@ -442,8 +442,8 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         "--model.fusion.num_attention_heads=3",
         *("--seed", "0,1,2,3,4,5,6,7"),
     ]
-    wish, overrides = read_arguments([*argv, json.dumps(record)])
-    (view,) = show_text(load_config("ernie-thu-tiny", overrides, wish), wish)
+    show_config, overrides = read_arguments([*argv, json.dumps(record)])
+    (view,) = show_text(load_config("ernie-thu-tiny", overrides, show_config), show_config)
     fates = set()
     for row in view.rows:
         tracks = {track.name: track for track in row.tracks}
@@ -458,7 +458,7 @@ def test_entities_by_name_and_what_happened_to_them(data, tmp_path):
         fates |= {value.split(" by ")[0] for value in read if value}
         assert all(value.split(" by ")[1] in names for value in read if " by " in value)
     assert fates == {"kept", "removed", "replaced"}
-    with pytest.raises(ZooError, match=r"AtLeast makes no row without entity_id.\nPlain text has no entity_id"):
+    with pytest.raises(ZooError, match=r"MinimumMarked makes no row without entity_id.\nPlain text has no entity_id"):
         show_command([*argv, text, "--data.stores", str(tmp_path / "stores")])
     assert not (tmp_path / "stores").exists()  # told before any work
 
@@ -483,8 +483,13 @@ def test_what_the_text_lacks_is_told_before_any_work_with_a_command_that_shows_i
 
 def test_a_task_that_can_be_shown_is_shown_beside_one_that_cannot(dialogue, data):
     """Only where no task has a row to show is it said before the text of a run is prepared."""
-    wish, overrides = read_arguments([word for word in dialogue if word not in ("--task", "dialogue")] + [CHINESE])
-    views = {view.about.split(":")[0]: view for view in show_text(load_config(wish.config[0], overrides, wish), wish)}
+    show_config, overrides = read_arguments(
+        [word for word in dialogue if word not in ("--task", "dialogue")] + [CHINESE]
+    )
+    views = {
+        view.about.split(":")[0]: view
+        for view in show_text(load_config(show_config.config[0], overrides, show_config), show_config)
+    }
     assert views["dialogue"].notes[0].startswith("not shown: ")
     assert views["basic"].rows
 
@@ -513,8 +518,8 @@ def test_rows_of_streams_say_what_is_remembered_and_what_follows(look):
     assert memory.spans[0].start == 0
     remembered = memory.spans[0].stop
     (stream,) = view.rows[0].streams
-    assert not stream.seen[:remembered, remembered:].any()
-    assert stream.seen[remembered:].all()
+    assert not stream.attends[:remembered, remembered:].any()
+    assert stream.attends[remembered:].all()
 
 
 # --- what attends to what ------------------------------------------------------------------------
@@ -540,8 +545,8 @@ def test_pairs_see_all_and_causal_rows_a_triangle(look):
     (view,) = look("gpt-tiny", ENGLISH)
     (stream,) = view.rows[0].streams
     length = len(view.rows[0].cells)
-    assert np.array_equal(stream.seen, expanded(AttentionPattern(causal=True), length))
-    assert np.array_equal(stream.seen, np.tri(length, dtype=bool))
+    assert np.array_equal(stream.attends, expanded(AttentionPattern(causal=True), length))
+    assert np.array_equal(stream.attends, np.tri(length, dtype=bool))
     assert "what stands before it" in stream.sentence
 
 
@@ -550,9 +555,9 @@ def test_packed_documents_see_their_own(causal):
     documents = torch.tensor([[0, 0, 0, 1, 1, 2]])
     visible = AttentionPattern(causal=causal, documents=documents)
     (stream,) = one(CoreInputs(torch.zeros(1, 6, dtype=torch.long), visible), 6)
-    assert np.array_equal(stream.seen, expanded(visible, 6))
+    assert np.array_equal(stream.attends, expanded(visible, 6))
     same = (documents[0][:, None] == documents[0][None, :]).numpy()
-    assert np.array_equal(stream.seen, same & (np.tri(6, dtype=bool) if causal else True))
+    assert np.array_equal(stream.attends, same & (np.tri(6, dtype=bool) if causal else True))
     if not causal:
         assert stream.sentence == "3 groups of tokens that do not attend to each other"
 
@@ -561,8 +566,8 @@ def test_padding_and_free_masks():
     dense = torch.rand(1, 7, 7) < 0.5
     visible = AttentionPattern(lengths=torch.tensor([5]), dense=dense)
     (stream,) = one(CoreInputs(torch.zeros(1, 7, dtype=torch.long), visible), 5)
-    assert np.array_equal(stream.seen, expanded(visible, 7)[:5, :5])
-    assert stream.seen.shape == (5, 5)
+    assert np.array_equal(stream.attends, expanded(visible, 7)[:5, :5])
+    assert stream.attends.shape == (5, 5)
 
 
 def test_two_streams_by_a_factorisation_order():
@@ -572,9 +577,9 @@ def test_two_streams_by_a_factorisation_order():
     inputs = CoreInputs(torch.zeros(1, 5, dtype=torch.long), visible, query=query)
     content, second = one(inputs, 5, position_type="relative", query_stream=True)
     assert (content.name, second.name) == ("content", "query")
-    assert np.array_equal(content.seen, order[None, :] <= order[:, None])
-    assert np.array_equal(second.seen, order[None, :] < order[[2, 0]][:, None])
-    assert second.who == (2, 0)
+    assert np.array_equal(content.attends, order[None, :] <= order[:, None])
+    assert np.array_equal(second.attends, order[None, :] < order[[2, 0]][:, None])
+    assert second.positions == (2, 0)
     assert "in the order" in content.sentence
     assert "not its own token" in second.sentence
 
@@ -582,8 +587,8 @@ def test_two_streams_by_a_factorisation_order():
 def test_recurrent_halves_read_from_both_ends():
     facts = CoreConfig(recurrent=RecurrentConfig(), position_type="none")
     forward, backward = read_streams(facts, CoreInputs(torch.zeros(1, 4, dtype=torch.long)), 4)
-    assert np.array_equal(forward.seen, np.tri(4, dtype=bool))
-    assert np.array_equal(backward.seen, np.tri(4, dtype=bool).T)
+    assert np.array_equal(forward.attends, np.tri(4, dtype=bool))
+    assert np.array_equal(backward.attends, np.tri(4, dtype=bool).T)
     assert "stands after it" in backward.sentence
 
 
@@ -653,10 +658,10 @@ def own_objective(tmp_path, monkeypatch):
 def test_an_objective_of_ones_own(own_objective, look):
     (view,) = look("roberta-tiny", "The Town lies here.", *own_objective)
     (row,) = view.rows
-    (part,) = row.asked
+    (part,) = row.objectives
     assert (part.name, part.kind) == ("masked_lm", "Capitals")
-    assert "mood good" in part.facts
-    assert "long 1" in part.facts
+    assert "mood good" in part.notes
+    assert "long 1" in part.notes
     tracks = {track.name: track for track in row.tracks}
     assert tracks["place"].values == tuple(str(i) for i in range(len(row.cells)))
     assert tracks["masked_lm"].values[0] == ""  # a template token, without a label
@@ -674,7 +679,7 @@ def test_targets_of_two_directions_have_a_line_each(own_objective, look):
     marks = {track.name: set(track.marks) for track in row.tracks if track.marks}
     assert marks == {"masked_lm": {"next", None}, "masked_lm backward": {"previous", None}}
     count = len(originals)
-    assert f"asks {2 * count - 2} times, at {count} of {count} tokens" in row.asked[0].facts
+    assert f"asks {2 * count - 2} times, at {count} of {count} tokens" in row.objectives[0].notes
 
 
 # --- drawing -------------------------------------------------------------------------------------
@@ -740,7 +745,7 @@ def test_widths():
     assert cut("abc", 3) == "abc"
 
 
-def test_visibility_is_drawn_when_asked(look):
+def test_the_attention_pattern_is_drawn_when_asked(look):
     views = look("bert-tiny", ENGLISH, "--rows", "1")
     assert "█" in render(views, 80, False, True)
     assert "█" not in render(views, 80, False, "auto")
@@ -805,7 +810,7 @@ def test_the_page_has_every_token_and_target(look):
     (row,) = view.rows
     chips = [e.text for e in root.iterfind(".//div[@class='tokens']//b")]
     assert chips == reads(row)
-    values = ["".join(e.itertext()) for e in root.iterfind(".//div[@class='tokens']//i[@class='asked']")]
+    values = ["".join(e.itertext()) for e in root.iterfind(".//div[@class='tokens']//i[@class='target']")]
     assert [v[1:] for v in values] == list(asked(row, "masked_lm").values())
 
 

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, first_weights, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.training.init_from import InitFromConfig, copied_and_fresh, source_groups, source_layers
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
-from pretraining.training.run import Run
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
-from zoo.model_folder import open_weights, pack_model, read_metadata
+from zoo.model_folder import open_weights, read_metadata
 from zoo.storage.files import write_json
 from zoo.storage.tensors import load_tensors, save_tensors
 from zoo.weights.commands import export_folder, import_folder
@@ -71,21 +70,6 @@ def start_arguments(place: Path, family: str, model: Path, **more: object) -> li
         if not key.startswith(("--model.", "--data.tokenizer.")) or key.removeprefix("--") in more:
             kept += [key, value]
     return kept
-
-
-def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor], dict]:
-    """Tensors (a folder's names) and ``start`` record of a run before its first step."""
-    seen: dict[str, torch.Tensor] = {}
-
-    def stop(self: Run, request) -> None:
-        packed = pack_model(self.raw_model.core, dict(self.raw_model.heads.items()))
-        seen.update({name: tensor.clone() for name, tensor in packed.items()})
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Run, "loop", stop)
-        train(argv)
-    return seen, json.loads((run_folder_of(load_pretrain_config(argv)) / "run.json").read_text())["init_from"]
 
 
 def test_a_file_without_a_model_takes_the_checkpoints(bert, tmp_path):

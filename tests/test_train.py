@@ -14,6 +14,7 @@ import training
 from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
 from pretraining.objectives.base import make_batch
+from pretraining.objectives.causal_lm import CausalLM
 from pretraining.training.checks import accumulation_of
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.run import Run
@@ -490,3 +491,20 @@ def test_a_memory_that_does_not_fit_its_rows_is_refused(place, tmp_path, changes
 def test_a_template_that_the_core_cannot_serve_is_refused_before_training(place, tmp_path):
     with pytest.raises(ZooError, match="first or last would work"):
         train(arguments(place, "bert", output=tmp_path, **{"template.pooling": "ends"}))
+
+
+def test_validation_does_without_losses_by_row(tmp_path, monkeypatch):
+    """An objective need not say them; its loss is the same, and no document has one of its own."""
+
+    def held_out(name):
+        folder = train(arguments(tmp_path, "gpt", 2, train__validate_every=2, output=tmp_path / name))
+        found = next(line["validation"] for line in log_lines(folder) if "validation" in line)
+        return found, json.loads((folder / "validation.jsonl").read_text().splitlines()[0])
+
+    known, by_document = held_out("known")
+    assert sum(by_document["counts"]) == known["terms"]["causal_lm"]["count"]
+    forward = CausalLM.forward
+    monkeypatch.setattr(CausalLM, "forward", lambda *given: forward(*given)._replace(row_total=None, row_count=None))
+    other, none = held_out("other")
+    assert other["terms"]["causal_lm"] == pytest.approx(known["terms"]["causal_lm"], rel=1e-5)
+    assert (other["documents"], none["documents"], none["totals"], none["counts"]) == (0, [], [], [])

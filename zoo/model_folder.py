@@ -96,13 +96,13 @@ def pack_model(core: nn.Module, heads: Mapping[str, nn.Module]) -> dict[str, Ten
 def head_configs(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
     """Configs of the heads that can describe themselves; a user's own head module need not."""
     found = {name: _head_of(module) for name, module in heads.items()}
-    return {name: dict(head.config) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
+    return {name: dict(head.head_config) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
 
 
 def _head_of(module: nn.Module) -> nn.Module | None:
     """The head with a config: the module itself, or the ``head`` of the objective that it is."""
-    head = module if hasattr(module, "config") else getattr(module, "head", None)
-    return head if isinstance(head, nn.Module) and hasattr(head, "config") else None
+    head = module if hasattr(module, "head_config") else getattr(module, "head", None)
+    return head if isinstance(head, nn.Module) and hasattr(head, "head_config") else None
 
 
 def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Module], metadata: ModelMetadata) -> None:

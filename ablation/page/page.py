@@ -53,10 +53,10 @@ class ArmChanges:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the numbers: the command, facts about code and machine, a folder for each run."""
+    """What made the numbers: the command, what is known of code and machine, a folder for each run."""
 
     command: str
-    facts: list[tuple[str, str]]
+    details: list[tuple[str, str]]
     folders: TextTable
 
 
@@ -169,7 +169,7 @@ def _effect(c: Comparison) -> Effect:
 
 def entropy_line(runs: Sequence[FinishedRun]) -> list[tuple[str, float]]:
     """The unigram entropy as a reference line; several where runs have different tokenizers."""
-    values = sorted({round(float(r.facts["unigram_entropy"]), 3) for r in runs if r.facts.get("unigram_entropy")})
+    values = sorted({round(float(r.record["unigram_entropy"]), 3) for r in runs if r.record.get("unigram_entropy")})
     return [("unigram entropy", value) for value in values]
 
 
@@ -231,8 +231,8 @@ def _term(measure: str) -> str:
 
 def _caption(runs: Sequence[FinishedRun], arm: str) -> str:
     own = [run for run in runs if run.arm == arm]
-    chain = str(own[0].facts.get("config", {}).get("chain", ""))
-    return f"{chain} n = {len(own)} run{'s' if len(own) > 1 else ''}.".strip()
+    edge = str(own[0].record.get("config", {}).get("edge", ""))
+    return f"{edge} n = {len(own)} run{'s' if len(own) > 1 else ''}.".strip()
 
 
 def comparison_table(runs: Sequence[FinishedRun]) -> TextTable:
@@ -248,16 +248,16 @@ def comparison_table(runs: Sequence[FinishedRun]) -> TextTable:
         losses = [_loss(_term(m), last) for m in _terms([run]) if m in last]
         row: list[str | Sequence[str]] = [
             run.arm,
-            _count(run.facts.get("parameters")),
-            _count(run.facts.get("tokens")),
-            _targets(run.facts.get("targets")),
+            _count(run.record.get("parameters")),
+            _count(run.record.get("tokens")),
+            _targets(run.record.get("targets")),
             losses,
             ", ".join(f"{value:.3f}" for _, value in entropy_line([run])) or "—",
         ]
         for name in scored:
             score = over_seeds(run.scores[name]) if name in run.scores else None
             row += [format_score(name, score) if score else "—", _percent(run.baselines.get(name))]
-        rows.append([*row, _seconds(run.facts.get("seconds")), _count(run.tokens_per_second)])
+        rows.append([*row, _seconds(run.record.get("seconds")), _count(run.tokens_per_second)])
     return TextTable(head, rows, _caution(len(scored)))
 
 
@@ -320,13 +320,13 @@ def _value(value: Any) -> str:
 
 def provenance(runs: Sequence[FinishedRun], command: str) -> Provenance:
     """Command, versions, commit, data, and the run folder behind every number."""
-    facts = runs[0].facts if runs else {}
-    versions = facts.get("versions") or {}
+    record = runs[0].record if runs else {}
+    versions = record.get("versions") or {}
     listed = [("sesame-zoo", __version__)]
     listed += [(str(name), str(value)) for name, value in versions.items() if name != "sesame-zoo"]
     for key in ("commit", "machine", "processes", "precision", "data_fingerprint"):
-        if facts.get(key) is not None:
-            listed.append((key.replace("_", " "), _value_of(facts[key])))
+        if record.get(key) is not None:
+            listed.append((key.replace("_", " "), _value_of(record[key])))
     rows = [[run.arm, str(run.seed), str(run.folder)] for run in runs]
     return Provenance(command, listed, TextTable(["arm", "seed", "run folder"], rows))
 

@@ -1,4 +1,4 @@
-"""Figures in words: values in their unit, differences with interval and p, the state at the floor."""
+"""The report as Markdown and JSON; and its figures in words: values in their unit, intervals, the floor."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ from typing import Any
 
 from ablation.results.results import Comparison, Floor, Results, Score
 from finetune.results.statistics import MeanSd
+
+STANDARD_ERRORS = 2.0
+"""How far beyond its floor the reference has to be before anything is decided."""
+
+
+# --- the whole report ------------------------------------------------------------------------------
 
 
 def markdown(results: Results) -> str:
@@ -54,8 +60,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def to_json(results: Results) -> dict[str, Any]:
     """The report as JSON values; curves stay in the run folders, which are named. ``null`` for what is not finite."""
-    facts = asdict(results)
-    facts["runs"] = [
+    values = asdict(results)
+    values["runs"] = [
         {
             "arm": run.arm,
             "seed": run.seed,
@@ -66,15 +72,14 @@ def to_json(results: Results) -> dict[str, Any]:
         }
         for run in results.runs
     ]
-    return facts
+    return values
 
 
 def _or_null(values: Mapping[Any, float]) -> dict[Any, float | None]:
     return {key: value if math.isfinite(value) else None for key, value in values.items()}
 
 
-STANDARD_ERRORS = 2.0
-"""How far beyond its floor the reference has to be before anything is decided."""
+# --- values in words -------------------------------------------------------------------------------
 
 
 def is_accuracy(measure: str) -> bool:
@@ -97,6 +102,9 @@ def format_score(measure: str, score: MeanSd | Score) -> str:
     """Mean ± sd with the number of seeds beside it."""
     spread = "" if score.sd is None else f" ± {format_value(measure, score.sd)}"
     return f"{format_value(measure, score.mean)}{spread} (n = {score.n})"
+
+
+# --- verdicts and floors in words ------------------------------------------------------------------
 
 
 def format_comparison(c: Comparison) -> str:

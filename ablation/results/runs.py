@@ -1,4 +1,4 @@
-"""Logs of several runs to one curve: the mean over seeds, and its standard deviation."""
+"""Finished runs as their folders tell them; and the logs of several as one curve, mean and deviation over seeds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ MAJORITY = "majority."
 Log = list[tuple[float, dict[str, float]]]
 
 
+# --- one run ---------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class FinishedRun:
     """One finished pretraining run with its fine-tuned scores.
@@ -28,7 +31,7 @@ class FinishedRun:
         arm: name of its arm.
         seed: its pretraining seed.
         folder: its run folder.
-        facts: its ``run.json``.
+        record: its ``run.json``.
         train: (tokens, loss by objective) by log line.
         validation: (tokens, losses and accuracies by measure) by validation.
         scores: fine-tuned scores by ``TASK.METRIC``: one per fine-tuning seed.
@@ -41,7 +44,7 @@ class FinishedRun:
     arm: str
     seed: int
     folder: Path
-    facts: dict[str, Any]
+    record: dict[str, Any]
     train: Log
     validation: Log
     scores: dict[str, dict[int, float]] = field(default_factory=dict)
@@ -62,7 +65,7 @@ class FinishedRun:
     @property
     def figures(self) -> dict[str, float]:
         """All measures, and what can be their floor: ``unigram_entropy`` and ``majority.TASK.METRIC``."""
-        entropy = self.facts.get(UNIGRAM_ENTROPY)
+        entropy = self.record.get(UNIGRAM_ENTROPY)
         return {
             **self.measures,
             **({} if entropy is None else {UNIGRAM_ENTROPY: float(entropy)}),
@@ -85,14 +88,14 @@ def read_run(arm: str, seed: int, folder: Path) -> FinishedRun:
     """
     if not (folder / "run.json").exists():
         raise ZooError(
-            f"{folder} has no run.json, so nobody can say what produced it; the report refuses such results."
+            f"{folder} has no run.json, so nobody can say what produced it, and the report leaves no such result in."
         )
-    facts = read_json(folder / "run.json")
-    if not facts.get("finished"):
+    record = read_json(folder / "run.json")
+    if not record.get("finished"):
         raise ZooError(f"{folder} is not finished; start the same command again to continue it.")
     train, validation = read_log(folder / "log.jsonl")
     return FinishedRun(
-        arm, seed, folder, facts, train, validation, tokens_per_second=_speed(folder / "timing.jsonl", facts)
+        arm, seed, folder, record, train, validation, tokens_per_second=_speed(folder / "timing.jsonl", record)
     )
 
 
@@ -135,7 +138,7 @@ def _validation_measures(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return measures
 
 
-def _speed(path: Path, facts: Mapping[str, Any]) -> float | None:
+def _speed(path: Path, record: Mapping[str, Any]) -> float | None:
     if not path.exists():
         return None
     spent: dict[int, float] = {}  # steps repeated after a kill stand twice in the file; the last counts
@@ -144,7 +147,10 @@ def _speed(path: Path, facts: Mapping[str, Any]) -> float | None:
             entry = json.loads(line)
             spent[int(entry["step"])] = float(entry["seconds"])
     seconds = sum(spent.values())
-    return float(facts["tokens"]) / seconds if seconds and facts.get("tokens") else None
+    return float(record["tokens"]) / seconds if seconds and record.get("tokens") else None
+
+
+# --- curves over several runs ----------------------------------------------------------------------
 
 
 def token_objectives(runs: Iterable[FinishedRun]) -> list[str]:
@@ -153,7 +159,7 @@ def token_objectives(runs: Iterable[FinishedRun]) -> list[str]:
     for run in runs:
         for name in (name for _, terms in run.train[:3] for name in terms):
             first = next(terms[name] for _, terms in run.train if name in terms)
-            if first > 0.5 * float(run.facts.get("unigram_entropy") or 0.0):
+            if first > 0.5 * float(run.record.get("unigram_entropy") or 0.0):
                 found[name] = None
     return list(found)
 

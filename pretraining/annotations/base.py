@@ -34,7 +34,7 @@ Marks = Literal["units", "first", "every"]
 class Annotator:
     """One way to annotate; what a subclass of :class:`TextAnnotator` or :class:`RecordAnnotator` adds is how.
 
-    Arguments of the constructor are kept under their own names: they are the annotator's facts.
+    Arguments of the constructor are kept under their own names: they are the annotator's recipe.
 
     Attributes:
         version: of what the class does; part of the fingerprint of every store that it takes part in.
@@ -66,7 +66,7 @@ class Annotator:
             "init_args": self.arguments,
         }
 
-    def sources(self) -> dict[str, list[Path]]:
+    def data_files(self) -> dict[str, list[Path]]:
         """Files by the argument that names them.
 
         Raises:
@@ -74,7 +74,7 @@ class Annotator:
         """
         return {name: existing(getattr(self, name), name) for name in self.paths if getattr(self, name) is not None}
 
-    def facts(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """What a store's fingerprint is made of: the class's bare name, version, arguments, contents of files.
 
         A class that moves to another module changes no fingerprint.
@@ -82,7 +82,7 @@ class Annotator:
         own = {name: value for name, value in self.arguments.items() if name not in self.paths}
         contents = {
             name: [hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest() for path in paths]
-            for name, paths in self.sources().items()
+            for name, paths in self.data_files().items()
         }
         return {"class": type(self).__name__, "version": self.version, "arguments": own, "files": contents}
 
@@ -92,7 +92,7 @@ class Annotator:
         Args:
             lowercase: the tokenizer folds case, so spelling is compared without it.
         """
-        _ = self.sources()
+        _ = self.data_files()
 
     def lenient(self) -> Annotator:
         """The annotator for a text that has no record around it."""

@@ -1,4 +1,4 @@
-"""Spans as a record gives them, checked and brought to its lines."""
+"""What a record's field says of its text: spans or classes, checked and brought to its lines."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pretraining.annotations.base import CharSpan, RecordAnnotator, RecordText, 
 from zoo.errors import ZooError, nearest
 
 _LIMIT = 65_534  # classes, at most
+
+
+# --- the annotator ---------------------------------------------------------------------------------
 
 
 class RecordField(RecordAnnotator):
@@ -73,6 +76,9 @@ class RecordField(RecordAnnotator):
         return value + 1
 
 
+# --- spans of a record -----------------------------------------------------------------------------
+
+
 def read_spans(value: Any, text: RecordText, where: str, number: Any) -> list[list[CharSpan]]:
     """Spans of each line of a record.
 
@@ -101,7 +107,7 @@ def read_spans(value: Any, text: RecordText, where: str, number: Any) -> list[li
 
 
 def _checked(value: Any, lines: list[str], where: str, number: Any) -> Iterator[tuple[int, CharSpan]]:
-    """(line, span in it) in order; overlaps and impossible offsets are refused."""
+    """(line, span in it) in order; raises ZooError if spans overlap or lie outside of the text."""
     if not isinstance(value, list):
         raise ZooError(f"{where} holds {_kind(value)}; a list of [start, end] pairs was expected.")
     edges = np.cumsum([0, *(len(line) + 1 for line in lines)])

@@ -1,6 +1,7 @@
-"""Names and phrases of English text by rule. No recogniser and no chunker: what they cannot do is said with each.
+"""Annotators that find stretches of a text: entries of word lists, the segmenter's words, English names and phrases.
 
-For entities and phrases that somebody else found, see :class:`pretraining.annotations.RecordField` and ``Lexicon``.
+The last two go by rule. They are no recogniser and no chunker; each says what it cannot do. For what somebody else
+found there are word lists and :class:`pretraining.annotations.RecordField`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from pretraining.annotations.base import TextAnnotator
 from pretraining.text.files import read_lines
 from pretraining.text.segmenter import inside_word
 from zoo.errors import ZooError
+
+# --- entries of a word list ------------------------------------------------------------------------
 
 
 class Lexicon(TextAnnotator):
@@ -43,7 +46,7 @@ class Lexicon(TextAnnotator):
             ZooError: a list is not UTF-8 (naming file and line), is JSON or CSV, or there is no entry at all.
         """
         self._lowercase = lowercase
-        paths = self.sources()["files"]
+        paths = self.data_files()["files"]
         lists = {path: [e for line in read_lines(path) if (e := line.split("\t", 1)[0].strip())] for path in paths}
         for path, own in lists.items():
             _check_entries(path, own)
@@ -79,6 +82,30 @@ class Lexicon(TextAnnotator):
         return found
 
 
+_IN_RECORDS = re.compile(r"[{\[]\s*[\"\[{].*[}\]],?|[^\s,][^,]*,[^\s,].*")
+
+
+def _check_entries(path: Path, entries: list[str]) -> None:
+    """Raise ZooError if most lines are JSON or CSV; those of entries have no comma, or a space behind it."""
+    records = [entry for entry in entries if _IN_RECORDS.fullmatch(entry)]
+    if len(records) * 2 > len(entries):
+        raise ZooError(
+            f"Lexicon: {path} holds lines such as {records[0][:60]!r}, which look like JSON or CSV. One entry per line "
+            "is needed, as plain text; what follows a tab is ignored, so a tab may stand in the place of a comma."
+        )
+
+
+def _lower(text: str) -> str:
+    """Lower case, character by character where the whole would change its length (``İ``)."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
+
+
+# --- words of the segmenter ------------------------------------------------------------------------
+
+
 class Words(TextAnnotator):
     """Words of the segmenter.
 
@@ -107,25 +134,7 @@ class Words(TextAnnotator):
         return found
 
 
-_IN_RECORDS = re.compile(r"[{\[]\s*[\"\[{].*[}\]],?|[^\s,][^,]*,[^\s,].*")
-
-
-def _check_entries(path: Path, entries: list[str]) -> None:
-    """Raise ZooError if most lines are JSON or CSV; those of entries have no comma, or a space behind it."""
-    records = [entry for entry in entries if _IN_RECORDS.fullmatch(entry)]
-    if len(records) * 2 > len(entries):
-        raise ZooError(
-            f"Lexicon: {path} holds lines such as {records[0][:60]!r}, which look like JSON or CSV. One entry per line "
-            "is needed, as plain text; what follows a tab is ignored, so a tab may stand in the place of a comma."
-        )
-
-
-def _lower(text: str) -> str:
-    """Lower case, character by character where the whole would change its length (``İ``)."""
-    lower = text.lower()
-    if len(lower) == len(text):
-        return lower
-    return "".join(low if len(low := character.lower()) == 1 else character for character in text)
+# --- English by rule -------------------------------------------------------------------------------
 
 
 _WORD = re.compile(r"[^\W_]+(?:[-'’.&][^\W_]+)*")

@@ -13,6 +13,9 @@ from pretraining.annotations.field import read_spans
 from pretraining.text.files import read_lines
 from zoo.errors import ZooError, nearest
 
+ENTITY_ARRAY = "entity_id"
+"""The store's array of entities: an entity's number + 1 at the first token of its mention, 0 elsewhere."""
+
 
 class LinkedEntities(RecordAnnotator):
     """Entities of a knowledge graph that a record's field names: their number + 1 at the first token of each mention.
@@ -46,13 +49,13 @@ class LinkedEntities(RecordAnnotator):
 
     def ready(self, lowercase: bool) -> None:
         """Read the names."""
-        (path,) = self.sources()["entities"]
+        (path,) = self.data_files()["entities"]
         self._numbers = read_entities(path)
 
-    def facts(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """With what tells the names, so that a table of vectors can be compared with them."""
-        (path,) = self.sources()["entities"]
-        return {**super().facts(), "names": name_facts(self._numbers or read_entities(path))}
+        (path,) = self.data_files()["entities"]
+        return {**super().recipe(), "names": names_recipe(self._numbers or read_entities(path))}
 
     def read(self, value: Any, text: RecordText, where: str) -> list[list[CharSpan]]:
         """Spans of each line with the entities' numbers + 1; 0 where the graph has none of that name."""
@@ -78,7 +81,7 @@ def read_entities(path: Path) -> dict[str, int]:
 
     Raises:
         ZooError: no names, a name or number that occurs twice, lines with and without numbers, an empty line among
-            names without numbers (which :func:`zoo.entities.read_names` refuses, too), naming the line.
+            names without numbers (an error for :func:`zoo.storage.entity_table.read_names`, too), naming the line.
     """
     entries = _entity_lines(path)
     first, second = next(entries, None), next(entries, None)
@@ -109,7 +112,7 @@ def read_entities(path: Path) -> dict[str, int]:
 _NAMES_KEPT = 64
 
 
-def name_facts(numbers: Mapping[str, int]) -> dict[str, Any]:
+def names_recipe(numbers: Mapping[str, int]) -> dict[str, Any]:
     """What tells a list of entities from another: how many, a digest of names and numbers, and some of the names."""
     ordered = sorted((number, name) for name, number in numbers.items())
     digest = hashlib.blake2b("".join(f"{number}\t{name}\n" for number, name in ordered).encode(), digest_size=16)

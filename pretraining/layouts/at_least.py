@@ -29,9 +29,13 @@ class MinimumMarked(Layout):
 
     def __init__(self, layout: Layout, array: str, count: int) -> None:
         if layout.order == "contiguous":
-            raise ZooError(f"AtLeast leaves rows out, and those of {type(layout).__name__} go on from one to the next.")
+            raise ZooError(
+                f"MinimumMarked leaves rows out, and those of {type(layout).__name__} go on from one to the next."
+            )
         if count < 1:
-            raise ZooError(f"AtLeast: count is {count}; at least 1 is needed, or the layout without AtLeast.")
+            raise ZooError(
+                f"MinimumMarked: count is {count}; at least 1 is needed, or the layout without MinimumMarked."
+            )
         self.layout, self.array, self.count = layout, array, count
         self.provided_fields, self.required_fields = layout.provided_fields, layout.required_fields | {array}
 
@@ -43,7 +47,7 @@ class MinimumMarked(Layout):
         """
         if self.array not in store.arrays:
             raise ZooError(
-                f"AtLeast counts the array {self.array!r}, which {store.path} has not (it has "
+                f"MinimumMarked counts the array {self.array!r}, which {store.path} has not (it has "
                 f"{', '.join(store.arrays) or 'none'}); see data.corpus.annotations."
             )
         plan = self.layout.plan(store, documents, length, vocabulary, draw)
@@ -53,8 +57,8 @@ class MinimumMarked(Layout):
         found = marked[plan.offsets[1:]] - marked[plan.offsets[:-1]]
         if len(plan) and found.max() < self.count:
             raise ZooError(
-                f"AtLeast: no row of {length} tokens has {self.count} tokens marked in {self.array!r}; the most is "
-                f"{found.max()}. Lower count, or lengthen the rows."
+                f"MinimumMarked: no row of {length} tokens has {self.count} tokens marked in {self.array!r}; the most "
+                f"is {found.max()}. Lower count, or lengthen the rows."
             )
         return take_rows(plan, np.flatnonzero(found >= self.count))
 

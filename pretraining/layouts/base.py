@@ -7,10 +7,10 @@ or not. Any position of any epoch can therefore be reached at once, and shared o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ class Plan:
         documents: (N,) int64 document of each row's first piece.
         row_labels: (N,) class of each row, where the layout gives it one.
         separators: (P,) whether a separator follows the piece; absent = one follows every piece.
-        next_token: (N,) int32 token that follows each row in its stream, -1 = none; where the layout knows it.
+        next_token: (N,) int32 token that follows each row in the text, -1 = none; where the layout knows it.
         reversed: (N,) rows whose pieces are read backwards; their first piece is the text's last.
     """
 
@@ -53,20 +53,39 @@ class Plan:
         """Rows in the plan."""
         return len(self.offsets) - 1
 
+    @classmethod
+    def concatenate(cls, plans: Sequence[Self]) -> Self:
+        """Plans of one layout one after the other as one."""
+        if len(plans) == 1:
+            return plans[0]
+        sizes = [np.diff(plan.offsets) for plan in plans]
+        labels = [plan.row_labels for plan in plans if plan.row_labels is not None]
+        separators = [plan.separators for plan in plans if plan.separators is not None]
+        return cls(
+            piece_starts=np.concatenate([plan.piece_starts for plan in plans]),
+            lengths=np.concatenate([plan.lengths for plan in plans]),
+            piece_types=np.concatenate([plan.piece_types for plan in plans]),
+            offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
+            documents=np.concatenate([plan.documents for plan in plans]),
+            row_labels=np.concatenate(labels) if labels else None,
+            separators=np.concatenate(separators) if separators else None,
+        )
+
 
 class Layout(ABC):
     """Documents to rows.
 
     Attributes:
-        provided_fields: fields of :class:`Rows` that this layout fills beyond the always present ones
+        provided_fields: fields of :class:`Examples` that this layout fills beyond the always present ones
             (``token_type_ids``, ``row_labels``, names of store arrays).
         required_fields: arrays of the store without which it makes no row.
         short: arguments of its constructor with which a text of a few words makes a row, as an example for messages.
-        order: ``shuffled`` rows, or ``contiguous``, whose rows go on from batch to batch, so that a core can remember
-            the row before. Such a plan's rows are in the order of training: row t * G + g is the t-th of stream g,
-            all streams are equally long, and they start anew with every epoch.
-        parallel_rows: G, for ``order = "contiguous"``: rows of a global batch, set before :meth:`plan` by what knows it. Text
-            for fewer rows makes as many streams as there are rows.
+        order: ``shuffled`` rows, or ``contiguous`` ones, which go on from batch to batch, so that a core can remember
+            the row before. The text is then cut into G equally long stretches, one for each of the G rows of a global
+            batch, and the plan's rows are in the order of training: row t * G + g is the t-th of stretch g. Every epoch
+            starts them anew.
+        parallel_rows: G, for ``order = "contiguous"``; set before :meth:`plan` by what knows the batch. Text for fewer
+            rows makes as many stretches as there are rows.
     """
 
     provided_fields: frozenset[str] = frozenset()
@@ -76,7 +95,7 @@ class Layout(ABC):
     parallel_rows: int = 32
 
     def memory_span(self, length: int) -> int | None:
-        """Tokens at the start of a row of ``length`` that the stream's next row goes on from; ``None`` = all."""
+        """Tokens at the start of a row of ``length`` that the row after it goes on from; ``None`` = all."""
         return None
 
     @abstractmethod
@@ -117,24 +136,6 @@ def check_special_tokens(vocabulary: Vocabulary, layout: str, cls: bool, sep: bo
             "that has it, add it (data.tokenizer.new_tokens), or use the layout pretraining.layouts.Blocks, which "
             "needs no template tokens."
         )
-
-
-def concatenate(plans: list[Plan]) -> Plan:
-    """Plans one after the other as one."""
-    if len(plans) == 1:
-        return plans[0]
-    sizes = [np.diff(plan.offsets) for plan in plans]
-    labels = [plan.row_labels for plan in plans if plan.row_labels is not None]
-    separators = [plan.separators for plan in plans if plan.separators is not None]
-    return Plan(
-        piece_starts=np.concatenate([plan.piece_starts for plan in plans]),
-        lengths=np.concatenate([plan.lengths for plan in plans]),
-        piece_types=np.concatenate([plan.piece_types for plan in plans]),
-        offsets=np.append(0, np.cumsum(np.concatenate(sizes))),
-        documents=np.concatenate([plan.documents for plan in plans]),
-        row_labels=np.concatenate(labels) if labels else None,
-        separators=np.concatenate(separators) if separators else None,
-    )
 
 
 def take_rows(plan: Plan, rows: Ints) -> Plan:

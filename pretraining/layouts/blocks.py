@@ -36,7 +36,7 @@ class Blocks(Layout):
 
     Args:
         separate_documents: windows do not cross a document's end; its last window may be shorter.
-        separator: the separator token follows every document and counts as a token of the stream.
+        separator: the separator token follows every document and counts as a token of the text.
         shift: the first window is cut at a random place, a new one in every epoch, so that windows do
             not end at the same tokens each time.
         separator_after: ``sentences``: the separator follows every sentence instead.
@@ -61,18 +61,20 @@ class Blocks(Layout):
         if length < 2:
             raise ZooError(f"Blocks: rows of {length} tokens hold nothing to predict; at least 2 are needed.")
         first, texts, owner = self._units(store, documents)
-        stream = np.append(0, np.cumsum(texts + int(self.separator)))  # where each unit starts in the stream
-        cuts = self._cuts(stream[np.searchsorted(owner, np.append(documents, documents[-1] + 1))], length, draw)
-        edges = np.unique(np.concatenate([cuts, stream]))
+        unit_edges = np.append(
+            0, np.cumsum(texts + int(self.separator))
+        )  # where each unit starts in the text, and the end
+        cuts = self._cuts(unit_edges[np.searchsorted(owner, np.append(documents, documents[-1] + 1))], length, draw)
+        edges = np.unique(np.concatenate([cuts, unit_edges]))
         starts, sizes = edges[:-1], np.diff(edges)
-        place = np.searchsorted(stream, starts, side="right") - 1
+        place = np.searchsorted(unit_edges, starts, side="right") - 1
         closes = np.zeros(len(starts), dtype=bool)
         if self.separator:
-            closes = edges[1:] == stream[place + 1]
+            closes = edges[1:] == unit_edges[place + 1]
         plan_offsets = np.searchsorted(starts, cuts)
         lengths = np.diff(cuts)
         plan = Plan(
-            piece_starts=first[place] + starts - stream[place],
+            piece_starts=first[place] + starts - unit_edges[place],
             lengths=(sizes - closes).astype(np.int32),
             piece_types=np.zeros(len(starts), dtype=np.int8),
             offsets=plan_offsets,
@@ -89,21 +91,21 @@ class Blocks(Layout):
         offsets = store.document_tokens()
         return offsets[documents], offsets[documents + 1] - offsets[documents], documents
 
-    def _cuts(self, stream: Ints, length: int, draw: Draw) -> Ints:
-        """Stream positions at which windows start, and the end; ``stream`` is where documents start, and the end."""
+    def _cuts(self, edges: Ints, length: int, draw: Draw) -> Ints:
+        """Places of the text at which windows start, and the end; ``edges`` is where documents start, and the end."""
         if not self.separate_documents:
             first = np.zeros(1, dtype=np.int64)
             shift = int(draw.integers(first, length, "layout.shift")[0]) if self.shift else 0
-            inner = np.arange(shift or length, stream[-1], length)
-            return np.concatenate([first, inner, stream[-1:]])
-        starts, sizes = stream[:-1], np.diff(stream)
+            inner = np.arange(shift or length, edges[-1], length)
+            return np.concatenate([first, inner, edges[-1:]])
+        starts, sizes = edges[:-1], np.diff(edges)
         shifts = np.zeros_like(starts)
         if self.shift:
             shifts = draw.integers(np.arange(len(starts)), length, "layout.shift")
         first_size = np.where(shifts == 0, length, shifts)
         more = np.maximum(-(-(sizes - first_size) // length), 0)
         later = np.repeat(starts + first_size, more) + ragged_ranges(np.zeros_like(more), more) * length
-        return np.unique(np.concatenate([stream, later]))
+        return np.unique(np.concatenate([edges, later]))
 
     def rows(
         self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pretraining.arrays import Ints, ragged_ranges
 from pretraining.keyed_random import Draw
-from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens, concatenate
+from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import build_examples
 from pretraining.store.token_store import Store
@@ -100,7 +100,9 @@ class Dialogue(Layout):
                 f"Dialogue: a replaced utterance comes from another thread, but {store.path} offers a single one here; "
                 "give more dialogues, or set fake_share: 0."
             )
-        return concatenate([self._plan(everywhere, part, length, draw) for part in _portions(counts, self.portion)])
+        return Plan.concatenate(
+            [self._plan(everywhere, part, length, draw) for part in _portions(counts, self.portion)]
+        )
 
     def _utterances(self, store: Store, documents: Ints) -> _Utterances:
         """Everything that is said in ``documents``.

@@ -28,14 +28,14 @@ class Examples:
         row_labels: (B,) int64 class of each row, where the layout gives it one; of a pair 0 = true order or true
             continuation.
         task_type_ids: (B,) int64 number of the task, where the core has a table of them; absent = 0.
-        next_token: (B,) int32 token that follows the row in its stream, -1 = none; where a layout knows it.
-        reuse_length: (B,) int64 tokens at the row's start that the stream's next row remembers. They must not see the
-            others, which that row shows again; absent = no such part.
-        token_document: (B, L) int32 store document of each token, where a layout keeps documents from seeing each
-            other; absent = a row's tokens may all see each other.
+        next_token: (B,) int32 token that follows the row in the text, -1 = none; where a layout knows it.
+        reuse_length: (B,) int64 tokens at the row's start that the row after it remembers. They must not attend to
+            the others, which that row repeats; absent = no such part.
+        token_document: (B, L) int32 store document of each token, where a layout keeps documents from attending to
+            each other; absent = a row's tokens may all attend to each other.
         reversed: (B,) whether the row's text runs backwards; absent = no row's does.
         arrays: named per-token arrays of the store, gathered like the tokens (0 at template tokens).
-        targets: what objectives' ``corrupt`` adds, by name: selections, original ids, orders.
+        targets: what objectives' ``corrupt`` adds, by name: selections, original ids, permutation ranks.
     """
 
     input_ids: NDArray[np.int32]

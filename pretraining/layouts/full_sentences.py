@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pretraining.arrays import Ints
 from pretraining.keyed_random import Draw
-from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens, concatenate
+from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import build_examples
 from pretraining.layouts.sentences import SENTENCES_AT_ONCE, cut_long, document_slabs, follow_chain, sentence_table
@@ -42,7 +42,9 @@ class FullSentences(Layout):
         check_special_tokens(vocabulary, "FullSentences", cls=True, sep=True)
         if length < 3:
             raise ZooError(f"FullSentences: rows of {length} tokens have no room for text beside cls and sep.")
-        return concatenate([self._plan(store, part, length) for part in document_slabs(store, documents, self.portion)])
+        return Plan.concatenate(
+            [self._plan(store, part, length) for part in document_slabs(store, documents, self.portion)]
+        )
 
     def _plan(self, store: Store, documents: Ints, length: int) -> Plan:
         units = cut_long(sentence_table(store, documents), length - 2)

@@ -34,7 +34,7 @@ class LabelledPairs(Layout):
 
     A record is a document of one or two sentences (a text field that is a string, or a list of two strings, in a
     corpus with ``sentences: line``); its class is an array of the store with class + 1 at each of its tokens, made by
-    ``annotations`` of the corpus. Records without a class are left out; a pair of two classes is refused. Pairs that
+    ``annotations`` of the corpus. Records without a class are left out; a pair of two classes is an error. Pairs that
     are too long lose tokens from the longer text, at its end. What looks like a mistake is said once on standard error:
     that there are texts among pairs, or that fewer than half of the classes occur.
 
@@ -84,7 +84,7 @@ class LabelledPairs(Layout):
         return self._plan(edges, first, offsets[documents + 1] - first, documents, label, length)
 
     def _one_class(self, store: Store, documents: Ints, classes: Ints) -> None:
-        """Refuse pairs whose texts have a class each, of which one would be forgotten."""
+        """Raise ZooError if the two texts of a pair have different classes, of which one would be forgotten."""
         offsets = np.asarray(store.documents)
         pair = np.flatnonzero(offsets[documents + 1] - offsets[documents] == 2)
         second = np.asarray(store.arrays[self.label][np.asarray(store.sentences)[offsets[documents[pair]] + 1]])
@@ -105,7 +105,7 @@ class LabelledPairs(Layout):
             odd["single"] = f"{single:,} of {len(counts):,} records are one text, all others pairs"
         total, present = _number_of_classes(store, self.label), len(np.unique(label))
         if total is not None and 2 * present < total:
-            odd["classes"] = f"{len(counts):,} records have {present} of the {total} classes; the others are never seen"
+            odd["classes"] = f"{len(counts):,} records have {present} of the {total} classes; the others never occur"
         for what, text in odd.items():
             key = f"{what} {store.path}"
             if key not in self._said and os.environ.get("RANK", "0") == "0":
@@ -139,7 +139,7 @@ class LabelledPairs(Layout):
 
 
 def _prepared(store: Store) -> bool:
-    """Whether a store lies on the disk; one that is put together in memory has the facts of its first part."""
+    """Whether a store lies on the disk; one that is put together in memory has the recipe of its first part."""
     return (store.path / "meta.json").exists()
 
 
@@ -161,10 +161,10 @@ def _place(store: Store, record: int) -> tuple[str, Document | None]:
 
     A store keeps no lines: its text is read again up to there, and has to have as many sentences.
     """
-    place, facts = f"record {record + 1:,} of {_source(store)}", store.meta.get("recipe")
-    if not facts or not _prepared(store):
+    place, recipe = f"record {record + 1:,} of {_source(store)}", store.meta.get("recipe")
+    if not recipe or not _prepared(store):
         return place, None
-    config = CorpusConfig(store.meta["source"], text_field=facts["text_field"])
+    config = CorpusConfig(store.meta["source"], text_field=recipe["text_field"])
     try:
         if any(source.kind == "hub" for source in resolve_sources(config)):
             return place, None
@@ -174,7 +174,7 @@ def _place(store: Store, record: int) -> tuple[str, Document | None]:
         return place, None
     if found is None:
         return place, None
-    by_rule = facts["sentences"][0] == "rule" and not found.listed
+    by_rule = recipe["sentences"][0] == "rule" and not found.listed
     count = sum(len(sentence_spans(line)) for line in found.lines) if by_rule else len(found.lines)
     same = count == store.documents[record + 1] - store.documents[record]
     return (f"{found.file}:{found.line}", found) if same else (place, None)

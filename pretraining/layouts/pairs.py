@@ -40,7 +40,7 @@ def random_second_segments(
     Up to 10 draws find another document; from a uniform sentence on, sentences are taken until ``wanted``
     tokens are reached or the document ends.
     """
-    drawn = draw.bits(example, 10, "pairs.document_ids").astype(np.uint64) * np.uint64(len(documents))
+    drawn = draw.bits(example, 10, "pairs.document").astype(np.uint64) * np.uint64(len(documents))
     candidates = documents[(drawn >> np.uint64(32)).astype(np.int64)]
     other = candidates != document[:, None]
     choice = np.where(other.any(axis=1), other.argmax(axis=1), 9)

@@ -1,4 +1,4 @@
-"""Pairs of segments in streams, with a part that the next row remembers (XLNet)."""
+"""Pairs of segments that go on from batch to batch, with a part that the next row remembers (XLNet)."""
 
 from __future__ import annotations
 
@@ -52,17 +52,17 @@ class SegmentPairs(Layout):
     """Rows whose first part continues the row before, and whose rest is a pair: ``text A sep B sep cls``.
 
     (XLNet, section 3.2; create_tfrecords and _split_a_and_b.) The first part is the next ``reuse_len`` tokens of the
-    stream; A begins where it ends and stops between two sentences; B is what follows A (label 0), or, for
+    text; A begins where it ends and stops between two sentences; B is what follows A (label 0), or, for
     ``random_share`` of the rows, a run of whole sentences from a random place of the text (label 1). The longer of A
     and B then loses tokens at its end until the row is exactly full. Segments are 0 up to A's separator, 1 for B and
     its separator, 2 for the last token.
 
-    In half of the streams the text runs backwards, in the second half of every batch: the same rules on the text read
+    In the second half of every batch's parallel rows the text runs backwards: the same rules on the text read
     from its end.
 
     Args:
         reuse_len: tokens of the first part, which the next row remembers; ``None`` = half a row.
-        bidirectional: half of the streams run backwards.
+        bidirectional: half of the parallel rows run backwards.
         random_share: share of rows whose B is from elsewhere.
     """
 
@@ -108,7 +108,7 @@ class SegmentPairs(Layout):
         return take_rows(plan, self._order(count))
 
     def _order(self, count: int) -> Ints:
-        """Rows of both ways in the order of training: the backward streams are the second half of every batch."""
+        """Rows of both ways in the order of training: backward ones are the second half of every batch."""
         if self.parallel_rows < 2:
             return np.arange(2 * count)
         half = max(1, min((self.parallel_rows + 1) // 2, count))

@@ -1,14 +1,14 @@
 """Layouts whose rows go on from batch to batch, so that a core can remember the row before (``order = "contiguous"``).
 
-The documents are one long text. It is cut into G equally long streams, G being the rows of a global batch, and row g of
-batch t is the t-th segment of stream g::
+The documents are one long text. It is cut into G equally long stretches, G being the rows of a global batch, and row g
+of batch t is the t-th segment of stretch g::
 
-    text      a0 a1 a2 | b0 b1 b2 | c0 c1 c2        G = 3 streams of 3 segments
+    text      a0 a1 a2 | b0 b1 b2 | c0 c1 c2        G = 3 stretches of 3 segments
     plan      a0 b0 c0   a1 b1 c1   a2 b2 c2        batch 0, batch 1, batch 2
 
-So any batch of any epoch can be reached at once, a process takes the same streams of every batch, and what is
-remembered of row g belongs to row g of the next batch. Streams start anew with every epoch. Text at the end that does
-not fill a segment of every stream is left out.
+So any batch of any epoch can be reached at once, a process takes the same stretches of every batch, and what
+is remembered of row g belongs to row g of the next batch. The stretches start anew with every epoch. Text at the end
+that does not fill a segment of every stretch is left out.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from pretraining.store.token_store import Store
 from zoo.vocabulary import Vocabulary
 
 
-def contiguous_order(count: int, streams: int) -> Ints:
-    """Segments of one text in the order of training: t * G + g is the t-th of stream g.
+def contiguous_order(count: int, parallel_rows: int) -> Ints:
+    """Segments of one text in the order of training: t * G + g is the t-th of stretch g.
 
     Args:
         count: segments of the text.
-        streams: G; fewer where there are fewer segments.
+        parallel_rows: G; fewer where there are fewer segments.
     """
-    streams = max(1, min(streams, count))
-    each = count // streams
-    order: Ints = (np.arange(streams)[None, :] * each + np.arange(each)[:, None]).reshape(-1)
+    parallel_rows = max(1, min(parallel_rows, count))
+    each = count // parallel_rows
+    order: Ints = (np.arange(parallel_rows)[None, :] * each + np.arange(each)[:, None]).reshape(-1)
     return order
 
 
 class Segments(Blocks):
-    """Contiguous windows of exactly ``length`` tokens in streams (Transformer-XL, section 3).
+    """Windows of exactly ``length`` tokens that go on from batch to batch (Transformer-XL, section 3).
 
     Each row also names the token that follows it, so that every position has a next token to predict.
 
     Args:
-        separator: the separator token follows every document and counts as a token of the stream.
-        shift: the text is cut at a random place, a new one in every epoch, and the streams begin there.
+        separator: the separator token follows every document and counts as a token of the text.
+        shift: the text is cut at a random place, a new one in every epoch, and the first row begins there.
         separator_after: ``sentences``: the separator follows every sentence instead.
-        across_documents: tokens see the document before theirs, in the row and in memory, as in the original; false:
-            a document is seen by its own tokens only.
+        across_documents: tokens attend to the document before theirs, in the row and in memory, as in the original;
+            false: only to tokens of their own document.
     """
 
     provided_fields = frozenset({"next_token"})

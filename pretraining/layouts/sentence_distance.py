@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pretraining.arrays import Ints
 from pretraining.keyed_random import Draw
-from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens, concatenate
+from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import build_examples
 from pretraining.layouts.pairs import PairTable, plan_of_pairs, truncate_pairs
@@ -47,7 +47,7 @@ class SentenceDistance(Layout):
                 "`sentences: rule`; or leave the task out."
             )
         parts = [self._plan(store, documents, part, length, draw) for part in document_slabs(store, documents)]
-        return concatenate(parts)
+        return Plan.concatenate(parts)
 
     def _plan(self, store: Store, everywhere: Ints, documents: Ints, length: int, draw: Draw) -> Plan:
         sentences = sentence_table(store, documents)
@@ -85,7 +85,7 @@ class SentenceDistance(Layout):
     @staticmethod
     def _elsewhere(store: Store, documents: Ints, example: Ints, own: Ints, draw: Draw) -> Ints:
         """A sentence of another document, uniform over the other documents and then over its sentences."""
-        drawn = draw.integers(example, len(documents) - 1, "distance.document_ids")
+        drawn = draw.integers(example, len(documents) - 1, "distance.document")
         chosen = documents[drawn + (drawn >= np.searchsorted(documents, own))]
         offsets = np.asarray(store.documents)
         begin, end = offsets[chosen], offsets[chosen + 1]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pretraining.arrays import Ints
 from pretraining.keyed_random import Draw
-from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens, concatenate
+from pretraining.layouts.base import Layout, Plan, check_documents, check_special_tokens
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import build_examples
 from pretraining.layouts.pairs import (
@@ -74,10 +74,10 @@ class SentencePairs(Layout):
         parts = [
             self._plan(store, documents, part, length, draw) for part in document_slabs(store, documents, self.portion)
         ]
-        return concatenate(parts)
+        return Plan.concatenate(parts)
 
     def _check_pairs(self, store: Store, documents: Ints, length: int) -> None:
-        """Refuse documents of which only random pairs, or none at all, could be made."""
+        """Raise ZooError if only random pairs, or none at all, could be made of the documents."""
         offsets = np.asarray(store.documents)
         counts = offsets[documents + 1] - offsets[documents]
         advice = (

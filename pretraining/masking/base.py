@@ -39,7 +39,7 @@ class Selector(ABC):
         """(B, L), True at chosen positions; never at padding."""
 
     def check(self, store: Store) -> None:
-        """Refuse, before training, text of which nothing could be chosen as this says."""
+        """Raise ZooError, before training, if nothing of a text could be chosen as this says."""
         return
 
 
@@ -65,7 +65,7 @@ class Replacement(ABC):
         return
 
     def check(self, store: Store) -> None:
-        """Refuse, before training, text that it cannot fill as it says."""
+        """Raise ZooError, before training, if it cannot fill a text as it says."""
         return
 
 

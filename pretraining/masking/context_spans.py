@@ -1,6 +1,6 @@
-"""Spans inside a context that stays visible: what a permutation language model predicts (XLNet, section 3.3).
+"""Spans inside a context that is never hidden: what a permutation language model predicts (XLNet, section 3.3).
 
-Worked example_ids, one part of a row, goal 3: n = 2 is drawn, so the span gets a context of 12 pieces, 5 of them (drawn)
+Worked example, one part of a row, goal 3: n = 2 is drawn, so the span gets a context of 12 pieces, 5 of them (drawn)
 before it; the span begins at the next word start::
 
     cursor . . . . . x x . . . . . . . | next cursor        x chosen, 5 before, 7 behind
@@ -168,18 +168,18 @@ class ContextSpans(Selector):
 
 
 def draw_permutation_ranks(rows: Examples, selected: Bools, draw: Draw, perm_size: int | None = None) -> Ints32:
-    """(B, L) rank of every position in a random order, which says who sees whom (XLNet, section 3.4).
+    """(B, L) rank of every position in a random order, which says what attends to what (XLNet, section 3.4).
 
-    A position of the first stream sees ranks up to its own, one of the second stream ranks below its own. With two
-    parts of n and m positions::
+    A position of the first stream attends to ranks up to its own, one of the second stream to ranks below its own. With
+    two parts of n and m positions::
 
-        rank 0             plain tokens of the first part, or of the only one: they see each other
+        rank 0             plain tokens of the first part, or of the only one: they attend to each other
         ranks 1 .. n       its selected and template tokens, each a rank of its own
-        rank n + 1         plain tokens of the second part: they see the whole first part and each other
+        rank n + 1         plain tokens of the second part: they attend to the whole first part and to each other
         ranks n + 2 ..     its selected and template tokens
 
-    So plain tokens see no selected or template token of their part, the first part nothing of the second, and what is
-    remembered, being before all ranks, is seen by all.
+    So plain tokens attend to no selected or template token of their part, the first part to nothing of the second, and
+    all tokens to what is remembered, which comes before all ranks.
 
     Args:
         rows: the batch.

@@ -62,7 +62,7 @@ def word_groups(rows: Examples, candidates: Bools) -> Groups:
 
 
 def as_groups(start: Bools, candidates: Bools) -> Groups:
-    """Groups that begin at ``init_from``, which is True at the first candidate of every row at least."""
+    """Groups that begin at ``start``, which is True at the first candidate of every row at least."""
     rank = np.cumsum(candidates, axis=1, dtype=np.int32)
     number = np.cumsum(start, axis=1, dtype=np.int32)
     counts = number[:, -1].copy()

@@ -7,7 +7,7 @@ from zoo.errors import ZooError
 
 
 def check_shares(owner: str, **shares: float) -> None:
-    """Refuse shares that are negative or do not add up to 1."""
+    """Raise ZooError if shares are negative or do not add up to 1."""
     if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise ZooError(
             f"{owner}: {' + '.join(shares)} = {' + '.join(map(str, shares.values()))} = {sum(shares.values()):g}; the "

@@ -91,7 +91,7 @@ class SimilarWords(Replacement):
         """Read the lists, and look their words up in the vocabulary.
 
         Raises:
-            ZooError: as :meth:`sources`; or no entry can be used: how many there are, and what is wrong with them.
+            ZooError: as :meth:`data_files`; or no entry can be used: how many there are, and what is wrong with them.
         """
         entries = read_similar(existing(self.files, "SimilarWords: files"))
         words = list(dict.fromkeys(word for entry in entries.items() for word in (entry[0], *entry[1])))
@@ -117,13 +117,13 @@ class SimilarWords(Replacement):
 
     @property
     def table(self) -> _Table:
-        """The words; there after :meth:`bind`."""
+        """The words; there after :meth:`bind_tokenizer`."""
         if self._table is None:
-            raise ZooError("SimilarWords: bind(tokenizer) has to look the words up before rows are filled.")
+            raise ZooError("SimilarWords: bind_tokenizer(tokenizer) has to look the words up before rows are filled.")
         return self._table
 
     def check(self, store: Store) -> None:
-        """Refuse text without word boundaries, and text in which none of the words occurs."""
+        """Raise ZooError if a text has no word boundaries, or none of the words occurs in it."""
         if not self._whole_words and (which := no_word_goes_on(store)):
             raise ZooError(
                 f"SimilarWords: {which} of {store.path} goes on with a word, so that only words of a single token had "

@@ -25,11 +25,11 @@ class WholeWords(Grouped):
     """Whole words in random order, as many as fit the budget (google-research/bert, do_whole_word_mask).
 
     Words end at template tokens. In Chinese they are the segmenter's (``data.corpus.segmenter``); a store prepared
-    without one has words of one character, and is refused.
+    without one has words of one character, which is an error.
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -41,7 +41,7 @@ class WholeWords(Grouped):
         return word_starts(rows, self.candidates(rows))
 
     def check(self, store: Store) -> None:
-        """Refuse text in which every token is a word, and Chinese text in which every character is one."""
+        """Raise ZooError if every token of a text is a word, or, in Chinese text, every character."""
         if which := no_word_goes_on(store):
             raise ZooError(
                 f"{type(self).__name__}: {which} of {store.path} goes on with a word, so whole words would be single "
@@ -58,7 +58,7 @@ class RandomSpans(WholeWords):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -91,7 +91,7 @@ class KnowledgeUnits(Grouped):
             unit, so put the larger or rarer units first. An empty list: no units.
         fallback: what tokens outside of units are: single ``tokens`` (Chinese) or ``words`` (English).
         rate: share of a row's real tokens, template tokens counted, in (0, 1]; or each unit's chance.
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 
@@ -128,7 +128,7 @@ class KnowledgeUnits(Grouped):
         return candidates & ~goes_on
 
     def check(self, store: Store) -> None:
-        """Refuse text without a unit."""
+        """Raise ZooError if a text has no unit."""
         for name in self.array:
             codes = np.asarray(store.arrays[name][:SAMPLE_TOKENS])
             if len(codes) >= ENOUGH_TOKENS and not codes.any():

@@ -138,15 +138,16 @@ class CoreRunner:
 class Objective(nn.Module, ABC):
     """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
 
-    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's facts and
+    Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's config and
     the vocabulary are known. Objectives of one task read the same corrupted rows. ``corrupt`` notes chosen positions as
     the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
 
     Attributes:
-        required_fields: optional fields of :class:`Rows` that it reads; checked against the layout's ``provided_fields``.
+        required_fields: optional fields of :class:`Examples` that it reads; checked against the layout's
+            ``provided_fields``.
         weight: factor of its loss.
-        attention: how tokens must see each other in a row, ``None`` = any way will do. A fact of the model for
-            fine-tuning and scoring; objectives of one task must agree.
+        attention: how tokens must attend to each other in a row, ``None`` = any way will do. The model's metadata keep
+            it for fine-tuning and scoring; objectives of one task must agree.
         select: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with the corpus' unigram entropy.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
@@ -179,15 +180,18 @@ class Objective(nn.Module, ABC):
         return
 
     def check_model(self, config: CoreConfig) -> None:
-        """Refuse a core, or files beside the text, before any text is read. Default: any will do."""
+        """Raise ZooError, before any text is read, if core or files beside it do not suit. Default: any will do."""
         return
 
     def check_layout(self, layout: Layout, length: int) -> None:
-        """Refuse rows of ``length`` tokens made by ``layout``, before any text is read. Default: any will do."""
+        """Raise ZooError if rows of ``length`` tokens made by ``layout`` do not suit it. Default: any will do.
+
+        This is asked before any text is read.
+        """
         return
 
     def check_store(self, store: Store) -> None:
-        """Refuse prepared text that it cannot be trained on. Default: any from which ``select`` can choose."""
+        """Raise ZooError if it cannot be trained on a text. Default: it can on any from which ``select`` can choose."""
         if self.select is not None:
             self.select.check(store)
 
@@ -209,7 +213,7 @@ class Objective(nn.Module, ABC):
         return rows
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
-        """Amend the core's inputs (visibility, second stream, task ids). Default: as they are."""
+        """Amend the core's inputs (attention pattern, second stream, task ids). Default: as they are."""
         return inputs
 
     @abstractmethod
@@ -243,16 +247,16 @@ class Objective(nn.Module, ABC):
 
 
 def base_inputs(rows: Examples) -> CoreInputs:
-    """Core inputs of rows before any objective amends them: everything real is visible.
+    """Core inputs of rows before any objective amends them: every token attends to every real token.
 
-    Where the next row shows the rest of this one again, the part that it remembers sees nothing of that rest.
+    Where the next row repeats the rest of this one, the part that it remembers does not attend to that rest.
     """
-    shown_again = None if rows.reuse_length is None else np.arange(rows.shape[1])[None, :] >= rows.reuse_length[:, None]
+    repeated = None if rows.reuse_length is None else np.arange(rows.shape[1])[None, :] >= rows.reuse_length[:, None]
     return pack_inputs(
         rows.input_ids,
         rows.lengths,
         documents=rows.token_document,
-        permutation_ranks=None if shown_again is None else shown_again.astype(np.int32),
+        permutation_ranks=None if repeated is None else repeated.astype(np.int32),
         token_types=rows.token_type_ids,
         task_types=rows.task_type_ids,
         reversed=rows.reversed,
@@ -270,7 +274,7 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
     """Corrupted rows to a batch: inputs amended by every objective, targets and counts by name.
 
     Raises:
-        ZooError: two objectives of a task disagree about who may see whom.
+        ZooError: two objectives of a task need different attention patterns.
     """
     start = base_inputs(rows)
     inputs = start
@@ -279,7 +283,7 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
         changed_before = inputs.attention_pattern is not start.attention_pattern
         if changed_before and amended.attention_pattern is not inputs.attention_pattern:
             raise ZooError(
-                f"objective {name!r} and one before it disagree about who may see whom; give each its own task."
+                f"objective {name!r} and one before it need different attention patterns; give each its own task."
             )
         inputs = amended
     targets = {name: objective.targets(rows) for name, objective in objectives.items()}

@@ -29,7 +29,8 @@ class BidirectionalLM(Objective):
 
     A row of n tokens makes n - 1 losses in each direction, so the mean over all is half the sum of the two directions'
     means, as in the original. On a recurrent core the two halves of the states answer; on another core the row is run
-    a second time, reversed and causal. A row that runs on in a stream also asks for the token that follows it.
+    a second time, reversed and causal. A row that goes on in the next batch also asks for the token that
+    follows it.
 
     Args:
         weight: factor of the loss.
@@ -94,7 +95,7 @@ class BidirectionalLM(Objective):
 
     def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of both directions."""
-        states = self._both(run_core, None)
+        states = self.direction_states(run_core, None)
         positions, labels = batch.tensors["positions"], batch.tensors["labels"]
         picked = states.reshape(-1, states.shape[-1]).index_select(0, 2 * positions + batch.tensors["backward"])
         features, matrix = self.head.features(picked), self.head.matrix(embedding)
@@ -106,7 +107,7 @@ class BidirectionalLM(Objective):
             loss = linear_cross_entropy(features, matrix, self.head.bias, labels)
         return LossTerm.by_row(loss, batch, states, self.weight)
 
-    def _both(self, run_core: CoreRunner, inputs: CoreInputs | None) -> Tensor:
+    def direction_states(self, run_core: CoreRunner, inputs: CoreInputs | None) -> Tensor:
         """(B, L, 2, width) states of the forward and of the backward direction; ``None`` = of the batch."""
         output: CoreOutput = run_core() if inputs is None else run_core(inputs)
         if self.two_halves:
@@ -128,7 +129,7 @@ class BidirectionalLM(Objective):
         asked[:, :-1, 0] = ~rows.special_tokens_mask[:, 1:]
         asked[:, 1:, 1] = ~rows.special_tokens_mask[:, :-1] & rows.real[:, 1:]
         row, column, backward = np.nonzero(asked)
-        states = self._both(run_core, self.inputs(rows, base_inputs(rows)))
+        states = self.direction_states(run_core, self.inputs(rows, base_inputs(rows)))
         picked = states[torch.from_numpy(row), torch.from_numpy(column), torch.from_numpy(backward)]
         expected = rows.input_ids[row, column + 1 - 2 * backward].astype(np.int64)
         labels = torch.from_numpy(self._labels(expected)).to(picked.device)
@@ -175,18 +176,21 @@ def _reversed(inputs: CoreInputs, index: Tensor, signed: bool) -> CoreInputs:
         index: from :func:`_reversal`.
         signed: the core's distances have a sign, which then is the text's.
     """
-    visible = inputs.attention_pattern
-    if visible.dense is not None or visible.permutation_ranks is not None or inputs.query is not None:
-        raise ZooError("BidirectionalLM reverses rows, and cannot reverse who sees whom in them (dense or by orders).")
+    pattern = inputs.attention_pattern
+    if pattern.dense is not None or pattern.permutation_ranks is not None or inputs.query is not None:
+        raise ZooError(
+            "BidirectionalLM reverses rows, and cannot reverse an attention pattern that is dense or made of "
+            "permutation ranks; give the other objective a task of its own."
+        )
     turned: dict[str, Any] = {}
     for name in ("input_ids", "token_type_ids", "task_type_ids", "entity_ids", "character_ids"):
         value = getattr(inputs, name)
         if value is not None and value.ndim > 1:
             turned[name] = _gather(value, index)
-    if visible.documents is not None:
-        visible = visible._replace(documents=_gather(visible.documents, index))
+    if pattern.documents is not None:
+        pattern = pattern._replace(documents=_gather(pattern.documents, index))
     if signed:
         backwards = torch.ones(len(index), dtype=torch.bool, device=index.device)
         turned["reversed"] = backwards if inputs.reversed is None else ~inputs.reversed
     keys = None if inputs.dropout_keys is None else inputs.dropout_keys ^ _BACKWARD_KEYS
-    return inputs._replace(attention_pattern=visible, dropout_keys=keys, **turned)
+    return inputs._replace(attention_pattern=pattern, dropout_keys=keys, **turned)

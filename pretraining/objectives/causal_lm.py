@@ -39,7 +39,7 @@ class CausalLM(Objective):
         self.head = TokenHead(config, transform=False, bias=self.bias, half=self.one_half)
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
-        """Nobody sees later positions."""
+        """No position attends to later ones."""
         return inputs._replace(attention_pattern=inputs.attention_pattern._replace(causal=True))
 
     def targets(self, rows: Examples) -> Targets:

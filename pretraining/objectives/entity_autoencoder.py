@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretraining.annotations.linked import name_facts
+from pretraining.annotations.linked import ENTITY_ARRAY, names_recipe
 from pretraining.arrays import Ints
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -27,7 +27,6 @@ from zoo.inputs import CoreInputs
 from zoo.storage.entity_table import NAMES, Entities, keep_entities, open_entities
 from zoo.vocabulary import Vocabulary
 
-ARRAY = "entity_id"  # the store's array: an entity's number + 1 at the first token of its mention, 0 elsewhere
 _NO_MENTION = -100  # as labels that are ignored are written everywhere
 _EXAMPLE = [[0, 3, "ANN"], [8, 10, "BO"], [28, 32, "ROME"]]
 
@@ -44,11 +43,11 @@ class EntityAutoencoder(Objective):
         wrong: share of the mentions that get an entity drawn from the candidates, the true one among them.
         missing: share that lose theirs.
         candidates: the different entities of the ``row`` (the paper's reading, which any batch gives the same loss), or
-            of the ``batch`` that one process sees at once (its code's).
+            of the ``batch`` that one process reads at once (its code's).
         weight: factor of the loss; 0 = entities are read only.
     """
 
-    required_fields = frozenset({ARRAY})
+    required_fields = frozenset({ENTITY_ARRAY})
     attention = "bidirectional"
     head: EntityHead
 
@@ -79,12 +78,12 @@ class EntityAutoencoder(Objective):
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """Text whose records link mentions to entities, and the table that has their vectors."""
-        annotation = f"--{corpus}.annotations.{ARRAY}"
+        annotation = f"--{corpus}.annotations.{ENTITY_ARRAY}"
         settings = (
             f"--{corpus}.files RECORDS.jsonl {annotation}.class_path pretraining.annotations.LinkedEntities "
             f"{annotation}.init_args.entities TABLE/{NAMES} --objectives.{name}.init_args.entities TABLE"
         )
-        return settings, f'{{"text": "Ann wed Bo. She was born in Rome.", "{ARRAY}": {json.dumps(_EXAMPLE)}}}'
+        return settings, f'{{"text": "Ann wed Bo. She was born in Rome.", "{ENTITY_ARRAY}": {json.dumps(_EXAMPLE)}}}'
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, to the vectors' width."""
@@ -102,7 +101,7 @@ class EntityAutoencoder(Objective):
         return config.fusion.entity_size
 
     def check_model(self, config: CoreConfig) -> None:
-        """Refuse a core that reads no entities, and a table that is not there or of another width than it reads."""
+        """Raise ZooError if the core reads no entities, or the table is not there or of another width than it reads."""
         width, found = self._check_fusion(config), self.table.width
         if found != width:
             raise ZooError(
@@ -110,9 +109,9 @@ class EntityAutoencoder(Objective):
             )
 
     def check_store(self, store: Store) -> None:
-        """Refuse vectors of another width than the core's or that are not finite, and a store of other entities."""
+        """Raise ZooError if vectors are not finite or of another width, or the store is of other entities."""
         self.check_model(self.config)
-        least, most = (int(np.asarray(f(store.arrays[ARRAY], initial=0))) for f in (np.min, np.max))
+        least, most = (int(np.asarray(f(store.arrays[ENTITY_ARRAY], initial=0))) for f in (np.min, np.max))
         if least < 0 or most > len(self.table):
             raise ZooError(
                 f"{store.path} names entity {most - 1 if most > 0 else least}, and {self.entities} has vectors of 0 to "
@@ -124,8 +123,8 @@ class EntityAutoencoder(Objective):
             raise ZooError(f"{store.path} has not a single entity, so that there is nothing to learn of them.")
 
     def _check_names(self, store: Store) -> None:
-        """Refuse a table of other names, or in another order, than the list that the text was linked with."""
-        known = store.meta.get("recipe", {}).get("annotations", {}).get(ARRAY, {}).get("names")
+        """Raise ZooError if names or order of the table are not those of the list that the text was linked with."""
+        known = store.meta.get("recipe", {}).get("annotations", {}).get(ENTITY_ARRAY, {}).get("names")
         if known is None:  # a store of ids, or an annotation of another class
             return
         names = [name.strip() for name in self.table.names]
@@ -134,7 +133,7 @@ class EntityAutoencoder(Objective):
             own = repr(names[other[0]]) if other[0] < len(names) else "missing"
             difference = f"number {other[0]} is {other[1]!r} there and {own} here"
         elif known["some"][-1][0] == known["count"] - 1:  # numbered without gaps
-            here = name_facts({name: number for number, name in enumerate(names[: known["count"]])})
+            here = names_recipe({name: number for number, name in enumerate(names[: known["count"]])})
             if here["digest"] == known["digest"]:
                 return
             difference = f"some of the {known['count']:,} names differ"
@@ -206,11 +205,11 @@ class EntityAutoencoder(Objective):
     def describe(self, rows: Examples) -> dict[str, Any]:
         """Names of entities and what happened to each, at the first token of its mention."""
         true, read = _aligned(rows), rows.targets["entities_read"]
-        fates = np.full(true.shape, "", dtype=object)
+        outcomes = np.full(true.shape, "", dtype=object)
         for place in zip(*np.nonzero(true), strict=True):
-            name, seen = (self._name(int(ids[place])) for ids in (true, read))
-            fates[place] = name if name == seen else f"{name} -> {seen}"
-        return {"entities": fates}
+            name, now = (self._name(int(ids[place])) for ids in (true, read))
+            outcomes[place] = name if name == now else f"{name} -> {now}"
+        return {"entities": outcomes}
 
     def _name(self, entity_id: int) -> str:
         return "none" if entity_id == 0 else self.table.names[entity_id - 1]
@@ -218,9 +217,9 @@ class EntityAutoencoder(Objective):
 
 def _aligned(rows: Examples) -> Ints:
     """(B, L) true entities of mentions, number + 1; a copy."""
-    if ARRAY not in rows.arrays:
-        raise ZooError(f"EntityAutoencoder needs rows with the array {ARRAY!r}; see data.corpus.annotations.")
-    found: Ints = np.where(rows.special_tokens_mask, 0, rows.arrays[ARRAY]).astype(np.int64)
+    if ENTITY_ARRAY not in rows.arrays:
+        raise ZooError(f"EntityAutoencoder needs rows with the array {ENTITY_ARRAY!r}; see data.corpus.annotations.")
+    found: Ints = np.where(rows.special_tokens_mask, 0, rows.arrays[ENTITY_ARRAY]).astype(np.int64)
     return found
 
 

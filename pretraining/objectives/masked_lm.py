@@ -69,7 +69,7 @@ class MaskedLM(Objective):
         self.replacement.bind_tokenizer(tokenizer)
 
     def check_store(self, store: Store) -> None:
-        """Refuse text that ``select`` or ``replacement`` cannot be used on."""
+        """Raise ZooError if ``select`` or ``replacement`` cannot be used on a text."""
         super().check_store(store)
         self.replacement.check(store)
 

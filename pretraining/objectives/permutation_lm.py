@@ -1,8 +1,8 @@
 """Permutation language modelling: tokens are predicted one after the other in a random order (XLNet, section 3).
 
-The text itself is not changed. A first stream of states reads it under a factorisation order; a second stream starts
-at the predicted positions without their tokens and sees only what comes before them in that order (Yang et al. 2019,
-2.3).
+The text itself is not changed. A first stream of states reads it under permutation ranks; a second stream starts
+at the predicted positions without their tokens and attends only to what comes before them in that order (Yang et al.
+2019, 2.3).
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ class PermutationLM(Objective):
 
     Args:
         select: which positions; default :class:`pretraining.masking.ContextSpans`, a sixth of the tokens.
-        perm_size: positions of a block of the order (:func:`pretraining.masking.context_spans.draw_permutation_ranks`). It
-            has to divide a full row's parts, unless one block holds them whole. Shorter rows end with a shorter one.
+        perm_size: positions of a block of the order
+            (:func:`pretraining.masking.context_spans.draw_permutation_ranks`). It has to divide a full row's parts,
+            unless one block holds them whole. Shorter rows end with a shorter one.
         score_orders: random orders that :meth:`score` averages over, beside left to right.
         weight: factor of the loss.
     """
@@ -72,7 +73,7 @@ class PermutationLM(Objective):
         self.head = TokenHead(config, transform=False, bias=True)
 
     def check_layout(self, layout: Layout, length: int) -> None:
-        """Blocks have to divide what the next row goes on from, and the rest (data_utils.py of the original)."""
+        """Raise ZooError if blocks do not divide what the next row goes on from, and the rest (as in the original)."""
         reused = layout.memory_span(length)
         parts = [length] if reused is None else [reused, length - reused]
         size = self.perm_size
@@ -92,11 +93,11 @@ class PermutationLM(Objective):
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
         """The order for both streams, and where the second one starts."""
-        visible = inputs.attention_pattern._replace(permutation_ranks=torch.from_numpy(rows.targets["ranks"]))
+        pattern = inputs.attention_pattern._replace(permutation_ranks=torch.from_numpy(rows.targets["ranks"]))
         row, column, slot = _targets(rows)
         positions = np.zeros((len(rows.lengths), int(slot.max(initial=0)) + 1), dtype=np.int64)
         positions[row, slot] = column  # where rows have fewer targets, nobody reads the rest
-        return inputs._replace(attention_pattern=visible, query=QueryStream(torch.from_numpy(positions), visible))
+        return inputs._replace(attention_pattern=pattern, query=QueryStream(torch.from_numpy(positions), pattern))
 
     def targets(self, rows: Examples) -> Targets:
         """Every selected token that is no template token, at its place among the row's second states."""
@@ -118,8 +119,8 @@ class PermutationLM(Objective):
     def score(self, run_core: CoreRunner, embedding: Tensor, rows: Examples) -> NDArray[np.float64]:
         """(B,) log-probability in nats, the mean over left to right and ``score_orders`` random orders.
 
-        Each order gives the text's probability by the chain rule. Template tokens are seen by all and not scored. The
-        random orders are the same for all rows, so that texts of one length can be compared.
+        Each order gives the text's probability by the chain rule. All tokens attend to template tokens,
+        which are not scored. The random orders are the same for all rows, so that texts of one length can be compared.
         """
         length = rows.shape[1]
         orders = Draw(0, 0).bits(np.arange(self.score_orders), length, "score.order").astype(np.int64)

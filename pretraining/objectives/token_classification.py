@@ -1,6 +1,7 @@
 """A class for every token: was its word capitalised, does it occur elsewhere in its document (ERNIE 2.0).
 
-What the classes are, a :class:`pretraining.objectives.TokenLabels` says; the head and its loss are the same for all.
+:class:`TokenLabels` and its kinds say what the classes are; :class:`TokenClassification` is the objective, with the
+same head and loss for all of them.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from zoo.heads.cross_entropy import TokenLoss
 from zoo.heads.token_heads import LabelHead
 from zoo.vocabulary import Vocabulary
 
+# --- what the classes are ------------------------------------------------------------------------------
+
 
 class TokenLabels(ABC):
-    """Rows to classes.
+    """Rows to a class for each token.
 
     Attributes:
-        required_fields: arrays of :class:`Rows` that it reads; they come from the store or from the task's layout.
+        required_fields: arrays of :class:`Examples` that it reads; they come from the store or from the task's layout.
     """
 
     required_fields: frozenset[str] = frozenset()
@@ -42,7 +45,7 @@ class TokenLabels(ABC):
         return f"class {label}"
 
     def check(self, store: Store) -> None:
-        """Refuse text in which nothing could be learned. Default: any will do."""
+        """Raise ZooError if nothing could be learned from a text. Default: any will do."""
         return
 
 
@@ -61,7 +64,7 @@ class CapitalisationLabels(TokenLabels):
         return ("lower case", "capitalised")[label]
 
     def check(self, store: Store) -> None:
-        """Refuse text without capitals: lower-cased before, or in a script that has none.
+        """Raise ZooError if a text has no capitals: it was lower-cased before, or its script has none.
 
         Raises:
             ZooError: none among the first tokens, as far as there are enough to tell.
@@ -69,8 +72,8 @@ class CapitalisationLabels(TokenLabels):
         flags = np.asarray(store.flags[:SAMPLE_TOKENS])
         if len(flags) >= ENOUGH_FOR_CAPITALS and not (flags & CAPITALISED).any():
             raise ZooError(
-                f"Capitalised: none of the first {len(flags):,} tokens of {store.path} was written with a capital: the "
-                "text was lower-cased before, or its script has none. Leave the task out."
+                f"CapitalisationLabels: none of the first {len(flags):,} tokens of {store.path} was written with a "
+                "capital: the text was lower-cased before, or its script has none. Leave the task out."
             )
 
 
@@ -92,6 +95,9 @@ class ArrayLabels(TokenLabels):
     def name(self, label: int) -> str:
         """What to call a class."""
         return f"{self.array} {label}"
+
+
+# --- the objective -------------------------------------------------------------------------------------
 
 
 class TokenClassification(Objective):
@@ -121,7 +127,7 @@ class TokenClassification(Objective):
         self.head = LabelHead(config, self.num_labels, kind="token_class", dense=self.dense)
 
     def check_store(self, store: Store) -> None:
-        """Refuse text in which the labels are all alike."""
+        """Raise ZooError if a text's labels are all alike."""
         self.labels.check(store)
 
     def targets(self, rows: Examples) -> Targets:

@@ -26,7 +26,7 @@ class WarmupDecay(Schedule):
     Args:
         warmup: share of the budget for the warm-up.
         decay: ``linear``, ``cosine`` or ``constant``.
-        decay_from: where the decay line starts: ``init_from`` (BERT's and ALBERT's code: the peak is never quite
+        decay_from: where the decay line starts: ``start`` (BERT's and ALBERT's code: the peak is never quite
             reached and the rate drops slightly when the warm-up ends) or ``warmup_end`` (RoBERTa, GPT).
     """
 

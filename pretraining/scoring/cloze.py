@@ -1,4 +1,4 @@
-"""``zoo cloze RUN``: the figures of :mod:`pretraining.scoring.cloze` for a run or another model folder."""
+"""Clozes: how well a model fills in words and entities that are hidden in a text (``zoo cloze RUN``)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pretraining.corpus.config import CorpusConfig
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
-from pretraining.objectives import MaskedLM
 from pretraining.objectives.base import CoreRunner, base_inputs
+from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.objectives.token_scoring import MaskedModel, fill_masked
 from pretraining.scoring.cloze_items import (
     DocumentTokens,
@@ -25,7 +25,7 @@ from pretraining.scoring.cloze_items import (
     choose_words,
     read_text,
 )
-from pretraining.scoring.scorer import Scorer, segmenter_facts
+from pretraining.scoring.scorer import Scorer, segmenter_of_text
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
@@ -41,6 +41,9 @@ from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_json
 
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own
+
+
+# --- settings --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ class ClozeConfig:
         for name in ("longest", "items", "shortest_entity"):
             if getattr(self, name) < 1:
                 raise ZooError(f"cloze: {name} = {getattr(self, name)}; at least 1 is needed.")
+
+
+# --- a model that fills in what is hidden ----------------------------------------------------------
 
 
 class Cloze:
@@ -144,6 +150,9 @@ class Cloze:
         middle = items.start + items.size // 2
         first = np.clip(middle - room // 2, begin, np.maximum(end - room, begin))
         return first, np.minimum(first + room, end)
+
+
+# --- figures ---------------------------------------------------------------------------------------
 
 
 class Answers(NamedTuple):
@@ -247,6 +256,9 @@ def measures(found: dict[str, Any]) -> dict[str, float]:
     return result
 
 
+# --- the command -----------------------------------------------------------------------------------
+
+
 def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     """Figures of a run on its held-out documents, or of any model folder on a text.
 
@@ -276,12 +288,12 @@ def cloze_of_run(config: ClozeConfig, show: bool = False) -> dict[str, Any]:
     return measure(scorer, store, config, held_out, training, show)
 
 
-def _words_as_in_the_run(merged: dict[str, Any], said: dict[str, Any]) -> dict[str, Any]:
+def _words_as_in_the_run(merged: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
     """The segmenter of the run's text, where another text is asked about and nothing says what finds its words."""
     corpus, folder = merged.get("corpus"), Path(str(merged.get("run")))
     if not isinstance(corpus, dict) or "segmenter" in corpus or not (folder / "tokenizer.json").exists():
         return {}
-    name, dictionary = segmenter_facts(folder, load_tokenizer(folder))
+    name, dictionary = segmenter_of_text(folder, load_tokenizer(folder))
     own = {"corpus.segmenter": name}
     return own if "user_dictionary" in corpus or dictionary is None else {**own, "corpus.user_dictionary": dictionary}
 

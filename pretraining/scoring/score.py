@@ -104,7 +104,7 @@ def score_command(argv: list[str]) -> int:
     if config.pairs is None and config.cloze is None:
         raise ZooError("nothing to score: give --pairs FOLDER (minimal pairs) or --cloze FILE.")
     scorer = Scorer(config.run, config.objective, config.trust_code, config.segmenter)
-    words = scorer.segmenter.facts
+    words = scorer.segmenter.recipe
     result: dict[str, Any] = {"objective": scorer.name, "run": Path(config.run).name, "segmenter": words}
     result["note"] = scorer.note
     if scorer.note:

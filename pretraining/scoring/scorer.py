@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.tokens import RandomTokens
-from pretraining.objectives import BidirectionalLM, CausalLM, MaskedLM, PermutationLM
 from pretraining.objectives.base import CoreRunner, Objective, base_inputs
+from pretraining.objectives.bidirectional_lm import BidirectionalLM
+from pretraining.objectives.causal_lm import CausalLM
+from pretraining.objectives.masked_lm import MaskedLM
+from pretraining.objectives.permutation_lm import PermutationLM
 from pretraining.text.segmenter import Segmenter, SegmenterName, count_cjk, count_spaces_at_cjk, join_words
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer
@@ -36,7 +39,7 @@ class Scorer:
     """Log-probabilities of sentences under a model.
 
     Args:
-        run: a run folder, whose ``run.json`` names the objectives, or another model folder, whose heads' facts say
+        run: a run folder, whose ``run.json`` names the objectives, or another model folder, whose heads' configs say
             enough.
         objective: name of the objective or head that scores, ``None`` = the first that can.
         trust_code: allow objectives that are not part of the package.
@@ -132,14 +135,14 @@ def _segmenter_of(folder: Path, tokenizer: ZooTokenizer, asked: SegmenterName | 
     if asked is not None:
         return Segmenter(asked)
     try:
-        return Segmenter(*segmenter_facts(folder, tokenizer))
+        return Segmenter(*segmenter_of_text(folder, tokenizer))
     except ZooError as error:
         raise ZooError(
             f"words as in the text of {folder}: {error} Others: --segmenter none, --segmenter rjieba."
         ) from error
 
 
-def segmenter_facts(folder: Path, tokenizer: ZooTokenizer) -> tuple[SegmenterName, str | None]:
+def segmenter_of_text(folder: Path, tokenizer: ZooTokenizer) -> tuple[SegmenterName, str | None]:
     """Segmenter of a model folder's text, by the tokenizer's files or ``run.json``, and its user dictionary."""
     record = read_json(folder / "run.json") if (folder / "run.json").exists() else {}
     corpus = record.get("config", {}).get("data", {}).get("corpus", {})
@@ -174,14 +177,15 @@ def _objective_of_head(metadata: ModelMetadata, name: str | None, vocabulary: Vo
     if not able:
         have = ", ".join(f"{head} ({described['kind']})" for head, described in metadata.heads.items()) or "none"
         raise ZooError(
-            f"{metadata.path} has no head that scores sentences; one of kind token is needed, and its heads are: {have}."
+            f"{metadata.path} has no head that scores sentences; one of kind token is needed, and its heads are: "
+            f"{have}."
         )
     chosen = name or able[0]
     objective = rule_of(metadata, chosen)
     if isinstance(objective, MaskedLM) and vocabulary.mask is None:
         raise ZooError(
-            f"{metadata.path} was trained with tokens that see each other, so each must be hidden to be scored, and its "
-            "tokenizer has no mask token ([MASK] or <mask>)."
+            f"{metadata.path} was trained with tokens that attend to each other, so each must be hidden to be scored, "
+            "and its tokenizer has no mask token ([MASK] or <mask>)."
         )
     objective.build(metadata.config, vocabulary)
     objective.head = build_head(metadata.config, metadata.heads[chosen])  # type: ignore[assignment]  # a token head

@@ -17,7 +17,7 @@ _PROGRAM = 'zoo show "TEXT" (or - for standard input)'
 
 
 def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
-    """The command line as wishes, and as overrides of the configs."""
+    """The command line as the command's own settings, and as overrides of the configs."""
     names = {item.name for item in dataclasses.fields(ShowConfig)}
     own: list[str] = []
     overrides: list[str] = []
@@ -65,21 +65,21 @@ def colour_wanted() -> bool:
 
 def show_command(argv: list[str]) -> int:
     """``zoo show --config CONFIG "TEXT"``."""
-    wish, overrides = read_arguments(argv)
+    show_config, overrides = read_arguments(argv)
     _check_overrides(overrides)
     from pretraining.show.describe import show_text
     from pretraining.show.load import load_config, load_run
 
-    subjects = [load_config(name, overrides, wish) for name in wish.config]
-    subjects += [load_run(name, overrides, wish) for name in wish.run]
-    views = [view for subject in subjects for view in show_text(subject, wish)]
-    if wish.html is not None:
+    subjects = [load_config(name, overrides, show_config) for name in show_config.config]
+    subjects += [load_run(name, overrides, show_config) for name in show_config.run]
+    views = [view for subject in subjects for view in show_text(subject, show_config)]
+    if show_config.html is not None:
         from pretraining.show.html import render_html
 
-        Path(wish.html).write_text(render_html(views, wish.text, wish.attention), encoding="utf-8")
-        print(f"written to {wish.html}")
+        Path(show_config.html).write_text(render_html(views, show_config.text, show_config.attention), encoding="utf-8")
+        print(f"written to {show_config.html}")
         return 0
     from pretraining.show.terminal import render
 
-    print(render(views, shutil.get_terminal_size((100, 24)).columns, colour_wanted(), wish.attention))
+    print(render(views, shutil.get_terminal_size((100, 24)).columns, colour_wanted(), show_config.attention))
     return 0

@@ -1,4 +1,4 @@
-"""Settings, and what they read a text with."""
+"""Settings of ``zoo show``, and the subject of one view: a config or run folder with its tokenizer and text."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ShowConfig:
         others: documents of the task's store that follow the text; absent = 40 where pairs are made, else none.
         task: tasks to show, where there are several; absent = all.
         attention: what attends to what: ``true`` = as a picture, ``false`` = not at all, ``auto`` = as a picture
-            where there is something to see.
+            where not every token attends to every other one.
         html: write one HTML page there instead.
         trust_code: also run code from outside the package, which a run folder names.
     """
@@ -81,7 +81,7 @@ class ShowConfig:
 
 
 class Subject(NamedTuple):
-    """Settings, and what they read a text with.
+    """A config or run folder under which a text is shown.
 
     Args:
         title: what to call them.

@@ -1,8 +1,9 @@
 """What an objective does to a text, as plain data; ``terminal`` and ``html`` draw it.
 
 The config's layout, objectives and draws run over the text through the loader that training uses, so what is shown is
-what a run computes: row n of the text has the masks of row n of a run with that seed. Only generic facts are read:
-rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``; no objective is known by name.
+what a run computes: row n of the text has the masks of row n of a run with that seed. Only what every
+objective has is read: rows, ``rows.targets``, ``targets(rows)``, the collated inputs, ``describe(rows)``; no objective
+is known by name.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ from zoo.config import CoreConfig
 from zoo.errors import ZooError
 
 
-def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
+def show_text(subject: Subject, show_config: ShowConfig) -> list[TaskView]:
     """A text under every task of a config.
 
     Args:
         subject: settings and tokenizer.
-        wish: the text, and which seeds, rows, epoch, tasks.
+        show_config: the text, and which seeds, rows, epoch, tasks.
 
     Raises:
-        ZooError: what the tokenizer, the layout or an objective refuses.
+        ZooError: the tokenizer, the layout or an objective cannot do with the text or the settings.
     """
     config, vocabulary = subject.config, subject.tokenizer.vocabulary
     core = with_vocabulary(config.model, vocabulary)
@@ -42,20 +43,23 @@ def show_text(subject: Subject, wish: ShowConfig) -> list[TaskView]:
         objective.build(core, vocabulary)
         objective.bind_tokenizer(subject.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        views = [_task_view(subject, core, name, wish, Path(folder)) for name in wish.chosen_tasks(config.tasks)]
+        views = [
+            _task_view(subject, core, name, show_config, Path(folder))
+            for name in show_config.chosen_tasks(config.tasks)
+        ]
     if not any(view.rows for view in views):
         raise ZooError("\n".join(note for view in views for note in view.notes))
     return views
 
 
-def _task_view(subject: Subject, core: CoreConfig, name: str, wish: ShowConfig, folder: Path) -> TaskView:
+def _task_view(subject: Subject, core: CoreConfig, name: str, show_config: ShowConfig, folder: Path) -> TaskView:
     """A text under one task; without rows, and with a note that says why, where others may still show it.
 
     Args:
         subject: settings and tokenizer.
         core: of the core that would read the rows.
         name: the task.
-        wish: the text, and what of it.
+        show_config: the text, and what of it.
         folder: where the text's store is made.
 
     Raises:
@@ -67,31 +71,33 @@ def _task_view(subject: Subject, core: CoreConfig, name: str, wish: ShowConfig, 
     makes = f"{name}: {type(task.layout).__name__} makes rows"
     about = f"{makes} for {readers}."
     try:
-        store = text_store(subject, name, wish, folder)
-        length = wish.length or row_length(task.layout.provided_fields, store.own_tokens, config.data.sequence_length)
+        store = text_store(subject, name, show_config, folder)
+        length = show_config.length or row_length(
+            task.layout.provided_fields, store.own_tokens, config.data.sequence_length
+        )
         about = f"{makes} of up to {length} tokens for {readers}."
         printer, rows = TokenPrinter(subject.tokenizer), list[RowView]()
-        for seed in wish.seeds or [config.seed.data]:
+        for seed in show_config.seeds or [config.seed.data]:
             loader = make_task(config, name, store, subject.tokenizer.vocabulary, seed, length)
-            rows += _rows(TextSource(loader, store, printer, core, corpus.annotations), wish)
-        notes = tuple(_notes(loader, store, rows, wish))
+            rows += _rows(TextSource(loader, store, printer, core, corpus.annotations), show_config)
+        notes = tuple(_notes(loader, store, rows, show_config))
     except ZooError as error:
-        reason = f"{error}{record_hint(corpus, wish.text)}"
-        if wish.task or len(config.tasks) == 1:
+        reason = f"{error}{record_hint(corpus, show_config.text)}"
+        if show_config.task or len(config.tasks) == 1:
             raise ZooError(reason) from error
         return TaskView(subject.title, config.edge, about, (), (f"not shown: {reason}",), stages)
     return TaskView(subject.title, config.edge, about, tuple(rows), notes, stages)
 
 
-def _rows(source: TextSource, wish: ShowConfig) -> list[RowView]:
+def _rows(source: TextSource, show_config: ShowConfig) -> list[RowView]:
     """The rows that begin with the text, as many as wanted."""
-    plan, _ = source.task.plan(wish.epoch)
+    plan, _ = source.task.plan(show_config.epoch)
     numbers = np.flatnonzero(plan.documents < source.store.own_documents).tolist()
     if not numbers:
         raise ZooError(f"{type(source.task.layout).__name__} makes no row of this text; a longer text would work.")
     return [
-        _row_view(read_row(source, wish.epoch, number), place, len(numbers))
-        for place, number in enumerate(numbers[: wish.rows], start=1)
+        _row_view(read_row(source, show_config.epoch, number), place, len(numbers))
+        for place, number in enumerate(numbers[: show_config.rows], start=1)
     ]
 
 
@@ -99,7 +105,7 @@ def _row_view(row: RowReading, place: int, rows: int) -> RowView:
     """One row, the ``place``-th of so many ``rows`` of the text."""
     objectives = row.source.task.objectives
     lines = {name: read_targets(row, name, objective) for name, objective in objectives.items()}
-    asked = [ObjectiveView(name, type(objectives[name]).__name__, tuple(own.facts)) for name, own in lines.items()]
+    views = [ObjectiveView(name, type(objectives[name]).__name__, tuple(own.notes)) for name, own in lines.items()]
     tracks = [track for own in lines.values() for track in own.tracks]
     mentions = {places for own in lines.values() for places in own.mentions}
     return RowView(
@@ -111,7 +117,7 @@ def _row_view(row: RowReading, place: int, rows: int) -> RowView:
         pair=pair_in_words(row),
         cells=tuple(_cells(row)),
         tracks=(*tracks, *value_tracks(row, tracks, mentions), *bracket_tracks(row, mentions)),
-        asked=tuple(asked),
+        objectives=tuple(views),
         streams=tuple(read_streams(row.source.config, row.inputs, row.length)),
     )
 
@@ -124,14 +130,14 @@ def _cells(row: RowReading) -> Iterator[TokenCell]:
         yield TokenCell(
             read=printer(row.read[place]),
             original=printer(row.original[place]),
-            fate=outcome,
+            outcome=outcome,
             own=own,
             starts_word=bool(row.starts[place]),
             place=int(row.places[place]) if own else -1,
         )
 
 
-def _notes(task: TaskLoader, store: TextStore, rows: Sequence[RowView], wish: ShowConfig) -> Iterator[str]:
+def _notes(task: TaskLoader, store: TextStore, rows: Sequence[RowView], show_config: ShowConfig) -> Iterator[str]:
     """What a reader should know besides."""
     unknown = int((store.tokens[: store.own_tokens] == task.vocabulary.unk).sum())
     if unknown:
@@ -142,5 +148,5 @@ def _notes(task: TaskLoader, store: TextStore, rows: Sequence[RowView], wish: Sh
             "other pairs are made too."
         )
     most = max(row.rows for row in rows)
-    if most > wish.rows:
+    if most > show_config.rows:
         yield f"The text makes {most} rows; --rows {most} shows them all."

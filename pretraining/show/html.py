@@ -2,7 +2,7 @@
 
 Here the views become what ``page.html`` draws; every tag stands in that template, and everything that comes from
 a text, a config or a vocabulary is escaped there. A few lines of script dim the tokens that the one under the pointer
-does not see; without script nothing is missing. The page is well-formed XML.
+does not attend to; without script nothing is missing. The page is well-formed XML.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.show.config import MatrixDisplay
-from pretraining.show.views import SIGNS, ObjectiveView, RowView, Stream, TaskView, TokenCell, Track, visible
+from pretraining.show.views import SIGNS, ObjectiveView, RowView, Stream, TaskView, TokenCell, Track, printable
 from zoo.runtime.templates import render_template
 
 _POINT, _NAMED = 14, 40  # size of a matrix point; longest matrix whose points are named
 _SMALL = 5  # size of the points of longer ones
-_LONGEST = 160  # longest row whose tokens know whom they see
+_LONGEST = 160  # longest row whose tokens know what they attend to
 _CHARACTER = 7.4  # width of a character of a name
 _COLOURS = 4  # of brackets
 
@@ -41,7 +41,7 @@ class _Value(NamedTuple):
 
     text: str
     title: str
-    asked: bool = False
+    is_target: bool = False
     sign: str = ""
 
 
@@ -64,7 +64,7 @@ class _Name(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """One token that looks: its name, what it sees in words, and the squares of what it sees."""
+    """One token that attends: its name, what it attends to in words, and the squares of that."""
 
     name: _Name
     title: str
@@ -72,7 +72,7 @@ class _Line(NamedTuple):
 
 
 class _Picture(NamedTuple):
-    """A matrix in drawing coordinates: a line for each token that looks, a column for each looked at."""
+    """A matrix in drawing coordinates: a line for each token that attends, a column for each attended to."""
 
     name: str
     sentence: str
@@ -95,19 +95,19 @@ class _Picture(NamedTuple):
 
 
 class _Card(NamedTuple):
-    """One row: heading, tokens word by word, facts, who sees whom.
+    """One row: heading, tokens word by word, what objectives say, what attends to what.
 
-    ``sight`` says whom each token sees, for the script: a string of 0 and 1 for each; empty where all is seen.
+    ``attends`` says what each token attends to, for the script: a string of 0 and 1 for each; empty where to all.
     ``brackets`` and ``lines`` are what stands above and below the tokens.
     """
 
     place: str
     pair: str
-    sight: str
+    attends: str
     brackets: int
     lines: list[str]
     words: list[list[_Token]]
-    asked: Sequence[ObjectiveView]
+    objectives: Sequence[ObjectiveView]
     streams: Sequence[Stream]
     pictures: list[_Picture]
 
@@ -118,7 +118,7 @@ class _Legend(NamedTuple):
     signs: list[tuple[str, str, str]]
     looks: list[tuple[str, str]]
     pieces: bool
-    sight: bool
+    attends: bool
 
 
 def render_html(views: Sequence[TaskView], text: str, attention: MatrixDisplay = "auto") -> str:
@@ -127,13 +127,13 @@ def render_html(views: Sequence[TaskView], text: str, attention: MatrixDisplay =
     Args:
         views: what to draw, one under the other.
         text: what they were made of.
-        attention: who sees whom: ``True`` = always as a picture, ``auto`` = where there is something to see and
-            it was not drawn already, ``False`` = not at all.
+        attention: what attends to what: ``True`` = always as a picture, ``auto`` = where not every token attends to
+            all and it was not drawn already, ``False`` = not at all.
     """
     return render_template(
         Path(__file__).with_name("page.html"),
         names=", ".join(dict.fromkeys(view.title for view in views)),
-        text="".join(c if c == "\n" else visible(c) for c in text.strip()),
+        text="".join(c if c == "\n" else printable(c) for c in text.strip()),
         legend=_legend(views),
         configs=[
             _config(list(same), attention)
@@ -155,13 +155,13 @@ def _legend(views: Sequence[TaskView]) -> _Legend:
         ],
         [(look, meaning) for look, meaning in meanings.items() if look in looks],
         any(not cell.starts_word for row in rows for cell in row.cells),
-        any(_sight(row) for row in rows),
+        any(_attends(row) for row in rows),
     )
 
 
 def _look(cell: TokenCell) -> str:
     """The class of a token."""
-    return "foreign" if cell.fate == "plain" and not cell.own else cell.fate
+    return "foreign" if cell.outcome == "plain" and not cell.own else cell.outcome
 
 
 def _config(views: Sequence[TaskView], attention: MatrixDisplay) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def _config(views: Sequence[TaskView], attention: MatrixDisplay) -> dict[str, An
         drawn: set[tuple[str, bytes]] = set()
         cards = [_card(row, attention, drawn) for row in view.rows]
         tasks.append({"about": view.about, "cards": cards, "notes": view.notes})
-    return {"title": views[0].title, "chain": views[0].edge, "stages": views[0].stages, "tasks": tasks}
+    return {"title": views[0].title, "edge": views[0].edge, "stages": views[0].stages, "tasks": tasks}
 
 
 def _card(row: RowView, attention: MatrixDisplay, drawn: set[tuple[str, bytes]]) -> _Card:
@@ -185,24 +185,24 @@ def _card(row: RowView, attention: MatrixDisplay, drawn: set[tuple[str, bytes]])
     return _Card(
         f"seed {row.seed} · epoch {row.epoch} · row {row.place} of {row.rows}",
         row.pair,
-        _sight(row),
+        _attends(row),
         len(_bracketed(row)),
         [track.name for track in row.tracks if track.values],
         [
             [_token(row, place) for place in range(first, last)]
             for first, last in itertools.pairwise([*edges, len(row.cells)])
         ],
-        row.asked,
+        row.objectives,
         streams,
         pictures,
     )
 
 
-def _sight(row: RowView) -> str:
+def _attends(row: RowView) -> str:
     stream = row.streams[0]
     if stream.plain or len(row.cells) > _LONGEST:
         return ""
-    return " ".join("".join("01"[int(x)] for x in seen) for seen in stream.seen)
+    return " ".join("".join("01"[int(x)] for x in line) for line in stream.attends)
 
 
 def _bracketed(row: RowView) -> list[Track]:
@@ -213,7 +213,7 @@ def _bracketed(row: RowView) -> list[Track]:
 def _token(row: RowView, place: int) -> _Token:
     cell, brackets = row.cells[place], _bracketed(row)
     values = [_value(track, place) for track in row.tracks if track.values]
-    while values and not (values[-1].asked or values[-1].text):
+    while values and not (values[-1].is_target or values[-1].text):
         values.pop()  # an empty value keeps its line only where another follows
     notes = [f"original {cell.original}", f"now {cell.read}"]
     notes += [f"{track.name}: {_target(track, place)}" for track in row.tracks if track.marks and track.marks[place]]
@@ -252,19 +252,19 @@ def _bar(track: Track, place: int, first: int) -> _Bar | None:
 
 
 def _picture(stream: Stream, cells: Sequence[TokenCell]) -> _Picture:
-    rows, columns = stream.seen.shape
+    rows, columns = stream.attends.shape
     named = max(rows, columns) <= _NAMED
     size = _POINT if named else _SMALL
-    names, tops = [cells[place].read for place in stream.who], [cell.read for cell in cells[:columns]]
+    names, tops = [cells[place].read for place in stream.positions], [cell.read for cell in cells[:columns]]
     left, top = ((10 + _CHARACTER * max(map(_columns, texts))) if named else 0.0 for texts in (names, tops))
     lines = []
     for i, name in enumerate(names):
-        y, seen = top + i * size, stream.seen[i]
+        y, attends = top + i * size, stream.attends[i]
         squares = "".join(
             f"M{left + start * size:.1f} {y:.1f}h{length * size}v{size}h-{length * size}z"
-            for start, length in _seen_runs(seen)
+            for start, length in _true_runs(attends)
         )
-        title = f"{name} sees {int(seen.sum())} of {columns} tokens"
+        title = f"{name} attends to {int(attends.sum())} of {columns} tokens"
         lines.append(_Line(_Name(name, left - 6, y + size - 3), title, squares))
     grid = "".join(f"M{left + j * size:.1f} {top:.1f}V{top + rows * size:.1f}" for j in range(columns + 1))
     grid += "".join(f"M{left:.1f} {top + i * size:.1f}H{left + columns * size:.1f}" for i in range(rows + 1))
@@ -272,10 +272,10 @@ def _picture(stream: Stream, cells: Sequence[TokenCell]) -> _Picture:
     return _Picture(stream.name, stream.sentence, named, left, top, columns * size, rows * size, heads, lines, grid)
 
 
-def _seen_runs(seen: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """(start, length) of the runs of seen tokens."""
+def _true_runs(values: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """(start, length) of the runs of true values."""
     start = 0
-    for value, run in itertools.groupby(seen.tolist()):
+    for value, run in itertools.groupby(values.tolist()):
         length = len(list(run))
         if value:
             yield start, length

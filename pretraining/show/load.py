@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from pretraining.objectives import MaskedLM
+from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.scoring.scorer import rule_of
 from pretraining.show.config import ShowConfig, Subject
 from pretraining.show.text_store import corpus_of, others_wanted, record_hint
@@ -29,15 +29,17 @@ _ELSEWHERE = (
 )
 
 
-def load_config(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
+def load_config(name: str, overrides: list[str], show_config: ShowConfig) -> Subject:
     """Settings by a config's name, or by several joined with ``+``; the store is built on demand, as for a run.
 
     Raises:
-        ZooError: wrong settings; or no task could make a row of the text, which is told before anything is prepared.
+        ZooError: wrong settings; or no task could make a row of the text, which is said before anything is prepared.
     """
     argv = [word for part in name.split("+") for word in ("--config", part)]
     config = load_pretrain_config([*argv, *overrides], joint="+").value
-    reasons = [_hopeless(config, task, f"--config {name}", wish) for task in wish.chosen_tasks(config.tasks)]
+    reasons = [
+        _hopeless(config, task, f"--config {name}", show_config) for task in show_config.chosen_tasks(config.tasks)
+    ]
     if all(reasons):
         raise ZooError("\n".join(reasons))
     check_sources(config)
@@ -45,31 +47,32 @@ def load_config(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
     return Subject(config.name, config, load_tokenizer(store.path), store.path, store)
 
 
-def _hopeless(config: PretrainConfig, name: str, source: str, wish: ShowConfig) -> str:
+def _hopeless(config: PretrainConfig, name: str, source: str, show_config: ShowConfig) -> str:
     """Why a task can make no row of the text, whatever is in it, and a command that would; empty where it may.
 
     Args:
         config: the settings.
         name: the task.
         source: how the command names them.
-        wish: the text.
+        show_config: the text.
     """
     layout, corpus = config.tasks[name].layout, corpus_of(config, name)
-    lacking = missing_field(config, name)
-    if lacking is not None:
-        if not lacking.settings:
-            return lacking.message
+    missing = missing_field(config, name)
+    if missing is not None:
+        if not missing.settings:
+            return missing.message
         short = [f"--tasks.{name}.layout.init_args.{key} {value}" for key, value in layout.short.items()]
-        command = " ".join(["zoo show", source, lacking.settings, *short, f"'{lacking.record}'"])
-        return f"{lacking.message} The text is a record then; for example, with a file of such records:\n{command}"
-    hint = record_hint(corpus, wish.text)
+        command = " ".join(["zoo show", source, missing.settings, *short, f"'{missing.record}'"])
+        return f"{missing.message} The text is a record then; for example, with a file of such records:\n{command}"
+    hint = record_hint(corpus, show_config.text)
     if hint and layout.required_fields & set(corpus.recorded):
-        return f"task {name!r}: {type(layout).__name__} makes no row without {', '.join(sorted(layout.required_fields))}.{hint}"
+        needed = ", ".join(sorted(layout.required_fields))
+        return f"task {name!r}: {type(layout).__name__} makes no row without {needed}.{hint}"
     return ""
 
 
-def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
-    """Settings and tokenizer of a run folder, or of a model folder that says of its training only what its facts are.
+def load_run(name: str, overrides: list[str], show_config: ShowConfig) -> Subject:
+    """Settings and tokenizer of a run folder, or of a model folder, whose metadata alone say how it was trained.
 
     Raises:
         ZooError: no such folder, one that names code from elsewhere, or its corpus is gone and is needed.
@@ -87,10 +90,10 @@ def load_run(name: str, overrides: list[str], wish: ShowConfig) -> Subject:
         record = {"config": _settings_of_model(read_metadata(folder))}
         title += " (how it was trained is not known: its head's objective, with default settings)"
     recorded: dict[str, Any] = record.get("config", {})
-    require_trusted_code(folder, recorded, wish.trust_code)
+    require_trusted_code(folder, recorded, show_config.trust_code)
     settings = load_settings(PretrainConfig, overrides, "zoo show", "pretrain", recorded)
     config, store = settings.value, None
-    if any(others_wanted(task.layout.provided_fields, wish) for task in config.tasks.values()):
+    if any(others_wanted(task.layout.provided_fields, show_config) for task in config.tasks.values()):
         moved = settings.resolved["data"]["corpus"] != recorded["data"]["corpus"]
         store = _store_of_run(config, folder, None if moved else record.get("data_fingerprint"))
     return Subject(title, config, load_tokenizer(folder), folder, store)
@@ -106,8 +109,8 @@ def _settings_of_model(metadata: ModelMetadata) -> dict[str, Any]:
     if not heads:
         have = ", ".join(f"{name} ({head['kind']})" for name, head in metadata.heads.items()) or "none"
         raise ZooError(
-            f"{metadata.path} has no run.json that says how it was trained, and no head that predicts tokens (its heads: "
-            f"{have}). Name the objectives by a config, under the model's tokenizer: zoo show --config NAME "
+            f"{metadata.path} has no run.json that says how it was trained, and no head that predicts tokens (its "
+            f"heads: {have}). Name the objectives by a config, under the model's tokenizer: zoo show --config NAME "
             f"--data.tokenizer.kind file --data.tokenizer.path {metadata.path} TEXT"
         )
     rule = rule_of(metadata, heads[0])
@@ -125,7 +128,7 @@ def _settings_of_model(metadata: ModelMetadata) -> dict[str, Any]:
             "sequence_length": min(_LENGTH, metadata.config.max_length),
         },
         "objectives": {heads[0]: objective},
-        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.blocks.{layout}"}, "objectives": [heads[0]]}},
+        "tasks": {"text": {"layout": {"class_path": f"pretraining.layouts.{layout}"}, "objectives": [heads[0]]}},
         "train": {"steps": 1},
     }
 

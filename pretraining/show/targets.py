@@ -1,4 +1,4 @@
-"""What an objective asks for in a row, as facts in words and as lines below the tokens.
+"""What an objective asks for in a row, as notes in words and as lines below the tokens.
 
 Only ``targets(rows)`` and ``describe(rows)`` are read; whose tokens the labels are, a position's own or its
 neighbour's, they say themselves.
@@ -27,12 +27,12 @@ class ObjectiveLines:
     """What is found about one objective.
 
     Args:
-        facts: what it asks for and says, in words.
+        notes: what it asks for and says, in words.
         tracks: the same as lines below the tokens.
         mentions: for each line of mentions, the bytes of their positions: their entities are named there already.
     """
 
-    facts: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     tracks: list[Track] = field(default_factory=list)
     mentions: set[bytes] = field(default_factory=set)
 
@@ -63,10 +63,10 @@ def _add_labels(
             track = _label_track(row, f"{part} {sort}".strip(), objective, where[chosen], labels[chosen])
             lines.tracks.append(track)
             if codes := {short: full for short, full in zip(track.values, track.full, strict=False) if short != full}:
-                lines.facts.append(", ".join(f"{short} = {full}" for short, full in codes.items()))
+                lines.notes.append(", ".join(f"{short} = {full}" for short, full in codes.items()))
         places = len(np.unique(where))
         many = f"for {places}" if places == len(where) else f"{len(where)} times, at {places}"
-        lines.facts.append(f"asks {many} of {row.length} tokens")
+        lines.notes.append(f"asks {many} of {row.length} tokens")
 
 
 def _sorts(tensors: dict[str, NDArray[Any]], count: int) -> list[tuple[str, Bools]]:
@@ -143,14 +143,14 @@ def _add_values(lines: ObjectiveLines, row: RowReading, name: str, key: str, val
     if values.shape == (1,):
         words = pair_in_words(row) if "label" in key and row.rows.row_labels is not None else ""
         if key != "place" or values[0]:  # the row's first state is what everybody reads
-            lines.facts.append(
+            lines.notes.append(
                 f"asks for the row's label: {words or values[0]}" if "label" in key else f"{key} {values[0]}"
             )
     elif track := value_track(row, name, values):
         lines.tracks.append(track)
-        lines.facts.append(f"asks for a value at {sum(map(bool, track.values))} of {row.length} tokens")
+        lines.notes.append(f"asks for a value at {sum(map(bool, track.values))} of {row.length} tokens")
     else:
-        lines.facts.append(f"{key}: {values.size} values")
+        lines.notes.append(f"{key}: {values.size} values")
 
 
 def _add_description(lines: ObjectiveLines, row: RowReading, name: str, key: str, value: Any) -> None:
@@ -163,7 +163,7 @@ def _add_description(lines: ObjectiveLines, row: RowReading, name: str, key: str
     elif track := value_track(row, key, described):
         lines.tracks.append(track)
     else:
-        lines.facts.append(f"{key} {in_words(value)}")
+        lines.notes.append(f"{key} {in_words(value)}")
 
 
 def _mention_tracks(name: str, key: str, outcomes: NDArray[Any], tracks: list[Track]) -> Iterator[Track]:

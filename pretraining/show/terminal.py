@@ -58,8 +58,8 @@ def render(views: Sequence[TaskView], width: int, colour: bool, attention: Matri
         views: what to draw, one under the other.
         width: columns.
         colour: whether escape codes are written.
-        attention: what attends to what: ``True`` = always as a picture, ``auto`` = where there is something to see and
-            it was not drawn already, ``False`` = not at all.
+        attention: what attends to what: ``True`` = always as a picture, ``auto`` = where not every token attends to
+            all and it was not drawn already, ``False`` = not at all.
     """
     page = _Page(max(width, _LEAST), colour, attention)
     page.align([row for view in views for row in view.rows])
@@ -86,7 +86,9 @@ class _Page:
 
     def align(self, rows: Sequence[RowView]) -> None:
         """Give the same token of the same text the same width everywhere, and names at the left the same room."""
-        names = [name for row in rows for name in (*(t.name for t in row.tracks), *(part.name for part in row.asked))]
+        names = [
+            name for row in rows for name in (*(t.name for t in row.tracks), *(part.name for part in row.objectives))
+        ]
         self.gutter = min(max(map(width_of, ("reads", *names))), _GUTTER, self.width // 4)
         for row in rows:
             for place, cell in enumerate(row.cells):
@@ -121,12 +123,12 @@ class _Page:
             yield from (self.paint(f"  {line}", "yellow") for line in textwrap.wrap(f"Note: {note}", self.width - 2))
 
     def row(self, row: RowView) -> Iterator[str]:
-        """One row: heading, tokens, facts, what attends to what."""
+        """One row: heading, tokens, what objectives say, what attends to what."""
         yield from self._heading(row)
         gutter = self.gutter
         yield from self._staves(row, gutter)
-        for part in row.asked:
-            yield from self._fact(part.name, " · ".join(part.facts), gutter)
+        for part in row.objectives:
+            yield from self._named(part.name, " · ".join(part.notes), gutter)
         if self.attention is not False:
             yield from self._streams(row, gutter)
 
@@ -144,7 +146,7 @@ class _Page:
         if row.pair and not fits:
             yield from (self.paint(text, "bold") for text in textwrap.wrap(row.pair, self.width))
 
-    def _fact(self, name: str, text: str, gutter: int) -> Iterator[str]:
+    def _named(self, name: str, text: str, gutter: int) -> Iterator[str]:
         """A name at the left, wrapped text beside it."""
         for number, line in enumerate(textwrap.wrap(text, self.width - gutter - 2) or [""]):
             yield self._line(name if number == 0 else "", [line], gutter)
@@ -186,7 +188,7 @@ class _Page:
     def _cell(self, cell: TokenCell, width: int) -> str:
         """A token as the core reads it."""
         text = cut(cell.read, width)
-        look = "other document" if cell.fate == "plain" and not cell.own else cell.fate
+        look = "other document" if cell.outcome == "plain" and not cell.own else cell.outcome
         self.used.add(look)
         return self.paint(text, *_STYLES.get(look, ())) + " " * (width - width_of(text))
 
@@ -196,7 +198,7 @@ class _Page:
         """Each stream in a sentence, then the pictures that are wanted."""
         pictures = []
         for stream in row.streams:
-            yield from self._fact(stream.name, stream.sentence, gutter)
+            yield from self._named(stream.name, stream.sentence, gutter)
             if self.attention is True or not (stream.plain or stream.key in self.drawn):
                 self.drawn.add(stream.key)
                 pictures.append(self._picture(stream, row.cells))
@@ -215,10 +217,10 @@ class _Page:
     def _picture(self, stream: Stream, cells: Sequence[TokenCell]) -> list[tuple[str, int]]:
         """Half-block lines with their widths: two rows of the matrix in each line, a column in each character."""
         name = min(_NAME, self.width // 6)
-        step = -(-max(stream.seen.shape) // min(self.width - 2 * name - 2, _PICTURE))
-        rows, columns = (range(0, size, step) for size in stream.seen.shape)
-        small = [[bool(stream.seen[i : i + step, j : j + step].mean() >= 0.5) for j in columns] for i in rows]
-        names = [cut(cells[stream.who[i]].read, name) for i in rows]
+        step = -(-max(stream.attends.shape) // min(self.width - 2 * name - 2, _PICTURE))
+        rows, columns = (range(0, size, step) for size in stream.attends.shape)
+        small = [[bool(stream.attends[i : i + step, j : j + step].mean() >= 0.5) for j in columns] for i in rows]
+        names = [cut(cells[stream.positions[i]].read, name) for i in rows]
         pairs = [" ".join(names[i : i + 2]) for i in range(0, len(names), 2)]
         side = max(map(width_of, pairs))
         head = cut(stream.name if step == 1 else f"{stream.name}: {step} × {step} pairs in a point", self.width)

@@ -34,11 +34,11 @@ _ROOM = 8  # tokens that a row of a pair may have beyond the text
 _SHORTEST = 32  # tokens that it may have in any case
 
 
-def others_wanted(provides: frozenset[str], wish: ShowConfig) -> int:
+def others_wanted(provided: frozenset[str], show_config: ShowConfig) -> int:
     """Documents behind the text: by default only where the layout makes pairs."""
-    if wish.others is not None:
-        return wish.others
-    return _OTHERS if "row_labels" in provides else 0
+    if show_config.others is not None:
+        return show_config.others
+    return _OTHERS if "row_labels" in provided else 0
 
 
 def corpus_of(config: PretrainConfig, task: str) -> CorpusConfig:
@@ -46,14 +46,14 @@ def corpus_of(config: PretrainConfig, task: str) -> CorpusConfig:
     return config.tasks[task].corpus or config.data.corpus
 
 
-def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> TextStore:
+def text_store(subject: Subject, task: str, show_config: ShowConfig, folder: Path) -> TextStore:
     """The text as a task reads it, with documents of the task's own store behind it.
 
     Raises:
         ZooError: the text cannot be prepared, or the task's own text, which other documents come from, is missing.
     """
     config = subject.config
-    count, other = others_wanted(config.tasks[task].layout.provided_fields, wish), subject.store
+    count, other = others_wanted(config.tasks[task].layout.provided_fields, show_config), subject.store
     corpus, data = config.tasks[task].corpus, config.data
     if count and corpus is not None:
         tokenizer = TokenizerConfig(kind="file", path=str(subject.home), special=subject.tokenizer.roles)
@@ -64,7 +64,7 @@ def text_store(subject: Subject, task: str, wish: ShowConfig, folder: Path) -> T
                 f"tasks.{task}.corpus: {error} Other documents come from there: --tasks.{task}.corpus.files PATH, or "
                 "--others 0 for the text alone."
             ) from error
-    return TextStore(tokenised(subject, wish.text, folder, corpus_of(config, task)), other, count)
+    return TextStore(tokenised(subject, show_config.text, folder, corpus_of(config, task)), other, count)
 
 
 def record_of(text: str, field: str) -> dict[str, Any] | None:
@@ -183,9 +183,9 @@ def _part_of(store: Store, name: str, span: slice, dtype: np.dtype[Any]) -> NDAr
     return np.zeros(span.stop - span.start, dtype=dtype)
 
 
-def row_length(provides: frozenset[str], tokens: int, configured: int) -> int:
+def row_length(provided: frozenset[str], tokens: int, configured: int) -> int:
     """Longest row: the config's, but little more than the text where a random second segment would fill it up."""
-    return min(configured, max(tokens + _ROOM, _SHORTEST)) if "row_labels" in provides else configured
+    return min(configured, max(tokens + _ROOM, _SHORTEST)) if "row_labels" in provided else configured
 
 
 def make_task(

@@ -1,4 +1,4 @@
-"""How the segments of a row belong together, in words."""
+"""The lines below a row's tokens beside the targets: values, brackets; and how its segments belong together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotations.linked import LinkedEntities, read_entities
-from pretraining.objectives import RowClassification
+from pretraining.objectives.row_classification import RowClassification
 from pretraining.objectives.token_classification import TokenLabels
 from pretraining.show.reader import RowReading
 from pretraining.show.views import Bools, Ints, Track, TrackSpan
@@ -21,16 +21,16 @@ _IGNORED = -100  # torch's label for "no loss here"
 # --- values ------------------------------------------------------------------------------------------
 
 
-def value_tracks(row: RowReading, asked: Sequence[Track], mentions: set[bytes]) -> Iterator[Track]:
-    """Originals that nobody asks for, factorisation orders, and what else ``corrupt`` has left.
+def value_tracks(row: RowReading, targets: Sequence[Track], mentions: set[bytes]) -> Iterator[Track]:
+    """Originals that nobody asks for, permutation ranks, and what else ``corrupt`` has left.
 
     Args:
         row: the row.
-        asked: lines that objectives ask for.
+        targets: lines that objectives ask for.
         mentions: positions of mentions whose entities these name already, as bytes.
     """
     lost = row.read != row.original
-    for track in asked:
+    for track in targets:
         lost &= np.array([mark not in ("masked", "replaced") for mark in track.marks] or True)
     if lost.any():
         printer = row.source.printer
@@ -102,7 +102,7 @@ def _array_tracks(row: RowReading, name: str, mentions: set[bytes]) -> Iterator[
     if np.flatnonzero(values).tobytes() in mentions:
         return
     if isinstance(annotator, LinkedEntities):
-        names = {number + 1: text for text, number in read_entities(annotator.sources()["entities"][0]).items()}
+        names = {number + 1: text for text, number in read_entities(annotator.data_files()["entities"][0]).items()}
         if values.any():
             yield Track(name, values=tuple(names.get(int(value), "") for value in values))
         return
@@ -163,6 +163,9 @@ def _runs(values: Ints, label: Callable[[int], tuple[str, str]]) -> tuple[TrackS
     """Runs of equal values as spans with a label and a short one."""
     edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
     return tuple(TrackSpan(a, b, *label(values[a])) for a, b in itertools.pairwise(edges))
+
+
+# --- in words ----------------------------------------------------------------------------------------
 
 
 def pair_in_words(row: RowReading) -> str:

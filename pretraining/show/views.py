@@ -1,4 +1,4 @@
-"""Tokens as a reader knows them."""
+"""What ``zoo show`` draws, as plain data: tokens, lines below them, rows, tasks; and ids as a reader knows them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TokenCell:
     Args:
         read: token that the core reads.
         original: token that stood there.
-        fate: what happened to it.
+        outcome: what happened to it.
         own: it is part of the text; template tokens are nobody's.
         starts_word: a word or a template token starts here.
         place: where it stands in the text, -1 for what is no part of it.
@@ -43,7 +43,7 @@ class TokenCell:
 
     read: str
     original: str
-    fate: TokenOutcome
+    outcome: TokenOutcome
     own: bool
     starts_word: bool
     place: int = -1
@@ -91,7 +91,7 @@ class ObjectiveView:
 
     name: str
     kind: str
-    facts: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -100,22 +100,22 @@ class Stream:
 
     Args:
         name: what to call it.
-        who: (Q,) position of each state that attends.
-        seen: (Q, K) whether it attends to the token at each position.
+        positions: (Q,) of the states that attend.
+        attends: (Q, K) whether each of them attends to the token at each position.
         sentence: the same in words.
         plain: everything is attended to, so that there is nothing to draw.
     """
 
     name: str
-    who: tuple[int, ...]
-    seen: Bools
+    positions: tuple[int, ...]
+    attends: Bools
     sentence: str
     plain: bool
 
     @property
     def key(self) -> tuple[str, bytes]:
         """What tells it from another one, so that nothing is drawn twice."""
-        return f"{self.name} {self.seen.shape}", self.seen.tobytes()
+        return f"{self.name} {self.attends.shape}", self.attends.tobytes()
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class RowView:
         pair: how its two segments belong together, and the label; empty where it is no pair.
         cells: its positions.
         tracks: lines below them.
-        asked: objective by objective.
+        objectives: what each of them asks for and says.
         streams: what attends to what.
     """
 
@@ -143,7 +143,7 @@ class RowView:
     pair: str
     cells: tuple[TokenCell, ...]
     tracks: tuple[Track, ...]
-    asked: tuple[ObjectiveView, ...]
+    objectives: tuple[ObjectiveView, ...]
     streams: tuple[Stream, ...]
 
 
@@ -153,11 +153,11 @@ class TaskView:
 
     Args:
         title: the config's or the run folder's name.
-        edge: the config's place in the chain of models.
+        edge: where the config stands among the models: which one it changes, and what it changes.
         about: task, layout and objectives in a sentence.
         rows: the rows shown, seed by seed.
         notes: what a reader should know besides.
-        stages: which tasks are run when, a line each; the same in all views of a config, as title and chain are.
+        stages: which tasks are run when, a line each; the same in all views of a config, as title and edge are.
     """
 
     title: str
@@ -184,10 +184,10 @@ class TokenPrinter:
         token = self._tokenizer.token(index)
         if all(character in self._bytes for character in token):
             token = bytes(self._bytes[character] for character in token).decode("utf-8", "backslashreplace")
-        return "".join(map(visible, token.replace(" ", "▁"))) or "∅"
+        return "".join(map(printable, token.replace(" ", "▁"))) or "∅"
 
 
-def visible(character: str) -> str:
+def printable(character: str) -> str:
     """A character that is drawn, or its escape."""
     return character if character.isprintable() else character.encode("unicode_escape").decode()
 

@@ -93,7 +93,7 @@ def _joins_words(job: Job, tokenizer: ZooTokenizer) -> bool:
 def _trained(job: Job) -> ZooTokenizer:
     """A tokenizer trained on (a sample of) the corpus; trained once per sample."""
     sample, config = TrainingSample(job), job.tokenizer
-    place = job.work / f"tokenizer-{text_digest(json.dumps([config.facts(), sample.identity]))[:16]}"
+    place = job.work / f"tokenizer-{text_digest(json.dumps([config.recipe(), sample.identity]))[:16]}"
     if (place / "tokenizer.json").exists():
         return load_tokenizer(place, dataclasses.replace(config, special=config.roles))
     note(f"prepare: training the tokenizer ({config.kind}, {config.vocab_size} entries)", not job.quiet)
@@ -147,7 +147,7 @@ class ShardBuilder:
         tokenizer.segmenter = job.segmenter.name
         self._folder = job.work / "shards"
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._salt = text_digest(tokenizer.backend_key() + json.dumps(job.recipe, sort_keys=True))
+        self._salt = text_digest(tokenizer.backend_key() + json.dumps(job.shard_recipe, sort_keys=True))
         for leftover in self._folder.glob("*.tmp"):
             leftover.unlink(missing_ok=True)
 

@@ -61,21 +61,26 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         self.contents = _identities(self.sources, corpus, folder)
         self.loaded = self.extended(load_tokenizer(tokenizer.path, tokenizer)) if tokenizer.path else None
-        made_by = {"backend": text_digest(self.loaded.backend.to_str())} if self.loaded else self._training_facts()
-        recipe = {
+        made_by = {"backend": text_digest(self.loaded.backend.to_str())} if self.loaded else self._training_recipe()
+        shard_recipe = {
             "recipe": RECIPE,
             "sentences": [corpus.sentences, splitter.VERSION],
-            "segmenter": self.segmenter.facts,
+            "segmenter": self.segmenter.recipe,
             "text_field": corpus.text_field,
         }
         if corpus.annotations:
-            recipe["annotations"] = {name: annotator.facts() for name, annotator in corpus.annotations.items()}
-        self.recipe: dict[str, Any] = {"schema": SCHEMA, "tokenizer": made_by, **recipe, "contents": self.contents}
-        self.recipe = recipe
+            shard_recipe["annotations"] = {name: annotator.recipe() for name, annotator in corpus.annotations.items()}
+        self.recipe: dict[str, Any] = {
+            "schema": SCHEMA,
+            "tokenizer": made_by,
+            **shard_recipe,
+            "contents": self.contents,
+        }
+        self.shard_recipe = shard_recipe  # what is done with any chunk; the files that there are do not matter to it
         self.fingerprint = text_digest(json.dumps(self.recipe, sort_keys=True))
         stem = _stem(corpus)
         self.path = folder / f"{stem}-{self.fingerprint[:8]}"
-        self.work = folder / ".work" / f"{stem}-{text_digest(json.dumps([made_by, recipe], sort_keys=True))[:8]}"
+        self.work = folder / ".work" / f"{stem}-{text_digest(json.dumps([made_by, shard_recipe], sort_keys=True))[:8]}"
 
     def finished(self) -> bool:
         """Whether the store is there already."""
@@ -94,11 +99,11 @@ class Job:
         """The tokenizer with the new tokens of the settings."""
         return extend(tokenizer, self.tokenizer, self.template)
 
-    def _training_facts(self) -> dict[str, Any]:
+    def _training_recipe(self) -> dict[str, Any]:
         """What a trained tokenizer depends on beside the text, the tokens added to it included."""
         new, named = self.tokenizer.new_tokens, self.template.tokens if self.template else []
         added = {"new_tokens": [new, [token for token in new if token in named]]} if new else {}
-        return {**self.tokenizer.facts(), **added}
+        return {**self.tokenizer.recipe(), **added}
 
 
 def _stem(corpus: CorpusConfig) -> str:

@@ -1,4 +1,4 @@
-"""A store of documents that are tokenised already."""
+"""A token store, built or found finished: from a corpus, or from documents that are ids already."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from zoo.errors import ZooError
 from zoo.runtime.progress import note
 from zoo.storage.files import file_digest
 from zoo.vocabulary import Template
+
+# --- from a corpus ---------------------------------------------------------------------------------
 
 
 def prepare_store(
@@ -76,16 +78,16 @@ def prepare_store(
 
 def _ignored(store: Store, corpus: CorpusConfig, tokenizer: TokenizerConfig) -> list[str]:
     """Settings that ask for something else than a prepared store was made with, as far as it says how it was."""
-    facts = store.meta.get("recipe", {})
+    recipe = store.meta.get("recipe", {})
     found = []
     for name, annotator in corpus.annotations.items():
         try:
-            asked = json.loads(json.dumps(annotator.facts()))
+            asked = json.loads(json.dumps(annotator.recipe()))
         except ZooError:  # its files are gone; they are not needed
             asked = None
-        if facts.get("annotations", {}).get(name) != asked or asked is None:
+        if recipe.get("annotations", {}).get(name) != asked or asked is None:
             found.append(f"annotations.{name}")
-    segmenter, own = facts.get("segmenter", {}), store.path.resolve()
+    segmenter, own = recipe.get("segmenter", {}), store.path.resolve()
     if corpus.segmenter not in ("none", segmenter.get("name")):
         found.append(f"segmenter {corpus.segmenter}")
     if corpus.user_dictionary is not None:
@@ -123,6 +125,9 @@ def prepared_store(corpus: CorpusConfig) -> Store | None:
     """The store that a corpus is instead of text, or ``None``."""
     files = corpus.files
     return Store(files) if isinstance(files, str) and (Path(files) / "meta.json").is_file() else None
+
+
+# --- from documents that are ids already -----------------------------------------------------------
 
 
 def _sentences_of_ids(document: Sequence[Sequence[int]], number: int, size: int) -> list[NDArray[np.int64]]:

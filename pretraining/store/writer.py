@@ -1,4 +1,4 @@
-"""The folder of an unfinished store: its lock, and how long its shards are kept."""
+"""The folder of an unfinished store: its files, its lock, and how long its shards are kept."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from pretraining.store.token_store import SCHEMA
 from zoo.runtime.locks import LockHeld, file_lock
 from zoo.runtime.progress import note
 from zoo.storage.files import write_json
+
+# --- its files -------------------------------------------------------------------------------------
 
 
 class StoreWriter:
@@ -121,6 +123,9 @@ class StoreWriter:
         write_json(self.folder / "meta.json", meta, indent=1)
         shutil.rmtree(self.path, ignore_errors=True)  # an unfinished or damaged one: a finished one is never rebuilt
         self.folder.replace(self.path)
+
+
+# --- who works on it, and for how long -------------------------------------------------------------
 
 
 _LOCK = "lock"

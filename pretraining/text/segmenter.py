@@ -1,4 +1,4 @@
-"""Which characters are Chinese, and which scripts put no spaces between words."""
+"""Words of a text where no spaces part them: segmenters, boundaries in line with tokens, Chinese characters."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ _DIGITS = 10  # of a frequency that is larger than any
 _SPACES = re.compile(r"\s+")
 
 
+# --- finding words ---------------------------------------------------------------------------------
+
+
 class Segmenter:
     """Finds words, and says what it is, so that a store can record it.
 
@@ -42,16 +45,16 @@ class Segmenter:
         self._cut = _load_rjieba(self._dictionary) if name == "rjieba" else None
 
     @property
-    def facts(self) -> dict[str, Any]:
-        """Name, version and dictionary, for the fingerprint."""
-        facts: dict[str, Any] = {"name": self.name}
+    def recipe(self) -> dict[str, Any]:
+        """Name, version and dictionary, for the store's recipe and so for its fingerprint."""
+        recipe: dict[str, Any] = {"name": self.name}
         if self.name != "none":
-            facts["alignment"] = ALIGNMENT
+            recipe["alignment"] = ALIGNMENT
         if self.name == "rjieba":
-            facts["version"] = importlib.metadata.version("rjieba")
+            recipe["version"] = importlib.metadata.version("rjieba")
         if self._dictionary is not None:
-            facts["dictionary"] = hashlib.blake2b(self._dictionary.read_bytes(), digest_size=16).hexdigest()
-        return facts
+            recipe["dictionary"] = hashlib.blake2b(self._dictionary.read_bytes(), digest_size=16).hexdigest()
+        return recipe
 
     def words(self, text: str) -> tuple[str, list[int]] | None:
         """Text and the offsets at which its words start; ``None`` where there is nothing to segment.
@@ -69,6 +72,9 @@ class Segmenter:
             return None
         starts = list(itertools.accumulate(map(len, found), initial=0))[:-1]
         return text, aligned(text, starts) if parted_inside("\x02".join(found)) else starts
+
+
+# --- boundaries that tokenizers can keep -----------------------------------------------------------
 
 
 @functools.cache
@@ -110,6 +116,9 @@ def aligned(text: str, starts: list[int]) -> list[int]:
             own = text[start:end]
             result += [start + k for k in range(1, len(own)) if has_cjk(own[k]) or has_cjk(own[k - 1])]
     return result
+
+
+# --- segmenters and their dictionaries -------------------------------------------------------------
 
 
 def _load_rjieba(dictionary: Path | None) -> Callable[[str], list[str]]:
@@ -192,6 +201,9 @@ def join_words(text: str, starts: list[int]) -> str:
     """The text with one space between words, for tokenizers whose unit is the word."""
     ends = [*starts[1:], len(text)]
     return " ".join(word for a, b in zip(starts, ends) if (word := text[a:b].strip()))
+
+
+# --- Chinese characters, and scripts without spaces ------------------------------------------------
 
 
 CJK = (

@@ -71,7 +71,7 @@ def _ends(text: str, mark: re.Match[str], relaxed: bool) -> bool:
 
 
 def _starts_typically(text: str, start: int) -> bool:
-    """Whether the word at ``init_from`` is one that often opens a sentence."""
+    """Whether the word at ``start`` is one that often opens a sentence."""
     end = start
     while end < len(text) and end - start < 12 and text[end].isalpha():
         end += 1

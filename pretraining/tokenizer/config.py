@@ -12,7 +12,7 @@ TRAINING = 1
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
 TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
 ROLES = ("pad", "unk", "cls", "sep", "mask")
-SOME_UNKNOWN, MOST_UNKNOWN = 0.05, 0.5  # shares of a text's tokens from which unknown ones are told, and refused
+SOME_UNKNOWN, MOST_UNKNOWN = 0.05, 0.5  # shares of unknown tokens from which a note is written, and an error raised
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 _SPECIALS: dict[str, dict[str, str]] = {
     "wordpiece": _BERT,
@@ -92,9 +92,9 @@ class TokenizerConfig:
         """Special tokens by role, in id order."""
         return dict(self.special or _SPECIALS.get(self.kind, {}))
 
-    def facts(self) -> dict[str, Any]:
+    def recipe(self) -> dict[str, Any]:
         """What training depends on besides the text, for fingerprints."""
-        facts = dataclasses.asdict(self)
-        del facts["path"], facts["new_tokens"]
-        facts |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
-        return {**facts, "special": list(self.roles.items())}
+        fields = dataclasses.asdict(self)
+        del fields["path"], fields["new_tokens"]
+        fields |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
+        return {**fields, "special": list(self.roles.items())}

@@ -1,4 +1,4 @@
-"""Where in its text each token stands, from its place in its unit."""
+"""Encoded units, a token packed into one number; and from its place in its unit where in its text each token stands."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _FLAGS = 2**4 - 1
 _BEGIN, _END, _ID = 4, 21, 38  # bits of a token's number: 4 of flags, twice 17 of its place, then the id
 
 
+# --- a token as one number -------------------------------------------------------------------------
+
+
 def pack(
     ids: NDArray[np.int64], flags: NDArray[np.integer], begin: NDArray[np.int64], end: NDArray[np.int64]
 ) -> NDArray[np.int64]:
@@ -35,6 +38,9 @@ def ids_and_flags(packed: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray
 def places_of(packed: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(n,) first character of the unit or text that each packed token stands for, and (n,) the one behind its last."""
     return (packed >> _BEGIN) & LONGEST_TEXT, (packed >> _END) & LONGEST_TEXT
+
+
+# --- tokens of many units --------------------------------------------------------------------------
 
 
 class Entries(NamedTuple):
@@ -64,6 +70,9 @@ class Entries(NamedTuple):
         """Packed tokens of the entries with these numbers, end to end."""
         starts = np.cumsum(self.sizes) - self.sizes
         return self.tokens[ragged_ranges(starts[entry], self.sizes[entry])]
+
+
+# --- from places in units to places in texts -------------------------------------------------------
 
 
 class UnitTokens(NamedTuple):

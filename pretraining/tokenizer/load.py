@@ -33,20 +33,20 @@ def load_tokenizer(path: str | Path, config: TokenizerConfig | None = None) -> Z
     if not place.exists():
         return _load_elsewhere(str(path), config)
     folder, known = (place, None) if place.is_dir() else (place.parent, place.name)
-    facts = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
+    metadata = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
     if place.is_file() and place.suffix == ".json" and place.name != "vocab.json":
-        return _from_json(place, facts, config)
+        return _from_json(place, metadata, config)
     if known is None and (folder / "tokenizer.json").exists():
-        return _from_json(folder / "tokenizer.json", facts, config)
+        return _from_json(folder / "tokenizer.json", metadata, config)
     if (
         (known or "vocab.json") == "vocab.json"
         and (folder / "vocab.json").exists()
         and (folder / "merges.txt").exists()
     ):
-        return _from_merges(folder, facts, config)
+        return _from_merges(folder, metadata, config)
     vocabulary = place if place.is_file() and place.suffix == ".txt" else folder / "vocab.txt"
     if vocabulary.exists() and vocabulary.name != "merges.txt":
-        return _from_vocabulary(vocabulary, facts, config)
+        return _from_vocabulary(vocabulary, metadata, config)
     if place.is_dir() and any(folder.glob("*.model")):
         return _load_elsewhere(str(place), config)
     found = sorted(p.name for p in folder.iterdir())[:20] if place.is_dir() else [place.name]
@@ -95,7 +95,7 @@ def use_template(tokenizer: ZooTokenizer, template: Template) -> None:
         tokenizer.set_template(template)
 
 
-def _from_json(path: Path, facts: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
+def _from_json(path: Path, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
     """A tokenizer.json."""
     read_json(path)
     try:
@@ -104,28 +104,28 @@ def _from_json(path: Path, facts: dict[str, Any], config: TokenizerConfig) -> Zo
         raise ZooError(f"tokenizer.path: {path} is no tokenizer.json of the tokenizers library: {error}") from error
     backend.no_padding()
     backend.no_truncation()
-    loaded = ZooTokenizer(backend, _roles_of(backend, facts, config))
-    loaded.segments = "token_type_ids" in facts.get("model_input_names", ["token_type_ids"])
-    loaded.segmenter = facts.get("segmenter", "none")
+    loaded = ZooTokenizer(backend, _roles_of(backend, metadata, config))
+    loaded.segments = "token_type_ids" in metadata.get("model_input_names", ["token_type_ids"])
+    loaded.segmenter = metadata.get("segmenter", "none")
     return loaded
 
 
-def _from_vocabulary(path: Path, facts: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
+def _from_vocabulary(path: Path, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
     """BERT's vocab.txt: one piece per line."""
     pieces = path.read_text(encoding="utf-8").split("\n")
     if pieces and not pieces[-1]:
         pieces.pop()
     vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
-    lowercase = facts.get("do_lower_case", True if config.lowercase is None else config.lowercase)
+    lowercase = metadata.get("do_lower_case", True if config.lowercase is None else config.lowercase)
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    accents = facts.get("strip_accents", config.strip_accents)
+    accents = metadata.get("strip_accents", config.strip_accents)
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=accents)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    return _with_specials(backend, facts, config)
+    return _with_specials(backend, metadata, config)
 
 
-def _from_merges(folder: Path, facts: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
+def _from_merges(folder: Path, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
     """vocab.json and merges.txt: GPT-2's bytes, or GPT-1's characters with an end-of-word suffix."""
     vocabulary: dict[str, int] = read_json(folder / "vocab.json")
     lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
@@ -147,17 +147,17 @@ def _from_merges(folder: Path, facts: dict[str, Any], config: TokenizerConfig) -
         backend = Tokenizer(models.BPE(vocabulary, merges))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
-    return _with_specials(backend, facts, config)
+    return _with_specials(backend, metadata, config)
 
 
-def _with_specials(backend: Tokenizer, facts: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
+def _with_specials(backend: Tokenizer, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
     """Mark the vocabulary's special tokens as such."""
-    roles = _roles_of(backend, facts, config)
+    roles = _roles_of(backend, metadata, config)
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in roles.values()])
     return ZooTokenizer(backend, roles)
 
 
-def _roles_of(backend: Tokenizer, facts: dict[str, Any], config: TokenizerConfig) -> dict[str, str]:
+def _roles_of(backend: Tokenizer, metadata: dict[str, Any], config: TokenizerConfig) -> dict[str, str]:
     """Special tokens by role, new ones included: what the user says, what the files say, then the usual names."""
     usual = {
         "pad": ("[PAD]", "<pad>"),
@@ -168,7 +168,7 @@ def _roles_of(backend: Tokenizer, facts: dict[str, Any], config: TokenizerConfig
     }
     roles: dict[str, str] = {}
     for role in ROLES:
-        named = facts.get(f"{role}_token")
+        named = metadata.get(f"{role}_token")
         named = named.get("content") if isinstance(named, dict) else named
         candidates = [config.special[role]] if role in config.special else [named, *usual[role]]
         known = (token for token in candidates if token)
@@ -201,7 +201,7 @@ def _load_elsewhere(name: str, config: TokenizerConfig) -> ZooTokenizer:
             f"tokenizer.path: {name!r} is neither a file or folder here nor could transformers load it: "
             f"{type(error).__name__}: {reason}"
         ) from error
-    facts = {f"{role}_token": getattr(loaded, f"{role}_token", None) for role in ROLES}
+    metadata = {f"{role}_token": getattr(loaded, f"{role}_token", None) for role in ROLES}
     backend.no_padding()
     backend.no_truncation()
-    return ZooTokenizer(backend, _roles_of(backend, facts, config))
+    return ZooTokenizer(backend, _roles_of(backend, metadata, config))

@@ -191,7 +191,7 @@ class ZooTokenizer:
 
         Args:
             folder: where to.
-            model: facts of the model that lies there, which may limit the length of a text.
+            model: config of the model that lies there, which may limit the length of a text.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The training algorithms of the kinds of tokenizers, made repeatable."""
+"""Tokenizers trained on texts: an algorithm for each kind, made repeatable."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
+
+# --- from texts to a tokenizer ---------------------------------------------------------------------
 
 
 def train_tokenizer(config: TokenizerConfig, texts: Iterable[str], *, words_given: bool = False) -> ZooTokenizer:
@@ -115,6 +117,9 @@ def _check_size(config: TokenizerConfig) -> None:
         )
 
 
+# --- what stands around the model of each kind -----------------------------------------------------
+
+
 def untrained(config: TokenizerConfig, words_given: bool) -> Tokenizer:
     """Normaliser, pre-tokeniser and decoder of a kind, before its model is trained."""
     if config.kind == "bytebpe":
@@ -159,6 +164,9 @@ def _albert_normalizer(config: TokenizerConfig) -> normalizers.Normalizer:
     steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     sequence: normalizers.Normalizer = normalizers.Sequence(steps)
     return sequence
+
+
+# --- one algorithm for each kind -------------------------------------------------------------------
 
 
 def train_wordpiece(

@@ -1,4 +1,4 @@
-"""How a vocabulary spells where words begin or end: ``##``, ``Ġ``, ``▁``, ``</w>``."""
+"""What a tokenizer encodes by itself, the units; and how it spells word boundaries: ``##``, ``Ġ``, ``▁``, ``</w>``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from pretraining.text.segmenter import CJK, has_cjk, parted_inside
 
 _NOT_PLAIN = re.compile(r"[^\S ]|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\ufeff]")
 _UNITS = re.compile(f"[{CJK}]|[^ {CJK}]+")
+
+
+# --- units of a text -------------------------------------------------------------------------------
 
 
 class UnitRules(NamedTuple):
@@ -89,6 +92,9 @@ def _is_our_unigram(state: dict[str, Any]) -> bool:
     """Whether it is a unigram model as they are trained here."""
     steps = (state.get("normalizer") or {}).get("normalizers", [])
     return bool(steps) and steps[0].get("type") == "Nmt" and state["pre_tokenizer"].get("prepend_scheme") == "always"
+
+
+# --- where words begin -----------------------------------------------------------------------------
 
 
 class WordMarks(NamedTuple):

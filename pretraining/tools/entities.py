@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class EntitiesConfig:
-    """What ``zoo entities`` is told. Exactly one of ``triples``, ``vectors`` and ``like`` says where vectors come from.
+    """Settings of ``zoo entities``. Exactly one of ``triples``, ``vectors`` and ``like`` says where vectors come from.
 
     Args:
         output: folder for the table.
@@ -139,7 +139,7 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 def _numbers(path: Path, line: int, parts: list[str]) -> Floats:
     try:
-        with np.errstate(over="ignore"):  # what is too large is refused below
+        with np.errstate(over="ignore"):  # what is too large is an error below
             values: Floats = np.array(parts, dtype=np.float32)
     except ValueError as error:
         raise ZooError(f"{path}, line {line}: a value is no number ({error}).") from error

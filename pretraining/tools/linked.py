@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from pretraining.annotations.linked import ENTITY_ARRAY
 from pretraining.store.prepare import prepare_from_ids
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import load_tokenizer
@@ -27,7 +28,6 @@ from zoo.runtime.text_encoding import file_hint
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file, write_atomic
 
-ARRAY = "entity_id"
 _NONE = "#UNK#"
 _CONTINUES = "##"
 _DIGITS = 10  # of a number that is larger than any id
@@ -155,7 +155,7 @@ def linked_store(
         tokenizer,
         folder,
         name="linked",
-        arrays={ARRAY: ([aligned(part) for part in document] for document in read_linked(tokens, entities))},
+        arrays={ENTITY_ARRAY: ([aligned(part) for part in document] for document in read_linked(tokens, entities))},
     )
 
 
@@ -177,12 +177,12 @@ def records(documents: Iterator[list[Sentence]], tokenizer: ZooTokenizer) -> Ite
                 text += piece.removeprefix(_CONTINUES) if inside else piece
                 ends.append(len(text))
             spans += [[begins[m.start], ends[m.stop - 1], m.entity] for m in sentence.mentions]
-        yield {"text": text, ARRAY: spans}
+        yield {"text": text, ENTITY_ARRAY: spans}
 
 
 @dataclass(frozen=True)
 class LinkedConfig:
-    """What the command is told.
+    """Settings of ``zoo linked``.
 
     Args:
         tokens: file of WordPiece ids.

@@ -21,12 +21,12 @@ _UNTRAINED_VOCABULARY = 8192
 def count_parameters(config: PretrainConfig) -> tuple[int, int]:
     """Parameters of the core, and of core and heads, counted on the meta device."""
     size = config.model.vocab_size or config.data.tokenizer.vocab_size or _UNTRAINED_VOCABULARY
-    facts: CoreConfig = config.model.replace(vocab_size=size)
+    core_config: CoreConfig = config.model.replace(vocab_size=size)
     ids = Vocabulary(size, pad=0, unk=1, cls=2, sep=3, mask=4)
     with torch.device("meta"):
-        core = make_core(facts)
+        core = make_core(core_config)
         for objective in config.objectives.values():
-            objective.build(facts, ids)
+            objective.build(core_config, ids)
         model = PretrainingModel(core, config.objectives)
     return sum(p.numel() for p in core.parameters()), sum(p.numel() for p in model.parameters())
 

@@ -12,7 +12,7 @@ def prepare_command(argv: list[str]) -> int:
     """Build the token stores of a run's settings, or find them finished."""
     stores = run_stores(load_pretrain_config(argv).value, True)
     _print(stores.main, "")
-    for name, store in stores.own.items():
+    for name, store in stores.by_task.items():
         _print(store, f"task {name}: ")
     return 0
 

@@ -1,4 +1,4 @@
-"""From settings to the parts of a run: store, rows of every task, optimiser; what cannot work is refused here."""
+"""From settings to the parts of a run: store, rows of every task, optimiser; what cannot work raises ZooError here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from pretraining.keyed_random import Draw
 from pretraining.optim.optimizers import parameter_groups
 from pretraining.store.token_store import Store
-from pretraining.training.checks import check_attention, check_memory, check_streams, missing_field
+from pretraining.training.checks import check_attention, check_memory, check_parallel_rows, missing_field
 from pretraining.training.config import PretrainConfig, TrainConfig
 from pretraining.training.loader import TaskLoader, split_documents
 from pretraining.training.stores import TokenStores
@@ -21,7 +21,7 @@ from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
-_VALIDATION_STREAMS = 8  # whatever the batch and the number of processes, so that figures can be compared
+_VALIDATION_ROWS = 8  # whatever the batch and the number of processes, so that figures can be compared
 
 
 def make_tasks(
@@ -36,11 +36,11 @@ def make_tasks(
     training: dict[str, TaskLoader] = {}
     validation: dict[str, TaskLoader] = {}
     for name, task in config.tasks.items():
-        store = stores.of(name)
+        store = stores.for_task(name)
         train, held_out = split_documents(store, config.data.validation_tokens)
         own = task.own(config.objectives)
-        if (lacking := missing_field(config, name, store)) is not None:
-            raise lacking.error()
+        if (missing := missing_field(config, name, store)) is not None:
+            raise missing.error()
         check_attention(name, own)
         for objective in own.values():
             objective.check_store(store)
@@ -48,10 +48,10 @@ def make_tasks(
         task.layout.parallel_rows = config.train.batch_size
         length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.mask_copies
         training[name] = TaskLoader(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
-        check_streams(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
+        check_parallel_rows(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
             layout = copy.copy(task.layout)
-            layout.parallel_rows = _VALIDATION_STREAMS
+            layout.parallel_rows = _VALIDATION_ROWS
             validation[name] = dataclasses.replace(
                 training[name], documents=held_out, layout=layout, seed=0, mask_copies=1, _plans={}
             )
@@ -89,7 +89,7 @@ def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimize
 
 
 def with_vocabulary(config: CoreConfig, vocabulary: Vocabulary) -> CoreConfig:
-    """The core's facts with the tokenizer's size and padding id.
+    """The core's config with the tokenizer's size and padding id.
 
     Raises:
         ZooError: the model has fewer rows than the tokenizer has tokens.

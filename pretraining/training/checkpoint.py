@@ -80,11 +80,11 @@ def _prune(root: Path, newest: Path, keep: int) -> None:
 
 
 def check_room(folder: Path, model: nn.Module, keep: int) -> None:
-    """Refuse to start where the disk has no room for the checkpoints that a run keeps, and one being written.
+    """Raise ZooError if the disk has no room for the checkpoints that a run keeps, and one being written.
 
     Args:
         folder: the run folder.
-        model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim.optimizers`.
+        model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim`.
         keep: checkpoints kept.
 
     Raises:
@@ -149,13 +149,13 @@ def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor]
 
 
 def _unpack_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], facts: dict[str, Any], path: Path
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: dict[str, Any], path: Path
 ) -> None:
     raw = optimizer.state_dict()
-    if [list(g["params"]) for g in raw["param_groups"]] != facts["groups"]:
+    if [list(g["params"]) for g in raw["param_groups"]] != groups["groups"]:
         raise ZooError(f"{path}: the optimiser's parameter groups differ from this run's; was the code changed?")
     state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *facts["values"].items()]:
+    for key, value in [*tensors.items(), *groups["values"].items()]:
         if key != "empty":
             index, name = key.split(".", 1)
             state.setdefault(int(index), {})[name] = value

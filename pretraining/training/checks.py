@@ -13,7 +13,7 @@ from pretraining.store.prepare import prepared_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.training.config import PretrainConfig
-from pretraining.training.init_from import check_contents, check_start
+from pretraining.training.init_from import check_contents, check_init_from
 from pretraining.training.load_config import differing_keys
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
@@ -23,10 +23,10 @@ from zoo.storage.files import read_json
 
 
 def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
-    """Refuse a run folder that belongs to other settings, naming the keys, and a start that cannot be made."""
+    """Raise ZooError if the run folder belongs to other settings, naming the keys, or the start cannot be made."""
     config = settings.value
     if config.init_from is not None:
-        check_start(config.init_from, config.model, folder)
+        check_init_from(config.init_from, config.model, folder)
         if not is_finished(folder) and not any((folder / "checkpoints").glob("step-*")):  # later it is needed no more
             metadata = ModelMetadata(config.model, config.template, common_attention(config.objectives))
             given = config.data.tokenizer
@@ -43,16 +43,16 @@ def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
 
 
 def check_layouts(config: PretrainConfig) -> None:
-    """Refuse objectives that the rows of their tasks do not suit, as far as that can be known without the text."""
+    """Raise ZooError if a task's rows do not suit its objectives, as far as that can be known without the text."""
     for name, task in config.tasks.items():
         for key in task.objectives:
             config.objectives[key].check_layout(task.layout, config.data.sequence_length)
-        if (lacking := missing_field(config, name)) is not None:
-            raise lacking.error()
+        if (missing := missing_field(config, name)) is not None:
+            raise missing.error()
 
 
 def check_objectives(config: PretrainConfig) -> None:
-    """Refuse objectives that the core, or files that they read, do not suit, before any text is read.
+    """Raise ZooError if the core, or files that they read, do not suit the objectives, before any text is read.
 
     Raises:
         ZooError: naming the objective.
@@ -71,7 +71,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def check_data(folder: Path, stores: TokenStores) -> None:
-    """Refuse a run folder that was started on other data.
+    """Raise ZooError if the run folder was started on other data.
 
     Raises:
         ZooError: the fingerprints differ.
@@ -88,7 +88,7 @@ def check_data(folder: Path, stores: TokenStores) -> None:
 
 
 def check_weights(folder: Path, model: str, digest: str) -> None:
-    """Refuse a run folder that was started from other weights.
+    """Raise ZooError if the run folder was started from other weights.
 
     Args:
         folder: the run folder.
@@ -107,17 +107,17 @@ def check_weights(folder: Path, model: str, digest: str) -> None:
         )
 
 
-def check_streams(task: str, layout: Layout, rows: int, batch_size: int) -> None:
-    """Rows that go on from batch to batch need one stream for each row of a batch."""
+def check_parallel_rows(task: str, layout: Layout, rows: int, batch_size: int) -> None:
+    """Raise ZooError if rows that go on from batch to batch do not fill every row of a batch."""
     if layout.order == "contiguous" and rows % batch_size:
         raise ZooError(
-            f"task {task!r}: the text makes {rows} rows, fewer than the {batch_size} streams that train.batch_size = "
-            f"{batch_size} needs; take a smaller batch, shorter rows, or more text."
+            f"task {task!r}: the text makes {rows} rows, fewer than the {batch_size} parallel rows of "
+            f"train.batch_size = {batch_size}; take a smaller batch, shorter rows, or more text."
         )
 
 
 def check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
-    """A memory needs rows that go on, and must hold the part of a row that the next one goes on from."""
+    """Raise ZooError if rows do not go on where the core has a memory, or it misses what the next row goes on from."""
     model, length = config.model, config.data.sequence_length
     if not model.mem_len:
         return
@@ -188,13 +188,13 @@ def check_attention(task: str, objectives: dict[str, Objective]) -> None:
     needed = {key: objective.attention for key, objective in objectives.items() if objective.attention}
     if len(set(needed.values())) > 1:
         raise ZooError(
-            f"the objectives of task {task!r} contradict each other about who may see whom ({needed}); give each "
+            f"the objectives of task {task!r} need different attention patterns ({needed}); give each "
             "a task of its own, and `stages` that say when it is run."
         )
 
 
 def common_attention(objectives: dict[str, Objective]) -> Literal["bidirectional", "causal"]:
-    """How tokens of the model see each other: a fact for fine-tuning and scoring."""
+    """How tokens of the model attend to each other, which fine-tuning and scoring need to know."""
     needed = {objective.attention for objective in objectives.values()} - {None}
     return "causal" if needed == {"causal"} else "bidirectional"
 

@@ -149,7 +149,7 @@ class TrainConfig:
     trackers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse budgets and sizes that cannot be run."""
+        """Raise ZooError if budgets or sizes cannot be run."""
         budgets = {name: getattr(self, name) for name in ("steps", "tokens", "flops")}
         given = [name for name, value in budgets.items() if value is not None]
         if len(given) != 1:
@@ -168,7 +168,7 @@ class PretrainConfig:
     Args:
         name: first part of the run folder's name.
         edge: place in the chain of models: what it changed, and the claim (shown by ``zoo list``).
-        model: the core's facts.
+        model: the core's config.
         data: text and tokenizer.
         objectives: objectives by name; the name is also the name of the head and of the loss.
         tasks: layouts with the objectives that read them, by name.
@@ -216,7 +216,7 @@ class PretrainConfig:
             raise ZooError(f"data.mask_copies = {self.data.mask_copies}; 1 or more, or null for new masks every epoch.")
 
     def _check_tasks(self) -> None:
-        """Refuse tasks that cannot be run."""
+        """Raise ZooError if a task cannot be run."""
         if not self.tasks:
             raise ZooError("tasks is empty; a run needs at least one task (a layout and its objectives).")
         for name, task in self.tasks.items():
@@ -241,7 +241,7 @@ class PretrainConfig:
                 )
 
     def _check_stages(self) -> None:
-        """Refuse stages that do not add up, and tasks that none of them trains."""
+        """Raise ZooError if the stages do not add up, or none of them trains a task."""
         if self.stages is None and len(self.tasks) > 1:
             raise ZooError(
                 f"several tasks ({', '.join(self.tasks)}) need `stages` that say when each is run, or a `curriculum` "
@@ -265,10 +265,10 @@ class PretrainConfig:
             for task_name in stage.tasks:
                 if task_name not in self.tasks:
                     raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")
-        self._refuse_idle_tasks()
+        self._check_idle_tasks()
 
-    def _refuse_idle_tasks(self) -> None:
-        """Refuse tasks that no stage trains, whose text would be prepared for nothing."""
+    def _check_idle_tasks(self) -> None:
+        """Raise ZooError if no stage trains a task, whose text would be prepared for nothing."""
         trained = {task for stage in (self.stages or {}).values() for task in stage.tasks}
         idle = [name for name in self.tasks if self.stages is not None and name not in trained]
         if idle:

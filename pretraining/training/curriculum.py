@@ -108,7 +108,7 @@ class Table(Curriculum):
         return {task: list(map(Fraction, row)) for task, row in self.iterations.items()}
 
     def stages(self, tasks: list[str], steps: int | None = None) -> dict[str, Part]:
-        """As for every curriculum, with what can be wrong in a table refused."""
+        """As for every curriculum; raises ZooError if the table has gaps or numbers that cannot be."""
         rows = self.iterations
         if len({len(row) for row in rows.values()}) > 1:
             found = ", ".join(f"{task} {len(row)}" for task, row in rows.items())

@@ -1,4 +1,4 @@
-"""Validation on held-out documents: fixed masks, loss kept per document."""
+"""Validation on held-out documents: fixed masks, losses kept by document."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ def evaluate(
 
     Returns:
         by objective: ``loss`` (nats per target), ``count``, ``accuracy`` where it is defined, and the lists
-        ``documents``, ``totals``, ``counts``. A row that spans documents counts for its first piece's one.
+        ``documents``, ``totals``, ``counts``, which are empty where the objective's :class:`LossTerm` does not say its
+        losses by row. A row that spans documents counts for its first piece's one.
     """
     model.eval()
     plan, order = data.plan(0)
     numbers = {int(d): i for i, d in enumerate(data.documents)}
-    sums = {name: np.zeros((len(numbers), 2)) for name in data.objectives}
+    sums = {name: np.zeros((len(numbers) + 1, 2)) for name in data.objectives}  # by document; last: of no known one
     hits = {name: np.zeros(2) for name in data.objectives}
-    streams = data.layout.order == "contiguous"
+    contiguous = data.layout.order == "contiguous"
     state = None
-    for part in _streams(data, len(plan), accelerator) if streams else _shares(order, rows_at_once, accelerator):
+    rows = _contiguous_rows(data, len(plan), accelerator) if contiguous else _shares(order, rows_at_once, accelerator)
+    for part in rows:
         batch = make_batch([data.rows(0, part)], data.objectives, data.pad)
         at = np.array([numbers[int(d)] for d in batch.documents])
         terms, new_state = model(_to_device(batch, accelerator), state)
-        state = new_state if streams else None
+        state = new_state if contiguous else None
         for name, term in terms.items():
             _add(sums[name], hits[name], at, term)
     model.train()
@@ -56,19 +58,21 @@ def _shares(order: NDArray[np.int64], rows_at_once: int, accelerator: Accelerato
         yield np.sort(order[start : start + rows_at_once])
 
 
-def _streams(data: TaskLoader, count: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
-    """This process's streams, a row of each at a time, so that what is remembered of a row meets its successor."""
-    streams = min(data.layout.parallel_rows, count)
-    own = np.arange(streams)[accelerator.process_index :: accelerator.num_processes]
-    for start in range(0, count, streams) if len(own) else ():
+def _contiguous_rows(data: TaskLoader, count: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
+    """This process's parallel rows, batch after batch, so that what is remembered of a row meets its successor."""
+    parallel_rows = min(data.layout.parallel_rows, count)
+    own = np.arange(parallel_rows)[accelerator.process_index :: accelerator.num_processes]
+    for start in range(0, count, parallel_rows) if len(own) else ():
         yield start + own
 
 
 def _add(sums: Any, hits: Any, at: Any, term: LossTerm) -> None:
-    assert term.row_total is not None
-    assert term.row_count is not None
-    np.add.at(sums[:, 0], at, term.row_total.double().cpu().numpy())
-    np.add.at(sums[:, 1], at, term.row_count.double().cpu().numpy())
+    """Add a batch's losses to those of its rows' documents (B,), or, where they are not said by row, to the last."""
+    if term.row_total is None or term.row_count is None:
+        sums[-1] += np.array([float(term.total), term.count])
+    else:
+        np.add.at(sums[:, 0], at, term.row_total.double().cpu().numpy())
+        np.add.at(sums[:, 1], at, term.row_count.double().cpu().numpy())
     if term.correct is not None:
         hits += np.array([float(term.correct), term.count])
 
@@ -86,12 +90,14 @@ def _total(values: Any, accelerator: Accelerator) -> Any:
 
 
 def _metrics(data: TaskLoader, sums: Any, hits: Any) -> dict[str, Any]:
-    count = sums[:, 1].sum()
+    by_document, (rest, rest_count) = sums[:-1], sums[-1]
+    count = by_document[:, 1].sum() + rest_count
+    known = by_document[:0] if rest_count else by_document
     return {
-        "loss": float(sums[:, 0].sum() / max(count, 1)),
+        "loss": float((by_document[:, 0].sum() + rest) / max(count, 1)),
         "count": int(count),
         "accuracy": float(hits[0] / hits[1]) if hits[1] else None,
-        "documents": [int(d) for d in data.documents],
-        "totals": [float(v) for v in sums[:, 0]],
-        "counts": [int(v) for v in sums[:, 1]],
+        "documents": [int(d) for d in data.documents[: len(known)]],
+        "totals": [float(v) for v in known[:, 0]],
+        "counts": [int(v) for v in known[:, 1]],
     }

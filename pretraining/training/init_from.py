@@ -1,4 +1,4 @@
-"""A run that starts from a checkpoint: its settings, and the facts that it takes over."""
+"""A run that starts from a checkpoint: its settings, what it takes over of the config, and the weights."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ from zoo.weights.config_fields import architecture
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")
 _UNIT = re.compile(r"(core\.layers\.\d+|heads\.[^.]+)\..*")
 _TABLES = ("position_embeddings.weight", "token_type_embeddings.weight", "task_type_embeddings.weight")
-# Facts that may differ between the checkpoint and the run beside what only training reads: sizes that are bridged.
+# Fields of a core's config that may differ between the checkpoint and the run, beside what only training reads: sizes
+# that are bridged.
 _BRIDGED = frozenset(
     (
         *("vocab_size", "max_position_embeddings", "type_vocab_size", "task_type_vocab_size", "pooler"),
         *("num_hidden_layers", "num_hidden_groups", "pad_token_id"),
     )
 )
-# How what is new starts: no fact of the checkpoint, which need not know it.
+# How what is new starts: the run says it, since the checkpoint need not know it.
 _OF_THE_RUN = ("initializer", "initializer_range", "residual_init_scale")
 
 
@@ -50,7 +51,7 @@ class InitFromConfig:
         layers: the checkpoint's layer that each layer of the run starts from, from 0 on (``0,2,4``: three layers); a
             number n = its first n layers, and, if it has fewer, those again from the first; absent = all as they are.
             Layers are counted as they are run, also where they share weights.
-        heads: also copy heads of the same name and facts; without it all heads start as in any run.
+        heads: also copy heads of the same name and config; without it all heads start as in any run.
     """
 
     model: str
@@ -59,7 +60,7 @@ class InitFromConfig:
 
 
 @dataclass
-class StartReport:
+class InitFromReport:
     """What was done, for ``run.json``; whole layers and heads are named in one.
 
     Args:
@@ -91,20 +92,20 @@ class StartReport:
 # ---- settings -------------------------------------------------------------------------------------------------------
 
 
-def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any]:
-    """What takes the place of the settings' files: the checkpoint's facts, template and tokenizer, by dotted key.
+def overlay(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[str, Any]:
+    """What replaces the settings' files: the checkpoint's config, template and tokenizer, by dotted key.
 
     A tokenizer whose kind the command line names is another one, and stays as files and command line describe it; so
-    do ``new_tokens``, which are no fact of the checkpoint.
+    do ``new_tokens``, which a checkpoint does not have.
 
     Args:
         merged: all values of the run.
-        said: those of the command line (and of an ablation) alone.
+        command_line: those of the command line (and of an ablation) alone.
     """
     model = _below(merged, "init_from").get("model")
     if not isinstance(model, str):
         return {}
-    metadata = checkpoint_facts(model)
+    metadata = checkpoint_metadata(model)
     old = metadata.config
     layers = source_layers(_below(merged, "init_from").get("layers"), old.num_hidden_layers)
     shared = old.groups < old.num_hidden_layers
@@ -118,7 +119,7 @@ def overlay(merged: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, Any
     if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
         core["fusion"] = files.get("fusion")
     taken: dict[str, Any] = {"model": core, "template": metadata.template.to_dict()}
-    if "kind" not in _below(said, "data", "tokenizer"):
+    if "kind" not in _below(command_line, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])
         taken["data.tokenizer"] = {"kind": "file", "path": model, "new_tokens": new}
     return taken
@@ -131,8 +132,8 @@ def _below(values: Any, *keys: str) -> Mapping[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def checkpoint_facts(model: str) -> ModelMetadata:
-    """Facts of the model folder that a run starts from.
+def checkpoint_metadata(model: str) -> ModelMetadata:
+    """Metadata of the model folder that a run starts from.
 
     Raises:
         ZooError: no such folder, a folder of transformers, an unfinished run, or no tokenizer; says what would work.
@@ -148,8 +149,8 @@ def checkpoint_facts(model: str) -> ModelMetadata:
         raise ZooError(f"init_from.model: {error}") from error
     if not (path / "tokenizer.json").exists():
         raise ZooError(
-            f"init_from.model: {model} has no tokenizer.json, which says what token each row of the embedding belongs to; "
-            "put the checkpoint's own there."
+            f"init_from.model: {model} has no tokenizer.json, which says what token each row of the embedding belongs "
+            "to; put the checkpoint's own there."
         )
     return metadata
 
@@ -171,52 +172,53 @@ def source_layers(layers: Any, have: int) -> list[int]:
     if isinstance(layers, list) and layers and all(isinstance(n, int) and 0 <= n < have for n in layers):
         return layers
     raise ZooError(
-        f"init_from.layers = {layers!r}, and the checkpoint has layers 0 to {have - 1}: name some of them, as in 0,2, or "
-        "say how many are wanted."
+        f"init_from.layers = {layers!r}, and the checkpoint has layers 0 to {have - 1}: name some of them, as in 0,2, "
+        "or say how many are wanted."
     )
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------
 
 
-def check_start(init_from: InitFromConfig, config: CoreConfig, folder: Path) -> None:
-    """Refuse a start that cannot be made, before any text is read.
+def check_init_from(init_from: InitFromConfig, config: CoreConfig, folder: Path) -> None:
+    """Raise ZooError if a start cannot be made, before any text is read.
 
     Args:
         init_from: where the run starts from.
-        config: the run's facts.
+        config: of the run's core.
         folder: the run folder.
 
     Raises:
-        ZooError: the run would start from itself, or facts differ that cannot be bridged (named with both values).
+        ZooError: the run would start from itself, or fields of the config differ that cannot be bridged (named with
+            both values).
     """
     if Path(init_from.model).resolve() == folder.resolve():
         raise ZooError(f"init_from.model: {folder} is this run's own folder; choose another --run_folder or --output.")
-    metadata = checkpoint_facts(init_from.model)
+    metadata = checkpoint_metadata(init_from.model)
     old, new = architecture(metadata.config), architecture(config)
     bridged = _BRIDGED | ({"fusion"} if None in (old["fusion"], new["fusion"]) else set())
     wrong = [f"{k}: {old[k]} there, {new[k]} here" for k in old if k not in bridged and old[k] != new[k]]
     if wrong:
         listing = "\n  ".join(wrong)
         raise ZooError(
-            f"{init_from.model} cannot start this run; facts of the core that differ:\n  {listing}\nLeave --model.* away "
-            "to take the checkpoint's."
+            f"{init_from.model} cannot start this run; fields of the core's config that differ:\n  {listing}\nLeave "
+            "--model.* away to take the checkpoint's."
         )
     source_groups(init_from, metadata.config, config)
 
 
 def check_contents(init_from: InitFromConfig, run: ModelMetadata, tokenizer: ZooTokenizer | None) -> None:
-    """Refuse weights that cannot be read, and a template that the run cannot have, before any text is read.
+    """Raise ZooError if weights cannot be read or the run cannot have the template, before any text is read.
 
     Args:
         init_from: where the run starts from.
-        run: the run's facts.
+        run: metadata of the run's model.
         tokenizer: the run's, where it is not trained on the text first.
 
     Raises:
         ZooError: weights are missing or cut short; tokens of the template are lacking.
     """
-    metadata = checkpoint_facts(init_from.model)
+    metadata = checkpoint_metadata(init_from.model)
     open_weights(metadata.path)
     if tokenizer is not None:
         _check_template(metadata, load_tokenizer(metadata.path), run, tokenizer)
@@ -226,8 +228,8 @@ def source_groups(init_from: InitFromConfig, old: CoreConfig, new: CoreConfig) -
     """The checkpoint's set of layer weights that each set of the run starts from.
 
     Raises:
-        ZooError: another number of layers than ``init_from.layers`` gives, or layers of the run that share their weights
-            would start from different ones.
+        ZooError: another number of layers than ``init_from.layers`` gives, or layers of the run that share their
+            weights would start from different ones.
     """
     layers = source_layers(init_from.layers, old.num_hidden_layers)
     if len(layers) != new.num_hidden_layers:
@@ -249,7 +251,7 @@ def source_groups(init_from: InitFromConfig, old: CoreConfig, new: CoreConfig) -
 
 
 def _check_template(metadata: ModelMetadata, known: ZooTokenizer, run: ModelMetadata, tokenizer: ZooTokenizer) -> None:
-    """Refuse a template whose tokens the run lacks, unless it was so before (fine-tuning adds GPT's own)."""
+    """Raise ZooError if the run lacks tokens of the template, unless it was so before (fine-tuning adds GPT's own)."""
     lacking = [token for token in run.template.tokens if tokenizer.backend.token_to_id(token) is None]
     before = all(known.backend.token_to_id(token) is None for token in lacking)
     if not lacking or (before and run.attention == metadata.attention):
@@ -269,13 +271,13 @@ def _check_template(metadata: ModelMetadata, known: ZooTokenizer, run: ModelMeta
 
 def init_weights_from(
     init_from: InitFromConfig, model: PretrainingModel, run: ModelMetadata, tokenizer: ZooTokenizer
-) -> StartReport:
+) -> InitFromReport:
     """Copy a checkpoint's weights into a new model, as far as the two fit.
 
     Args:
         init_from: the folder, and which layers.
         model: the run's model with its initial values; changed in place.
-        run: the run's facts.
+        run: metadata of the run's model.
         tokenizer: the run's tokenizer.
 
     Raises:
@@ -294,7 +296,7 @@ def init_weights_from(
     by_token |= {f"core.embeddings.word_embeddings.{table}" for table in ("weight", "spellings")}
 
     layers = source_layers(init_from.layers, metadata.config.num_hidden_layers)
-    report = StartReport(Path(init_from.model).resolve().name, weights_digest(metadata.path), layers)
+    report = InitFromReport(Path(init_from.model).resolve().name, weights_digest(metadata.path), layers)
     used, fresh = set(), []
     for name, tensor in new.items():
         source = _source(name, groups, heads)
@@ -325,8 +327,8 @@ def _token_rows(old: ZooTokenizer, old_size: int, new: ZooTokenizer, new_size: i
     """
     if old.vocabulary.size > old_size:
         raise ZooError(
-            f"init_from.model: the tokenizer there has {old.vocabulary.size} entries, the embedding {old_size} rows; they "
-            "are not of the same model."
+            f"init_from.model: the tokenizer there has {old.vocabulary.size} entries, the embedding {old_size} rows; "
+            "they are not of the same model."
         )
     known = old.backend.get_vocab(with_added_tokens=True)
     wanted = new.backend.get_vocab(with_added_tokens=True)
@@ -339,7 +341,7 @@ def _token_rows(old: ZooTokenizer, old_size: int, new: ZooTokenizer, new_size: i
     return rows
 
 
-def _copy(name: str, old: Tensor, new: Tensor, rows: Tensor | None, report: StartReport) -> None:
+def _copy(name: str, old: Tensor, new: Tensor, rows: Tensor | None, report: InitFromReport) -> None:
     """One tensor: whole, or each row from that of ``rows``; tables of positions and types as far as both go.
 
     A head over the first tokens only has fewer rows than the vocabulary, on either side.

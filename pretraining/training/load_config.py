@@ -1,4 +1,4 @@
-"""YAML files and a command line to a run's settings, and the settings to a run folder."""
+"""From YAML files and a command line to a run's settings, and from these to its folder and the code that they name."""
 
 from __future__ import annotations
 
@@ -29,6 +29,9 @@ _INCIDENTAL = (
 )
 
 
+# --- settings --------------------------------------------------------------------------------------
+
+
 def load_pretrain_config(
     argv: list[str], values: dict[str, Any] | None = None, joint: str = " --config "
 ) -> Settings[PretrainConfig]:
@@ -40,7 +43,7 @@ def load_pretrain_config(
         joint: what the command that is used writes between two files, for messages.
 
     Raises:
-        ZooError: as :func:`zoo.settings.load_settings`; or the files have no base.
+        ZooError: as :func:`zoo.settings.load.load_settings`; or the files have no base.
     """
     configs, _, _ = parse_arguments(argv)
 
@@ -68,15 +71,16 @@ def _check_base(configs: list[str], merged: dict[str, Any], joint: str) -> None:
         )
     for key, cls in (("tasks", TaskConfig), ("stages", StageConfig)):
         parts = merged[key] if isinstance(merged.get(key), dict) else {}
-        parts = {
-            name: part for name, part in parts.items() if isinstance(part, dict)
-        }  # what it may be is checked later
+        parts = {name: part for name, part in parts.items() if isinstance(part, dict)}  # others are checked later
         whole = [name for name, part in parts.items() if not _required(cls, part)]
         for name, part in parts.items():
             if lacking := _required(cls, part):
                 known = f"{key} that are whole: {', '.join(whole) or 'none'}.{nearest(name, whole)}"
                 works = f" Name one of those, or leave it out with --{key}.{name} null." if whole else ""
                 raise ZooError(f"{key}.{name} has no {' and no '.join(lacking)}; {known}{works}")
+
+
+# --- the run folder --------------------------------------------------------------------------------
 
 
 def config_digest(resolved: dict[str, Any]) -> str:
@@ -100,6 +104,9 @@ def run_folder_of(settings: Settings[PretrainConfig]) -> Path:
     return Path(config.output) / f"{config.name}-{config_digest(settings.resolved)}"
 
 
+# --- whose code they name --------------------------------------------------------------------------
+
+
 KNOWN_CODE = ("pretraining.", "torch.optim.")
 """Beginnings of the class paths that are safe to import."""
 
@@ -117,12 +124,15 @@ def class_paths(value: Any) -> Iterator[str]:
 
 
 def require_trusted_code(folder: Path, settings: Any, trusted: bool) -> None:
-    """Refuse settings that name code from outside the package, unless the user trusts it.
+    """Raise ZooError if settings name code from outside the package that the user does not trust.
 
     Args:
         folder: the run folder, for the message.
         settings: what its ``run.json`` keeps of them.
-        trusted: the user command_line ``--trust_code``.
+        trusted: the user says ``--trust_code``.
+
+    Raises:
+        ZooError: they do; names the classes.
     """
     foreign = [path for path in class_paths(settings) if not path.startswith(KNOWN_CODE)]
     if foreign and not trusted:

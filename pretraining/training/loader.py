@@ -120,7 +120,7 @@ class TaskLoader:
         return rows, self._draw(epoch)
 
     def parts(self, taken: list[tuple[int, NDArray[np.int64]]], start: int, stop: int) -> list[tuple[Examples, Draw]]:
-        """Rows ``init_from`` to ``stop`` of those that :meth:`advance` named; they may span two epochs."""
+        """Rows ``start`` to ``stop`` of those that :meth:`advance` named; they may span two epochs."""
         found, first = [], 0
         for epoch, indices in taken:
             own = indices[max(start - first, 0) : max(stop - first, 0)]

@@ -17,7 +17,7 @@ from zoo.vocabulary import Vocabulary
 
 
 class PretrainingModel(nn.Module):
-    """Core and objectives in one module, so that data parallelism sees all gradients.
+    """Core and objectives in one module, so that data parallelism gets all gradients.
 
     Args:
         core: the core.
@@ -42,7 +42,7 @@ class PretrainingModel(nn.Module):
         return terms, run_core.new_state
 
     def flops(self, batch: Batch, memory: int = 0) -> int:
-        """Operations of the matrix products of a step on ``batch``, whose rows see ``memory`` tokens before them."""
+        """Operations of the matrix products of a step on ``batch``, whose rows remember ``memory`` tokens."""
         inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
         queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
         core = core_flops(self.core.config, rows, length, queries, memory, inputs.attention_pattern.causal)
@@ -69,7 +69,7 @@ def build_model(
     """Core and heads with initial values keyed by ``seed`` and parameter names.
 
     Args:
-        config: the core's facts.
+        config: of the core.
         objectives: what it is trained by.
         vocabulary: of the tokenizer.
         seed: the run's ``seed.init``.

@@ -65,7 +65,7 @@ class Counters:
 
     Args:
         step: optimiser steps done.
-        tokens: non-padding input tokens seen.
+        tokens: non-padding input tokens read.
         flops: operations of the matrix products done.
         targets: losses summed so far, by objective.
         log_window: sum and count of each objective's loss since the last log line.
@@ -157,13 +157,13 @@ class Recorder:
         for line in self.config.stage_lines():
             self.progress.note(line)
 
-    def log(self, counters: Counters, done: float, facts: dict[str, Any]) -> None:
+    def log(self, counters: Counters, done: float, figures: dict[str, Any]) -> None:
         """One line of the log from the log window's sums, which start afresh; progress; the warning if it is stuck.
 
         Args:
             counters: how far the run is.
             done: share of the budget.
-            facts: learning rate, gradient norm, epoch.
+            figures: learning rate, gradient norm, epoch.
         """
         terms = {name: total / max(count, 1.0) for name, (total, count) in counters.log_window.items() if count}
         loss = sum(self.config.objectives[name].weight * value for name, value in terms.items())
@@ -173,11 +173,11 @@ class Recorder:
         self._clock, self._tokens = now, counters.tokens
         if self.main:
             amounts = {"step": counters.step, "tokens": counters.tokens, "flops": counters.flops, **schedule}
-            self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **facts})
+            self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **figures})
             timing = {"step": counters.step, "seconds": seconds, "tokens_per_second": tokens / seconds}
             self._logs["timing.jsonl"].write(timing)
             if self.config.train.trackers:
-                self.accelerator.log({"loss": loss, "lr": facts["lr"], **terms}, step=counters.step)
+                self.accelerator.log({"loss": loss, "lr": figures["lr"], **terms}, step=counters.step)
         text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
         line = f"step {counters.step}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
         self.progress.show(min(done, 1.0), line, last=done >= 1.0)
@@ -198,7 +198,7 @@ class Recorder:
         """One line for the log, one per objective with the losses of each document; it took ``seconds``."""
         loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in metrics.items())
         terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in metrics.items()}
-        documents = len(next(iter(metrics.values()))["documents"])
+        documents = max(len(figures["documents"]) for figures in metrics.values())
         if self.main:
             summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
             stage = {} if counters.stage is None else {"stage": counters.stage}

@@ -49,6 +49,9 @@ from zoo.storage.files import read_json
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
 
 
+# --- the model as its processes train it -----------------------------------------------------------
+
+
 def wants_compiling(config: PretrainConfig, device: str) -> bool:
     """Whether the settings, or the length of the run, ask for a compiled graph on this kind of device."""
     train = config.train
@@ -80,6 +83,9 @@ def _has_idle_parameters(
     return idle
 
 
+# --- the run ---------------------------------------------------------------------------------------
+
+
 class Run:
     """One run in one process of it.
 
@@ -101,9 +107,8 @@ class Run:
     ) -> None:
         self.config, self.folder, self.accelerator = settings.value, folder, accelerator
         config, train, objectives = self.config, self.config.train, self.config.objectives
-        accumulation_of(
-            train.batch_size, train.micro_batch_size, accelerator.num_processes
-        )  # first: it says what works
+        # First of all, since it says which batch size works.
+        accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
         self.tokenizer = load_tokenizer(stores.main.path)
         vocabulary = self.tokenizer.vocabulary
         core = with_vocabulary(config.model, vocabulary)
@@ -127,12 +132,12 @@ class Run:
         """Nothing is read, nothing is remembered."""
         names, train, accelerator = list(self.config.objectives), self.config.train, self.accelerator
         _, slices = accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
-        streams = [name for name, data in self.data.items() if data.layout.order == "contiguous"]
+        contiguous = [name for name, data in self.data.items() if data.layout.order == "contiguous"]
         return TrainState(
             objectives=names,
             counters=Counters(targets=dict.fromkeys(names, 0)),
             cursors={name: Cursor() for name in self.config.tasks},
-            recurrent={name: RecurrentState(slices, accelerator) for name in streams},
+            recurrent={name: RecurrentState(slices, accelerator) for name in contiguous},
             log_window=torch.zeros(len(names), 2, dtype=torch.float64, device=accelerator.device),
         )
 
@@ -156,8 +161,8 @@ class Run:
                 self._read_log_window(norm)
             if logging:
                 epoch = max(cursor.epoch for cursor in state.cursors.values())
-                facts = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch}
-                recorder.log(state.counters, self.progress, facts)
+                figures = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch}
+                recorder.log(state.counters, self.progress, figures)
                 state.log_window.zero_()
             if ended or (train.validate_every and step % train.validate_every == 0):
                 self._validate()

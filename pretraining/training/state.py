@@ -18,8 +18,11 @@ State = dict[str, Tensor]
 """Named tensors, the batch first."""
 
 
+# --- what the core remembers -----------------------------------------------------------------------
+
+
 class RecurrentState:
-    """The states of one task.
+    """What the core remembers of the rows of one task, from step to step.
 
     Args:
         slices: accumulation steps; each has rows of its own.
@@ -73,6 +76,9 @@ class RecurrentState:
         rank, device = self.accelerator.process_index, self.accelerator.device
         shared = {n: t.view(slices, processes, -1, *t.shape[1:])[:, rank].to(device) for n, t in tensors.items()}
         self.states = [{name: tensor[number].clone() for name, tensor in shared.items()} for number in range(slices)]
+
+
+# --- all of it -------------------------------------------------------------------------------------
 
 
 @dataclass

@@ -23,28 +23,28 @@ class TokenStores(NamedTuple):
 
     Args:
         main: the run's; its tokenizer is the run's.
-        own: by task, of those with a corpus of their own.
+        by_task: of those tasks that have a corpus of their own.
         sources: by objective, digest of the files that it reads beside the text.
     """
 
     main: Store
-    own: dict[str, Store]
+    by_task: dict[str, Store]
     sources: Mapping[str, str] = MappingProxyType({})
 
-    def of(self, task: str) -> Store:
+    def for_task(self, task: str) -> Store:
         """What a task reads."""
-        return self.own.get(task, self.main)
+        return self.by_task.get(task, self.main)
 
     @property
     def tokens(self) -> int:
         """Tokens of all of them."""
-        return sum(store.num_tokens for store in (self.main, *self.own.values()))
+        return sum(store.num_tokens for store in (self.main, *self.by_task.values()))
 
     @property
     def fingerprints(self) -> dict[str, Any]:
         """What ``run.json`` keeps of them."""
-        own = {name: store.fingerprint for name, store in self.own.items()}
-        others = {"task_fingerprints": own, "source_fingerprints": dict(self.sources)}
+        of_tasks = {name: store.fingerprint for name, store in self.by_task.items()}
+        others = {"task_fingerprints": of_tasks, "source_fingerprints": dict(self.sources)}
         return {"data_fingerprint": self.main.fingerprint, **{key: found for key, found in others.items() if found}}
 
 
@@ -76,14 +76,14 @@ def run_stores(config: PretrainConfig, show: bool) -> TokenStores:
             check_beginnings(found, corpus)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
-    main, own = run_store(config, show), {}
+    main, by_task = run_store(config, show), dict[str, Store]()
     tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
     for name, corpus in corpora.items():
         try:
-            own[name] = prepare_store(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
+            by_task[name] = prepare_store(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
-    return TokenStores(main, own, sources)
+    return TokenStores(main, by_task, sources)
 
 
 def check_sources(config: PretrainConfig) -> dict[str, str]:

@@ -13,6 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.data.load import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
+from finetune.training.run import Processes
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core.build import build_core
@@ -111,3 +112,12 @@ def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskSplits:
     """Texts without labels, as both parts of a task."""
     rows = LabelledTexts(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
     return TaskSplits(rows, rows)
+
+
+class Share(Processes):
+    """One of several processes, as seen by the code that shares out rows."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        object.__setattr__(
+            self, "accelerator", type("A", (), {"process_index": rank, "num_processes": world, "device": "cpu"})
+        )

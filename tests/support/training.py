@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.pretrain import pretrain
+from pretraining.training.run import Run
 from pretraining.training.step import Trainer
+from zoo.model_folder import pack_model
 from zoo.runtime.signals import StopRequest
 
 ROOT = Path(__file__).parents[2]
@@ -172,3 +175,40 @@ def processes_of(folder: Path) -> list[int]:
 def reset_threads() -> None:
     """Undo what a run in this process set."""
     torch.set_num_threads(2)
+
+
+def finish(process):
+    out = process.communicate(timeout=150)[0]
+    assert process.returncode == 0, out[-3000:]
+    return out
+
+
+def assert_same_course(one, other):
+    """Steps, tokens, learning rates exactly; losses to rounding."""
+    for a, b in zip(log_lines(one), log_lines(other), strict=True):
+        assert (a["step"], a["tokens"]) == (b["step"], b["tokens"])
+        if "loss" in a:
+            assert (a["lr"], a["epoch"], a["flops"]) == (b["lr"], b["epoch"], b["flops"])
+            assert a["terms"] == {name: pytest.approx(value, rel=1e-5) for name, value in b["terms"].items()}
+            assert a["gradient_norm"] == pytest.approx(b["gradient_norm"], rel=1e-3)
+        else:
+            first, second = a["validation"], b["validation"]
+            assert first["loss"] == pytest.approx(second["loss"], rel=1e-5)
+            assert {k: t["count"] for k, t in first["terms"].items()} == {
+                k: t["count"] for k, t in second["terms"].items()
+            }
+
+
+def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor], dict]:
+    """Tensors (a folder's names) and ``start`` record of a run before its first step."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def stop(self: Run, request) -> None:
+        packed = pack_model(self.raw_model.core, dict(self.raw_model.heads.items()))
+        seen.update({name: tensor.clone() for name, tensor in packed.items()})
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "loop", stop)
+        train(argv)
+    return seen, json.loads((run_folder_of(load_pretrain_config(argv)) / "run.json").read_text())["init_from"]

@@ -91,7 +91,7 @@ class ScalarMixes(nn.ModuleList):
         if mixes < 1:
             raise ZooError(f"{mixes} mixes of a core's layers are asked for; at least 1 is needed.")
         super().__init__(ScalarMix(config.num_hidden_layers + 1, layer_norm) for _ in range(mixes))
-        self.config: dict[str, Any] = {"kind": kind, "mixes": mixes, "layer_norm": layer_norm}
+        self.head_config: dict[str, Any] = {"kind": kind, "mixes": mixes, "layer_norm": layer_norm}
 
     def forward(self, layers: Sequence[Tensor], real: Tensor | None = None) -> list[Tensor]:
         """(B, L, W) of every layer -> (B, L, W) of each mix; ``real`` as in :class:`ScalarMix`."""

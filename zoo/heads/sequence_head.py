@@ -39,9 +39,9 @@ class SequenceHead(nn.Module):
         super().__init__()
         if dense == "pooler" and not config.pooler:
             raise ZooError("this head reads the core's pooled state, and this core has no pooler (model.pooler: true).")
-        self.config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense, "bias": bias}
+        self.head_config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense, "bias": bias}
         if labels is not None:
-            self.config["labels"] = list(labels)
+            self.head_config["labels"] = list(labels)
         own = dense not in ("pooler", "none")
         self.reads_pooler = dense == "pooler"
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()

@@ -58,10 +58,10 @@ class TaskNetwork(nn.Module):
         super().__init__()
         if mixes not in (1, 2):
             raise ZooError(f"a task network reads 1 mix, or a second beside its first layer's output; not {mixes}.")
-        self.config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "mixes": mixes}
-        self.config |= {"hidden_size": hidden_size, "pair": pair}
+        self.head_config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "mixes": mixes}
+        self.head_config |= {"hidden_size": hidden_size, "pair": pair}
         if labels is not None:
-            self.config["labels"] = list(labels)
+            self.head_config["labels"] = list(labels)
         width = 2 * hidden_size + (config.hidden_size if mixes == 2 else 0)
         self.reader = _lstm(config.hidden_size, hidden_size)
         self.compare = _dense(4 * width, hidden_size) if pair else None

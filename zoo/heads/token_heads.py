@@ -37,8 +37,8 @@ class TokenHead(nn.Module):
     ) -> None:
         super().__init__()
         assert config.vocab_size is not None
-        self.config: dict[str, Any] = {"kind": "token", "transform": transform, "bias": bias}
-        self.config |= ({"half": True} if half else {}) | ({} if outputs is None else {"outputs": outputs})
+        self.head_config: dict[str, Any] = {"kind": "token", "transform": transform, "bias": bias}
+        self.head_config |= ({"half": True} if half else {}) | ({} if outputs is None else {"outputs": outputs})
         entries = config.vocab_size if outputs is None else outputs
         if config.tie_word_embeddings and entries != config.vocab_size:
             raise ZooError(
@@ -91,7 +91,7 @@ class EntityHead(nn.Module):
         super().__init__()
         if config.fusion is None:
             raise ZooError("this head scores entities, and this core has none (model.fusion).")
-        self.config: dict[str, Any] = {"kind": kind}
+        self.head_config: dict[str, Any] = {"kind": kind}
         self.dense = nn.Linear(config.hidden_size, config.fusion.entity_size)
         self.activation = activation(config.hidden_act)
         self.norm = nn.LayerNorm(config.fusion.entity_size, eps=config.layer_norm_eps)
@@ -122,9 +122,9 @@ class LabelHead(nn.Module):
         labels: list[str] | None = None,
     ) -> None:
         super().__init__()
-        self.config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense}
+        self.head_config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "dense": dense}
         if labels is not None:
-            self.config["labels"] = list(labels)
+            self.head_config["labels"] = list(labels)
         own = dense != "none"
         self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
         self.activation = activation(dense) if own else nn.Identity()
