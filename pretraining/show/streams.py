@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence
-from pretraining.show.views import Bools
-from pretraining.show.views import Ints
-from pretraining.show.views import Stream
-from torch import Tensor
-from zoo.attention.masks import attended_keys
-from zoo.attention.masks import make_mask
-from zoo.config import CoreConfig
-from zoo.inputs import AttentionPattern
-from zoo.inputs import CoreInputs
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
+from torch import Tensor
+
+from pretraining.show.views import Bools, Ints, Stream
+from zoo.attention.masks import attended_keys, make_mask
+from zoo.config import CoreConfig
+from zoo.inputs import AttentionPattern, CoreInputs
 
 
 def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterator[Stream]:
