@@ -147,7 +147,9 @@ def test_both_ends_see_every_word(toy_folders) -> None:
     handle.remove()
 
 
-@pytest.mark.parametrize(("toy", "why"), [(FIRST, "no such halves"), (SPELT._replace(attention="causal"), "past only")])
+@pytest.mark.parametrize(
+    ("toy", "why"), [(FIRST, "no such halves"), (SPELT._replace(attention="causal"), "attention is causal")]
+)
 def test_both_ends_need_two_halves(toy, why: str, toy_data: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "model", toy._replace(template=replace(toy.template, pooling="ends")))
     with pytest.raises(ZooError, match=f"pooling: ends.*{why}.*first or last would work"):

@@ -170,7 +170,7 @@ def test_rows_that_are_too_long_and_unread_fields_are_refused():
     stream = QueryStream(torch.zeros(1, 2, W), torch.zeros(1, 2, dtype=torch.long), AttentionPattern())
     with pytest.raises(ZooError, match="does not read query"):
         core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), query=stream))
-    with pytest.raises(ZooError, match="orders"):
+    with pytest.raises(ZooError, match="permutation ranks"):
         core(CoreInputs(torch.zeros(1, 4, dtype=torch.long), AttentionPattern(permutation_ranks=torch.zeros(1, 4))))
 
 
