@@ -161,10 +161,7 @@ class Objective(nn.Module, ABC):
     predicts_tokens: bool = False
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
-        """For messages, how objective ``name`` gets what it ``required_fields``: settings, and a record of the text.
-
-        ``corpus`` is where the settings of its text are, ``data.corpus`` for one. Default: nothing to say.
-        """
+        """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""
         return "", ""
 
     @abstractmethod
@@ -184,10 +181,7 @@ class Objective(nn.Module, ABC):
         return
 
     def check_layout(self, layout: Layout, length: int) -> None:
-        """Raise ZooError if rows of ``length`` tokens made by ``layout`` do not suit it. Default: any will do.
-
-        This is asked before any text is read.
-        """
+        """Raise ZooError, before any text is read, if rows of ``length`` tokens made by ``layout`` do not suit it."""
         return
 
     def check_store(self, store: Store) -> None:

@@ -34,17 +34,15 @@ class MaskedLM(Objective):
         weight: factor of the loss.
     """
 
-    attention = "bidirectional"
-    predicts_tokens = True
+    attention, predicts_tokens = "bidirectional", True
     select: Selector
-    head: TokenHead
 
     def __init__(
         self,
         select: Selector,
         replacement: Replacement | None = None,
         predict: Prediction | None = None,
-        weight: float = 1.0,
+        weight: float = 1,
     ) -> None:
         super().__init__()
         self.select, self.required_fields, self.weight = select, select.required_fields, weight
@@ -53,12 +51,8 @@ class MaskedLM(Objective):
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""
         if vocabulary.mask is None and self.replacement.needs_mask:
-            raise ZooError(
-                "MaskedLM: the tokenizer has no mask token ([MASK] or <mask>), which hides tokens. Train or load one "
-                "that has, add one (data.tokenizer.new_tokens: ['[MASK]']), or use CausalLM, which needs none."
-            )
-        self.vocabulary, self.config = vocabulary, config
-        self.head = TokenHead(config, transform=True, bias=True)
+            raise ZooError("MaskedLM: no mask token. Add one (data.tokenizer.new_tokens: ['[MASK]']), or use CausalLM.")
+        self.vocabulary, self.config, self.head = vocabulary, config, TokenHead(config, transform=True, bias=True)
 
     def data_files(self) -> list[Path]:
         """What ``replacement`` reads."""
@@ -78,8 +72,8 @@ class MaskedLM(Objective):
         if "selected" in rows.targets:
             raise ZooError("two objectives of one task hide tokens of the same rows; give each a task of its own.")
         selected = self.select(rows, draw, self.vocabulary)
-        hidden = rows.replace(input_ids=self.replacement(rows, selected, draw, self.vocabulary))
-        return hidden.with_targets(selected=selected, original_ids=rows.input_ids)
+        ids = self.replacement(rows, selected, draw, self.vocabulary)
+        return rows.replace(input_ids=ids).with_targets(selected=selected, original_ids=rows.input_ids)
 
     def targets(self, rows: Examples) -> Targets:
         """The original ids where ``predict`` wants them."""

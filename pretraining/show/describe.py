@@ -17,9 +17,8 @@ import numpy as np
 from pretraining.show.config import ShowConfig
 from pretraining.show.reader import RowReading, TextSource, read_row
 from pretraining.show.streams import read_streams
-from pretraining.show.subject import Subject
 from pretraining.show.targets import read_targets
-from pretraining.show.text_store import TextStore, corpus_of, make_task, record_hint, row_length, text_store
+from pretraining.show.text_store import Subject, TextStore, corpus_of, make_task, record_hint, row_length, text_store
 from pretraining.show.tracks import bracket_tracks, pair_in_words, value_tracks
 from pretraining.show.views import ObjectiveView, RowView, TaskView, TokenCell, TokenPrinter
 from pretraining.training.assemble import with_vocabulary

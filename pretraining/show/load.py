@@ -9,8 +9,7 @@ from typing import Any
 from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.scoring.scorer import rule_of
 from pretraining.show.config import ShowConfig
-from pretraining.show.subject import Subject
-from pretraining.show.text_store import corpus_of, others_wanted, record_hint
+from pretraining.show.text_store import Subject, corpus_of, others_wanted, record_hint
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer

@@ -1,15 +1,11 @@
-"""What ``zoo show`` reads a text with: settings, tokenizer, and a small store that begins with the text.
-
-The text is prepared as any corpus is. Some documents of the config's own store follow it, so that random second
-segments are real ones.
-"""
+"""What a text is shown under: a config or run folder, with its tokenizer and the store of other documents."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +14,10 @@ from pretraining.annotations.base import Annotator
 from pretraining.annotations.field import RecordField
 from pretraining.corpus.config import CorpusConfig
 from pretraining.show.config import ShowConfig
-from pretraining.show.subject import Subject
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.training.assemble import make_tasks
 from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import TaskLoader
@@ -204,3 +200,21 @@ def make_task(
         train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),
     )
     return make_tasks(alone, TokenStores(store, {name: store}), vocabulary)[0][name]
+
+
+class Subject(NamedTuple):
+    """A config or run folder under which a text is shown.
+
+    Args:
+        title: what to call them.
+        config: the settings.
+        tokenizer: the tokenizer.
+        home: folder that it lies in.
+        store: where other documents come from; ``None`` where a run needs none.
+    """
+
+    title: str
+    config: PretrainConfig
+    tokenizer: ZooTokenizer
+    home: Path
+    store: Store | None
