@@ -180,7 +180,7 @@ SETTINGS = {
     "unknown argument": (
         "bert",
         {"objectives.masked_lm.init_args.select.init_args.rat": 0.1},
-        ["choose.init_args.rat'", "Did you mean 'rate'?"],
+        ["select.init_args.rat'", "Did you mean 'rate'?"],
     ),
     "wrong type": ("bert", {"train.steps": "many"}, ["train.steps", "many"]),
     "two budgets": ("gpt", {"train.tokens": 1000}, ["exactly one budget", "'steps', 'tokens'"]),
@@ -197,7 +197,7 @@ SETTINGS = {
     "no array": ("bert", _UNITS, ["'masked_lm' needs phrase", "'pairs' does not", "data.corpus.annotations.phrase"]),
     "no pooler": ("bert", {"model.pooler": "false"}, ["no pooler", "model.pooler: true"]),
     "no mask token": ("gpt", _MASKS_ON_BLOCKS, ["no mask token", "CausalLM"]),
-    "contradiction": ("bert", _CAUSAL, ["task 'pairs' contradict", "masked_lm", "causal_lm", "stages"]),
+    "contradiction": ("bert", _CAUSAL, ["task 'pairs' need different attention patterns", "masked_lm", "causal_lm", "stages"]),
     "vocabulary": (
         "bert",
         {"model.vocab_size": 500},
@@ -234,7 +234,7 @@ def test_rows_of_held_out_text_alone_can_be_lacking(tmp_path, refuse):
         "data.corpus.annotations.entity.init_args.files": tmp_path / "names.txt",
         "tasks.blocks.layout.class_path": "pretraining.layouts.MinimumMarked",
         "tasks.blocks.layout.init_args.array": "entity",
-        "tasks.blocks.layout.init_args.budget": 1,
+        "tasks.blocks.layout.init_args.count": 1,
         "tasks.blocks.layout.init_args.layout.class_path": "pretraining.layouts.Blocks",
         "train.batch_size": 1,
         "data.sequence_length": 16,
