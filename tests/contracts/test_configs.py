@@ -123,7 +123,7 @@ def test_every_run_config_reads_back_to_itself(name):
     settings = load_pretrain_config(["--config", name])
     assert isinstance(settings.value, PretrainConfig)
     assert settings.value.name == name
-    assert settings.value.chain
+    assert settings.value.edge
     assert load_pretrain_config([], settings.resolved).resolved == settings.resolved
 
 

@@ -526,6 +526,6 @@ def test_parts_come_from_class_paths():
     }
     bare = {"class_path": "pretraining.objectives.CausalLM"}
     made = parser.instantiate(parser.parse_object({"objectives": {"masked": entry, "next": bare}})).objectives
-    assert (made["masked"].select.n, made["masked"].select.rate, made["masked"].fill.per) == (2, 0.15, "word")
+    assert (made["masked"].select.n, made["masked"].select.rate, made["masked"].replacement.per) == (2, 0.15, "word")
     assert isinstance(made["masked"].predict, All)
     assert isinstance(made["next"], CausalLM)

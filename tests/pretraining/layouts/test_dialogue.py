@@ -116,12 +116,12 @@ def test_epochs_processes_and_portions(threads):
     assert (part.input_ids[0, : part.lengths[0]] == rows.input_ids[7, : rows.lengths[7]]).all()
     half = Dialogue().plan(store, np.arange(0, 120, 2), 64, BERT_LIKE, Draw(0, 0))
     assert set(half.documents.tolist()) <= set(range(0, 120, 2))
-    inside = np.isin(store.tokens[half.starts], [t for n in range(0, 120, 2) for t in _tokens(store, n)])
+    inside = np.isin(store.tokens[half.piece_starts], [t for n in range(0, 120, 2) for t in _tokens(store, n)])
     assert inside.all()  # replaced ones come from the documents that are read, not from held-out ones
     layout = Dialogue()
     layout.portion = 50
     small, _ = make(store, layout)
-    assert (small.starts == plan.piece_starts).all()
+    assert (small.piece_starts == plan.piece_starts).all()
     assert (small.offsets == plan.offsets).all()
 
 
@@ -180,7 +180,7 @@ def test_no_utterance_of_an_odd_thread_is_left_out_for_good(threads):
     again, _ = make(store, Dialogue(max_utterances=2, fake_share=0), epoch=1)
     one = np.array([odd[0]])  # a thread's turn does not depend on what else is read
     part = Dialogue(max_utterances=2, fake_share=0).plan(store, one, 64, BERT_LIKE, Draw(0, 1))
-    assert part.starts.tolist() == again.piece_starts[np.repeat(again.documents == odd[0], 2)].tolist()
+    assert part.piece_starts.tolist() == again.piece_starts[np.repeat(again.documents == odd[0], 2)].tolist()
 
 
 def test_what_is_refused(threads, tmp_path):

@@ -153,11 +153,11 @@ def test_character_mode_is_unit_mode_without_units():
     """Check 9, even draw by draw."""
     bare = ROWS.replace(arrays={"phrase": np.zeros(ROWS.shape, dtype=np.uint8)})
     for count in ("bernoulli", "nearest"):
-        tokens = RandomTokens(count=count)(bare, Draw(0, 0), BERT_LIKE)
-        assert (KnowledgeUnits("phrase", count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
-        assert (KnowledgeUnits([], count=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
-        words = WholeWords(count=count)(bare, Draw(0, 0), BERT_LIKE)
-        assert (KnowledgeUnits([], "words", count=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
+        tokens = RandomTokens(budget=count)(bare, Draw(0, 0), BERT_LIKE)
+        assert (KnowledgeUnits("phrase", budget=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        assert (KnowledgeUnits([], budget=count)(bare, Draw(0, 0), BERT_LIKE) == tokens).all()
+        words = WholeWords(budget=count)(bare, Draw(0, 0), BERT_LIKE)
+        assert (KnowledgeUnits([], "words", budget=count)(bare, Draw(0, 0), BERT_LIKE) == words).all()
 
 
 @pytest.mark.parametrize("vocabulary", [BERT_LIKE, Vocabulary(size=40, pad=7, unk=1, cls=2, sep=3, mask=4)])
@@ -203,7 +203,7 @@ def test_published_counts():
 def test_a_task_chooses_otherwise_on_the_same_head():
     objectives = {"masked_lm": MaskedLM(RandomTokens()), "pair": PairClassification()}
     layout = Blocks()
-    task = TaskConfig(layout, ["masked_lm", "pair"], choose=ENTITY)
+    task = TaskConfig(layout, ["masked_lm", "pair"], select=ENTITY)
     own = task.own(objectives)
     assert own["masked_lm"].select is ENTITY
     assert own["pair"] is objectives["pair"]

@@ -79,7 +79,7 @@ def test_targets_per_row(length, limit, most):
 def test_modes_are_drawn_per_character(count):
     """Check 6: 80/10/10, independent within a word: both characters are masked with the chance 0.64."""
     rows, sizes = rows_of_words(5000, 128)
-    chosen = WholeWords(count=count)(rows, Draw(0, 0), BERT_LIKE)
+    chosen = WholeWords(budget=count)(rows, Draw(0, 0), BERT_LIKE)
     ids = Replace()(rows, chosen, Draw(0, 0), BERT_LIKE)
     masked, kept = ids == BERT_LIKE.mask, ids == rows.input_ids
     shares = masked[chosen].mean(), kept[chosen].mean(), (~masked & ~kept)[chosen].mean()
