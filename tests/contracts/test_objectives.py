@@ -500,7 +500,7 @@ def test_what_is_missing_is_named():
         PairClassification().build(TINY.replace(pooler=False), BERT_LIKE)
     with pytest.raises(ZooError, match="SentencePairs"):
         PairClassification().targets(some_rows().replace(row_labels=None))
-    with pytest.raises(ZooError, match="disagree"):
+    with pytest.raises(ZooError, match="different attention patterns"):
         collate(some_rows(), {"a": CausalLM(), "b": CausalLM()})
     masked = build(MaskedLM(RandomTokens()))[1]
     with pytest.raises(ZooError, match="a task of its own"):
