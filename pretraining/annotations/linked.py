@@ -14,7 +14,7 @@ from pretraining.text.files import read_lines
 from zoo.errors import ZooError, nearest
 
 ENTITY_ARRAY = "entity_id"
-"""The store's array of entities: an entity's number + 1 at the first token of its mention, 0 elsewhere."""
+"""The store's array that says where entities stand. A mention's first token has the entity's number + 1, others 0."""
 
 
 class LinkedEntities(RecordAnnotator):

@@ -22,7 +22,7 @@ class CorpusConfig:
             these, read in the order given.
         text_field: field of JSON lines, Parquet files and hub data sets that holds the text: a string, or, in JSON
             lines, a list of strings that are a sentence each (utterances of a dialogue, the two texts of a pair).
-        sentences: ``rule`` (:mod:`pretraining.sentences`) or ``line`` (one sentence per line).
+        sentences: ``rule`` (:mod:`pretraining.text.sentences`) or ``line`` (one sentence per line).
         segmenter: where Chinese words come from: ``none``, ``rjieba``, ``space`` (segmented already).
         user_dictionary: words for rjieba to know besides its own.
         split: split of a hub data set.

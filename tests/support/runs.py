@@ -46,7 +46,7 @@ def write_run(
     (folder / "timing.jsonl").write_text("".join(json.dumps(line) + "\n" for line in timing))
     record = {
         "finished": finished,
-        "config": {"chain": "A -> B: a change."},
+        "config": {"edge": "A -> B: a change."},
         "parameters": 1_500_000,
         "tokens": tokens[-1],
         "seconds": 12.5,

@@ -331,7 +331,7 @@ def naive_pairs(store, documents, length, layout, draw):
 
 
 def random_second(store, documents, document, example, wanted, draw):
-    for bits in draw.bits(np.array([example]), 10, "pairs.document_ids")[0]:
+    for bits in draw.bits(np.array([example]), 10, "pairs.document")[0]:
         other = documents[int(bits) * len(documents) >> 32]
         if other != document:
             break

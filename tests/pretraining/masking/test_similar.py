@@ -294,7 +294,7 @@ def test_files_that_cannot_be_read(tmp_path):
         for ask in (fill.data_files, lambda fill=fill: fill.bind_tokenizer(chinese())):
             with pytest.raises(ZooError, match=message):
                 ask()
-    with pytest.raises(ZooError, match=r"bind\(tokenizer\)"):
+    with pytest.raises(ZooError, match=r"bind_tokenizer\(tokenizer\)"):
         SimilarWords("x").table  # noqa: B018
 
 
@@ -376,7 +376,7 @@ def test_only_the_edge_differs_from_bert_wwm():
     keys = {line.partition(":")[0] for line in differing_keys(before, after)}
     assert {key.split(".init_args")[0] for key in keys} == {
         "name",
-        "chain",
+        "edge",
         "objectives.masked_lm",
         "objectives.next_sentence",
         "objectives.next_sentence.class_path",

@@ -269,7 +269,7 @@ def test_a_run_goes_on_bit_for_bit(wwm, place, tmp_path, monkeypatch):
 
 def test_ext_goes_on_from_wwm_with_a_schedule_of_its_own(wwm, place, tmp_path):
     ext = train(settings(place, "bert-wwm-ext-tiny-zh", tmp_path, 10, **{"init_from.model": wwm}))
-    report = read_json(ext / "run.json")["start"]
+    report = read_json(ext / "run.json")["init_from"]
     assert report["fresh"] == []
     assert report["left"] == []
     rates = [line["lr"] for line in log_lines(ext) if "lr" in line]
@@ -288,7 +288,7 @@ def test_rbt_takes_the_first_layers(place, tmp_path):
     argv = settings(place, "rbt3-zh", tmp_path, 1, **{**small, "init_from.model": whole, "init_from.layers": 3})
     del argv[argv.index("--model.num_hidden_layers") : argv.index("--model.num_hidden_layers") + 2]
     part = train(argv)
-    assert read_json(part / "run.json")["start"]["layers"] == [0, 1, 2]
+    assert read_json(part / "run.json")["init_from"]["layers"] == [0, 1, 2]
     layers = {key.split(".")[2] for key in open_weights(part) if key.startswith("core.layers.")}
     assert layers == {"0", "1", "2"}
 
