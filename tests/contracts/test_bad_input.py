@@ -197,7 +197,11 @@ SETTINGS = {
     "no array": ("bert", _UNITS, ["'masked_lm' needs phrase", "'pairs' does not", "data.corpus.annotations.phrase"]),
     "no pooler": ("bert", {"model.pooler": "false"}, ["no pooler", "model.pooler: true"]),
     "no mask token": ("gpt", _MASKS_ON_BLOCKS, ["no mask token", "CausalLM"]),
-    "contradiction": ("bert", _CAUSAL, ["task 'pairs' need different attention patterns", "masked_lm", "causal_lm", "stages"]),
+    "contradiction": (
+        "bert",
+        _CAUSAL,
+        ["task 'pairs' need different attention patterns", "masked_lm", "causal_lm", "stages"],
+    ),
     "vocabulary": (
         "bert",
         {"model.vocab_size": 500},
