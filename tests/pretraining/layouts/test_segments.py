@@ -43,7 +43,7 @@ def test_order_of_streams():
 
 
 @pytest.mark.parametrize("separator", [False, True])
-@pytest.mark.parametrize("contiguous", [1, 6, 7, 10_000])
+@pytest.mark.parametrize("streams", [1, 6, 7, 10_000])
 def test_segments_go_on_in_their_stream_and_name_the_next_token(store, separator, streams):
     layout = Segments(separator=separator)
     plan = make(layout, store, streams)
@@ -126,7 +126,7 @@ def text_of(store, documents):
 
 
 @pytest.mark.parametrize("documents", [None, [1, 2, 5, 9, 30, 31, 32, 50]])
-@pytest.mark.parametrize("contiguous", [1, 2, 6, 7])
+@pytest.mark.parametrize("streams", [1, 2, 6, 7])
 @pytest.mark.parametrize("reuse", [None, 7, 30])
 def test_pairs_follow_the_procedure_in_both_directions(store, documents, streams, reuse):
     layout = SegmentPairs(reuse_len=reuse)

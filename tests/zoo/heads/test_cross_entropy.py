@@ -1,8 +1,8 @@
 import pytest
 import torch
-import zoo.loss
 from torch.nn import functional
 
+import zoo.heads.cross_entropy
 from zoo.config import CoreConfig
 from zoo.core.flops import core_flops, token_head_flops, training_flops
 
