@@ -165,7 +165,7 @@ def test_the_command_line_wins_over_the_checkpoint_and_it_over_the_files(place, 
 
 
 def test_a_file_of_settings_can_name_start_and_new_tokens(place, bert, tmp_path):
-    recipe = f"base: roberta-tiny\nstart: {{model: {bert}, layers: 2}}\n"
+    recipe = f"base: roberta-tiny\ninit_from: {{model: {bert}, layers: 2}}\n"
     recipe += "data: {tokenizer: {new_tokens: [quokka]}}\nmodel: {hidden_size: 512}\n"
     (tmp_path / "recipe.yaml").write_text(recipe)
     config = load_pretrain_config(["--config", str(tmp_path / "recipe.yaml")]).value
@@ -471,8 +471,8 @@ def wrong_settings(bert, gpt, tmp_path):
         ("bert", tmp_path, {}, ["has no config.json", "zoo import SRC DST"]),
         ("bert", bert, {"init_from.layers": "0,3"}, ["init_from.layers = [0, 3]", "layers 0 to 2"]),
         ("bert", bert, {"init_from.layers": "0"}, ["init_from.layers = 0", "how many"]),
-        ("bert", bert, {"start.layer": 1}, ["'start.layer'", "Did you mean 'layers'"]),
-        ("bert", bert, {"start": "{layers: 2}"}, ["model"]),
+        ("bert", bert, {"init_from.layer": 1}, ["'init_from.layer'", "Did you mean 'layers'"]),
+        ("bert", bert, {"init_from": "{layers: 2}"}, ["model"]),
         ("bert", bert, {"model.num_hidden_layers": 2}, ["num_hidden_layers = 2, but 3", "--init_from.layers 2"]),
         ("bert", bert, {"model.num_hidden_groups": 1}, ["layers 0 and 1", "--model.num_hidden_groups null"]),
         ("bert", bert, {"model.hidden_size": 64}, ["hidden_size: 32 there, 64 here", "embedding_size: 32 there, 64"]),
