@@ -88,7 +88,7 @@ def test_two_processes_remember_the_same(place, runs, family, tmp_path):
 
 
 def test_too_few_rows_for_the_streams(place, tmp_path):
-    with pytest.raises(ZooError, match="contiguous"):
+    with pytest.raises(ZooError, match="parallel rows"):
         train(remembering(place, "transformer-xl", output=tmp_path, **{"train.batch_size": 4096}))
 
 
