@@ -127,7 +127,7 @@ def test_the_warm_server_of_the_command_starts_no_threads() -> None:
 POOL = """
 import sys
 from pathlib import Path
-from zoo.runtime.jobs import Job
+from zoo.runtime.pool import Job
 from zoo.runtime.pool import NO_THREADS, run_pool
 folder, warm = Path(sys.argv[1]), sys.argv[2:]
 child = "import os, subprocess, sys, time, pathlib; p = pathlib.Path(sys.argv[-1]); " \\

@@ -34,8 +34,8 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-import pretraining.pretrain  # what it imports before there is a group, DDP would import afterwards
-from zoo.runtime.agreement import leave_group_together
+import pretraining.training.pretrain  # what it imports before there is a group, DDP would import afterwards
+from zoo.runtime.processes import leave_group_together
 from zoo.runtime.signals import Stopped
 
 
