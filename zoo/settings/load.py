@@ -97,16 +97,21 @@ def load_settings(
         resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]
         value = parser.instantiate_classes(parsed)["settings"]
     except (ArgumentError, TypeError, ValueError) as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, ZooError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is not None:
+        if (cause := _own_error(error)) is not None:
             raise cause from None
         wanted = "required" in str(error) and not configs and not values and (shipped_configs() / kind).is_dir()
         # a config brings what is missing, and mends nothing else
         hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
         raise ZooError(_readable(str(error)) + hint) from error
     return Settings(value, resolved, tuple(argv))
+
+
+def _own_error(error: BaseException) -> ZooError | None:
+    """The error of ours that a library wrapped in its own, if there is one."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ZooError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
 
 
 def _readable(message: str) -> str:
