@@ -316,7 +316,14 @@ def compute(only: list[str], place: Path, work: Path, jobs: int, may_train: bool
 
 def surroundings() -> dict[str, str]:
     """What the numbers hang on beside the code."""
-    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "")
+    cpu = next(
+        (
+            line
+            for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+            if line.startswith("model name")
+        ),
+        "",
+    )
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version(), "cpu": cpu.partition(": ")[2], **versions}
 

@@ -1,9 +1,11 @@
-"""Errors a user can mend: what was wrong, what was found, what would work."""
+"""Errors a user can mend (what was wrong, what was found, what would work), and how every command starts and ends."""
 
 from __future__ import annotations
 
 import difflib
 import errno
+import io
+import os
 import sys
 from collections.abc import Callable, Iterable
 
@@ -38,8 +40,39 @@ def disk_full(error: OSError) -> ZooError | None:
     )
 
 
+def start_process() -> None:
+    """What every command does first, before anything imports torch: output that never breaks, threads that do not spin.
+
+    Text that the output's encoding lacks is written as escapes. Threads that wait for torch's others spin only shortly,
+    unless the user says how long, since beside a busy program long spinning slows both (GNU's OpenMP reads the
+    variable when it is loaded).
+    """
+    _ensure_utf8_paths()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+        os.environ["GOMP_SPINCOUNT"] = "2000"
+
+
+def _ensure_utf8_paths() -> None:
+    """Start this process anew in Python's UTF-8 mode where the locale's encoding cannot hold the name of a file.
+
+    In an ASCII or Latin-1 locale the words of the command line, and paths that a YAML file names, would be other text
+    than the same words in a file. Output keeps its encoding.
+    """
+    try:
+        "\N{CJK UNIFIED IDEOGRAPH-6587}".encode(sys.getfilesystemencoding())
+    except UnicodeEncodeError:
+        encoding = getattr(sys.stdout, "encoding", None) or "ascii"
+        os.environ.setdefault("PYTHONIOENCODING", f"{encoding}:backslashreplace")
+        os.environ["PYTHONUTF8"] = "1"  # for the processes that this one starts
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command line's body and turn :class:`ZooError` into a message and exit code 2."""
+    start_process()
     try:
         code = command()
     except ZooError as error:

@@ -154,7 +154,7 @@ def last_step(folder: Path) -> int:
 
 def children(pid: int) -> list[int]:
     """Processes that ``pid`` started and that still run."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
     return [int(child) for child in found]
 
 

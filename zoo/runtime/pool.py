@@ -254,7 +254,8 @@ def _make_room(job: Job) -> dict[str, str]:
     """Make the folders of a job; what is laid over its environment."""
     job.done.parent.mkdir(parents=True, exist_ok=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    return {**job.environment, "ZOO_DIE_WITH_PARENT": "1"}
+    encoding = "utf-8:backslashreplace"  # of its log, whatever the terminal has
+    return {**job.environment, "ZOO_DIE_WITH_PARENT": "1", "PYTHONIOENCODING": encoding}
 
 
 # ---- the progress line -----------------------------------------------------------------------------------------------

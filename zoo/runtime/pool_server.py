@@ -7,6 +7,7 @@ Importing torch and its kin takes seconds. The server pays that once, does nothi
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import runpy
@@ -73,6 +74,9 @@ def _redirect(log: Path) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for target, source in ((0, null), (1, file), (2, file)):
         os.dup2(source, target)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _run_module(argv: list[str]) -> int:

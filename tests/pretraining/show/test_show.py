@@ -472,7 +472,7 @@ def test_what_the_text_lacks_is_told_before_any_work_with_a_command_that_shows_i
     assert command[:2] == ["zoo", "show"]
     save_entities(Path("TABLE"), ["ANN", "BO", "ROME"], np.eye(3, 100, dtype=np.float32))
     other = {"text": "Bo met Ann. It was in Rome.", "entity_id": [[0, 2, "BO"], [7, 10, "ANN"]]}
-    Path("RECORDS.jsonl").write_text(f"{command[-1]}\n{json.dumps(other)}\n")
+    Path("RECORDS.jsonl").write_text(f"{command[-1]}\n{json.dumps(other)}\n", encoding="utf-8")
     assert show_command(command[2:]) == 0
     printed = capsys.readouterr().out
     assert "?ANN" in printed
@@ -884,7 +884,7 @@ def test_code_from_elsewhere_is_not_run_unasked(run, tmp_path, capsys):
 
 
 def test_text_from_standard_input(data, capsys, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ENGLISH.encode())))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(ENGLISH.encode()), encoding="utf-8"))
     show_command(["--config", "roberta-tiny", *data("roberta-tiny"), "-"])
     assert "row 1 of 1" in capsys.readouterr().out
 

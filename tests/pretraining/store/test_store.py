@@ -46,7 +46,7 @@ def write_corpus(path: Path, documents: int = 60, seed: int = 1) -> list[list[st
             ]
             lines.append(" ".join(sentences))
         texts.append(lines)
-    path.write_text("\n\n".join("\n".join(lines) for lines in texts) + "\n")
+    path.write_text("\n\n".join("\n".join(lines) for lines in texts) + "\n", encoding="utf-8")
     return texts
 
 

@@ -567,7 +567,7 @@ def test_push_to_hub_uploads_the_folder_s_files(folders, monkeypatch):
     monkeypatch.setattr("transformers.utils.hub.PushToHubMixin._upload_modified_files", upload)
     api = type("Api", (), {"create_repo": lambda self, repo_id, **kwargs: type("Repo", (), {"repo_id": repo_id})})
     monkeypatch.setattr("transformers.utils.hub.hf_api", api)
-    card = type("Card", (), {"save": lambda self, path: Path(path).write_text("card")})
+    card = type("Card", (), {"save": lambda self, path: Path(path).write_text("card", encoding="utf-8")})
     monkeypatch.setattr("transformers.utils.hub.create_and_tag_model_card", lambda *args, **kwargs: card())
     AutoModelForMaskedLM.from_pretrained(folders["recombined"]).push_to_hub("someone/model")
     assert {"config.json", "model.safetensors", "README.md"} <= set(uploaded["someone/model"])

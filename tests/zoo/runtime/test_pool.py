@@ -38,7 +38,7 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    return "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()[0]
 
 
 def wait_for(condition, seconds: float = 20.0) -> None:
@@ -89,6 +89,12 @@ def test_failures_do_not_stop_the_others_and_are_told_with_the_log(tmp_path: Pat
         run_pool([jobs[0], jobs[0]], 1)
     with pytest.raises(ZooError, match="at least 1"):
         run_pool(jobs, 0)
+
+
+def test_logs_are_utf8_whatever_the_terminal_has(tmp_path: Path, pool, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    pool([job(tmp_path, name, "print('北京'); done.touch()") for name in "ab"], 1)
+    assert (tmp_path / "a.log").read_text(encoding="utf-8") == "北京\n"
 
 
 def test_a_job_that_cannot_start_ends_the_others(tmp_path: Path) -> None:
