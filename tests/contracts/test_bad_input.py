@@ -259,7 +259,7 @@ def test_missing_config_file(refuse):
 @pytest.mark.parametrize("more", [[], ["--train.steps", "3"]])
 def test_an_overlay_without_its_base(command, joint, more, refuse):
     text = ["It is a town."] if "show" in command else []
-    name = "tasks/dialogue"
+    name = "pretrain_tasks/dialogue"
     refuse(
         command[0],
         [*command[1:], *text, "--config", name, *more],
@@ -269,7 +269,7 @@ def test_an_overlay_without_its_base(command, joint, more, refuse):
 
 
 def test_files_joined_in_one_word(refuse):
-    refuse("pretraining", ["--config", "bert-tiny+tasks/dialogue"], "--config bert-tiny --config tasks/dialogue")
+    refuse("pretraining", ["--config", "bert-tiny+pretrain_tasks/dialogue"], "--config bert-tiny --config pretrain_tasks/dialogue")
 
 
 def test_damaged_yaml(tmp_path, refuse):

@@ -45,6 +45,7 @@ def find_config(name: str, kind: str, beside: Path | None = None) -> Path:
         if path.is_file():
             return path
     known = [path.stem for path in (folder / kind).glob("*.yaml")]
+    known += [path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml")]
     parts = [part for part in re.split("[+,]", name) if part]
     hint = f" Several files: --config {' --config '.join(parts)}." if len(parts) > 1 else nearest(stem, known)
     raise ZooError(f"no config file {name!r}, and none of that name is shipped in configs/{kind}.{hint}")

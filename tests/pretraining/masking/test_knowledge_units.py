@@ -247,7 +247,7 @@ def ernie(place, output, **more):
     often = {"train.save_every": 5, "train.log_every": 3, "train.validate_every": 12}
     argv = arguments(place, steps=24, **{**often, "output": output, **more})
     argv[1] = "ernie-1-tiny-zh"
-    dialogues = ["--config", "tasks/dialogue", "--tasks.dialogue.corpus.files", str(place / "dialogues.jsonl")]
+    dialogues = ["--config", "pretrain_tasks/dialogue", "--tasks.dialogue.corpus.files", str(place / "dialogues.jsonl")]
     return [*argv[:2], *dialogues, *argv[2:]]
 
 

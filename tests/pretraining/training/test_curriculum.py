@@ -421,7 +421,7 @@ def test_a_task_with_text_of_its_own(place, tmp_path):
     pairs = tmp_path / "discourse.jsonl"
     pairs_command(["discourse", "--files", str(place / "text.txt"), "--output", str(pairs), "--longest", "60"])
     argv = arguments(place, "ernie-2", steps=10, **{"output": tmp_path, "train.validate_every": 0})
-    argv += ["--config", "tasks/discourse-en", "--tasks.discourse_relation.corpus.files", str(pairs)]
+    argv += ["--config", "pretrain_tasks/discourse-en", "--tasks.discourse_relation.corpus.files", str(pairs)]
     argv += ["--data.sequence_length", "32", "--curriculum.class_path", "pretraining.training.curriculum.Sequential"]
     lines = log_lines(train(argv))
     assert next(reversed(lines[9]["terms"])) == "discourse_relation"
@@ -501,7 +501,7 @@ def with_stages(*more):
 
 
 def test_a_task_of_no_stage_is_refused():
-    overlay = ["--config", "tasks/discourse-en", "--model.task_type_vocab_size", "8"]
+    overlay = ["--config", "pretrain_tasks/discourse-en", "--model.task_type_vocab_size", "8"]
     with pytest.raises(
         ZooError, match=r"no stage names task 'discourse_relation'.*--stages\.\w+\.tasks\.discourse_rel"
     ):
@@ -517,7 +517,7 @@ def test_a_task_of_no_stage_is_refused():
         (["--stages.basic.tasks.basic", ".inf"], "every share a number above 0"),
         (["--stages.basic.until", ".nan"], "up to 1 are needed"),
         (["--tasks.basic.task_type_id", "-1"], r"task_type_id = -1; 0 or more is needed\.$"),
-        (["--config", "tasks/dialogue"], r"stages\.phrase has no until.*--stages\.phrase null"),
+        (["--config", "pretrain_tasks/dialogue"], r"stages\.phrase has no until.*--stages\.phrase null"),
     ],
 )
 def test_stages_and_tasks_that_cannot_be(argv, message):
