@@ -103,7 +103,7 @@ def product() -> tuple[str, ...]:
     )
 
 
-def test_files() -> list[str]:
+def files_of_tests() -> list[str]:
     return sorted(
         path.relative_to(ROOT).as_posix()
         for folder in ("tests", "benchmarks")
@@ -258,7 +258,7 @@ def is_private(name: str) -> bool:
 @pytest.mark.parametrize("where", ["product", "tests"])
 def test_nothing_private_crosses_files(where):
     found = []
-    for file in product() if where == "product" else test_files():
+    for file in product() if where == "product" else files_of_tests():
         modules = {}
         for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.ImportFrom):
