@@ -14,6 +14,7 @@ from typing import Any
 from finetune.results.statistics import MeanSd, mean_sd
 from zoo.errors import ZooError
 from zoo.storage.files import read_json
+from zoo.storage.user_files import read_records
 
 UNIGRAM_ENTROPY = "unigram_entropy"
 MAJORITY = "majority."
@@ -103,13 +104,7 @@ def read_log(path: Path) -> tuple[Log, Log]:
     """Training losses and validations of a ``log.jsonl``, by tokens seen."""
     train: Log = []
     validation: dict[float, dict[str, Mapping[str, Any]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ZooError(f"{path}, line {number}, is not valid JSON: {error}") from error
+    for _, entry in read_records(path):
         tokens = float(entry.get("tokens", train[-1][0] if train else 0.0))
         if "validation" in entry:
             found = entry["validation"]

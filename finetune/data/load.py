@@ -16,8 +16,8 @@ from finetune.data.spans import RowSpans, read_row_spans
 from finetune.data.tasks import GROUPS, Task
 from pretraining.keyed_random import Draw
 from zoo.errors import ZooError, nearest
-from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
+from zoo.storage.user_files import parse_record, read_lines, record_text
 
 HUB = "hub"
 
@@ -154,17 +154,8 @@ def _spans(task: Task, examples: LabelledTexts, values: Sequence[dict[str, Any] 
 
 
 def _lines(path: Path) -> list[str]:
-    """A file's lines, split on the newline character only; a byte-order mark is dropped."""
-    raw = path.read_bytes()
-    if b"\0" in raw:
-        raise ZooError(f"{path} holds zero bytes, so it is no UTF-8 text file. {encoding_hint(raw)}")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        found = f"{path}, line {line}: invalid UTF-8 (byte 0x{raw[error.start]:02x})"
-        raise ZooError(f"{found}. {encoding_hint(raw)}") from error
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    """A file's lines, without blank ones at its end."""
+    lines = list(read_lines(path))
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
@@ -209,17 +200,7 @@ def _json(task: Task, path: Path, lines: list[str]) -> list[dict[str, Any] | Non
         if not line.strip():
             rows.append(None)
             continue
-        try:
-            value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ZooError(f"{path}, line {number}: not a JSON object ({error.msg}); found {line[:80]!r}.") from error
-        if not isinstance(value, dict):
-            raise ZooError(f"{path}, line {number}: a JSON object was expected, found {line[:80]!r}.")
-        for key in wanted:
-            if key not in value:
-                keys = ", ".join(value)
-                raise ZooError(f"{path}, line {number}: no key {key!r}.{nearest(key, value)} Found: {keys}.")
-        rows.append(value)
+        rows.append(parse_record(line, f"{path}, line {number}", wanted))
     return rows
 
 
@@ -304,11 +285,7 @@ def from_dataset(task: Task, dataset: Any, source: str) -> LabelledTexts:
 
 def _text(value: Any, key: str, where: str, also: tuple[type, ...] = ()) -> str:
     """A text that is to be read, and not how Python writes something else."""
-    if isinstance(value, str):
-        return value
-    if type(value) in also:
-        return str(value)
-    raise ZooError(f"{where}: {key!r} is {_shown(value)}; a text is needed, in JSON between quotes.")
+    return str(value) if type(value) in also else record_text(value, key, where)
 
 
 def _shown(value: Any) -> str:

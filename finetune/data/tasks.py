@@ -13,6 +13,7 @@ import yaml
 from finetune.metrics import METRICS
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
+from zoo.storage.user_files import whole_text
 
 
 class SpanMarkers(NamedTuple):
@@ -253,10 +254,8 @@ def read_task_file(path: str | Path) -> dict[str, Task]:
     """
     path = Path(resolve(str(path)))
     try:
-        rows = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ZooError(f"the task file {path} does not exist.") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        rows = yaml.safe_load(whole_text(path))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise ZooError(f"{path} is not valid YAML: {error}") from error
     tasks = [_task_of(row, path) for row in (rows if isinstance(rows, list) else [rows])]
     return {task.name: task for task in tasks}

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
-from pretraining.text.files import existing
 from zoo.errors import ZooError, nearest
 from zoo.settings.checks import import_class
+from zoo.storage.user_files import existing
 
 CharSpan = tuple[int, int, int]
 """First character, end, and the number that is written (0 = a span that is counted as unknown and left out)."""

@@ -13,9 +13,9 @@ from operator import add
 from pathlib import Path
 
 from pretraining.annotations.base import TextAnnotator
-from pretraining.text.files import read_lines
 from pretraining.text.segmenter import inside_word
 from zoo.errors import ZooError
+from zoo.storage.user_files import read_lines
 
 # --- entries of a word list ------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from pretraining.annotations.base import CharSpan, Marks, RecordAnnotator, RecordText, check_choice
 from pretraining.annotations.field import read_spans
-from pretraining.text.files import read_lines
 from zoo.errors import ZooError, nearest
+from zoo.storage.user_files import read_lines
 
 ENTITY_ARRAY = "entity_id"
 """The store's array that says where entities stand. A mention's first token has the entity's number + 1, others 0."""

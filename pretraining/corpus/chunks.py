@@ -7,25 +7,24 @@ document longer than a chunk is handed over in parts.
 from __future__ import annotations
 
 import codecs
-import gzip
 import hashlib
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.sources import Source, no_text_field
 from zoo.errors import ZooError
+from zoo.storage.user_files import BLANK, LineEnds, open_bytes
 
 CHUNK = 4 * 2**20
 """Bytes after which the next document end closes a chunk; twice as much closes it anywhere."""
 RECORD_LIMIT = 64 * 2**20
 """Longest JSON line that is read; unlike text it cannot be cut, so memory must hold it whole."""
-_DOCUMENT_END = re.compile(rb"\n[ \t\r]*\n")
+_DOCUMENT_END = re.compile(b"\n(?:" + b"|".join(c.encode() for c in BLANK if c != "\n") + b")*\n")
 
 
 @dataclass(frozen=True)
@@ -70,19 +69,16 @@ def read_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     if source.kind == "hub":
         yield from _hub_chunks(source, config)
         return
-    with Path(source.path).open("rb") as raw:
-        stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if source.gzipped else raw
-        try:
-            yield from _byte_chunks(stream, raw, source)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ZooError(f"{source.path}: the gzip data is damaged or cut short ({error}).") from error
+    with open_bytes(source.path) as stream:
+        yield from _byte_chunks(stream, source)
 
 
-def _byte_chunks(stream: IO[bytes], raw: IO[bytes], source: Source) -> Iterator[Chunk]:
+def _byte_chunks(raw: IO[bytes], source: Source) -> Iterator[Chunk]:
     """Chunks of a text or JSON-lines stream."""
     cut_at = _cut_text if source.kind == "txt" else _cut_records
     limit = 2 * CHUNK if source.kind == "txt" else RECORD_LIMIT
     kind: Literal["txt", "jsonl"] = "txt" if source.kind == "txt" else "jsonl"
+    stream, packed = LineEnds(raw), getattr(raw, "fileobj", raw)  # a GzipFile knows what it unpacks
     buffer = _fill(stream, b"", 2 * CHUNK)
     if buffer.startswith(codecs.BOM_UTF8):
         buffer = buffer[len(codecs.BOM_UTF8) :]
@@ -99,13 +95,13 @@ def _byte_chunks(stream: IO[bytes], raw: IO[bytes], source: Source) -> Iterator[
             cut, goes_on = cut_at(longer, len(longer) == len(buffer))
             buffer = longer
         data = buffer[:cut]
-        yield Chunk(data, kind, source.path, line, continued, raw.tell(), inside)
+        yield Chunk(data, kind, source.path, line, continued, packed.tell(), inside)
         line += data.count(b"\n")
         continued, inside = goes_on, goes_on and not data.endswith(b"\n")
         buffer = _fill(stream, buffer[cut:], 2 * CHUNK)
 
 
-def _fill(stream: IO[bytes], buffer: bytes, size: int) -> bytes:
+def _fill(stream: LineEnds, buffer: bytes, size: int) -> bytes:
     """Read on until ``buffer`` holds ``size`` bytes or the stream ends."""
     parts, have = [buffer], len(buffer)
     while have < size:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,8 @@ from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.sources import no_annotation_field, no_text_field, resolve_sources
 from zoo.errors import ZooError
-from zoo.runtime.text_encoding import encoding_hint
+from zoo.storage.text_encoding import encoding_hint
+from zoo.storage.user_files import check_surrogates, is_blank, json_kind, parse_json
 
 _HINT_BYTES = 4096  # bytes behind a wrong one that may tell what it is
 
@@ -85,11 +85,10 @@ def _parse_text(text: str, chunk: Chunk) -> Iterator[Document]:
     lines: list[str] = []
     first, continues = chunk.line, chunk.continued
     for number, line in enumerate(text.split("\n"), start=chunk.line):
-        stripped = line.strip()
-        if stripped:
+        if not is_blank(line):
             if not lines:
                 first = number
-            lines.append(stripped)
+            lines.append(line.strip())
         elif lines or (continues and not (chunk.inside_line and number == chunk.line)):
             yield Document(lines, chunk.file, first, continues)
             lines, continues = [], False
@@ -102,16 +101,11 @@ def _parse_record(
 ) -> Document | None:
     """One record's document; ``None`` where it holds no text."""
     where = f"{chunk.file}:{number}" if chunk.kind == "jsonl" else f"{chunk.file}: row {number}"
-    try:
-        value = json.loads(record)
-    except json.JSONDecodeError as error:
-        raise ZooError(f"{where}: broken JSON: {error.msg} at column {error.colno}: {record[:60]!r}") from error
+    value = parse_json(record, where)
     fields: dict[str, Any] = {}
     if chunk.kind in ("jsonl", "rows"):
         if not isinstance(value, dict):
-            raise ZooError(
-                f"{where}: a JSON {type(value).__name__}; an object with the field {text_field!r} was expected."
-            )
+            raise ZooError(f"{where}: a JSON {json_kind(value)}; an object with the field {text_field!r} was expected.")
         if text_field not in value:
             raise ZooError(no_text_field(where, text_field, list(value)))
         fields, value = value, value[text_field]
@@ -127,7 +121,7 @@ def _parse_record(
         for note, spans in zip(notes, annotator.read(fields[name], text, f"{where}: field {name!r}")):
             note[name] = spans
     stripped = [line.strip() for line in text.lines]
-    kept = [place for place, line in enumerate(stripped) if line]
+    kept = [place for place, line in enumerate(stripped) if not is_blank(line)]
     if not kept:
         return None
     shifts = [len(line) - len(line.lstrip()) for line in text.lines]
@@ -168,12 +162,7 @@ def _record_text(value: Any, text_field: str, where: str) -> RecordText:
                 f"{where}: field {text_field!r} holds a {type(part).__name__}{' in a list' if listed else ''}; text "
                 "was expected, or a list of texts."
             )
-        try:
-            part.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ZooError(
-                f"{where}: field {text_field!r} holds half a surrogate pair ({part[error.start]!r})."
-            ) from error
+        check_surrogates(part, f"{where}: field {text_field!r}")
     return RecordText([part.replace("\n", " ") for part in parts] if listed else value.split("\n"), listed)
 
 

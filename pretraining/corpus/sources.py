@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pretraining.annotations.base import RecordAnnotator
 from pretraining.corpus.config import CorpusConfig
 from zoo.errors import ZooError, nearest
-from zoo.runtime.text_encoding import encoding_hint
 from zoo.sample import resolve
+from zoo.storage.text_encoding import encoding_hint
 
 Kind = Literal["txt", "jsonl", "parquet", "hub"]
 _EXTENSIONS: dict[str, tuple[Kind, bool]] = {

@@ -23,11 +23,11 @@ from pretraining.masking.shares import check_shares
 from pretraining.masking.tokens import random_ids
 from pretraining.masking.words import no_word_goes_on
 from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
-from pretraining.text.files import existing, read_lines
 from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
+from zoo.storage.user_files import existing, read_lines
 from zoo.vocabulary import Vocabulary
 
 Ids = tuple[int, ...]

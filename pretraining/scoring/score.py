@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
-import json
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,11 @@ import numpy as np
 
 from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import SegmenterName
-from zoo.errors import ZooError, nearest
+from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import write_json
+from zoo.storage.user_files import read_records
 
 
 @dataclass(frozen=True)
@@ -49,21 +49,8 @@ class ScoreConfig:
 
 def read_items(path: Path, fields: tuple[str, ...], limit: int | None) -> Iterator[dict[str, Any]]:
     """JSON objects of a ``.jsonl`` or ``.jsonl.gz`` file that have ``fields``."""
-    if not path.is_file():
-        raise ZooError(f"{path} is not a file.")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8", newline="\n") as stream:
-        for number, line in enumerate(stream, 1):
-            if limit is not None and number > limit:
-                return
-            try:
-                item = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ZooError(f"{path}, line {number} is not JSON: {error}") from error
-            missing = [field for field in fields if field not in item]
-            if missing:
-                raise ZooError(f"{path}, line {number} has no {missing[0]!r}.{nearest(missing[0], item)}")
-            yield item
+    for _, item in itertools.islice(read_records(path, fields), limit):
+        yield item
 
 
 def score_pairs(scorer: Scorer, folder: Path, limit: int | None, batch_size: int, show: bool) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import TaskLoader
 from pretraining.training.stores import TokenStores, run_store
 from zoo.errors import ZooError
+from zoo.storage.user_files import parse_json
 from zoo.vocabulary import Vocabulary
 
 _OTHERS = 40  # documents that random second segments come from
@@ -73,8 +74,8 @@ def record_of(text: str, field: str) -> dict[str, Any] | None:
     if not text.lstrip().startswith("{"):
         return None
     try:
-        record = json.loads(text)
-    except json.JSONDecodeError:
+        record = parse_json(text, "the text")
+    except ZooError:
         return None  # a text may well begin with a bracket
     if field not in record:
         raise ZooError(f"the record has no field {field!r} (corpus.text_field); it has {', '.join(record) or 'none'}.")

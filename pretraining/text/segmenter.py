@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from pretraining.text.files import existing, read_lines
 from zoo.errors import ZooError
+from zoo.storage.user_files import existing, read_lines
 
 SegmenterName = Literal["none", "rjieba", "space"]
 ALIGNMENT = 2

@@ -6,6 +6,7 @@ They are trained on triples, read from files of others, or made as a control.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,12 +18,15 @@ from numpy.typing import NDArray
 from pretraining.annotations.linked import read_entities
 from pretraining.tools.transe import TransEConfig, ranks, read_triples, train_transe
 from zoo.errors import ZooError
-from zoo.runtime.text_encoding import file_hint
 from zoo.settings.load import load_settings
 from zoo.storage.entity_table import Entities, control, open_entities, save_entities
 from zoo.storage.files import write_atomic, write_json
 from zoo.storage.tensors import save_tensors
+from zoo.storage.user_files import read_lines
 
+_SPACES = " \t"  # what parts values
+_DIGITS = 10  # of a number that is larger than any count
+_DECIMAL = re.compile(rb"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?")
 _RANKED = 1000  # triples whose tails are ranked for the record
 Floats = NDArray[np.float32]
 
@@ -106,20 +110,12 @@ def read_vectors(vectors: str | Path, ids: str | Path | None = None) -> tuple[li
         ZooError: a file that is none of these (naming the line), or the two do not agree.
     """
     path = Path(vectors)
-    lines = _lines(path)
+    lines = ((number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip(_SPACES))
     if ids is not None:
-        rows = [_numbers(path, number, parts) for number, parts in lines]
+        rows = [_numbers(path, number, line.encode().split()) for number, line in lines]
         names = _read_ids(Path(ids))
     else:
-        _, head = next(lines, (1, []))
-        if len(head) != 2 or not all(part.isdecimal() for part in head):
-            raise ZooError(f"{path}, line 1: a number of entities and a width belong here (word2vec), or give --ids.")
-        names, rows = [], []
-        for number, (name, *values) in lines:
-            names.append(name)
-            rows.append(_numbers(path, number, values))
-        if [len(names), len(rows[0]) if rows else 0] != [int(part) for part in head]:
-            raise ZooError(f"{path}: line 1 says {' vectors of width '.join(head)}, and {len(names)} are there.")
+        names, rows = _named_vectors(path, lines)
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != len(rows[0])), None)
     if wrong is not None:
         raise ZooError(f"{path}: vector {wrong} has {len(rows[wrong - 1])} values, the first has {len(rows[0])}.")
@@ -128,19 +124,38 @@ def read_vectors(vectors: str | Path, ids: str | Path | None = None) -> tuple[li
     return names, np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            for number, line in enumerate(stream, start=1):
-                if parts := line.split():
-                    yield number, parts
-    except UnicodeDecodeError as error:
-        raise ZooError(f"{path} is not a UTF-8 text file: {error}. {file_hint(path)}") from error
-    except OSError as error:
-        raise ZooError(f"{path} is not a readable text file: {error}") from error
+def _named_vectors(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[list[str], list[Floats]]:
+    """Names and vectors in word2vec's text form.
+
+    The first line says how many values a line ends with. What stands before them is the name, spaces in it included;
+    only spaces and tabs part values, as U+00A0, U+3000 and U+0085 may stand in a name.
+    """
+    _, head = next(lines, (1, ""))
+    stated = head.split()
+    if len(stated) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < _DIGITS for part in stated):
+        raise ZooError(f"{path}, line 1: a number of entities and a width belong here (word2vec), or give --ids.")
+    count, width = map(int, stated)
+    names: list[str] = []
+    rows: list[Floats] = []
+    for number, line in lines:
+        name, *values = line.encode().rstrip().rsplit(None, width)
+        if len(values) != width:
+            raise ZooError(
+                f"{path}, line {number}: a name and {width} values are needed, as line 1 says; found {line[:60]!r}."
+            )
+        if _DECIMAL.fullmatch(name.split()[-1]) and len(name.split()) > 1:
+            raise ZooError(
+                f"{path}, line {number}: line 1 says that {width} values stand behind a name, here {name.decode()!r}, "
+                "whose end looks like one more. Write _ for spaces in a name that ends so, or mend the width in line 1."
+            )
+        names.append(name.decode().lstrip(_SPACES))
+        rows.append(_numbers(path, number, values))
+    if len(names) != count:
+        raise ZooError(f"{path}: line 1 says {count} vectors of width {width}, and {len(names)} are there.")
+    return names, rows
 
 
-def _numbers(path: Path, line: int, parts: list[str]) -> Floats:
+def _numbers(path: Path, line: int, parts: list[bytes]) -> Floats:
     try:
         with np.errstate(over="ignore"):  # what is too large is an error below
             values: Floats = np.array(parts, dtype=np.float32)
@@ -148,7 +163,7 @@ def _numbers(path: Path, line: int, parts: list[str]) -> Floats:
         raise ZooError(f"{path}, line {line}: a value is no number ({error}).") from error
     if not np.isfinite(values).all():
         wrong = parts[int(np.argmin(np.isfinite(values)))]
-        raise ZooError(f"{path}, line {line}: the value {wrong} is not finite, or too large for float32.")
+        raise ZooError(f"{path}, line {line}: the value {wrong.decode()} is not finite, or too large for float32.")
     return values
 
 

@@ -11,14 +11,13 @@ and at its first one in a store (specs: ERNIE-THU, section 2 and trap 5). Neighb
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
-import zlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 from pretraining.annotations.linked import ENTITY_ARRAY
 from pretraining.store.prepare import prepare_from_ids
@@ -26,12 +25,13 @@ from pretraining.store.token_store import Store
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
-from zoo.runtime.text_encoding import file_hint
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file, write_atomic
+from zoo.storage.user_files import read_lines
 
 _NONE = "#UNK#"
 _CONTINUES = "##"
+_SPACES = re.compile("[ \t]+")  # what parts values; U+00A0 and the like are part of a name
 _DIGITS = 10  # of a number that is larger than any id
 
 
@@ -80,22 +80,9 @@ def read_linked(tokens: str | Path, entities: str | Path) -> Iterator[list[Sente
 
 
 def _read(path: Path) -> Iterator[list[list[str]]]:
-    try:
-        with _open(path) as stream:
-            for number, line in enumerate(stream, start=1):
-                if values := line.split():
-                    yield _sentences(path, number, values)
-    except UnicodeDecodeError as error:
-        hint = "" if path.suffix == ".gz" else f" {file_hint(path)}"
-        raise ZooError(f"{path} is not a UTF-8 text file: {error}.{hint}") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise ZooError(f"{path} is not a readable text file: {error}") from error
-
-
-def _open(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig")
-    return path.open(encoding="utf-8-sig")
+    for number, line in enumerate(read_lines(path), start=1):
+        if values := [value for value in _SPACES.split(line) if value]:
+            yield _sentences(path, number, values)
 
 
 def _sentences(path: Path, number: int, values: list[str]) -> list[list[str]]:

@@ -22,13 +22,13 @@ from typing import Any, Literal, NamedTuple
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import iter_documents
 from pretraining.corpus.sources import matching
-from pretraining.text.files import read_lines
 from pretraining.text.segmenter import CJK
 from pretraining.text.sentences import sentence_spans
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file
+from zoo.storage.user_files import read_lines, read_records, record_text
 
 NO_MARKER = "[no-conn]"
 """The class, in a list of markers, of sentences that begin with none of them."""
@@ -140,12 +140,8 @@ class Markers:
 
 def read_markers(path: str) -> Markers:
     """The markers of a file, one a line."""
-    try:
-        lines = [
-            (number, name) for number, line in enumerate(read_lines(Path(resolve(path))), 1) if (name := line.strip())
-        ]
-    except OSError as error:
-        raise ZooError(f"--markers {path} is not a readable text file: {error}") from error
+    numbered = enumerate(read_lines(Path(resolve(path)).expanduser()), start=1)
+    lines = [(number, name) for number, line in numbered if (name := line.strip())]
     return Markers([name for _, name in lines], path, [number for number, _ in lines])
 
 
@@ -206,14 +202,8 @@ def relevance_pairs(files: Iterable[str], left_out: Counter[str] | None = None) 
     """
     left_out = Counter() if left_out is None else left_out
     for path in [path for name in files for path in _named(name)]:
-        try:
-            lines = list(read_lines(path))
-        except OSError as error:
-            raise ZooError(f"--files {path} is not a readable text file: {error}") from error
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            pair = _relevance_pair(line, f"{path}, line {number}")
+        for number, record in read_records(path, ("query", "title", "label")):
+            pair = _relevance_pair(record, f"{path}, line {number}")
             if pair.first and pair.second:
                 yield pair
             else:
@@ -226,16 +216,10 @@ def _named(name: str) -> list[Path]:
     return matching(name, path, "--files") if any(mark in name for mark in "*?[") and not path.exists() else [path]
 
 
-def _relevance_pair(line: str, where: str) -> Pair:
-    """The pair of one line."""
-    try:
-        record = json.loads(line)
-        first, second, label = record["query"].strip(), record["title"].strip(), record["label"]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ZooError(
-            f"{where}: {line[:80]!r}; an object with query, title and a label of 0, 1 or 2 is needed."
-        ) from error
-    return Pair(first, second, _RELEVANCE - 1 - _relevance_label(label, where))
+def _relevance_pair(record: dict[str, Any], where: str) -> Pair:
+    """The pair of one record."""
+    first, second = (record_text(record[name], name, where).strip() for name in ("query", "title"))
+    return Pair(first, second, _RELEVANCE - 1 - _relevance_label(record["label"], where))
 
 
 def _relevance_label(label: Any, where: str) -> int:
@@ -312,7 +296,7 @@ def pairs_command(argv: list[str]) -> int:
         )
     Path(config.output).parent.mkdir(parents=True, exist_ok=True)
     with replaced_file(Path(config.output)) as stream:
-        stream.write("".join(pair.line + "\n" for pair in pairs).encode("utf-8", errors="replace"))
+        stream.write("".join(pair.line + "\n" for pair in pairs).encode("utf-8"))
     counts = Counter(pair.label for pair in pairs)
     print(f"{config.output}: {len(pairs):,} pairs of {len(counts)} of {len(names)} classes (num_labels: {len(names)})")
     for label, count in counts.most_common():

@@ -20,7 +20,7 @@ from torch import Tensor
 from pretraining.keyed_random import Draw, scaled
 from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
-from zoo.runtime.text_encoding import file_hint
+from zoo.storage.user_files import read_lines
 
 Ints = NDArray[np.int64]
 
@@ -93,24 +93,16 @@ def read_triple_lines(path: Path) -> Iterator[tuple[str, str, str]]:
     Raises:
         ZooError: no such file, not UTF-8, or a line that is no triple (naming it).
     """
-    if path.is_dir():
-        raise ZooError(f"{path} is a folder; a file of triples is needed.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as stream:
-            for number, line in enumerate(stream, start=1):
-                parts = line.rstrip("\r\n").split("\t")
-                if parts == [""]:
-                    continue
-                if len(parts) != 3 or not all(part.strip() for part in parts):
-                    raise ZooError(
-                        f"{path}, line {number}: {line.strip()[:80]!r} is no triple; head, relation and tail are "
-                        "needed, with a tab between them."
-                    )
-                yield parts[0].strip(), parts[1].strip(), parts[2].strip()
-    except UnicodeDecodeError as error:
-        raise ZooError(f"{path} is not a UTF-8 file of triples: {error}. {file_hint(path)}") from error
-    except OSError as error:
-        raise ZooError(f"{path} is not a readable file of triples: {error}") from error
+    for number, line in enumerate(read_lines(path), start=1):
+        parts = line.split("\t")
+        if parts == [""]:
+            continue
+        if len(parts) != 3 or not all(part.strip() for part in parts):
+            raise ZooError(
+                f"{path}, line {number}: {line.strip()[:80]!r} is no triple; head, relation and tail are "
+                "needed, with a tab between them."
+            )
+        yield parts[0].strip(), parts[1].strip(), parts[2].strip()
 
 
 def read_triples(path: str | Path, exclude: str | Path | None = None) -> Graph:

@@ -448,7 +448,7 @@ MODELS = {
     "weights cut short": (cut_weights, ["model.safetensors is not a readable safetensors file", "complete?"]),
     "no facts": (lambda f: (f / "config.json").unlink(), ["config.json does not exist"]),
     "other facts": (wider, ["model.safetensors does not fit this model", "has shape"]),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), ["config.json is not valid JSON"]),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), ["config.json: broken JSON"]),
     "unknown key": (lambda f: change_core(f, hiden_size=3), ["'hiden_size'", "Did you mean 'hidden_size'?"]),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), ["tokenizer.json"]),
     "vocabulary": (smaller_vocabulary, ["tokenizer", "600", "500"]),

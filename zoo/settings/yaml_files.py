@@ -68,8 +68,8 @@ def read_yaml(path: Path, kind: str, seen: tuple[Path, ...] = ()) -> dict[str, A
     if path.resolve() in seen:
         raise ZooError(f"{path}: `base` leads back to this file.")
     try:
-        value = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        value = parse_yaml(path.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:  # a number of 5,000 digits
         raise ZooError(f"{path} is not valid YAML: {error}") from error
     if value is None:
         return {}

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from zoo.errors import ZooError
 from zoo.storage.files import file_digest, replaced_file, write_atomic
 from zoo.storage.tensors import open_tensors, save_tensors
+from zoo.storage.user_files import read_lines
 
 NAMES = "entities.txt"
 VECTORS = "entities.safetensors"
@@ -89,12 +90,7 @@ def read_names(path: Path) -> list[str]:
     Raises:
         ZooError: no such file, not UTF-8, an empty line, or a name that occurs twice (with both lines).
     """
-    try:
-        names = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ZooError(f"{path} is not a readable list of entities, one name a line: {error}") from error
-    if names and not names[-1]:
-        names.pop()
+    names = list(read_lines(path))
     if len(set(names)) == len(names) and "" not in names:
         return names
     lines: dict[str, int] = {}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from zoo.errors import ZooError
+from zoo.storage.user_files import json_kind, parse_json, whole_text
 
 
 @contextlib.contextmanager
@@ -42,9 +43,13 @@ def replaced_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
 
 
 def write_atomic(path: Path, text: str, *, shared: bool = False) -> None:
-    """Write a text file atomically: see :func:`replaced_file`."""
+    r"""Write a text file atomically: see :func:`replaced_file`.
+
+    A file name that is no UTF-8 reaches Python with halves of surrogate pairs; they are written as ``\udcXX``, which
+    JSON reads back as the name.
+    """
     with replaced_file(path, shared=shared) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any, *, indent: int = 2, shared: bool = False) -> None:
@@ -87,12 +92,7 @@ def file_digest(path: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read one JSON object; what is wrong with the file is said by name."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ZooError(f"{path} does not exist.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ZooError(f"{path} is not valid JSON: {error}") from error
+    value = parse_json(whole_text(path), str(path))
     if not isinstance(value, dict):
-        raise ZooError(f"{path} holds a JSON {type(value).__name__}; an object was expected.")
+        raise ZooError(f"{path} holds a JSON {json_kind(value)}; an object was expected.")
     return value

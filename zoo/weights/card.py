@@ -11,6 +11,7 @@ from typing import Any
 from zoo.config import CoreConfig
 from zoo.model_folder import ModelMetadata
 from zoo.storage.files import read_json
+from zoo.storage.user_files import read_records
 from zoo.version import __version__
 
 _ABSOLUTE = re.compile(r"(?<=[\s=])/(?:[^\s/]+/)*(?=[^\s/])")  # of paths on one machine, the last part is kept
@@ -141,7 +142,7 @@ def score_lines(folder: Path) -> list[str]:
     lines: list[str] = []
     log = folder / "log.jsonl"
     if log.exists():
-        rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        rows = [row for _, row in read_records(log)]
         last = {row["validation"].get("task"): row["validation"] for row in rows if "validation" in row}
         for task, found in last.items():
             where = f" in {task}" if len(last) > 1 else ""

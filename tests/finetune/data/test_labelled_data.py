@@ -132,12 +132,12 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
     [
         ("cola", "gj04\t1\t\tfine\ngj04\t7\t\tbad label\n", r"line 2: unknown label '7'.*known: 0, 1"),
         ("cola", "gj04\t1\t\tfine\ngj04\t1\tshort\n", "line 2: 3 tab-separated columns where line 1 has 4"),
-        ("cola", b"gj04\t1\t\tfine\ngj04\t1\t\t\xff\n", r"line 2: invalid UTF-8 \(byte 0xff\)"),
+        ("cola", b"gj04\t1\t\tfine\ngj04\t1\t\t\xff\n", r"line 2: invalid UTF-8 at byte 9 .*xff"),
         ("cola", b"\x1f\x8b\x08\x00", "gunzip"),
         ("cola", "gj04\t1\t\t一二三四五六七八九十\n".encode("gb18030"), "Chinese text, `iconv -f GB18030"),
         ("tnews", '{"label": "100", "sentence": "一二三'.encode()[:-1], "last character is cut off"),
         ("cola", "gj04\t1\t\t\ngj04\t0\t\t \n", r"texts of column 3 are all empty \(2 rows\)"),
-        ("cola", b"\x00\x01", "no UTF-8 text"),
+        ("cola", b"\x00\x01", "a zero byte"),
         ("cola", "", "is empty"),
         ("cola", "a\tb\n", "reads column 3, but line 1 has columns 0 to 1"),
         (
@@ -149,10 +149,10 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
         (
             "ocnli",
             '{"sentence1": "a", "sentence2": "b", "lable": "neutral"}',
-            "line 1: no key 'label'. Did you mean 'lable'",
+            "line 1: no field 'label'; .* Did you mean 'lable'",
         ),
-        ("ocnli", '{"sentence1": "a", "sentence2": "b", "label": "neutral"}\n{oops', "line 2: not a JSON object"),
-        ("ocnli", '["a"]', "line 1: a JSON object was expected"),
+        ("ocnli", '{"sentence1": "a", "sentence2": "b", "label": "neutral"}\n{oops', "line 2: broken JSON"),
+        ("ocnli", '["a"]', "line 1: a JSON object with .* was expected"),
         *(
             ("tnews", f'{{"sentence": "x", "label": "100"}}\n{{"sentence": {value}, "label": "100"}}', part)
             for value, part in (

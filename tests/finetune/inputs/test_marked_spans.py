@@ -485,7 +485,7 @@ def test_rows_without_spans_are_refused(bert: Path, tmp_path: Path) -> None:
 
 
 def test_a_field_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match="no key 'tail'"):
+    with pytest.raises(ZooError, match="no field 'tail'"):
         load_task(MARKED, write(tmp_path, [row("red", "red", head=[[0, 1]])]))
 
 

@@ -221,9 +221,9 @@ def test_rjieba_and_its_dictionary(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("云计算\n大数据\n".encode("gb18030"), r"words\.txt:1: invalid UTF-8 .*iconv -f GB18030"),
-        ("云计算\n大数据\n".encode("utf-16"), r"words\.txt:1: .*iconv -f UTF-16 "),
-        ("云计算\0\n".encode(), r"words\.txt:1: a zero byte"),
+        ("云计算\n大数据\n".encode("gb18030"), r"words\.txt, line 1: invalid UTF-8 .*iconv -f GB18030"),
+        ("云计算\n大数据\n".encode("utf-16"), r"words\.txt, line 1: .*iconv -f UTF-16 "),
+        ("云计算\0\n".encode(), r"words\.txt, line 1: a zero byte"),
         (
             "云计算 ²\n".encode(),
             r"words\.txt:1: '云计算 ²' is not `word \[frequency \[tag\]\]`; a line should be a word",

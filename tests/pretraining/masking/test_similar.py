@@ -289,7 +289,7 @@ def test_lists_of_no_use_say_why(similar, text, counts):
 
 def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "similar.txt").write_bytes("看\t瞧\n美丽\t漂亮\n".encode("gb18030"))
-    for name, message in (("similar.txt", "similar.txt:1: invalid UTF-8"), ("similat.txt", "mean 'similar.txt'")):
+    for name, message in (("similar.txt", "similar.txt, line 1: invalid UTF-8"), ("similat.txt", "mean 'similar.txt'")):
         fill = SimilarWords(str(tmp_path / name))
         for ask in (fill.data_files, lambda fill=fill: fill.bind_tokenizer(chinese())):
             with pytest.raises(ZooError, match=message):

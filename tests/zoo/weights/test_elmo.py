@@ -1092,7 +1092,7 @@ def append(text):
         (second_model, r"2 hdf5 files with weights of ELMo \(other.hdf5, weights.hdf5\); exactly one"),
         (lambda folder: (folder / "weights.hdf5").unlink(), "no hdf5 file at all"),
         (lambda folder: (folder / "options.json").unlink(), r"0 files options.json \(none\)"),
-        (lambda folder: (folder / "options.json").write_text("{"), "is not valid JSON"),
+        (lambda folder: (folder / "options.json").write_text("{"), "broken JSON"),
         (lambda folder: change(folder / "options.json", lstm__dim=13), r"the options make it \(13, 8\)"),
         (lambda folder: change(folder / "options.json", lstm__n_layers=1), "belongs to nothing that the options name"),
         (append("word\n"), "'word' stands in line 5 and in line 6"),

@@ -18,6 +18,7 @@ from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata
 from zoo.storage.files import read_json, write_atomic, write_json
 from zoo.storage.tensors import load_state
+from zoo.storage.user_files import read_lines
 from zoo.vocabulary import Template, Vocabulary
 from zoo.weights.elmo.arrays import is_weights, load_elmo, options_of, save_elmo
 from zoo.weights.files import special_tokens, token_ids
@@ -131,13 +132,7 @@ def read_words(path: Path) -> list[str]:
     Raises:
         ZooError: no such file, not UTF-8, an empty line, or a word that stands there twice.
     """
-    if not path.is_file():
-        raise ZooError(f"{path} is not a file; a vocabulary, a word a line, is needed.")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ZooError(f"{path} is not UTF-8 ({error}); a vocabulary, a word a line, is needed.") from error
-    lines = [line.strip() for line in text.removesuffix("\n").split("\n")]
+    lines = [line.strip() for line in read_lines(path)]
     seen: dict[str, int] = {}
     for number, word in enumerate(lines, start=1):
         if not word:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.runtime.text_encoding import encoding_hint, file_hint
+from zoo.storage.text_encoding import encoding_hint, file_hint
 
 CHINESE = "今天天气很好，我们去公园散步。\n明天 Python 再说。\n" * 20
 

@@ -1,0 +1,321 @@
+"""Files that people hand over: which ones a setting names, and one way to read them.
+
+What is wrong with a file is said by its name, and its line where there is one: it is not there, it is packed otherwise
+than its name says, cut short, no UTF-8, binary, a pointer that git-lfs left in its place, or no JSON. Nothing here is
+guessed: what cannot be read as it stands is refused with what would work.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, cast
+
+from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
+from zoo.storage.text_encoding import encoding_hint
+
+_BLOCK = 2**14
+_HEAD = 2**14  # bytes that tell what a file is
+_POINTERS = {  # beginnings of files that stand for others
+    b"version https://git-lfs.github.com/spec/": "git-lfs left in its place (`git lfs pull` fetches the file itself)",
+    b"/annex/objects/": "git-annex left in its place (`git annex get` fetches the file itself)",
+    b"# xet version ": "git-xet left in its place (`git xet checkout` fetches the file itself)",
+}
+_LINE_END = re.compile(rb"\r+\n|\n\r(?!\n)|\r")
+BLANK = "".join(filter(str.isspace, map(chr, range(0x3001)))) + (
+    "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\u2800\u3164\ufeff"  # without width, or without ink
+)
+"""Characters that show nothing: a line of them alone is blank."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+# --- bytes -----------------------------------------------------------------------------------------------------------
+
+
+def pointer_kind(head: bytes) -> str | None:
+    """What left a file of these first bytes in the place of another; ``None`` for a file that is one."""
+    return next((what for start, what in _POINTERS.items() if head.startswith(start)), None)
+
+
+def check_pointer(path: Path | str, head: bytes) -> None:
+    """Raise ZooError if a file with these first bytes stands for another that was not fetched."""
+    if (what := pointer_kind(head)) is not None:
+        raise ZooError(f"{path} is not the file itself, but a pointer of some lines that {what}.")
+
+
+def unreadable(path: Path | str, error: OSError) -> ZooError:
+    """The message for a file that the system does not let us read."""
+    place = Path(path)
+    if isinstance(error, FileNotFoundError):
+        if place.is_symlink():
+            return ZooError(f"{path} is a link to {place.readlink()}, which does not exist.")
+        with contextlib.suppress(OSError):
+            return ZooError(f"{path} does not exist.{nearest(place.name, [p.name for p in place.parent.iterdir()])}")
+        return ZooError(f"{path} does not exist, nor does the folder {place.parent}.")
+    if isinstance(error, IsADirectoryError):
+        return ZooError(f"{path} is a folder; a file is needed.")
+    if isinstance(error, PermissionError):
+        return ZooError(f"{path} may not be read by this user (permission denied).")
+    return ZooError(f"{path} cannot be read: {error.strerror or error}.")
+
+
+@contextlib.contextmanager
+def open_bytes(path: Path | str) -> Iterator[IO[bytes]]:
+    """The bytes of a file, unpacked where its name ends in ``.gz``. Only what reads them belongs into the block.
+
+    Raises:
+        ZooError: the file cannot be read, is a pointer, is no gzip data though it is called so, or is cut short.
+    """
+    try:
+        with Path(path).open("rb") as raw:
+            head = raw.peek(64)
+            check_pointer(path, head)
+            if Path(path).suffix.lower() != ".gz":
+                yield raw
+                return
+            if not head.startswith(b"\x1f\x8b"):
+                name = Path(path).name[:-3]
+                raise ZooError(
+                    f"{path} is not gzip data, as its name says (it starts with {head[:8]!r}). Rename it to {name}, or "
+                    "fetch it again."
+                )
+            with gzip.GzipFile(fileobj=raw) as stream:
+                yield cast(IO[bytes], stream)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ZooError(f"{path}: the gzip data is damaged or cut short ({error}); fetch the file again.") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+class ByteReader(Protocol):
+    """What bytes can be read from."""
+
+    def read(self, size: int = ..., /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+class LineEnds:
+    r"""Bytes of a stream whose lines all end with a line feed.
+
+    A line ends with ``\n``, ``\r\n`` (however many ``\r`` stand there), ``\n\r``, or with ``\r`` alone, as files of old
+    Macintosh do; U+2028, U+0085 and the like are ordinary characters.
+
+    Args:
+        stream: the bytes.
+    """
+
+    def __init__(self, stream: ByteReader) -> None:
+        self._stream, self._held = stream, b""
+
+    def read(self, size: int) -> bytes:
+        """About ``size`` bytes; none at the end."""
+        while True:
+            part = self._stream.read(size)
+            joined = self._held + part
+            body = joined.rstrip(b"\r\n") if part else joined  # a line end may go on in the next part
+            self._held = joined[len(body) :]
+            if body or not part:
+                return _with_line_feeds(body)
+
+
+def _with_line_feeds(data: bytes) -> bytes:
+    if b"\r" not in data:
+        return data
+    data = data.replace(b"\r\n", b"\n")
+    return _LINE_END.sub(b"\n", data) if b"\r" in data else data
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 text file without their ends, in bounded memory; a byte-order mark is dropped.
+
+    Raises:
+        ZooError: as :func:`open_bytes`; not UTF-8 or with zero bytes, naming the line.
+    """
+    with open_bytes(path) as stream:
+        source, number, rest, head = LineEnds(stream), 0, b"", b""
+        while part := source.read(_BLOCK):
+            if not number and not head:
+                part = part.removeprefix(codecs.BOM_UTF8)
+                head = part[:_HEAD]
+            lines = (rest + part).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                number += 1
+                yield _decoded(line, path, number, head)
+        if rest:
+            yield _decoded(rest, path, number + 1, head)
+
+
+def _decoded(line: bytes, path: Path | str, number: int, head: bytes) -> str:
+    if (place := line.find(b"\0")) >= 0:
+        raise ZooError(f"{path}, line {number}: a zero byte at byte {place + 1} of the line. {encoding_hint(head)}")
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        seen = head if line[: error.end] in head else head + line[: error.end + 64]
+        raise ZooError(
+            f"{path}, line {number}: invalid UTF-8 at byte {error.start + 1} of the line "
+            f"({line[error.start : error.start + 4]!r}). {encoding_hint(seen)}"
+        ) from error
+
+
+def is_blank(line: str) -> bool:
+    """Whether a line shows nothing: white space of any kind, and characters without width."""
+    stripped = line.strip()
+    return not stripped or (stripped[0] in BLANK and not stripped.strip(BLANK))
+
+
+def whole_text(path: Path) -> str:
+    """A whole UTF-8 text file; its lines end with a line feed, a byte-order mark is dropped.
+
+    Raises:
+        ZooError: as :func:`read_lines`.
+    """
+    return "\n".join(read_lines(path))
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        text: the JSON.
+        where: file, and line or record, with which messages begin.
+
+    Raises:
+        ZooError: it is no JSON, or JSON that Python does not read: numbers of thousands of digits, lists in lists in
+            lists.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if "\n" not in text.rstrip() else f"line {error.lineno}, column {error.colno}"
+        shown = text[max(error.pos - 30, 0) : error.pos + 30].strip()
+        raise ZooError(f"{where}: broken JSON: {error.msg} at {place}: {shown!r}") from error
+    except RecursionError as error:
+        raise ZooError(
+            f"{where}: lists or objects of JSON lie too deep in each other to be read; leave that field out."
+        ) from error
+    except ValueError as error:  # Python converts no number of more than 4,300 digits
+        raise ZooError(
+            f"{where}: a number of JSON has thousands of digits, which cannot be read; leave it out, or put it in "
+            "quotes."
+        ) from error
+
+
+def parse_record(text: str, where: str, fields: Iterable[str] = ()) -> dict[str, Any]:
+    """The JSON object of one record, with these fields.
+
+    Args:
+        text: the JSON.
+        where: file and line, with which messages begin.
+        fields: those that must be there, and hold no half of a surrogate pair.
+
+    Raises:
+        ZooError: as :func:`parse_json`; it is no object, or lacks a field, or no UTF-8 can be made of one.
+    """
+    value = parse_json(text, where)
+    wanted = list(fields)
+    if not isinstance(value, dict):
+        needed = f" with {', '.join(map(repr, wanted))}" if wanted else ""
+        found = f"found a JSON {json_kind(value)}: {text.strip()[:60]!r}"
+        raise ZooError(f"{where}: a JSON object{needed} was expected, {found}.")
+    for name in wanted:
+        if name not in value:
+            have = ", ".join(map(repr, list(value)[:20])) or "none"
+            raise ZooError(f"{where}: no field {name!r}; there are {have}.{nearest(name, value)}")
+    if _SURROGATE.search(text):
+        for name in wanted:
+            check_surrogates(value[name], f"{where}: field {name!r}")
+    return value
+
+
+def read_records(path: Path, fields: Iterable[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Line number and JSON object of each line of a file that is not blank (``.jsonl``, also ``.jsonl.gz``).
+
+    Args:
+        path: the file.
+        fields: those that every record must have, see :func:`parse_record`.
+
+    Raises:
+        ZooError: as :func:`read_lines` and :func:`parse_record`.
+    """
+    wanted = tuple(fields)
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            yield number, parse_record(line, f"{path}, line {number}", wanted)
+
+
+def record_text(value: Any, name: str, where: str) -> str:
+    """A field's text, and not how Python writes something else.
+
+    Raises:
+        ZooError: it is no text.
+    """
+    if isinstance(value, str):
+        return value
+    shown = json.dumps(value, ensure_ascii=False, default=lambda other: f"of type {type(other).__name__}")[:80]
+    raise ZooError(f"{where}: {name!r} is {shown}; a text is needed, in JSON between quotes.")
+
+
+def check_surrogates(value: Any, where: str) -> None:
+    """Raise ZooError if a text, at any depth of a JSON value, holds half of a surrogate pair."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ZooError(
+                f"{where} holds half a surrogate pair ({value[error.start]!r}), of which no character can be made; the "
+                "record was cut there. Mend or delete it."
+            ) from error
+    elif isinstance(value, dict | list):
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            check_surrogates(item, where)
+
+
+def json_kind(value: Any) -> str:
+    """What JSON calls a value that Python read from it."""
+    words = {dict: "object", list: "list", str: "string", bool: "true or false", type(None): "null"}
+    return words.get(type(value), "number")
+
+
+# --- files that a setting names --------------------------------------------------------------------------------------
+
+
+def existing(value: str | list[str], what: str) -> list[Path]:
+    """Files that a path, a glob, or a list of these names.
+
+    Raises:
+        ZooError: there is none, or a folder in its place.
+    """
+    found: list[Path] = []
+    for entry in [value] if isinstance(value, str) else value:
+        path = Path(resolve(entry)).expanduser()
+        if path.is_file():
+            found.append(path)
+            continue
+        if path.is_dir():
+            inside = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: (p.suffix != ".txt", p))
+            example = f"; name its files, for example {inside[0]}." if inside else " without files; name a file."
+            raise ZooError(f"{what}: {path} is a folder{example}")
+        anchor = Path(path.anchor)
+        pattern = str(path.relative_to(anchor))
+        matched = sorted(p for p in anchor.glob(pattern) if p.is_file()) if any(m in pattern for m in "*?[") else []
+        if not matched:
+            names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise ZooError(f"{what}: the file {path} does not exist.{nearest(path.name, names)}")
+        found += matched
+    if not found:
+        raise ZooError(f"{what} names no file.")
+    return found
