@@ -33,7 +33,7 @@ def make(folder: Path, family: str, hidden: int, layers: int, vocabulary: int) -
         config.intermediate_size = 4 * hidden
     causal = family in ("gpt2", "openai-gpt", "llama")
     torch.manual_seed(0)
-    model = (AutoModelForCausalLM if causal else AutoModelForPreTraining).from_config(config)
+    model = (AutoModelForCausalLM if causal else AutoModelForPreTraining).from_config(config, trust_remote_code=False)
     model.save_pretrained(folder)
 
 

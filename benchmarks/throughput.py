@@ -275,7 +275,7 @@ def run_peer(options: Options, store: Store, folder: Path, precision: str) -> di
     )
 
     torch.set_num_threads(options.threads)
-    tokenizer = AutoTokenizer.from_pretrained(store.path)
+    tokenizer = AutoTokenizer.from_pretrained(store.path, trust_remote_code=False)
     ids = blocks(store, options.length)
     columns = {
         "input_ids": ids,

@@ -11,10 +11,25 @@ import pytest
 if TYPE_CHECKING:
     from shared import Shared
 
+MIXIN_MARKS = (
+    "accelerate_tests",
+    "flash_attn_test",
+    "flash_attn_3_test",
+    "flash_attn_4_test",
+    "generate",
+    "torch_compile_test",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--write-docs``: tests that measure rewrite the document with their figures."""
     parser.addoption("--write-docs", action="store_true", help="rewrite docs/parity.md with what the tests measured")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Marks that transformers' own tests of a model carry (tests/zoo/hf/test_mixin.py)."""
+    for name in MIXIN_MARKS:
+        config.addinivalue_line("markers", f"{name}: of transformers' tests")
 
 
 @pytest.fixture(scope="session")

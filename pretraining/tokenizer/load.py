@@ -190,17 +190,16 @@ def _load_elsewhere(name: str, config: TokenizerConfig) -> ZooTokenizer:
     )
     if looks_local and not path.exists():
         raise ZooError(f"tokenizer.path: {name} does not exist.")
-    from transformers import AutoTokenizer
+    from zoo.weights.files import stock_tokenizer  # which needs torch
 
     try:
-        loaded = AutoTokenizer.from_pretrained(name)
-        backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
-    except Exception as error:  # the hub client and the converters raise dozens of kinds
-        reason = str(error).strip().split("\n")[0][:300]
-        raise ZooError(
-            f"tokenizer.path: {name!r} is neither a file or folder here nor could transformers load it: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
+        loaded = stock_tokenizer(name)
+    except ZooError as error:
+        what = "" if path.exists() else f" {name!r} is neither a file nor a folder here."
+        raise ZooError(f"tokenizer.path:{what} {error}") from error
+    if not hasattr(loaded, "backend_tokenizer"):
+        raise ZooError(f"tokenizer.path: {name} is a {type(loaded).__name__}, which has no tokenizer.json.")
+    backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
     metadata = {f"{role}_token": getattr(loaded, f"{role}_token", None) for role in ROLES}
     backend.no_padding()
     backend.no_truncation()

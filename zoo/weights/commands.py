@@ -15,7 +15,15 @@ from zoo.version import __version__
 from zoo.weights.card import write_card
 from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo.folder import FORMAT as ELMO
-from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, special_tokens, token_ids
+from zoo.weights.files import (
+    copy_tokenizer,
+    find_folder,
+    note_length,
+    open_checkpoint,
+    own_code,
+    special_tokens,
+    token_ids,
+)
 from zoo.weights.read import Model, all_families, find_family, read_checkpoint
 from zoo.weights.write import write_checkpoint
 
@@ -102,10 +110,13 @@ def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Mod
     config = _their_config(folder)
     if config.get("model_type") == MODEL_TYPE:
         raise ZooError(f"{folder} is a model folder of the zoo already; it can be used as it is.")
+    code = own_code(folder)
+    find_family(config.get("model_type"), code)  # before anything of an unknown model is read
     tensors = open_checkpoint(folder)
     copy_tokenizer(folder, made)
     architecture = (config.get("architectures") or ["unnamed class"])[0]
-    return read_checkpoint(config, tensors, special_tokens(made), ignore), architecture
+    model = read_checkpoint(config, tensors, special_tokens(made), ignore)
+    return model._replace(report=[*model.report, *([code] if code else [])]), architecture
 
 
 def _their_config(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,22 +98,55 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
     return found
 
 
+def stock_tokenizer(source: str | Path, **options: Any) -> Any:
+    """The tokenizer that transformers makes of a folder's files or of a hub id: the one call of its Auto class.
+
+    Code that lies beside the files is never run, and nobody is asked whether it may be.
+
+    Args:
+        source: the folder or hub id.
+        options: more arguments for ``AutoTokenizer``.
+
+    Raises:
+        ZooError: transformers cannot read it, or could only by running that code.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:  # the hub client and the converters raise dozens of kinds
+        reason = str(error).strip().split("\n")[0][:300]
+        if own := own_code(Path(source)):
+            reason = (
+                f"{own}; a folder with tokenizer.json or vocab.txt, whose config.json names a known type, is needed"
+            )
+        raise ZooError(f"transformers could not read the tokenizer in {source}: {reason}") from error
+
+
+def own_code(folder: Path) -> str:
+    """What a folder's files say of code of its own, which nothing here runs; empty where they name none."""
+    named = []
+    for file in ("config.json", "tokenizer_config.json"):
+        content = read_json(folder / file) if (folder / file).exists() else {}
+        if "auto_map" in content:
+            type_ = f", model_type {content['model_type']!r}" if "model_type" in content else ""
+            named.append(f"{file} names code of its own (auto_map{type_}), which the zoo never runs")
+    return "; ".join(named)
+
+
 def copy_tokenizer(source: Path, target: Path) -> bool:
     """Copy the tokenizer's files, made into a tokenizer.json where there is none; whether there is a tokenizer."""
     present = [name for name in TOKENIZER_FILES if (source / name).exists()]
     if not {*present} - {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}:
         return False
     if "tokenizer.json" not in present:
-        from transformers import AutoTokenizer
-
-        try:
-            AutoTokenizer.from_pretrained(source).save_pretrained(target)
-        except Exception as error:  # the converters raise dozens of kinds
-            reason = str(error).strip().split("\n")[0][:300]
-            raise ZooError(f"the tokenizer in {source} ({', '.join(present)}) could not be read: {reason}") from error
-        return True
-    for name in present:
-        shutil.copyfile(source / name, target / name)
+        stock_tokenizer(source).save_pretrained(target)
+    else:
+        for name in present:
+            shutil.copyfile(source / name, target / name)
+    settings = target / "tokenizer_config.json"
+    if settings.exists() and "auto_map" in (content := read_json(settings)):  # whoever opens the copy would be asked
+        write_json(settings, {key: value for key, value in content.items() if key != "auto_map"})
     return True
 
 

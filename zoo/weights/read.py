@@ -277,8 +277,12 @@ def all_families() -> dict[str, Family]:
     return {family.model_type: family for family in sorted(FAMILIES, key=lambda f: (len(f.fields), f.model_type))}
 
 
-def find_family(name: Any) -> Family:
+def find_family(name: Any, also: str = "") -> Family:
     """The family of that ``model_type``.
+
+    Args:
+        name: the ``model_type``.
+        also: what else is known of the folder, for the message.
 
     Raises:
         ZooError: there are no rows for it.
@@ -287,7 +291,7 @@ def find_family(name: Any) -> Family:
     if name not in known:
         raise ZooError(
             f"no weight table is written for model_type {name!r}; there is one for {', '.join(known)}."
-            f"{nearest(str(name), known)}"
+            f"{nearest(str(name), known)}{f' {also}.' if also else ''}"
         )
     return known[name]
 
