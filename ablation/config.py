@@ -266,15 +266,15 @@ def _check_renamed(values: dict[str, Any]) -> None:
 
 
 def _primary(values: dict[str, Any]) -> PrimaryConfig:
-    own = check_keys(PrimaryConfig, values, "primary")
-    floor = own.get("floor")
+    floor = values.get("floor")
+    own = check_keys(PrimaryConfig, values, "primary") if isinstance(floor, dict | None) else {}
+    if floor is not None and (not isinstance(floor, dict) or floor.get("beats") is None):
+        raise ZooError(
+            f"primary.floor = {floor!r}; what has to be beaten is needed, such as {{beats: unigram_entropy}}, or "
+            "{beats: majority.TASK.METRIC}, or {measure: cloze.nats.longer, beats: cloze.unigram.longer}."
+        )
     if floor is not None:
-        if not isinstance(floor, dict) or floor.get("beats") is None:
-            raise ZooError(
-                f"primary.floor = {floor!r}; what has to be beaten is needed, such as {{beats: unigram_entropy}}, or "
-                "{beats: majority.TASK.METRIC}, or {measure: cloze.nats.longer, beats: cloze.unigram.longer}."
-            )
-        own["floor"] = FloorConfig(**floor)
+        own["floor"] = FloorConfig(**own["floor"])
     return PrimaryConfig(**own)
 
 

@@ -32,6 +32,7 @@ import numpy as np
 import torch
 
 from pretraining.annotations.lexicon import Lexicon, Words
+from pretraining.arrays import WORD_START
 from pretraining.corpus.config import CorpusConfig
 from pretraining.keyed_random import Draw
 from pretraining.layouts.base import Layout, Plan
@@ -47,7 +48,6 @@ from pretraining.objectives.base import collate
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import SCHEMA, Store
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.config import CoreConfig
 from zoo.vocabulary import Vocabulary

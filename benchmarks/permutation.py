@@ -25,12 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import torch
 
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives import MaskedLM, PermutationLM
 from pretraining.objectives.base import Objective, collate
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.training.model import PretrainingModel, build_model
 from zoo.config import CoreConfig
 from zoo.dropout import row_keys

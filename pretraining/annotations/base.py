@@ -157,6 +157,5 @@ def check_choice(what: str, value: Any, known: Sequence[str]) -> None:
 
 def make_annotator(spec: dict[str, Any], where: str) -> Annotator:
     """An annotator from its ``class_path`` and ``init_args``."""
-    made = import_class(spec["class_path"], where)(**spec["init_args"])
-    assert isinstance(made, Annotator)
+    made: Annotator = import_class(spec["class_path"], where, (Annotator,))(**spec["init_args"])
     return made

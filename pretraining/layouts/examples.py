@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.tokenizer.flags import WORD_START
+from pretraining.arrays import WORD_START
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Examples:
         input_ids: int32, padding id beyond each row's length.
         lengths: (B,) int64 real tokens, template tokens included.
         special_tokens_mask: True at the layout's template tokens ([CLS], [SEP]) and at padding.
-        token_flags: uint8 bits of ``pretraining.tokenizer.flags``; template tokens and padding carry ``WORD_START``.
+        token_flags: uint8 bits of ``pretraining.arrays``; template tokens and padding carry ``WORD_START``.
         example_ids: (B,) int64 identity of the row in its plan: the key of all its random draws.
         document_ids: (B,) int64 store document that the row's first piece comes from.
         token_type_ids: int32 segment of each token, where the layout makes segments.

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Ints, ragged_ranges
+from pretraining.arrays import WORD_START, Ints, ragged_ranges
 from pretraining.layouts.base import Plan
 from pretraining.layouts.examples import Examples
 from pretraining.store.token_store import Store
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -9,14 +9,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Ints, ragged_ranges
+from pretraining.arrays import WORD_START, Ints, ragged_ranges
 from pretraining.keyed_random import Draw
 from pretraining.layouts.base import Layout, Plan, take_rows
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.full_sentences import FullSentences
 from pretraining.layouts.gather import build_examples
 from pretraining.store.token_store import Store
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

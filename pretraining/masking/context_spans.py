@@ -13,11 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.arrays import WORD_START, Bools, Ints, Ints32
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Selector
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.arrays import WORD_START, Bools, Ints, Ints32
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budgeted
-from pretraining.tokenizer.flags import WORD_START
 from zoo.vocabulary import Vocabulary
 
 _NEVER = np.uint64(0xFFFFFFFFFFFFFFFF)

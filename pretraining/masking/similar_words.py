@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.arrays import WORD_START, Bools, Ints, Ints32
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Replacement
 from pretraining.masking.groups import word_starts
-from pretraining.masking.shares import check_shares
 from pretraining.masking.tokens import random_ids
 from pretraining.masking.words import no_word_goes_on
 from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
 from pretraining.text.segmenter import has_cjk
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.storage.user_files import existing, read_lines
+from zoo.values import check_shares
 from zoo.vocabulary import Vocabulary
 
 Ids = tuple[int, ...]

@@ -14,13 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Bools, Ints, Ints32
+from pretraining.arrays import WORD_START, Bools, Ints, Ints32
 from pretraining.keyed_random import Draw, scaled
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budget, Budgeted, Replacement
-from pretraining.masking.shares import check_shares
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
+from zoo.values import check_shares
 from zoo.vocabulary import Vocabulary
 
 

@@ -6,14 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-from pretraining.arrays import Bools
+from pretraining.arrays import WORD_START, Bools
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budget
 from pretraining.masking.groups import Grouped, group_sizes, word_starts
 from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
 from pretraining.text.segmenter import has_cjk
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 

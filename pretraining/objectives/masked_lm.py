@@ -11,10 +11,9 @@ from torch import Tensor
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Prediction, Replacement, Selected, Selector
-from pretraining.masking.shares import masking_shares
 from pretraining.masking.tokens import Replace
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
-from pretraining.objectives.token_scoring import MaskedModel, score_words
+from pretraining.objectives.token_scoring import MaskedModel, masking_shares, score_words
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from pretraining.arrays import CAPITALISED
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
 from pretraining.store.token_store import ENOUGH_FOR_CAPITALS, SAMPLE_TOKENS, Store
-from pretraining.tokenizer.flags import CAPITALISED
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads.cross_entropy import TokenLoss

@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.arrays import Bools, Ints, ragged_ranges
+from pretraining.arrays import WORD_START, Bools, Ints, ragged_ranges
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, base_inputs
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead
 
@@ -186,3 +185,21 @@ def _ask_copies(model: MaskedModel, rows: Examples, asked: _Questions) -> tuple[
     labels = torch.from_numpy(rows.input_ids[asked.row, asked.column].astype(np.int64)).to(picked.device)
     chance, best = token_answers(model.head, picked, model.embedding, labels)
     return chance.cpu().double().numpy(), (best == labels).cpu().numpy()
+
+
+def masking_shares(rows: Examples, mask: int | None) -> dict[str, float]:
+    """Share of the tokens that were selected, and shares of these that were masked, and replaced by other tokens.
+
+    Args:
+        rows: with ``selected`` and ``original_ids`` among their targets.
+        mask: id of the mask token.
+    """
+    selected = rows.targets["selected"]
+    count = int(selected.sum())
+    changed = (rows.input_ids != rows.targets["original_ids"]) & selected
+    masked = (rows.input_ids == mask) & selected
+    return {
+        "selected": count / max(int(rows.lengths.sum()), 1),
+        "masked": int(masked.sum()) / max(count, 1),
+        "replaced": int((changed & ~masked).sum()) / max(count, 1),
+    }

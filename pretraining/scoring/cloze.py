@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Bools, Ints
+from pretraining.arrays import WORD_START, Bools, Ints
 from pretraining.corpus.config import CorpusConfig
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -29,7 +29,6 @@ from pretraining.scoring.scorer import Scorer, segmenter_of_text
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.training.load_config import load_run_config
 from pretraining.training.loader import split_documents

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import Bools, Ints, ragged_ranges
+from pretraining.arrays import WORD_START, Bools, Ints, ragged_ranges
 from pretraining.keyed_random import Draw
 from pretraining.store.token_store import Store
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 

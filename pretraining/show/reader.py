@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotations.base import Annotator
+from pretraining.arrays import WORD_START
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import collate, corrupt
 from pretraining.show.text_store import TextStore
 from pretraining.show.views import Bools, Ints, TokenOutcome, TokenPrinter
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.training.loader import TaskLoader
 from zoo.config import CoreConfig
 from zoo.inputs import CoreInputs

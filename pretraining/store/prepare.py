@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import SENTENCE_START, WORD_START
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store.beginnings import mostly_unknown
 from pretraining.store.build import build_store
@@ -21,7 +22,6 @@ from pretraining.store.recipe import RECIPE
 from pretraining.store.token_store import SCHEMA, Store
 from pretraining.store.writer import StoreWriter, work_lock
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN, TokenizerConfig
-from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from pretraining.tokenizer.load import load_tokenizer, use_template
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretraining.annotations.to_tokens import Annotations, Piece
+from pretraining.arrays import SENTENCE_START
 from pretraining.corpus.chunks import Chunk, read_chunks
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import Document, parse_chunk
@@ -19,7 +20,6 @@ from pretraining.store.shards import ShardArrays, token_dtype
 from pretraining.text import sentences as splitter
 from pretraining.text.segmenter import Segmenter, join_words
 from pretraining.tokenizer.entries import FlatIds
-from pretraining.tokenizer.flags import SENTENCE_START
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 
 RECIPE = 1

@@ -25,7 +25,7 @@ class ShardArrays(NamedTuple):
 
     Args:
         tokens: (n,) ids.
-        flags: (n,) bits of :mod:`pretraining.tokenizer.flags`.
+        flags: (n,) bits of :mod:`pretraining.arrays`.
         sentences: (s,) tokens per sentence, none 0.
         documents: (d,) sentences per document; 0 where nothing was left of it.
         continues: the first document goes on from the shard before.

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from pretraining.arrays import CAPITALISED, WORD_START
 from pretraining.tokenizer.characters import SPACE, code_points, count_between, is_cjk, is_upper
 from pretraining.tokenizer.entries import LONGEST_TEXT, Entries, pack
-from pretraining.tokenizer.flags import CAPITALISED, WORD_START
 from pretraining.tokenizer.units import WordMarks
 
 Boundaries = Sequence[Sequence[int] | None]

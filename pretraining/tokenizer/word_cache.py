@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from pretraining.arrays import ragged_ranges
+from pretraining.arrays import WORD_START, ragged_ranges
 from pretraining.text.segmenter import CJK
 from pretraining.tokenizer.entries import Entries, FlatIds, UnitTokens, ids_and_flags, pack, places_in_texts, places_of
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.units import WordMarks, unit_rules
 from pretraining.tokenizer.whole_texts import Boundaries, WholeTexts
 

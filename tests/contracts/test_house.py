@@ -22,6 +22,7 @@ PACKAGES = ("zoo", "pretraining", "finetune", "ablation")
 ORDER = [
     "zoo/version.py",
     "zoo/errors.py",
+    "zoo/values.py",
     "zoo/vocabulary.py",
     "zoo/config_parts.py",
     "zoo/config.py",

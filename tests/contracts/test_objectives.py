@@ -16,6 +16,7 @@ from similar_toys import synthetic, synthetic_list
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from torch import nn
 
+from pretraining.arrays import CAPITALISED, WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
@@ -37,7 +38,6 @@ from pretraining.objectives import (
 from pretraining.objectives.base import CoreRunner, Objective, Targets, base_inputs, collate
 from pretraining.objectives.token_classification import CapitalisationLabels
 from pretraining.objectives.token_scoring import MaskedModel, score_words
-from pretraining.tokenizer.flags import CAPITALISED, WORD_START
 from zoo.config import CoreConfig
 from zoo.config_parts import RecurrentConfig
 from zoo.core.build import make_core

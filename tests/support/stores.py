@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pretraining.arrays import SENTENCE_START, WORD_START
 from pretraining.layouts.examples import Examples
 from pretraining.store.token_store import SCHEMA, Store
-from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from zoo.vocabulary import Vocabulary
 
 BERT_LIKE = Vocabulary(size=1000, pad=0, unk=1, cls=2, sep=3, mask=4)

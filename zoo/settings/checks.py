@@ -6,6 +6,7 @@ jsonargparse checks types too. What it does not do, or says less well, is here: 
 
 from __future__ import annotations
 
+import collections.abc
 import dataclasses
 import importlib
 import inspect
@@ -13,17 +14,41 @@ import types
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from zoo.errors import ZooError, nearest
 from zoo.settings.yaml_files import parse_value
+from zoo.values import annotations_of, check_value
+
+_NO_ROLES = ("builtins", "collections.abc", "typing")  # modules of types that classes of any role can be of
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation, ``None`` left out."""
-    if typing.get_origin(annotation) in (Union, types.UnionType):
-        return [a for a in typing.get_args(annotation) if a is not type(None)]
+    """The alternatives of an annotation, ``None`` and what :mod:`zoo.values` says of them left out."""
+    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        return _alternatives(inner[0])
+    if origin in (Union, types.UnionType):
+        return [option for part in inner if part is not type(None) for option in _alternatives(part)]
     return [annotation]
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether text will do, as it is."""
+    options = (typing.get_origin(option) or option for option in _alternatives(annotation))
+    return any(option in (str, Any, object, Literal, int, float, bool) for option in options)
+
+
+def _roles(annotation: Any) -> list[type[Any]]:
+    """Classes that a ``class_path`` may name a subclass of: those of an annotation, or what its callable makes."""
+    found: list[type[Any]] = []
+    for option in _alternatives(annotation):
+        origin = typing.get_origin(option)
+        if origin is collections.abc.Callable:
+            found += _roles(typing.get_args(option)[-1])
+        elif inspect.isclass(kind := origin or option) and not dataclasses.is_dataclass(kind):
+            found += [kind] if kind.__module__ not in _NO_ROLES else []
+    return list(dict.fromkeys(found))
 
 
 def _split(annotation: Any, text: str) -> Any:
@@ -73,7 +98,9 @@ def _as_text(annotation: Any, value: Any, where: str, texts: Mapping[str, str | 
 def check_keys(
     annotation: Any, value: Any, where: str = "", texts: Mapping[str, str | None] = MappingProxyType({})
 ) -> Any:
-    """Raise ZooError if a key is unknown; drop ``null`` entries of dictionaries, split lists given as text.
+    """Raise ZooError if plain values do not fit: keys, class paths, numbers, names; nothing that they name is called.
+
+    Entries of dictionaries that are ``null`` are dropped, lists given as text are split, paths are expanded.
 
     Args:
         annotation: the dataclass or type that ``value`` is meant for.
@@ -82,23 +109,68 @@ def check_keys(
         texts: by dotted place, what the command line says there, letter by letter; ``None`` for a key without a value.
 
     Returns:
-        the value without dropped entries.
+        the value as it is to be built.
     """
     if isinstance(value, str):
-        return _split(annotation, value)
+        return check_value(annotation, _needs_no_keys(annotation, _split(annotation, value), where), where)
+    if isinstance(value, list):
+        kinds = _item_kinds(annotation, len(value))
+        items = [
+            check_keys(kind, item, f"{where}[{n}]") for n, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        ]
+        return check_value(annotation, items, where)
     if not isinstance(value, dict):
-        return _as_text(annotation, value, where, texts)
+        return _needs_no_keys(
+            annotation, check_value(annotation, _as_text(annotation, value, where, texts), where), where
+        )
+    if "class_path" in value:
+        return _check_class(annotation, value, where, texts)
     for option in _alternatives(annotation):
-        if "class_path" in value:
-            return {**value, "init_args": _check_class(value, where, texts)}
         if dataclasses.is_dataclass(option):
-            hints = typing.get_type_hints(option)
+            hints = annotations_of(option)
             names = [field.name for field in dataclasses.fields(option) if field.init]
             _raise_on_unknown_keys(value, names, where)
             return {key: check_keys(hints[key], item, _join(where, key), texts) for key, item in value.items()}
-        if typing.get_origin(option) is dict and len(typing.get_args(option)) == 2:
-            inner = typing.get_args(option)[1]
-            return {k: check_keys(inner, v, _join(where, str(k)), texts) for k, v in value.items() if v is not None}
+        if typing.get_origin(option) is dict:
+            kind, inner = typing.get_args(option)
+            kept = {check_value(kind, k, f"a name in {where}"): v for k, v in value.items() if v is not None}
+            return {k: check_keys(inner, v, _join(where, str(k)), texts) for k, v in kept.items()}
+    return {key: check_keys(Any, item, _join(where, str(key)), texts) for key, item in value.items()}
+
+
+def _item_kinds(annotation: Any, size: int) -> list[Any]:
+    """What the items of a list are meant for; ``Any`` where the annotation does not say."""
+    for option in _alternatives(annotation):
+        origin, inner = typing.get_origin(option), typing.get_args(option)
+        if origin is tuple and inner[-1] is not Ellipsis and len(inner) == size:
+            return list(inner)
+        if origin in (list, tuple) and (origin is list or inner[-1] is Ellipsis):
+            return [inner[0]] * size
+    return [Any] * size
+
+
+def _needs_no_keys(annotation: Any, value: Any, where: str) -> Any:
+    """A text or a number as it is, unless only keys and values will do.
+
+    Raises:
+        ZooError: a class, or settings, are needed.
+    """
+    if value is None or isinstance(value, list) or _is_text(annotation):
+        return value
+    kinds = [typing.get_origin(option) or option for option in _alternatives(annotation)]
+    shown = str(value).lower() if isinstance(value, bool) else value
+    if roles := _roles(annotation):
+        path = value if isinstance(value, str) else "my_module.MyClass"
+        raise ZooError(
+            f"{where} = {shown}; the class path of a {roles[0].__name__} is needed (--{where}.class_path {path}), and "
+            f"its arguments, where it takes some (--{where}.init_args.NAME VALUE)."
+        )
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind):
+            keys = ", ".join(field.name for field in dataclasses.fields(kind) if field.init)
+            raise ZooError(f"{where} = {shown}; keys below it are needed (--{where}.KEY VALUE): {keys}.")
+        if kind is dict:
+            raise ZooError(f"{where} = {shown}; names and their values are needed: --{where}.NAME VALUE.")
     return value
 
 
@@ -114,23 +186,51 @@ def _raise_on_unknown_keys(value: dict[str, Any], names: list[str], where: str) 
             )
 
 
-def _check_class(value: dict[str, Any], where: str, texts: Mapping[str, str | None]) -> dict[str, Any]:
+def _check_class(annotation: Any, value: dict[str, Any], where: str, texts: Mapping[str, str | None]) -> dict[str, Any]:
+    """A ``class_path`` with its ``init_args``, checked against the role that the place has, and not called."""
     _raise_on_unknown_keys(value, ["class_path", "init_args"], where)
+    roles = _roles(annotation)
+    if not roles:
+        raise ZooError(f"{where}.class_path = {value['class_path']!r}: no class can be named here.")
+    found = import_class(value["class_path"], where, tuple(roles))
     arguments = value.get("init_args") or {}
-    found = import_class(value["class_path"], where)
-    signature = inspect.signature(found)
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return dict(arguments)
-    _raise_on_unknown_keys(arguments, list(signature.parameters), _join(where, "init_args"))
-    try:
-        hints = typing.get_type_hints(found.__init__ if inspect.isclass(found) else found)
-    except (NameError, TypeError):
-        hints = {}
-    return {k: check_keys(hints.get(k, Any), v, _join(where, f"init_args.{k}"), texts) for k, v in arguments.items()}
+    if not isinstance(arguments, dict):
+        raise ZooError(f"{where}.init_args = {arguments!r}; names and values are needed.")
+    parameters = inspect.signature(found).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        _raise_on_unknown_keys(arguments, list(parameters), _join(where, "init_args"))
+    hints = _argument_kinds(found)
+    checked = {k: check_keys(hints.get(k, Any), v, _join(where, f"init_args.{k}"), texts) for k, v in arguments.items()}
+    return {**value, "init_args": checked}
 
 
-def import_class(path: str, where: str) -> Any:
-    """The class that a dotted path names; a wrong part is told apart from a module that fails to import."""
+def _argument_kinds(found: type[Any]) -> dict[str, Any]:
+    """Annotations of a class's arguments; those of its bases, too, which ``**arguments`` may go to."""
+    kinds: dict[str, Any] = {}
+    for part in reversed(found.__mro__):
+        made = vars(part).get("__init__")
+        if not inspect.isfunction(made):
+            continue
+        try:
+            kinds |= typing.get_type_hints(made, include_extras=True)
+        except (NameError, TypeError, AttributeError):  # a name that is imported for type checkers only
+            kinds |= dict.fromkeys(made.__annotations__, Any)
+    return kinds
+
+
+def import_class(path: str, where: str, roles: tuple[type[Any], ...] = (object,)) -> Any:
+    """The class that a dotted path names; a wrong part is told apart from a module that fails to import.
+
+    Its module is imported, which runs what stands at that module's top; nothing in it is called.
+
+    Args:
+        path: ``module.Class``.
+        where: dotted place of ``class_path``, for the message.
+        roles: it has to be a subclass of one of these.
+
+    Raises:
+        ZooError: there is no such class, or it has another role.
+    """
     module_name, _, name = str(path).rpartition(".")
     if not module_name:
         raise ZooError(f"{where}.class_path = {path!r} is not a dotted path such as my_module.MyObjective.")
@@ -142,7 +242,15 @@ def import_class(path: str, where: str) -> Any:
         raise ZooError(
             f"{where}.class_path = {path!r}: no module {error.name!r} in the working directory or the environment."
         ) from error
+    role = " or ".join(kind.__name__ for kind in roles)
+    known = [n for n, item in vars(module).items() if inspect.isclass(item) and issubclass(item, roles)]
     if not hasattr(module, name):
-        known = [n for n, item in vars(module).items() if inspect.isclass(item)]
         raise ZooError(f"{where}.class_path = {path!r}: {module_name} has no {name!r}.{nearest(name, known)}")
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not inspect.isclass(found) or not issubclass(found, roles):
+        kind = "a class" if inspect.isclass(found) else f"a {type(found).__name__}"
+        raise ZooError(f"{where}.class_path = {path!r} is {kind}, but no {role}; a subclass of {role} is needed.")
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(vars(found)["__abstractmethods__"]))
+        raise ZooError(f"{where}.class_path = {path!r} lacks {lacking}: name a subclass that has them.")
+    return found

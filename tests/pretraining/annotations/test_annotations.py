@@ -17,13 +17,13 @@ from pretraining.annotations.field import RecordField
 from pretraining.annotations.lexicon import CapitalisedNames, ContentPhrases, Lexicon, Words
 from pretraining.annotations.linked import LinkedEntities, read_entities
 from pretraining.annotations.to_tokens import Annotations, describe
+from pretraining.arrays import SENTENCE_START, WORD_START
 from pretraining.corpus import chunks as reader
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store.prepare import prepare_store
 from pretraining.store.token_store import Store
 from pretraining.text.segmenter import Segmenter, inside_word
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.tokenizer.train import train_tokenizer

@@ -8,6 +8,7 @@ import pytest
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, ROBERTA_LIKE, full_rows, synthetic_store, write_store
 from training import chinese_articles
 
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.blocks import Blocks
 from pretraining.layouts.buffered_pairs import BufferedPairs
@@ -15,7 +16,6 @@ from pretraining.layouts.full_sentences import FullSentences
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.layouts.pairs import coin_sum
 from pretraining.layouts.sentence_pairs import SentencePairs
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

@@ -9,13 +9,13 @@ import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
 
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.blocks import Blocks
 from pretraining.masking.tokens import RandomTokens, random_ids
 from pretraining.masking.words import KnowledgeUnits, WholeWords
 from pretraining.objectives import CausalLM, MaskedLM, PairClassification
 from pretraining.scoring.scorer import Scorer
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tools.configs import count_parameters
 from pretraining.training.config import TaskConfig
 from pretraining.training.load_config import load_pretrain_config, run_folder_of

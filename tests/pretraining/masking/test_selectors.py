@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from stores import BERT_LIKE, ROBERTA_LIKE, full_rows, take
 
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.masking.groups import Grouped, Groups, as_groups, fill_budget, shuffled, word_groups, word_starts
 from pretraining.masking.ngrams import NGrams
 from pretraining.masking.tokens import RandomTokens
 from pretraining.masking.words import RandomSpans, WholeWords
-from pretraining.tokenizer.flags import WORD_START
 from zoo.errors import ZooError
 
 CHOOSERS = {

@@ -11,6 +11,7 @@ from stores import BERT_LIKE, full_rows, synthetic_store, take, write_store
 from training import SAMPLE, Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
 from ablation.grid import fixed_validation
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
@@ -24,7 +25,6 @@ from pretraining.scoring.cloze import cloze_command
 from pretraining.scoring.score import score_command
 from pretraining.show.command import show_command
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.train import train_tokenizer
 from pretraining.tools.configs import count_parameters
 from pretraining.training.load_config import differing_keys, load_pretrain_config

@@ -8,6 +8,7 @@ import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, write_store
 from training import Killed, arguments, chinese_articles, interrupt_at, log_lines, outcome, train
 
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.layouts.sentence_pairs import SentencePairs
@@ -20,7 +21,6 @@ from pretraining.objectives.token_scoring import fill_masked
 from pretraining.scoring.cloze import Cloze
 from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import Segmenter
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.configs import count_parameters
 from pretraining.training.load_config import load_pretrain_config

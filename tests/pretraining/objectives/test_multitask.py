@@ -10,6 +10,7 @@ import pytest
 from stores import BERT_LIKE, synthetic_documents, synthetic_store, write_store
 
 from pretraining.annotations.field import RecordField
+from pretraining.arrays import CAPITALISED, WORD_START
 from pretraining.corpus.config import CorpusConfig
 from pretraining.keyed_random import Draw
 from pretraining.layouts.labelled_pairs import LabelledPairs
@@ -24,7 +25,6 @@ from pretraining.objectives import TokenClassification
 from pretraining.objectives.token_classification import CapitalisationLabels
 from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import CAPITALISED, WORD_START
 from pretraining.tools.pairs import (
     Markers,
     Pair,

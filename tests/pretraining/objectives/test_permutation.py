@@ -7,6 +7,7 @@ from stores import BERT_LIKE, FIRST_ID, full_rows, synthetic_store, take
 from training import arguments, log_lines
 
 from ablation.config import arms, load_ablation
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
@@ -15,7 +16,6 @@ from pretraining.masking.context_spans import ContextSpans, draw_permutation_ran
 from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives import MaskedLM, PairClassification, PermutationLM
 from pretraining.objectives.base import Targets, base_inputs, collate
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.pretrain import pretrain
 from zoo.attention.masks import attended_keys

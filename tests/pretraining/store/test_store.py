@@ -17,6 +17,7 @@ import pytest
 from places import ROOT
 
 from pretraining.annotations.lexicon import Lexicon
+from pretraining.arrays import SENTENCE_START, WORD_START
 from pretraining.corpus import chunks as reader
 from pretraining.corpus.config import CorpusConfig
 from pretraining.store import build, workers
@@ -26,7 +27,6 @@ from pretraining.store.shards import Shard, ShardArrays, read_shard, shard_info,
 from pretraining.store.writer import ABANDONED, work_lock
 from pretraining.text.sentences import split_sentences
 from pretraining.tokenizer.config import TokenizerConfig
-from pretraining.tokenizer.flags import SENTENCE_START, WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Template

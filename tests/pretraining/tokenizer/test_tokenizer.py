@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from places import ROOT
 
+from pretraining.arrays import CAPITALISED, WORD_START
 from pretraining.text.segmenter import Segmenter, aligned
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.entries import ids_and_flags, places_of
-from pretraining.tokenizer.flags import CAPITALISED, WORD_START
 from pretraining.tokenizer.load import extend, load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.tokenizer.train import train_tokenizer

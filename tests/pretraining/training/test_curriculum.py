@@ -30,11 +30,11 @@ from finetune.config import FinetuneSettings
 from finetune.data.tasks import read_task_file
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.blocks import Blocks
 from pretraining.objectives.base import base_inputs, collate, corrupt, make_batch
 from pretraining.optim.learning_rate import Noam
-from pretraining.tokenizer.flags import WORD_START
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.configs import count_parameters
 from pretraining.tools.pairs import pairs_command

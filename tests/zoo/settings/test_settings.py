@@ -1,7 +1,9 @@
 import re
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -17,6 +19,16 @@ class Part:
 
 class OtherPart(Part):
     pass
+
+
+class Holder(Part):
+    def __init__(self, part: Part | None = None, x: Any = None, y: list[int] | None = None, **more: Any) -> None:
+        super().__init__(**more)
+
+
+class Lacking(Part, ABC):
+    @abstractmethod
+    def needed(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -39,12 +51,18 @@ class Outer:
         inner: nested.
         part: a plug-in.
         parts: plug-ins by name.
+        listed: plug-ins in order.
+        made: a plug-in that is made later.
+        anything: whatever.
     """
 
     name: str
     inner: Inner = field(default_factory=Inner)
     part: Part | None = None
     parts: dict[str, Part] = field(default_factory=dict)
+    listed: list[Part] = field(default_factory=list)
+    made: Callable[[list[int]], Part] | None = None
+    anything: Any = None
 
 
 def load(argv, tmp_path=None):
@@ -88,6 +106,45 @@ def test_a_users_class_from_the_working_directory(tmp_path, monkeypatch):
     assert settings.value.part.size == 4
     again = load_settings(Outer, [], "test", "pretrain", settings.resolved)
     assert again.resolved == settings.resolved
+
+
+def test_what_a_class_path_names_is_checked_before_it_is_called(tmp_path):
+    """Wherever a class can be named, also in arguments, lists and dictionaries, and where none can."""
+    mark = tmp_path / "ran"
+    spec = {"class_path": "os.system", "init_args": {"command": f"touch {mark}"}}
+    holder = {"class_path": "test_settings.Holder", "init_args": {}}
+    places = [
+        {"part": spec},
+        {"parts": {"x": spec}},
+        {"listed": [spec]},
+        {"made": spec},
+        {"made": "os.system"},
+        {"part": "os.system"},
+        {"part": f"{spec}"},
+        {"anything": spec},
+        {"anything": [{"deep": spec}]},
+        {"inner": spec},
+        {"inner": {"rate": spec}},
+        {"name": spec},
+        *(
+            {"part": {**holder, "init_args": {key: value}}}
+            for key, value in (("part", spec), ("x", spec), ("y", [spec]))
+        ),
+        {"part": {"class_path": "test_settings.Inner"}},
+        {"part": {"class_path": "test_settings.load"}},
+        {"part": {**spec, "init_args": [1]}},
+        {"part": {"class_path": "test_settings.Lacking"}},
+    ]
+    for place in places:
+        with pytest.raises(ZooError, match=r"class_path|class path|keys below"):
+            load_settings(Outer, [], "test", "pretrain", {"name": "a", **place})
+    assert not mark.exists()
+    made = load_settings(
+        Outer, [], "test", "pretrain", {"name": "a", "made": {"class_path": "test_settings.OtherPart"}}
+    )
+    assert isinstance(made.value.made([]), OtherPart)
+    held = {"part": {**holder, "init_args": {"size": 2, "part": {"class_path": "test_settings.Part"}}}}
+    assert load_settings(Outer, [], "test", "pretrain", {"name": "a", **held}).value.part.size == 2
 
 
 def test_null_drops_an_entry_by_name():
@@ -222,15 +279,15 @@ def test_numbers_and_dates_of_yaml(tmp_path):
     assert load(["--name", "a", "--inner.rate", "-.5"]).value.inner.rate == -0.5
 
 
-def test_what_a_plug_in_says_is_said(monkeypatch):
+class Broken(Part):
+    def __init__(self, size: int = 3) -> None:
+        raise ZooError("the part is broken")
+
+
+def test_what_a_plug_in_says_is_said():
     """jsonargparse wraps it in a message of its own, which names every other type that would do."""
-    monkeypatch.setattr(Part, "__init__", refuse)
     with pytest.raises(ZooError, match=r"^the part is broken$"):
-        load(["--name", "a", "--part.class_path", "test_settings.Part"])
-
-
-def refuse(self, size: int = 3):
-    raise ZooError("the part is broken")
+        load(["--name", "a", "--part.class_path", "test_settings.Broken"])
 
 
 def test_what_is_read_before_the_settings_are_built_has_its_types():
