@@ -7,7 +7,6 @@ are read (:mod:`zoo.settings.checks`), config dataclasses also when they are mad
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import types
 import typing
@@ -73,6 +72,8 @@ Count = Annotated[int, Range(least=1)]
 """A whole number from 1 on."""
 Amount = Annotated[int, Range(least=0)]
 """A whole number from 0 on."""
+Workers = Annotated[int, Range(least=1, most=1024)]
+"""How many processes or threads."""
 Seed = Annotated[int, Range(least=0)]
 """What random numbers are keyed by."""
 Positive = Annotated[float, Range(above=0)]
@@ -193,7 +194,6 @@ def _suits(option: Any, value: Any) -> bool:
     return isinstance(kind, type) and isinstance(value, kind)
 
 
-@functools.cache
 def annotations_of(cls: Any) -> dict[str, Any]:
     """A class's annotations by field, extras included."""
     return typing.get_type_hints(cls, include_extras=True)
