@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check lint docs install clean
+.PHONY: help demo test check lint docs install mixin clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets (what `make` alone does)
@@ -33,6 +33,15 @@ docs: install  ## build the documentation into docs/_build/html
 	$(BIN)/python -m sphinx -b html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 install: $(VENV)/.installed  ## make the virtual environment .venv with everything
+
+# Transformers' own tests of a model are in its source distribution only. Nothing is built; pip's own settings say where from.
+mixin: install  ## fetch transformers' own tests of a model, which tests/zoo/hf/test_mixin.py runs on ours
+	@version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("transformers"))') && \
+	folder=$(VENV)/transformers-$$version && { test -d $$folder/tests || { \
+	$(BIN)/python -m pip download --quiet --no-deps --no-build-isolation --no-binary transformers \
+		--dest $(VENV)/transformers-source transformers==$$version && \
+	mkdir -p $$folder && tar -xzf $(VENV)/transformers-source/transformers-$$version.tar.gz -C $$folder \
+		--strip-components 1 transformers-$$version/tests; }; }
 
 # The constraints file pins tested versions; pyproject.toml has the honest lower bounds.
 $(VENV)/.installed: pyproject.toml constraints.txt

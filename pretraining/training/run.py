@@ -115,7 +115,7 @@ class Run:
         self.raw_model = build_model(core, objectives, vocabulary, config.seed.init, self.tokenizer)
         self.metadata = ModelMetadata(core, config.template, common_attention(objectives))
         check_template(self.metadata.template, core, self.metadata.attention)
-        self.raw_model.core.gradient_checkpointing = train.gradient_checkpointing
+        self.raw_model.core.recompute_layers = train.gradient_checkpointing
         if accelerator.is_main_process:
             check_room(folder, self.raw_model, train.keep)
         self.raw_model.to(accelerator.device)

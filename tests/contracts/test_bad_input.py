@@ -269,7 +269,11 @@ def test_an_overlay_without_its_base(command, joint, more, refuse):
 
 
 def test_files_joined_in_one_word(refuse):
-    refuse("pretraining", ["--config", "bert-tiny+pretrain_tasks/dialogue"], "--config bert-tiny --config pretrain_tasks/dialogue")
+    refuse(
+        "pretraining",
+        ["--config", "bert-tiny+pretrain_tasks/dialogue"],
+        "--config bert-tiny --config pretrain_tasks/dialogue",
+    )
 
 
 def test_damaged_yaml(tmp_path, refuse):

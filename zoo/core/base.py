@@ -25,13 +25,13 @@ class Core(nn.Module, ABC):
         config: the core's config.
         embeddings: token vectors.
         pooler: dense layer of the pooled state, where the config has one.
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        recompute_layers: recompute each layer in the backward pass instead of keeping its activations.
     """
 
     config: CoreConfig
     embeddings: Embeddings
     pooler: nn.Linear | None
-    gradient_checkpointing: bool
+    recompute_layers: bool
 
     @property
     def token_embedding(self) -> Tensor:

@@ -82,7 +82,7 @@ class BidirectionalLSTM(Core):
         super().__init__()
         assert config.recurrent is not None
         self.config, self.recurrent = config, config.recurrent
-        self.gradient_checkpointing = False
+        self.recompute_layers = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(RecurrentLayer(self.recurrent, config.input_width) for _ in range(config.groups))
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
@@ -120,7 +120,7 @@ class BidirectionalLSTM(Core):
             sequences = time_major.into(states)
             hidden, cell = (start[name][:, layer_index, :directions].transpose(0, 1) for name in ("hidden", "cell"))
             layer = self.layers[self.config.group_of(layer_index)]
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+            if self.recompute_layers and torch.is_grad_enabled():
                 hiddens, cells = checkpoint(layer, sequences, hidden, cell, use_reentrant=False)
             else:
                 hiddens, cells = layer(sequences, hidden, cell)

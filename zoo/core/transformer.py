@@ -95,14 +95,14 @@ class Transformer(Core):
         config: the core's config.
 
     Attributes:
-        gradient_checkpointing: recompute each layer in the backward pass instead of keeping its activations.
+        recompute_layers: recompute each layer in the backward pass instead of keeping its activations.
         eager_attention: never use a fused attention kernel.
     """
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         self.config = config
-        self.gradient_checkpointing = False
+        self.recompute_layers = False
         self.eager_attention = False
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, layer_index) for layer_index in range(config.groups))
@@ -148,7 +148,7 @@ class Transformer(Core):
                     hidden[:, :length], layer_index, memory or None
                 )
             layer = self.layers[self.config.group_of(layer_index)]
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+            if self.recompute_layers and torch.is_grad_enabled():
                 hidden, probabilities, entities = checkpoint(
                     layer, hidden, shared, layer_index, entities, use_reentrant=False
                 )

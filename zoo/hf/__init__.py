@@ -7,15 +7,20 @@ written by ``save_pretrained``: tensors have the same names on both sides (``cor
 
 from __future__ import annotations
 
-from zoo.hf.base import ZooPreTrainedModel, can_return_tuple
+from zoo.hf.base import ZooPreTrainedModel
 from zoo.hf.config import ZooConfig
 from zoo.hf.convert import AUTO_CLASSES, auto_class, from_folder, from_transformers, to_transformers
-from zoo.hf.models import ZooForCausalLM, ZooForMaskedLM, ZooForPreTraining, ZooForPreTrainingOutput, ZooModel
-from zoo.hf.task_models import (
+from zoo.hf.inputs import can_return_tuple
+from zoo.hf.models import (
+    ZooForCausalLM,
+    ZooForMaskedLM,
     ZooForMultipleChoice,
+    ZooForPreTraining,
+    ZooForPreTrainingOutput,
     ZooForQuestionAnswering,
     ZooForSequenceClassification,
     ZooForTokenClassification,
+    ZooModel,
 )
 
 __all__ = [

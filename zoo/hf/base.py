@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel, StaticCache
 from transformers import initialization as hf_init
-from transformers.utils import can_return_tuple as untyped_can_return_tuple
 
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.core.embeddings import Embeddings
-from zoo.core.functions import sinusoids
 from zoo.core.init import initial_of
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.heads.sequence_head import new_sequence_head, pooled_state
 from zoo.heads.token_heads import TokenHead
 from zoo.hf.config import ZooConfig
+from zoo.hf.inputs import (
+    check_all_read,
+    dense_mask,
+    joined_streams,
+    make_recomputable,
+    real_tokens,
+    second_stream,
+    sinusoids_of,
+    with_order,
+)
 from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, QueryStream
 from zoo.model_folder import ModelMetadata
 
@@ -35,8 +45,6 @@ _NAMES = {
     "choice": "choice_classifier",
 }
 
-_Forward = TypeVar("_Forward", bound=Callable[..., Any])
-
 
 class ZooPreTrainedModel(PreTrainedModel):
     """A core, and those heads of the configuration that the class reads.
@@ -48,15 +56,16 @@ class ZooPreTrainedModel(PreTrainedModel):
         kinds: kinds of the heads it reads.
         attention_needed: attention for which its head makes sense, ``bidirectional`` or ``causal``; ``None`` = either.
         asks_second_stream: at masked positions its token head reads the second stream, where the core has one.
+        base_class: the class of the core alone.
     """
 
     config_class = ZooConfig
     config: ZooConfig
-    base_model_prefix = ""
+    base_model_prefix = "core"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["Embeddings", "Layer"]
+    _no_split_modules: ClassVar[list[str]] = ["Embeddings", "RecomputableLayer"]
     # Heads that the class does not read, and what objectives own beside their heads.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^heads\.", r"^objectives\."]
 
@@ -66,6 +75,8 @@ class ZooPreTrainedModel(PreTrainedModel):
     kinds: ClassVar[tuple[str, ...]] = ()
     attention_needed: ClassVar[str | None] = None
     asks_second_stream: ClassVar[bool] = False
+    base_class: ClassVar[Any]
+    _shares_core = False  # a second model around the core of another, which alone fills and freezes it
 
     def __init__(self, config: ZooConfig) -> None:
         config = copy.deepcopy(config)
@@ -74,6 +85,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         config.heads = self._choose_heads(config, metadata)
         super().__init__(config)
         self.core = make_core(metadata.config)
+        make_recomputable(self.core)
         self.heads = nn.ModuleDict({name: build_head(metadata.config, head) for name, head in config.heads.items()})
         self.post_init()
 
@@ -136,6 +148,37 @@ class ZooPreTrainedModel(PreTrainedModel):
 
     # ---- what transformers asks of every model ----------------------------------------------------------------------
 
+    @property
+    def base_model(self) -> ZooPreTrainedModel:
+        """The core as a model of its own. It shares the weights: what freezes or trains it leaves the heads alone."""
+        if not self.kinds:
+            return self
+        base: ZooPreTrainedModel | None = self.__dict__.get("_base_model")
+        if base is None:
+            base = self.base_class.__new__(self.base_class)
+            config = copy.deepcopy(self.config)
+            config.heads = {}
+            PreTrainedModel.__init__(base, config)
+            base._shares_core, base.core, base.heads = True, self.core, nn.ModuleDict()
+            base.post_init()
+            self.__dict__["_base_model"] = base  # no part of this model, which has the core already
+        base.core, base.training = self.core, self.core.training
+        return base
+
+    def init_weights(self) -> None:
+        """As in transformers."""
+        if not self._shares_core:
+            super().init_weights()
+
+    def _set_gradient_checkpointing(
+        self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **options: Any
+    ) -> None:
+        """As in transformers, but never with reentrant autograd, which loses the gradients of what layers share."""
+        if isinstance(gradient_checkpointing_func, functools.partial):
+            given = {**gradient_checkpointing_func.keywords, "use_reentrant": False}
+            gradient_checkpointing_func = functools.partial(gradient_checkpointing_func.func, **given)
+        super()._set_gradient_checkpointing(enable, gradient_checkpointing_func, **options)
+
     def get_input_embeddings(self) -> nn.Module:
         """The token embedding."""
         return self.core.embeddings.word_embeddings
@@ -191,6 +234,8 @@ class ZooPreTrainedModel(PreTrainedModel):
         training waits for its gradient.
         """
         super().tie_weights(*args, **kwargs)
+        if self._shares_core:
+            return
         relative = getattr(self.core, "relative", None)
         pooled = not self.kinds or any(getattr(head, "reads_pooler", False) for head in self.heads.values())
         if self.core.pooler is not None and not pooled:
@@ -212,7 +257,10 @@ class ZooPreTrainedModel(PreTrainedModel):
         output_hidden_states: bool | None = None,
         inputs_embeds: Tensor | None = None,
         character_ids: Tensor | None = None,
-        **unused: Any,
+        perm_mask: Tensor | None = None,
+        target_mapping: Tensor | None = None,
+        input_mask: Tensor | None = None,
+        **more: Any,
     ) -> CoreOutput:
         """Run the core on transformers' arguments.
 
@@ -228,12 +276,22 @@ class ZooPreTrainedModel(PreTrainedModel):
             inputs_embeds: an error; the core reads ids.
             character_ids: (B, L, C) of words, for a core that reads characters, beside ids of the same shape: words
                 that the tokenizer lacks are unknown to it otherwise (:func:`zoo.core.characters.character_ids`).
-            unused: arguments that transformers hands to every model.
+            perm_mask: (B, L, L) 1 = the first does not attend to the second (:func:`zoo.hf.inputs.with_order`),
+                for a core with two streams, as the next two.
+            target_mapping: (B, T, L) positions that are asked for; the states are then those of these, (B, T, W).
+            input_mask: (B, L) 1 = padding, instead of ``attention_mask``.
+            more: an error, unless it is nothing or says what holds anyway.
         """
         if input_ids is None or inputs_embeds is not None:
             raise ZooError("models of the zoo read input_ids; inputs_embeds are not taken.")
         if isinstance(past_key_values, StaticCache):
             raise ZooError("static caches are not read; leave cache_implementation away, which means a growing one.")
+        some = {"token_type_ids": token_type_ids, "task_type_ids": task_type_ids, "position_ids": position_ids, **more}
+        check_all_read(type(self).__name__, self.core.config, self.config.attention, some)
+        ordered = {"perm_mask": perm_mask, "target_mapping": target_mapping, "input_mask": input_mask}
+        if given := [name for name, value in ordered.items() if value is not None]:
+            self._check_order(given, past_key_values)
+        attention_mask = real_tokens(attention_mask, input_mask)
         keys = None
         if self.training:  # one key a row: masks follow torch's seed, and are drawn again alike when recomputed
             keys = torch.randint(-(2**31), 2**31 - 1, (len(input_ids),), dtype=torch.int32, device=input_ids.device)
@@ -253,11 +311,25 @@ class ZooPreTrainedModel(PreTrainedModel):
         attends = self.config.output_attentions if output_attentions is None else output_attentions
         # A recurrent core keeps no keys: the cache stays empty, so generation hands in the whole text each time.
         cache = past_key_values if self.core.config.recurrent is None else None
+        if perm_mask is not None or target_mapping is not None:
+            inputs = with_order(inputs, attention_mask, perm_mask, target_mapping)
+            output = self.core(inputs, None, bool(wants), bool(attends))
+            return output if target_mapping is None else second_stream(output, input_ids.shape[1])
         asked = self._asked(input_ids)
         if asked is None:
-            output: CoreOutput = self.core(inputs, cache, bool(wants), bool(attends))
-            return output
+            return self.core(inputs, cache, bool(wants), bool(attends))
         return self._ask(inputs, asked, bool(wants), bool(attends))
+
+    def _check_order(self, given: list[str], past: Any) -> None:
+        """Only a core with two streams reads orders of prediction, and only where states of tokens are asked for."""
+        streams = self.core.config.query_stream and self.config.attention == "bidirectional"
+        if not streams or past is not None:
+            why = "it has no second stream" if not streams else "not beside a cache"
+            raise ZooError(
+                f"this model does not read {', '.join(given)}: {why}. Transformers' XLNet has these arguments."
+            )
+        if "target_mapping" in given and self.kinds and not self.asks_second_stream:
+            raise ZooError(f"{type(self).__name__} reads the first stream only, and so no target_mapping.")
 
     def _ask(self, inputs: CoreInputs, asked: Tensor, wants: bool, attends: bool) -> CoreOutput:
         """Run the core with its second stream at the (B, L) places that are asked for."""
@@ -266,7 +338,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         pattern = inputs.attention_pattern._replace(permutation_ranks=asked.int())
         query = QueryStream(positions, pattern)
         output = self.core(inputs._replace(attention_pattern=pattern, query=query), None, wants, attends)
-        return _first_stream(output, asked, positions)
+        return joined_streams(output, asked, positions)
 
     @property
     def _may_ask(self) -> bool:
@@ -314,68 +386,3 @@ class ZooPreTrainedModel(PreTrainedModel):
     def token_scores(self, head: TokenHead, hidden: Tensor) -> Tensor:
         """(..., W) states -> (..., V)."""
         return head(hidden, self.core.token_embedding)
-
-
-def _first_stream(output: CoreOutput, asked: Tensor, positions: Tensor) -> CoreOutput:
-    """The output with the second stream's states in the places that they were asked for.
-
-    Args:
-        output: of both streams.
-        asked: (B, L) the places.
-        positions: (B, T) where each state of the second stream stands; some stand where nothing was asked.
-    """
-    length, states = asked.shape[1], output.query_states
-    assert states is not None
-    row, slot = asked.gather(1, positions).nonzero(as_tuple=True)
-    place = (row, positions[row, slot])
-    return output._replace(
-        last_hidden_state=output.last_hidden_state.index_put(place, states[row, slot]),
-        hidden_states=None
-        if output.hidden_states is None
-        else tuple(both[:, :length].index_put(place, both[:, length:][row, slot]) for both in output.hidden_states),
-        attentions=None
-        if output.attentions is None
-        else tuple(
-            both[:, :, :length]
-            .transpose(1, 2)
-            .index_put(place, both[:, :, length:].transpose(1, 2)[row, slot])
-            .transpose(1, 2)
-            for both in output.attentions
-        ),
-    )
-
-
-# ---- functions for the classes of single tasks -----------------------------------------------------------------------
-
-
-def can_return_tuple(forward: _Forward) -> _Forward:
-    """Transformers' decorator for ``return_dict``, with its type kept."""
-    decorated: _Forward = untyped_can_return_tuple(forward)
-    return decorated
-
-
-def dense_mask(mask: Tensor | None) -> Tensor | None:
-    """A mask over keys as attention; ``None`` where everything is real (looked up on a CPU only: it costs a wait)."""
-    if mask is None:
-        return None
-    if mask.ndim != 2:
-        raise ZooError(
-            f"attention_mask has {mask.ndim} axes; (batch, tokens) is read, causality follows from the model."
-        )
-    if mask.device.type == "cpu" and bool(mask.all()):
-        return None
-    return mask.bool()[:, None, :]
-
-
-def mean_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | None = None) -> Tensor:
-    """Mean over labels other than -100, or their sum over a given global count."""
-    flat, wanted = logits.reshape(-1, logits.shape[-1]).float(), labels.reshape(-1).to(logits.device)
-    if count is None:
-        return functional.cross_entropy(flat, wanted)
-    total = functional.cross_entropy(flat, wanted, reduction="sum")
-    return total / (count.to(total.device) if isinstance(count, Tensor) else count)
-
-
-def sinusoids_of(embeddings: Embeddings) -> Tensor:
-    """(positions, W) sinusoids for an embedding of that size."""
-    return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)

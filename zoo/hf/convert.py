@@ -23,14 +23,18 @@ from transformers import (
 )
 
 from zoo.errors import ZooError
-from zoo.hf.base import ZooPreTrainedModel, sinusoids_of
+from zoo.hf.base import ZooPreTrainedModel
 from zoo.hf.config import ZooConfig
-from zoo.hf.models import ZooForCausalLM, ZooForMaskedLM, ZooForPreTraining, ZooModel
-from zoo.hf.task_models import (
+from zoo.hf.inputs import sinusoids_of
+from zoo.hf.models import (
+    ZooForCausalLM,
+    ZooForMaskedLM,
     ZooForMultipleChoice,
+    ZooForPreTraining,
     ZooForQuestionAnswering,
     ZooForSequenceClassification,
     ZooForTokenClassification,
+    ZooModel,
 )
 from zoo.model_folder import MODEL_TYPE, ModelMetadata, read_metadata
 from zoo.storage.files import read_json

@@ -460,7 +460,7 @@ def test_gradient_checkpointing_changes_nothing():
     grads = []
     for on in (False, True):
         core = make(BOTH)
-        core.gradient_checkpointing = on
+        core.recompute_layers = on
         state = core(with_two_streams(None)).state
         core.zero_grad()
         core(with_two_streams(row_keys(0, 5, range(4))), state).query_states.square().sum().backward()

@@ -69,7 +69,7 @@ def test_gradient_checkpointing_changes_nothing():
     grads = []
     for on in (False, True):
         core = build_core(config, seed=3)
-        core.gradient_checkpointing = on
+        core.recompute_layers = on
         core(CoreInputs(ids, dropout_keys=keys)).last_hidden_state.square().sum().backward()
         grads.append([p.grad for p in core.parameters() if p.grad is not None])
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

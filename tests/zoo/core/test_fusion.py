@@ -263,7 +263,7 @@ def test_dropout_follows_the_row_and_checkpointing_changes_nothing():
     torch.testing.assert_close(core(part).last_hidden_state[real], whole[order][real], atol=1e-5, rtol=1e-5)
     gradients = []
     for recompute in (False, True):
-        core.gradient_checkpointing = recompute
+        core.recompute_layers = recompute
         core.zero_grad()
         core(keyed).last_hidden_state.square().sum().backward()
         gradients.append(core.layers[2].fusion.output.weight.grad)

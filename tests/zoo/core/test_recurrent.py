@@ -315,7 +315,7 @@ def test_recomputed_layers_give_the_same_gradients():
     gradients = []
     for recompute in (False, True):
         core = build_core(facts(dropout=0.2))
-        core.gradient_checkpointing = recompute
+        core.recompute_layers = recompute
         state = core(CoreInputs(some_ids(seed=5))).state
         output = core(CoreInputs(some_ids(), dropout_keys=row_keys(0, 0, range(4))), state)
         output.last_hidden_state.square().sum().backward()

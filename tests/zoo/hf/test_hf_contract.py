@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import rounding
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -458,3 +459,171 @@ def test_a_causal_run_generates(shared):
     ids = torch.tensor([tokenizer.encode("The town").ids])
     options = {"max_new_tokens": 6, "do_sample": False}
     assert torch.equal(model.generate(ids, **options), model.generate(ids, use_cache=False, **options))
+
+
+# ---- the core of a model, and arguments ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_freezing_the_base_model_leaves_the_head_trainable(encoder, decoder, causal):
+    auto, folder = (AutoModelForCausalLM, decoder) if causal else (AutoModelForSequenceClassification, encoder)
+    model = auto.from_pretrained(folder.path)
+    assert model.base_model is model.base_model is not model
+    assert {id(p) for p in model.base_model.parameters()} == {id(p) for p in model.core.parameters()}
+    for parameter in model.base_model.parameters():
+        parameter.requires_grad = False
+    trainable = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trainable
+    assert all(name.startswith("heads.") for name in trainable)
+    assert getattr(model, model.base_model_prefix) is model.core
+    assert AutoModel.from_pretrained(folder.path).base_model.core is not model.core
+
+
+def test_the_base_model_is_a_model(encoder, tmp_path):
+    model = AutoModelForMaskedLM.from_pretrained(encoder.path).train()
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    assert model.base_model.training
+    model.eval()
+    states = model.base_model(IDS).last_hidden_state
+    assert torch.equal(states, model(IDS, output_hidden_states=True).hidden_states[-1])
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == before
+    assert not any("_base_model" in name for name in model.state_dict())
+    model.base_model.save_pretrained(tmp_path)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path)(IDS).last_hidden_state, states)
+    kept = model.state_dict().keys()
+    assert {name.split(".")[0] for name in kept} == {"core", "heads"}, "names in files are what they were"
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputed_layers_keep_every_gradient(tmp_path, reentrant):
+    config = ENCODER.replace(position_type="relative", type_vocab_size=0, pooler=False, query_stream=True)
+    folder = write(tmp_path, config, {"lm": BARE})
+    grads = []
+    for on in (False, True):
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_pretrained(folder.path).train()
+        if on:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+        torch.manual_seed(0)
+        model(IDS, labels=IDS).loss.backward()
+        grads.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    assert all(torch.equal(grads[0][name], grads[1][name]) for name in grads[0])
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [
+        {"perm_mask": torch.zeros(2, 4, 4)},
+        {"target_mapping": torch.zeros(2, 1, 4)},
+        {"input_mask": torch.zeros(2, 4)},
+        {"mems": [torch.zeros(3, 2, 32)]},
+        {"cu_seq_lens_q": torch.tensor([0, 4])},
+        {"use_mems": True},
+        {"attention_masks": torch.ones(2, 4)},
+        {"task_type_ids": torch.ones(2, 4, dtype=torch.long)},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_an_argument_that_is_not_read_is_an_error(encoder, unread):
+    model = AutoModelForMaskedLM.from_pretrained(encoder.path)
+    with pytest.raises(ZooError, match=next(iter(unread))):
+        model(IDS, **unread)
+    model(IDS, **{**dict.fromkeys(unread), "use_mems": False, "return_dict": True})
+
+
+def test_segments_and_positions_that_a_core_has_no_place_for(decoder, permuted):
+    causal, relative = AutoModelForCausalLM.from_pretrained(decoder.path), AutoModel.from_pretrained(permuted[0].path)
+    causal(IDS, token_type_ids=torch.zeros_like(IDS))
+    with pytest.raises(ZooError, match="token_type_ids"):
+        causal(IDS, token_type_ids=torch.ones_like(IDS))
+    with pytest.raises(ZooError, match="position_ids"):
+        relative(IDS, position_ids=IDS)
+
+
+@pytest.fixture(scope="module")
+def permuted(tmp_path_factory):
+    """A small XLNet of ours, the folder of stock XLNet that `zoo export` writes of it, and that model opened."""
+    from transformers import XLNetLMHeadModel
+
+    from zoo.weights.commands import export_folder
+
+    place = tmp_path_factory.mktemp("xlnet")
+    config = CoreConfig(
+        vocab_size=len(WORDS), hidden_size=32, num_attention_heads=4, intermediate_size=48, initializer_range=0.3,
+        position_type="relative", type_vocab_size=0, embedding_norm=False, pooler=False, query_stream=True,
+        relative_segments=True, untie_r=True, mem_len=0, attention_bias=False, num_hidden_layers=2,
+    )  # fmt: skip
+    folder = write(
+        place / "ours", config, {"lm": BARE, "classifier": {**PAIR, "kind": "classification", "dense": "tanh"}}
+    )
+    export_folder(folder.path, place / "stock", "xlnet")
+    return folder, XLNetLMHeadModel.from_pretrained(place / "stock").eval()
+
+
+LONG = torch.tensor([[5, 7, 8, 9, 10, 3], [6, 10, 11, 12, 3, 0], [6, 5, 13, 3, 0, 0]])
+REAL = (LONG != 0).long()
+
+
+def random_order(seed: int) -> torch.Tensor:
+    """(3, 6, 6) a random factorisation order; the two positions that come first attend to each other."""
+    ranks = torch.rand(3, 6, generator=torch.Generator().manual_seed(seed)).argsort(1).argsort(1).clamp_min(1)
+    return (ranks[:, :, None] <= ranks[:, None, :]).float() * (1 - torch.eye(6)) * 1.0
+
+
+@pytest.mark.parametrize("masked", ["no mask", "attention_mask", "input_mask"])
+@pytest.mark.parametrize("segments", [False, True])
+def test_orders_of_prediction_are_read_as_stock_xlnet_reads_them(permuted, masked, segments):
+    folder, stock = permuted
+    ours = AutoModelForMaskedLM.from_pretrained(folder.path)
+    given = {"attention_mask": {"attention_mask": REAL}, "input_mask": {"input_mask": 1 - REAL}}.get(masked, {})
+    if segments:
+        given["token_type_ids"] = torch.tensor([[0, 0, 1, 1, 1, 1]]).expand(3, 6)
+    order = random_order(1)
+    order[:, :, 0] = 0  # which every position attends to, so that none is without a key
+    mapping = torch.zeros(3, 3, 6)
+    for row, places in enumerate(([2, 4, 1], [3, 1, 2], [1, 2, 0])):
+        mapping[row, range(3), places] = 1
+    mapping[2, 2] = 0  # as transformers' collator fills rows up
+    theirs = {key: value.float() if "mask" in key else value for key, value in given.items()}
+    with torch.no_grad():
+        for extra in (
+            {"perm_mask": order},
+            {"perm_mask": order, "target_mapping": mapping},
+            {"target_mapping": mapping},
+        ):
+            labels = torch.tensor([[5, 6, -100], [7, -100, 9], [8, 5, -100]]) if "target_mapping" in extra else LONG
+            expected = stock(LONG, **theirs, **extra, labels=labels, use_mems=False, output_hidden_states=True)
+            found = ours(LONG, **given, **extra, labels=labels, output_hidden_states=True, output_attentions=True)
+            real = REAL.bool() if "target_mapping" not in extra else torch.ones(3, 3, dtype=torch.bool)
+            bound = rounding(float(expected.logits.abs().max()), 48, 12)
+            assert found.logits.shape == expected.logits.shape
+            assert (found.logits - expected.logits)[real].abs().max() < bound
+            if "target_mapping" in extra:
+                assert abs(found.loss - expected.loss) < bound
+            assert len(found.hidden_states) == len(expected.hidden_states)
+            for one, other in zip(found.hidden_states, expected.hidden_states, strict=True):
+                kept = (slice(None),) if one.shape[1] == 3 else (REAL.bool(),)
+                assert (one - other)[kept].abs().max() < rounding(float(other.abs().max()), 48, 12)
+    assert (ours(LONG).logits - ours(LONG, perm_mask=order).logits).abs().max() > 1e-2, "the order matters"
+
+
+def test_orders_that_cannot_be_read(permuted):
+    ours = AutoModelForMaskedLM.from_pretrained(permuted[0].path)
+    good = torch.zeros(3, 1, 6)
+    with pytest.raises(ZooError, match=r"perm_mask has shape \(3, 6\)"):
+        ours(LONG, perm_mask=torch.zeros(3, 6))
+    with pytest.raises(ZooError, match=r"perm_mask has shape \(3, 5, 6\)"):
+        ours(LONG, perm_mask=torch.zeros(3, 5, 6))
+    with pytest.raises(ZooError, match="target_mapping has shape"):
+        ours(LONG, target_mapping=torch.zeros(3, 1, 5))
+    with pytest.raises(ZooError, match="a single 1"):
+        ours(LONG, target_mapping=good + 0.5)
+    with pytest.raises(ZooError, match="a single 1"):
+        ours(LONG, target_mapping=torch.ones(3, 1, 6))
+    with pytest.raises(ZooError, match="the same the other way round"):
+        ours(LONG, attention_mask=REAL, input_mask=1 - REAL)
+    classes = AutoModelForSequenceClassification.from_pretrained(permuted[0].path)
+    classes(LONG, perm_mask=random_order(2))
+    with pytest.raises(ZooError, match="no target_mapping"):
+        classes(LONG, target_mapping=good)
