@@ -109,7 +109,7 @@ def test_json_files_with_a_mark_and_of_other_kinds(tmp_path):
         path.write_bytes(content)
         with pytest.raises(ZooError, match=f"config.json.*{words}"):
             read_json(path)
-    with pytest.raises(ZooError, match="x: broken JSON: .* line 2, column 1"):
+    with pytest.raises(ZooError, match=r"x: broken JSON: .* line 2, column 1"):
         parse_json('{"a":\n}', "x")
 
 
