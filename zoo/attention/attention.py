@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.attention.context import AttentionContext
-from zoo.attention.rotary import rotate
+from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.attention.masks import Mask
 
 if TYPE_CHECKING:
-    from zoo.attention.distances import RelativeScoreInputs
+    from zoo.attention.positions import RelativeScoreInputs
 
 
 class Cache(Protocol):

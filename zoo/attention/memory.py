@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.attention.distances import RelativeScoreInputs, ScoreTerms, encode_distances
+from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, encode_distances
 from zoo.attention.masks import attended_keys
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext
-from zoo.attention.distances import RelativeScoreInputs, ScoreTerms, shift
+from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, shift
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 

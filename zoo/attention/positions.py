@@ -1,4 +1,4 @@
-"""Distances between queries and keys: their encoding, and the learned vectors that meet them.
+"""What attention knows of positions: rotary angles; distances, their encoding, and the vectors that meet them.
 
 Shapes: see the legend in ``zoo.inputs``; Q queries, R distances, K keys.
 """
@@ -78,3 +78,18 @@ def shift(scores: Tensor, length: int, keys: int) -> Tensor:
         keys: K.
     """
     return scores[:, :, :length].flatten(2)[..., length:].unflatten(2, (length, -1))[..., :keys]
+
+
+def rotary_angles(positions: Tensor, width: int, theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each (B or 1, 1, L, D), of positions (B or 1, L); pairs are k and k + D/2 (Su et al. 2021)."""
+    steps = torch.arange(0, width, 2, dtype=torch.float32, device=positions.device) / width
+    angles = positions.float()[..., None] * (1.0 / theta**steps)
+    angles = torch.cat([angles, angles], dim=-1)[:, None]
+    return angles.cos(), angles.sin()
+
+
+def rotate(states: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    """(B, heads, L, D) with every pair turned by its position's angle."""
+    first, second = states.chunk(2, dim=-1)
+    cosines, sines = (part.to(states.dtype) for part in rotation)
+    return states * cosines + torch.cat([-second, first], dim=-1) * sines
