@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from ablation.config import AblationConfig, changed_settings, load_ablation
+from ablation.page.arms import hidden_lines
 from ablation.page.page import ablation_page
 from ablation.results.report import markdown, to_json
 from ablation.results.runs import FinishedRun
@@ -54,16 +55,16 @@ def split_grid_arguments(argv: list[str]) -> tuple[list[str], dict[str, str], bo
 
 def write_reports(config: AblationConfig, runs: list[FinishedRun], command: str) -> Path:
     """``report.md``, ``report.json`` and ``report.html`` in the ablation's folder."""
-    from ablation.grid import ablation_folder
+    from ablation.grid import ablation_folder, cells, shown_arms
     from zoo.storage.files import write_atomic, write_json
 
     folder = ablation_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     results, changed = summarise(config, runs), changed_settings(config)
-    text = markdown(results)
+    text, hidden = markdown(results), hidden_lines(shown_arms(cells(config), runs))
     write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})
     write_atomic(folder / "report.md", text)
-    write_atomic(folder / "report.html", ablation_page(results, changed, command, config.charts))
+    write_atomic(folder / "report.html", ablation_page(results, changed, command, hidden))
     print(text)
     print(f"report: {folder / 'report.html'}")
     return folder / "report.html"

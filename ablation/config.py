@@ -114,8 +114,6 @@ class AblationConfig:
         cloze: settings of ``zoo cloze`` for every arm (``{}`` = its defaults); absent = no words are asked about.
         title: heading of the report.
         claim: what is asked, and the expected sign, written before the run.
-        charts: ``together`` (one chart, arms comparable) or ``apart`` (one chart per arm, losses of different
-            objectives).
         output: folder of the ablation's own folder.
         workers: runs at a time; absent = 1 on a machine with an accelerator, else one per two cores.
     """
@@ -132,7 +130,6 @@ class AblationConfig:
     cloze: dict[str, Any] | None = None
     title: str = ""
     claim: str = ""
-    charts: Literal["together", "apart"] = "together"
     output: str = "runs"
     workers: int | None = None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config import AblationConfig, changed_settings, load_ablation
+from ablation.page.arms import hidden_lines
 from ablation.page.page import demo_page
 from ablation.results.report import format_score, to_json
 from ablation.results.runs import FinishedRun, over_seeds
@@ -99,7 +100,13 @@ def with_tokens(common: dict[str, Any], text: str) -> dict[str, Any]:
 
 def run_demo(config: AblationConfig, command: str, started: float) -> Path:
     """Every family in turn, in this process, then the page."""
-    from ablation.grid import ablation_folder, cells, read_cell, run_cell  # torch, which --help does without
+    from ablation.grid import (  # torch, which --help does without
+        ablation_folder,
+        cells,
+        read_cell,
+        run_cell,
+        shown_arms,
+    )
     from zoo.storage.files import write_atomic, write_json
 
     grid = cells(config)
@@ -117,10 +124,11 @@ def run_demo(config: AblationConfig, command: str, started: float) -> Path:
     if all(config.primary.measure not in run.measures for run in runs):  # families of another language only
         config = replace(config, primary=replace(config.primary, measure=next(iter(runs[0].measures)), floor=None))
     results, changed = summarise(config, runs), changed_settings(config)
+    hidden = hidden_lines(shown_arms(grid, runs))
     seconds = time.monotonic() - started
     write_json(folder / "report.json", {"command": command, "changes": changed, **to_json(results)})
     page = folder / f"{config.name}.html"
-    write_atomic(page, demo_page(results, changed, command, seconds))
+    write_atomic(page, demo_page(results, changed, command, seconds, hidden))
     print(f"\n{len(grid)} families in {duration(seconds)}.", flush=True)
     return page
 

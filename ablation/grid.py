@@ -285,6 +285,15 @@ def read_cell(cell: GridCell) -> FinishedRun | None:
     return replace(run, scores=scores, baselines=record["baselines"], same_questions=same)
 
 
+def shown_arms(grid: list[GridCell], runs: list[FinishedRun]) -> dict[str, tuple[PretrainConfig, Path]]:
+    """Settings, as new instances, and run folder of each arm's first finished run."""
+    cell_of = {(cell.arm.name, cell.arm.seed): cell for cell in grid}
+    first: dict[str, FinishedRun] = {}
+    for run in runs:
+        first.setdefault(run.arm, run)
+    return {arm: (settings_of(cell_of[arm, run.seed].arm).value, run.folder) for arm, run in first.items()}
+
+
 def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[FinishedRun]:
     """Run what is not finished, in child processes, and read everything back.
 

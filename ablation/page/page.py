@@ -10,9 +10,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from ablation.page.charts import Effect, ForestPlot, LineChart, Series, forest_plot, line_chart, value_range
+from ablation.page.arms import Changed, HiddenLine, TextTable, changes, lineage, looks_of, text_of
+from ablation.page.charts import DotPlot, Estimate, LineChart, Series, dot_plot, line_chart, look_of
 from ablation.results.report import (
     floor_line,
     format_comparison,
@@ -31,31 +32,12 @@ from ablation.results.runs import (
     token_objectives,
     validation_curve,
 )
-from finetune.results.statistics import FEWEST_SEEDS
+from finetune.results.statistics import FEWEST_SEEDS, paired_t_test
 from zoo.runtime.templates import render_template
 from zoo.version import __version__
 
-SHOWN_DIFFERENCES = 24
-Changed = Mapping[str, Sequence[tuple[str, Any, Any]]]
-"""For each arm the settings in which it differs from the reference: (key, reference's value, its value)."""
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table whose first column names the rows; a cell is a text, or several lines of text."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str | Sequence[str]]]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class ArmChanges:
-    """How many settings an arm changes, and the first of them."""
-
-    name: str
-    count: int
-    table: TextTable
+COLUMNS = 6
+"""Measures side by side: more are a table of their own, so that none is cut on a screen or a sheet."""
 
 
 @dataclass(frozen=True)
@@ -67,53 +49,76 @@ class Provenance:
     folders: TextTable
 
 
-def ablation_page(
-    results: Results, changed: Changed, command: str, charts: Literal["together", "apart"] = "together"
-) -> str:
+def ablation_page(results: Results, changed: Changed, command: str, hidden: Sequence[HiddenLine] = ()) -> str:
     """The page of an ablation.
 
     Args:
         results: what was found.
         changed: what each arm changes.
         command: what the ablation was started with.
-        charts: the setting of that name: losses of all arms in one chart, or one chart per arm.
+        hidden: what each arm's objective hides.
     """
-    return render_template(
-        Path(__file__).with_name("ablation.html"),
-        title=results.title,
-        lead=_lead(results),
+    return _page(
+        "ablation.html",
+        results,
+        changed,
+        command,
+        hidden,
+        lead=_lead(results, changed),
         claim=results.claim,
         rules=_rules(results),
-        not_finite=not_finite_lines(results),
-        scores=_scores(results),
-        primary=_forest(results, primary=True),
-        losses=one_chart(results) if charts == "together" else chart_per_arm(results),
-        exploratory=_forest(results, primary=False),
-        changes=changes(results.reference, changed),
-        provenance=provenance(results.runs, command),
+        tables=_scores(results),
+        primary=_differences(results, primary=True),
+        exploratory=_differences(results, primary=False),
     )
 
 
-def demo_page(results: Results, changed: Changed, command: str, seconds: float) -> str:
+def demo_page(
+    results: Results, changed: Changed, command: str, seconds: float, hidden: Sequence[HiddenLine] = ()
+) -> str:
     """The page of the demo, whose call took ``seconds``."""
-    return render_template(
-        Path(__file__).with_name("demo.html"),
-        title=results.title,
+    return _page(
+        "demo.html",
+        results,
+        changed,
+        command,
+        hidden,
         lead=f"{results.claim} This call took {seconds / 60:.1f} minutes; finished parts are not run again.",
-        not_finite=not_finite_lines(results),
         comparison=comparison_table(results.runs),
         floor=floor_line(results),
-        losses=chart_per_arm(results),
-        changes=changes(results.reference, changed),
-        provenance=provenance(results.runs, command),
     )
 
 
-def _lead(results: Results) -> str:
-    seeds = sorted({run.seed for run in results.runs})
+def _page(
+    template: str, results: Results, changed: Changed, command: str, hidden: Sequence[HiddenLine], **own: Any
+) -> str:
+    """What both pages have, and what one has of its ``own``."""
+    return render_template(
+        Path(__file__).with_name(template),
+        title=results.title,
+        not_finite=not_finite_lines(results),
+        chain=lineage(results, changed),
+        looks={arm: look_of(number) for number, arm in enumerate(results.arms)},
+        scored=score_plots(results),
+        losses=loss_charts(results),
+        hidden=hidden,
+        hidden_looks=looks_of(hidden),
+        changes=changes(results.reference, changed),
+        provenance=provenance(results.runs, command),
+        **own,
+    )
+
+
+def _lead(results: Results, changed: Changed) -> str:
+    counts = {arm: sum(run.arm == arm for run in results.runs) for arm in results.arms}
+    seeds = len({run.seed for run in results.runs})
+    few = [f"{arm} {count} of {seeds}" for arm, count in counts.items() if count < seeds]
+    none = [arm for arm in changed if arm not in counts]
     return (
-        f"{len(results.arms)} arms × {len(seeds)} seeds (n = {len(seeds)}), {len(results.runs)} finished runs. Same "
+        f"{len(results.arms)} arms × {seeds} seeds (n = {seeds}), {len(results.runs)} finished runs. Same "
         "seed = one pair: same documents in the same order, same initial values of what arms have in common."
+        + (f" Seeds so far: {', '.join(few)}." if few else "")
+        + (f" Not finished yet: {', '.join(none)}." if none else "")
     )
 
 
@@ -129,32 +134,88 @@ def _rules(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _scores(results: Results) -> TextTable:
+def _scores(results: Results) -> list[TextTable]:
+    """All measures, at most ``COLUMNS`` side by side."""
     measures = list(dict.fromkeys(score.measure for score in results.scores))
     found = {(score.arm, score.measure): score for score in results.scores}
-    rows = [
-        [arm, *(format_score(m, found[arm, m]) if (arm, m) in found else "—" for m in measures)] for arm in results.arms
-    ]
-    for name in sorted({name for run in results.runs for name in run.baselines}):
-        values = [run.baselines[name] for run in results.runs if name in run.baselines]
-        rows.append([f"majority ({name})", *(format_value(m, values[0]) if m == name else "" for m in measures)])
+    majority = {name: value for run in results.runs for name, value in run.baselines.items()}
+    tables = []
+    for first in range(0, len(measures), COLUMNS):
+        own = measures[first : first + COLUMNS]
+        rows = [[arm, *(_cell(m, found.get((arm, m))) for m in own)] for arm in results.arms]
+        if majority.keys() & set(own):
+            rows.append(["majority class", *(format_value(m, majority[m]) if m in majority else "" for m in own)])
+        tables.append(TextTable(["arm", *own], rows))
     note = "Mean ± standard deviation over pretraining seeds (n). Losses in nats per target, scores in percent."
-    return TextTable(["arm", *measures], rows, note)
+    return [*tables[:-1], *(TextTable(table.head, table.rows, note) for table in tables[-1:])]
 
 
-def _forest(results: Results, primary: bool) -> list[ForestPlot]:
+def _cell(measure: str, score: Any) -> str:
+    return "—" if score is None else format_score(measure, score).replace(" = ", "\u00a0=\u00a0")
+
+
+def score_plots(results: Results) -> list[DotPlot]:
+    """A plot for the primary measure and for every fine-tuned score: a dot per seed, mean and 95% t interval."""
+    tuned = sorted({name for run in results.runs for name in run.scores})
+    chosen = [results.primary, *tuned] if any(s.measure == results.primary for s in results.scores) else tuned
+    return [_score_plot(results, measure) for measure in dict.fromkeys(chosen)]
+
+
+def _score_plot(results: Results, measure: str) -> DotPlot:
+    asked = {arm: [r for r in results.runs if r.arm == arm and measure in r.measures] for arm in results.arms}
+    runs = [run for own in asked.values() for run in own]
+    scale = _scale(measure)
+    rows = [_estimate(results.arms.index(arm), arm, own, measure) for arm, own in asked.items() if own]
+    lines = [
+        ("majority class", value) for value in sorted({r.baselines[measure] for r in runs if measure in r.baselines})
+    ]
+    texts = ", ".join(dict.fromkeys(filter(None, map(text_of, runs))))
+    tuned = all(len(own) < 2 and all(measure in run.scores for run in own) for own in asked.values())
+    kind = "fine-tuning" if tuned else "pretraining"
+    note = f"Small: one {kind} seed (n). Large, with bar: mean and 95% t interval."
+    note += f" Pretrained on {texts}." if texts else ""
+    read = {text_of(run) for run in runs}
+    lacking = [r.arm for r in results.runs if not asked[r.arm] and text_of(r) in read]
+    if lacking:
+        note += f" Not measured in {', '.join(dict.fromkeys(lacking))}."
+    return dot_plot(
+        f"{measure}, {'%' if is_accuracy(measure) else 'nats'}",
+        rows,
+        note,
+        [(f"{name} {format_value(measure, value)}", scale * value) for name, value in lines[:3]],
+        bounds=(-scale if min([0.0, *(r.measures[measure] for r in runs)]) < 0 else 0.0, scale)
+        if is_accuracy(measure)
+        else (-math.inf, math.inf),
+    )
+
+
+def _estimate(number: int, arm: str, runs: Sequence[FinishedRun], measure: str) -> Estimate:
+    """An arm's row: over its pretraining seeds; of a single run over its fine-tuning seeds."""
+    tuned = runs[0].scores.get(measure, {}) if len(runs) == 1 else {}
+    by_seed = tuned or {run.seed: run.measures[measure] for run in runs}
+    score, scale = over_seeds(by_seed), _scale(measure)
+    points = [(scale * v, f"{arm}, seed {seed}: {format_value(measure, v)}") for seed, v in by_seed.items()]
+    if not math.isfinite(score.mean):
+        return Estimate(arm, None, None, points, "not finite", colour=number)
+    interval = None
+    if score.sd:
+        low, high = paired_t_test(list(by_seed.values()), [0.0] * score.n)[0]
+        interval = (scale * low, scale * high)
+    return Estimate(arm, scale * score.mean, interval, points, format_score(measure, score), colour=number)
+
+
+def _differences(results: Results, primary: bool) -> list[DotPlot]:
     chosen = [c for c in results.comparisons if c.primary == primary]
     plots = []
     for measure in dict.fromkeys(c.measure for c in chosen):
-        rows = [c for c in chosen if c.measure == measure]
-        unit = unit_of(measure)
         plots.append(
-            forest_plot(
-                f"{measure}: arm minus {results.reference}, {unit}",
-                [_effect(c) for c in rows],
-                "Large dot and bar: mean and 95% t interval. Small dots: one pair (seed) each. n: pairs. r: "
+            dot_plot(
+                f"{measure}: arm minus {results.reference}, {unit_of(measure)}",
+                [_effect(c, results.arms.index(c.arm)) for c in chosen if c.measure == measure],
+                "Large, with bar: mean and 95% t interval. Small: one pair (seed) each. n: pairs. r: "
                 "correlation of the paired scores; near 0, pairing bought nothing."
                 + (" Shaded: smaller than what matters." if primary and results.smallest_effect else ""),
+                [("no difference", 0.0)],
                 _scale(measure) * results.smallest_effect if primary and results.smallest_effect else None,
             )
         )
@@ -165,13 +226,14 @@ def _scale(measure: str) -> float:
     return 100.0 if is_accuracy(measure) else 1.0
 
 
-def _effect(c: Comparison) -> Effect:
+def _effect(c: Comparison, number: int) -> Estimate:
     scale = _scale(c.measure)
     interval = None if c.interval is None else (scale * c.interval[0], scale * c.interval[1])
     note = format_comparison(c) if not c.primary else f"{c.verdict}: {format_comparison(c)}"
-    note = note.replace(" = ", "\u00a0=\u00a0")
-    points = [scale * value for value in c.by_seed.values()]
-    return Effect(c.arm, scale * c.difference, interval, points, note, c.primary)
+    points = [(scale * v, f"{c.arm}, seed {seed}: {format_value(c.measure, v, True)}") for seed, v in c.by_seed.items()]
+    return Estimate(
+        c.arm, scale * c.difference, interval, points, note.replace(" = ", "\u00a0=\u00a0"), c.primary, number
+    )
 
 
 def entropy_line(runs: Sequence[FinishedRun]) -> list[tuple[str, float]]:
@@ -180,51 +242,56 @@ def entropy_line(runs: Sequence[FinishedRun]) -> list[tuple[str, float]]:
     return [("unigram entropy", value) for value in values]
 
 
-def one_chart(results: Results) -> list[LineChart]:
-    """Training loss, and each held-out loss, with one line per arm: mean over seeds and a band of one sd."""
-    figures, lines = [], entropy_line(results.runs)
-    by_arm = {arm: [run for run in results.runs if run.arm == arm] for arm in results.arms}
-    bands = any(len(runs) > 1 for runs in by_arm.values())
-    seeds = ", ".join(f"{arm} n = {len(runs)}" for arm, runs in by_arm.items())
-    note = f"Mean over seeds{', band ± 1 sd' if bands else ''}: {seeds}."
-    for name in token_objectives(results.runs):
-        train = [
-            Series(arm, x, y, i, "line", band)
-            for i, arm in enumerate(results.arms)
-            for x, y, band in [curve(by_arm[arm], name)]
-        ]
-        figures.append(line_chart(f"Training: {name}", train, "tokens seen", "nats per target", lines, note=note))
-    losses = sorted({m for run in results.runs for _, v in run.validation for m in v if m.startswith("validation.")})
-    for measure in losses:
-        series = []
-        for i, (arm, runs) in enumerate(by_arm.items()):
-            x, y, band = validation_curve(runs, measure)
-            if x:
-                series.append(Series(arm, x, y, i, "points", band))
-        marks = lines if _term(measure) in token_objectives(results.runs) else ()
-        figures.append(
-            line_chart(f"Held out: {_term(measure)}", series, "tokens seen", "nats per target", marks, note=note)
-        )
-    return figures
+def loss_charts(results: Results) -> list[LineChart]:
+    """One chart for each unit of loss: all arms that predict tokens of one text together, and all that give answers.
 
-
-def chart_per_arm(results: Results) -> list[LineChart]:
-    """One chart per arm on one vertical scale: training and held-out loss of tokens, and the unigram entropy."""
-    drawn: dict[str, list[Series]] = {}
-    lines: dict[str, list[tuple[str, float]]] = {}
-    for i, arm in enumerate(results.arms):
+    Lines are training, marks are held out: means over seeds, with a band of one sd where there are several.
+    """
+    drawn: dict[tuple[bool, str, tuple[tuple[str, float], ...]], list[tuple[int, str, str]]] = {}
+    tokens = token_objectives(results.runs)
+    for number, arm in enumerate(results.arms):
         runs = [run for run in results.runs if run.arm == arm]
-        drawn[arm], lines[arm] = [], entropy_line(runs)
-        for name in token_objectives(runs):
-            x, y, band = curve(runs, name)
-            drawn[arm].append(Series(f"training: {name}", x, y, i, "line", band))
-            x, y, band = validation_curve(runs, f"validation.{name}")
-            drawn[arm].append(Series(f"held out: {name}", x, y, i, "points", band))
-    shared = value_range([one for series in drawn.values() for one in series], entropy_line(results.runs))
+        trained = [name for run in runs for _, terms in run.train for name in terms]
+        for name in dict.fromkeys([*trained, *map(_term, _terms(runs))]):
+            is_token = name in tokens or name.rsplit(".", 1)[-1] in tokens
+            unit = (is_token, text_of(runs[0]), tuple(entropy_line(runs)) if is_token else ())
+            drawn.setdefault(unit, []).append((number, arm, name))
+    several = len({unit[1:] for unit in drawn if unit[0]}) > 1
     return [
-        line_chart(arm, series, "tokens seen", "nats per target", lines[arm], shared, _caption(results.runs, arm))
-        for arm, series in drawn.items()
+        _loss_chart(results, unit, own, several) for unit, own in sorted(drawn.items(), key=lambda item: not item[0][0])
     ]
+
+
+def _loss_chart(
+    results: Results,
+    unit: tuple[bool, str, tuple[tuple[str, float], ...]],
+    drawn: Sequence[tuple[int, str, str]],
+    several: bool,
+) -> LineChart:
+    is_token, text, lines = unit
+    names = [arm for _, arm, _ in drawn]
+    plain = len(set(names)) == len(names)  # one objective of each arm, so the arm's name is enough
+    series, counts = list[Series](), dict[str, int]()
+    for number, arm, name in drawn:
+        runs = [run for run in results.runs if run.arm == arm]
+        counts[arm], label = len(runs), arm if plain else f"{arm}: {name}"
+        series.append(Series(label, *curve(runs, name)[:2], number, "line", curve(runs, name)[2]))
+        x, y, band = validation_curve(runs, f"validation.{name}")
+        series.append(Series(label, x, y, number, "points", band))
+    note = "Lines (a filled mark, where there is one value): training. Open marks: held out."
+    if max(counts.values()) > 1:
+        note += f" Means over seeds, bands ± 1 sd: {', '.join(f'{arm} n = {n}' for arm, n in counts.items())}."
+    elif is_token:
+        note += " n = 1 run each."
+    title = "Predicting tokens" if is_token else "Giving a class (pairs, order, labels)"
+    return line_chart(
+        f"{title}: {text}" if several and text else title,
+        series,
+        "tokens seen",
+        "nats per target" if is_token else "nats per answer",
+        lines,
+        note,
+    )
 
 
 def _terms(runs: Sequence[FinishedRun]) -> list[str]:
@@ -236,36 +303,25 @@ def _term(measure: str) -> str:
     return measure.removeprefix("validation.")
 
 
-def _caption(runs: Sequence[FinishedRun], arm: str) -> str:
-    own = [run for run in runs if run.arm == arm]
-    edge = str(own[0].record.get("config", {}).get("edge", ""))
-    return f"{edge} n = {len(own)} run{'s' if len(own) > 1 else ''}.".strip()
-
-
 def comparison_table(runs: Sequence[FinishedRun]) -> TextTable:
-    """One row per run: size, cost, held-out loss, fine-tuned score beside the majority baseline."""
-    scored = sorted({name for run in runs for name in run.scores})
+    """One row per run: size, cost, held-out loss beside the unigram entropy."""
     head = ["family", "parameters", "tokens seen", "targets seen", "held-out loss, nats per target", "unigram entropy"]
-    for name in scored:
-        head += [f"{name}, %: mean ± sd", "majority, %"]
-    head += ["seconds", "tokens/s"]
     rows: list[Sequence[str | Sequence[str]]] = []
     for run in runs:
         last = run.validation[-1][1] if run.validation else {}
-        losses = [_loss(_term(m), last) for m in _terms([run]) if m in last]
-        row: list[str | Sequence[str]] = [
-            run.arm,
-            _count(run.record.get("parameters")),
-            _count(run.record.get("tokens")),
-            _targets(run.record.get("targets")),
-            losses,
-            ", ".join(f"{value:.3f}" for _, value in entropy_line([run])) or "—",
-        ]
-        for name in scored:
-            score = over_seeds(run.scores[name]) if name in run.scores else None
-            row += [format_score(name, score) if score else "—", _percent(run.baselines.get(name))]
-        rows.append([*row, _seconds(run.record.get("seconds")), _count(run.tokens_per_second)])
-    return TextTable(head, rows, _caution(len(scored)))
+        rows.append(
+            [
+                run.arm,
+                _count(run.record.get("parameters")),
+                _count(run.record.get("tokens")),
+                _targets(run.record.get("targets")),
+                [_loss(_term(m), last) for m in _terms([run]) if m in last] or "—",
+                ", ".join(f"{value:.3f}" for _, value in entropy_line([run])) or "—",
+                _seconds(run.record.get("seconds")),
+                _count(run.tokens_per_second),
+            ]
+        )
+    return TextTable([*head, "seconds", "tokens/s"], rows)
 
 
 def _loss(name: str, figures: Mapping[str, float]) -> str:
@@ -273,20 +329,6 @@ def _loss(name: str, figures: Mapping[str, float]) -> str:
     return f"{name} {figures[f'validation.{name}']:.3f}" + (
         "" if accuracy is None else f" ({100 * accuracy:.0f}% right)"
     )
-
-
-def _caution(tasks: int) -> str:
-    parts = [
-        "Masked and causal losses are not comparable: a masked model sees both sides of its targets, a causal one only "
-        "the left; and masks of words, spans and single tokens ask different questions. Compare each with the unigram "
-        "entropy: below it, a model has learned more than word frequencies."
-    ]
-    if tasks:
-        parts.append(
-            "Fine-tuned: mean ± sd over n fine-tuning seeds of one pretrained model each. With one pretraining seed "
-            "per family this table carries no verdict about the families: it shows that the whole line works."
-        )
-    return " ".join(parts)
 
 
 def _count(value: Any) -> str:
@@ -301,28 +343,6 @@ def _targets(value: Any) -> str | list[str]:
 
 def _seconds(value: Any) -> str:
     return "—" if value is None else f"{float(value):.0f}"
-
-
-def _percent(value: float | None) -> str:
-    return "—" if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
-
-
-def changes(reference: str, changed: Changed) -> list[ArmChanges]:
-    """For each arm the settings in which it differs from the reference."""
-    found = []
-    for arm, rows in changed.items():
-        if arm == reference:
-            continue
-        cells = [[key, _value(old), _value(new)] for key, old, new in rows[:SHOWN_DIFFERENCES]]
-        more = len(rows) - SHOWN_DIFFERENCES
-        note = f"{more} more are in report.json." if more > 0 else ""
-        found.append(ArmChanges(arm, len(rows), TextTable(["setting", reference, arm], cells, note)))
-    return found
-
-
-def _value(value: Any) -> str:
-    text = "not set" if value is None else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def provenance(runs: Sequence[FinishedRun], command: str) -> Provenance:

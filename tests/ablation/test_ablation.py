@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -348,6 +349,8 @@ def test_the_demo_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     page = tmp_path / "runs" / "ablation-demo" / "demo.html"
     assert str(page) in capsys.readouterr().out
     assert "unigram entropy" in page.read_text()
+    assert re.search(r'<i class="token masked asked" title="reads \[MASK\]; in place of \w', page.read_text())
+    assert "Not shown" not in page.read_text()
     assert "has to beat majority.tiny.accuracy" in page.read_text()
 
 
