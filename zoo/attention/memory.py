@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, encode_distances
 from zoo.attention.masks import attended_keys
+from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, encode_distances
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError

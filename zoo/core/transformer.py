@@ -14,8 +14,8 @@ from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext, Cache
 from zoo.attention.masks import Mask, make_mask
 from zoo.attention.memory import Memory, RelativeContext
-from zoo.attention.relative import RelativeAttention
 from zoo.attention.positions import rotary_angles
+from zoo.attention.relative import RelativeAttention
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings

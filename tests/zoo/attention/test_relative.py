@@ -12,8 +12,8 @@ from pretraining.layouts.segments import Segments
 from pretraining.objectives import CausalLM
 from pretraining.objectives.base import Targets, collate
 from zoo.attention.context import KeyValueCache
-from zoo.attention.positions import encode_distances, shift
 from zoo.attention.masks import attended_keys
+from zoo.attention.positions import encode_distances, shift
 from zoo.attention.relative import RelativeBias
 from zoo.config import CoreConfig
 from zoo.core.build import build_core
