@@ -9,6 +9,7 @@ from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
 from zoo.settings.checks import check_keys
 from zoo.settings.yaml_files import find_config, flatten, merge, parse_arguments, read_yaml
+from zoo.values import Name, NotNegative, Seed, UserPath, Workers, check_fields
 
 KIND = "ablation"
 CLOZE_KEYS = ("longest", "items", "entity", "shortest_entity", "seed", "objective")
@@ -27,10 +28,14 @@ class ArmFinetuning:
     """
 
     tasks: str
-    data: str = "zoo:sample/tasks"
-    task_file: str | None = None
-    seeds: list[int] = field(default_factory=lambda: [1])
+    data: UserPath = "zoo:sample/tasks"
+    task_file: UserPath | None = None
+    seeds: list[Seed] = field(default_factory=lambda: [1])
     settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a seed keys nothing."""
+        check_fields(self, "finetune")
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,12 @@ class PrimaryConfig:
 
     measure: str
     better: Literal["lower", "higher"] = "lower"
-    smallest_effect: float | None = None
+    smallest_effect: NotNegative | None = None
     floor: FloorConfig | None = None
 
     def __post_init__(self) -> None:
-        """Raise ZooError if the direction would turn verdicts round silently."""
+        """Raise ZooError if the direction would turn verdicts round silently, or the effect is no size."""
+        check_fields(self, "primary")
         if self.better not in ("lower", "higher"):
             raise ZooError(f"primary.better = {self.better!r}; 'lower' or 'higher' is needed.")
 
@@ -118,28 +124,26 @@ class AblationConfig:
         workers: runs at a time; absent = 1 on a machine with an accelerator, else one per two cores.
     """
 
-    name: str
+    name: Name
     primary: PrimaryConfig
-    changes: dict[str, Any]
+    changes: dict[Name, Any]
     pretrain: dict[str, Any] = field(default_factory=dict)
     common: dict[str, Any] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
     reference: str | None = None
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    seeds: list[Seed] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     finetune: ArmFinetuning | None = None
     cloze: dict[str, Any] | None = None
     title: str = ""
     claim: str = ""
-    output: str = "runs"
-    workers: int | None = None
+    output: UserPath = "runs"
+    workers: Workers | None = None
 
     def __post_init__(self) -> None:
         """Raise ZooError if the arms cannot be compared."""
         if not self.changes:
             raise ZooError("changes is empty; an ablation needs at least one arm (an arm without changes is {}).")
-        for arm in self.changes:
-            if not arm or not all(letter.isalnum() or letter in "-_." for letter in arm):
-                raise ZooError(f"arm {arm!r}: a name of letters, digits, '-', '_' and '.' is needed (it names files).")
+        check_fields(self)
         if self.reference is not None and self.reference not in self.changes:
             raise ZooError(
                 f"reference = {self.reference!r} is not an arm.{nearest(self.reference, self.changes)} "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zoo.errors import ZooError
+from zoo.values import Amount, Count, NotNegative, Positive, Probability, Range, Seed, UserPath, Workers, check_fields
 
 
 @dataclass(frozen=True)
@@ -22,27 +23,16 @@ class FeatureSettings:
         cache_mb: keep the layers of all texts where they take so much memory at most; 0 = run the core every time.
     """
 
-    mixes: int = 1
+    mixes: Annotated[int, Range(least=1, most=2)] = 1
     layer_norm: bool = False
-    regulariser: float = 0.001
-    dropout: float = 0.5
-    hidden_size: int = 128
-    cache_mb: int = 1024
+    regulariser: NotNegative = 0.001
+    dropout: Probability = 0.5
+    hidden_size: Count = 128
+    cache_mb: Amount = 1024
 
     def __post_init__(self) -> None:
         """Raise ZooError if a value means nothing."""
-        if self.mixes not in (1, 2):
-            raise ZooError(
-                f"features.mixes is {self.mixes}; 1 (into the task network) or 2 (also beside its first layer)."
-            )
-        if not self.regulariser >= 0.0:
-            raise ZooError(f"features.regulariser is {self.regulariser}; 0 or a small weight such as 0.001 is needed.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ZooError(f"features.dropout is {self.dropout}; a share in [0, 1) is needed.")
-        if self.hidden_size < 1:
-            raise ZooError(f"features.hidden_size is {self.hidden_size}; at least 1 is needed.")
-        if self.cache_mb < 0:
-            raise ZooError(f"features.cache_mb is {self.cache_mb}; megabytes, or 0 to keep no layers.")
+        check_fields(self, "features")
 
 
 @dataclass(frozen=True)
@@ -70,19 +60,19 @@ class FinetuneSettings:
         features: settings of the latter; of what stands above, ``classifier_dropout`` is then the network's.
     """
 
-    lr: float = 1e-4
-    epochs: int | None = None
-    batch_size: int = 32
-    max_length: int | None = None
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    classifier_dropout: float = 0.1
-    grad_clip: float = 1.0
+    lr: Positive = 1e-4
+    epochs: Count | None = None
+    batch_size: Count = 32
+    max_length: Count | None = None
+    warmup: Probability = 0.1
+    weight_decay: NotNegative = 0.01
+    classifier_dropout: Probability = 0.1
+    grad_clip: Positive = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
-    limit: int | None = None
-    task_type_id: int = 0
-    entities: str | None = None
-    confidence: float | None = None
+    limit: Count | None = None
+    task_type_id: Amount = 0
+    entities: UserPath | None = None
+    confidence: NotNegative | None = None
     use: Literal["finetune", "features"] = "finetune"
     features: FeatureSettings = field(default_factory=FeatureSettings)
 
@@ -90,22 +80,9 @@ class FinetuneSettings:
         """Raise ZooError if a value cannot train."""
         if isinstance(self.features, dict):  # an ablation's settings, or a record's
             object.__setattr__(self, "features", FeatureSettings(**self.features))
+        check_fields(self)
         if self.use not in ("finetune", "features"):
             raise ZooError(f"use is {self.use!r}; 'finetune' or 'features' is needed.")
-        for name in ("epochs", "batch_size", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ZooError(f"{name} is {value}; at least 1 is needed.")
-        if self.task_type_id < 0:
-            raise ZooError(f"task_type_id is {self.task_type_id}; 0 or more is needed.")
-        for name in ("warmup", "classifier_dropout"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ZooError(f"{name} is {getattr(self, name)}; a share in [0, 1) is needed.")
-        for name in ("lr", "grad_clip"):
-            if not getattr(self, name) > 0.0:
-                raise ZooError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        if self.weight_decay < 0.0:
-            raise ZooError(f"weight_decay is {self.weight_decay}; it cannot be negative.")
 
     def to_dict(self) -> dict[str, Any]:
         """The fine-tuning settings as JSON values, without what a subclass adds; features and entities where used."""
@@ -156,14 +133,14 @@ class FinetuneConfig(FinetuneSettings):
         features: settings of the latter; of what stands above, ``classifier_dropout`` is then the network's.
     """
 
-    model: str = ""
+    model: UserPath = ""
     tasks: str = ""
-    seeds: str | int | list[int] = "1,2,3"
-    data: str = "hub"
-    task_file: str | None = None
-    output: str | None = None
-    jobs: int = 1
-    threads: int | None = None
+    seeds: str | Seed | list[Seed] = "1,2,3"
+    data: UserPath = "hub"
+    task_file: UserPath | None = None
+    output: UserPath | None = None
+    jobs: Workers = 1
+    threads: Workers | None = None
     progress: bool = True
     save_model: bool = False
     report: bool = True
@@ -173,8 +150,6 @@ class FinetuneConfig(FinetuneSettings):
         super().__post_init__()
         if not self.model:
             raise ZooError("no model: give the folder of a pretrained run, --model runs/NAME.")
-        if self.jobs < 1:
-            raise ZooError(f"jobs is {self.jobs}; at least 1 is needed.")
 
     @property
     def settings(self) -> FinetuneSettings:

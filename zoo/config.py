@@ -6,10 +6,11 @@ import dataclasses
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zoo.config_parts import CharacterConfig, FusionConfig, RecurrentConfig
 from zoo.errors import ZooError, nearest
+from zoo.values import Amount, Count, NotNegative, Positive, Probability, Range, check_fields
 
 _PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig, "fusion": FusionConfig}
 """Fields that are configs of a part."""
@@ -75,15 +76,15 @@ class CoreConfig:
         fusion: entity vectors beside the tokens; ``None`` = there are none.
     """
 
-    vocab_size: int | None = None
-    hidden_size: int = 128
-    num_hidden_layers: int = 2
-    num_attention_heads: int = 2
-    num_key_value_heads: int | None = None
-    intermediate_size: int = 512
-    embedding_size: int | None = None
+    vocab_size: Count | None = None
+    hidden_size: Count = 128
+    num_hidden_layers: Count = 2
+    num_attention_heads: Count = 2
+    num_key_value_heads: Count | None = None
+    intermediate_size: Count = 512
+    embedding_size: Count | None = None
     embedding_projection: bool | None = None
-    num_hidden_groups: int | None = None
+    num_hidden_groups: Count | None = None
     hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
     glu: bool = False
     norm: Literal["layer", "rms"] = "layer"
@@ -91,37 +92,38 @@ class CoreConfig:
     embedding_norm: bool = True
     scale_embedding: bool = False
     position_type: Literal["learned", "sinusoidal", "rotary", "relative", "none"] = "learned"
-    rope_theta: float = 10000.0
-    max_position_embeddings: int = 512
-    position_offset: int = 0
+    rope_theta: Positive = 10000.0
+    max_position_embeddings: Amount = 512
+    position_offset: Amount = 0
     untie_r: bool = False
-    clamp_len: int = -1
+    clamp_len: Annotated[int, Range(least=-1)] = -1
     relative_segments: bool = False
-    mem_len: int | None = None
-    reuse_len: int | None = None
+    mem_len: Amount | None = None
+    reuse_len: Amount | None = None
     same_length: bool = False
     query_stream: bool = False
-    type_vocab_size: int = 2
-    task_type_vocab_size: int = 0
+    type_vocab_size: Amount = 2
+    task_type_vocab_size: Amount = 0
     attention_bias: bool = True
     mlp_bias: bool = True
-    layer_norm_eps: float = 1e-12
-    hidden_dropout_prob: float = 0.1
-    attention_probs_dropout_prob: float = 0.1
-    activation_dropout: float = 0.0
-    final_dropout: float = 0.0
+    layer_norm_eps: Positive = 1e-12
+    hidden_dropout_prob: Probability = 0.1
+    attention_probs_dropout_prob: Probability = 0.1
+    activation_dropout: Probability = 0.0
+    final_dropout: Probability = 0.0
     initializer: Literal["normal", "truncated_normal"] = "truncated_normal"
-    initializer_range: float = 0.02
+    initializer_range: NotNegative = 0.02
     residual_init_scale: bool = False
     tie_word_embeddings: bool = True
     pooler: bool = True
-    pad_token_id: int | None = None
+    pad_token_id: Annotated[int, Range(least=-1)] | None = None
     characters: CharacterConfig | None = None
     recurrent: RecurrentConfig | None = None
     fusion: FusionConfig | None = None
 
     def __post_init__(self) -> None:
         """Raise ZooError if no core can be built, naming what would work."""
+        check_fields(self, "model")
         for check in (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_fusion):
             check(self)
 
@@ -198,19 +200,13 @@ class CoreConfig:
 
 
 def _check_sizes(config: CoreConfig) -> None:
-    """Raise ZooError if widths, heads, groups or rates do not go together."""
-    positive = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-    for name in positive:
-        if getattr(config, name) < 1:
-            raise ZooError(f"model.{name} is {getattr(config, name)}; it must be at least 1.")
+    """Raise ZooError if widths, heads or groups do not go together."""
     if config.hidden_size % config.num_attention_heads:
         works = [n for n in range(1, 65) if config.hidden_size % n == 0]
         raise ZooError(
             f"model.num_attention_heads = {config.num_attention_heads} does not divide model.hidden_size = "
             f"{config.hidden_size}; these would work: {', '.join(map(str, works))}."
         )
-    if config.num_key_value_heads is not None and config.num_key_value_heads < 1:
-        raise ZooError(f"model.num_key_value_heads is {config.num_key_value_heads}; it must be at least 1.")
     if config.num_attention_heads % config.key_value_heads:
         raise ZooError(
             f"model.num_key_value_heads = {config.num_key_value_heads} does not divide model.num_attention_heads = "
@@ -227,9 +223,6 @@ def _check_sizes(config: CoreConfig) -> None:
             f"model.num_hidden_groups = {groups} must lie between 1 (all layers shared) and "
             f"model.num_hidden_layers = {config.num_hidden_layers} (all distinct)."
         )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout", "final_dropout"):
-        if not 0.0 <= getattr(config, name) < 1.0:
-            raise ZooError(f"model.{name} is {getattr(config, name)}; a probability in [0, 1) is needed.")
 
 
 def _check_embeddings(config: CoreConfig) -> None:
@@ -280,9 +273,6 @@ def _check_relative(config: CoreConfig) -> None:
             f"model.position_type: relative needs an even model.hidden_size (sines beside cosines), not "
             f"{config.hidden_size}."
         )
-    for name in ("mem_len", "reuse_len"):
-        if (getattr(config, name) or 0) < 0:
-            raise ZooError(f"model.{name} is {getattr(config, name)}; a number of tokens, or null, is needed.")
     if config.same_length and not config.mem_len:
         raise ZooError("model.same_length shows every query the same model.mem_len keys: give that a length.")
 

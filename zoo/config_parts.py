@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from zoo.errors import ZooError
+from zoo.values import Amount, Count, Positive, Probability, Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,19 @@ class CharacterConfig:
         activation: of the convolutions, after the maximum over positions, and of the highway layers' transform.
     """
 
-    n_characters: int = 261
-    max_characters_per_token: int = 50
-    embedding_dim: int = 16
-    filters: tuple[tuple[int, int], ...] = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
-    n_highway: int = 2
+    n_characters: Annotated[int, Range(least=261)] = 261
+    max_characters_per_token: Annotated[int, Range(least=3)] = 50
+    embedding_dim: Count = 16
+    filters: tuple[tuple[Count, Count], ...] = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+    n_highway: Amount = 2
     activation: Literal["relu", "tanh"] = "relu"
 
     def __post_init__(self) -> None:
         """Raise ZooError if the part cannot be built."""
         where = "model.characters"
         object.__setattr__(self, "filters", tuple(tuple(pair) for pair in self.filters))
-        if self.n_characters < 261:
-            raise ZooError(f"{where}.n_characters is {self.n_characters}; 256 bytes and 5 marks need 261.")
-        if self.embedding_dim < 1 or self.n_highway < 0:
-            raise ZooError(f"{where}: embedding_dim = {self.embedding_dim}, n_highway = {self.n_highway}; too small.")
-        if not self.filters or min(min(pair) for pair in self.filters) < 1:
+        check_fields(self, where)
+        if not self.filters:
             raise ZooError(f"{where}.filters = {self.filters}: at least one pair (width, number), both above 0.")
         least = max(3, *(width for width, _ in self.filters))
         if self.max_characters_per_token < least:
@@ -69,22 +67,15 @@ class RecurrentConfig:
         dropout: on every layer's input (what a skip connection adds has it too) and on the last layer's output.
     """
 
-    cell_size: int = 4096
-    cell_clip: float | None = 3.0
-    projection_clip: float | None = 3.0
+    cell_size: Count = 4096
+    cell_clip: Positive | None = 3.0
+    projection_clip: Positive | None = 3.0
     skip_connections: bool = True
-    dropout: float = 0.1
+    dropout: Probability = 0.1
 
     def __post_init__(self) -> None:
         """Raise ZooError if the part cannot be built."""
-        if self.cell_size < 1:
-            raise ZooError(f"model.recurrent.cell_size is {self.cell_size}; it must be at least 1.")
-        for name in ("cell_clip", "projection_clip"):
-            bound = getattr(self, name)
-            if bound is not None and bound <= 0:
-                raise ZooError(f"model.recurrent.{name} is {bound}; a bound above 0, or null for none.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ZooError(f"model.recurrent.dropout is {self.dropout}; a probability in [0, 1) is needed.")
+        check_fields(self, "model.recurrent")
 
 
 @dataclass(frozen=True)
@@ -100,17 +91,18 @@ class FusionConfig:
     """
 
     layer_types: tuple[Literal["plain", "mixed", "full"], ...] = ()
-    entity_size: int = 100
-    num_attention_heads: int = 4
+    entity_size: Count = 100
+    num_attention_heads: Count = 4
 
     def __post_init__(self) -> None:
         """Raise ZooError if the part cannot be built."""
         object.__setattr__(self, "layer_types", tuple(self.layer_types))
+        check_fields(self, "model.fusion")
         known = ("plain", "mixed", "full")
         for number, kind in enumerate(self.layer_types):
             if kind not in known:
                 raise ZooError(f"model.fusion.layer_types[{number}] is {kind!r}; {', '.join(known)} would work.")
-        if self.entity_size < 1 or self.num_attention_heads < 1 or self.entity_size % self.num_attention_heads:
+        if self.entity_size % self.num_attention_heads:
             raise ZooError(
                 f"model.fusion.num_attention_heads = {self.num_attention_heads} does not divide "
                 f"model.fusion.entity_size = {self.entity_size}."

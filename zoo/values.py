@@ -53,11 +53,13 @@ class Range:
 
     def __str__(self) -> str:
         """In words, behind "a number"."""
-        parts = [f"above {self.above:g}"] if self.above is not None else []
-        parts += [f"of at least {self.least:g}"] if self.least is not None else []
+        if self.least is not None and (self.most is not None or self.below is not None):
+            return f"from {self.least:g} to " + (f"{self.most:g}" if self.most is not None else f"below {self.below:g}")
+        parts = [f"of at least {self.least:g}"] if self.least is not None else []
+        parts += [f"above {self.above:g}"] if self.above is not None else []
         parts += [f"at most {self.most:g}"] if self.most is not None else []
         parts += [f"below {self.below:g}"] if self.below is not None else []
-        return " and ".join(parts) if parts else "that is finite"
+        return " and ".join(parts)
 
 
 class _Name:
@@ -175,7 +177,8 @@ def _check_mark(mark: Any, kind: Any, value: Any, where: str) -> Any:
     if isinstance(mark, Range) and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not mark.holds(value):
             number = "a whole number" if kind is int else "a number"
-            raise ZooError(f"{where} = {value}; {number} {mark} is needed.")
+            digits = " of less than 19 digits" if isinstance(value, int) and abs(value) > _LARGEST else ""
+            raise ZooError(f"{where} = {value}; {number} {mark}{digits} is needed.")
     elif isinstance(mark, _Name):
         check_name(value, where)
     elif isinstance(mark, _Path) and isinstance(value, str) and value.startswith("~"):
@@ -187,10 +190,8 @@ def _suits(option: Any, value: Any) -> bool:
     """Whether a value is meant by this option of a union."""
     kind = typing.get_args(option)[0] if typing.get_origin(option) is Annotated else option
     kind = typing.get_origin(kind) or kind
-    if kind is float:
+    if kind in (int, float):
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(kind, type) and isinstance(value, kind)
 
 

@@ -15,13 +15,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 
 from zoo.errors import ZooError
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_atomic
+from zoo.values import Probability, Range, Seed, UserPath, check_fields
 
 _DATA = ("train_wiki.json", "val_wiki.json")
 _NAMES = "pid2name.json"
@@ -66,16 +67,17 @@ class FewRelConfig:
         seed: of the order in which sentences are given to ``dev`` and the graph.
     """
 
-    source: str
-    output: str
+    source: UserPath
+    output: UserPath
     split: Literal["entity", "fact"] = "entity"
-    dev: float = 2 / 7
-    graph: float = 0.0
-    seed: int = 0
+    dev: Annotated[float, Range(above=0, below=1)] = 2 / 7
+    graph: Probability = 0.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Raise ZooError if the shares leave no part to train on."""
-        if not 0 < self.dev < 1 or not 0 <= self.graph < 1 - self.dev:
+        check_fields(self)
+        if self.graph >= 1 - self.dev:
             raise ZooError(f"dev = {self.dev} and graph = {self.graph}: shares are needed that leave some to train on.")
         if self.graph and self.split == "entity":
             raise ZooError(

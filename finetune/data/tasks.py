@@ -14,6 +14,7 @@ from finetune.metrics import METRICS
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.storage.user_files import whole_text
+from zoo.values import Count, Name, NotNegative, check_fields, check_name
 
 
 class SpanMarkers(NamedTuple):
@@ -59,7 +60,7 @@ class Task:
         confidence: least confidence of a linker with which a span's entity is read.
     """
 
-    name: str
+    name: Name
     columns: tuple[str | int, ...]
     labels: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
@@ -75,26 +76,23 @@ class Task:
     hub_columns: tuple[str, ...] = ()
     hub_labels: tuple[str, ...] = ()
     hub_eval: str = "validation"
-    max_length: int = 128
-    epochs: int = 3
+    max_length: Count = 128
+    epochs: Count = 3
     marks: tuple[SpanMarkers, ...] = ()
     mentions: tuple[str, ...] = ()
-    confidence: float = 0.0
+    confidence: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         """Raise ZooError if the rows could not be read or scored."""
+        check_name(self.name, "the name of a task")
         where = f"task {self.name!r}"
+        check_fields(self, where)
         if len(self.columns) not in (1, 2):
             raise ZooError(f"{where} names {len(self.columns)} text columns; one (single) or two (pair) are needed.")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ZooError(f"{where} needs at least two different labels, found {list(self.labels)}.")
         if self.file_format not in ("tsv", "json"):
             raise ZooError(f"{where}: file_format is {self.file_format!r}; 'tsv' and 'json' are known.")
-        for key, value in (("max_length", self.max_length), ("epochs", self.epochs)):
-            if value < 1:
-                raise ZooError(f"{where}: {key} is {value}; at least 1 is needed.")
-        if not self.confidence >= 0.0:
-            raise ZooError(f"{where}: confidence is {self.confidence}; 0 or more is needed.")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ZooError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from pretraining.annotations.base import CharSpan, RecordAnnotator, RecordText, check_choice
 from zoo.errors import ZooError, nearest
+from zoo.values import Count
 
 _LIMIT = 65_534  # classes, at most
 
@@ -31,7 +32,7 @@ class RecordField(RecordAnnotator):
     def __init__(
         self,
         kind: Literal["units", "value"] = "value",
-        values: list[str] | int | None = None,
+        values: list[str] | Count | None = None,
         missing: Literal["error", "none"] = "error",
         cut: Literal["error", "skip"] = "error",
     ) -> None:

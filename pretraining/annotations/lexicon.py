@@ -16,6 +16,7 @@ from pretraining.annotations.base import TextAnnotator
 from pretraining.text.segmenter import inside_word
 from zoo.errors import ZooError
 from zoo.storage.user_files import read_lines
+from zoo.values import Count, UserPath
 
 # --- entries of a word list ------------------------------------------------------------------------
 
@@ -32,7 +33,7 @@ class Lexicon(TextAnnotator):
 
     paths = frozenset({"files"})
 
-    def __init__(self, files: str | list[str]) -> None:
+    def __init__(self, files: UserPath | list[UserPath]) -> None:
         self.files = files
         self._lowercase = False
         self._entries: frozenset[str] = frozenset()
@@ -115,7 +116,7 @@ class Words(TextAnnotator):
 
     needs_words = True
 
-    def __init__(self, min_length: int = 2) -> None:
+    def __init__(self, min_length: Count = 2) -> None:
         if min_length < 1:
             raise ZooError(f"Words: min_length is {min_length}; 1 or more.")
         self.min_length = min_length
@@ -200,7 +201,7 @@ class ContentPhrases(TextAnnotator):
         max_words: longest phrase; longer runs are no phrases.
     """
 
-    def __init__(self, min_words: int = 2, max_words: int = 4) -> None:
+    def __init__(self, min_words: Count = 2, max_words: Count = 4) -> None:
         if not 1 <= min_words <= max_words:
             raise ZooError(f"ContentPhrases: {min_words} to {max_words} words; 1 <= min_words <= max_words is needed.")
         self.min_words, self.max_words = min_words, max_words

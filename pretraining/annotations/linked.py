@@ -12,6 +12,7 @@ from pretraining.annotations.base import CharSpan, Marks, RecordAnnotator, Recor
 from pretraining.annotations.field import read_spans
 from zoo.errors import ZooError, nearest
 from zoo.storage.user_files import read_lines
+from zoo.values import UserPath
 
 ENTITY_ARRAY = "entity_id"
 """The store's array that says where entities stand. A mention's first token has the entity's number + 1, others 0."""
@@ -36,7 +37,7 @@ class LinkedEntities(RecordAnnotator):
 
     def __init__(
         self,
-        entities: str,
+        entities: UserPath,
         unknown: Literal["skip", "error"] = "skip",
         missing: Literal["error", "none"] = "error",
         cut: Literal["error", "skip"] = "error",

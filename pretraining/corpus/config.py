@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pretraining.annotations.base import Annotator, RecordAnnotator, TextAnnotator
 from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError, nearest
+from zoo.values import UserPath, check_fields
 
 
 @dataclass(frozen=True)
@@ -30,17 +31,18 @@ class CorpusConfig:
         annotations: what fills the store's arrays of these names (:mod:`pretraining.annotations`).
     """
 
-    files: str | list[str]
+    files: UserPath | list[UserPath]
     text_field: str = "text"
     sentences: Literal["rule", "line"] = "rule"
     segmenter: SegmenterName = "none"
-    user_dictionary: str | None = None
+    user_dictionary: UserPath | None = None
     split: str = "train"
     subset: str | None = None
     annotations: dict[str, Annotator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ZooError if a value is one that no reader knows."""
+        check_fields(self, "corpus")
         for name, known in (("sentences", ("rule", "line")), ("segmenter", ("none", "rjieba", "space"))):
             value = getattr(self, name)
             if value not in known:

@@ -13,6 +13,7 @@ from pretraining.layouts.base import Layout, Plan, take_rows
 from pretraining.layouts.examples import Examples
 from pretraining.store.token_store import Store
 from zoo.errors import ZooError
+from zoo.values import Count
 from zoo.vocabulary import Vocabulary
 
 
@@ -27,7 +28,7 @@ class MinimumMarked(Layout):
 
     short = MappingProxyType({"count": 1})
 
-    def __init__(self, layout: Layout, array: str, count: int) -> None:
+    def __init__(self, layout: Layout, array: str, count: Count) -> None:
         if layout.order == "contiguous":
             raise ZooError(
                 f"MinimumMarked leaves rows out, and those of {type(layout).__name__} go on from one to the next."

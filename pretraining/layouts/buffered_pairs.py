@@ -11,6 +11,8 @@ pair's second one; of that and of its own second segment, the longer one is cut 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
 from pretraining.arrays import Ints
@@ -21,6 +23,7 @@ from pretraining.layouts.gather import build_examples
 from pretraining.layouts.sentence_pairs import SentencePairs
 from pretraining.store.token_store import Store
 from zoo.errors import ZooError
+from zoo.values import Range, Share
 from zoo.vocabulary import Vocabulary
 
 
@@ -49,7 +52,7 @@ class BufferedPairs(Layout):
 
     provided_fields = SentencePairs.provided_fields
 
-    def __init__(self, buffer: int | None = 1000, short_seq_prob: float = 0.1) -> None:
+    def __init__(self, buffer: Annotated[int, Range(least=2)] | None = 1000, short_seq_prob: Share = 0.1) -> None:
         if buffer is not None and buffer < 2:
             raise ZooError(f"BufferedPairs: buffer is {buffer}; 2 pairs are the least, or null for a whole epoch.")
         self.buffer = buffer

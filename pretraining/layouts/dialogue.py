@@ -14,6 +14,7 @@ from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import build_examples
 from pretraining.store.token_store import Store
 from zoo.errors import ZooError
+from zoo.values import Count, Share
 from zoo.vocabulary import Vocabulary
 
 _ANNOTATION = (
@@ -66,7 +67,7 @@ class Dialogue(Layout):
     provided_fields = frozenset({"token_type_ids", "row_labels"})
     portion = 2_000_000  # utterances planned together, which bounds the memory of a plan under way
 
-    def __init__(self, max_utterances: int = 3, fake_share: float = 0.5, role: str = "role") -> None:
+    def __init__(self, max_utterances: Count = 3, fake_share: Share = 0.5, role: str = "role") -> None:
         if max_utterances < 2:
             raise ZooError(f"Dialogue: max_utterances is {max_utterances}; a dialogue has two utterances or more.")
         if not 0.0 <= fake_share <= 1.0:

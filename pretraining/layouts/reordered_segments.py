@@ -17,6 +17,7 @@ from pretraining.layouts.full_sentences import FullSentences
 from pretraining.layouts.gather import build_examples
 from pretraining.store.token_store import Store
 from zoo.errors import ZooError
+from zoo.values import Amount, Count, Share
 from zoo.vocabulary import Vocabulary
 
 _MOST_SEGMENTS = 6  # 873 classes; one more would make 5,913
@@ -63,7 +64,7 @@ class ReorderedSegments(Layout):
 
     provided_fields = frozenset({"token_type_ids", "row_labels", "segment"})
 
-    def __init__(self, max_segments: int = 3, shares: list[float] | None = None) -> None:
+    def __init__(self, max_segments: Count = 3, shares: list[Share] | None = None) -> None:
         if not 2 <= max_segments <= _MOST_SEGMENTS:
             raise ZooError(f"ReorderedSegments: max_segments is {max_segments}; 2 to {_MOST_SEGMENTS} would work.")
         if shares is not None and (len(shares) != max_segments or min(shares) < 0 or sum(shares) <= 0):
@@ -184,7 +185,7 @@ class DocumentSegments(Layout):
 
     provided_fields = frozenset({"elsewhere"})
 
-    def __init__(self, skip_most_frequent: int = 0) -> None:
+    def __init__(self, skip_most_frequent: Amount = 0) -> None:
         if skip_most_frequent < 0:
             raise ZooError(f"DocumentSegments: skip_most_frequent is {skip_most_frequent}; 0 or more.")
         self.skip_most_frequent = skip_most_frequent

@@ -16,6 +16,7 @@ from pretraining.layouts.segments import contiguous_order
 from pretraining.layouts.sentences import sentence_table
 from pretraining.store.token_store import Store
 from zoo.errors import ZooError
+from zoo.values import Count, Share
 from zoo.vocabulary import Vocabulary
 
 
@@ -69,7 +70,7 @@ class SegmentPairs(Layout):
     provided_fields = frozenset({"token_type_ids", "row_labels", "reuse_length", "reversed"})
     order = "contiguous"
 
-    def __init__(self, reuse_len: int | None = None, bidirectional: bool = True, random_share: float = 0.5) -> None:
+    def __init__(self, reuse_len: Count | None = None, bidirectional: bool = True, random_share: Share = 0.5) -> None:
         if reuse_len is not None and reuse_len < 1:
             raise ZooError(f"SegmentPairs: reuse_len is {reuse_len}; at least 1, or null for half a row.")
         if not 0.0 <= random_share <= 1.0:

@@ -23,6 +23,7 @@ from pretraining.layouts.pairs import (
 from pretraining.layouts.sentences import SENTENCES_AT_ONCE, SentenceTable, document_slabs, follow_chain, sentence_table
 from pretraining.store.token_store import Store
 from zoo.errors import ZooError
+from zoo.values import Share
 from zoo.vocabulary import Vocabulary
 
 
@@ -52,8 +53,8 @@ class SentencePairs(Layout):
     def __init__(
         self,
         second: Literal["next_or_random", "ordered_or_swapped"],
-        short_seq_prob: float = 0.1,
-        random_share: float = 0.5,
+        short_seq_prob: Share = 0.1,
+        random_share: Share = 0.5,
     ) -> None:
         for name, share in (("short_seq_prob", short_seq_prob), ("random_share", random_share)):
             if not 0.0 <= share <= 1.0:

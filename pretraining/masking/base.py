@@ -19,6 +19,7 @@ from pretraining.layouts.examples import Examples
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
+from zoo.values import Count, Share
 from zoo.vocabulary import Vocabulary
 
 Budget = Literal["nearest", "stochastic", "bernoulli"]
@@ -109,7 +110,7 @@ class Budgeted(Selector):
         ZooError: a rate outside (0, 1], a limit below 1, or a limit of independent draws.
     """
 
-    def __init__(self, rate: float, budget: Budget, max_predictions: int | None, include_special: bool) -> None:
+    def __init__(self, rate: Share, budget: Budget, max_predictions: Count | None, include_special: bool) -> None:
         if not 0.0 < rate <= 1.0:
             raise ZooError(
                 f"{type(self).__name__}: rate is {rate}; the share of tokens to choose must lie in (0, 1], "

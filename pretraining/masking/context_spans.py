@@ -18,6 +18,7 @@ from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Selector
 from zoo.errors import ZooError
+from zoo.values import Count, Share
 from zoo.vocabulary import Vocabulary
 
 _LAST = np.uint32(0xFFFFFFFF)
@@ -75,7 +76,12 @@ class ContextSpans(Selector):
     """
 
     def __init__(
-        self, num_predict: int | None = None, rate: float = 1 / 6, max_gram: int = 5, alpha: int = 6, beta: int = 1
+        self,
+        num_predict: Count | None = None,
+        rate: Share = 1 / 6,
+        max_gram: Count = 5,
+        alpha: Count = 6,
+        beta: Count = 1,
     ) -> None:
         if num_predict is not None and num_predict < 1:
             raise ZooError(f"ContextSpans: num_predict is {num_predict}; at least 1, or null for a share.")

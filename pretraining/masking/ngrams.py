@@ -10,6 +10,7 @@ from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budget, Budgeted
 from pretraining.masking.groups import shuffled, word_groups
 from zoo.errors import ZooError
+from zoo.values import Count, Share
 from zoo.vocabulary import Vocabulary
 
 
@@ -30,12 +31,12 @@ class NGrams(Budgeted):
 
     def __init__(
         self,
-        n: int = 3,
+        n: Count = 3,
         favor_shorter: bool = True,
-        rate: float = 0.15,
+        rate: Share = 0.15,
         budget: Budget = "nearest",
-        max_predictions: int | None = None,
-        shares: list[float] | None = None,
+        max_predictions: Count | None = None,
+        shares: list[Share] | None = None,
     ) -> None:
         super().__init__(rate, budget, max_predictions, include_special=False)
         if budget == "bernoulli":

@@ -26,7 +26,7 @@ from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.storage.user_files import existing, read_lines
-from zoo.values import check_shares
+from zoo.values import Count, Share, UserPath, check_shares
 from zoo.vocabulary import Vocabulary
 
 Ids = tuple[int, ...]
@@ -56,11 +56,11 @@ class SimilarWords(Replacement):
 
     def __init__(
         self,
-        files: str | list[str],
-        similar: float = 0.8,
-        random: float = 0.1,
-        keep: float = 0.1,
-        best: int | None = None,
+        files: UserPath | list[UserPath],
+        similar: Share = 0.8,
+        random: Share = 0.1,
+        keep: Share = 0.1,
+        best: Count | None = None,
     ) -> None:
         check_shares("SimilarWords", similar=similar, random=random, keep=keep)
         if best is not None and best < 1:

@@ -19,7 +19,7 @@ from pretraining.keyed_random import Draw, scaled
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budget, Budgeted, Replacement
 from zoo.errors import ZooError
-from zoo.values import check_shares
+from zoo.values import Count, Share, check_shares
 from zoo.vocabulary import Vocabulary
 
 
@@ -37,9 +37,9 @@ class RandomTokens(Budgeted):
 
     def __init__(
         self,
-        rate: float = 0.15,
+        rate: Share = 0.15,
         budget: Budget = "nearest",
-        max_predictions: int | None = None,
+        max_predictions: Count | None = None,
         include_special: bool = False,
     ) -> None:
         super().__init__(rate, budget, max_predictions, include_special)
@@ -81,9 +81,9 @@ class Replace(Replacement):
 
     def __init__(
         self,
-        mask: float = 0.8,
-        random: float = 0.1,
-        keep: float = 0.1,
+        mask: Share = 0.8,
+        random: Share = 0.1,
+        keep: Share = 0.1,
         random_excludes_special: bool = False,
         per: Literal["token", "word"] = "token",
         random_excludes_padding: bool = False,

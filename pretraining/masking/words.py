@@ -15,6 +15,7 @@ from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
 from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
+from zoo.values import Count, Share
 
 _CHINESE = 0.5  # share of tokens that makes a text Chinese: 0.85 of the shipped sample's
 _GOES_ON = 0.05  # share of Chinese tokens that go on with a word: to 0.03 without a segmenter, from 0.31 on with rjieba
@@ -32,7 +33,7 @@ class WholeWords(Grouped):
         max_predictions: upper limit per row, in tokens.
     """
 
-    def __init__(self, rate: float = 0.15, budget: Budget = "nearest", max_predictions: int | None = None) -> None:
+    def __init__(self, rate: Share = 0.15, budget: Budget = "nearest", max_predictions: Count | None = None) -> None:
         super().__init__(rate, budget, max_predictions, include_special=False)
 
     def starts(self, rows: Examples, draw: Draw) -> Bools:
@@ -98,9 +99,9 @@ class KnowledgeUnits(Grouped):
         self,
         array: str | list[str],
         fallback: Literal["tokens", "words"] = "tokens",
-        rate: float = 0.15,
+        rate: Share = 0.15,
         budget: Budget = "nearest",
-        max_predictions: int | None = None,
+        max_predictions: Count | None = None,
     ) -> None:
         super().__init__(rate, budget, max_predictions, include_special=False)
         if fallback not in ("tokens", "words"):

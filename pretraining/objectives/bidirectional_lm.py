@@ -19,6 +19,7 @@ from zoo.errors import ZooError
 from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs, CoreOutput
+from zoo.values import Count, NotNegative
 from zoo.vocabulary import Vocabulary
 
 _BACKWARD_KEYS = 0x2545F491  # dropout of a second pass must not repeat the first one's
@@ -45,7 +46,7 @@ class BidirectionalLM(Objective):
     head: TokenHead
 
     def __init__(
-        self, weight: float = 1.0, outputs: int | None = None, sampled: int | None = None, bias: bool = True
+        self, weight: NotNegative = 1.0, outputs: Count | None = None, sampled: Count | None = None, bias: bool = True
     ) -> None:
         super().__init__()
         for name, value in (("outputs", outputs), ("sampled", sampled)):

@@ -14,6 +14,7 @@ from zoo.config import CoreConfig
 from zoo.core.flops import token_head_flops
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs
+from zoo.values import NotNegative
 from zoo.vocabulary import Vocabulary
 
 
@@ -29,7 +30,7 @@ class CausalLM(Objective):
     predicts_tokens = True
     head: TokenHead
 
-    def __init__(self, weight: float = 1.0, bias: bool = False) -> None:
+    def __init__(self, weight: NotNegative = 1.0, bias: bool = False) -> None:
         super().__init__()
         self.weight, self.bias = weight, bias
 

@@ -25,6 +25,7 @@ from zoo.heads.cross_entropy import TokenLoss
 from zoo.heads.token_heads import EntityHead
 from zoo.inputs import CoreInputs
 from zoo.storage.entity_table import NAMES, Entities, keep_entities, open_entities
+from zoo.values import NotNegative, Share, UserPath
 from zoo.vocabulary import Vocabulary
 
 _NO_MENTION = -100  # as labels that are ignored are written everywhere
@@ -53,11 +54,11 @@ class EntityAutoencoder(Objective):
 
     def __init__(
         self,
-        entities: str,
-        wrong: float = 0.05,
-        missing: float = 0.15,
+        entities: UserPath,
+        wrong: Share = 0.05,
+        missing: Share = 0.15,
         candidates: Literal["row", "batch"] = "row",
-        weight: float = 1.0,
+        weight: NotNegative = 1.0,
     ) -> None:
         super().__init__()
         if min(wrong, missing) < 0 or wrong + missing > 1:

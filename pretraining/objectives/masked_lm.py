@@ -20,6 +20,7 @@ from zoo.config import CoreConfig
 from zoo.core.flops import token_head_flops
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead
+from zoo.values import NotNegative
 from zoo.vocabulary import Vocabulary
 
 
@@ -41,7 +42,7 @@ class MaskedLM(Objective):
         select: Selector,
         replacement: Replacement | None = None,
         predict: Prediction | None = None,
-        weight: float = 1,
+        weight: NotNegative = 1,
     ) -> None:
         super().__init__()
         self.select, self.required_fields, self.weight = select, select.required_fields, weight

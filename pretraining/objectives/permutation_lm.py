@@ -27,6 +27,7 @@ from zoo.core.flops import token_head_flops
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs, QueryStream
+from zoo.values import Count, NotNegative
 from zoo.vocabulary import Vocabulary
 
 
@@ -51,7 +52,11 @@ class PermutationLM(Objective):
     head: TokenHead
 
     def __init__(
-        self, select: Selector | None = None, perm_size: int | None = None, score_orders: int = 4, weight: float = 1.0
+        self,
+        select: Selector | None = None,
+        perm_size: Count | None = None,
+        score_orders: Count = 4,
+        weight: NotNegative = 1.0,
     ) -> None:
         super().__init__()
         if perm_size is not None and perm_size < 1:

@@ -17,6 +17,7 @@ from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
+from zoo.values import Count, NotNegative
 from zoo.vocabulary import Vocabulary
 
 
@@ -43,9 +44,9 @@ class RowClassification(Objective):
 
     def __init__(
         self,
-        num_labels: int,
+        num_labels: Count,
         labels: list[str] | None = None,
-        weight: float = 1.0,
+        weight: NotNegative = 1.0,
         dense: str = "pooler",
         pooling: Literal["first", "last"] = "first",
     ) -> None:
@@ -120,5 +121,7 @@ class PairClassification(RowClassification):
 
     kind = "pair"
 
-    def __init__(self, weight: float = 1.0, dense: str = "pooler", pooling: Literal["first", "last"] = "first") -> None:
+    def __init__(
+        self, weight: NotNegative = 1.0, dense: str = "pooler", pooling: Literal["first", "last"] = "first"
+    ) -> None:
         super().__init__(2, weight=weight, dense=dense, pooling=pooling)

@@ -22,6 +22,7 @@ from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads.cross_entropy import TokenLoss
 from zoo.heads.token_heads import LabelHead
+from zoo.values import Count, NotNegative
 from zoo.vocabulary import Vocabulary
 
 # --- what the classes are ------------------------------------------------------------------------------
@@ -115,7 +116,9 @@ class TokenClassification(Objective):
 
     head: LabelHead
 
-    def __init__(self, labels: TokenLabels, num_labels: int = 2, weight: float = 1.0, dense: str = "none") -> None:
+    def __init__(
+        self, labels: TokenLabels, num_labels: Count = 2, weight: NotNegative = 1.0, dense: str = "none"
+    ) -> None:
         super().__init__()
         if num_labels < 2:
             raise ZooError(f"TokenClassification: num_labels is {num_labels}; two classes are the least.")

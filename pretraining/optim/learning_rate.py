@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 from zoo.errors import ZooError
+from zoo.values import Probability
 
 
 class Schedule(ABC):
@@ -32,7 +33,7 @@ class WarmupDecay(Schedule):
 
     def __init__(
         self,
-        warmup: float = 0.01,
+        warmup: Probability = 0.01,
         decay: Literal["linear", "cosine", "constant"] = "linear",
         decay_from: Literal["start", "warmup_end"] = "warmup_end",
     ) -> None:
@@ -63,7 +64,7 @@ class Noam(Schedule):
             ERNIE 2.0, section 5.1); ``warmup`` is still a share of the whole budget, so all warm-ups are equally long.
     """
 
-    def __init__(self, warmup: float = 0.04, per_stage: bool = False) -> None:
+    def __init__(self, warmup: Probability = 0.04, per_stage: bool = False) -> None:
         if not 0.0 < warmup < 1.0:
             raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in (0, 1).")
         self.warmup, self.per_stage = warmup, per_stage

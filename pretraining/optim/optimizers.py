@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.values import NotNegative, Positive, Probability
+
 
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]], weight_decay: float, no_decay: list[str]
@@ -33,7 +35,13 @@ class _Moments(torch.optim.Optimizer):
     """Shared part of the Adam family below: moments, and an update per group."""
 
     def __init__(
-        self, params: Any, lr: float, betas: tuple[float, float], eps: float, weight_decay: float, bias_correction: bool
+        self,
+        params: Any,
+        lr: Positive,
+        betas: tuple[Probability, Probability],
+        eps: NotNegative,
+        weight_decay: NotNegative,
+        bias_correction: bool,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -109,10 +117,10 @@ class AdamW(_Moments):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.0,
+        lr: Positive = 1e-4,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        eps: NotNegative = 1e-6,
+        weight_decay: NotNegative = 0.0,
         bias_correction: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, bias_correction)
@@ -136,10 +144,10 @@ class Lamb(_Moments):
     def __init__(
         self,
         params: Any,
-        lr: float = 1.76e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-6,
-        weight_decay: float = 0.01,
+        lr: Positive = 1.76e-3,
+        betas: tuple[Probability, Probability] = (0.9, 0.999),
+        eps: NotNegative = 1e-6,
+        weight_decay: NotNegative = 0.01,
         bias_correction: bool = False,
     ) -> None:
         super().__init__(params, lr, betas, eps, weight_decay, bias_correction)

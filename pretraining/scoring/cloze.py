@@ -38,6 +38,7 @@ from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_json
+from zoo.values import Count, Seed, UserPath, check_fields
 
 _AT_ONCE = 256  # sentences per call of the objective, which makes copies of them in portions of its own
 
@@ -64,23 +65,21 @@ class ClozeConfig:
             ``cloze-NAME.json`` after its prepared store.
     """
 
-    run: str
+    run: UserPath
     corpus: CorpusConfig | None = None
-    longest: int = 4
-    items: int = 10_000
+    longest: Count = 4
+    items: Count = 10_000
     entity: str | None = None
-    shortest_entity: int = 3
-    seed: int = 0
+    shortest_entity: Count = 3
+    seed: Seed = 0
     objective: str | None = None
     trust_code: bool = False
-    stores: str = "stores"
-    output: str | None = None
+    stores: UserPath = "stores"
+    output: UserPath | None = None
 
     def __post_init__(self) -> None:
         """Raise ZooError if a size asks nothing."""
-        for name in ("longest", "items", "shortest_entity"):
-            if getattr(self, name) < 1:
-                raise ZooError(f"cloze: {name} = {getattr(self, name)}; at least 1 is needed.")
+        check_fields(self, "cloze")
 
 
 # --- a model that fills in what is hidden ----------------------------------------------------------

@@ -17,6 +17,7 @@ from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import write_json
 from zoo.storage.user_files import read_records
+from zoo.values import Count, UserPath, check_fields
 
 
 @dataclass(frozen=True)
@@ -36,15 +37,19 @@ class ScoreConfig:
         output: JSON file for the figures; absent = ``scores.json`` in the folder.
     """
 
-    run: str
-    pairs: str | None = None
-    cloze: str | None = None
-    limit: int | None = None
-    batch_size: int = 64
+    run: UserPath
+    pairs: UserPath | None = None
+    cloze: UserPath | None = None
+    limit: Count | None = None
+    batch_size: Count = 64
     objective: str | None = None
     segmenter: SegmenterName | None = None
     trust_code: bool = False
-    output: str | None = None
+    output: UserPath | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a number is out of its range."""
+        check_fields(self)
 
 
 def read_items(path: Path, fields: tuple[str, ...], limit: int | None) -> Iterator[dict[str, Any]]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from zoo.errors import ZooError, nearest
+from zoo.values import Amount, Count, Range, Seed, UserPath, check_fields
 
 MatrixDisplay = bool | Literal["auto"]
 
@@ -34,15 +35,15 @@ class ShowConfig:
 
     text: str = ""
     config: list[str] = field(default_factory=list)
-    run: list[str] = field(default_factory=list)
-    seed: int | str | None = None
-    epoch: int = 0
-    rows: int = 3
-    length: int | None = None
-    others: int | None = None
+    run: list[UserPath] = field(default_factory=list)
+    seed: Seed | str | None = None
+    epoch: Amount = 0
+    rows: Count = 3
+    length: Annotated[int, Range(least=2)] | None = None
+    others: Amount | None = None
     task: str | None = None
     attention: MatrixDisplay = "auto"
-    html: str | None = None
+    html: UserPath | None = None
     trust_code: bool = False
 
     def __post_init__(self) -> None:
@@ -51,10 +52,7 @@ class ShowConfig:
             raise ZooError("nothing to show the text under: --config NAME (see `zoo list`) or --run FOLDER.")
         if not self.text.strip():
             raise ZooError('the text is empty: zoo show --config bert-tiny "The town lies by the river."')
-        for name, least in (("rows", 1), ("length", 2), ("others", 0), ("epoch", 0)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ZooError(f"--{name} {value}: at least {least} is needed.")
+        check_fields(self)
         _ = self.seeds
 
     @property

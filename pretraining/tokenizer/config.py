@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from zoo.errors import ZooError, nearest
+from zoo.values import Count, Range, UserPath, check_fields
 
 TRAINING = 1
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
@@ -45,18 +46,19 @@ class TokenizerConfig:
     """
 
     kind: TokenizerKind = "wordpiece"
-    path: str | None = None
-    vocab_size: int = 8192
+    path: UserPath | None = None
+    vocab_size: Count = 8192
     lowercase: bool | None = None
     strip_accents: bool | None = None
-    min_frequency: int = 2
-    character_coverage: float = 0.9995
-    train_bytes: int = 2**27
+    min_frequency: Count = 2
+    character_coverage: Annotated[float, Range(above=0, most=1)] = 0.9995
+    train_bytes: Count = 2**27
     new_tokens: list[str] = field(default_factory=list)
     special: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ZooError if the settings fit no tokenizer."""
+        check_fields(self, "tokenizer")
         kinds = (*_SPECIALS, "file")
         if self.kind not in kinds:
             raise ZooError(
@@ -66,8 +68,6 @@ class TokenizerConfig:
             raise ZooError("tokenizer.kind: file needs tokenizer.path: a tokenizer.json, a folder or a hub id.")
         if self.kind != "file" and self.path:
             raise ZooError(f"tokenizer.path is for tokenizer.kind: file; kind is {self.kind!r}, which is trained here.")
-        if not 0.0 < self.character_coverage <= 1.0:
-            raise ZooError(f"tokenizer.character_coverage is {self.character_coverage}; a share in (0, 1] is needed.")
         for role in self.special:
             if role not in ROLES:
                 raise ZooError(

@@ -23,6 +23,7 @@ from zoo.storage.entity_table import Entities, control, open_entities, save_enti
 from zoo.storage.files import write_atomic, write_json
 from zoo.storage.tensors import save_tensors
 from zoo.storage.user_files import read_lines
+from zoo.values import Seed, UserPath, check_fields
 
 _SPACES = " \t"  # what parts values
 _DIGITS = 10  # of a number that is larger than any count
@@ -47,18 +48,19 @@ class EntitiesConfig:
         transe: how vectors are trained.
     """
 
-    output: str
-    triples: str | None = None
-    exclude: str | None = None
-    vectors: str | None = None
-    ids: str | None = None
-    like: str | None = None
+    output: UserPath
+    triples: UserPath | None = None
+    exclude: UserPath | None = None
+    vectors: UserPath | None = None
+    ids: UserPath | None = None
+    like: UserPath | None = None
     control: Literal["shuffled", "random"] = "shuffled"
-    seed: int = 0
+    seed: Seed = 0
     transe: TransEConfig = field(default_factory=TransEConfig)
 
     def __post_init__(self) -> None:
         """Raise ZooError if there is not exactly one way to make the table."""
+        check_fields(self)
         given = [name for name in ("triples", "vectors", "like") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ZooError(f"name one of --triples, --vectors and --like; found {', '.join(given) or 'none'}.")

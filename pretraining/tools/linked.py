@@ -28,6 +28,7 @@ from zoo.errors import ZooError
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file, write_atomic
 from zoo.storage.user_files import read_lines
+from zoo.values import UserPath
 
 _NONE = "#UNK#"
 _CONTINUES = "##"
@@ -180,10 +181,10 @@ class LinkedConfig:
         output: JSONL file to write; ``FILE.entities.txt`` beside it lists the entities.
     """
 
-    tokens: str
-    entities: str
-    tokenizer: str
-    output: str
+    tokens: UserPath
+    entities: UserPath
+    tokenizer: UserPath
+    output: UserPath
 
 
 def write_records(config: LinkedConfig) -> int:

@@ -29,6 +29,7 @@ from zoo.sample import resolve
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file
 from zoo.storage.user_files import read_lines, read_records, record_text
+from zoo.values import Count, UserPath, check_fields
 
 NO_MARKER = "[no-conn]"
 """The class, in a list of markers, of sentences that begin with none of them."""
@@ -56,23 +57,22 @@ class PairsConfig:
     """
 
     kind: Literal["discourse", "relevance"]
-    files: str | list[str]
-    output: str
-    markers: str = "zoo:sample/markers/en.txt"
-    maximum: int | None = None
-    shortest: int = 3
-    longest: int = 32
+    files: UserPath | list[UserPath]
+    output: UserPath
+    markers: UserPath = "zoo:sample/markers/en.txt"
+    maximum: Count | None = None
+    shortest: Count = 3
+    longest: Count = 32
 
     def __post_init__(self) -> None:
         """Raise ZooError if the pairs cannot be made."""
+        check_fields(self)
         if not self.output.endswith(".jsonl"):
             raise ZooError(f"--output {self.output}: a name that ends in .jsonl is needed, so that it can be read.")
-        if self.maximum is not None and self.maximum < 1:
-            raise ZooError(f"--maximum {self.maximum} pairs of each class: at least 1 is needed.")
-        if not 1 <= self.shortest <= self.longest:
+        if self.shortest > self.longest:
             raise ZooError(
-                f"--shortest {self.shortest} and --longest {self.longest} words of a sentence: shortest must be at "
-                "least 1 and no more than longest."
+                f"--shortest {self.shortest} and --longest {self.longest} words of a sentence: shortest must be no "
+                "more than longest."
             )
 
 

@@ -21,6 +21,7 @@ from pretraining.keyed_random import Draw, scaled
 from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
 from zoo.storage.user_files import read_lines
+from zoo.values import Count, Positive, Seed, check_fields
 
 Ints = NDArray[np.int64]
 
@@ -39,22 +40,17 @@ class TransEConfig:
         seed: of initial values, order and corruption.
     """
 
-    width: int = 100
-    epochs: int = 100
-    batch_size: int = 4096
-    lr: float = 0.1
-    margin: float = 1.0
+    width: Count = 100
+    epochs: Count = 100
+    batch_size: Count = 4096
+    lr: Positive = 0.1
+    margin: Positive = 1.0
     norm: Literal[1, 2] = 2
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         """Raise ZooError if a number is too small to train with."""
-        for name in ("width", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ZooError(f"transe.{name} is {getattr(self, name)}; at least 1 is needed.")
-        for name in ("lr", "margin"):
-            if getattr(self, name) <= 0:
-                raise ZooError(f"transe.{name} is {getattr(self, name)}; a number above 0 is needed.")
+        check_fields(self, "transe")
 
 
 class Graph(NamedTuple):

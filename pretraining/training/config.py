@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from pretraining.training.curriculum import Curriculum, describe_stages
 from pretraining.training.init_from import InitFromConfig
 from zoo.config import CoreConfig
 from zoo.errors import ZooError, nearest
+from zoo.values import Amount, Count, Name, NotNegative, Positive, Range, Seed, UserPath, Workers, check_fields
 from zoo.vocabulary import Template
 
 
@@ -40,11 +40,15 @@ class DataConfig:
 
     corpus: CorpusConfig
     tokenizer: TokenizerConfig
-    sequence_length: int = 128
-    mask_copies: int | None = None
-    validation_tokens: int = 20_000
-    stores: str = "stores"
-    processes: int | None = None
+    sequence_length: Count = 128
+    mask_copies: Count | None = None
+    validation_tokens: Amount = 20_000
+    stores: UserPath = "stores"
+    processes: Workers | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a number is out of its range."""
+        check_fields(self, "data")
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,13 @@ class TaskConfig:
 
     layout: Layout
     objectives: list[str]
-    task_type_id: int = 0
+    task_type_id: Amount = 0
     corpus: CorpusConfig | None = None
     select: Selector | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a number is out of its range."""
+        check_fields(self, "a task")
 
     def own(self, objectives: Mapping[str, Objective]) -> dict[str, Objective]:
         """The task's objectives by name, choosing as the task says; heads are those of ``objectives``."""
@@ -83,21 +91,34 @@ class StageConfig:
         tasks: share of the steps that each task gets.
     """
 
-    until: float
-    tasks: dict[str, float]
+    until: Annotated[float, Range(above=0, most=1)]
+    tasks: dict[str, Positive]
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a number is out of its range."""
+        check_fields(self, "a stage")
 
 
 @dataclass(frozen=True)
 class SeedConfig:
-    """Seeds, apart so that data can be paired while initial values differ.
+    """Seeds, apart so that data can be paired while initial values differ. ``--seed 3`` sets both.
 
     Args:
         init: initial values.
         data: order, masks, dropout.
     """
 
-    init: int = 0
-    data: int = 0
+    init: Seed = 0
+    data: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a seed keys nothing."""
+        check_fields(self, "seed")
+
+    @staticmethod
+    def of_number(number: int) -> dict[str, int]:
+        """What ``seed: 3`` means: both."""
+        return {"init": number, "data": number}
 
 
 @dataclass(frozen=True)
@@ -127,38 +148,33 @@ class TrainConfig:
         trackers: accelerate trackers by name, beside the JSONL log.
     """
 
-    steps: int | None = None
-    tokens: int | None = None
-    flops: float | None = None
-    batch_size: int = 32
-    micro_batch_size: int | None = None
-    lr: float = 1e-3
+    steps: Count | None = None
+    tokens: Count | None = None
+    flops: Positive | None = None
+    batch_size: Count = 32
+    micro_batch_size: Count | None = None
+    lr: Positive = 1e-3
     schedule: Schedule | None = None
     optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None
-    weight_decay: float = 0.01
+    weight_decay: NotNegative = 0.01
     no_decay: list[str] = field(default_factory=lambda: ["bias", "norm"])
-    max_grad_norm: float = 1.0
+    max_grad_norm: NotNegative = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
-    threads: int | None = None
+    threads: Workers | None = None
     gradient_checkpointing: bool = False
-    log_every: int = 20
-    validate_every: int = 0
-    save_every: int = 200
-    keep: int = 2
+    log_every: Count = 20
+    validate_every: Amount = 0
+    save_every: Count = 200
+    keep: Count = 2
     trackers: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Raise ZooError if budgets or sizes cannot be run."""
-        budgets = {name: getattr(self, name) for name in ("steps", "tokens", "flops")}
-        given = [name for name, value in budgets.items() if value is not None]
+        """Raise ZooError if a number is out of its range, or there is not exactly one budget."""
+        check_fields(self, "train")
+        given = [name for name in ("steps", "tokens", "flops") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ZooError(f"train needs exactly one budget out of steps, tokens and flops; found {given or 'none'}.")
-        if budgets[given[0]] <= 0:
-            raise ZooError(f"train.{given[0]} = {budgets[given[0]]}; a budget above 0 is needed.")
-        for name in ("batch_size", "log_every", "save_every", "keep", "threads"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ZooError(f"train.{name} = {getattr(self, name)}; at least 1 is needed.")
 
 
 @dataclass(frozen=True)
@@ -182,23 +198,24 @@ class PretrainConfig:
         run_folder: the run folder itself, instead of one named after the settings.
     """
 
-    name: str
+    name: Name
     model: CoreConfig
     data: DataConfig
-    objectives: dict[str, Objective]
-    tasks: dict[str, TaskConfig]
+    objectives: dict[Name, Objective]
+    tasks: dict[Name, TaskConfig]
     train: TrainConfig
-    stages: dict[str, StageConfig] | None = None
+    stages: dict[Name, StageConfig] | None = None
     curriculum: Curriculum | None = None
     template: Template = field(default_factory=Template)
     init_from: InitFromConfig | None = None
     seed: SeedConfig = field(default_factory=SeedConfig)
     edge: str = ""
-    output: str = "runs"
-    run_folder: str | None = None
+    output: UserPath = "runs"
+    run_folder: UserPath | None = None
 
     def __post_init__(self) -> None:
         """Check what spans several keys."""
+        check_fields(self)
         self._check_tasks()
         if self.curriculum is not None:
             made = self.curriculum.stages(list(self.tasks), self.train.steps)
@@ -232,8 +249,6 @@ class PretrainConfig:
                 raise ZooError(
                     f"tasks.{name}.select: none of its objectives ({', '.join(task.objectives)}) chooses positions."
                 )
-            if task.task_type_id < 0:
-                raise ZooError(f"tasks.{name}.task_type_id = {task.task_type_id}; 0 or more is needed.")
             if task.task_type_id >= max(self.model.task_type_vocab_size, 1):
                 raise ZooError(
                     f"tasks.{name}.task_type_id = {task.task_type_id}, but model.task_type_vocab_size = "
@@ -248,20 +263,15 @@ class PretrainConfig:
                 "that makes them."
             )
         ends = [stage.until for stage in (self.stages or {}).values()]
-        if not all(map(math.isfinite, ends)):
-            raise ZooError(f"stages end at {', '.join(map(str, ends))}; numbers above 0 and up to 1 are needed.")
         if ends and max(ends) != 1.0:
             raise ZooError(
                 f"stages end at {', '.join(map(str, ends))}; the last one must end at until: 1, the end of the budget."
             )
-        if ends and (min(ends) <= 0 or len(set(ends)) < len(ends)):
-            raise ZooError(f"stages end at {', '.join(map(str, ends))}; each needs an end of its own, above 0.")
+        if len(set(ends)) < len(ends):
+            raise ZooError(f"stages end at {', '.join(map(str, ends))}; each needs an end of its own.")
         for stage_name, stage in (self.stages or {}).items():
-            shares = stage.tasks.values()
-            if not shares or min(shares) <= 0 or not all(map(math.isfinite, shares)):
-                raise ZooError(
-                    f"stages.{stage_name}.tasks = {stage.tasks}: at least one task, every share a number above 0."
-                )
+            if not stage.tasks:
+                raise ZooError(f"stages.{stage_name}.tasks is empty; at least one task is needed, with its share.")
             for task_name in stage.tasks:
                 if task_name not in self.tasks:
                     raise ZooError(f"a stage names task {task_name!r}.{nearest(task_name, self.tasks)}")

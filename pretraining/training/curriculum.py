@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from zoo.errors import ZooError, nearest
+from zoo.values import Amount
 
 Allocation = dict[str, list[Fraction]]
 """Iterations of each task in each stage, as parts of what the task gets in all, or as whole numbers."""
@@ -99,7 +100,7 @@ class Table(Curriculum):
             they have to add up to it.
     """
 
-    def __init__(self, iterations: dict[str, list[int]]) -> None:
+    def __init__(self, iterations: dict[str, list[Amount]]) -> None:
         super().__init__(list(iterations))
         self.iterations = iterations
 

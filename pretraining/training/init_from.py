@@ -25,6 +25,7 @@ from zoo.model_folder import (
     read_metadata,
     weights_digest,
 )
+from zoo.values import Amount, Count, UserPath, check_fields
 from zoo.weights.config_fields import architecture
 
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")
@@ -54,9 +55,13 @@ class InitFromConfig:
         heads: also copy heads of the same name and config; without it all heads start as in any run.
     """
 
-    model: str
-    layers: list[int] | int | None = None
+    model: UserPath
+    layers: list[Amount] | Count | None = None
     heads: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a layer's number cannot be."""
+        check_fields(self, "init_from")
 
 
 @dataclass

@@ -120,9 +120,11 @@ def check_keys(
         ]
         return check_value(annotation, items, where)
     if not isinstance(value, dict):
-        return _needs_no_keys(
-            annotation, check_value(annotation, _as_text(annotation, value, where, texts), where), where
-        )
+        of_number = next((o.of_number for o in _alternatives(annotation) if hasattr(o, "of_number")), None)
+        if of_number is not None and isinstance(value, int) and not isinstance(value, bool):
+            return check_keys(annotation, of_number(value), where)
+        value = _as_text(annotation, value, where, texts)
+        return _needs_no_keys(annotation, check_value(annotation, value, where), where)
     if "class_path" in value:
         return _check_class(annotation, value, where, texts)
     for option in _alternatives(annotation):

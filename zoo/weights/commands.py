@@ -11,6 +11,7 @@ from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelMetadata, open_weights, r
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
+from zoo.values import UserPath
 from zoo.version import __version__
 from zoo.weights.card import write_card
 from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
@@ -39,10 +40,10 @@ class ImportConfig:
         vocabulary: for ELMo: file with the words that the model was trained with, one a line; absent = the folder's.
     """
 
-    source: str
-    target: str
+    source: UserPath
+    target: UserPath
     ignore: list[str] = field(default_factory=list)
-    vocabulary: str | None = None
+    vocabulary: UserPath | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class ExportConfig:
             weights came from, or the first that can say the model.
     """
 
-    source: str
-    target: str
+    source: UserPath
+    target: UserPath
     family: str | None = None
 
 

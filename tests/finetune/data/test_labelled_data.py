@@ -73,8 +73,11 @@ def test_user_task_file(tmp_path: Path) -> None:
             )
         ),
         ("{name: 5, columns: [a], labels: [p, q]}", "name of task 5 is 5; text .* is needed"),
-        ("{name: x, columns: [a], labels: [p, q], epochs: 0}", "'x': epochs is 0; at least 1 is needed"),
-        ("{name: x, columns: [a], labels: [p, q], confidence: .nan}", "'x': confidence is nan; 0 or more"),
+        (
+            "{name: x, columns: [a], labels: [p, q], epochs: 0}",
+            "'x'.epochs = 0; a whole number of at least 1 is needed",
+        ),
+        ("{name: x, columns: [a], labels: [p, q], confidence: .nan}", "'x'.confidence = nan; a number of at least 0"),
         ("- just text", "found str"),
         ("a: [", "not valid YAML"),
     ],
@@ -400,11 +403,11 @@ def test_collate_pads_and_hides_padding(tokenizer: Tokenizer) -> None:
     ("change", "part"),
     [
         ({"model": ""}, "no model"),
-        ({"lr": 0.0}, "lr is 0.0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"warmup": 1.0}, "warmup is 1.0"),
-        ({"jobs": 0}, "jobs is 0"),
-        ({"weight_decay": -0.1}, "cannot be negative"),
+        ({"lr": 0.0}, "lr = 0.0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"warmup": 1.0}, "warmup = 1.0"),
+        ({"jobs": 0}, "jobs = 0"),
+        ({"weight_decay": -0.1}, "weight_decay = -0.1"),
     ],
 )
 def test_settings_that_cannot_train(change: dict, part: str) -> None:

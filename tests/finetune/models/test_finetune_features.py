@@ -291,12 +291,12 @@ def test_shares_are_in_result_and_report(tuned) -> None:
 @pytest.mark.parametrize(
     ("settings", "part"),
     [
-        ({"features.regulariser": -0.1}, "features.regulariser is -0.1; 0 or a small weight"),
-        ({"features.mixes": 0}, "features.mixes is 0; 1 .* or 2"),
-        ({"features.mixes": 3}, "features.mixes is 3; 1 .* or 2"),
-        ({"features.dropout": 1.0}, "features.dropout is 1.0"),
-        ({"features.hidden_size": 0}, "features.hidden_size is 0"),
-        ({"features.cache_mb": -1}, "features.cache_mb is -1"),
+        ({"features.regulariser": -0.1}, "features.regulariser = -0.1; a number of at least 0"),
+        ({"features.mixes": 0}, "features.mixes = 0; a whole number from 1 to 2"),
+        ({"features.mixes": 3}, "features.mixes = 3; a whole number from 1 to 2"),
+        ({"features.dropout": 1.0}, "features.dropout = 1.0"),
+        ({"features.hidden_size": 0}, "features.hidden_size = 0"),
+        ({"features.cache_mb": -1}, "features.cache_mb = -1"),
         ({"features.mixs": 2}, "unknown key 'features.mixs'. Did you mean 'mixes'"),
         ({"use": "frozen"}, "use"),
     ],

@@ -499,7 +499,7 @@ def test_relevance_keeps_every_pair_unless_told_and_says_what_it_leaves_out(tmp_
     path.write_text("".join(json.dumps({**record, "title": "t", "label": 0}) + "\n" for record in records))
     assert made() == ([10_010, 0], "")
     assert made("--maximum", "10_000") == ([10_000, 0], "left out: 10 pairs of 1 class beyond --maximum 10,000")
-    with pytest.raises(ZooError, match=r"--maximum 0 .*at least 1"):
+    with pytest.raises(ZooError, match=r"maximum = 0; .*at least 1"):
         made("--maximum", "0")
     path.write_text(json.dumps({**records[0], "query": ""}) + "\n")
     with pytest.raises(ZooError, match=r"no pair was found .*left out: 1 pairs without a query"):

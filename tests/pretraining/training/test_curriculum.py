@@ -205,7 +205,7 @@ def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
                 '{"a": {"until": 0, "tasks": {"capitalisation": 1}}, '
                 '"b": {"until": 1, "tasks": {"capitalisation": 1}}}',
             ],
-            "each needs an end of its own, above 0",
+            "a number above 0 and at most 1",
         ),
     ],
 )
@@ -513,10 +513,10 @@ def test_a_task_of_no_stage_is_refused():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--stages.basic.tasks.basic", ".nan"], "every share a number above 0"),
-        (["--stages.basic.tasks.basic", ".inf"], "every share a number above 0"),
-        (["--stages.basic.until", ".nan"], "up to 1 are needed"),
-        (["--tasks.basic.task_type_id", "-1"], r"task_type_id = -1; 0 or more is needed\.$"),
+        (["--stages.basic.tasks.basic", ".nan"], "a number above 0"),
+        (["--stages.basic.tasks.basic", ".inf"], "a number above 0"),
+        (["--stages.basic.until", ".nan"], "at most 1 is needed"),
+        (["--tasks.basic.task_type_id", "-1"], r"task_type_id = -1; a whole number of at least 0 is needed\.$"),
         (["--config", "pretrain_tasks/dialogue"], r"stages\.phrase has no until.*--stages\.phrase null"),
     ],
 )

@@ -534,7 +534,7 @@ def test_grouped_keys():
         ({"hidden_size": 33, "num_attention_heads": 3}, "even"),
         ({"mem_len": -1}, "number of tokens"),
         ({"mem_len": None, "same_length": True}, "mem_len"),
-        ({"final_dropout": 1.0}, "probability"),
+        ({"final_dropout": 1.0}, "from 0 to below 1"),
     ],
 )
 def test_facts_that_contradict_are_refused(facts, message):

@@ -152,7 +152,7 @@ def test_resized_vocabulary_keeps_old_rows_and_keys_new_ones():
     [
         ({"num_attention_heads": 5}, "does not divide"),
         ({"num_hidden_groups": 9}, "num_hidden_groups"),
-        ({"hidden_dropout_prob": 1.5}, "probability"),
+        ({"hidden_dropout_prob": 1.5}, "from 0 to below 1"),
         ({"position_offset": 40}, "position_offset"),
         ({"embedding_size": 8, "embedding_projection": False}, "embedding_projection"),
         ({"hidden_size": 0}, "at least 1"),

@@ -438,7 +438,7 @@ def test_wrong_facts_are_named():
         RecurrentConfig(cell_clip=0.0)
     with pytest.raises(ZooError, match="cell_size is 0"):
         RecurrentConfig(cell_size=0)
-    with pytest.raises(ZooError, match="probability"):
+    with pytest.raises(ZooError, match="from 0 to below 1"):
         RecurrentConfig(dropout=1.0)
     with pytest.raises(ZooError, match="tie_word_embeddings: false"):
         facts().replace(characters=CharacterConfig())
