@@ -6,13 +6,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer
 
 from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.config import ROLES, TokenizerConfig
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
-from zoo.storage.files import read_json
+from zoo.storage.tokenizer_files import (
+    Folding,
+    ReadBackend,
+    check_backend,
+    named_token,
+    read_merges,
+    read_tokenizer_json,
+    read_vocabulary,
+    role_candidates,
+)
 from zoo.vocabulary import Template
 
 
@@ -26,34 +35,23 @@ def load_tokenizer(path: str | Path, config: TokenizerConfig | None = None) -> Z
             :func:`extend`.
 
     Raises:
-        ZooError: nothing there that can be read, naming what was found.
+        ZooError: nothing there that can be read, naming what was found; or it is not what its files say
+            (:func:`zoo.storage.tokenizer_files.check_backend`).
     """
     config = config or TokenizerConfig(kind="file", path=str(path))
     place = Path(path).expanduser()
-    if not place.exists():
-        return _load_elsewhere(str(path), config)
-    folder, known = (place, None) if place.is_dir() else (place.parent, place.name)
-    metadata = read_json(folder / "tokenizer_config.json") if (folder / "tokenizer_config.json").exists() else {}
-    if place.is_file() and place.suffix == ".json" and place.name != "vocab.json":
-        return _from_json(place, metadata, config)
-    if known is None and (folder / "tokenizer.json").exists():
-        return _from_json(folder / "tokenizer.json", metadata, config)
-    if (
-        (known or "vocab.json") == "vocab.json"
-        and (folder / "vocab.json").exists()
-        and (folder / "merges.txt").exists()
-    ):
-        return _from_merges(folder, metadata, config)
-    vocabulary = place if place.is_file() and place.suffix == ".txt" else folder / "vocab.txt"
-    if vocabulary.exists() and vocabulary.name != "merges.txt":
-        return _from_vocabulary(vocabulary, metadata, config)
-    if place.is_dir() and any(folder.glob("*.model")):
-        return _load_elsewhere(str(place), config)
-    found = sorted(p.name for p in folder.iterdir())[:20] if place.is_dir() else [place.name]
-    raise ZooError(
-        f"tokenizer.path: {place} holds no tokenizer.json, vocab.txt, or vocab.json with merges.txt; found: "
-        f"{', '.join(found) or 'nothing'}."
-    )
+    if (read := _read_local(place, config)) is None:
+        read = _read_elsewhere(str(place if place.exists() else path))
+    backend, metadata = read.backend, read.metadata
+    roles = _roles_of(backend, metadata, config)
+    if read.bare:
+        backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in roles.values()])
+    check_backend(backend, str(place), {**roles, **_named(metadata, config)}, config.new_tokens)
+    loaded = ZooTokenizer(backend, roles)
+    loaded.notes = read.notes
+    loaded.segments = "token_type_ids" in metadata.get("model_input_names", ["token_type_ids"])
+    loaded.segmenter = metadata.get("segmenter", "none")
+    return loaded
 
 
 def extend(
@@ -95,82 +93,35 @@ def use_template(tokenizer: ZooTokenizer, template: Template) -> None:
         tokenizer.set_template(template)
 
 
-def _from_json(path: Path, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
-    """A tokenizer.json."""
-    read_json(path)
-    try:
-        backend = Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises plain Exception
-        raise ZooError(f"tokenizer.path: {path} is no tokenizer.json of the tokenizers library: {error}") from error
-    backend.no_padding()
-    backend.no_truncation()
-    loaded = ZooTokenizer(backend, _roles_of(backend, metadata, config))
-    loaded.segments = "token_type_ids" in metadata.get("model_input_names", ["token_type_ids"])
-    loaded.segmenter = metadata.get("segmenter", "none")
-    return loaded
-
-
-def _from_vocabulary(path: Path, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
-    """BERT's vocab.txt: one piece per line."""
-    pieces = path.read_text(encoding="utf-8").split("\n")
-    if pieces and not pieces[-1]:
-        pieces.pop()
-    vocabulary = {piece.rstrip("\r"): index for index, piece in enumerate(pieces)}
-    lowercase = metadata.get("do_lower_case", True if config.lowercase is None else config.lowercase)
-    backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100))
-    accents = metadata.get("strip_accents", config.strip_accents)
-    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=accents)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    return _with_specials(backend, metadata, config)
-
-
-def _from_merges(folder: Path, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
-    """vocab.json and merges.txt: GPT-2's bytes, or GPT-1's characters with an end-of-word suffix."""
-    vocabulary: dict[str, int] = read_json(folder / "vocab.json")
-    lines = (folder / "merges.txt").read_text(encoding="utf-8").split("\n")
-    pairs = [tuple(line.rstrip("\r").split(" ")) for line in lines if line.strip() and not line.startswith("#version")]
-    for number, pair in enumerate(pairs, start=1):
-        if len(pair) != 2:
-            raise ZooError(
-                f"tokenizer.path: {folder / 'merges.txt'}: merge {number} is not two pieces: {' '.join(pair)!r}."
-            )
-    merges = [(pair[0], pair[1]) for pair in pairs]
-    if any(token.endswith("</w>") for token in vocabulary):
-        backend = Tokenizer(
-            models.BPE(vocabulary, merges, unk_token="<unk>", end_of_word_suffix="</w>", fuse_unk=False)
-        )
-        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        backend.decoder = decoders.BPEDecoder(suffix="</w>")
-    else:
-        backend = Tokenizer(models.BPE(vocabulary, merges))
-        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        backend.decoder = decoders.ByteLevel()
-    return _with_specials(backend, metadata, config)
-
-
-def _with_specials(backend: Tokenizer, metadata: dict[str, Any], config: TokenizerConfig) -> ZooTokenizer:
-    """Mark the vocabulary's special tokens as such."""
-    roles = _roles_of(backend, metadata, config)
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in roles.values()])
-    return ZooTokenizer(backend, roles)
+def _read_local(place: Path, config: TokenizerConfig) -> ReadBackend | None:
+    """The tokenizer in a file or folder here; ``None`` where transformers has to be asked."""
+    if not place.exists():
+        return None
+    folder, known = (place, None) if place.is_dir() else (place.parent, place.name)
+    if place.is_file() and place.suffix == ".json" and place.name != "vocab.json":
+        return read_tokenizer_json(place)
+    if known is None and (folder / "tokenizer.json").exists():
+        return read_tokenizer_json(folder / "tokenizer.json")
+    merged = (folder / "vocab.json").exists() and (folder / "merges.txt").exists()
+    if (known or "vocab.json") == "vocab.json" and merged:
+        return read_merges(folder)
+    vocabulary = place if place.is_file() and place.suffix == ".txt" else folder / "vocab.txt"
+    if vocabulary.exists() and vocabulary.name != "merges.txt":
+        return read_vocabulary(vocabulary, Folding(config.lowercase, config.strip_accents))
+    if place.is_dir() and any(folder.glob("*.model")):
+        return None
+    found = sorted(p.name for p in folder.iterdir())[:20] if place.is_dir() else [place.name]
+    raise ZooError(
+        f"tokenizer.path: {place} holds no tokenizer.json, vocab.txt, or vocab.json with merges.txt; found: "
+        f"{', '.join(found) or 'nothing'}."
+    )
 
 
 def _roles_of(backend: Tokenizer, metadata: dict[str, Any], config: TokenizerConfig) -> dict[str, str]:
     """Special tokens by role, new ones included: what the user says, what the files say, then the usual names."""
-    usual = {
-        "pad": ("[PAD]", "<pad>"),
-        "unk": ("[UNK]", "<unk>"),
-        "cls": ("[CLS]", "<s>"),
-        "sep": ("[SEP]", "</s>"),
-        "mask": ("[MASK]", "<mask>"),
-    }
     roles: dict[str, str] = {}
     for role in ROLES:
-        named = metadata.get(f"{role}_token")
-        named = named.get("content") if isinstance(named, dict) else named
-        candidates = [config.special[role]] if role in config.special else [named, *usual[role]]
+        candidates = [config.special[role]] if role in config.special else role_candidates(metadata, role)
         known = (token for token in candidates if token)
         found = [token for token in known if backend.token_to_id(token) is not None or token in config.new_tokens]
         if role in config.special and not found:
@@ -182,7 +133,13 @@ def _roles_of(backend: Tokenizer, metadata: dict[str, Any], config: TokenizerCon
     return roles
 
 
-def _load_elsewhere(name: str, config: TokenizerConfig) -> ZooTokenizer:
+def _named(metadata: dict[str, Any], config: TokenizerConfig) -> dict[str, str]:
+    """Special tokens by role that the files name, where the user does not say otherwise."""
+    named = {role: named_token(metadata, role) for role in ROLES if role not in config.special}
+    return {role: token for role, token in named.items() if token}
+
+
+def _read_elsewhere(name: str) -> ReadBackend:
     """A hub id, or a format that transformers converts (SentencePiece models)."""
     path = Path(name)
     looks_local = (
@@ -203,4 +160,4 @@ def _load_elsewhere(name: str, config: TokenizerConfig) -> ZooTokenizer:
     metadata = {f"{role}_token": getattr(loaded, f"{role}_token", None) for role in ROLES}
     backend.no_padding()
     backend.no_truncation()
-    return ZooTokenizer(backend, _roles_of(backend, metadata, config))
+    return ReadBackend(backend, metadata)

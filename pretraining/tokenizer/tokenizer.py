@@ -37,6 +37,7 @@ class ZooTokenizer:
         vocabulary: size and special ids.
         segmenter: what found the words of Chinese text, for whoever reads other text as that text was read; kept in the
             files. Where the unit is the word, it has to.
+        notes: what was done to read it from files that are not quite what they should be.
     """
 
     def __init__(self, backend: Tokenizer, roles: dict[str, str]) -> None:
@@ -48,6 +49,7 @@ class ZooTokenizer:
         self.template: Template | None = None
         self.segments = True
         self.segmenter: SegmenterName = "none"
+        self.notes: tuple[str, ...] = ()
         self._words: WordCache | None = None
         self._marks = word_marks(backend)
 

@@ -10,8 +10,9 @@ from transformers import PretrainedConfig
 
 from zoo.config import CoreConfig
 from zoo.model_folder import MODEL_TYPE, ModelMetadata, metadata_from_dict
+from zoo.storage.tokenizer_files import special_tokens
 from zoo.vocabulary import Template
-from zoo.weights.files import special_tokens, token_ids
+from zoo.weights.files import token_ids
 
 
 class ZooConfig(PretrainedConfig):

@@ -38,7 +38,8 @@ from zoo.hf.models import (
 )
 from zoo.model_folder import MODEL_TYPE, ModelMetadata, read_metadata
 from zoo.storage.files import read_json
-from zoo.weights.files import find_folder, open_checkpoint, special_tokens
+from zoo.storage.tokenizer_files import special_tokens
+from zoo.weights.files import find_folder, open_checkpoint
 from zoo.weights.read import read_checkpoint
 from zoo.weights.write import write_checkpoint
 

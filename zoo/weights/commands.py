@@ -11,20 +11,13 @@ from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelMetadata, open_weights, r
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
+from zoo.storage.tokenizer_files import special_tokens
 from zoo.values import UserPath
 from zoo.version import __version__
 from zoo.weights.card import write_card
 from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo.folder import FORMAT as ELMO
-from zoo.weights.files import (
-    copy_tokenizer,
-    find_folder,
-    note_length,
-    open_checkpoint,
-    own_code,
-    special_tokens,
-    token_ids,
-)
+from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, own_code, token_ids
 from zoo.weights.read import Model, all_families, find_family, read_checkpoint
 from zoo.weights.write import write_checkpoint
 
@@ -114,10 +107,10 @@ def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Mod
     code = own_code(folder)
     find_family(config.get("model_type"), code)  # before anything of an unknown model is read
     tensors = open_checkpoint(folder)
-    copy_tokenizer(folder, made)
+    notes = copy_tokenizer(folder, made) or []
     architecture = (config.get("architectures") or ["unnamed class"])[0]
     model = read_checkpoint(config, tensors, special_tokens(made), ignore)
-    return model._replace(report=[*model.report, *([code] if code else [])]), architecture
+    return model._replace(report=[*model.report, *notes, *([code] if code else [])]), architecture
 
 
 def _their_config(folder: Path) -> dict[str, Any]:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import pickle
-import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import INDEX, WEIGHTS, open_weights
-from zoo.storage.files import read_json, write_json
+from zoo.storage.files import read_json, write_atomic, write_json
+from zoo.storage.tokenizer_files import (
+    check_backend,
+    check_bert_pieces,
+    read_pieces,
+    read_tokenizer_json,
+    special_tokens,
+    tokenizer_metadata,
+)
+from zoo.storage.user_files import check_pointer
 
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (
@@ -29,7 +41,6 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-SPECIAL_ROLES = ("pad", "unk", "cls", "sep", "mask", "bos", "eos")
 
 
 def find_folder(source: str) -> Path:
@@ -134,20 +145,75 @@ def own_code(folder: Path) -> str:
     return "; ".join(named)
 
 
-def copy_tokenizer(source: Path, target: Path) -> bool:
-    """Copy the tokenizer's files, made into a tokenizer.json where there is none; whether there is a tokenizer."""
+def copy_tokenizer(source: Path, target: Path) -> list[str] | None:
+    """Copy the tokenizer's files, made into a tokenizer.json where there is none.
+
+    Args:
+        source: the folder with the files, in any of the forms that are published.
+        target: the folder to write to.
+
+    Returns:
+        what was done, a line each; ``None`` where there is no tokenizer.
+
+    Raises:
+        ZooError: it cannot be read, or is not what its files say (:func:`zoo.storage.tokenizer_files.check_backend`).
+    """
     present = [name for name in TOKENIZER_FILES if (source / name).exists()]
     if not {*present} - {"tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"}:
-        return False
-    if "tokenizer.json" not in present:
-        stock_tokenizer(source).save_pretrained(target)
-    else:
+        return None
+    for name in present:
+        with (source / name).open("rb") as stream:
+            check_pointer(source / name, stream.read(64))
+    notes: list[str] = []
+    if "tokenizer.json" in present:
+        read = read_tokenizer_json(source / "tokenizer.json")
         for name in present:
-            shutil.copyfile(source / name, target / name)
+            (target / name).write_bytes((source / name).read_bytes().removeprefix(codecs.BOM_UTF8))
+        if read.notes:
+            _rewrite(target / "tokenizer.json", read.backend)
+        notes += read.notes
+    elif (
+        "vocab.txt" in present and not any(name.endswith(".model") for name in present) and "vocab.json" not in present
+    ):
+        notes += _convert_pieces(source, target)
+    else:
+        stock_tokenizer(source).save_pretrained(target)
+    if not (target / "tokenizer.json").exists():
+        raise ZooError(f"the tokenizer in {source} ({', '.join(present)}) is of a form that has no tokenizer.json.")
     settings = target / "tokenizer_config.json"
     if settings.exists() and "auto_map" in (content := read_json(settings)):  # whoever opens the copy would be asked
         write_json(settings, {key: value for key, value in content.items() if key != "auto_map"})
-    return True
+    check_backend(read_tokenizer_json(target / "tokenizer.json").backend, str(source), special_tokens(target))
+    return notes
+
+
+def _rewrite(path: Path, backend: Tokenizer) -> None:
+    """Write a tokenizer as it was read, with the truncation and padding that the file had."""
+    state = read_json(path)
+    own = json.loads(backend.to_str())
+    write_atomic(path, json.dumps({**own, **{k: state.get(k) for k in ("truncation", "padding")}}, ensure_ascii=False))
+
+
+def _convert_pieces(source: Path, target: Path) -> list[str]:
+    """A vocab.txt as BERT's pieces, whatever the model is: Chinese models of other families have them."""
+    from transformers import BertTokenizer
+
+    check_bert_pieces(source / "vocab.txt", tokenizer_metadata(source))
+    pieces, notes = read_pieces(source / "vocab.txt")
+    with tempfile.TemporaryDirectory() as folder:  # a cleaned copy: no mark at its beginning, each entry once
+        cleaned = Path(folder)
+        write_atomic(cleaned / "vocab.txt", "".join(f"{piece}\n" for piece in pieces))
+        for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+            if (source / name).exists():
+                content = read_json(source / name)
+                content.pop("tokenizer_class", None)
+                write_json(cleaned / name, content)
+        try:
+            BertTokenizer.from_pretrained(cleaned, trust_remote_code=False).save_pretrained(target)
+        except Exception as error:  # transformers raises dozens of kinds
+            reason = str(error).strip().split("\n")[0][:300]
+            raise ZooError(f"transformers could not read the tokenizer in {source}: {reason}") from error
+    return notes
 
 
 def note_length(folder: Path, config: CoreConfig) -> None:
@@ -160,28 +226,10 @@ def note_length(folder: Path, config: CoreConfig) -> None:
         write_json(path, {**content, **limits})
 
 
-def special_tokens(folder: Path) -> dict[str, str]:
-    """Special tokens by role that a tokenizer's files name."""
-    found: dict[str, str] = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        content = read_json(folder / name) if (folder / name).exists() else {}
-        for role in SPECIAL_ROLES:
-            token = content.get(f"{role}_token")
-            token = token.get("content") if isinstance(token, dict) else token
-            if token:
-                found[role] = token
-    return found
-
-
 def token_ids(folder: Path) -> tuple[dict[str, int], int]:
     """Ids of all tokens of a folder's tokenizer.json, and its size; empty where there is none."""
     path = folder / "tokenizer.json"
     if not path.exists():
         return {}, 0
-    from tokenizers import Tokenizer
-
-    try:
-        ids: dict[str, int] = Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
-    except Exception as error:  # the Rust side raises plain Exception
-        raise ZooError(f"{path} is no tokenizer.json of the tokenizers library: {error}") from error
+    ids: dict[str, int] = read_tokenizer_json(path).backend.get_vocab(with_added_tokens=True)
     return ids, max(ids.values(), default=-1) + 1

@@ -1097,7 +1097,7 @@ def append(text):
         (lambda folder: change(folder / "options.json", lstm__n_layers=1), "belongs to nothing that the options name"),
         (append("word\n"), "'word' stands in line 5 and in line 6"),
         (append("\nend\n"), "line 6 is empty"),
-        (lambda folder: (folder / "vocab.txt").write_bytes(b"\xff\xfe"), "is not UTF-8"),
+        (lambda folder: (folder / "vocab.txt").write_bytes(b"\xff\xfe"), "invalid UTF-8"),
         (lambda folder: shutil.copyfile(folder / "vocab.txt", folder / "vocab2.txt"), "several vocabularies"),
         (
             lambda folder: (folder / "options.json").write_text(

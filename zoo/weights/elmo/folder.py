@@ -18,10 +18,11 @@ from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata
 from zoo.storage.files import read_json, write_atomic, write_json
 from zoo.storage.tensors import load_state
+from zoo.storage.tokenizer_files import special_tokens
 from zoo.storage.user_files import read_lines
 from zoo.vocabulary import Template, Vocabulary
 from zoo.weights.elmo.arrays import is_weights, load_elmo, options_of, save_elmo
-from zoo.weights.files import special_tokens, token_ids
+from zoo.weights.files import token_ids
 from zoo.weights.read import Model
 
 FORMAT = "elmo"
