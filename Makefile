@@ -45,7 +45,7 @@ mixin: install  ## fetch transformers' own tests of a model, which tests/zoo/hf/
 
 # The constraints file pins tested versions; pyproject.toml has the honest lower bounds.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed") if sys.version_info < (3, 11) else None'
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is Python %d.%d.%d: name another, as in `make PYTHON=python3.12 demo`" % sys.version_info[:3]) if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[zh,dev]'

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 
 class ZooError(Exception):
@@ -29,15 +30,34 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def disk_full(error: OSError) -> ZooError | None:
-    """The message for a full disk, or ``None`` for another error."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+_IN_WORDS = {
+    errno.ENOENT: "does not exist",
+    errno.EACCES: "must not be read or written by this user: change its permissions, or name another",
+    errno.EPERM: "must not be changed by this user: name another place",
+    errno.EROFS: "lies on a file system that can only be read: name another place",
+    errno.EISDIR: "is a folder, and a file is needed",
+    errno.ENOTDIR: "cannot be: a part of the path is a file, no folder",
+    errno.EEXIST: "exists already: name another place, or move it away",
+    errno.ENAMETOOLONG: "has a name that is too long for this file system: name a shorter one",
+    errno.ELOOP: "is a link that leads back to itself",
+    errno.EIO: "cannot be read or written: the disk reports an error",
+    errno.EMFILE: "cannot be opened: this user has too many files open (`ulimit -n` shows how many may be)",
+    errno.ESTALE: "is gone: the network folder that it lay in has changed",
+}
+
+
+def file_problem(error: OSError) -> ZooError | None:
+    """What is wrong with a file or the disk, with its path and in words; ``None`` for an error that names no file."""
+    where = ascii(error.filename)[1:-1] if str(error.filename).isprintable() is False else str(error.filename)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        named = f" ({where})" if error.filename else ""
+        return ZooError(
+            f"the disk is full{named}. What was finished before stays valid: free some room "
+            "and start the same command again, it continues from there."
+        )
+    if not error.filename:
         return None
-    where = f" ({error.filename})" if error.filename else ""
-    return ZooError(
-        f"the disk is full{where}. What was finished before stays valid: free some room "
-        "and start the same command again, it continues from there."
-    )
+    return ZooError(f"{where} {_IN_WORDS.get(error.errno or 0) or f'cannot be used: {error.strerror or error}'}.")
 
 
 def start_process() -> None:
@@ -70,25 +90,35 @@ def _ensure_utf8_paths() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
+def _leave(error: ZooError) -> NoReturn:
+    """Print what went wrong and leave with exit code 2, also as a launcher's child."""
+    sys.stdout.flush()
+    print(f"\nerror: {error}", file=sys.stderr)
+    if os.environ.keys() & {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}:
+        print(
+            "(The launcher now shows a traceback of its own, which only says that this process ended with code 2; "
+            "`accelerate launch --quiet` leaves it out for one process.)",
+            file=sys.stderr,
+        )
+    sys.stderr.flush()
+    sys.exit(2)
+
+
 def run_command(command: Callable[[], int | None]) -> None:
     """Run a command line's body and turn :class:`ZooError` into a message and exit code 2."""
     start_process()
     try:
         code = command()
     except ZooError as error:
-        sys.stdout.flush()
-        print(f"\nerror: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        _leave(error)
     except BrokenPipeError:  # `zoo list | head`: the reader has seen enough
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        problem = disk_full(error) or error
-        if problem is error and not error.filename:
+        problem = file_problem(error)
+        if problem is None:
             raise  # not about a file that the user named: a mistake of ours
-        sys.stdout.flush()
-        print(f"\nerror: {problem}", file=sys.stderr, flush=True)
-        sys.exit(2)
+        _leave(problem)
     except KeyboardInterrupt:
         print("\ninterrupted: start the same command again to continue.", file=sys.stderr)
         sys.exit(130)

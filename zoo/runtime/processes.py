@@ -17,10 +17,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
-from zoo.errors import ZooError, disk_full
+from zoo.errors import ZooError, file_problem, nearest
 from zoo.runtime.signals import Stopped, die_with_parent
 
 _Moved = TypeVar("_Moved")
+_TRACKER_PACKAGES = {"comet_ml": "comet-ml"}  # where the package has another name than the tracker
 
 
 # ---- device and precision --------------------------------------------------------------------------------------------
@@ -40,6 +41,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
             precision.
     """
     die_with_parent()  # first: to find each other the processes need the launcher, and would wait a day for a dead one
+    check_trackers(trackers)
     wanted = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     own = "bf16" if precision == "bf16" else "no"
     if wanted not in ("no", own):
@@ -70,6 +72,23 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
     _keep_heap()
     return accelerator
+
+
+def check_trackers(names: list[str]) -> None:
+    """Raise ZooError if a tracker is unknown or not installed; accelerate would leave it out without a word."""
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    known = sorted(str(name) for name in LOGGER_TYPE_TO_CLASS)
+    there = {str(getattr(name, "value", name)) for name in get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise ZooError(f"train.trackers: {name!r} is no tracker.{nearest(name, known)} Known: {', '.join(known)}.")
+        if name not in there:
+            package = _TRACKER_PACKAGES.get(name, name)
+            raise ZooError(
+                f"train.trackers: {name} is not installed: `pip install {package}` brings it, or leave it out; "
+                "log.jsonl in the run folder has the same figures."
+            )
 
 
 def resolve_precision(precision: str) -> str:
@@ -145,7 +164,7 @@ def errors_on_all_ranks(accelerator: Accelerator) -> Iterator[None]:
     except ZooError as problem:
         error = problem
     except OSError as problem:
-        error = disk_full(problem)
+        error = file_problem(problem)
         if error is None:
             raise
     raise_on_all_ranks(accelerator, error)
