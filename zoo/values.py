@@ -53,13 +53,13 @@ class Range:
 
     def __str__(self) -> str:
         """In words, behind "a number"."""
-        if self.least is not None and (self.most is not None or self.below is not None):
-            return f"from {self.least:g} to " + (f"{self.most:g}" if self.most is not None else f"below {self.below:g}")
-        parts = [f"of at least {self.least:g}"] if self.least is not None else []
-        parts += [f"above {self.above:g}"] if self.above is not None else []
-        parts += [f"at most {self.most:g}"] if self.most is not None else []
-        parts += [f"below {self.below:g}"] if self.below is not None else []
-        return " and ".join(parts)
+        named = ((self.least, "of at least"), (self.above, "above"), (self.most, "at most"), (self.below, "below"))
+        parts = {
+            word: f"{bound:,}" if isinstance(bound, int) else f"{bound:g}" for bound, word in named if bound is not None
+        }
+        if "of at least" in parts and len(parts) > 1:
+            return f"from {parts.pop('of at least')} to " + " ".join(parts.popitem()).removeprefix("at most ")
+        return " and ".join(f"{word} {bound}" for word, bound in parts.items())
 
 
 class _Name:

@@ -32,7 +32,7 @@ class TokenizerConfig:
             ``unigram`` (SentencePiece-style, ALBERT's clean-up), ``word``, or ``file`` (load one).
         path: for ``file``: a ``tokenizer.json``, ``vocab.txt``, a folder with one of these or with
             ``vocab.json`` and ``merges.txt``, or a hub id.
-        vocab_size: entries, special tokens included.
+        vocab_size: entries, special tokens included; at most 2**24, for which a trainer takes gigabytes.
         lowercase: fold case; ``None`` = yes for wordpiece and unigram, no for the others.
         strip_accents: drop accents; ``None`` = as ``lowercase`` (BERT's convention).
         min_frequency: a piece or word must occur this often.
@@ -47,7 +47,7 @@ class TokenizerConfig:
 
     kind: TokenizerKind = "wordpiece"
     path: UserPath | None = None
-    vocab_size: Count = 8192
+    vocab_size: Annotated[int, Range(least=1, most=2**24)] = 8192
     lowercase: bool | None = None
     strip_accents: bool | None = None
     min_frequency: Count = 2

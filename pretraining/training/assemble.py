@@ -88,6 +88,21 @@ def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimize
     return train.optimizer(groups)
 
 
+def check_optimizer(train: TrainConfig) -> None:
+    """Raise ZooError if the optimiser cannot be made, or makes no step, on weights like a run's.
+
+    Raises:
+        ZooError: what it says of its arguments.
+    """
+    model = nn.ParameterDict({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    try:
+        make_optimizer(train, model).step()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ZooError(f"train.optimizer cannot be used: {error}") from error
+
+
 def with_vocabulary(config: CoreConfig, vocabulary: Vocabulary) -> CoreConfig:
     """The core's config with the tokenizer's size and padding id.
 

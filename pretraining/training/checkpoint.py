@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,11 +103,12 @@ def check_room(folder: Path, model: nn.Module, keep: int) -> None:
         )
 
 
-def find_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; half-written or damaged ones are passed over."""
+def find_checkpoint(folder: Path, note: Callable[[str], None] = lambda text: None) -> Path | None:
+    """The newest complete checkpoint; half-written or damaged ones are passed over, with a ``note`` of each."""
     for path in sorted((folder / "checkpoints").glob("step-*"), reverse=True):
         if _complete(path):
             return path
+        note(f"note: {path} is incomplete or damaged, and is passed over.")
     return None
 
 

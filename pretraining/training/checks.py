@@ -17,8 +17,11 @@ from pretraining.training.init_from import check_contents, check_init_from
 from pretraining.training.load_config import differing_keys
 from pretraining.training.renamed import RENAMED
 from pretraining.training.stores import TokenStores
+from zoo.core.flops import embedding_parameters, layer_parameters
 from zoo.errors import ZooError
+from zoo.heads.sequence_head import check_template
 from zoo.model_folder import ModelMetadata
+from zoo.runtime.processes import device_memory
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
 
@@ -51,6 +54,8 @@ def check_layouts(config: PretrainConfig) -> None:
             config.objectives[key].check_layout(task.layout, config.data.sequence_length)
         if (missing := missing_field(config, name)) is not None:
             raise missing.error()
+        check_attention(name, task.own(config.objectives))
+        check_memory(name, task.layout, config)
 
 
 def check_objectives(config: PretrainConfig) -> None:
@@ -64,6 +69,7 @@ def check_objectives(config: PretrainConfig) -> None:
             objective.check_model(config.model)
         except ZooError as error:
             raise ZooError(f"objectives.{name}: {error}") from error
+    check_template(config.template, config.model, common_attention(config.objectives))
 
 
 def is_finished(folder: Path) -> bool:
@@ -183,6 +189,38 @@ def missing_field(config: PretrainConfig, name: str, store: Store | None = None)
             )
             return MissingField(message, *objective.example_settings(key, text))
     return None
+
+
+def memory_needed(config: PretrainConfig, processes: int) -> dict[str, float]:
+    """At least how many bytes a process of a run takes, by the setting that makes most of them.
+
+    Weights, gradients and the optimiser's two moments (16 bytes a weight), and what the layers keep of a micro-batch
+    for the backward pass.
+    """
+    model, train, size = config.model, config.train, config.model.vocab_size or config.data.tokenizer.vocab_size
+    found = {f"model.{name}": 16.0 * count for name, count in embedding_parameters(model, size).items()}
+    found["model.hidden_size, num_hidden_layers and intermediate_size"] = 16.0 * layer_parameters(model)
+    rows = train.micro_batch_size or max(1, train.batch_size // processes)
+    kept = 2 * model.hidden_size if train.gradient_checkpointing else 6 * model.hidden_size + model.intermediate_size
+    found["data.sequence_length and train.micro_batch_size"] = (
+        2.0 * rows * config.data.sequence_length * kept * model.num_hidden_layers
+    )
+    return found
+
+
+def check_memory_needed(config: PretrainConfig, processes: int) -> None:
+    """Raise ZooError if a run needs more memory than there is, before any of it is asked for.
+
+    Raises:
+        ZooError: how much it would need at least, how much there is, and which setting makes most of it.
+    """
+    needed, there = memory_needed(config, processes), device_memory()
+    total, most = sum(needed.values()), max(needed, key=needed.__getitem__)
+    if total > there:
+        raise ZooError(
+            f"this run would need at least {total / 1e9:,.1f} GB of memory, and {there / 1e9:,.1f} GB are here. Most "
+            f"of it ({needed[most] / 1e9:,.1f} GB) comes from {most}: make that smaller."
+        )
 
 
 def check_attention(task: str, objectives: dict[str, Objective]) -> None:

@@ -6,10 +6,12 @@ import contextlib
 import sys
 from pathlib import Path
 
+from pretraining.training.assemble import check_optimizer
 from pretraining.training.checks import (
     accumulation_of,
     check_data,
     check_layouts,
+    check_memory_needed,
     check_objectives,
     check_run_folder,
     check_weights,
@@ -52,7 +54,9 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 check_run_folder(folder, settings)
                 check_layouts(config)
                 check_objectives(config)
+                check_optimizer(train)
                 accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
+                check_memory_needed(config, accelerator.num_processes)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
                 stores = run_stores(config, show)

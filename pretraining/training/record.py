@@ -123,6 +123,7 @@ class Recorder:
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
         self.init_from: dict[str, Any] | None = None  # what the weights started from
+        self.steps = ""  # how many the budget makes, in words
         self._tokens = 0
         self._logs: dict[str, JsonLines] = {}
 
@@ -152,7 +153,8 @@ class Recorder:
         self.progress.note(
             f"{processes} process{'' if processes == 1 else 'es'} x {torch.get_num_threads()} threads, precision "
             f"{resolve_precision(train.precision)}, {size:,} parameters, {self.stores.tokens:,} tokens, "
-            f"{rows:,} rows an epoch, batch {train.batch_size} = {processes} x {accumulation} x {micro}\n{self.folder}"
+            f"{rows:,} rows an epoch, batch {train.batch_size} = {processes} x {accumulation} x {micro}"
+            f"{f', {self.steps} steps' if self.steps else ''}\n{self.folder}"
         )
         for line in self.config.stage_lines():
             self.progress.note(line)
@@ -179,7 +181,8 @@ class Recorder:
             if self.config.train.trackers:
                 self.accelerator.log({"loss": loss, "lr": figures["lr"], **terms}, step=counters.step)
         text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
-        line = f"step {counters.step}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
+        total = f" of {self.steps}" if self.steps else ""
+        line = f"step {counters.step}{total}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
         self.progress.show(min(done, 1.0), line, last=done >= 1.0)
         self._warn_if_stuck(counters, done, terms)
 

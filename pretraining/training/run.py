@@ -33,7 +33,7 @@ from pretraining.training.init_from import init_weights_from
 from pretraining.training.loader import Cursor, TaskLoader
 from pretraining.training.model import PretrainingModel, build_model
 from pretraining.training.record import Counters, Recorder
-from pretraining.training.stages import budget_used
+from pretraining.training.stages import budget_used, planned_steps
 from pretraining.training.state import RecurrentState, TrainState
 from pretraining.training.step import Trainer, weighted_loss
 from pretraining.training.stores import TokenStores
@@ -151,6 +151,7 @@ class Run:
         train, state, recorder, trainer = self.config.train, self.state, self.recorder, self.trainer
         stop.patient = True
         plan, _ = next(iter(self.data.values())).plan(0)
+        recorder.steps = planned_steps(train, next(iter(self.data.values())))
         recorder.announce(self.raw_model, len(plan), trainer.accumulation, trainer.micro_batch_size)
         while self.progress < 1.0:
             lr, norm, stopping = trainer.train_step(stop)
@@ -204,7 +205,7 @@ class Run:
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
         main, note = self.accelerator.is_main_process, self.recorder.progress.note
-        path = [str(find_checkpoint(self.folder) or "")] if main else [""]
+        path = [str(find_checkpoint(self.folder, note) or "")] if main else [""]
         if self.accelerator.num_processes > 1:
             torch.distributed.broadcast_object_list(path, src=0)
         with errors_on_all_ranks(self.accelerator):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from pretraining.keyed_random import Draw
 from pretraining.training.config import PretrainConfig, StageConfig, TrainConfig
+from pretraining.training.loader import TaskLoader
 from pretraining.training.record import Counters
 
+_SOME_ROWS = 64  # whose lengths tell how many steps a budget of tokens makes
 _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 
 
@@ -19,6 +23,21 @@ def budget_used(train: TrainConfig, counters: Counters) -> float:
         return counters.tokens / train.tokens
     assert train.flops is not None
     return counters.flops / train.flops
+
+
+def planned_steps(train: TrainConfig, data: TaskLoader) -> str:
+    """How many steps the budget makes, as far as that is known before the first: from the settings, or from some rows.
+
+    Args:
+        train: the budget and the batch.
+        data: rows of the first task.
+    """
+    if train.steps is not None:
+        return f"{train.steps:,}"
+    if train.tokens is None:
+        return ""
+    rows, _ = data.rows(0, np.arange(min(_SOME_ROWS, len(data.plan(0)[0]))))
+    return f"about {math.ceil(train.tokens / (float(rows.lengths.mean()) * train.batch_size)):,}"
 
 
 def stage_at(stages: dict[str, StageConfig], progress: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import subprocess
@@ -10,6 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from zoo.errors import file_problem
 
 ROOT = Path(__file__).parents[2]
 TEXT = "北京 → é"
@@ -61,6 +64,36 @@ def test_the_short_spin_reaches_the_library():
     if "OPENMP DISPLAY" not in shown or "GOMP_SPINCOUNT" not in shown:
         pytest.skip("this torch has another OpenMP library")
     assert "GOMP_SPINCOUNT = '2000'" in shown
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOENT, "/a/b does not exist."),
+        (errno.EACCES, "/a/b must not be read or written by this user"),
+        (errno.EISDIR, "/a/b is a folder"),
+        (errno.ENOTDIR, "/a/b cannot be: a part of the path is a file"),
+        (errno.EROFS, "/a/b lies on a file system that can only be read"),
+        (errno.ENOSPC, "the disk is full (/a/b)"),
+        (errno.EBUSY, f"/a/b cannot be used: {os.strerror(errno.EBUSY)}"),
+    ],
+)
+def test_a_files_problem_is_said_in_words(number, message):
+    problem = file_problem(OSError(number, os.strerror(number), "/a/b"))
+    assert str(problem).startswith(message)
+    assert "Errno" not in str(problem)
+
+
+def test_what_is_wrong_with_no_file_is_a_mistake_of_ours():
+    assert file_problem(OSError(errno.EPIPE, "broken")) is None
+    assert "\x1b" not in str(file_problem(OSError(errno.ENOENT, "", "a\x1b[31m")))
+
+
+def test_a_launchers_own_traceback_is_explained():
+    launched = started("raise ZooError('wrong')", ACCELERATE_MIXED_PRECISION="no")
+    assert launched.returncode == 2
+    assert b"accelerate launch --quiet" in launched.stderr
+    assert b"launcher" not in started("raise ZooError('wrong')").stderr
 
 
 ENTRIES = ["zoo.cli", "pretraining.__main__", "finetune.__main__", "ablation.__main__"]

@@ -84,3 +84,17 @@ def token_head_flops(
 def training_flops(forward: int) -> int:
     """Forward and backward operations of a training step."""
     return 3 * forward
+
+
+def layer_parameters(config: CoreConfig) -> int:
+    """About how many weights the layers have, without building them; a weight is multiplied once for each token."""
+    once = core_flops(config.replace(pooler=False, characters=None), 1, 1) // 2
+    return once * config.groups // config.num_hidden_layers
+
+
+def embedding_parameters(config: CoreConfig, vocab_size: int) -> dict[str, int]:
+    """Weights of tables, by the setting that makes their rows."""
+    positions = config.max_position_embeddings if config.position_type == "learned" else 0
+    rows = {"vocab_size": 0 if config.characters else vocab_size, "max_position_embeddings": positions}
+    rows |= {"type_vocab_size": config.type_vocab_size, "task_type_vocab_size": config.task_type_vocab_size}
+    return {name: count * config.embedding_width for name, count in rows.items()}

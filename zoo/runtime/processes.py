@@ -91,6 +91,18 @@ def check_trackers(names: list[str]) -> None:
             )
 
 
+def device_memory() -> int:
+    """Bytes of memory that this process may come to have: the accelerator's, or the machine's or container's."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        limit = Path("/sys/fs/cgroup") / name
+        if limit.is_file() and (text := limit.read_text(encoding="utf-8").strip()).isdecimal():
+            found.append(int(text))
+    return min(found)
+
+
 def resolve_precision(precision: str) -> str:
     """``auto`` to ``bf16`` or ``fp32``."""
     return precision if precision != "auto" else ("bf16" if fast_bf16() else "fp32")

@@ -73,7 +73,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, damage):
         (bad / "manifest.json").unlink()
     else:
         shutil.move(bad, bad.with_name(".writing-000000002"))
-    assert find_checkpoint(tmp_path) == good
+    notes = []
+    assert find_checkpoint(tmp_path, notes.append) == good
+    assert ["step-000000002 is incomplete or damaged" in note for note in notes] == [True] * (damage != "half written")
 
 
 def test_no_checkpoint_is_none(tmp_path):
