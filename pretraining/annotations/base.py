@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from zoo.errors import ZooError, nearest
 from zoo.settings.checks import import_class
-from zoo.storage.user_files import existing
+from zoo.storage.folders import existing
 
 CharSpan = tuple[int, int, int]
 """First character, end, and the number that is written (0 = a span that is counted as unknown and left out)."""

@@ -142,14 +142,18 @@ def _cut_records(buffer: bytes, last: bool) -> tuple[int, bool]:
 
 def _parquet_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     """Chunks of a Parquet file, read some rows at a time."""
+    import pyarrow
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(source.path) as file:
+    with Path(source.path).open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
         rows = max(file.metadata.num_rows, 1)
         names = [config.text_field, *(name for name in config.recorded if name in file.schema_arrow.names)]
         batches = file.iter_batches(batch_size=256, columns=names)
         read = (row for batch in batches for row in batch.to_pylist())
-        yield from _row_chunks(read, source.path, source.size / rows, config)
+        try:
+            yield from _row_chunks(read, source.path, source.size / rows, config)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise ZooError(f"{source.path}: the Parquet data is damaged or cut short ({error}).") from error
 
 
 def _hub_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from pretraining.annotations.base import RecordAnnotator
 from pretraining.corpus.config import CorpusConfig
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
+from zoo.storage.folders import is_glob, walk, walk_glob
 from zoo.storage.text_encoding import encoding_hint
+from zoo.storage.user_files import check_pointer, unreadable
 
 Kind = Literal["txt", "jsonl", "parquet", "hub"]
 _EXTENSIONS: dict[str, tuple[Kind, bool]] = {
@@ -58,8 +61,12 @@ class Source:
     size: int = 0
 
 
-def resolve_sources(config: CorpusConfig) -> list[Source]:
+def resolve_sources(config: CorpusConfig, notes: list[str] | None = None) -> list[Source]:
     """Files and hub data sets that ``config.files`` names, checked as far as that is cheap.
+
+    Args:
+        config: the corpus.
+        notes: where a line is put for each folder and glob: what is read of it, and what is passed over.
 
     Raises:
         ZooError: nothing there, unknown extension, empty file, a file that is not what its name says.
@@ -69,45 +76,45 @@ def resolve_sources(config: CorpusConfig) -> list[Source]:
         raise ZooError("corpus.files is empty: name a file, a folder, a glob or a hub id.")
     sources: list[Source] = []
     for entry in entries:
-        sources.extend(_resolve(entry, config))
+        sources.extend(_resolve(entry, config, [] if notes is None else notes))
     return sources
 
 
-def _resolve(entry: str, config: CorpusConfig) -> list[Source]:
+def _resolve(entry: str, config: CorpusConfig, notes: list[str]) -> list[Source]:
     """Sources of one entry of ``corpus.files``."""
     path = Path(resolve(entry)).expanduser()
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.is_file() and _extension(p) is not None)
-        if not found:
-            others = sorted({p.suffix or "(none)" for p in path.rglob("*") if p.is_file()})
+        found = walk(path)
+        files = [file for file in found.files if _extension(file) is not None]
+        others = sorted({file.suffix or "(none)" for file in found.files if _extension(file) is None})
+        if not files:
             seen = f"its files end in {', '.join(others[:12])}" if others else "it is empty"
-            raise ZooError(f"corpus.files: the folder {path} holds nothing readable ({_READABLE}); {seen}.")
-        return [_file_source(p, config) for p in found]
+            hidden = f", but for {_counts(found.passed)}" if found.passed else ""
+            raise ZooError(f"corpus.files: the folder {path} holds nothing readable ({_READABLE}); {seen}{hidden}.")
+        passed = found.passed + Counter({f"of other kinds ({', '.join(others[:6])})": len(found.files) - len(files)})
+        notes.append(_told(path, len(files), passed))
+        return [_file_source(file, config) for file in files]
     if path.exists():
         return [_file_source(path, config)]
-    if any(mark in entry for mark in "*?["):
-        return [_file_source(p, config) for p in matching(entry, path, "corpus.files:")]
+    if is_glob(entry):
+        found = walk_glob(path)
+        if not found.files:
+            raise ZooError(f"corpus.files: nothing matches {entry!r} (searched from {Path.cwd()}).")
+        notes.append(_told(path, len(found.files), found.passed))
+        return [_file_source(file, config) for file in found.files]
     if _HUB_ID.fullmatch(entry) and _extension(path) is None and path.suffix not in (".json", ".gz", ".csv", ".tsv"):
         return [Source(entry, "hub")]
     raise ZooError(_missing(path))
 
 
-def matching(entry: str, path: Path, setting: str) -> list[Path]:
-    """The files that a glob matches, sorted.
+def _told(path: Path, read: int, passed: Counter[str]) -> str:
+    """What of a folder is read, and what is not."""
+    without = f"; passed over: {_counts(passed)}" if passed.total() else ""
+    return f"{path}: {read:,} {'file' if read == 1 else 'files'}{without}"
 
-    Args:
-        entry: the glob as it was given.
-        path: the same as a path.
-        setting: where it was given, for the message.
 
-    Raises:
-        ZooError: there are none.
-    """
-    anchor = Path(path.anchor)  # Path.glob wants a pattern relative to where it starts
-    matched = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
-    if not matched:
-        raise ZooError(f"{setting} nothing matches {entry!r} (searched from {Path.cwd()}).")
-    return matched
+def _counts(passed: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {what}" for what, count in sorted(passed.items()) if count)
 
 
 def _missing(path: Path) -> str:
@@ -137,11 +144,15 @@ def _file_source(path: Path, config: CorpusConfig) -> Source:
             + hint.get(path.suffix.lower(), "")
         )
     kind, gzipped = found
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise ZooError(f"corpus.files: {unreadable(path, error)}") from error
     if size == 0:
         raise ZooError(f"corpus.files: {path} is empty (0 bytes).")
-    with path.open("rb") as file:
-        head = file.read(4096)
+    check_pointer(path, head)
     _check_magic(path, head, kind, gzipped)
     if kind == "parquet":
         _parquet_columns(path, config.text_field, config.recorded)
@@ -185,7 +196,8 @@ def _parquet_columns(path: Path, text_field: str, recorded: Mapping[str, RecordA
     import pyarrow.parquet
 
     try:
-        schema = pyarrow.parquet.read_schema(str(path))
+        with path.open("rb") as file:  # a name that is no UTF-8 is none to pyarrow
+            schema = pyarrow.parquet.read_schema(file)
     except Exception as error:  # pyarrow raises several kinds, all of which mean an unreadable file
         raise ZooError(f"corpus.files: {path} cannot be read as Parquet: {error}") from error
     if text_field not in schema.names:

@@ -25,7 +25,8 @@ from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
 from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
-from zoo.storage.user_files import existing, read_lines
+from zoo.storage.folders import existing
+from zoo.storage.user_files import read_lines
 from zoo.values import Count, Share, UserPath, check_shares
 from zoo.vocabulary import Vocabulary
 

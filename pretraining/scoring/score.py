@@ -16,6 +16,7 @@ from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import write_json
+from zoo.storage.folders import walk
 from zoo.storage.user_files import read_records
 from zoo.values import Count, UserPath, check_fields
 
@@ -60,7 +61,7 @@ def read_items(path: Path, fields: tuple[str, ...], limit: int | None) -> Iterat
 
 def score_pairs(scorer: Scorer, folder: Path, limit: int | None, batch_size: int, show: bool) -> dict[str, Any]:
     """Accuracy per paradigm and over all: share of pairs whose good sentence scores higher, ties one half."""
-    files = sorted([*folder.glob("*.jsonl"), *folder.glob("*.jsonl.gz")])
+    files = [path for path in walk(folder, depth=1).files if path.name.endswith((".jsonl", ".jsonl.gz"))]
     if not files:
         raise ZooError(f"{folder} holds no *.jsonl or *.jsonl.gz file of minimal pairs.")
     progress, paradigms = Progress("pairs", show), {}

@@ -41,6 +41,8 @@ def build_store(job: StoreJob, processes: int) -> None:
         ZooError: bad input (naming file and line), a tokenizer that knows less than half of the text, no room on the
             disk.
     """
+    for line in job.notes:
+        note(f"prepare: {line}", not job.quiet)
     _check_disk(job)
     if job.corpus.annotations or job.corpus.segmenter != "none":
         check_beginnings(job.sources, job.corpus)

@@ -55,7 +55,8 @@ class StoreJob:
     ) -> None:
         self.corpus, self.tokenizer, self.folder, self.quiet = corpus, tokenizer, folder, quiet
         self.template = template
-        self.sources = resolve_sources(corpus)
+        self.notes: list[str] = []
+        self.sources = resolve_sources(corpus, self.notes)
         self.size = sum(source.size for source in self.sources)
         self.segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
         folder.mkdir(parents=True, exist_ok=True)

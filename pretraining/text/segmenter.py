@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from zoo.errors import ZooError
-from zoo.storage.user_files import existing, read_lines
+from zoo.storage.folders import existing
+from zoo.storage.user_files import read_lines
 
 SegmenterName = Literal["none", "rjieba", "space"]
 ALIGNMENT = 2

@@ -21,13 +21,13 @@ from typing import Any, Literal, NamedTuple
 
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.records import iter_documents
-from pretraining.corpus.sources import matching
 from pretraining.text.segmenter import CJK
 from pretraining.text.sentences import sentence_spans
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings.load import load_settings
 from zoo.storage.files import replaced_file
+from zoo.storage.folders import is_glob, matching
 from zoo.storage.user_files import read_lines, read_records, record_text
 from zoo.values import Count, UserPath, check_fields
 
@@ -213,7 +213,7 @@ def relevance_pairs(files: Iterable[str], left_out: Counter[str] | None = None) 
 def _named(name: str) -> list[Path]:
     """The file of that name, or those that a glob matches."""
     path = Path(resolve(name)).expanduser()
-    return matching(name, path, "--files") if any(mark in name for mark in "*?[") and not path.exists() else [path]
+    return matching(name, path, "--files") if is_glob(name) and not path.exists() else [path]
 
 
 def _relevance_pair(record: dict[str, Any], where: str) -> Pair:

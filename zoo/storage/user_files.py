@@ -1,4 +1,4 @@
-"""Files that people hand over: which ones a setting names, and one way to read them.
+"""Files that people hand over, and one way to read them.
 
 What is wrong with a file is said by its name, and its line where there is one: it is not there, it is packed otherwise
 than its name says, cut short, no UTF-8, binary, a pointer that git-lfs left in its place, or no JSON. Nothing here is
@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 from zoo.errors import ZooError, nearest
-from zoo.sample import resolve
 from zoo.storage.text_encoding import encoding_hint
 
 _BLOCK = 2**14
@@ -288,34 +287,3 @@ def json_kind(value: Any) -> str:
     """What JSON calls a value that Python read from it."""
     words = {dict: "object", list: "list", str: "string", bool: "true or false", type(None): "null"}
     return words.get(type(value), "number")
-
-
-# --- files that a setting names --------------------------------------------------------------------------------------
-
-
-def existing(value: str | list[str], what: str) -> list[Path]:
-    """Files that a path, a glob, or a list of these names.
-
-    Raises:
-        ZooError: there is none, or a folder in its place.
-    """
-    found: list[Path] = []
-    for entry in [value] if isinstance(value, str) else value:
-        path = Path(resolve(entry)).expanduser()
-        if path.is_file():
-            found.append(path)
-            continue
-        if path.is_dir():
-            inside = sorted((p for p in path.iterdir() if p.is_file()), key=lambda p: (p.suffix != ".txt", p))
-            example = f"; name its files, for example {inside[0]}." if inside else " without files; name a file."
-            raise ZooError(f"{what}: {path} is a folder{example}")
-        anchor = Path(path.anchor)
-        pattern = str(path.relative_to(anchor))
-        matched = sorted(p for p in anchor.glob(pattern) if p.is_file()) if any(m in pattern for m in "*?[") else []
-        if not matched:
-            names = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-            raise ZooError(f"{what}: the file {path} does not exist.{nearest(path.name, names)}")
-        found += matched
-    if not found:
-        raise ZooError(f"{what} names no file.")
-    return found
