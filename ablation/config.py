@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
 from zoo.settings.checks import check_keys
-from zoo.settings.yaml_files import find_config, flatten, merge, parse_arguments, read_yaml
+from zoo.settings.yaml_files import flatten, merge, parse_arguments, read_configs
 from zoo.values import Name, NotNegative, Seed, UserPath, Workers, check_fields
 
 KIND = "ablation"
@@ -229,10 +229,7 @@ def load_ablation(argv: list[str], values: dict[str, Any] | None = None) -> Abla
     if wants_help or not files:
         print(USAGE)
         raise SystemExit(0 if wants_help else 2)
-    merged: dict[str, Any] = {}
-    for name in files:
-        merged = merge(merged, read_yaml(find_config(name, KIND), KIND))
-    return build(merge(merge(merged, overrides), values or {}))
+    return build(merge(merge(read_configs(files, KIND), overrides), values or {}))
 
 
 def build(values: dict[str, Any]) -> AblationConfig:

@@ -35,7 +35,9 @@ def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
         takes = rest and not rest[0].startswith("--") and (key not in _FLAGS or rest[0] in ("true", "false"))
         if takes and not equals:
             value, word = rest[0], f"--{key}={rest.pop(0)}"
-        if key in sources:
+        if key == "config" and sources[key]:  # laid over what came before, as in every command
+            sources[key] = [f"{old}+{name}" for old in sources[key] for name in value.split(",") if name]
+        elif key in sources:
             sources[key] += [name for name in value.split(",") if name]
         elif key == "text":
             words.append(value)

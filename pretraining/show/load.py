@@ -34,8 +34,7 @@ def load_config(name: str, overrides: list[str], show_config: ShowConfig) -> Sub
     Raises:
         ZooError: wrong settings; or no task could make a row of the text, which is said before anything is prepared.
     """
-    argv = [word for part in name.split("+") for word in ("--config", part)]
-    config = load_pretrain_config([*argv, *overrides], joint="+").value
+    config = load_pretrain_config(["--config", name, *overrides]).value
     reasons = [
         _hopeless(config, task, f"--config {name}", show_config) for task in show_config.chosen_tasks(config.tasks)
     ]

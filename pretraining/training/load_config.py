@@ -33,15 +33,12 @@ _INCIDENTAL = (
 # --- settings --------------------------------------------------------------------------------------
 
 
-def load_pretrain_config(
-    argv: list[str], values: dict[str, Any] | None = None, joint: str = " --config "
-) -> Settings[PretrainConfig]:
+def load_pretrain_config(argv: list[str], values: dict[str, Any] | None = None) -> Settings[PretrainConfig]:
     """Settings of ``python -m pretraining`` from its command line.
 
     Args:
         argv: the command line.
         values: values that overlay the files.
-        joint: what the command that is used writes between two files, for messages.
 
     Raises:
         ZooError: as :func:`zoo.settings.load.load_settings`; or the files have no base.
@@ -50,7 +47,7 @@ def load_pretrain_config(
 
     def amend(merged: dict[str, Any], command_line: dict[str, Any]) -> dict[str, Any]:
         taken = overlay(merged, command_line)
-        _check_base(configs, {**merged, **taken}, joint)
+        _check_base(configs, {**merged, **taken})
         return taken
 
     return load_settings(PretrainConfig, argv, "python -m pretraining", "pretrain", values, amend, RENAMED)
@@ -62,13 +59,13 @@ def _required(cls: type[Any], values: dict[str, Any]) -> list[str]:
     return [name for name in needed if name not in values]
 
 
-def _check_base(configs: list[str], merged: dict[str, Any], joint: str) -> None:
+def _check_base(configs: list[str], merged: dict[str, Any]) -> None:
     """Raise ZooError if files only change another one that is not given, or a task or stage lacks a part."""
     lacking = _required(PretrainConfig, merged)
     if configs and lacking:
         raise ZooError(
             f"{' and '.join(configs)}: no {', '.join(lacking)}. A file that only changes another (an overlay) is given "
-            f"after that one, its base: --config {joint.join(['BASE', *configs])}. `zoo list` names bases."
+            f"after that one, its base: --config {'+'.join(['BASE', *configs])}. `zoo list` names bases."
         )
     for key, cls in (("tasks", TaskConfig), ("stages", StageConfig)):
         parts = merged[key] if isinstance(merged.get(key), dict) else {}

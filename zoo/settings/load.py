@@ -18,10 +18,9 @@ from zoo.errors import ZooError
 from zoo.settings.checks import check_keys
 from zoo.settings.renamed import RenamedNames
 from zoo.settings.yaml_files import (
-    find_config,
     merge,
     parse_arguments,
-    read_yaml,
+    read_configs,
     set_nested,
     shipped_configs,
     split_arguments,
@@ -80,9 +79,7 @@ def load_settings(
 
     parser = ArgumentParser(prog=prog, exit_on_error=False)
     parser.add_argument("--settings", type=cls)
-    files: dict[str, Any] = {}
-    for name in configs:
-        files = merge(files, read_yaml(find_config(name, kind), kind))
+    files = read_configs(configs, kind)
     command_line = merge(values or {}, overrides)
     merged = merge(files, command_line)
     if renamed is not None:

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from zoo.errors import ZooError, nearest
+from zoo.values import user_path
 
 
 def parse_yaml(text: str) -> Any:
@@ -29,14 +30,40 @@ def shipped_configs() -> Path:
     return Path(importlib.import_module("configs").__path__[0])
 
 
+_SECTIONS = ("data", "model", "train")  # folders of shipped configs that fill one section of a run's settings
+_EITHER = (("steps", "tokens", "flops"),)  # keys of which a later file, or the command line, replaces all by one
+
+
+def config_names(text: str) -> list[str]:
+    """The files that one ``--config`` names: each behind a ``+`` is laid over those before it.
+
+    Raises:
+        ZooError: a comma, which stands between configs of several runs.
+    """
+    if user_path(text).is_file():
+        return [text]
+    if "," in text:
+        first, *others = [name for name in text.split(",") if name] or [""]
+        raise ZooError(
+            f"--config {text} names several runs, and this command takes one: --config {first}. To lay a file over "
+            f"another, write {'+'.join([first, *others])}."
+        )
+    return [name for name in text.split("+") if name]
+
+
 def find_config(name: str, kind: str, beside: Path | None = None) -> Path:
     """A YAML file by path (also relative to the file that names it) or by a shipped config's name.
+
+    Args:
+        name: a path, or the name of a shipped config without ``.yaml``: of ``kind``, or with its folder (``data/zh``).
+        kind: folder of shipped configs.
+        beside: folder of the file that names it.
 
     Raises:
         ZooError: neither exists; names the nearest shipped one.
     """
     for folder in filter(None, (beside, Path())):
-        path = folder / name
+        path = folder / user_path(name)
         if path.is_file():
             return path
     stem = name.removesuffix(".yaml")
@@ -46,25 +73,49 @@ def find_config(name: str, kind: str, beside: Path | None = None) -> Path:
             return path
     known = [path.stem for path in (folder / kind).glob("*.yaml")]
     known += [path.relative_to(folder).with_suffix("").as_posix() for path in folder.glob("*/*.yaml")]
-    parts = [part for part in re.split("[+,]", name) if part]
-    hint = f" Several files: --config {' --config '.join(parts)}." if len(parts) > 1 else nearest(stem, known)
-    raise ZooError(f"no config file {name!r}, and none of that name is shipped in configs/{kind}.{hint}")
+    raise ZooError(f"no config file {name!r}, and no config of that name is shipped.{nearest(stem, known)}")
+
+
+def read_configs(names: list[str], kind: str) -> dict[str, Any]:
+    """The files of a command line, each laid over those before it.
+
+    A shipped file that fills one section (``data/zh``) is laid over that section of the runs that are described.
+    """
+    merged: dict[str, Any] = {}
+    for name in names:
+        path = find_config(name, kind)
+        values = read_yaml(path, kind)
+        section = path.parent.name
+        if section in _SECTIONS and path.parent.parent == shipped_configs():
+            values = {section: values} if kind == "pretrain" else {"common": {section: values}}
+        merged = merge(merged, values)
+    return merged
 
 
 def merge(old: Any, new: Any) -> Any:
-    """``new`` laid over ``old``: dictionaries merge key by key, but another ``class_path`` starts afresh."""
+    """``new`` laid over ``old``: dictionaries merge key by key, but another ``class_path`` starts afresh.
+
+    One budget (steps, tokens, flops) takes the place of another.
+    """
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return copy.deepcopy(new)
     if "class_path" in new and new["class_path"] != old.get("class_path"):
         return copy.deepcopy(new)
     result = dict(old)
+    for group in _EITHER:
+        if any(new.get(key) is not None for key in group):
+            result = {key: value for key, value in result.items() if key not in group}
     for key, value in new.items():
-        result[key] = merge(old[key], value) if key in old else copy.deepcopy(value)
+        result[key] = merge(result[key], value) if key in result else copy.deepcopy(value)
     return result
 
 
 def read_yaml(path: Path, kind: str, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """One YAML file with every ``base: FILE``, at any depth, merged in."""
+    """One YAML file with every ``base: FILE``, at any depth, merged in.
+
+    A base is a path, relative to the file that names it or to the working directory, or the name of a shipped config:
+    of a section's folder below ``model``, ``data`` and ``train`` (``model: {base: bert-mini}``), else of a run.
+    """
     if path.resolve() in seen:
         raise ZooError(f"{path}: `base` leads back to this file.")
     try:
@@ -83,7 +134,11 @@ def read_yaml(path: Path, kind: str, seen: tuple[Path, ...] = ()) -> dict[str, A
 def _resolve_bases(value: Any, path: Path, kind: str, seen: tuple[Path, ...]) -> Any:
     if not isinstance(value, dict):
         return value
-    own = {key: _resolve_bases(item, path, kind, seen) for key, item in value.items() if key != "base"}
+    own = {
+        key: _resolve_bases(item, path, key if key in _SECTIONS else "pretrain", seen)
+        for key, item in value.items()
+        if key != "base"
+    }
     if "base" not in value:
         return own
     return merge(read_yaml(find_config(str(value["base"]), kind, path.parent), kind, seen), own)
@@ -103,7 +158,7 @@ def parse_arguments(argv: list[str]) -> tuple[list[str], dict[str, Any], bool]:
         elif text is None:
             raise ZooError("--config has no value; name a YAML file or a shipped config.")
         else:
-            configs.append(text)
+            configs += config_names(text)
     return configs, overrides, wants_help
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from zoo.errors import ZooError, nearest
 from zoo.settings.load import load_settings
-from zoo.settings.yaml_files import flatten, merge, parse_arguments, read_yaml
+from zoo.settings.yaml_files import config_names, flatten, merge, parse_arguments, read_configs, read_yaml
 
 
 class Part:
@@ -86,6 +86,46 @@ def test_base_works_at_any_depth_and_refuses_circles(tmp_path):
     (tmp_path / "y.yaml").write_text("base: x.yaml\n")
     with pytest.raises(ZooError, match="back to this file"):
         read_yaml(tmp_path / "x.yaml", "pretrain")
+
+
+def test_one_budget_takes_the_place_of_another():
+    """The command line replaces what a base sets; two from one hand stay two, and are refused later."""
+    old = {"train": {"tokens": 5, "steps": None, "lr": 1}}
+    assert merge(old, {"train": {"steps": 20}}) == {"train": {"steps": 20, "lr": 1}}
+    assert merge(old, {"train": {"steps": None}}) == {"train": {"tokens": 5, "steps": None, "lr": 1}}
+    assert merge(old, {"train": {"steps": 2, "flops": 3}}) == {"train": {"steps": 2, "flops": 3, "lr": 1}}
+
+
+def test_a_plus_lays_a_file_over_another_and_a_comma_names_several_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c+d", "e,f"):
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\n")
+    assert config_names("a.yaml+b.yaml") == ["a.yaml", "b.yaml"]
+    assert config_names("c+d.yaml") == ["c+d.yaml"]
+    assert config_names("e,f.yaml") == ["e,f.yaml"]
+    assert load(["--config", "a.yaml+b.yaml"]).value == load(["--config", "a.yaml", "--config", "b.yaml"]).value
+    with pytest.raises(ZooError, match=r"names several runs.*--config a\.yaml\. .*a\.yaml\+b\.yaml"):
+        load(["--config", "a.yaml,b.yaml"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "g.yaml").write_text("base: ~/a.yaml\n")
+    monkeypatch.chdir("/")
+    assert load(["--config", "~/g.yaml"]).value.name == "a"
+
+
+def test_a_section_that_ships_fills_its_section():
+    assert read_configs(["data/zh"], "pretrain")["data"]["corpus"]["files"] == "zoo:sample/zh"
+    assert read_configs(["data/zh"], "ablation") == {"common": read_configs(["data/zh"], "pretrain")}
+    assert read_configs(["bert-tiny", "model/bert-mini"], "pretrain")["model"]["hidden_size"] == 256
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "ablation"])
+def test_names_in_a_nested_base_mean_the_same_wherever_it_is_read(tmp_path, kind):
+    (tmp_path / "own.yaml").write_text("base: bert-tiny\nmodel: {base: bert-mini}\ndata: {base: zh}\n")
+    (tmp_path / "arms.yaml").write_text("changes: {one: {base: own.yaml}, two: {model: {base: bert-mini}}}\n")
+    changes = read_yaml(tmp_path / "arms.yaml", kind)["changes"]
+    assert changes["one"]["data"]["corpus"]["files"] == "zoo:sample/zh"
+    assert changes["one"]["model"]["hidden_size"] == changes["two"]["model"]["hidden_size"] == 256
+    assert read_yaml(tmp_path / "own.yaml", "pretrain") == changes["one"]
 
 
 def test_another_class_path_starts_afresh():
