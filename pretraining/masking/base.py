@@ -101,7 +101,7 @@ class Budgeted(Selector):
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
         budget: ``nearest`` rounds half to even and takes at least one (google-research/bert,
             create_pretraining_data.py); ``stochastic`` takes floor(rate * n + u) with u uniform in
-            [0, 1), so that the expectation is exact (fairseq, mask_tokens_dataset.py); ``independent`` has no
+            [0, 1), so that the expectation is exact (fairseq, mask_tokens_dataset.py); ``bernoulli`` has no
             budget, every unit is taken by itself with the chance ``rate`` (PaddlePaddle/ERNIE, batching.py).
         max_predictions: upper limit per row.
         include_special: whether template tokens can be chosen.

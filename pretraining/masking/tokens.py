@@ -30,7 +30,7 @@ class RandomTokens(Budgeted):
 
     Args:
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row.
         include_special: whether template tokens can be chosen.
     """

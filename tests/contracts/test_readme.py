@@ -134,7 +134,7 @@ def test_tested_blocks_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["README", "install", "pretraining", "finetuning", "transformers", "objectives", "data"]
+    "name", ["README", "install", "pretraining", "finetuning", "transformers", "objectives", "data", "writing"]
 )
 def test_no_page_has_lost_its_tested_blocks(name):
     assert commands_of(PAGES[name])
