@@ -1,4 +1,4 @@
-"""``python -m ablation --config configs/ablation/masking.yaml``."""
+"""``python -m ablation --config masking``: every arm and seed of an ablation, then its report."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class NGrams(Budgeted):
         favor_shorter: p(n) proportional to 1/n; false reverses these probabilities.
         shares: the probabilities of 1 to ``n`` words instead, for example ``[0.4, 0.3, 0.2, 0.1]``.
         rate: share of a row's real tokens, template tokens counted, in (0, 1].
-        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``independent``.
+        budget: ``nearest`` (half to even, at least one), ``stochastic`` (floor(rate * n + u)) or ``bernoulli``.
         max_predictions: upper limit per row, in tokens.
     """
 
