@@ -50,6 +50,7 @@ def build_store(job: StoreJob, processes: int) -> None:
         _check_language(job, job.loaded)
     clean_abandoned(job.folder, job.work, job.quiet)
     tokenizer = job.loaded or job.extended(_trained(job))
+    job.take(tokenizer)
     if job.template is not None:
         use_template(tokenizer, job.template)
     shards = ShardBuilder(job, tokenizer, processes).run()

@@ -39,9 +39,8 @@ class StoreJob:
         sources: files and hub data sets, in order.
         size: bytes of them all.
         loaded: the tokenizer, where it is not trained on the text.
-        recipe: what the store depends on; ``fingerprint`` is their digest.
-        recipe: the part of them that is neither text nor tokenizer.
-        path: where the store will be.
+        request: what is asked for: all that the store depends on but a trained tokenizer's content.
+        shard_recipe: the part of it that is neither text nor tokenizer.
         work: folder of what is unfinished.
     """
 
@@ -62,7 +61,8 @@ class StoreJob:
         folder.mkdir(parents=True, exist_ok=True)
         self.contents = _identities(self.sources, corpus, folder)
         self.loaded = self.extended(load_tokenizer(tokenizer.path, tokenizer)) if tokenizer.path else None
-        made_by = {"backend": text_digest(self.loaded.backend.to_str())} if self.loaded else self._training_recipe()
+        self._content = _content(self.loaded) if self.loaded else None
+        made_by = {"backend": self._content} if self.loaded else self._training_recipe()
         shard_recipe = {
             "recipe": RECIPE,
             "sentences": [corpus.sentences, splitter.VERSION],
@@ -71,21 +71,54 @@ class StoreJob:
         }
         if corpus.annotations:
             shard_recipe["annotations"] = {name: annotator.recipe() for name, annotator in corpus.annotations.items()}
-        self.recipe: dict[str, Any] = {
+        self.request: dict[str, Any] = {
             "schema": SCHEMA,
             "tokenizer": made_by,
             **shard_recipe,
             "contents": self.contents,
         }
         self.shard_recipe = shard_recipe  # what is done with any chunk; the files that there are do not matter to it
-        self.fingerprint = text_digest(json.dumps(self.recipe, sort_keys=True))
-        stem = _stem(corpus)
-        self.path = folder / f"{stem}-{self.fingerprint[:8]}"
+        self._stem = stem = _stem(corpus)
         self.work = folder / ".work" / f"{stem}-{text_digest(json.dumps([made_by, shard_recipe], sort_keys=True))[:8]}"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What the store depends on: what is asked for, and the content of the tokenizer, which has to be known."""
+        assert self._content is not None, "the tokenizer is not trained yet"
+        return {**self.request, "tokenizer": {**self.request["tokenizer"], "backend": self._content}}
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the recipe."""
+        return text_digest(json.dumps(self.recipe, sort_keys=True))
+
+    @property
+    def path(self) -> Path:
+        """Where the store is, or will be."""
+        return self.folder / f"{self._stem}-{self.fingerprint[:8]}"
+
+    def take(self, tokenizer: ZooTokenizer) -> None:
+        """Take the tokenizer that was trained: its content is part of the fingerprint."""
+        self._content = _content(tokenizer)
 
     def finished(self) -> bool:
         """Whether the store is there already."""
-        return (self.path / "meta.json").exists()
+        if self._content is None:
+            self._content = self._content_there()
+        return self._content is not None and (self.path / "meta.json").exists()
+
+    def _content_there(self) -> str | None:
+        """The tokenizer's content of a finished store that was made of what is asked for."""
+        for path in sorted(self.folder.glob(f"{self._stem}-*/meta.json")):
+            try:
+                recipe = read_json(path).get("recipe", {})
+            except ZooError:  # a store that is damaged is made anew
+                continue
+            made_by = dict(recipe.get("tokenizer", {}))
+            content = made_by.pop("backend", None)
+            if isinstance(content, str) and {**recipe, "tokenizer": made_by} == json.loads(json.dumps(self.request)):
+                return content
+        return None
 
     def open(self) -> Store:
         """The finished store."""
@@ -105,6 +138,11 @@ class StoreJob:
         new, named = self.tokenizer.new_tokens, self.template.tokens if self.template else []
         added = {"new_tokens": [new, [token for token in new if token in named]]} if new else {}
         return {**self.tokenizer.recipe(), **added}
+
+
+def _content(tokenizer: ZooTokenizer) -> str:
+    """Digest of all that ids depend on; the template is no part of it."""
+    return text_digest(tokenizer.backend_key())
 
 
 def _stem(corpus: CorpusConfig) -> str:

@@ -22,7 +22,7 @@ from pretraining.text.segmenter import Segmenter, join_words
 from pretraining.tokenizer.entries import FlatIds
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 
-RECIPE = 1
+RECIPE = 2
 """Version of what is done between text and store; part of every fingerprint."""
 _SENTENCES_AT_ONCE = 512
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from zoo.errors import ZooError, nearest
 from zoo.values import Count, Range, UserPath, check_fields
 
-TRAINING = 1
+TRAINING = 2
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
 TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
 ROLES = ("pad", "unk", "cls", "sep", "mask")

@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,7 +172,10 @@ def _albert_normalizer(config: TokenizerConfig) -> normalizers.Normalizer:
 def train_wordpiece(
     backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
 ) -> Tokenizer:
-    """BERT's vocabulary. The ``##`` characters are given beforehand: the trainer numbers them at random."""
+    """BERT's vocabulary. The ``##`` characters are given beforehand: the trainer numbers them at random.
+
+    Those of symbols that stand inside words (``25°C``) are few, and come behind the alphabet.
+    """
     room = 0.9 * (config.vocab_size - len(config.roles))
     kept: list[str] = []
     inner: list[str] = []
@@ -183,18 +186,40 @@ def train_wordpiece(
         kept.append(character)
         if not alone:
             inner.append("##" + character)
+    inner.sort()
+    symbols = [f"##{symbol}" for symbol in sorted(_symbols_in_words(backend, texts, kept))]
     trainer = tokenizer_trainers.WordPieceTrainer(
         vocab_size=config.vocab_size,
         min_frequency=config.min_frequency,
-        special_tokens=[*config.roles.values(), *sorted(inner)],
+        special_tokens=[*config.roles.values(), *inner, *symbols],
         initial_alphabet=kept,
         limit_alphabet=len(kept),
         show_progress=False,
     )
     backend.train_from_iterator(_batches(texts), trainer)
-    vocabulary: dict[str, int] = json.loads(backend.to_str())["model"]["vocab"]
+    trained: dict[str, int] = json.loads(backend.to_str())["model"]["vocab"]
+    block = {**dict.fromkeys(kept, 1), **dict.fromkeys(symbols, 2)}
+    block |= dict.fromkeys([*config.roles.values(), *inner], 0)
+    ordered = sorted(trained, key=lambda entry: (block.get(entry, 3), trained[entry]))
+    vocabulary = {entry: number for number, entry in enumerate(ordered)}
     model = models.WordPiece(vocabulary, unk_token=config.roles.get("unk", ""), max_input_chars_per_word=100)
     return _assembled(backend, model, config)
+
+
+def _symbols_in_words(backend: Tokenizer, texts: Iterable[str], alphabet: Sequence[str]) -> set[str]:
+    """Characters, neither letters nor digits, that stand inside words of the texts and not at their start."""
+    split, clean = backend.pre_tokenizer.pre_tokenize_str, backend.normalizer.normalize_str
+    others = [c for c in alphabet if not c.isalnum() and has_cjk(c) is None]
+    joining = {c for c in others if [word for word, _ in split(f"a{c}")] == [f"a{c}"]}
+    if not joining:
+        return set()
+    search, found = re.compile("[" + re.escape("".join(sorted(joining))) + "]").search, set[str]()
+    for text in texts:
+        if search(text) or search(text.lower()):
+            found.update(c for word, _ in split(clean(text)) for c in word[1:] if c in joining)
+            if len(found) == len(joining):
+                break
+    return found
 
 
 def train_bytebpe(

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from places import ROOT
+from tokenizers import Tokenizer
 
 from pretraining.annotations.lexicon import Lexicon
 from pretraining.arrays import SENTENCE_START, WORD_START
@@ -28,6 +29,8 @@ from pretraining.store.writer import ABANDONED, work_lock
 from pretraining.text.sentences import split_sentences
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.tokenizer.train import train_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -109,7 +112,7 @@ def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, 
     path.write_text(path.read_text().replace("kappa", "kappo", 1))  # same length, another content
     second = prepare_store(CorpusConfig(str(path)), WORDS, tmp_path / "stores", processes=1, quiet=True)
     assert second.path != first.path
-    seen = {first.fingerprint, second.fingerprint}
+    seen = {json.dumps(StoreJob(CorpusConfig(str(path)), WORDS, tmp_path / "stores", True).request)}
     for corpus, tokenizer in [
         (CorpusConfig(str(path), sentences="line"), WORDS),
         (CorpusConfig(str(path), segmenter="space"), WORDS),
@@ -117,8 +120,33 @@ def test_a_finished_store_is_not_built_again_and_a_stale_one_not_used(tmp_path, 
         (CorpusConfig(str(path)), TokenizerConfig(kind="word", vocab_size=400)),
         (CorpusConfig([str(path), str(elsewhere)]), WORDS),
     ]:
-        seen.add(StoreJob(corpus, tokenizer, tmp_path / "stores", True).fingerprint)
-    assert len(seen) == 7
+        seen.add(json.dumps(StoreJob(corpus, tokenizer, tmp_path / "stores", True).request))
+    assert len(seen) == 6
+
+
+def test_another_content_of_the_trained_tokenizer_is_another_store(tmp_path, monkeypatch):
+    """As other versions of the trainer make; the store that is there is found without training again."""
+    write_corpus(tmp_path / "a.txt")
+    corpus = CorpusConfig(str(tmp_path / "a.txt"))
+    first = prepare_store(corpus, WORDS, tmp_path / "one", processes=1, quiet=True)
+
+    def turned(config, texts, **options):
+        trained = train_tokenizer(config, texts, **options)
+        state = json.loads(trained.backend.to_str())
+        special = len(trained.roles)
+        state["model"]["vocab"] = {
+            entry: index if index < special else len(state["model"]["vocab"]) - 1 + special - index
+            for entry, index in state["model"]["vocab"].items()
+        }
+        return ZooTokenizer(Tokenizer.from_str(json.dumps(state)), trained.roles)
+
+    monkeypatch.setattr("pretraining.store.build.train_tokenizer", turned)
+    second = prepare_store(corpus, WORDS, tmp_path / "two", processes=1, quiet=True)
+    assert second.fingerprint != first.fingerprint
+    assert second.path.name != first.path.name
+    monkeypatch.setattr("pretraining.store.build.train_tokenizer", lambda *_, **__: pytest.fail("trained again"))
+    for store in (first, second):
+        assert prepare_store(corpus, WORDS, store.path.parent, processes=1, quiet=True).fingerprint == store.fingerprint
 
 
 def test_new_tokens_are_part_of_the_fingerprint_and_of_the_store(tmp_path):
