@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import write_json
 from zoo.storage.folders import walk
-from zoo.storage.user_files import read_records
+from zoo.storage.user_files import is_blank, read_records, record_text
 from zoo.values import Count, UserPath, check_fields
+
+_CLOZE = ("text", "options", "answer")
+_GAP = "___"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class ScoreConfig:
     Args:
         run: a finished run folder of ``python -m pretraining``, or a model folder that ``zoo import`` made.
         pairs: folder of ``*.jsonl`` or ``*.jsonl.gz`` with ``sentence_good`` and ``sentence_bad`` (BLiMP's layout).
-        cloze: JSONL file with ``text`` (the gap written as ``___``), ``options`` and ``answer`` (an option's number).
+        cloze: JSONL file with ``text`` (one gap, written as ``___``), ``options`` and ``answer`` (an option's number).
         limit: items per file.
         batch_size: sentences per call of the model.
         objective: which of the run's objectives, or of the model folder's heads, scores; absent = the first that can.
@@ -53,40 +57,104 @@ class ScoreConfig:
         check_fields(self)
 
 
-def read_items(path: Path, fields: tuple[str, ...], limit: int | None) -> Iterator[dict[str, Any]]:
-    """JSON objects of a ``.jsonl`` or ``.jsonl.gz`` file that have ``fields``."""
-    for _, item in itertools.islice(read_records(path, fields), limit):
-        yield item
-
-
 def score_pairs(scorer: Scorer, folder: Path, limit: int | None, batch_size: int, show: bool) -> dict[str, Any]:
-    """Accuracy per paradigm and over all: share of pairs whose good sentence scores higher, ties one half."""
+    """Accuracy per paradigm and over all: share of pairs whose good sentence scores higher, ties one half.
+
+    Raises:
+        ZooError: no file, a file without a pair, a sentence that is no text or empty.
+    """
     files = [path for path in walk(folder, depth=1).files if path.name.endswith((".jsonl", ".jsonl.gz"))]
     if not files:
         raise ZooError(f"{folder} holds no *.jsonl or *.jsonl.gz file of minimal pairs.")
+    pairs = {path: _read_pairs(path, limit) for path in files}  # all of them, before the first is scored
     progress, paradigms = Progress("pairs", show), {}
-    for number, path in enumerate(files):
-        items = list(read_items(path, ("sentence_good", "sentence_bad"), limit))
-        texts = [i["sentence_good"] for i in items] + [i["sentence_bad"] for i in items]
+    for number, (path, items) in enumerate(pairs.items(), 1):
+        texts = [good for good, _ in items] + [bad for _, bad in items]
         good, bad = np.split(scorer.score(texts, batch_size), 2)
         wins = (good > bad) + 0.5 * (good == bad)
         name = path.name.removesuffix(".gz").removesuffix(".jsonl")
-        paradigms[name] = {"accuracy": float(wins.mean()), "pairs": len(items)}
-        progress.show((number + 1) / len(files), f"{name} {wins.mean():.3f}", last=number + 1 == len(files))
+        paradigms[name] = {"accuracy": float(wins.mean()), "pairs": len(items), "ties": int((good == bad).sum())}
+        progress.show(number / len(files), f"{name} {wins.mean():.3f}", last=number == len(files))
     mean = float(np.mean([p["accuracy"] for p in paradigms.values()]))
-    return {"accuracy": mean, "paradigms": paradigms, "chance": 0.5}
+    ties, count = (sum(p[key] for p in paradigms.values()) for key in ("ties", "pairs"))
+    return {"accuracy": mean, "pairs": count, "ties": ties, "paradigms": paradigms, "chance": 0.5}
+
+
+def _read_pairs(path: Path, limit: int | None) -> list[tuple[str, str]]:
+    """The good and the bad sentence of each pair."""
+    good, bad = fields = ("sentence_good", "sentence_bad")
+    found = []
+    for number, item in itertools.islice(read_records(path, fields), limit):
+        where = f"{path}, line {number}"
+        found.append((_text(item[good], good, where), _text(item[bad], bad, where)))
+    if not found:
+        raise ZooError(f"{path} holds no pair of sentences.")
+    return found
+
+
+def _text(value: Any, name: str, where: str) -> str:
+    """A text with something in it.
+
+    Raises:
+        ZooError: it is something else, beginning with ``where``.
+    """
+    text = record_text(value, name, where)
+    if is_blank(text):
+        raise ZooError(f"{where}: {name!r} is empty ({text!r}); mend or delete the line.")
+    return text
+
+
+class ClozeItem(NamedTuple):
+    """A text with one gap. ``sentences`` has one with each option in it; ``answer`` is the right one's number."""
+
+    sentences: list[str]
+    answer: int
 
 
 def score_cloze(scorer: Scorer, path: Path, limit: int | None, batch_size: int) -> dict[str, Any]:
-    """Share of clozes whose right option makes the best sentence, beside the chance of guessing."""
-    items = list(read_items(path, ("text", "options", "answer"), limit))
+    """Share of clozes whose right option makes the best sentence, beside the chance of guessing.
+
+    Options that make equally good sentences share the credit: guessing among them is all that the model can do.
+
+    Raises:
+        ZooError: no cloze; a text without a gap, an option that is no text, an answer that is no option's number.
+    """
+    records = itertools.islice(read_records(path, _CLOZE), limit)
+    items = [_cloze_item(item, f"{path}, line {number}") for number, item in records]
     if not items:
         raise ZooError(f"{path} holds no cloze.")
-    texts = [item["text"].replace("___", option) for item in items for option in item["options"]]
-    sizes = [len(item["options"]) for item in items]
-    parts = np.split(scorer.score(texts, batch_size), np.cumsum(sizes)[:-1])
-    hits = [float(np.argmax(part) == item["answer"]) for part, item in zip(parts, items, strict=True)]
-    return {"accuracy": float(np.mean(hits)), "items": len(items), "chance": float(np.mean([1 / s for s in sizes]))}
+    sizes = [len(item.sentences) for item in items]
+    scores = scorer.score([text for item in items for text in item.sentences], batch_size)
+    best = [part == part.max() for part in np.split(scores, np.cumsum(sizes)[:-1])]
+    credits = [float(part[item.answer]) / int(part.sum()) for part, item in zip(best, items, strict=True)]
+    ties = sum(int(part.sum()) > 1 for part in best)
+    chance = float(np.mean([1 / size for size in sizes]))
+    return {"accuracy": float(np.mean(credits)), "items": len(items), "ties": ties, "chance": chance}
+
+
+def _cloze_item(item: dict[str, Any], where: str) -> ClozeItem:
+    """A checked record."""
+    text, options, answer = (item[name] for name in _CLOZE)
+    gaps = [run for run in re.findall("_+", _text(text, "text", where)) if len(run) == len(_GAP)]
+    if len(gaps) != 1:
+        found = "more than one" if gaps else "none"
+        raise ZooError(f"{where}: 'text' needs one gap, written {_GAP}, and has {found}: {text[:80]!r}")
+    if not isinstance(options, list) or len(options) < 2:
+        raise ZooError(f"{where}: 'options' is {json.dumps(options)[:80]}; a list of two texts or more is needed.")
+    words = [_text(option, "options", where) for option in options]
+    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(words):
+        raise ZooError(
+            f"{where}: 'answer' is {json.dumps(answer)[:80]}; the number of an option is needed, 0 to {len(words) - 1}."
+        )
+    before, after = re.split(f"(?<!_){_GAP}(?!_)", text)
+    return ClozeItem([before + word + after for word in words], answer)
+
+
+def _in_words(result: dict[str, Any], name: str) -> str:
+    """Accuracy, chance, and ties where there are some."""
+    share, chance, ties = 100 * result["accuracy"], 100 * result["chance"], result["ties"]
+    tied = f"; {ties:,} of {result[name]:,} {name} tie and share the credit" if ties else ""
+    return f"{share:.2f} % (chance {chance:.2f} %{tied})"
 
 
 def score_command(argv: list[str]) -> int:
@@ -104,10 +172,10 @@ def score_command(argv: list[str]) -> int:
         print(f"note: {scorer.note}")
     if config.pairs is not None:
         result["pairs"] = score_pairs(scorer, Path(config.pairs), config.limit, config.batch_size, True)
-        print(f"minimal pairs: {100 * result['pairs']['accuracy']:.2f} % (chance 50.00 %) by {scorer.name}")
+        print(f"minimal pairs: {_in_words(result['pairs'], 'pairs')} by {scorer.name}")
     if config.cloze is not None:
         result["cloze"] = score_cloze(scorer, Path(config.cloze), config.limit, config.batch_size)
-        print(f"cloze: {100 * result['cloze']['accuracy']:.2f} % (chance {100 * result['cloze']['chance']:.2f} %)")
+        print(f"cloze: {_in_words(result['cloze'], 'items')} by {scorer.name}")
     target = Path(config.output) if config.output else Path(config.run) / "scores.json"
     write_json(target, result)
     print(f"written to {target}")

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pretraining.arrays import WORD_START
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.tokens import RandomTokens
 from pretraining.objectives.base import CoreRunner, Objective, base_inputs
@@ -87,20 +88,48 @@ class Scorer:
 
     @torch.no_grad()
     def score(self, sentences: list[str], batch_size: int = 64) -> NDArray[np.float64]:
-        """(N,) log-probability in nats of each sentence; sentences of like length are scored together."""
+        """(N,) log-probability in nats of each sentence; sentences of like length are scored together.
+
+        Sentences of the same tokens are scored once, so that neither has the rounding of another batch.
+
+        Raises:
+            ZooError: a sentence is too long, or of no token; the model gives something that is not finite.
+        """
+        numbers: dict[tuple[bytes, bytes], int] = {}
+        places, distinct = [], list[TextIds]()
+        for ids, flags in self._fitting(sentences):
+            starts = flags & WORD_START  # how a word was written decides nothing else
+            places.append(numbers.setdefault((ids.tobytes(), starts.tobytes()), len(distinct)))
+            if places[-1] == len(distinct):
+                distinct.append((ids, starts))
+        order = np.argsort([len(ids) for ids, _ in distinct], kind="stable")
+        scores = np.zeros(len(distinct))
+        for start in range(0, len(order), batch_size):
+            part = order[start : start + batch_size]
+            chosen = [distinct[i] for i in part]
+            rows = examples_from_tokens(chosen, self.tokenizer.vocabulary, self.prefix, self.suffix)
+            run_core = CoreRunner(self.core, base_inputs(rows))
+            scores[part] = self.objective.score(run_core, self.core.token_embedding, rows)
+        found: NDArray[np.float64] = scores[places]
+        if not np.isfinite(found).all():
+            wrong = sentences[int(np.argmin(np.isfinite(found)))]
+            raise ZooError(f"{self.folder} gives a sentence a score that is not finite: {wrong[:80]!r}")
+        return found
+
+    def _fitting(self, sentences: list[str]) -> list[TextIds]:
+        """Ids and flags of each sentence, each of some tokens and of not too many.
+
+        Raises:
+            ZooError: one that is not.
+        """
         encoded = self.encoded(sentences)
         longest = self.core.config.max_length - len(self.prefix) - len(self.suffix)
         for text, (ids, _) in zip(sentences, encoded, strict=True):
             if len(ids) > longest:
                 raise ZooError(f"a sentence of {len(ids)} tokens is longer than this model's {longest}: {text[:80]!r}")
-        order = np.argsort([len(ids) for ids, _ in encoded], kind="stable")
-        scores = np.zeros(len(sentences))
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            rows = examples_from_tokens([encoded[i] for i in part], self.tokenizer.vocabulary, self.prefix, self.suffix)
-            run_core = CoreRunner(self.core, base_inputs(rows))
-            scores[part] = self.objective.score(run_core, self.core.token_embedding, rows)
-        return scores
+            if not len(ids):  # of probability 1, so that it would win against everything
+                raise ZooError(f"a sentence without any token cannot be scored: {text[:80]!r}")
+        return encoded
 
     def encoded(self, sentences: list[str]) -> list[TextIds]:
         """Ids and flags of each sentence, words found as in preparation.
