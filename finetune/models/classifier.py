@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from finetune.config import FeatureSettings
 from finetune.inputs.features import FeatureBatch, TextFeatures
 from zoo.core.base import Core
+from zoo.core.functions import states_at
 from zoo.core.init import initialise
 from zoo.dropout import keyed_dropout
 from zoo.heads.scalar_mix import FrozenCore
@@ -118,7 +119,7 @@ class FeatureClassifier(nn.Module):
         states = torch.stack(self.features.layers(text.inputs), dim=2)
         columns = torch.arange(int(text.lengths.max()), device=states.device)
         at = (text.start[:, None] + columns).clamp(max=states.shape[1] - 1)
-        return states[torch.arange(len(at), device=at.device)[:, None], at]
+        return states_at(states, at)
 
     def penalty(self) -> Tensor:
         """0-d: what the loss gets on top."""

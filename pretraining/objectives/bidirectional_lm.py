@@ -15,6 +15,7 @@ from pretraining.objectives.sampled_softmax import draw_negatives, sampled_cross
 from pretraining.objectives.token_scoring import token_log_probabilities
 from zoo.config import CoreConfig
 from zoo.core.flops import core_flops, token_head_flops
+from zoo.core.functions import states_at
 from zoo.errors import ZooError
 from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.token_heads import TokenHead
@@ -116,7 +117,7 @@ class BidirectionalLM(Objective):
         given = run_core.inputs if inputs is None else inputs
         index = _reversal(given)
         turned = _reversed(given, index, signed=self.config.position_type == "relative")
-        backward = _gather(run_core(turned).last_hidden_state, index)
+        backward = states_at(run_core(turned).last_hidden_state, index)
         return torch.stack([output.last_hidden_state, backward], dim=2)
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from torch.nn import functional
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
 from zoo.config import CoreConfig
+from zoo.core.functions import states_at
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
 from zoo.values import Count, NotNegative
@@ -88,7 +89,7 @@ class RowClassification(Objective):
         output, labels = run_core(), batch.tensors["labels"]
         state = output.pooler_output
         if not self.head.reads_pooler:
-            state = output.last_hidden_state[torch.arange(len(labels), device=labels.device), batch.tensors["place"]]
+            state = states_at(output.last_hidden_state, batch.tensors["place"])
         logits = self.head(state).float()
         losses = functional.cross_entropy(logits, labels, reduction="none")
         return LossTerm(

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from entity_toys import FUSION, shared_table
+from gradients import UNORDERED, backward_steps
 from similar_toys import synthetic, synthetic_list
 from stores import BERT_LIKE, FIRST_ID, GPT_LIKE, take
 from torch import nn
@@ -206,6 +207,14 @@ def test_gradients_reach_head_and_core(case):
     assert all("pooler" in name for name in missing)
     assert all(p.grad.abs().sum() > 0 for n, p in core.named_parameters() if p.grad is not None and p.ndim > 1)
     assert all(p.grad.abs().sum() > 0 for p in objective.parameters())
+
+
+def test_no_gradient_is_added_in_an_order_that_threads_decide():
+    """Backward passes of plain indexing repeat on one thread only; a run's loop may not lean on torch's slower way."""
+    for name, case in OBJECTIVES.items():
+        core, objective = build(case.make(), case.config)
+        total = loss_of(core, objective, objective.corrupt(some_rows(), DRAW)).total
+        assert not UNORDERED & backward_steps(total), name
 
 
 @every_objective

@@ -141,7 +141,7 @@ class CharacterEncoder(nn.Module):
             self._check(characters)
             return self.encode(characters.reshape(-1, characters.shape[-1])).view(*characters.shape[:-1], -1)
         distinct, place = self._distinct(input_ids)
-        return self.encode(distinct)[place]
+        return functional.embedding(place, self.encode(distinct))  # plain indexing would not repeat on threads
 
     # What depends on the numbers themselves is left out of compiled graphs, which could only break there.
     @torch.compiler.disable  # type: ignore[untyped-decorator]

@@ -190,13 +190,14 @@ class TimeMajor:
         batch, length = inputs.input_ids.shape
         lengths = inputs.attention_pattern.lengths
         device = inputs.input_ids.device
-        self.index: Tensor | None = None
+        self.places: Tensor | None = None  # (L * B,) where each step of the reversed rows stands, batch after batch
         self.ends: Tensor | None = None
         self.rows = torch.arange(batch, device=device)
         if lengths is not None:
             self.ends = lengths.to(device)
             steps = torch.arange(length, device=device)[:, None]
-            self.index = torch.where(steps < self.ends, self.ends - 1 - steps, steps)  # (L, B), its own inverse
+            index = torch.where(steps < self.ends, self.ends - 1 - steps, steps)  # (L, B), its own inverse
+            self.places = (index * batch + self.rows).flatten()
 
     def into(self, states: Tensor) -> Tensor:
         """(B, L, 2P) in the order of positions -> (D, L, B, P) in the order of steps."""
@@ -217,6 +218,6 @@ class TimeMajor:
         return steps[:, self.ends, self.rows].transpose(0, 1)
 
     def _reversed(self, steps: Tensor) -> Tensor:
-        if self.index is None:
+        if self.places is None:
             return steps.flip(0)
-        return steps[self.index, self.rows]
+        return steps.flatten(0, 1).index_select(0, self.places).view(steps.shape)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.config import CoreConfig
-from zoo.core.functions import activation
+from zoo.core.functions import activation, states_at
 from zoo.errors import ZooError
 from zoo.vocabulary import Template, parse_layout
 
@@ -83,8 +83,7 @@ def pooled_state(hidden: Tensor, pooling: str, last: Tensor | None) -> Tensor:
     """
     if pooling == "first":
         return hidden[:, 0]
-    rows = torch.arange(len(hidden), device=hidden.device)
-    closing = hidden[:, -1] if last is None else hidden[rows, last.to(hidden.device)]
+    closing = hidden[:, -1] if last is None else states_at(hidden, last)
     if pooling == "last":
         return closing
     half = hidden.shape[-1] // 2

@@ -70,6 +70,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
         )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
+    _add_in_one_order(accelerator.device)
     _keep_heap()
     return accelerator
 
@@ -135,6 +136,16 @@ def _to_device(value: Any, device: torch.device) -> Any:
     if hasattr(value, "_fields"):
         return type(value)(*(_to_device(item, device) for item in value))
     return tuple(_to_device(item, device) for item in value) if isinstance(value, tuple) else value
+
+
+def _add_in_one_order(device: torch.device) -> None:
+    """Let a run repeat on a CPU whatever an objective of the user's does.
+
+    The backward pass of indexing by tensors adds in the order in which threads come, unless torch is told otherwise. On
+    a CPU nothing else becomes slower, and nothing is refused; on a GPU some operations would be.
+    """
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # it only serves to find errors, and takes time
 
 
 def _keep_heap() -> None:

@@ -4,10 +4,11 @@ import math
 
 import pytest
 import torch
+from gradients import UNORDERED, backward_steps
 
 from zoo.config import CoreConfig
 from zoo.core.build import build_core
-from zoo.core.functions import sinusoids
+from zoo.core.functions import sinusoids, states_at
 from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead
@@ -185,3 +186,19 @@ def test_a_core_without_segment_types_reads_pairs_all_the_same(types):
     ids = torch.randint(0, V, (2, 6))
     segments = torch.tensor([[0, 0, 0, 1, 1, 1]] * 2)
     assert torch.equal(core(CoreInputs(ids)).last_hidden_state, core(CoreInputs(ids, AttentionPattern(), segments))[0])
+
+
+def test_states_at_columns_are_those_of_plain_indexing_with_their_gradients():
+    """Also of columns that are asked for twice, and counted from the end."""
+    states = torch.randn(3, 5, 2, 4, dtype=torch.float64)
+    one, two = states.clone().requires_grad_(), states.clone().requires_grad_()
+    rows = torch.arange(3)
+    for columns in (torch.tensor([4, 0, -1]), torch.tensor([[1, 1, 3], [0, 4, 4], [2, -5, 2]])):
+        found, expected = states_at(one, columns), two[rows if columns.ndim == 1 else rows[:, None], columns]
+        assert torch.equal(found, expected)
+        assert "IndexBackward0" in backward_steps(expected.sum())
+        assert not UNORDERED & backward_steps(found.sum())
+        weights = torch.randn_like(found)
+        (found * weights).sum().backward()
+        (expected * weights).sum().backward()
+        torch.testing.assert_close(one.grad, two.grad)
