@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections import Counter
@@ -136,12 +135,8 @@ def _validation_measures(by_task: Mapping[str, Mapping[str, Any]]) -> dict[str, 
 def _speed(path: Path, record: Mapping[str, Any]) -> float | None:
     if not path.exists():
         return None
-    spent: dict[int, float] = {}  # steps repeated after a kill stand twice in the file; the last counts
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        with contextlib.suppress(ValueError, KeyError):  # a half line that a kill left
-            entry = json.loads(line)
-            spent[int(entry["step"])] = float(entry["seconds"])
-    seconds = sum(spent.values())
+    lines = path.read_text(encoding="utf-8").splitlines()
+    seconds = sum(float(json.loads(line)["seconds"]) for line in lines)
     return float(record["tokens"]) / seconds if seconds and record.get("tokens") else None
 
 

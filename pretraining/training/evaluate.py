@@ -30,7 +30,8 @@ def evaluate(
     Returns:
         by objective: ``loss`` (nats per target), ``count``, ``accuracy`` where it is defined, and the lists
         ``documents``, ``totals``, ``counts``, which are empty where the objective's :class:`LossTerm` does not say its
-        losses by row. A row that spans documents counts for its first piece's one.
+        losses by row. A row that spans documents counts for its first piece's one. An objective without any target
+        in these rows is left out: it has no mean.
     """
     model.eval()
     plan, order = data.plan(0)
@@ -48,7 +49,8 @@ def evaluate(
         for name, term in terms.items():
             _add(sums[name], hits[name], at, term)
     model.train()
-    return {name: _metrics(data, _total(sums[name], accelerator), _total(hits[name], accelerator)) for name in sums}
+    totals = {name: (_total(sums[name], accelerator), _total(hits[name], accelerator)) for name in sums}
+    return {name: _metrics(data, *figures) for name, figures in totals.items() if figures[0][:, 1].sum()}
 
 
 def _shares(order: NDArray[np.int64], rows_at_once: int, accelerator: Accelerator) -> Iterator[NDArray[np.int64]]:
@@ -94,7 +96,7 @@ def _metrics(data: TaskLoader, sums: Any, hits: Any) -> dict[str, Any]:
     count = by_document[:, 1].sum() + rest_count
     known = by_document[:0] if rest_count else by_document
     return {
-        "loss": float((by_document[:, 0].sum() + rest) / max(count, 1)),
+        "loss": float((by_document[:, 0].sum() + rest) / count),
         "count": int(count),
         "accuracy": float(hits[0] / hits[1]) if hits[1] else None,
         "documents": [int(d) for d in data.documents[: len(known)]],

@@ -124,19 +124,24 @@ class Recorder:
         self.earlier = 0.0  # seconds of the run before it was continued
         self.init_from: dict[str, Any] | None = None  # what the weights started from
         self.steps = ""  # how many the budget makes, in words
-        self._tokens = 0
+        self._tokens = 0  # at the last log line; the clock stands where it was written
         self._logs: dict[str, JsonLines] = {}
 
-    def open(self, sizes: dict[str, int], tokens: int) -> None:
-        """Open the logs, cut back to the checkpoint's ``sizes``; start trackers and the clock."""
+    def open(self, sizes: dict[str, int], since_log: tuple[float, int]) -> None:
+        """Open the logs, cut back to the checkpoint's ``sizes``; start trackers and the clock.
+
+        Args:
+            sizes: from :meth:`sizes`; what is not named starts empty.
+            since_log: from :meth:`since_log`, or no seconds and no tokens.
+        """
         if self.main:
-            names = ("log.jsonl", "validation.jsonl", "timing.jsonl")
-            self._logs = {name: JsonLines(self.folder / name) for name in names}
-            for name in names[:2]:
-                self._logs[name].cut(sizes.get(name, 0))
+            self._logs = {n: JsonLines(self.folder / n) for n in ("log.jsonl", "validation.jsonl", "timing.jsonl")}
+            for name, log in self._logs.items():
+                log.cut(sizes.get(name, 0))
         if self.config.train.trackers:
             self.accelerator.init_trackers(self.config.name, config={"run": str(self.folder)})
-        self._clock, self._tokens = time.monotonic(), tokens
+        seconds, self._tokens = since_log
+        self._clock = time.monotonic() - seconds
 
     def seconds(self) -> float:
         """Wall seconds of the run, those before an interruption included up to the checkpoint it went on from."""
@@ -144,7 +149,11 @@ class Recorder:
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the logs that a resumed run keeps."""
-        return {name: log.size() for name, log in self._logs.items() if name != "timing.jsonl"}
+        return {name: log.size() for name, log in self._logs.items()}
+
+    def since_log(self) -> tuple[float, int]:
+        """Seconds of training since the last log line, and the tokens that had been read by then."""
+        return time.monotonic() - self._clock, self._tokens
 
     def announce(self, model: PretrainingModel, rows: int, accumulation: int, micro: int) -> None:
         """A run's first line: processes, threads, precision, size."""
@@ -199,6 +208,11 @@ class Recorder:
 
     def validation(self, counters: Counters, task: str, metrics: dict[str, dict[str, Any]], seconds: float) -> None:
         """One line for the log, one per objective with the losses of each document; it took ``seconds``."""
+        self._clock += seconds  # its time is not training time
+        of = f" of {task}" if len(self.config.tasks) > 1 else ""
+        if not metrics:
+            self.progress.note(f"validation{of} at step {counters.step}: the held-out rows have no target.")
+            return
         loss = sum(self.config.objectives[name].weight * f["loss"] for name, f in metrics.items())
         terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in metrics.items()}
         documents = max(len(figures["documents"]) for figures in metrics.values())
@@ -211,9 +225,7 @@ class Recorder:
                 part = {k: f[k] for k in ("documents", "totals", "counts")}
                 self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
         text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in metrics.items())
-        of = f" of {task}" if len(self.config.tasks) > 1 else ""
         self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
-        self._clock += seconds  # its time is not training time
 
     def write_run(self, counters: Counters, model: PretrainingModel, finished: bool) -> None:
         """Write ``run.json``: everything a figure of this run depends on."""

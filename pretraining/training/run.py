@@ -198,7 +198,9 @@ class Run:
         values, tensors = self.state.pack()
         if not self.accelerator.is_main_process:
             return
-        values |= {"log_bytes": self.recorder.sizes(), "seconds": self.recorder.seconds(), **self._surroundings()}
+        recorder = self.recorder
+        values |= {"log_bytes": recorder.sizes(), "since_log": recorder.since_log(), "seconds": recorder.seconds()}
+        values |= self._surroundings()
         step, keep = self.state.counters.step, self.config.train.keep
         save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors)
 
@@ -216,15 +218,17 @@ class Run:
                 for objective in self.config.objectives.values():
                     objective.save_files(self.folder)
         sizes: dict[str, int] = {}
+        since_log = (0.0, 0)
         if path[0]:
             values = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
             self.state.unpack(values, load_recurrent_state(Path(path[0])))
-            sizes, self.recorder.earlier = values["log_bytes"], values.get("seconds", 0.0)
+            sizes, since_log = values["log_bytes"], tuple(values["since_log"])
+            self.recorder.earlier = values["seconds"]
             note(f"continuing from step {self.state.counters.step} ({path[0]})")
             self._warn_if_changed(values)
         elif main and any((self.folder / "checkpoints").glob("step-*")):
             note("note: no checkpoint is complete and undamaged; the run starts from the beginning.")
-        self.recorder.open(sizes, self.state.counters.tokens)
+        self.recorder.open(sizes, since_log)
         self.compiled = wants_compiling(self.config, self.accelerator.device.type)
         if self.compiled:
             self.raw_model.compile(dynamic=True)

@@ -5,7 +5,18 @@ import os
 import signal
 
 import pytest
-from training import arguments, children, last_step, launch, outcome, processes_of, train, wait_for, write_corpus
+from training import (
+    arguments,
+    children,
+    goes_on,
+    last_step,
+    launch,
+    outcome,
+    processes_of,
+    train,
+    wait_for,
+    write_corpus,
+)
 
 from pretraining.training.checkpoint import find_checkpoint
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
@@ -62,11 +73,9 @@ def cut_short(argv, strike, moment=None):
     folder = run_folder_of(load_pretrain_config(argv))
     checkpoint = find_checkpoint(folder)
     begun = int(checkpoint.name.removeprefix("step-")) if checkpoint else 0
+    under_way = goes_on(folder, begun, FEW)
     launcher = launch(argv)
-    # Under way: the log has been cut back to the checkpoint and has grown again.
-    timing = folder / "timing.jsonl"
-    lines = len(timing.read_text().splitlines()) if timing.exists() else 0
-    wait_for(lambda: timing.exists() and timing.read_text().count("\n") >= lines + FEW, process=launcher)
+    wait_for(under_way, process=launcher)
     if moment is not None:
         wait_for(moment, process=launcher)
     assert last_step(folder) < STEPS, "it ended before it could be killed: more steps are needed"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,30 @@ def last_step(folder: Path) -> int:
         return 0
     whole, _, _ = path.read_text().rpartition("\n")
     return max((json.loads(line)["step"] for line in whole.splitlines()), default=0)
+
+
+def timing_lines(folder: Path) -> list[str]:
+    """Whole lines of the timing log."""
+    path = folder / "timing.jsonl"
+    return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+def goes_on(folder: Path, begun: int, few: int) -> Callable[[], bool]:
+    """Whether a run that is started again from step ``begun``, with a log line a step, has made ``few`` steps.
+
+    Args:
+        folder: the run's; what it holds is noted now, before the start.
+        begun: step of the checkpoint.
+        few: steps.
+    """
+    place, before = begun + few - 1, timing_lines(folder)
+    old = before[place : place + 1]  # cut off at the start, it never comes again to the last digit
+
+    def asked() -> bool:
+        now = timing_lines(folder)[place : place + 1]
+        return bool(now) and now != old
+
+    return asked
 
 
 def children(pid: int) -> list[int]:

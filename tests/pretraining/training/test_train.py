@@ -7,6 +7,7 @@ import signal
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outco
 
 from pretraining.objectives.base import make_batch
 from pretraining.objectives.causal_lm import CausalLM
+from pretraining.training import record
 from pretraining.training.checks import accumulation_of
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
+from pretraining.training.pretrain import pretrain
 from pretraining.training.run import Run
 from pretraining.training.stages import task_at
 from pretraining.training.step import Trainer, weighted_loss
@@ -101,6 +104,42 @@ def test_resume_between_two_log_lines(place, monkeypatch, tmp_path):
         interrupt_at(patch, 17)
         train([*argv, "--output", str(tmp_path / "b")])
     assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
+
+
+def test_a_step_counts_once_in_the_timing_however_often_it_was_done(place, monkeypatch, tmp_path):
+    """A clock that a step moves by one second: what is done again after a kill takes the place of what was lost."""
+    clock, step = [0.0], Trainer.train_step
+
+    def timed(self, stop):
+        clock[0] += 1.0
+        return step(self, stop)
+
+    monkeypatch.setattr(record, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(Trainer, "train_step", timed)
+    more = {"train.log_every": 10, "train.save_every": 3, "train.validate_every": 0, "output": tmp_path}
+    argv = arguments(place, "bert", steps=22, **more)
+    for killed_at in (2, 14, 21):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            interrupt_at(patch, killed_at)
+            train(argv)
+    lines = [json.loads(line) for line in (train(argv) / "timing.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["seconds"]) for line in lines] == [(10, 10.0), (20, 10.0), (22, 2.0)]
+    tokens = [line["tokens"] for line in log_lines(run_folder_of(load_pretrain_config(argv))) if "loss" in line]
+    assert sum(line["seconds"] * line["tokens_per_second"] for line in lines) == pytest.approx(tokens[-1])
+
+
+def test_an_objective_without_a_held_out_target_has_no_held_out_loss(tmp_path, monkeypatch, capsys):
+    forward = CausalLM.forward
+
+    def none_held_out(self, *given):
+        term = forward(self, *given)
+        return term if self.training else term._replace(count=0, row_count=torch.zeros_like(term.row_count))
+
+    monkeypatch.setattr(CausalLM, "forward", none_held_out)
+    argv = arguments(tmp_path, "gpt", 2, train__validate_every=2)
+    folder = pretrain(load_pretrain_config(argv), show=True)
+    assert not any("validation" in line for line in log_lines(folder))
+    assert "validation at step 2: the held-out rows have no target." in capsys.readouterr().err
 
 
 def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypatch, tmp_path):

@@ -10,6 +10,7 @@ from training import (
     arguments,
     assert_same_course,
     finish,
+    goes_on,
     last_step,
     launch,
     outcome,
@@ -20,6 +21,7 @@ from training import (
     write_corpus,
 )
 
+from pretraining.training.checkpoint import find_checkpoint
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
 
 pytestmark = pytest.mark.slow
@@ -152,8 +154,9 @@ def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, 
     assert last_step(folder) < STEPS, "it ended before it could be killed: more steps are needed"
 
     # The launcher alone: both its orphans save and go, whatever they were doing.
-    begun, launcher = last_step(folder), launch(argv, processes=2)
-    wait_for(lambda: (folder / "timing.jsonl").read_text().count("\n") >= begun + 5, process=launcher)
+    under_way = goes_on(folder, int(find_checkpoint(folder).name.removeprefix("step-")), 5)
+    launcher = launch(argv, processes=2)
+    wait_for(under_way, process=launcher)
     os.kill(launcher.pid, signal.SIGKILL)
     launcher.communicate(timeout=60)
     wait_for(lambda: not processes_of(tmp_path), seconds=60)
