@@ -46,7 +46,7 @@ def scores(metrics: Sequence[str], gold: Labels, predicted: Labels) -> dict[str,
     return {name: METRICS[name](gold, predicted) for name in metrics}
 
 
-def majority_baseline(metrics: Sequence[str], train: Labels, gold: Labels) -> dict[str, float]:
-    """The named metrics of always answering the training rows' most frequent class (ties: the first)."""
-    answer = int(np.bincount(train).argmax())
+def majority_baseline(metrics: Sequence[str], gold: Labels) -> dict[str, float]:
+    """The named metrics of always answering the most frequent class of the rows that are scored (ties: the first)."""
+    answer = int(np.bincount(gold).argmax())
     return scores(metrics, gold, np.full_like(gold, answer))

@@ -176,7 +176,7 @@ def _train(
     shared.train()
     losses: list[float] = []
     for epoch in range(settings.epochs):
-        summed = torch.zeros((), device=processes.device)
+        summed, seen = torch.zeros((), device=processes.device), 0
         for rows in training_batches(data.lengths, settings.batch_size, seed, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * schedule.factor((step + 1) / (total + 1))
@@ -187,10 +187,10 @@ def _train(
             torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
             optimizer.step()
             summed += loss.detach()
+            seen += len(range(processes.rank, len(rows), processes.world))
             step += 1
             if step % _SHOW_EVERY == 0 or step == total:
-                seen = max(1, (step - epoch * per_epoch) * settings.batch_size)
-                mean = float(summed) * processes.world / seen  # this process's share stands for all
+                mean = float(summed) / max(seen, 1)  # over this process's own rows, which stand for all
                 progress.show(step / total, f"step {step}/{total}  loss {mean:.3f}", last=step == total)
         losses.append(float(processes.total(summed)) / len(data))
         if not math.isfinite(losses[-1]):
@@ -251,7 +251,7 @@ def _result(
         task=task.name,
         seed=seed,
         scores=scores(task.metrics, evaluation.labels, predicted),
-        majority=majority_baseline(task.metrics, train.labels, evaluation.labels),
+        majority=majority_baseline(task.metrics, evaluation.labels),
         train_rows=len(train),
         eval_rows=len(evaluation),
         classes_predicted=len(np.unique(predicted)),

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from finetune.training.prepared import PreparedTask
 from finetune.training.run import Processes, finetune, predict, step_loss
 from zoo.errors import ZooError
 from zoo.model_folder import load_core
+from zoo.runtime.progress import Progress
 
 SETTINGS = FinetuneSettings(lr=3e-3)
 
@@ -49,6 +51,17 @@ def test_a_learnable_single_task_is_learned(model: Path, toy_data: Path, tmp_pat
     assert result.train_loss[-1] < 0.3 < result.train_loss[0]
     assert result.steps == 6 * 10
     assert (result.train_rows, result.eval_rows, result.classes_predicted) == (320, 96, 2)
+
+
+def test_the_loss_that_is_shown_is_the_mean_over_rows(bert: Path, toy_data: Path, tmp_path: Path, monkeypatch) -> None:
+    """A short last batch counts for its rows, also among processes that do not share it evenly."""
+    shown: list[str] = []
+    monkeypatch.setattr(Progress, "show", lambda self, share, text, last=False: shown.append(text))
+    for rows, size in ((12, 32), (40, 32), (40, 16)):
+        shown.clear()
+        settings = replace(SETTINGS, limit=rows, batch_size=size, epochs=1)
+        result = finetune(bert, SINGLE, toy_data, 1, settings, tmp_path / f"{rows}-{size}")
+        assert float(shown[-1].split("loss ")[1]) == pytest.approx(result.train_loss[-1], abs=0.0006)
 
 
 def test_a_pair_task_that_needs_both_texts_is_learned(model: Path, toy_data: Path, tmp_path: Path) -> None:
