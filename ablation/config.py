@@ -38,6 +38,13 @@ class ArmFinetuning:
         check_fields(self, "finetune")
 
 
+_LARGEST_EFFECT = 100
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 @dataclass(frozen=True)
 class FloorConfig:
     """What is reached without having learned anything; nothing is decided while the reference arm is not beyond it.
@@ -75,7 +82,8 @@ class PrimaryConfig:
             ``validation_accuracy.NAME``, ``cloze.NAME`` (``nats_at_once.longer-1``, ``exact.2``,
             ``nats.entity-control``; see :func:`pretraining.scoring.cloze.measures`), or ``TASK.METRIC`` of fine-tuning.
         better: the direction that counts as better.
-        smallest_effect: differences below this do not matter (the measure's unit); absent = any does.
+        smallest_effect: differences below this do not matter; absent = any does. In the unit that reports print: points
+            (of a hundred) for scores and shares, nats for losses, so 0.5 is from 71.0 % to 71.5 %.
         floor: what the reference arm has to beat by two standard errors, over seeds, before any arm has a verdict;
             absent = nothing.
     """
@@ -90,6 +98,12 @@ class PrimaryConfig:
         check_fields(self, "primary")
         if self.better not in ("lower", "higher"):
             raise ZooError(f"primary.better = {self.better!r}; 'lower' or 'higher' is needed.")
+        smallest = self.smallest_effect
+        if smallest is not None and not (_is_number(smallest) and 0 <= smallest <= _LARGEST_EFFECT):
+            raise ZooError(
+                f"primary.smallest_effect = {smallest!r}; points (scores) or nats (losses) are needed, from 0 to "
+                f"{_LARGEST_EFFECT}."
+            )
 
     @property
     def names(self) -> dict[str, str]:

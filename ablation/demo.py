@@ -12,7 +12,7 @@ from typing import Any
 from ablation.config import AblationConfig, changed_settings, load_ablation
 from ablation.page.arms import hidden_lines
 from ablation.page.page import demo_page
-from ablation.results.report import format_score, to_json
+from ablation.results.report import format_score, format_value, to_json
 from ablation.results.runs import FinishedRun, over_seeds
 from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, nearest
@@ -139,5 +139,7 @@ def summary_line(run: FinishedRun) -> str:
     parts = [
         f"{name.removeprefix('validation.')} {v:.3f}" for name, v in last.items() if name.startswith("validation.")
     ]
-    parts += [f"{name} {format_score(name, over_seeds(by_seed))}" for name, by_seed in run.scores.items()]
+    for name, by_seed in run.scores.items():
+        majority = f", majority {format_value(name, run.baselines[name])}" if name in run.baselines else ""
+        parts.append(f"{name} {format_score(name, over_seeds(by_seed))}{majority}")
     return f"{run.arm}: " + ", ".join(parts)

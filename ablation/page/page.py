@@ -17,6 +17,7 @@ from ablation.page.charts import DotPlot, Estimate, LineChart, Series, dot_plot,
 from ablation.results.report import (
     floor_line,
     format_comparison,
+    format_effect,
     format_score,
     format_value,
     is_accuracy,
@@ -123,7 +124,7 @@ def _lead(results: Results, changed: Changed) -> str:
 
 
 def _rules(results: Results) -> list[tuple[str, str]]:
-    smallest = "any" if results.smallest_effect is None else f"{results.smallest_effect:g}"
+    smallest = "any" if results.smallest_effect is None else format_effect(results.primary, results.smallest_effect)
     return [
         ("Primary measure", f"{results.primary} ({results.better} is better)"),
         ("Smallest effect that matters", smallest),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from ablation.results.runs import Comparison, Floor, Results, Score
 from finetune.results.statistics import MeanSd
+from zoo.runtime.templates import markdown_code, markdown_text
 
 STANDARD_ERRORS = 2.0
 """How far beyond its floor the reference has to be before anything is decided."""
@@ -18,44 +19,64 @@ STANDARD_ERRORS = 2.0
 
 
 def markdown(results: Results) -> str:
-    """The report as Markdown."""
-    lines = [f"# {results.title}", ""]
+    """The report as Markdown; nothing in a title, a claim or a name is markup."""
+    lines = [f"# {markdown_text(results.title)}", ""]
     if results.claim:
-        lines += [results.claim, ""]
-    unit = unit_of(results.primary)
+        lines += [markdown_text(results.claim), ""]
+    unit, reference, smallest = unit_of(results.primary), markdown_code(results.reference), results.smallest_effect
+    matters = f", smallest effect that matters {format_effect(results.primary, smallest)}" if smallest else ""
     lines += [
-        f"Primary measure: `{results.primary}` ({results.better} is better"
-        + (f", smallest effect that matters {results.smallest_effect:g}" if results.smallest_effect else "")
-        + f"). Reference: `{results.reference}`. Losses in nats per target, scores in percent.",
+        f"Primary measure: {markdown_code(results.primary)} ({results.better} is better{matters}). Reference: "
+        f"{reference}. Losses in nats per target, scores in percent, their differences in points.",
         "",
-        *([f"Floor: {floor_line(results)}", ""] if results.floors else []),
-        *(text for line in not_finite_lines(results) for text in (line, "")),
+        *([f"Floor: {markdown_text(floor_line(results))}", ""] if results.floors else []),
+        *(text for line in not_finite_lines(results) for text in (markdown_text(line), "")),
         "## Scores (mean ± sd over seeds)",
         "",
     ]
     measures = list(dict.fromkeys(score.measure for score in results.scores))
-    lines += _table(["arm", *measures], [[arm, *(_cell(results, arm, m) for m in measures)] for arm in results.arms])
-    lines += ["", f"## Paired differences from `{results.reference}` (same seed = pair, 95% t interval)", ""]
+    lines += _table(["arm", *measures], map(_escaped, score_rows(results, measures)))
+    lines += ["", f"## Paired differences from {reference} (same seed = pair, 95% t interval)", ""]
     if not results.comparisons:
         lines += ["There is nothing to compare yet.", ""]
-    rows = [[c.arm, f"`{c.measure}`", format_comparison(c), c.verdict] for c in results.comparisons]
+    rows = [
+        [markdown_text(c.arm), markdown_code(c.measure), format_comparison(c), markdown_text(c.verdict)]
+        for c in results.comparisons
+    ]
     if rows:
         lines += _table(["arm", "measure", f"difference ({unit} for the primary)", "verdict"], rows)
     lines += ["", "## Runs", ""]
-    lines += _table(["arm", "seed", "run folder"], [[r.arm, str(r.seed), f"`{r.folder}`"] for r in results.runs])
+    runs = [[markdown_text(r.arm), str(r.seed), markdown_code(str(r.folder))] for r in results.runs]
+    lines += _table(["arm", "seed", "run folder"], runs)
     return "\n".join(lines) + "\n"
 
 
-def _cell(results: Results, arm: str, measure: str) -> str:
-    found = [s for s in results.scores if s.arm == arm and s.measure == measure]
-    return format_score(measure, found[0]) if found else "—"
+def score_rows(results: Results, measures: Sequence[str]) -> list[list[str]]:
+    """A row for each arm with its score on each measure; then what always answering the majority would score."""
+    found = {(score.arm, score.measure): score for score in results.scores}
+    rows = [
+        [arm, *(format_score(m, found[arm, m]) if (arm, m) in found else "—" for m in measures)] for arm in results.arms
+    ]
+    majority: dict[str, set[str]] = {}
+    for run in results.runs:
+        for name, value in run.baselines.items():
+            majority.setdefault(name, set()).add(format_value(name, value))
+    if majority:
+        rows.append(["majority class", *(" or ".join(sorted(majority.get(m, ()))) for m in measures)])
+    return rows
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [markdown_text(cell) for cell in cells]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a table. Cells are Markdown of one line."""
+
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    return [line(head), line(["---"] * len(head)), *(line(row) for row in rows)]
+    return [line(_escaped(head)), line(["---"] * len(head)), *map(line, rows)]
 
 
 def to_json(results: Results) -> dict[str, Any]:
@@ -96,6 +117,16 @@ def format_value(measure: str, value: float, sign: bool = False) -> str:
     """A value in its measure's unit: percent with one digit, nats with three."""
     plus = "+" if sign else ""
     return f"{100 * value:{plus}.1f}" if is_accuracy(measure) else f"{value:{plus}.3f}"
+
+
+def smallest_in(measure: str, shown: float | None) -> float | None:
+    """A setting in the unit that is printed, points or nats, as a difference of the measure's own values."""
+    return shown / 100 if shown is not None and is_accuracy(measure) else shown
+
+
+def format_effect(measure: str, effect: float) -> str:
+    """A difference of a measure's values with all the digits that it was given in, and its unit."""
+    return f"{100 * effect if is_accuracy(measure) else effect:g} {unit_of(measure)}"
 
 
 def format_score(measure: str, score: MeanSd | Score) -> str:

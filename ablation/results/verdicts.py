@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ablation.config import AblationConfig, PrimaryConfig
-from ablation.results.report import STANDARD_ERRORS, format_lead
+from ablation.results.report import STANDARD_ERRORS, format_effect, format_lead, smallest_in
 from ablation.results.runs import Comparison, FinishedRun, Floor, NotFinite, Results, Score, over_seeds
 from finetune.results.statistics import FEWEST_SEEDS, holm, mean_sd, paired
 from zoo.errors import ZooError, nearest
@@ -59,7 +59,7 @@ def summarise(config: AblationConfig, runs: Sequence[FinishedRun]) -> Results:
         reference,
         primary,
         config.primary.better,
-        config.primary.smallest_effect,
+        smallest_in(primary, config.primary.smallest_effect),
         names,
         list(runs),
         scores,
@@ -138,7 +138,7 @@ def verdict(c: Comparison, better: str, smallest_effect: float | None, floor: Fl
     if c.p_holm < LEVEL and abs(c.difference) >= smallest:
         return "better" if (c.difference > 0) == (better == "higher") else "worse"
     if -smallest < c.interval[0] and c.interval[1] < smallest:
-        return f"equivalent within ±{smallest:g}"
+        return f"equivalent within ±{format_effect(c.measure, smallest)}"
     return "undecided at this budget"
 
 
@@ -155,6 +155,7 @@ def _decide(comparisons: list[Comparison], config: AblationConfig, lost: int, fl
     for c in comparisons:
         if c.primary:
             c = replace(c, p_holm=adjusted.get(c.arm))
-            c = replace(c, verdict=verdict(c, config.primary.better, config.primary.smallest_effect, floor))
+            smallest = smallest_in(c.measure, config.primary.smallest_effect)
+            c = replace(c, verdict=verdict(c, config.primary.better, smallest, floor))
         result.append(c)
     return result

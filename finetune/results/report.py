@@ -16,6 +16,7 @@ from finetune.inputs.features import TextRows
 from finetune.results.statistics import FEWEST_SEEDS, mean_sd
 from zoo.errors import ZooError
 from zoo.runtime.provenance import surroundings
+from zoo.runtime.templates import markdown_code, markdown_text
 from zoo.storage.files import read_json, write_atomic, write_json
 
 RESULT = "result.json"
@@ -36,7 +37,7 @@ class Result:
         task: its name.
         seed: fine-tuning seed.
         scores: metric by name on the development rows, the primary one first.
-        majority: the same metrics of always answering the training rows' most frequent class.
+        majority: the same metrics of always answering the most frequent class of the rows that are scored.
         train_rows: rows trained on.
         eval_rows: rows scored.
         classes_predicted: different classes among the predictions; 1 = the model has collapsed.
@@ -111,11 +112,10 @@ def write_report(output: Path, model: str, settings: dict[str, Any], results: Se
         {"model": model, "settings": settings, "rows": rows, "notes": lines, **surroundings()},
     )
     table = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]
-    table += ["| " + " | ".join(_cells(row)) + " |" for row in rows]
-    write_atomic(
-        output / "results.md",
-        "\n".join([f"# Fine-tuning of `{model}`", "", *table, "", *(f"- {note}" for note in lines)]) + "\n",
-    )
+    table += ["| " + " | ".join(map(markdown_text, _cells(row))) + " |" for row in rows]
+    told = [f"- {markdown_text(note)}" for note in lines]
+    text = "\n".join([f"# Fine-tuning of {markdown_code(model)}", "", *table, "", *told]) + "\n"
+    write_atomic(output / "results.md", text)
     return "\n".join([text_table(rows), "", *lines])
 
 

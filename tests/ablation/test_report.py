@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def test_no_verdict_from_fewer_than_five_seeds(n: int) -> None:
     [
         ([4.5, 4.52, 4.49, 4.51, 4.5], "lower", "better"),
         ([4.5, 4.52, 4.49, 4.51, 4.5], "higher", "worse"),
-        ([5.001, 4.999, 5.0, 5.001, 4.999], "lower", "equivalent within ±0.01"),
+        ([5.001, 4.999, 5.0, 5.001, 4.999], "lower", "equivalent within ±0.01 nats"),
         ([5.9, 4.2, 5.1, 4.7, 5.3], "lower", "undecided at this budget"),
     ],
 )
@@ -96,7 +97,7 @@ def test_verdicts(b: list[float], better: str, said: str) -> None:
 
 def test_a_significant_but_small_effect_is_not_called_better() -> None:
     b = [4.9951, 4.9949, 4.995, 4.9951, 4.9949]
-    assert results_of([5.0] * 5, b).comparisons[0].verdict == "equivalent within ±0.01"
+    assert results_of([5.0] * 5, b).comparisons[0].verdict == "equivalent within ±0.01 nats"
 
 
 def test_simulated_a_a_comparisons_cover_and_rarely_decide() -> None:
@@ -343,6 +344,7 @@ def test_pages_are_whole_and_self_contained(count: int, tmp_path: Path) -> None:
             assert f"n = {count}" in text.replace("\u00a0", " ")
     if count:
         assert "25.0" in text  # the majority baseline
+        assert re.search(r"^\| majority class \|.*\| 25.0 \|", markdown(results), flags=re.M)
         assert "not comparable" in text
 
 
@@ -357,6 +359,51 @@ def test_everything_from_data_is_escaped(tmp_path: Path) -> None:
         checked(page)
         assert "<script" not in page
         assert "&lt;script&gt;" in page
+
+
+@pytest.mark.parametrize(
+    "evil", [EVIL, "![x](http://a.example/p.png)", "*a* | `b`\n# c", "\x1b[31mred\x07", "# title", "a \\<b>"]
+)
+def test_markdown_shows_markup_of_titles_claims_and_names_as_it_stands(evil: str) -> None:
+    from markdown_it import MarkdownIt  # comes with the tools of the documentation
+
+    runs = [replace(run_of("a", 1, 5.0), arm=evil, folder=Path(evil), baselines={evil: 0.1})]
+    results = summarise(ablation(title=evil, claim=evil), [run_of("a", 1, 5.0), run_of("b", 1, 5.0)])
+    results = replace(results, arms=[evil], runs=runs, reference=evil, primary=evil)
+    results = replace(results, comparisons=[replace(c, arm=evil, verdict=evil) for c in results.comparisons])
+    text = markdown(results)
+    assert "<" not in text
+    assert text.isprintable() or text.replace("\n", "").isprintable()
+    tokens = MarkdownIt("commonmark").enable("table").parse(text)
+    kinds = {inner.type for token in tokens for inner in token.children or ()} | {token.type for token in tokens}
+    assert not kinds & {"image", "link_open", "html_inline", "html_block", "em_open", "strong_open", "fence"}
+    assert tokens[1].content.count("\n") == 0
+    shown = "".join(inner.content for inner in tokens[1].children)
+    assert shown == " ".join("".join(c if c.isprintable() else " " for c in evil).split())
+    assert [token.tag for token in tokens if token.type == "heading_open"] == ["h1", "h2", "h2", "h2"]
+
+
+def test_the_smallest_effect_is_in_the_unit_that_is_printed() -> None:
+    """Points for scores: 1 is from 71 % to 72 %, and not all of the scale."""
+    primary = {"measure": "t.accuracy", "better": "higher", "smallest_effect": 1}
+    for gain, said in (
+        (0.02, "better"),
+        (0.005, "equivalent within ±1 points"),
+        (0.0099, "equivalent within ±1 points"),
+    ):
+        runs = [
+            run_of(arm, s, 5.0, scores={"t.accuracy": {1: score + 0.01 * s + 0.00001 * (s % 2) * (arm == "b")}})
+            for arm, score in (("a", 0.5), ("b", 0.5 + gain))
+            for s in range(1, 6)
+        ]
+        found = summarise(ablation(primary=primary), runs)
+        assert next(c for c in found.comparisons if c.primary).verdict == said
+        assert found.smallest_effect == pytest.approx(0.01)
+        assert "smallest effect that matters 1 points)" in markdown(found)
+        assert "1 points" in " ".join(checked(ablation_page(found, {}, "")).text)
+    for wrong in (-1, 101, "one", float("nan"), True):
+        with pytest.raises(ZooError, match=r"primary\.smallest_effect = .*points \(scores\) or nats \(losses\)"):
+            ablation(primary={**primary, "smallest_effect": wrong})
 
 
 def test_markdown_and_json_carry_the_same_figures() -> None:

@@ -1,9 +1,13 @@
-"""HTML pages from jinja2 templates, which lie beside the code that fills them."""
+"""HTML pages from jinja2 templates, which lie beside the code that fills them; and texts for Markdown."""
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 from typing import Any
+
+_MARKS = re.compile(r"[\\`*\[\]|]|^[-+#~=]")
 
 
 def render_template(path: Path, **values: Any) -> str:
@@ -26,3 +30,18 @@ def render_template(path: Path, **values: Any) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(path.name).render(values)
+
+
+def markdown_text(text: str) -> str:
+    """A text as one line of Markdown that shows it as it is: no markup, no control character."""
+    return html.escape(_MARKS.sub(lambda found: f"\\{found[0]}", _one_line(text)), quote=False)
+
+
+def markdown_code(text: str) -> str:
+    """The same as a span of code, where nothing in it would end the span or be markup of HTML."""
+    line = _one_line(text)
+    return markdown_text(line) if set("<>&`\\") & set(line) else "`" + line.replace("|", "\\|") + "`"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
