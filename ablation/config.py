@@ -38,13 +38,6 @@ class ArmFinetuning:
         check_fields(self, "finetune")
 
 
-_LARGEST_EFFECT = 100
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 @dataclass(frozen=True)
 class FloorConfig:
     """What is reached without having learned anything; nothing is decided while the reference arm is not beyond it.
@@ -98,12 +91,6 @@ class PrimaryConfig:
         check_fields(self, "primary")
         if self.better not in ("lower", "higher"):
             raise ZooError(f"primary.better = {self.better!r}; 'lower' or 'higher' is needed.")
-        smallest = self.smallest_effect
-        if smallest is not None and not (_is_number(smallest) and 0 <= smallest <= _LARGEST_EFFECT):
-            raise ZooError(
-                f"primary.smallest_effect = {smallest!r}; points (scores) or nats (losses) are needed, from 0 to "
-                f"{_LARGEST_EFFECT}."
-            )
 
     @property
     def names(self) -> dict[str, str]:
