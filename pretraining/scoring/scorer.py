@@ -98,7 +98,7 @@ class Scorer:
         numbers: dict[tuple[bytes, bytes], int] = {}
         places, distinct = [], list[TextIds]()
         for ids, flags in self._fitting(sentences):
-            starts = flags & WORD_START  # how a word was written decides nothing else
+            starts = flags & np.uint8(WORD_START)  # how a word was written decides nothing else
             places.append(numbers.setdefault((ids.tobytes(), starts.tobytes()), len(distinct)))
             if places[-1] == len(distinct):
                 distinct.append((ids, starts))

@@ -145,7 +145,8 @@ def _add_in_one_order(device: torch.device) -> None:
     a CPU nothing else becomes slower, and nothing is refused; on a GPU some operations would be.
     """
     torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # it only serves to find errors, and takes time
+    # What it would fill serves to find errors only, and takes time.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _keep_heap() -> None:

@@ -204,7 +204,7 @@ def test_files_without_an_item_are_refused(runs, tmp_path):
         score_pairs(scorer, pair_file(folder, "empty.jsonl"), None, 64, False)
     with pytest.raises(ZooError, match="holds no cloze"):
         score_cloze(scorer, cloze_file(tmp_path), None, 64)
-    with pytest.raises(ZooError, match="holds no"):
+    with pytest.raises(ZooError, match="does not exist"):
         score_pairs(scorer, tmp_path / "nothing", None, 64, False)
     for size in ("--limit", "--batch_size"):
         with pytest.raises(ZooError, match="at least 1 is needed"):
