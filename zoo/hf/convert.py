@@ -37,10 +37,10 @@ from zoo.hf.models import (
     ZooModel,
 )
 from zoo.model_folder import MODEL_TYPE, ModelMetadata, read_metadata
-from zoo.storage.files import read_json
 from zoo.storage.tokenizer_files import special_tokens
 from zoo.weights.files import find_folder, open_checkpoint
-from zoo.weights.read import read_checkpoint
+from zoo.weights.published import their_config
+from zoo.weights.read import all_families, find_family, read_checkpoint
 from zoo.weights.write import write_checkpoint
 
 AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
@@ -89,10 +89,11 @@ def from_transformers(source: str | Path | PreTrainedModel) -> ZooPreTrainedMode
         tensors: Mapping[str, Tensor] = source.state_dict()
     else:
         folder = find_folder(str(source))
-        config, specials = read_json(folder / "config.json"), special_tokens(folder)
+        config, _ = their_config(folder, all_families(), lambda: open_checkpoint(folder))
         if config.get("model_type") == MODEL_TYPE:
             return from_folder(folder)
-        tensors = open_checkpoint(folder)
+        find_family(config.get("model_type"))  # before anything of an unknown model is read
+        tensors, specials = open_checkpoint(folder), special_tokens(folder)
     found = read_checkpoint(config, tensors, specials)
     own = ZooConfig.of(found.metadata)
     if folder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from zoo.errors import ZooError, nearest
 from zoo.storage.files import replaced_file
+from zoo.storage.user_files import check_pointer
 
 _DTYPES = {
     torch.float64: "F64",
@@ -29,6 +31,10 @@ _DTYPES = {
 }
 
 
+WEIGHT_TYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+"""Types in which weights are numbers by themselves; in all others they stand with scales only."""
+
+
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write a safetensors file atomically, one tensor at a time.
 
@@ -41,6 +47,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """
     width, header, end = {n: (t.element_size(), t.dtype, t.shape) for n, t in tensors.items()}, {}, 0
     names = sorted(width, key=lambda name: (-width[name][0], name))  # the widest first, so that all stay aligned
+    if other := [name for name in names if width[name][1] not in _DTYPES]:
+        raise ZooError(f"{other[0]} is of type {width[other[0]][1]}, which is not written.")
     for name in names:
         size, dtype, shape = width[name]
         start, end = end, end + size * shape.numel()
@@ -112,11 +120,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unreadable(path: Path, error: Exception) -> ZooError:
+    with contextlib.suppress(OSError), path.open("rb") as stream:
+        check_pointer(path, stream.read(64))
     return ZooError(f"{path} is not a readable safetensors file ({error}); is the copy complete?")
 
 
 def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Fill ``module`` from ``tensors`` exactly: missing, unknown and misshapen tensors are errors by name."""
+    """Fill ``module`` from ``tensors`` exactly: missing, unknown, misshapen and damaged tensors are errors by name."""
     expected = module.state_dict()
     problems = []
     for name in expected.keys() - tensors.keys():
@@ -126,6 +136,10 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
     for name in expected.keys() & tensors.keys():
         if expected[name].shape != tensors[name].shape:
             problems.append(f"{name} has shape {tuple(tensors[name].shape)}, {tuple(expected[name].shape)} is needed")
+        elif expected[name].is_floating_point() and tensors[name].dtype not in WEIGHT_TYPES:
+            problems.append(f"{name} is of type {tensors[name].dtype}: quantised weights are not read")
+        elif expected[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+            problems.append(f"{name} holds numbers that are not finite (NaN or infinite)")
     if problems:
         listing = "\n  ".join(sorted(problems)[:12]) + ("\n  ..." if len(problems) > 12 else "")
         raise ZooError(f"{source} does not fit this model ({len(problems)} differences):\n  {listing}")

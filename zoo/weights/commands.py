@@ -9,7 +9,7 @@ from typing import Any
 from zoo.errors import ZooError
 from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelMetadata, open_weights, read_metadata
 from zoo.settings.load import load_settings
-from zoo.storage.files import read_json, whole_folder, write_atomic, write_json
+from zoo.storage.files import whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
 from zoo.storage.tokenizer_files import special_tokens
 from zoo.values import UserPath
@@ -18,6 +18,7 @@ from zoo.weights.card import write_card
 from zoo.weights.elmo.folder import ARCHITECTURE, find_elmo, read_elmo, write_elmo
 from zoo.weights.elmo.folder import FORMAT as ELMO
 from zoo.weights.files import copy_tokenizer, find_folder, note_length, open_checkpoint, own_code, token_ids
+from zoo.weights.published import check_finite, check_kinds_of_numbers, their_config, untrained_head
 from zoo.weights.read import Model, all_families, find_family, read_checkpoint
 from zoo.weights.write import write_checkpoint
 
@@ -80,11 +81,15 @@ def import_folder(
     with whole_folder(Path(target)) as made:
         if elmo is not None:
             model, architecture = read_elmo(elmo, ignore or [], made), ARCHITECTURE
+            check_finite(model.tensors)
         else:
             model, architecture = _read_transformers(folder, made, ignore or [])
         has_tokenizer = (made / "tokenizer.json").exists()
         report = [*model.report, *_check_tokenizer(made, has_tokenizer, model.metadata)]
         note_length(made, model.metadata.config)
+        mask = special_tokens(made).get("mask", "")
+        if has_tokenizer and (note := untrained_head(model.metadata, model.tensors, made, mask)):
+            report.append(note)
         save_tensors(made / WEIGHTS, model.tensors)
         write_json(made / "config.json", model.metadata.to_dict())
         record = {
@@ -101,7 +106,7 @@ def import_folder(
 
 def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Model, str]:
     """The model in a transformers folder and the name of its class; its tokenizer is copied into ``made``."""
-    config = _their_config(folder)
+    config, told = their_config(folder, all_families(), lambda: open_checkpoint(folder))
     if config.get("model_type") == MODEL_TYPE:
         raise ZooError(f"{folder} is a model folder of the zoo already; it can be used as it is.")
     code = own_code(folder)
@@ -110,15 +115,7 @@ def _read_transformers(folder: Path, made: Path, ignore: list[str]) -> tuple[Mod
     notes = copy_tokenizer(folder, made) or []
     architecture = (config.get("architectures") or ["unnamed class"])[0]
     model = read_checkpoint(config, tensors, special_tokens(made), ignore)
-    return model._replace(report=[*model.report, *notes, *([code] if code else [])]), architecture
-
-
-def _their_config(folder: Path) -> dict[str, Any]:
-    """Their config: of the family whose own file is there, or ``config.json``, which names its family itself."""
-    for family in all_families().values():
-        if family.config_file != "config.json" and (folder / family.config_file).exists():
-            return {**read_json(folder / family.config_file), "model_type": family.model_type}
-    return read_json(folder / "config.json")
+    return model._replace(report=[*told, *model.report, *notes, *([code] if code else [])]), architecture
 
 
 def _check_tokenizer(folder: Path, has_tokenizer: bool, metadata: ModelMetadata) -> list[str]:
@@ -154,6 +151,8 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
     if family == ELMO or (family is None and metadata.config.recurrent is not None):
         return _export_elmo(metadata, Path(target))
     checkpoint = write_checkpoint(metadata, open_weights(metadata.path), family)
+    check_kinds_of_numbers(checkpoint.tensors, checkpoint.tensors)
+    check_finite(checkpoint.tensors)
     with whole_folder(Path(target)) as made:
         copy_tokenizer(metadata.path, made)
         note_length(made, metadata.config)

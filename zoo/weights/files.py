@@ -27,6 +27,7 @@ from zoo.storage.tokenizer_files import (
     tokenizer_metadata,
 )
 from zoo.storage.user_files import check_pointer
+from zoo.weights.published import foreign_weights
 
 PICKLE = "pytorch_model.bin"
 TOKENIZER_FILES = (
@@ -56,7 +57,15 @@ def find_folder(source: str) -> Path:
         raise ZooError(f"{source} is not a folder; a folder with config.json and weights, or a hub id, is needed.")
     from huggingface_hub import snapshot_download
 
-    patterns = ["config.json", "*.safetensors", INDEX, "pytorch_model*.bin", f"{PICKLE}.index.json", *TOKENIZER_FILES]
+    patterns = [
+        "config.json",
+        "*_config.json",
+        "*.safetensors",
+        INDEX,
+        "pytorch_model*.bin",
+        f"{PICKLE}.index.json",
+        *TOKENIZER_FILES,
+    ]
     try:
         return Path(snapshot_download(source, allow_patterns=patterns))
     except Exception as error:  # the hub client raises dozens of kinds
@@ -80,7 +89,7 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
         files = [folder / Path(name).name for name in sorted(set(read_json(index).get("weight_map", {}).values()))]
     elif not files[0].exists():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "nothing"
-        raise ZooError(f"{folder} holds neither {WEIGHTS} nor {PICKLE}; found: {found}.")
+        raise ZooError(f"{folder} holds neither {WEIGHTS} nor {PICKLE}; found: {found}.{foreign_weights(folder)}")
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= _open_pickle(file)
@@ -89,6 +98,11 @@ def open_checkpoint(folder: Path) -> Mapping[str, Tensor]:
 
 def _open_pickle(path: Path) -> dict[str, Tensor]:
     """A pickled state dict, read by torch's restricted reader only and mapped, not copied, where the file allows it."""
+    if path.exists():
+        with path.open("rb") as stream:
+            check_pointer(path, head := stream.read(64))
+        if not head:
+            raise ZooError(f"{path} is empty (0 bytes); is the copy complete?")
     try:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -105,7 +119,11 @@ def _open_pickle(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ZooError(f"{path} is not a readable torch file ({error}); is the copy complete?") from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ZooError(f"{path} holds something else than tensors by name; a state dict is needed.")
+        inside = f" ({', '.join(map(str, [*found][:8]))})" if isinstance(found, dict) else ""
+        raise ZooError(
+            f"{path} holds something else than tensors by name{inside}; a state dict is needed. Where it is one of "
+            "these, save it by itself."
+        )
     return found
 
 

@@ -19,9 +19,8 @@ from zoo.model_folder import ModelMetadata
 from zoo.vocabulary import Template
 from zoo.weights.config_fields import read_config
 from zoo.weights.families import FAMILIES
+from zoo.weights.published import check_finite, check_kinds_of_numbers, check_not_quantised, plain_names
 from zoo.weights.table import Converted, Family, HeadTable, MatchedTensors, WeightRow, any_of, match, to_ours
-
-_OLD_ENDINGS = ((".gamma", ".weight"), (".beta", ".bias"))  # norms before 2019
 
 _DEFAULT_LABEL = re.compile(r"LABEL_\d+$")
 
@@ -72,10 +71,12 @@ def read_checkpoint(
         ignore: patterns of tensors to leave behind.
 
     Raises:
-        ZooError: no table for it, a config that the table does not stand for, missing, unknown or misshapen tensors.
+        ZooError: no table for it, a config that the table does not stand for, missing, unknown or misshapen tensors,
+            weights that are quantised or not finite.
     """
     family = find_family(config.get("model_type"))
-    tensors, report = _modern_names(tensors)
+    tensors, report = plain_names(tensors, family.prefix)
+    check_not_quantised(config, tensors)
     tensors, left = _without(tensors, family, ignore)
     report += left
     base = f"{family.prefix}."
@@ -87,11 +88,13 @@ def read_checkpoint(
     parts = match_core(family.core, core, reader.prefix)
     for name, (table, described) in heads.items():
         parts += match_head(table, described, core, name)
+    check_kinds_of_numbers(tensors, [part.theirs for part in parts])
     made = to_ours(tensors, parts)
     _check_copies(reader, core, heads)
     reader.spoken |= {part.theirs for part in parts}
     _raise_on_unknown_tensors(reader)
     _check_shapes(made, core, {name: described for name, (_, described) in heads.items()})
+    check_finite(made)
     metadata = ModelMetadata(
         config=core,
         template=_template(family, specials or {}),
@@ -116,20 +119,6 @@ class _Reader:
         """Whether a module or tensor of that full name is there and free."""
         found = {name, f"{name}.weight", f"{name}.bias"} & set(self.tensors)
         return bool(found - self.spoken)
-
-
-def _modern_names(tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], list[str]]:
-    """Names as they are written today."""
-    names = {}
-    for name in tensors:
-        ending = next((e for e in _OLD_ENDINGS if name.endswith(e[0])), None)
-        names[name.removesuffix(ending[0]) + ending[1] if ending else name] = name
-    renamed = sum(new != old for new, old in names.items())
-    if not renamed:
-        return tensors, []
-    return Converted(tensors, {new: ((old,), list, 0) for new, old in names.items()}), [
-        f"{renamed} old names (gamma, beta) read as weight, bias"
-    ]
 
 
 def _without(

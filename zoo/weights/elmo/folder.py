@@ -58,7 +58,7 @@ def find_elmo(folder: Path, words: str | None = None) -> ElmoFiles | None:
     """
     options = sorted(folder.glob(f"*{OPTIONS}"))
     found = sorted(path for path in folder.iterdir() if path.suffix in (".hdf5", ".h5") and path.is_file())
-    if (folder / "config.json").exists() or not (options or found):
+    if any(folder.glob("*config.json")) or not (options or found):
         return None
     if len(options) != 1:
         raise ZooError(
