@@ -316,8 +316,6 @@ def test_nothing_is_said_where_the_text_is_of_another_language(words):
     chinese.normalizer = normalizers.BertNormalizer()  # parts Chinese characters
     numbered = {c: i for i, c in enumerate(dict.fromkeys([*entries, *"".join(entries[2:])]))}
     chinese.model = models.WordLevel(numbered, unk_token="[UNK]")
-        {c: i for i, c in enumerate(dict.fromkeys([*entries, *"".join(entries[2:])]))}, unk_token="[UNK]"
-    )
     found = sample_tokens(chinese, 61)
     assert found is not None
     assert 5 < found[1] < 7.5
