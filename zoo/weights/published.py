@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch.nn import functional
 from zoo.core.build import make_core
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
-from zoo.inputs import CoreInputs
+from zoo.inputs import pack_inputs
 from zoo.model_folder import ModelMetadata
 from zoo.sample import sample_path
 from zoo.storage.files import read_json
@@ -75,8 +76,9 @@ def their_config(
         return config, []
     classes = set(config.get("architectures") or ())
     starts = set() if classes else {part for name in names() for part in name.split(".")[:3]}  # behind wrappers
-    of_class = [f for f in families.values() if classes & set(f.architectures)]
-    of_names = [f for f in families.values() if f.prefix in starts and f.config_file == "config.json"]
+    stock = [family for family in families.values() if family.config_file == "config.json"]
+    of_class = [family for family in stock if classes & set(family.architectures)]
+    of_names = [family for family in stock if family.prefix in starts]
     fitting = of_class or of_names
     if len(fitting) != 1:
         raise ZooError(
@@ -284,5 +286,6 @@ def _masked_loss(
     for module, prefix in ((core, "core."), (head, f"heads.{name}.")):
         own = {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
         load_state(module, own, "the checkpoint")
-    states = core.float().eval()(CoreInputs(ids)).last_hidden_state[hidden]
+    lengths = np.full(len(ids), ids.shape[1])
+    states = core.float().eval()(pack_inputs(ids.numpy(), lengths)).last_hidden_state[hidden]
     return float(functional.cross_entropy(head.float().eval()(states, core.token_embedding), labels))

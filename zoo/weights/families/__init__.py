@@ -6,7 +6,7 @@ from zoo.weights.families.albert import FAMILY as ALBERT
 from zoo.weights.families.bert import FAMILY as BERT
 from zoo.weights.families.electra import FAMILY as ELECTRA
 from zoo.weights.families.ernie import FAMILY as ERNIE
-from zoo.weights.families.ernie_thu import FAMILY as ERNIE_THU
+from zoo.weights.families.ernie import TSINGHUA as ERNIE_THU
 from zoo.weights.families.gpt import FAMILY as GPT
 from zoo.weights.families.gpt2 import FAMILY as GPT2
 from zoo.weights.families.llama import FAMILY as LLAMA
