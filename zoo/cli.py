@@ -12,6 +12,7 @@ _COMMANDS = {
     "prepare": ("pretraining.tools.configs", "prepare_command", "text to a token store: --config bert-tiny"),
     "show": ("pretraining.show.command", "show_command", "what an objective does to a text: --config NAME TEXT"),
     "list": ("pretraining.tools.configs", "list_command", "the chain of models: edge, config, objective, size"),
+    "runs": ("zoo.runtime.provenance", "runs_command", "the runs in a folder: steps, state, last loss, size"),
     "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
     "import": ("zoo.weights.commands", "import_command", "transformers' or ELMo's files to a model folder: SRC DST"),
     "export": (
