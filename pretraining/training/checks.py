@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Literal, NamedTuple
+
+import torch
 
 from pretraining.layouts.base import Layout
 from pretraining.layouts.examples import Examples
@@ -24,6 +27,7 @@ from zoo.model_folder import ModelMetadata
 from zoo.runtime.processes import device_memory
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
+from zoo.vocabulary import Vocabulary
 
 
 def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
@@ -64,9 +68,12 @@ def check_objectives(config: PretrainConfig) -> None:
     Raises:
         ZooError: naming the objective.
     """
+    size = config.model.vocab_size or config.data.tokenizer.vocab_size
     for name, objective in config.objectives.items():
         try:
             objective.check_model(config.model)
+            with torch.device("meta"):  # heads that cannot be built say so now
+                copy.deepcopy(objective).build(config.model.replace(vocab_size=size), Vocabulary(size, *range(5)))
         except ZooError as error:
             raise ZooError(f"objectives.{name}: {error}") from error
     check_template(config.template, config.model, common_attention(config.objectives))

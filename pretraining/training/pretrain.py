@@ -53,10 +53,10 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 stack.enter_context(run_lock(folder))
                 check_run_folder(folder, settings)
                 check_layouts(config)
-                check_objectives(config)
-                check_optimizer(train)
                 accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
                 check_memory_needed(config, accelerator.num_processes)
+                check_objectives(config)
+                check_optimizer(train)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
                 stores = run_stores(config, show)

@@ -64,8 +64,8 @@ def test_differences_name_what_an_arm_changes() -> None:
     [
         ({"changse": {}}, "unknown key 'changse'.*Did you mean 'changes'"),
         ({"changes": {}}, "lacks changes"),
-        ({"changes": {"a b": {}}}, "arm 'a b'"),
-        ({"changes": {"../a": {}}}, "arm '../a'"),
+        ({"changes": {"a b": {}}}, "a name in changes = 'a b'"),
+        ({"changes": {"../a": {}}}, "a name in changes = '../a'"),
         ({"changes": {"a": {"seed": {"init": 3}}}}, "'seed' belongs to the ablation"),
         ({"reference": "c"}, "reference = 'c' is not an arm"),
         ({"seeds": []}, "seeds = \\[\\]"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.errors import file_problem
+from zoo.errors import file_problem, printable
 
 ROOT = Path(__file__).parents[2]
 TEXT = "北京 → é"
@@ -87,6 +87,13 @@ def test_a_files_problem_is_said_in_words(number, message):
 def test_what_is_wrong_with_no_file_is_a_mistake_of_ours():
     assert file_problem(OSError(errno.EPIPE, "broken")) is None
     assert "\x1b" not in str(file_problem(OSError(errno.ENOENT, "", "a\x1b[31m")))
+
+
+def test_what_a_user_wrote_does_not_steer_the_terminal():
+    assert printable("a\x1b[31m\u202e\tb\nc 北") == "a\\x1b[31m\\u202e\\tb\nc 北"
+    told = started("raise ZooError('unknown key \\x1b]0;x\\x07')").stderr
+    assert b"\x1b" not in told
+    assert b"unknown key \\x1b]0;x\\x07" in told
 
 
 def test_a_launchers_own_traceback_is_explained():

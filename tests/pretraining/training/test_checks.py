@@ -81,6 +81,8 @@ def test_what_needs_no_data_is_checked_without():
     ).value
     with pytest.raises(ZooError, match="different attention"):
         check_layouts(mixed)
+    with pytest.raises(ZooError, match=r"objectives\.next_sentence: .*no pooler"):
+        check_objectives(settings("--model.pooler", "false").value)
     pooled = settings("--template.pooling", "ends").value
     with pytest.raises(ZooError, match="pooling"):
         check_objectives(pooled)
