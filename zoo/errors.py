@@ -30,7 +30,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def printable(text: str) -> str:
+def for_terminal(text: str) -> str:
     """A text of a user or a file as a terminal may show it: marks that steer the terminal are written as escapes."""
     return "".join(mark if mark.isprintable() or mark == "\n" else ascii(mark)[1:-1] for mark in text)
 
@@ -53,7 +53,7 @@ _IN_WORDS = {
 
 def file_problem(error: OSError) -> ZooError | None:
     """What is wrong with a file or the disk, with its path and in words; ``None`` for an error that names no file."""
-    where = printable(str(error.filename))
+    where = for_terminal(str(error.filename))
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         named = f" ({where})" if error.filename else ""
         return ZooError(
@@ -98,7 +98,7 @@ def _ensure_utf8_paths() -> None:
 def _leave(error: ZooError) -> NoReturn:
     """Print what went wrong and leave with exit code 2, also as a launcher's child."""
     sys.stdout.flush()
-    print(f"\nerror: {printable(str(error))}", file=sys.stderr)
+    print(f"\nerror: {for_terminal(str(error))}", file=sys.stderr)
     if os.environ.keys() & {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"}:
         print(
             "(The launcher now shows a traceback of its own, which only says that this process ended with code 2; "

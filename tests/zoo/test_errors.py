@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from zoo.errors import file_problem, printable
+from zoo.errors import file_problem, for_terminal
 
 ROOT = Path(__file__).parents[2]
 TEXT = "北京 → é"
@@ -90,7 +90,7 @@ def test_what_is_wrong_with_no_file_is_a_mistake_of_ours():
 
 
 def test_what_a_user_wrote_does_not_steer_the_terminal():
-    assert printable("a\x1b[31m\u202e\tb\nc 北") == "a\\x1b[31m\\u202e\\tb\nc 北"
+    assert for_terminal("a\x1b[31m\u202e\tb\nc 北") == "a\\x1b[31m\\u202e\\tb\nc 北"
     told = started("raise ZooError('unknown key \\x1b]0;x\\x07')").stderr
     assert b"\x1b" not in told
     assert b"unknown key \\x1b]0;x\\x07" in told

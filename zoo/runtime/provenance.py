@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zoo.errors import ZooError, printable
+from zoo.errors import ZooError, for_terminal
 from zoo.storage.files import read_json
 from zoo.values import user_path
 
@@ -144,7 +144,7 @@ def runs_command(argv: list[str]) -> int:
     if not rows:
         raise ZooError(f"{folder} has no run in it: a run is a folder with run.json.")
     table = [tuple(name if name != "folder" else "run" for name in RunRow._fields), *rows]
-    texts = [list(map(printable, row)) for row in table]
+    texts = [list(map(for_terminal, row)) for row in table]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     for row in texts:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
