@@ -64,11 +64,6 @@ class Twig:
     parent: bool
 
 
-def arrows(text: str) -> str:
-    """ASCII arrows as arrows."""
-    return text.replace("->", "→").replace("=>", "⇒")
-
-
 def text_of(run: FinishedRun) -> str:
     """The files that a run read."""
     files = run.record.get("config", {}).get("data", {}).get("corpus", {}).get("files", "")
@@ -114,7 +109,7 @@ def _roots(names: list[str], first: Mapping[str, FinishedRun], results: Results,
         keys = [key for key, _, _ in changed.get(arm, ())]
         listed = f"{', '.join(keys[:3])}{f' and {len(keys) - 3} more settings' if len(keys) > 3 else ''}"
         changes_said = listed or "none that a report knows of"
-        node.text = changes_said if node.how == "settings" else arrows(_edge_text(first[arm]))
+        node.text = changes_said if node.how == "settings" else _edge_text(first[arm])
         if parent in nodes and not _leads_to(parent, arm, parents):
             parents[arm] = parent
             nodes[parent].below.append(node)

@@ -13,7 +13,8 @@ _MARKS = re.compile(r"[\\`*\[\]|]|^[-+#~=]")
 def render_template(path: Path, **values: Any) -> str:
     """Fill a template.
 
-    Every value is escaped, whatever it is; a name that the template uses and that has no value is an error.
+    Every value is escaped, whatever it is; a name that the template uses and that has no value is an error. The filter
+    ``arrows`` is :func:`arrows`.
 
     Args:
         path: the template; those that it includes or extends lie in the same folder.
@@ -29,6 +30,7 @@ def render_template(path: Path, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.filters["arrows"] = arrows
     return environment.get_template(path.name).render(values)
 
 
@@ -45,3 +47,8 @@ def markdown_code(text: str) -> str:
 
 def _one_line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def arrows(text: str) -> str:
+    """A text of a config with arrows for what its author could type."""
+    return text.replace("->", "→")

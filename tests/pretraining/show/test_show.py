@@ -787,6 +787,8 @@ def test_the_page_is_well_formed_and_self_contained(look, data, tmp_path, capsys
         assert outside not in content.replace("</", ""), outside
     assert "prefers-color-scheme:dark" in content
     assert "A &lt;script&gt;" in content
+    assert "GPT → BERT" in content
+    assert "-&gt;" not in content
 
 
 def test_names_and_notes_are_escaped_on_the_page(look):
