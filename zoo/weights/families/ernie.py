@@ -1,8 +1,8 @@
 """Two models called ERNIE, both BERT's rows and more.
 
-Baidu's, 1.0 to 3.0, may have a table of task types (specs: ERNIE 2.0, section 7). Tsinghua's has entities (specs: ERNIE-THU,
-section 6), and no library has a class for it: its folders hold ``ernie_config.json`` and ``pytorch_model.bin``, and
-vectors of the entities come apart.
+Baidu's, 1.0 to 3.0, may have a table of task types (specs: ERNIE 2.0, section 7). Tsinghua's has entities (specs:
+ERNIE-THU, section 6), and no library has a class for it: its folders hold ``ernie_config.json`` and
+``pytorch_model.bin``, and vectors of the entities come apart.
 """
 
 from zoo.weights.families.bert import (
