@@ -22,6 +22,7 @@ import yaml
 from zoo.errors import ZooError
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_atomic
+from zoo.storage.user_files import json_kind
 from zoo.values import Probability, Range, Seed, UserPath, check_fields
 
 _DATA = ("train_wiki.json", "val_wiki.json")
@@ -99,9 +100,11 @@ def read_fewrel(source: str | Path) -> tuple[list[RelationSentence], dict[str, s
     facts, known = [], read_json(folder / _NAMES)
     for path in files:
         for relation, rows in read_json(path).items():
+            if not isinstance(rows, list):
+                raise ZooError(f"{path}: {relation} holds a JSON {json_kind(rows)}; a list of sentences is needed.")
             for number, row in enumerate(rows):
                 facts.append(_relation_sentence(relation, row, f"{path}, {relation}, sentence {number}"))
-            if relation not in known:
+            if not isinstance(known.get(relation), list) or not known[relation]:
                 raise ZooError(f"{folder / _NAMES} has no name for {relation}, which {path.name} holds.")
     used = dict.fromkeys(fact.relation for fact in facts)
     return facts, {relation: str(known[relation][0]) for relation in used}

@@ -95,9 +95,10 @@ def read_entities(path: Path) -> dict[str, int]:
     numbers: dict[str, int] = {}
     seen: set[int] = set()
     for place, name, text in chain(rest, entries):
-        if (text is not None) != numbered or (numbered and not str(text).isdecimal()):
+        number_given = text is not None and text.isdecimal() and len(text) <= _DIGITS
+        if (text is not None) != numbered or (numbered and not number_given):
             line = name if text is None else f"{name}\t{text}"
-            raise ZooError(f"{path}:{place}: {line!r} is not `name` or, as in all other lines, `name<TAB>number`.")
+            raise ZooError(f"{path}:{place}: {line[:80]!r} is not `name` or, as in all other lines, `name<TAB>number`.")
         if not numbered and place != len(numbers) + 1:
             raise ZooError(f"{path}:{len(numbers) + 1}: an empty line, where an entity's name belongs.")
         number = int(text) if text is not None else len(numbers)
@@ -111,6 +112,7 @@ def read_entities(path: Path) -> dict[str, int]:
 
 
 _NAMES_KEPT = 64
+_DIGITS = 18  # of a number that Python converts; 32 bits hold fewer
 
 
 def names_recipe(numbers: Mapping[str, int]) -> dict[str, Any]:

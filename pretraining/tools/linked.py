@@ -89,8 +89,8 @@ def _read(path: Path) -> Iterator[list[list[str]]]:
 def _sentences(path: Path, number: int, values: list[str]) -> list[list[str]]:
     """A line's values, sentence by sentence."""
     found, place = [], 1
-    for _ in range(int(values[0]) if values[0].isdecimal() else -1):
-        length = int(values[place]) if place < len(values) and values[place].isdecimal() else len(values)
+    for _ in range(_number(values[0], -1)):
+        length = _number(values[place], len(values)) if place < len(values) else len(values)
         found.append(values[place + 1 : place + 1 + length])
         place += 1 + length
     if place != len(values) or not found:
@@ -99,6 +99,11 @@ def _sentences(path: Path, number: int, values: list[str]) -> list[list[str]]:
             "values, are needed."
         )
     return found
+
+
+def _number(value: str, otherwise: int) -> int:
+    """The number that a value is, if it can be a length."""
+    return int(value) if value.isdecimal() and len(value) < _DIGITS else otherwise
 
 
 def _mentions(names: Sequence[str]) -> list[TokenMention]:

@@ -155,6 +155,18 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
             "line 1: no field 'label'; .* Did you mean 'lable'",
         ),
         ("ocnli", '{"sentence1": "a", "sentence2": "b", "label": "neutral"}\n{oops', "line 2: broken JSON"),
+        (
+            "tnews",
+            '{"sentence": "x", "label": "100"}\n{"sentence": "x", "id": ' + "9" * 5000 + "}",
+            "line 2: a number of",
+        ),
+        (
+            "tnews",
+            '{"sentence": "x", "label": "100", "tree": ' + "[" * 99_999 + "]" * 99_999 + "}",
+            "line 1: .* too deep",
+        ),
+        ("tnews", '{"sentence": "x \\ud83d", "label": "100"}', "line 1: field 'sentence' holds half a surrogate pair"),
+        ("tnews", "null", "line 1: a JSON object with .* found a JSON null"),
         ("ocnli", '["a"]', "line 1: a JSON object with .* was expected"),
         *(
             ("tnews", f'{{"sentence": "x", "label": "100"}}\n{{"sentence": {value}, "label": "100"}}', part)

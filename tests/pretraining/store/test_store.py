@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from places import ROOT
 from tokenizers import Tokenizer
@@ -466,3 +467,21 @@ def test_a_prepared_store_says_what_has_no_effect_on_it(tmp_path, capfd):
     (other,) = (tmp_path / "t").glob("en-*")
     prepare_store(CorpusConfig(str(store.path)), TokenizerConfig(kind="file", path=str(other)), tmp_path / "s")
     assert f"there: tokenizer {other}" in capfd.readouterr().err
+
+
+def test_names_that_are_no_utf8_do_not_stop_a_preparation(tmp_path):
+    """GBK's bytes are halves of surrogate pairs to Python."""
+    name = os.fsdecode("文本".encode("gbk"))
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    write_corpus(folder / f"{name}.txt")
+    os.utime(folder / f"{name}.txt", (1e9, 1e9))  # old enough for its digest to be kept
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["One text. It is short."]}), tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").rename(folder / f"{name}.parquet")
+    for files in (str(folder), str(folder / f"{name}.txt"), str(folder / "*.parquet")):
+        store = prepare_store(CorpusConfig(files), WORDS, tmp_path / "stores", processes=1, quiet=True)
+        assert store.meta["source"] == files
+    assert any(name in path for path in json.loads((tmp_path / "stores" / ".hashes.json").read_text()))
+    (folder / f"{name}.jsonl").write_text("{}")
+    with pytest.raises(ZooError, match=r"\.jsonl:1: no field 'text'"):
+        prepare_store(CorpusConfig(str(folder)), WORDS, tmp_path / "stores", processes=1, quiet=True)

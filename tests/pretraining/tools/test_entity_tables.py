@@ -393,3 +393,28 @@ def test_the_released_sample():
     mentions = [mention for document in documents for part in document for mention in part.mentions]
     assert all(mention.entity.startswith("Q") and mention.start < mention.stop for mention in mentions)
     assert len(mentions) > 500
+
+
+@pytest.mark.parametrize("name", ["New\u00a0York", "北京\u3000大学", "New York", "Apollo 11", "a\u0085b", "a\u2028b"])
+def test_names_of_vectors_come_in_whole(tmp_path, name):
+    path = tmp_path / "vectors.txt"
+    path.write_text(f"2 3\n{name} 0.1 0.2 0.5\nAhab\t1e-1 -2 3 \n", encoding="utf-8")
+    names, vectors = read_vectors(path)
+    assert names == [name, "Ahab"]
+    assert np.allclose(vectors, [[0.1, 0.2, 0.5], [0.1, -2, 3]])
+    kept = save_entities(tmp_path / "table", names, vectors)
+    assert kept.names == names
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("1 2\nAhab 0.1 0.2 0.3\n", r"line 2: line 1 says that 2 values .* looks like one more"),
+        ("1 3\nAhab 0.1 0.2\n", "line 2: a name and 3 values are needed"),
+        ("9" * 5000 + " 2\nAhab 0.1 0.2\n", "line 1: a number of entities and a width"),
+    ],
+)
+def test_vectors_that_do_not_fit_their_first_line(tmp_path, content, words):
+    (tmp_path / "vectors.txt").write_text(content)
+    with pytest.raises(ZooError, match=words):
+        read_vectors(tmp_path / "vectors.txt")
