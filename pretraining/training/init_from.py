@@ -27,6 +27,7 @@ from zoo.model_folder import (
 )
 from zoo.values import Amount, Count, UserPath, check_fields
 from zoo.weights.config_fields import architecture
+from zoo.weights.published import check_finite, check_kinds_of_numbers
 
 _LAYER = re.compile(r"core\.layers\.(\d+)\.(.*)")
 _UNIT = re.compile(r"(core\.layers\.\d+|heads\.[^.]+)\..*")
@@ -221,10 +222,12 @@ def check_contents(init_from: InitFromConfig, run: ModelMetadata, tokenizer: Zoo
         tokenizer: the run's, where it is not trained on the text first.
 
     Raises:
-        ZooError: weights are missing or cut short; tokens of the template are lacking.
+        ZooError: weights are missing, cut short, quantised or not finite; tokens of the template are lacking.
     """
     metadata = checkpoint_metadata(init_from.model)
-    open_weights(metadata.path)
+    weights = open_weights(metadata.path)
+    check_kinds_of_numbers(weights, [name for name in weights if name.startswith("core.")])
+    check_finite(weights)
     if tokenizer is not None:
         _check_template(metadata, load_tokenizer(metadata.path), run, tokenizer)
 

@@ -234,9 +234,17 @@ def _raise_on_unknown_tensors(reader: _Reader) -> None:
     if unknown:
         listing = "\n  ".join(f"{name}.{nearest(name, reader.spoken)}" for name in unknown[:12])
         notes = "".join(f"\n{line}" for line in reader.report)
+        parts = {row.theirs.split(".")[0] for row in reader.family.core}
+        bare = [name.removeprefix(reader.prefix) for name in unknown if name.startswith(reader.prefix)]
+        inside = [name for name in bare if name.split(".")[0] in parts]
+        advice = "If they belong to a head that you can do without, leave them behind with --ignore PATTERN."
+        if inside:
+            advice = (
+                f"{inside[0]} is inside the model, which computes something else without it. It cannot be left out."
+            )
         raise ZooError(
             f"{len(unknown)} tensors of the checkpoint are in no row of the {reader.family.title} table:\n  {listing}"
-            f"{notes}\nIf they belong to a head that you can do without, leave them behind with --ignore PATTERN."
+            f"{notes}\n{advice}"
         )
 
 

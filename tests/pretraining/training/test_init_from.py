@@ -538,9 +538,20 @@ def cut_short(folder):
     path.write_bytes(path.read_bytes()[:-1000])
 
 
+def changed_weight(change):
+    def damage(folder):
+        tensors = load_tensors(folder / "model.safetensors")
+        name = "core.layers.0.output.weight"
+        save_tensors(folder / "model.safetensors", {**tensors, name: change(tensors[name]).contiguous()})
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("family", "damage", "message"),
     [
+        ("bert", changed_weight(lambda x: x * float("nan")), "not finite"),
+        ("bert", changed_weight(lambda x: x.to(torch.int8)), "of type int8"),
         ("bert", without("model.safetensors"), "does not exist"),
         ("bert", cut_short, "is the copy complete"),
         ("gpt", lambda folder: None, "<start>, <extract>, <delimiter>"),

@@ -203,6 +203,16 @@ def test_packed_weights_of_four_bits(stock):
             read_checkpoint({**config, "quantization_config": {"quant_method": "gptq"}}, {**rest, **more})
 
 
+def test_no_advice_leads_to_leaving_a_part_of_the_model_behind(stock):
+    config, tensors, _ = stock
+    for name in (WEIGHT.replace("weight", "adapter_up"), "bert.embeddings.extra.weight"):
+        with pytest.raises(ZooError, match="It cannot be left out") as error:
+            read_checkpoint(config, {**tensors, name: torch.ones(2)})
+        assert "--ignore" not in str(error.value)
+    with pytest.raises(ZooError, match="--ignore"):
+        read_checkpoint(config, {**tensors, "my_head.weight": torch.ones(2)})
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2])
 def test_types_that_need_scales_are_refused_without_them(stock, dtype):
     config, tensors, _ = stock
