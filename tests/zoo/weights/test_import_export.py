@@ -377,7 +377,7 @@ def test_a_truncated_or_missing_file(checkpoint, tmp_path):
     (folder / "config.json").write_text("{")
     refuse_import(folder, tmp_path / "in", "broken JSON")
     (folder / "config.json").unlink()
-    refuse_import(folder, tmp_path / "in", "config.json does not exist")
+    refuse_import(folder, tmp_path / "in", "holds no config.json")
     refuse_import(tmp_path / "nowhere", tmp_path / "in", "not a folder")
 
 
