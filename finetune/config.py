@@ -27,7 +27,7 @@ class FeatureSettings:
     layer_norm: bool = False
     regulariser: NotNegative = 0.001
     dropout: Probability = 0.5
-    hidden_size: Count = 128
+    hidden_size: Annotated[int, Range(least=1, most=2**16)] = 128
     cache_mb: Amount = 1024
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from pretraining.keyed_random import Draw, scaled
 from zoo.errors import ZooError
 from zoo.runtime.progress import Progress
 from zoo.storage.user_files import read_lines
-from zoo.values import Count, Positive, Seed, check_fields
+from zoo.values import Count, Positive, Range, Seed, check_fields
 
 Ints = NDArray[np.int64]
 
@@ -40,7 +40,7 @@ class TransEConfig:
         seed: of initial values, order and corruption.
     """
 
-    width: Count = 100
+    width: Annotated[int, Range(least=1, most=2**16)] = 100
     epochs: Count = 100
     batch_size: Count = 4096
     lr: Positive = 0.1

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import inspect
+import json
 import pkgutil
 import typing
 from collections.abc import Iterator
@@ -23,11 +24,12 @@ from pretraining.objectives.base import Objective
 from pretraining.optim.learning_rate import Schedule
 from pretraining.training.config import PretrainConfig, SeedConfig, TrainConfig
 from pretraining.training.curriculum import Curriculum
-from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.load_config import load_pretrain_config, load_run_config
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.hf.config import ZooConfig
 from zoo.settings.load import load_settings
+from zoo.settings.yaml_files import set_nested
 from zoo.values import Name, Range, UserPath, annotations_of, check_name, check_value, user_path
 
 ROLES = (Objective, Layout, Selector, Replacement, Schedule, Curriculum, Annotator, torch.optim.Optimizer)
@@ -151,6 +153,23 @@ def test_a_number_out_of_its_range_makes_no_config():
 def test_the_message_names_the_setting_and_the_range(argument, message):
     with pytest.raises(ZooError, match=message):
         load_pretrain_config(["--config", "bert-tiny", *argument.split()])
+
+
+ROLE_PLACES = ("train.optimizer", "train.schedule", "curriculum", "objectives.masked_lm", "tasks.pairs.layout")
+
+
+@pytest.mark.parametrize("place", ROLE_PLACES)
+@pytest.mark.parametrize("named", ["mark_of_this_test.Thing", "os.getcwd"])
+def test_a_recorded_run_names_no_code_in_any_form(place, named, tmp_path, monkeypatch):
+    """A class path that stands alone, as jsonargparse would take it, is not imported either."""
+    (tmp_path / "mark_of_this_test.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    recorded = load_pretrain_config(["--config", "bert-tiny"]).resolved
+    for value in (named, {"class_path": named, "init_args": {}}):
+        own = json.loads(json.dumps(recorded))
+        set_nested(own, place, value)
+        with pytest.raises(ZooError, match=r"class path|class_path|not the package's own code"):
+            load_run_config(tmp_path, own, "test", trusted=False)
 
 
 BAD_NAMES = [

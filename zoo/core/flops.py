@@ -97,4 +97,9 @@ def embedding_parameters(config: CoreConfig, vocab_size: int) -> dict[str, int]:
     positions = config.max_position_embeddings if config.position_type == "learned" else 0
     rows = {"vocab_size": 0 if config.characters else vocab_size, "max_position_embeddings": positions}
     rows |= {"type_vocab_size": config.type_vocab_size, "task_type_vocab_size": config.task_type_vocab_size}
-    return {name: count * config.embedding_width for name, count in rows.items()}
+    found = {name: count * config.embedding_width for name, count in rows.items()}
+    if (own := config.characters) is not None:
+        convolved = sum(width * own.embedding_dim * number for width, number in own.filters)
+        mixed = own.features * (2 * own.n_highway * own.features + config.embedding_width)
+        found["characters"] = own.n_characters * own.embedding_dim + convolved + mixed
+    return found

@@ -36,6 +36,12 @@ def test_a_size_that_no_memory_holds_is_refused_before_it_is_asked_for(more, tmp
     assert not (tmp_path / "stores").exists()
 
 
+def test_characters_are_counted():
+    config = load_pretrain_config(["--config", "elmo-tiny", "--model.characters.embedding_dim", str(HUGE)]).value
+    with pytest.raises(ZooError, match=r"comes from model\.characters"):
+        check_memory_needed(config, 1)
+
+
 def test_a_tokenizer_has_a_largest_size():
     with pytest.raises(ZooError, match=r"vocab_size = 1000000000; a whole number from 1 to 16,777,216"):
         settings("--data.tokenizer.vocab_size", HUGE)
