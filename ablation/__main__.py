@@ -13,10 +13,22 @@ from ablation.results.report import markdown, to_json
 from ablation.results.runs import FinishedRun
 from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, run_command
+from zoo.settings.load import CommandHelp, help_text, wants_help
+
+HELP = CommandHelp(
+    "python -m ablation",
+    "ablation.config:AblationConfig",
+    about="Pretrain and fine-tune every (arm, seed), skip what is finished, resume what is not, and write report.md, "
+    "report.json and report.html. Shipped: --config masking, --config pair-task.",
+    switches=(("report-only", "write the report from what is finished"),),
+)
 
 
 def main(argv: list[str]) -> int:
     """Run the grid and write the report; with ``--only.*`` one cell of it (this is what the pool starts)."""
+    if wants_help(argv):
+        print(help_text(HELP, argv))
+        return 0
     from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid  # torch
 
     rest, only, report_only = split_grid_arguments(argv)

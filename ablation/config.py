@@ -226,10 +226,9 @@ def load_ablation(argv: list[str], values: dict[str, Any] | None = None) -> Abla
     Raises:
         ZooError: an unknown key (with the nearest), a missing or a wrong value.
     """
-    files, overrides, wants_help = parse_arguments(argv)
-    if wants_help or not files:
-        print(USAGE)
-        raise SystemExit(0 if wants_help else 2)
+    files, overrides, _ = parse_arguments(argv)
+    if not files:
+        raise ZooError("no ablation: --config FILE, or --config with a shipped one's name, such as masking.")
     return build(merge(merge(read_configs(files, KIND), overrides), values or {}))
 
 
@@ -282,10 +281,3 @@ def _finetune(values: dict[str, Any], where: str) -> ArmFinetuning:
         return ArmFinetuning(**check_keys(ArmFinetuning, values, where))
     except TypeError as error:
         raise ZooError(f"{where} cannot be read: {error}") from error
-
-
-USAGE = """usage: python -m ablation --config FILE [--config FILE ...] [--key.subkey value ...] [--report-only]
-
-Pretrains and fine-tunes every (arm, seed), skips what is finished, resumes what is not, and writes
-report.md, report.json and report.html. Shipped: `--config masking`, `--config pair-task`.
---report-only writes the report from what is finished."""

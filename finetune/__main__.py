@@ -13,18 +13,26 @@ from finetune.config import FinetuneConfig
 from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
-from zoo.settings.load import load_settings
+from zoo.settings.load import CommandHelp, help_text, load_settings, wants_help
 from zoo.settings.yaml_files import flatten
 
 if TYPE_CHECKING:
     from finetune.training.prepared import PreparedTask
 
+HELP = CommandHelp(
+    "python -m finetune",
+    "finetune.config:FinetuneConfig",
+    about="Fine-tune a model folder on tasks, with several seeds, and report scores beside their floors.",
+)
 HEAVY = ("finetune.training.run", "finetune.results.report", "sklearn.metrics", "jsonargparse", "zoo.settings.load")
 """Modules that the children of a pool share: imported once, without starting a thread."""
 
 
 def main() -> int:
     """Read the command, fine-tune what is not finished, report."""
+    if wants_help(sys.argv[1:]):
+        print(help_text(HELP, sys.argv[1:]))
+        return 0
     config = load_settings(FinetuneConfig, sys.argv[1:], "python -m finetune", "finetune").value
     extra = read_task_file(config.task_file) if config.task_file else {}
     tasks, seeds = tasks_named(config.tasks, extra), config.seed_list

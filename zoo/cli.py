@@ -4,28 +4,88 @@ from __future__ import annotations
 
 import importlib
 import sys
+from typing import NamedTuple
 
 from zoo.errors import ZooError, nearest, run_command
+from zoo.settings.load import CommandHelp, help_text, wants_help
 from zoo.version import __version__
 
-_COMMANDS = {
-    "prepare": ("pretraining.tools.configs", "prepare_command", "text to a token store: --config bert-tiny"),
-    "show": ("pretraining.show.command", "show_command", "what an objective does to a text: --config NAME TEXT"),
-    "list": ("pretraining.tools.configs", "list_command", "the chain of models: edge, config, objective, size"),
-    "runs": ("zoo.runtime.provenance", "runs_command", "the runs in a folder: steps, state, last loss, size"),
-    "demo": ("ablation.demo", "demo_command", "pretrain, fine-tune and compare on the shipped sample"),
-    "import": ("zoo.weights.commands", "import_command", "transformers' or ELMo's files to a model folder: SRC DST"),
-    "export": (
-        "zoo.weights.commands",
-        "export_command",
-        "a model folder to one for transformers or allennlp: RUN DST",
+
+class Subcommand(NamedTuple):
+    """One command of ``zoo``.
+
+    Args:
+        function: ``MODULE:FUNCTION`` that takes its words.
+        text: what it does.
+        settings: ``MODULE:CLASS`` of its settings; empty = it tells its usage itself.
+        words: what stands behind it without a key.
+    """
+
+    function: str
+    text: str
+    settings: str = ""
+    words: str = ""
+
+
+_PRETRAIN = "pretraining.training.config:PretrainConfig"
+COMMANDS = {
+    "prepare": Subcommand(
+        "pretraining.tools.configs:prepare_command", "text to a token store: --config bert-tiny", _PRETRAIN
     ),
-    "pairs": ("pretraining.tools.pairs", "pairs_command", "labelled pairs out of text: discourse --files TEXT"),
-    "fewrel": ("finetune.data.fewrel", "fewrel_command", "FewRel's sentences as a task: --source FOLDER"),
-    "entities": ("pretraining.tools.entities", "entities_command", "vectors of a graph's entities: --triples FILE"),
-    "linked": ("pretraining.tools.linked", "linked_command", "text with linked entities to JSON lines: --tokens FILE"),
-    "cloze": ("pretraining.scoring.cloze", "cloze_command", "hidden words restored, by length: zoo cloze RUN"),
-    "score": ("pretraining.scoring.score", "score_command", "minimal pairs and clozes: zoo score RUN --pairs FOLDER"),
+    "show": Subcommand(
+        "pretraining.show.command:show_command",
+        "what an objective does to a text: --config NAME TEXT",
+        "pretraining.show.config:ShowConfig",
+        '"TEXT" (or - for standard input)',
+    ),
+    "list": Subcommand("pretraining.tools.configs:list_command", "the chain of models: edge, config, objective, size"),
+    "runs": Subcommand("zoo.runtime.provenance:runs_command", "the runs in a folder: steps, state, last loss, size"),
+    "demo": Subcommand("ablation.demo:demo_command", "pretrain, fine-tune and compare on the shipped sample"),
+    "import": Subcommand(
+        "zoo.weights.commands:import_command",
+        "transformers' or ELMo's files to a model folder: SRC DST",
+        "zoo.weights.commands:ImportConfig",
+        "SRC DST",
+    ),
+    "export": Subcommand(
+        "zoo.weights.commands:export_command",
+        "a model folder to one for transformers or allennlp: RUN DST",
+        "zoo.weights.commands:ExportConfig",
+        "RUN DST",
+    ),
+    "pairs": Subcommand(
+        "pretraining.tools.pairs:pairs_command",
+        "labelled pairs out of text: discourse --files TEXT",
+        "pretraining.tools.pairs:PairsConfig",
+        "discourse|relevance",
+    ),
+    "fewrel": Subcommand(
+        "finetune.data.fewrel:fewrel_command",
+        "FewRel's sentences as a task: --source FOLDER",
+        "finetune.data.fewrel:FewRelConfig",
+    ),
+    "entities": Subcommand(
+        "pretraining.tools.entities:entities_command",
+        "vectors of a graph's entities: --triples FILE",
+        "pretraining.tools.entities:EntitiesConfig",
+    ),
+    "linked": Subcommand(
+        "pretraining.tools.linked:linked_command",
+        "text with linked entities to JSON lines: --tokens FILE",
+        "pretraining.tools.linked:LinkedConfig",
+    ),
+    "cloze": Subcommand(
+        "pretraining.scoring.cloze:cloze_command",
+        "hidden words restored, by length: zoo cloze RUN",
+        "pretraining.scoring.cloze:ClozeConfig",
+        "RUN",
+    ),
+    "score": Subcommand(
+        "pretraining.scoring.score:score_command",
+        "minimal pairs and clozes: zoo score RUN --pairs FOLDER",
+        "pretraining.scoring.score:ScoreConfig",
+        "RUN",
+    ),
 }
 
 _USAGE = """usage: zoo COMMAND [--key value ...]
@@ -44,7 +104,7 @@ stages (each --help lists its keys):
 
 def usage() -> str:
     """The help text."""
-    lines = [f"  {name:<10}{text}" for name, (_, _, text) in _COMMANDS.items()]
+    lines = [f"  {name:<10}{command.text}" for name, command in COMMANDS.items()]
     return _USAGE.format(version=__version__, commands="\n".join(lines))
 
 
@@ -56,10 +116,15 @@ def dispatch(argv: list[str]) -> int:
     if argv[0] in ("-V", "--version"):
         print(__version__)
         return 0
-    if argv[0] not in _COMMANDS:
-        raise ZooError(f"zoo has no command {argv[0]!r}.{nearest(argv[0], _COMMANDS)} See `zoo --help`.")
-    module, function, _ = _COMMANDS[argv[0]]
-    result: int = getattr(importlib.import_module(module), function)(argv[1:])
+    if argv[0] not in COMMANDS:
+        raise ZooError(f"zoo has no command {argv[0]!r}.{nearest(argv[0], COMMANDS)} See `zoo --help`.")
+    name, *words = argv
+    command = COMMANDS[name]
+    if command.settings and wants_help(words):
+        print(help_text(CommandHelp(f"zoo {name}", command.settings, command.words, command.text), words))
+        return 0
+    module, function = command.function.split(":")
+    result: int = getattr(importlib.import_module(module), function)(words)
     return result
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zoo.settings.renamed import RenamedNames
+from zoo.settings.checks import RenamedNames
 
 _KEYS = {
     "start": "init_from",

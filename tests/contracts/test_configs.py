@@ -1,5 +1,6 @@
 """Every shipped YAML is built; published sizes have the published parameter counts."""
 
+import functools
 import json
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
-from pretraining.tools.configs import count_parameters
+from pretraining.tools.configs import count_parameters, describe_config, digest_of, listed_rows
 from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import load_pretrain_config
 from zoo.config import CoreConfig
@@ -15,7 +16,7 @@ from zoo.core.build import make_core
 from zoo.core.transformer import Transformer
 from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import TokenHead
-from zoo.settings.yaml_files import read_yaml, shipped_configs
+from zoo.settings.yaml_files import parse_yaml, read_yaml, shipped_configs
 
 MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))
 RUNS = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))
@@ -126,7 +127,18 @@ def test_every_run_config_reads_back_to_itself(name):
     assert isinstance(settings.value, PretrainConfig)
     assert settings.value.name == name
     assert settings.value.edge
+    row = {"of": digest_of(name), **describe_config(settings.value)}
+    assert kept_rows()[name] == row, "`zoo list --recount` counts the rows of `zoo list` anew"
     assert load_pretrain_config([], settings.resolved).resolved == settings.resolved
+
+
+@functools.cache
+def kept_rows():
+    return parse_yaml(listed_rows().read_text(encoding="utf-8"))
+
+
+def test_the_list_has_every_config_and_no_other():
+    assert sorted(kept_rows()) == RUNS
 
 
 @pytest.fixture(scope="module")

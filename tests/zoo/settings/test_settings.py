@@ -398,11 +398,30 @@ def test_help_lists_every_key(capsys):
     with pytest.raises(SystemExit):
         load(["--help"])
     text = capsys.readouterr().out
-    assert text.startswith("usage: test --config FILE")
-    assert re.search(r"--inner\.rate RATE\s+a rate\. \(type: float, default: 0\.1\)", text)
+    assert text.startswith("usage: test [--config FILE ...]")
+    assert re.search(r"--inner\.rate FLOAT\s+a rate\. \(default: 0\.1\)", text)
 
 
 def test_help_of_a_plug_in_lists_its_arguments(capsys):
     with pytest.raises(SystemExit):
         load(["--name", "a", "--part.help", "test_settings.Part"])
-    assert "size SIZE" in capsys.readouterr().out
+    assert "--part.init_args.size INT" in capsys.readouterr().out
+
+
+def test_settings_are_printed_as_a_file_that_gives_them_again(tmp_path, capsys):
+    (tmp_path / "a.yaml").write_text("name: 名\ninner: {rate: 1e-4}\n", encoding="utf-8")
+    argv = [
+        "--config",
+        str(tmp_path / "a.yaml"),
+        "--part.class_path",
+        "test_settings.Part",
+        "--part.init_args.size",
+        "7",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        load([*argv, "--print_config"])
+    assert not ended.value.code
+    (tmp_path / "b.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load(["--config", str(tmp_path / "b.yaml")]).resolved == load(argv).resolved
+    with pytest.raises(ZooError, match="unknown key"):  # what is wrong is refused as ever
+        load([*argv, "--inner.rat", "1", "--print_config"])
