@@ -83,7 +83,7 @@ def digest_of(name: str) -> str:
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def config_names() -> list[str]:
+def listed_configs() -> list[str]:
     """The shipped pretraining configs."""
     return sorted(path.stem for path in (shipped_configs() / "pretrain").glob("*.yaml"))
 
@@ -110,7 +110,7 @@ def list_command(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(LIST_USAGE)
         return 0
-    names = config_names()
+    names = listed_configs()
     if argv == ["--recount"]:
         rows = [f"{json.dumps(name)}: {json.dumps(counted_row(name), ensure_ascii=False)}\n" for name in names]
         write_atomic(listed_rows(), _HEADING + "".join(rows))
