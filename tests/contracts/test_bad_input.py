@@ -174,7 +174,11 @@ _UNITS = {
 }
 SETTINGS = {
     # name: (family, settings, words that the message must have)
-    "mask rate": ("bert", {"objectives.masked_lm.init_args.select.init_args.rate": 1.5}, ["init_args.rate = 1.5", "from 0 to 1"]),
+    "mask rate": (
+        "bert",
+        {"objectives.masked_lm.init_args.select.init_args.rate": 1.5},
+        ["init_args.rate = 1.5", "from 0 to 1"],
+    ),
     "heads": ("bert", {"model.num_attention_heads": 3}, ["= 3 does not divide", "= 32", "1, 2, 4, 8, 16, 32"]),
     "unknown key": ("bert", {"train.bacth_size": 8}, ["'train.bacth_size'", "Did you mean 'batch_size'?"]),
     "unknown argument": (
