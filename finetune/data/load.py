@@ -17,6 +17,7 @@ from finetune.data.tasks import GROUPS, Task
 from pretraining.keyed_random import Draw
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
+from zoo.storage.files import hub_answers, hub_problem
 from zoo.storage.user_files import parse_record, read_lines, record_text
 
 HUB = "hub"
@@ -232,11 +233,12 @@ def _from_hub(task: Task) -> TaskSplits:
     try:
         import datasets
 
+        hub_answers()
         found = datasets.load_dataset(task.hub, task.hub_config)
     except Exception as error:  # the library raises many kinds, for a missing network as for a wrong name
         raise ZooError(
-            f"task {task.name!r}: could not load {task.hub}/{task.hub_config} from the hub ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no message'}). With a local copy, give --data FOLDER."
+            f"task {task.name!r}: could not load {task.hub}/{task.hub_config} from the hub ({hub_problem(error)}). "
+            "With a local copy, give --data FOLDER."
         ) from error
     for split in ("train", task.hub_eval):
         if split not in found:

@@ -18,6 +18,7 @@ from typing import IO, Any, Literal
 from pretraining.corpus.config import CorpusConfig
 from pretraining.corpus.sources import Source, no_text_field
 from zoo.errors import ZooError
+from zoo.storage.files import hub_answers, hub_problem
 from zoo.storage.user_files import BLANK, LineEnds, open_bytes
 
 CHUNK = 4 * 2**20
@@ -191,13 +192,13 @@ def load_hub(name: str, config: CorpusConfig) -> Any:
     """
     import datasets
 
+    hub_answers()
     try:
         data = datasets.load_dataset(name, config.subset, split=config.split)
     except Exception as error:  # datasets raises dozens of kinds; the message is what helps
-        reason = str(error).strip().split("\n")[0][:300]
         raise ZooError(
             f"corpus.files: {name!r} is neither a file or folder here ({Path.cwd()}) nor could it be loaded as a hub "
-            f"data set (subset {config.subset!r}, split {config.split!r}): {type(error).__name__}: {reason}"
+            f"data set (subset {config.subset!r}, split {config.split!r}): {hub_problem(error)}."
         ) from error
     if config.text_field not in data.column_names:
         raise ZooError(no_text_field(name, config.text_field, list(data.column_names)))

@@ -257,27 +257,21 @@ def test_missing_config_file(refuse):
     refuse("pretraining", [], "--config")
 
 
-@pytest.mark.parametrize(
-    ("command", "joint"), [(["pretraining"], " --config "), (["zoo", "prepare"], " --config "), (["zoo", "show"], "+")]
-)
+@pytest.mark.parametrize("command", [["pretraining"], ["zoo", "prepare"], ["zoo", "show"]])
 @pytest.mark.parametrize("more", [[], ["--train.steps", "3"]])
-def test_an_overlay_without_its_base(command, joint, more, refuse):
+def test_an_overlay_without_its_base(command, more, refuse):
     text = ["It is a town."] if "show" in command else []
     name = "pretrain_tasks/dialogue"
     refuse(
         command[0],
         [*command[1:], *text, "--config", name, *more],
         f"{name}: no name, model, data",
-        f"BASE{joint}{name}",
+        f"BASE+{name}",
     )
 
 
-def test_files_joined_in_one_word(refuse):
-    refuse(
-        "pretraining",
-        ["--config", "bert-tiny+pretrain_tasks/dialogue"],
-        "--config bert-tiny --config pretrain_tasks/dialogue",
-    )
+def test_several_configs_where_one_is_needed(refuse):
+    refuse("pretraining", ["--config", "bert-tiny,gpt-tiny"], "names several runs", "bert-tiny+gpt-tiny")
 
 
 def test_damaged_yaml(tmp_path, refuse):

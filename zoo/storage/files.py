@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and the digest of a file."""
+"""Files and folders that appear whole or not at all, the digest of a file, and what comes from the hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import IO, Any
 
 from zoo.errors import ZooError
 from zoo.storage.user_files import json_kind, parse_json, whole_text
+
+_HUB_SECONDS = 5
 
 
 @contextlib.contextmanager
@@ -96,3 +99,33 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ZooError(f"{path} holds a JSON {json_kind(value)}; an object was expected.")
     return value
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; if not, its clients read their cache alone, from now on.
+
+    By themselves they would try again and again, for half a minute, before they said so.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_HUB_SECONDS)
+    except Exception:  # each version of the client has its own kinds
+        constants.HF_HUB_OFFLINE = True
+        os.environ["HF_HUB_OFFLINE"] = "1"  # of libraries that are loaded later, and of processes started from here
+        if (datasets := sys.modules.get("datasets")) is not None:
+            datasets.config.HF_HUB_OFFLINE = True
+    return not constants.HF_HUB_OFFLINE
+
+
+def hub_problem(error: Exception) -> str:
+    """Why something did not come from the hub, in one line."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return f"{constants.ENDPOINT} cannot be reached (or HF_HUB_OFFLINE is set), and its cache here has no whole copy"
+    reason = str(error).strip().split("\n")[0][:300]
+    return f"{type(error).__name__}: {reason or 'without a message'}"

@@ -17,7 +17,7 @@ from torch import Tensor
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import INDEX, WEIGHTS, open_weights
-from zoo.storage.files import read_json, write_atomic, write_json
+from zoo.storage.files import hub_answers, hub_problem, read_json, write_atomic, write_json
 from zoo.storage.tokenizer_files import (
     check_backend,
     check_bert_pieces,
@@ -67,11 +67,10 @@ def find_folder(source: str) -> Path:
         *TOKENIZER_FILES,
     ]
     try:
-        return Path(snapshot_download(source, allow_patterns=patterns))
+        return Path(snapshot_download(source, allow_patterns=patterns, local_files_only=not hub_answers()))
     except Exception as error:  # the hub client raises dozens of kinds
-        reason = str(error).strip().split("\n")[0][:300]
         raise ZooError(
-            f"{source!r} is no folder here, and could not be fetched from the hub: {type(error).__name__}: {reason}"
+            f"{source!r} is no folder here, and could not be fetched from the hub: {hub_problem(error)}."
         ) from error
 
 
@@ -141,10 +140,13 @@ def stock_tokenizer(source: str | Path, **options: Any) -> Any:
     """
     from transformers import AutoTokenizer
 
+    here = Path(source).exists()
+    if not here:
+        options["local_files_only"] = not hub_answers()
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # the hub client and the converters raise dozens of kinds
-        reason = str(error).strip().split("\n")[0][:300]
+        reason = str(error).strip().split("\n")[0][:300] if here else hub_problem(error)
         if own := own_code(Path(source)):
             reason = (
                 f"{own}; a folder with tokenizer.json or vocab.txt, whose config.json names a known type, is needed"
