@@ -126,6 +126,8 @@ def hub_problem(error: Exception) -> str:
     from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
-        return f"{constants.ENDPOINT} cannot be reached (or HF_HUB_OFFLINE is set), and its cache here has no whole copy"
+        return (
+            f"{constants.ENDPOINT} cannot be reached (or HF_HUB_OFFLINE is set), and its cache here has no whole copy"
+        )
     reason = str(error).strip().split("\n")[0][:300]
     return f"{type(error).__name__}: {reason or 'without a message'}"
