@@ -9,7 +9,7 @@ from zoo.errors import ZooError
 def no_hub(monkeypatch):
     """A hub that does not answer; the list counts who asked."""
     import datasets
-    import huggingface_hub.utils
+    import huggingface_hub
     from huggingface_hub import constants
 
     asked = []
@@ -22,7 +22,7 @@ def no_hub(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.utils, "get_session", Session)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
     return asked
 
 

@@ -106,8 +106,7 @@ def hub_answers() -> bool:
 
     By themselves they would try again and again, for half a minute, before they said so.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
