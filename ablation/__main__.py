@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from ablation.config import AblationConfig, changed_settings, load_ablation
@@ -13,7 +14,7 @@ from ablation.results.report import markdown, to_json
 from ablation.results.runs import FinishedRun
 from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, run_command
-from zoo.settings.load import CommandHelp, help_text, wants_help
+from zoo.settings.load import PRINT_CONFIG, CommandHelp, help_text, print_settings, take_switch, wants_help
 
 HELP = CommandHelp(
     "python -m ablation",
@@ -31,9 +32,13 @@ def main(argv: list[str]) -> int:
         return 0
     from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid  # torch
 
+    wants_print, argv = take_switch(argv, PRINT_CONFIG)
     rest, only, report_only = split_grid_arguments(argv)
     config = load_ablation(rest)
     grid = cells(config)
+    if wants_print:
+        print_settings(asdict(config))
+        return 0
     if only:
         chosen = [c for c in grid if c.arm.name == only["arm"] and c.arm.seed == int(only["seed"])]
         if not chosen:

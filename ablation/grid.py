@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ablation.config import AblationConfig, Arm, ArmFinetuning, arms
 from ablation.results.runs import MAJORITY, UNIGRAM_ENTROPY, FinishedRun, by_objective, read_run
 from finetune.data.tasks import Task, read_task_file, tasks_named
@@ -28,7 +26,7 @@ from zoo.errors import ZooError, nearest
 from zoo.runtime.pool import Job, run_pool
 from zoo.sample import resolve
 from zoo.settings.load import Settings
-from zoo.settings.yaml_files import merge
+from zoo.settings.yaml_files import as_yaml, merge
 from zoo.storage.files import read_json, write_atomic, write_json
 
 Say = Callable[[str], None]
@@ -313,7 +311,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
     jobs = []
     for cell in grid:
         cell.config_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cell.config_file, yaml.safe_dump(cell.arm.values, allow_unicode=True, sort_keys=False))
+        write_atomic(cell.config_file, as_yaml(cell.arm.values))
         own = ("--only.arm", cell.arm.name, "--only.seed", str(cell.arm.seed), "--only.threads", str(threads))
         command = (sys.executable, "-m", "ablation", *argv, *own)
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}

@@ -17,10 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-import yaml
-
 from zoo.errors import ZooError
 from zoo.settings.load import load_settings
+from zoo.settings.yaml_files import as_yaml
 from zoo.storage.files import read_json, write_atomic
 from zoo.storage.user_files import json_kind
 from zoo.values import Probability, Range, Seed, UserPath, check_fields
@@ -211,7 +210,7 @@ def write_task(config: FewRelConfig) -> dict[str, int]:
         "max_length": 128,
         "epochs": 10,
     }
-    write_atomic(folder / "tasks.yaml", yaml.safe_dump(task, sort_keys=False, allow_unicode=True))
+    write_atomic(folder / "tasks.yaml", as_yaml(task))
     return {part: len(own) for part, own in parts.items()}
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from pretraining.show.config import ShowConfig
 from pretraining.training.renamed import RENAMED, RENAMED_OPTIONS
 from zoo.errors import ZooError, nearest
-from zoo.settings.load import load_settings
+from zoo.settings.load import PRINT_CONFIG, load_settings
 from zoo.settings.yaml_files import parse_arguments
 
-_FLAGS = ("trust_code", "help")
+_FLAGS = ("trust_code", "help", "print_config")
 _PROGRAM = 'zoo show "TEXT" (or - for standard input)'
 
 
@@ -47,6 +47,8 @@ def read_arguments(argv: list[str]) -> tuple[ShowConfig, list[str]]:
         renamed.check(parse_arguments(overrides)[1], "the command line")
     if {"-h", "--help", "--help=true"} & {*words, *own}:
         load_settings(ShowConfig, ["--help"], _PROGRAM, "pretrain")
+    if PRINT_CONFIG in overrides:
+        words = ["-needs none-"]
     text = sys.stdin.buffer.read().decode("utf-8", "replace") if words == ["-"] else " ".join(words)
     return load_settings(ShowConfig, own, _PROGRAM, "pretrain", {"text": text, **sources}).value, overrides
 
@@ -58,7 +60,7 @@ def _check_overrides(overrides: list[str]) -> None:
     known = [item.name for kind in (ShowConfig, PretrainConfig) for item in dataclasses.fields(kind)]
     for override in overrides:
         key = override[2:].partition("=")[0]
-        if key.split(".")[0] not in known:
+        if key.split(".")[0] not in known and override != PRINT_CONFIG:
             raise ZooError(f"unknown option --{key}.{nearest(key, known)} `zoo show --help` lists them.")
 
 
@@ -73,6 +75,8 @@ def show_command(argv: list[str]) -> int:
     """``zoo show --config CONFIG "TEXT"``."""
     show_config, overrides = read_arguments(argv)
     _check_overrides(overrides)
+    if PRINT_CONFIG in overrides and len(show_config.config) + len(show_config.run) > 1:
+        raise ZooError("--print_config prints the settings of one config or one run; several are given.")
     from pretraining.show.describe import show_text
     from pretraining.show.load import load_config, load_run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,8 @@ def overlay(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[
     model = _below(merged, "init_from").get("model")
     if not isinstance(model, str):
         return {}
+    if "init_from" not in command_line and _below(merged, "model").keys() >= {item.name for item in fields(CoreConfig)}:
+        return {}  # a file that --print_config made: it has the checkpoint's, and what a command line laid over them
     metadata = checkpoint_metadata(model)
     old = metadata.config
     layers = source_layers(_below(merged, "init_from").get("layers"), old.num_hidden_layers)

@@ -1,19 +1,28 @@
 """Every shipped YAML is built; published sizes have the published parameter counts."""
 
+import contextlib
 import functools
 import json
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
-from pretraining.tools.configs import count_parameters, describe_config, digest_of, listed_rows
+from ablation.__main__ import main as ablation_main
+from finetune.__main__ import main as finetune_main
+from pretraining.scoring.cloze import cloze_command
+from pretraining.scoring.score import score_command
+from pretraining.show.command import show_command
+from pretraining.tools.configs import count_parameters, describe_config, digest_of, listed_rows, prepare_command
 from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import load_pretrain_config
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.core.transformer import Transformer
+from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import TokenHead
 from zoo.settings.yaml_files import parse_yaml, read_yaml, shipped_configs
@@ -180,3 +189,52 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, trained,
         5 < value < 8 or key not in ("masked_lm", "causal_lm", "bidirectional_lm")
         for key, value in lines[0]["terms"].items()
     )
+
+
+# ---- --print_config ------------------------------------------------------------------------------------------------
+
+
+def printed(command, capsys) -> str:
+    """What a command prints with --print_config, and nothing else on standard output."""
+    capsys.readouterr()
+    with contextlib.suppress(SystemExit):
+        assert command() == 0
+    text = capsys.readouterr().out
+    assert isinstance(parse_yaml(text), dict)
+    return text
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["bert-tiny", "bert-tiny+data/zh --train.steps 7 --seed 3", "ernie-1-tiny --stages.basic.until 0.4", "xlnet-tiny"],
+)
+def test_settings_of_a_run_are_printed_as_they_are_read(words, tmp_path, capsys):
+    again = str(tmp_path / "x.yaml")
+    first = printed(lambda: load_pretrain_config(["--config", *words.split(), "--print_config"]), capsys)
+    Path(again).write_text(first, encoding="utf-8")
+    for command in (load_pretrain_config, show_command, prepare_command):  # each reads what the others print
+        assert printed(lambda run=command: run(["--config", again, "--print_config"]), capsys) == first
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        (finetune_main, "--config glue --model runs/x --tasks cola --seeds 1 --lr 3e-05"),
+        (lambda: score_command(sys.argv[1:]), "runs/x --pairs blimp --limit 7"),
+        (lambda: cloze_command(sys.argv[1:]), "runs/x --items 9"),
+        (lambda: ablation_main(sys.argv[1:]), "--config pair-task --seeds [4,5] --common.train.tokens 2000"),
+    ],
+)
+def test_settings_of_other_commands_are_printed_as_they_are_read(program, words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["x", *words.split(), "--print_config"])
+    first = printed(program, capsys)
+    Path("x.yaml").write_text(first, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["x", "--config", "x.yaml", "--print_config"])
+    assert printed(program, capsys) == first
+    assert [path.name for path in tmp_path.iterdir()] == ["x.yaml"]
+
+
+def test_show_prints_the_settings_of_one_config():
+    with pytest.raises(ZooError, match="one config or one run; several"):
+        show_command(["--config", "bert-tiny,gpt-tiny", "--print_config"])

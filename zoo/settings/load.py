@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import sys
@@ -16,8 +17,6 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-import yaml
 
 from zoo.errors import ZooError
 from zoo.settings.checks import RenamedNames, check_keys
@@ -33,6 +32,7 @@ from zoo.settings.source import (
     values_by_name,
 )
 from zoo.settings.yaml_files import (
+    as_yaml,
     merge,
     parse_arguments,
     read_configs,
@@ -90,7 +90,7 @@ def load_settings(
     if wants_help(argv):
         print(help_text(CommandHelp(prog, f"{cls.__module__}:{cls.__qualname__}"), argv))
         raise SystemExit(0)
-    wants_print, argv = _take_switch(argv, PRINT_CONFIG)
+    wants_print, argv = take_switch(argv, PRINT_CONFIG)
     configs, overrides, _ = parse_arguments(argv)
     texts = dict(split_arguments(argv)[0])
     from jsonargparse import ArgumentError, ArgumentParser
@@ -119,7 +119,7 @@ def load_settings(
         hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
         raise ZooError(_readable(str(error)) + hint) from error
     if wants_print:
-        print(yaml.safe_dump(resolved, allow_unicode=True, sort_keys=False), end="")
+        print_settings(resolved)
         raise SystemExit(0)
     return Settings(value, resolved, tuple(argv))
 
@@ -139,9 +139,15 @@ def _readable(message: str) -> str:
     return "\n".join(lines[:14])
 
 
-def _take_switch(argv: list[str], word: str) -> tuple[bool, list[str]]:
+def take_switch(argv: list[str], word: str) -> tuple[bool, list[str]]:
     """Whether a switch is among the words of a command line, and the others."""
     return word in argv, [other for other in argv if other != word]
+
+
+def print_settings(resolved: dict[str, Any]) -> None:
+    """Settings on standard output, as YAML that ``--config`` reads as the same; once, also under a launcher."""
+    if os.environ.get("RANK", "0") == "0":
+        print(as_yaml(resolved, (sys.stdout.encoding or "").lower().startswith("utf")), end="")
 
 
 # ---- --help: from the source of settings and plug-ins, without importing them ----------------------------------------

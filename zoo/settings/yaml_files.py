@@ -25,6 +25,31 @@ def parse_yaml(text: str) -> Any:
     return get_loader("yaml")(text)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what :func:`parse_yaml` would not read as the same text; PyYAML's own reader takes ``1e-4`` for text."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """A text, between quotes where it is no text without them."""
+        try:
+            plain = parse_yaml(data) == data
+        except yaml.YAMLError:
+            plain = False
+        return self.represent_scalar("tag:yaml.org,2002:str", data, None if plain else '"')
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+
+def as_yaml(values: dict[str, Any], every_character: bool = True) -> str:
+    """Values as a YAML text that :func:`parse_yaml` reads as the same.
+
+    Args:
+        values: plain ones.
+        every_character: as it is; else those beyond ASCII are escaped.
+    """
+    return str(yaml.dump(values, Dumper=_Dumper, allow_unicode=every_character, sort_keys=False))
+
+
 def shipped_configs() -> Path:
     """The folder of configs that ship with the package."""
     return Path(importlib.import_module("configs").__path__[0])

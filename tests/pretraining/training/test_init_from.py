@@ -173,6 +173,23 @@ def test_a_file_of_settings_can_name_start_and_new_tokens(place, bert, tmp_path)
     assert config.data.tokenizer == TokenizerConfig("file", str(bert), new_tokens=["quokka"])
 
 
+def test_printed_settings_start_from_the_checkpoint_as_the_command_did(place, bert, tmp_path, capsys):
+    more = {"model.hidden_dropout_prob": 0.3, "data.tokenizer.kind": "wordpiece", "data.tokenizer.vocab_size": 500}
+    argv = start_arguments(place, "bert", bert, **more, **{"init_from.layers": "0,2"})
+    with pytest.raises(SystemExit):
+        load_pretrain_config([*argv, "--print_config"])
+    printed = capsys.readouterr().out
+    (tmp_path / "x.yaml").write_text(printed)
+    again = ["--config", str(tmp_path / "x.yaml")]
+    assert load_pretrain_config(again).resolved == load_pretrain_config(argv).resolved
+    with pytest.raises(SystemExit):
+        load_pretrain_config([*again, "--print_config"])
+    assert capsys.readouterr().out == printed
+    # a start that the command line names takes the place of what a file says, as ever
+    config = load_pretrain_config([*again, "--init_from.model", str(bert)]).value
+    assert (config.model.hidden_dropout_prob, config.data.tokenizer.kind) == (0.1, "file")
+
+
 # ---- layers ---------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,16 @@ import pytest
 
 from zoo.errors import ZooError, nearest
 from zoo.settings.load import load_settings
-from zoo.settings.yaml_files import config_names, flatten, merge, parse_arguments, read_configs, read_yaml
+from zoo.settings.yaml_files import (
+    as_yaml,
+    config_names,
+    flatten,
+    merge,
+    parse_arguments,
+    parse_yaml,
+    read_configs,
+    read_yaml,
+)
 
 
 class Part:
@@ -425,3 +434,13 @@ def test_settings_are_printed_as_a_file_that_gives_them_again(tmp_path, capsys):
     assert load(["--config", str(tmp_path / "b.yaml")]).resolved == load(argv).resolved
     with pytest.raises(ZooError, match="unknown key"):  # what is wrong is refused as ever
         load([*argv, "--inner.rat", "1", "--print_config"])
+
+
+def test_yaml_keeps_texts_that_are_numbers_without_quotes():
+    texts = ("1e-4", "1e3", "2020-01-01", "no", "名", "a: b", "[PAD]", "", "null", "0x1F", "é")
+    values: dict[str, object] = dict(zip(texts, texts, strict=True))
+    values |= {"number": 1e-05, "large": 1e20, "none": None, "texts": ["1e5", "~"]}
+    for every_character in (True, False):
+        text = as_yaml(values, every_character)
+        assert parse_yaml(text) == values
+        assert every_character or text.isascii()
