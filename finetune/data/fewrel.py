@@ -205,7 +205,6 @@ def write_task(config: FewRelConfig) -> dict[str, int]:
         "columns": ["sentence"],
         "labels": sorted(names.values()),
         "metrics": ["accuracy", "macro_f1"],
-        "file_format": "json",
         "marks": MARKS,
         "max_length": 128,
         "epochs": 10,

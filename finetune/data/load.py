@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,25 @@ from pretraining.keyed_random import Draw
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.storage.files import hub_answers, hub_problem
-from zoo.storage.user_files import parse_record, read_lines, record_text
+from zoo.storage.user_files import (
+    check_record,
+    check_surrogates,
+    column_place,
+    parse_json,
+    parse_record,
+    read_lines,
+    read_parquet,
+    read_table,
+    record_text,
+    unreadable,
+)
 
 HUB = "hub"
+
+EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+"""What says how a file is read; all but Parquet also with ``.gz`` behind."""
+
+_READABLE = ".tsv, .csv, .jsonl and .json, each also with .gz, and .parquet"
 
 Row = tuple[str, ...]  # text, perhaps a second text, label
 
@@ -122,104 +139,146 @@ def find_files(task: Task, data: Path) -> tuple[Path, Path]:
     names = list(dict.fromkeys((*task.folders, task.name)))
     groups = ("", *GROUPS)
     candidates = [*(data / group / name for group in groups for name in names), data]
+    wanted, also = (
+        " or ".join(name if _extension(Path(name)) else f"{name}.*" for name in names)
+        for names in (task.train_files, task.eval_files)
+    )
     for folder in candidates:
-        train = next((folder / name for name in task.train_files if (folder / name).is_file()), None)
-        evaluation = next((folder / name for name in task.eval_files if (folder / name).is_file()), None)
+        train, evaluation = _first_file(task.train_files, folder), _first_file(task.eval_files, folder)
         if train and evaluation:
             return train, evaluation
         if (train or evaluation) and folder != data:
-            missing = task.eval_files if train else task.train_files
-            raise ZooError(f"task {task.name!r}: {folder} has {train or evaluation} but no {' or '.join(missing)}.")
+            missing = also if train else wanted
+            raise ZooError(
+                f"task {task.name!r}: {folder} has {train or evaluation} but no {missing} that is read ({_READABLE})."
+            )
     raise ZooError(
-        f"task {task.name!r}: no {' or '.join(task.train_files)} with {' or '.join(task.eval_files)} in {data} or in "
-        f"its folders {', '.join(names)}. Give the folder that holds them with --data, or `--data hub`."
+        f"task {task.name!r}: no {wanted} with {also} that is read ({_READABLE}) in {data} or in its folders "
+        f"{', '.join(names)}. Give the folder that holds them with --data, or `--data hub`."
     )
 
 
+def _first_file(names: Sequence[str], folder: Path) -> Path | None:
+    """The first of these files that a folder has; ZooError where two have one name and different extensions."""
+    for name in names:
+        path = folder / name
+        if _extension(path):
+            if path.is_file():
+                return path
+            continue
+        try:
+            beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        except OSError as error:
+            raise unreadable(path.parent, error) from error
+        found = [p for p in beside if p.name == path.name + (_extension(p) or "/") and p.is_file()]
+        if len(found) > 1:
+            both = " and ".join(p.name for p in found)
+            raise ZooError(f"{path.parent} has {both}; keep one, or name it in the task's train_files or eval_files.")
+        if found:
+            return found[0]
+    return None
+
+
+def _extension(path: Path) -> str:
+    """The end of a file's name that says how it is read, as it stands there; none for a file that is not read."""
+    end = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+    known = (*EXTENSIONS, *(f"{one}.gz" for one in EXTENSIONS if one != ".parquet"))
+    return end if end.lower() in known else ""
+
+
 def read_file(task: Task, path: Path) -> LabelledTexts:
-    """Read one file in the task's layout."""
-    lines = _lines(path)
-    if task.file_format == "tsv":
-        return _examples(task, _tsv(task, path, lines), str(path), first_line=2 if task.header else 1)
-    values = _json(task, path, lines)
-    found = _examples(task, _json_rows(task, path, values), str(path), first_line=1)
-    return replace(found, spans=_spans(task, found, values)) if task.span_fields else found
+    """Read one file, as its extension says.
+
+    Raises:
+        ZooError: an extension that no reader knows; a missing column, an unknown label, broken text; by line or row.
+    """
+    kind = _extension(path).lower().removesuffix(".gz")
+    if kind in (".tsv", ".csv"):
+        return _from_table(task, path, quoted=kind == ".csv")
+    if kind not in EXTENSIONS:
+        raise ZooError(f"{path}: no reader knows the extension {path.suffix!r}; readable are {_READABLE}.")
+    wanted = [*task.columns, task.label_column, *task.span_fields]
+    fields = [str(column) for column in wanted if isinstance(column, str)]
+    if len(fields) < len(wanted):
+        raise ZooError(
+            f"{path}: task {task.name!r} gives columns by number, which only .tsv and .csv have; name them in columns "
+            "and label_column."
+        )
+    if kind == ".parquet":
+        values: list[dict[str, Any] | None] = list(read_parquet(path, fields))
+        where = partial("{}, row {}".format, path)
+    else:
+        values, where = _json(path, fields, listed=kind == ".json")
+    found = _examples(task, _record_rows(task, values, where), str(path), where)
+    return replace(found, spans=_spans(task, found, values, where)) if task.span_fields else found
 
 
-def _spans(task: Task, examples: LabelledTexts, values: Sequence[dict[str, Any] | None]) -> list[RowSpans]:
+def _spans(
+    task: Task, examples: LabelledTexts, values: Sequence[dict[str, Any] | None], where: Callable[[int], str]
+) -> list[RowSpans]:
     spans = []
     for place, number in enumerate(examples.numbers):
         texts = [examples.texts[place], *([] if examples.pairs is None else [examples.pairs[place]])]
-        spans.append(read_row_spans(task, values[number] or {}, texts, f"{examples.source}, line {number + 1}"))
+        spans.append(read_row_spans(task, values[number] or {}, texts, where(number + 1)))
     return spans
 
 
-def _lines(path: Path) -> list[str]:
-    """A file's lines, without blank ones at its end."""
+def _from_table(task: Task, path: Path, quoted: bool) -> LabelledTexts:
+    """Rows of a TSV or CSV."""
+    if task.span_fields:
+        raise ZooError(f"{path}: marks and mentions of task {task.name!r} are read from .jsonl, .json or .parquet.")
+    table = list(read_table(path, quoted))
+    if not table:
+        raise ZooError(f"{path} is empty.")
+    header, rows = (table[0][1], table[1:]) if task.header else ([], table)
+    places = [_place(task, column, header, table[0][1], path) for column in (*task.columns, task.label_column)]
+    cells = [tuple(row[place] for place in places) for _, row in rows]
+    return _examples(task, cells, str(path), lambda number: f"{path}, line {rows[number - 1][0]}")
+
+
+def _place(task: Task, column: str | int, header: list[str], first: list[str], path: Path) -> int:
+    if isinstance(column, str):
+        return column_place(column, header, path)
+    if 0 <= column < len(first):
+        return column
+    raise ZooError(f"{path}: task {task.name!r} reads column {column}, but line 1 has columns 0 to {len(first) - 1}.")
+
+
+def _json(path: Path, wanted: list[str], listed: bool) -> tuple[list[dict[str, Any] | None], Callable[[int], str]]:
+    """One JSON object per line, blank lines passed over; or one list of objects where the file may be ``listed``."""
     lines = list(read_lines(path))
     while lines and not lines[-1].strip():
         lines.pop()
     if not lines:
         raise ZooError(f"{path} is empty.")
-    return lines
+    if listed and next(line for line in lines if line.strip()).lstrip().startswith("["):
+        where = partial("{}, item {}".format, path)
+        items = [
+            check_record(item, where(number), wanted)
+            for number, item in enumerate(parse_json("\n".join(lines), str(path)), start=1)
+        ]
+        for number, item in enumerate(items, start=1):
+            check_surrogates([item[name] for name in wanted], where(number))
+        return list(items), where
+    where = partial("{}, line {}".format, path)
+    return [parse_record(line, where(n), wanted) if line.strip() else None for n, line in enumerate(lines, 1)], where
 
 
-def _tsv(task: Task, path: Path, lines: list[str]) -> list[Row | None]:
-    """Tab-separated rows; quotes are ordinary characters."""
-    wanted = (*task.columns, task.label_column)
-    header = lines[0].split("\t") if task.header else []
-    width = len(header) or len(lines[0].split("\t"))
-    places = [_place(task, column, header, width, path) for column in wanted]
-    rows: list[Row | None] = []
-    for number, line in enumerate(lines[bool(header) :], start=1 + bool(header)):
-        cells = line.split("\t")
-        if len(cells) != width:
-            first = "the header" if header else "line 1"
-            raise ZooError(
-                f"{path}, line {number}: {len(cells)} tab-separated columns where {first} has {width}; "
-                f"found {line[:80]!r}."
-            )
-        rows.append(tuple(cells[place] for place in places))
-    return rows
-
-
-def _place(task: Task, column: str | int, header: list[str], width: int, path: Path) -> int:
-    if isinstance(column, int):
-        if 0 <= column < width:
-            return column
-        raise ZooError(f"{path}: task {task.name!r} reads column {column}, but line 1 has columns 0 to {width - 1}.")
-    if column in header:
-        return header.index(column)
-    raise ZooError(f"{path}: no column {column!r}.{nearest(column, header)} The header has: {', '.join(header)}.")
-
-
-def _json(task: Task, path: Path, lines: list[str]) -> list[dict[str, Any] | None]:
-    """One JSON object per line; blank lines are passed over."""
-    wanted = [str(column) for column in (*task.columns, task.label_column, *task.span_fields)]
-    rows: list[dict[str, Any] | None] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            rows.append(None)
-            continue
-        rows.append(parse_record(line, f"{path}, line {number}", wanted))
-    return rows
-
-
-def _json_rows(task: Task, path: Path, values: Sequence[dict[str, Any] | None]) -> list[Row | None]:
-    """Texts and labels of JSON objects. A number may be a label; as a text, it is the wrong key's value."""
+def _record_rows(task: Task, values: Sequence[dict[str, Any] | None], where: Callable[[int], str]) -> list[Row | None]:
+    """Texts and labels of records. A number may be a label; as a text, it is the wrong key's value."""
     columns = [str(column) for column in task.columns]
     rows: list[Row | None] = []
     for number, value in enumerate(values, start=1):
         if value is None:
             rows.append(None)
             continue
-        where, label = f"{path}, line {number}", value[str(task.label_column)]
+        place, label = where(number), value[str(task.label_column)]
         if not isinstance(label, str | int) or isinstance(label, bool):
             known = ", ".join([*task.labels, *task.skip_labels])
             raise ZooError(
-                f"{where}: the label {task.label_column!r} is {_shown(label)}; one of these is needed: {known}."
+                f"{place}: the label {task.label_column!r} is {_shown(label)}; one of these is needed: {known}."
             )
-        rows.append((*(_text(value[key], key, where) for key in columns), str(label)))
+        rows.append((*(_text(value[key], key, place) for key in columns), str(label)))
     return rows
 
 
@@ -279,7 +338,7 @@ def from_dataset(task: Task, dataset: Any, source: str) -> LabelledTexts:
         (*(_text(cell, key, f"{source}, row {n}", (int, float)) for key, cell in zip(columns, row)), label(row[-1]))
         for n, row in enumerate(zip(*(list(dataset[column]) for column in columns), strict=True))
     ]
-    return _examples(task, rows, source, first_line=0)
+    return _examples(task, rows, source, lambda number: f"{source}, row {number - 1}")
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -297,7 +356,8 @@ def _shown(value: Any) -> str:
         return f"of type {type(value).__name__}"
 
 
-def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: int) -> LabelledTexts:
+def _examples(task: Task, rows: Sequence[Row | None], source: str, where: Callable[[int], str]) -> LabelledTexts:
+    """The labelled ones of some rows; ``where`` tells messages the place of a row, counted from 1."""
     classes = {label: number for number, label in enumerate(task.labels)}
     kept, numbers, labels, skipped = [], [], [], 0
     for number, row in enumerate(rows):
@@ -308,10 +368,7 @@ def _examples(task: Task, rows: Sequence[Row | None], source: str, first_line: i
             continue
         if row[-1] not in classes:
             known = ", ".join([*task.labels, *(f"{label} (skipped)" for label in task.skip_labels)])
-            raise ZooError(
-                f"{source}, line {number + first_line}: unknown label {row[-1]!r} for task {task.name!r}; "
-                f"known: {known}."
-            )
+            raise ZooError(f"{where(number + 1)}: unknown label {row[-1]!r} for task {task.name!r}; known: {known}.")
         kept.append(row)
         numbers.append(number)
         labels.append(classes[row[-1]])

@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -37,16 +37,16 @@ class Task:
 
     Args:
         name: what ``--tasks`` calls it.
-        columns: the text columns, one (single texts) or two (pairs): names, or numbers from 0 in a file
+        columns: the text columns, one (single texts) or two (pairs): names, or numbers from 0 in a table
             without header.
         labels: all labels as they stand in the file, in class order; the second is the positive class of F1.
         metrics: names in :data:`finetune.metrics.METRICS`; the first is the primary one.
         label_column: name, or number, of the label's column.
-        file_format: ``tsv`` (tab-separated, never quoted) or ``json`` (one object per line).
-        header: whether a TSV's first line names the columns.
+        header: whether the first line of a TSV or CSV names the columns.
         skip_labels: rows with these labels carry no gold answer and are dropped.
         folders: names the task's folder may have below ``--data``; it may also be ``--data`` itself.
-        train_files: possible names of the training file, first found wins.
+        train_files: possible names of the training file, first found wins; one without an extension stands for the
+            same name with any that is read (:data:`finetune.data.load.EXTENSIONS`).
         eval_files: possible names of the labelled development file.
         hub: dataset id for ``--data hub``.
         hub_config: its configuration.
@@ -65,12 +65,11 @@ class Task:
     labels: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
     label_column: str | int = "label"
-    file_format: Literal["tsv", "json"] = "tsv"
     header: bool = True
     skip_labels: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    train_files: tuple[str, ...] = ("train.tsv",)
-    eval_files: tuple[str, ...] = ("dev.tsv",)
+    train_files: tuple[str, ...] = ("train",)
+    eval_files: tuple[str, ...] = ("dev",)
     hub: str | None = None
     hub_config: str | None = None
     hub_columns: tuple[str, ...] = ()
@@ -91,8 +90,8 @@ class Task:
             raise ZooError(f"{where} names {len(self.columns)} text columns; one (single) or two (pair) are needed.")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise ZooError(f"{where} needs at least two different labels, found {list(self.labels)}.")
-        if self.file_format not in ("tsv", "json"):
-            raise ZooError(f"{where}: file_format is {self.file_format!r}; 'tsv' and 'json' are known.")
+        if not self.train_files or not self.eval_files:
+            raise ZooError(f"{where} names no {'eval_files' if self.train_files else 'train_files'}; a name is needed.")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ZooError(
@@ -103,14 +102,14 @@ class Task:
         if "f1" in self.metrics and len(self.labels) != 2:
             raise ZooError(f"{where}: f1 is defined for two labels, not {len(self.labels)}; macro_f1 would work.")
         numbers = [c for c in (*self.columns, self.label_column) if isinstance(c, int)]
-        if self.file_format == "tsv" and not self.header and len(numbers) != len(self.columns) + 1:
+        if not self.header and len(numbers) != len(self.columns) + 1:
             raise ZooError(f"{where}: without a header, columns and label_column are numbers counted from 0.")
         self._check_spans(where)
 
     def _check_spans(self, where: str) -> None:
         fields = self.span_fields
-        if fields and (self.file_format != "json" or self.hub is not None):
-            raise ZooError(f"{where}: marks and mentions are read from files of file_format: json, one object a line.")
+        if fields and self.hub is not None:
+            raise ZooError(f"{where}: marks and mentions are read from files, and the task names a hub dataset.")
         twice = next((field for field in fields if fields.count(field) > 1), None)
         if twice is not None:
             raise ZooError(f"{where} names the field {twice!r} of spans more than once in marks and mentions.")
@@ -156,10 +155,9 @@ def _clue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **more: 
         name=name,
         columns=columns,
         labels=labels,
-        file_format="json",
         hub=CLUE_HUB,
         hub_config=name,
-        **{"train_files": ("train.json",), "eval_files": ("dev.json",), **more},
+        **more,
     )
 
 
@@ -195,7 +193,7 @@ GLUE = (
         label_column="gold_label",
         skip_labels=("-",),
         folders=("MNLI", "mnli"),
-        eval_files=("dev_matched.tsv",),
+        eval_files=("dev_matched",),
         hub_columns=("premise", "hypothesis"),
         hub_eval="validation_matched",
     ),
@@ -208,7 +206,7 @@ CLUE = (
         _NLI,
         skip_labels=("-",),
         folders=("ocnli", "OCNLI", "ocnli_public"),
-        train_files=("train.50k.json", "train.30k.json", "train.10k.json", "train.json"),
+        train_files=("train.50k", "train.30k", "train.10k", "train"),
     ),
     _clue("afqmc", ("sentence1", "sentence2"), ("0", "1"), folders=("afqmc", "AFQMC", "afqmc_public")),
     _clue("tnews", ("sentence",), _TNEWS, folders=("tnews", "TNEWS", "tnews_public")),
@@ -265,6 +263,10 @@ def _task_of(row: Any, path: Path) -> Task:
     if not isinstance(row, dict):
         raise ZooError(f"{path}: a task is a mapping with at least {', '.join(required)}; found {type(row).__name__}.")
     for key in row:
+        if key == "file_format":
+            raise ZooError(
+                f"{path}: a task has no file_format; the extensions of its files say how they are read. Delete it."
+            )
         if key not in fields:
             raise ZooError(
                 f"{path}: unknown field {key!r} of a task.{nearest(str(key), fields)} Known: {', '.join(fields)}."
@@ -283,8 +285,6 @@ def _task_of(row: Any, path: Path) -> Task:
     for key, value in values.items():
         if not _fits(hints[key], value):
             raise ZooError(f"{path}: {key} of task {row['name']!r} is {row[key]!r}; {_needed(hints[key])} is needed.")
-    if values.get("file_format") == "json":
-        values = {"train_files": ("train.json",), "eval_files": ("dev.json",), **values}
     return Task(**values)
 
 
@@ -293,8 +293,6 @@ def _fits(hint: Any, value: Any) -> bool:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is UnionType:
         return any(_fits(option, value) for option in inner)
-    if origin is Literal:
-        return value in inner
     if origin is tuple:
         return isinstance(value, tuple) and all(_fits(inner[0], item) for item in value)
     return type(value) is hint or (hint is float and type(value) is int)
@@ -305,8 +303,6 @@ def _needed(hint: Any) -> str:
     origin, inner = get_origin(hint), get_args(hint)
     if origin is UnionType:
         return " or ".join(_needed(option) for option in inner)
-    if origin is Literal:
-        return " or ".join(repr(option) for option in inner)
     if origin is tuple:
         return f"one or a list, each {_needed(inner[0])},"
     words = {

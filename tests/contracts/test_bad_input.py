@@ -410,7 +410,7 @@ def test_bad_tasks(model, tmp_path, refuse):
     (tmp_path / "CoLA" / "dev.tsv").write_bytes(b"gj04\t1\t\tCaf\xe9.\n")
     refuse("finetune", tuned(model, data), "invalid UTF-8")
     (tmp_path / "CoLA" / "dev.tsv").unlink()
-    refuse("finetune", tuned(model, data), "no dev.tsv")
+    refuse("finetune", tuned(model, data), "no dev.*", ".csv")
     assert not list(model.glob("finetune-*"))
 
 

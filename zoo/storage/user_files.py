@@ -1,19 +1,20 @@
 """Files that people hand over, and one way to read them.
 
 What is wrong with a file is said by its name, and its line where there is one: it is not there, it is packed otherwise
-than its name says, cut short, no UTF-8, binary, a pointer that git-lfs left in its place, or no JSON. Nothing here is
-guessed: what cannot be read as it stands is refused with what would work.
+than its name says, cut short, no UTF-8, binary, a pointer that git-lfs left in its place, no JSON, or no table of even
+rows. Nothing here is guessed: what cannot be read as it stands is refused with what would work.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import csv
 import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
@@ -224,19 +225,24 @@ def parse_record(text: str, where: str, fields: Iterable[str] = ()) -> dict[str,
     Raises:
         ZooError: as :func:`parse_json`; it is no object, or lacks a field, or no UTF-8 can be made of one.
     """
-    value = parse_json(text, where)
     wanted = list(fields)
-    if not isinstance(value, dict):
-        needed = f" with {', '.join(map(repr, wanted))}" if wanted else ""
-        found = f"found a JSON {json_kind(value)}: {text.strip()[:60]!r}"
-        raise ZooError(f"{where}: a JSON object{needed} was expected, {found}.")
-    for name in wanted:
-        if name not in value:
-            have = ", ".join(map(repr, list(value)[:20])) or "none"
-            raise ZooError(f"{where}: no field {name!r}; there are {have}.{nearest(name, value)}")
+    value = check_record(parse_json(text, where), where, wanted)
     if _SURROGATE.search(text):
         for name in wanted:
             check_surrogates(value[name], f"{where}: field {name!r}")
+    return value
+
+
+def check_record(value: Any, where: str, fields: Sequence[str] = ()) -> dict[str, Any]:
+    """A value of JSON, if it is an object with these fields; ZooError otherwise, which begins with ``where``."""
+    if not isinstance(value, dict):
+        needed = f" with {', '.join(map(repr, fields))}" if fields else ""
+        found = f"found a JSON {json_kind(value)}: {json.dumps(value, ensure_ascii=False)[:60]!r}"
+        raise ZooError(f"{where}: a JSON object{needed} was expected, {found}.")
+    for name in fields:
+        if name not in value:
+            have = ", ".join(map(repr, list(value)[:20])) or "none"
+            raise ZooError(f"{where}: no field {name!r}; there are {have}.{nearest(name, value)}")
     return value
 
 
@@ -287,3 +293,88 @@ def json_kind(value: Any) -> str:
     """What JSON calls a value that Python read from it."""
     words = {dict: "object", list: "list", str: "string", bool: "true or false", type(None): "null"}
     return words.get(type(value), "number")
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, quoted: bool) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row that is not blank; all rows have as many cells as the first.
+
+    Args:
+        path: the file.
+        quoted: commas part the cells, and quotes may stand around one (CSV). Otherwise tabs part them, and a quote is
+            an ordinary character.
+
+    Raises:
+        ZooError: as :func:`read_lines`; quotes that do not close, a row of another width.
+    """
+    rows = _csv_rows(path) if quoted else ((n, line.split("\t")) for n, line in enumerate(read_lines(path), start=1))
+    first, width = 0, 0
+    for number, cells in rows:
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not first:
+            first, width = number, len(cells)
+        if len(cells) != width:
+            parted, works = ("comma", " A cell with a comma stands between quotes in CSV.") if quoted else ("tab", "")
+            shown = ("," if quoted else "\t").join(cells)[:80]
+            raise ZooError(
+                f"{path}, line {number}: {len(cells)} {parted}-separated columns where line {first} has {width}; found "
+                f"{shown!r}.{works}"
+            )
+        yield number, cells
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Number of the first line, and cells, of each row: a cell between quotes may hold line ends."""
+    reader = csv.reader((f"{line}\n" for line in read_lines(path)), strict=True)
+    while True:
+        first = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise ZooError(
+                f"{path}, line {first}: the quotes of this row do not close as CSV's do (at line {reader.line_num}: "
+                f'{error}). A cell that begins with a quote ends with one, and a quote in it is doubled: "a ""b"" c".'
+            ) from error
+        if cells is None:
+            return
+        yield first, cells
+
+
+def column_place(column: str, names: Sequence[str], path: Path) -> int:
+    """Where a column stands among those of a table; ZooError if it is missing, or there twice."""
+    if names.count(column) == 1:
+        return names.index(column)
+    listed = ", ".join(names[:20])
+    if column in names:
+        raise ZooError(
+            f"{path}: {names.count(column)} columns are called {column!r}; one is needed. There are: {listed}."
+        )
+    mark = next((mark for mark in ("\t", ";", ",") if len(names) == 1 and mark in names[0]), None)
+    works = f" They seem to be parted by {mark!r}: .tsv parts columns by tabs, .csv by commas." if mark else ""
+    raise ZooError(f"{path}: no column {column!r}.{nearest(column, names)} The header has: {listed}.{works}")
+
+
+def read_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """These columns of a Parquet file's rows.
+
+    Raises:
+        ZooError: as :func:`open_bytes`; it is no Parquet file or a damaged one, or a column is missing.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    with open_bytes(path) as stream:
+        if not (head := stream.read(4)):
+            raise ZooError(f"{path} is empty.")
+        if head != b"PAR1":
+            raise ZooError(f"{path} is not a Parquet file, as its name says (it starts with {head!r}).")
+        try:
+            with pyarrow.parquet.ParquetFile(stream) as file:
+                for column in columns:
+                    column_place(column, file.schema_arrow.names, path)
+                return file.read(columns=list(dict.fromkeys(columns))).to_pylist()
+        except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a text that is no UTF-8
+            raise ZooError(f"{path}: the Parquet data is damaged or cut short ({error}).") from error

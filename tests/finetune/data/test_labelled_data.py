@@ -55,7 +55,8 @@ def test_user_task_file(tmp_path: Path) -> None:
         ("name: x\nlabels: [p, q]", "lacks columns"),
         ("name: x\ncolumns: [a]\nlabels: [p, q, r]\nmetrics: [f1]", "macro_f1 would work"),
         ("name: x\ncolumns: [a]\nlabels: [p, q]\nheader: false", "counted from 0"),
-        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: csv", "'tsv' or 'json' is needed"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: csv", "no file_format; the extensions"),
+        ("{name: x, columns: [a], labels: [p, q], eval_files: []}", "names no eval_files; a name is needed"),
         *(
             (f"{{name: x, columns: [a], labels: [p, q], {line}}}", f"my.yaml: {part}")
             for line, part in (
@@ -167,7 +168,7 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
         ),
         ("tnews", '{"sentence": "x \\ud83d", "label": "100"}', "line 1: field 'sentence' holds half a surrogate pair"),
         ("tnews", "null", "line 1: a JSON object with .* found a JSON null"),
-        ("ocnli", '["a"]', "line 1: a JSON object with .* was expected"),
+        ("ocnli", '["a"]', "item 1: a JSON object with .* was expected"),
         *(
             ("tnews", f'{{"sentence": "x", "label": "100"}}\n{{"sentence": {value}, "label": "100"}}', part)
             for value, part in (
@@ -181,7 +182,7 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_told_by_line(tmp_path: Path, task: str, content: bytes | str, part: str) -> None:
-    path = write(tmp_path, "dev.any", content)
+    path = write(tmp_path, "dev.json" if task in GROUPS["clue"] else "dev.tsv", content)
     with pytest.raises(ZooError, match=part) as caught:
         read_file(TASKS[task], path)
     assert str(path) in str(caught.value)
@@ -205,10 +206,10 @@ def test_training_rows_of_one_class_are_warned_of(tmp_path: Path) -> None:
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="is not a folder"):
         find_files(TASKS["cola"], tmp_path / "nowhere")
-    with pytest.raises(ZooError, match=r"no train.tsv with dev.tsv .*CoLA"):
+    with pytest.raises(ZooError, match=r"no train\.\* with dev\.\* that is read \(\.tsv, \.csv, \.jsonl .*CoLA"):
         find_files(TASKS["cola"], tmp_path)
     write(tmp_path / "CoLA", "train.tsv", "x")
-    with pytest.raises(ZooError, match=r"has .*train.tsv but no dev.tsv"):
+    with pytest.raises(ZooError, match=r"has .*train.tsv but no dev\.\* that is read \(\.tsv, \.csv"):
         find_files(TASKS["cola"], tmp_path)
 
 

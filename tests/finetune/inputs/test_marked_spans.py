@@ -39,9 +39,6 @@ MARKED = Task(
     name="marked",
     columns=("text",),
     labels=("blue", "red"),
-    file_format="json",
-    train_files=("train.json",),
-    eval_files=("dev.json",),
     marks=(SpanMarkers("head", "[HD]", "[HD]"), SpanMarkers("tail", "[TL]", "[TL]")),
     epochs=5,
 )
@@ -525,13 +522,13 @@ def test_tables_that_do_not_fit(ernie: Path, bert: Path, knowledge: Path, table:
         ("marks: [head]", "a mapping from fields"),
         ('marks: {head: ["[H D]", "x"]}', "one token without spaces"),
         ('marks: {head: ["#", "#"]}\nmentions: [head]', "'head' of spans more than once"),
-        ("mentions: found\nfile_format: tsv", "file_format: json"),
+        ("mentions: found\nhub: someone/some", "the task names a hub dataset"),
     ],
 )
 def test_task_files_that_cannot_be(extra: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "tasks.yaml"
     base = "name: x\ncolumns: text\nlabels: [a, b]\n"
-    path.write_text(base + ("" if "file_format" in extra else "file_format: json\n") + extra)
+    path.write_text(base + extra)
     with pytest.raises(ZooError, match=message):
         read_task_file(path)
 
