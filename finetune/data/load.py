@@ -206,7 +206,7 @@ def read_file(task: Task, path: Path) -> LabelledTexts:
         )
     if kind == ".parquet":
         values: list[dict[str, Any] | None] = list(read_parquet(path, fields))
-        where = partial("{}, row {}".format, path)
+        where: Callable[[int], str] = partial("{}, row {}".format, path)
     else:
         values, where = _json(path, fields, listed=kind == ".json")
     found = _examples(task, _record_rows(task, values, where), str(path), where)
