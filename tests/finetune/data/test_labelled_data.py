@@ -306,7 +306,12 @@ def test_unreachable_hub_says_what_would_work(monkeypatch) -> None:
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
+    monkeypatch.setattr("finetune.data.load.hub_answers", lambda: True)  # whether this machine reaches it
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(ZooError, match=r"nyu-mll/glue/cola.*ConnectionError: no route\).*--data FOLDER"):
+        load_task(TASKS["cola"], "hub")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ZooError, match=r"nyu-mll/glue/cola.*cannot be reached.*--data FOLDER"):
         load_task(TASKS["cola"], "hub")
 
 
