@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import config_digest, load_pretrain_config
 from zoo.errors import ZooError, nearest
 from zoo.runtime.pool import Job, run_pool
+from zoo.runtime.signals import usable_cpus
 from zoo.sample import resolve
 from zoo.settings.load import Settings
 from zoo.settings.yaml_files import as_yaml, merge
@@ -240,7 +240,7 @@ def fixed_validation(folder: Path, reference: Settings[PretrainConfig]) -> dict[
         objective.build(metadata.config, vocabulary)
         objective.bind_tokenizer(tokenizer)
         load_head(folder, name, objective)
-    accelerator = Accelerator(cpu=True) if not _has_gpu() else Accelerator()
+    accelerator = Accelerator(cpu=not _has_gpu())
     model = PretrainingModel(core, heads).to(accelerator.device)
     losses: dict[str, dict[str, float]] = {}
     for task_name, task in config.tasks.items():
@@ -262,9 +262,9 @@ def _corrupts(objective: Objective) -> bool:
 
 
 def _has_gpu() -> bool:
-    import torch
+    from zoo.runtime.processes import has_gpu
 
-    return torch.cuda.is_available()
+    return has_gpu()
 
 
 def read_cell(cell: GridCell) -> FinishedRun | None:
@@ -301,8 +301,8 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
         say: prints a line.
     """
     grid = cells(config)
-    workers = config.workers or (1 if _has_gpu() else max(1, len(os.sched_getaffinity(0)) // 2))
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    workers = config.workers or (1 if _has_gpu() else max(1, usable_cpus() // 2))
+    threads = max(1, usable_cpus() // workers)
     waiting = [cell for cell in grid if not cell.done.exists()]
     say(
         f"{config.name}: {len(grid)} runs, {len(grid) - len(waiting)} finished, {workers} at a time x {threads} threads"

@@ -13,6 +13,7 @@ from finetune.config import FinetuneConfig
 from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
+from zoo.runtime.signals import usable_cpus
 from zoo.settings.load import CommandHelp, help_text, load_settings, wants_help
 from zoo.settings.yaml_files import flatten
 
@@ -89,7 +90,7 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     from finetune.results.report import RESULT
     from finetune.training.run import MODEL
 
-    threads = config.threads or max(1, len(os.sched_getaffinity(0)) // config.jobs)
+    threads = config.threads or max(1, usable_cpus() // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
     fixed["save_model"] = config.save_model
     flat = flatten(fixed)

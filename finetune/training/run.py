@@ -234,7 +234,7 @@ def predict(
         for rows in batches[processes.rank :: processes.world]:
             inputs, _ = prepared.batch(data, rows)
             logits[torch.from_numpy(rows).to(logits.device)] = _forward(model, inputs, prepared, processes.device)
-    return processes.total(logits.clone()).double().softmax(-1).cpu().numpy()
+    return processes.total(logits.clone()).cpu().double().softmax(-1).numpy()
 
 
 def _result(

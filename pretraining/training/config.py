@@ -145,7 +145,7 @@ class TrainConfig:
         validate_every: steps between validations; 0 = at the end only.
         save_every: steps between checkpoints.
         keep: checkpoints kept.
-        trackers: accelerate trackers by name, beside the JSONL log.
+        trackers: accelerate trackers by name (tensorboard, wandb, trackio, ...), beside the JSONL log.
     """
 
     steps: Count | None = None

@@ -73,8 +73,8 @@ def _add(sums: Any, hits: Any, at: Any, term: LossTerm) -> None:
     if term.row_total is None or term.row_count is None:
         sums[-1] += np.array([float(term.total), term.count])
     else:
-        np.add.at(sums[:, 0], at, term.row_total.double().cpu().numpy())
-        np.add.at(sums[:, 1], at, term.row_count.double().cpu().numpy())
+        np.add.at(sums[:, 0], at, term.row_total.cpu().double().numpy())
+        np.add.at(sums[:, 1], at, term.row_count.cpu().double().numpy())
     if term.correct is not None:
         hits += np.array([float(term.correct), term.count])
 

@@ -224,6 +224,10 @@ class Recorder:
             for name, f in metrics.items():
                 part = {k: f[k] for k in ("documents", "totals", "counts")}
                 self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
+            if self.config.train.trackers:
+                held_out = {"loss": loss, **{name: figures["loss"] for name, figures in terms.items()}}
+                values = {f"validation/{task}/{name}": value for name, value in held_out.items()}
+                self.accelerator.log(values, step=counters.step)
         text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in metrics.items())
         self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
 

@@ -40,7 +40,7 @@ from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
 from zoo.model_folder import ModelMetadata, save_model_folder
-from zoo.runtime.processes import errors_on_all_ranks, resolve_precision
+from zoo.runtime.processes import errors_on_all_ranks, resolve_precision, sums_type
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import Stopped, StopRequest
 from zoo.settings.load import Settings
@@ -138,7 +138,7 @@ class Run:
             counters=Counters(targets=dict.fromkeys(names, 0)),
             cursors={name: Cursor() for name in self.config.tasks},
             recurrent={name: RecurrentState(slices, accelerator) for name in contiguous},
-            log_window=torch.zeros(len(names), 2, dtype=torch.float64, device=accelerator.device),
+            log_window=torch.zeros(len(names), 2, dtype=sums_type(accelerator.device), device=accelerator.device),
         )
 
     @property

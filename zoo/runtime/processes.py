@@ -18,7 +18,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from zoo.errors import ZooError, file_problem, nearest
-from zoo.runtime.signals import Stopped, die_with_parent
+from zoo.runtime.signals import Stopped, die_with_parent, usable_cpus
 
 _Moved = TypeVar("_Moved")
 _TRACKER_PACKAGES = {"comet_ml": "comet-ml"}  # where the package has another name than the tracker
@@ -51,11 +51,10 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
         )
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != own:
         AcceleratorState._reset_state()  # an earlier run of this process (demo, tests) had another precision
-    on_gpu = torch.cuda.is_available()
     # The others wait while the main process prepares a corpus; the usual half hour would end a large one.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
     accelerator = Accelerator(
-        cpu=not on_gpu,
+        cpu=not has_gpu(),
         mixed_precision=own,
         log_with=trackers or None,
         project_dir=str(folder),
@@ -69,7 +68,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
             f"{launched} -m pretraining ...` (it also starts CPU processes)."
         )
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
-    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // local))
+    torch.set_num_threads(threads or max(1, usable_cpus() // local))
     _add_in_one_order(accelerator.device)
     _keep_heap()
     return accelerator
@@ -90,6 +89,16 @@ def check_trackers(names: list[str]) -> None:
                 f"train.trackers: {name} is not installed: `pip install {package}` brings it, or leave it out; "
                 "log.jsonl in the run folder has the same figures."
             )
+
+
+def has_gpu() -> bool:
+    """Whether runs go to a GPU: CUDA's, or a Mac's (mps)."""
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
+
+
+def sums_type(device: torch.device) -> torch.dtype:
+    """The widest type of floats in which a device adds up; a Mac's GPU has no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def device_memory() -> int:

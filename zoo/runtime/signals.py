@@ -45,6 +45,11 @@ def _forget_watchers() -> None:
 os.register_at_fork(before=_hold_sigterm, after_in_parent=_release_sigterm, after_in_child=_forget_watchers)
 
 
+def usable_cpus() -> int:
+    """CPUs that this process may run on: its affinity's, or the machine's where there is none (Mac)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Stopped(SystemExit):
     """The run was asked to stop, saved its state and can be continued; exit code 143 as after SIGTERM."""
 
