@@ -70,12 +70,6 @@ def task_tokenizer(stored: ZooTokenizer, metadata: ModelMetadata, marks: Sequenc
             "has no table for new ones to be added to; a template of its own tokens would work: "
             f"{', '.join(stored.roles.values())}."
         )
-    numbers = list(tokenizer.backend.get_vocab(with_added_tokens=True).values())
-    if len(numbers) != len(set(numbers)):  # the tokenizers library counts entries to number a new one
-        raise ZooError(
-            f"the tokenizer in {metadata.path} leaves out numbers, so that new tokens of the template "
-            f"({', '.join(template.tokens)}) would share one with another; number its entries without gaps."
-        )
     tokenizer.set_template(template, segments)
     tokenizer.backend.encode_special_tokens = True  # "[SEP]" written in a text is text
     return tokenizer

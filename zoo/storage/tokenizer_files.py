@@ -104,7 +104,7 @@ def read_tokenizer_json(path: Path) -> ReadBackend:
     if state["model"].get("dropout"):
         notes.append(f"dropout {state['model']['dropout']} of merges is switched off, so that a text has one reading")
         state["model"]["dropout"] = None
-    if gaps := _fill_gaps(state):
+    if gaps := _fill_gaps(state, path):
         notes.append(f"{gaps} ids belong to no token; they are kept free")
     try:
         backend = Tokenizer.from_str(json.dumps(state) if notes else text)
@@ -121,7 +121,7 @@ def read_tokenizer_json(path: Path) -> ReadBackend:
     return ReadBackend(backend, tokenizer_metadata(path.parent), tuple(notes))
 
 
-def _fill_gaps(state: dict[str, Any]) -> int:
+def _fill_gaps(state: dict[str, Any], path: Path) -> int:
     """Give ids that no token has an entry that no text spells: the library counts entries to number a new token."""
     vocabulary = state["model"].get("vocab")
     if not isinstance(vocabulary, dict) or not all(isinstance(index, int) for index in vocabulary.values()):
@@ -130,7 +130,7 @@ def _fill_gaps(state: dict[str, Any]) -> int:
     taken = {*vocabulary.values(), *(index for index in added if isinstance(index, int))}
     free = [index for index in range(max(taken, default=-1) + 1) if index not in taken]
     if len(free) > len(taken):
-        raise ZooError(f"a vocabulary of {len(taken)} tokens has ids up to {max(taken)}; is the file whole?")
+        raise ZooError(f"{path}: a vocabulary of {len(taken)} tokens has ids up to {max(taken)}; is the file whole?")
     vocabulary.update({f"unused {index}": index for index in free})
     return len(free)
 
@@ -216,7 +216,7 @@ def read_merges(folder: Path) -> ReadBackend:
     vocabulary: dict[str, int] = state["model"]["vocab"]
     if not all(isinstance(index, int) for index in vocabulary.values()):
         raise ZooError(f"{folder / 'vocab.json'} is no vocabulary: every token needs an id, a whole number.")
-    gaps = _fill_gaps(state)
+    gaps = _fill_gaps(state, folder / "vocab.json")
     merges: list[tuple[str, str]] = []
     for number, line in enumerate(read_lines(folder / "merges.txt"), start=1):
         if not line.strip() or line.startswith("#version"):
