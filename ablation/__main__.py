@@ -14,14 +14,17 @@ from ablation.results.report import markdown, to_json
 from ablation.results.runs import FinishedRun
 from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, run_command
-from zoo.settings.load import PRINT_CONFIG, CommandHelp, help_text, print_settings, take_switch, wants_help
+from zoo.settings.load import DRY_RUN, PRINT_CONFIG, CommandHelp, help_text, print_settings, take_switch, wants_help
 
 HELP = CommandHelp(
     "python -m ablation",
     "ablation.config:AblationConfig",
     about="Pretrain and fine-tune every (arm, seed), skip what is finished, resume what is not, and write report.md, "
     "report.json and report.html. Shipped: --config masking, --config pair-task.",
-    switches=(("report-only", "write the report from what is finished"),),
+    switches=(
+        DRY_RUN,
+        ("report-only", "write the report from what is finished"),
+    ),
 )
 
 
@@ -32,6 +35,7 @@ def main(argv: list[str]) -> int:
         return 0
     from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid  # torch
 
+    wants_dry_run, argv = take_switch(argv, f"--{DRY_RUN[0]}")
     wants_print, argv = take_switch(argv, PRINT_CONFIG)
     rest, only, report_only = split_grid_arguments(argv)
     config = load_ablation(rest)
@@ -46,6 +50,14 @@ def main(argv: list[str]) -> int:
         run_cell(config, chosen[0], int(only["threads"]), show=True)
         return 0
     check_primary(config)
+    if wants_dry_run:
+        for cell in grid:
+            state = "finished" if cell.done.exists() else "begun" if (cell.folder / "run.json").exists() else "to run"
+            print(f"{cell.name}: {state}, {cell.folder}")
+        print(
+            f"{sum(not cell.done.exists() for cell in grid)} of {len(grid)} to run; reports: {ablation_folder(config)}"
+        )
+        return 0
     if report_only:
         runs = [run for run in map(read_cell, grid) if run is not None]
         if not runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
 from zoo.runtime.signals import usable_cpus
-from zoo.settings.load import CommandHelp, help_text, load_settings, wants_help
+from zoo.settings.load import DRY_RUN, CommandHelp, help_text, load_settings, print_once, take_switch, wants_help
 from zoo.settings.yaml_files import flatten
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ HELP = CommandHelp(
     "python -m finetune",
     "finetune.config:FinetuneConfig",
     about="Fine-tune a model folder on tasks, with several seeds, and report scores beside their floors.",
+    switches=(DRY_RUN,),
 )
 HEAVY = ("finetune.training.run", "finetune.results.report", "sklearn.metrics", "jsonargparse", "zoo.settings.load")
 """Modules that the children of a pool share: imported once, without starting a thread."""
@@ -34,13 +36,17 @@ def main() -> int:
     if wants_help(sys.argv[1:]):
         print(help_text(HELP, sys.argv[1:]))
         return 0
-    config = load_settings(FinetuneConfig, sys.argv[1:], "python -m finetune", "finetune").value
+    wants_dry_run, argv = take_switch(sys.argv[1:], f"--{DRY_RUN[0]}")
+    config = load_settings(FinetuneConfig, argv, "python -m finetune", "finetune").value
     extra = read_task_file(config.task_file) if config.task_file else {}
     tasks, seeds = tasks_named(config.tasks, extra), config.seed_list
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if config.jobs > 1 and launched > 1:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
+    if wants_dry_run:
+        print_once("\n".join(dry_run_lines(config, tasks, seeds, output)))
+        return 0
     if config.jobs > 1:
         prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
         run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune", warm=HEAVY)
@@ -78,6 +84,43 @@ def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) 
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
     return found
+
+
+def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[str]:
+    """What would be fine-tuned, in lines; everything that needs no training is checked, and nothing is written.
+
+    Raises:
+        ZooError: as :func:`prepare_tasks`, or a folder holds a result of something else.
+    """
+    from finetune.results.report import stored_result
+    from finetune.training.run import MODEL
+    from zoo.core.flops import training_bytes
+    from zoo.runtime.processes import device_memory
+
+    lines, needed, to_run = list[str](), 0.0, 0
+    for task, ready in zip(tasks, prepare_tasks(config, tasks), strict=True):
+        own, core = ready.settings, ready.metadata.config
+        epochs, train, development = own.epochs or 1, len(ready.data.train.texts), len(ready.data.evaluation.texts)
+        done = []
+        for seed in seeds:
+            folder = folder_of(output, task.name, seed)
+            result = stored_result(folder, {**ready.fingerprint, "seed": seed})
+            done += [seed] * (result is not None and (not config.save_model or (folder / MODEL).exists()))
+        to_run += len(seeds) - len(done)
+        finished = f"; finished: seed {', '.join(map(str, done))}" if done else ""
+        lines.append(
+            f"{task.name}: {train:,} training rows, {development:,} development rows, {epochs} epochs of "
+            f"{math.ceil(train / own.batch_size):,} steps, batch {own.batch_size}, at most {ready.max_length} tokens, "
+            f"lr {own.lr}, {own.precision}; seeds {', '.join(map(str, seeds))}{finished}"
+        )
+        parts = training_bytes(core, core.vocab_size or 0, own.batch_size, ready.max_length)
+        needed = max(needed, sum(parts.values()))
+    parts_of_model = dict(ready.classifier(seeds[0]).named_parameters())  # the weights are read, and so checked
+    size = sum(parameter.numel() for parameter in parts_of_model.values())
+    memory = f"memory: about {needed / 1e6:,.0f} MB a process, of {device_memory() / 1e6:,.0f} MB here"
+    jobs = f"{to_run} of {len(tasks) * len(seeds)} trainings to run, {config.jobs} at a time"
+    model = f"model: {config.model}, {size:,} parameters with the classifier"
+    return [model, *lines, jobs, memory, "time: unknown before a step is measured", f"output: {output}"]
 
 
 def folder_of(output: Path, task: str, seed: int) -> Path:

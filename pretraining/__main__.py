@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from zoo.errors import run_command
-from zoo.settings.load import CommandHelp, help_text, wants_help
+from zoo.settings.load import DRY_RUN, CommandHelp, help_text, print_once, take_switch, wants_help
 
 HELP = CommandHelp(
     "python -m pretraining",
     "pretraining.training.config:PretrainConfig",
     about="Pretrain a model, or go on where a run was interrupted. `zoo list` names the shipped configs.",
+    switches=(DRY_RUN,),
 )
 
 
@@ -24,7 +26,14 @@ def main() -> None:
         from pretraining.training.load_config import load_pretrain_config
         from pretraining.training.pretrain import pretrain
 
-        pretrain(load_pretrain_config(sys.argv[1:]))
+        wants_dry_run, argv = take_switch(sys.argv[1:], f"--{DRY_RUN[0]}")
+        settings = load_pretrain_config(argv)
+        if wants_dry_run:
+            from pretraining.tools.configs import dry_run
+
+            print_once("\n".join(dry_run(settings, int(os.environ.get("WORLD_SIZE", "1")))))
+            return 0
+        pretrain(settings)
         return 0
 
     run_command(command)

@@ -20,7 +20,7 @@ from pretraining.training.init_from import check_contents, check_init_from
 from pretraining.training.load_config import differing_keys
 from pretraining.training.renamed import RENAMED
 from pretraining.training.stores import TokenStores
-from zoo.core.flops import embedding_parameters, layer_parameters
+from zoo.core.flops import training_bytes
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
 from zoo.model_folder import ModelMetadata
@@ -199,20 +199,15 @@ def missing_field(config: PretrainConfig, name: str, store: Store | None = None)
 
 
 def memory_needed(config: PretrainConfig, processes: int) -> dict[str, float]:
-    """At least how many bytes a process of a run takes, by the setting that makes most of them.
-
-    Weights, gradients and the optimiser's two moments (16 bytes a weight), and what the layers keep of a micro-batch
-    for the backward pass.
-    """
+    """At least how many bytes a process of a run takes, by the setting that makes most of them."""
     model, train, size = config.model, config.train, config.model.vocab_size or config.data.tokenizer.vocab_size
-    found = {f"model.{name}": 16.0 * count for name, count in embedding_parameters(model, size).items()}
-    found["model.hidden_size, num_hidden_layers and intermediate_size"] = 16.0 * layer_parameters(model)
     rows = train.micro_batch_size or max(1, train.batch_size // processes)
-    kept = 2 * model.hidden_size if train.gradient_checkpointing else 6 * model.hidden_size + model.intermediate_size
-    found["data.sequence_length and train.micro_batch_size"] = (
-        2.0 * rows * config.data.sequence_length * kept * model.num_hidden_layers
-    )
-    return found
+    parts = training_bytes(model, size, rows, config.data.sequence_length, train.gradient_checkpointing)
+    names = {
+        "layers": "model.hidden_size, num_hidden_layers and intermediate_size",
+        "rows": "data.sequence_length and train.micro_batch_size",
+    }
+    return {names.get(part, f"model.{part}"): count for part, count in parts.items()}
 
 
 def check_memory_needed(config: PretrainConfig, processes: int) -> None:

@@ -51,12 +51,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
         with errors_on_all_ranks(accelerator):
             if accelerator.is_main_process:
                 stack.enter_context(run_lock(folder))
-                check_run_folder(folder, settings)
-                check_layouts(config)
-                accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
-                check_memory_needed(config, accelerator.num_processes)
-                check_objectives(config)
-                check_optimizer(train)
+                check_settings(settings, folder, accelerator.num_processes)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
                 stores = run_stores(config, show)
@@ -73,3 +68,23 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
         run.loop(stop)
         run.finish()
     return folder
+
+
+def check_settings(settings: Settings[PretrainConfig], folder: Path, processes: int) -> None:
+    """What can be known without the text.
+
+    Args:
+        settings: the run's.
+        folder: its folder.
+        processes: that share it.
+
+    Raises:
+        ZooError: what a user can mend.
+    """
+    config, train = settings.value, settings.value.train
+    check_run_folder(folder, settings)
+    check_layouts(config)
+    accumulation_of(train.batch_size, train.micro_batch_size, processes)
+    check_memory_needed(config, processes)
+    check_objectives(config)
+    check_optimizer(train)

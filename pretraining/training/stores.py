@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from pretraining.corpus.sources import resolve_sources
+from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.sources import Source, resolve_sources
 from pretraining.objectives.base import Objective
 from pretraining.store.beginnings import check_beginnings
-from pretraining.store.prepare import prepare_store
+from pretraining.store.job import StoreJob
+from pretraining.store.prepare import prepare_store, prepared_store
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
@@ -62,8 +66,7 @@ def run_stores(config: PretrainConfig, show: bool) -> TokenStores:
     Raises:
         ZooError: a task's text is missing or bad, naming the task; or a file that an objective reads, likewise.
     """
-    sources = check_sources(config)
-    data, corpora = config.data, {name: task.corpus for name, task in config.tasks.items() if task.corpus is not None}
+    sources, data, corpora = check_sources(config), config.data, task_corpora(config)
     for name, corpus in corpora.items():  # before the run's own text, which can take hours
         try:
             found = resolve_sources(corpus)
@@ -77,13 +80,61 @@ def run_stores(config: PretrainConfig, show: bool) -> TokenStores:
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
     main, by_task = run_store(config, show), dict[str, Store]()
-    tokenizer = TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
+    tokenizer = tokenizer_of(main)
     for name, corpus in corpora.items():
         try:
             by_task[name] = prepare_store(corpus, tokenizer, data.stores, processes=data.processes, quiet=not show)
         except ZooError as error:
             raise ZooError(f"tasks.{name}.corpus: {error}") from error
     return TokenStores(main, by_task, sources)
+
+
+def task_corpora(config: PretrainConfig) -> dict[str, CorpusConfig]:
+    """Text of those tasks that have some of their own."""
+    return {name: task.corpus for name, task in config.tasks.items() if task.corpus is not None}
+
+
+def tokenizer_of(main: Store) -> TokenizerConfig:
+    """What tasks with text of their own read it with: the run's tokenizer."""
+    return TokenizerConfig(kind="file", path=str(main.path), special=load_tokenizer(main.path).roles)
+
+
+def look_for_stores(config: PretrainConfig) -> tuple[TokenStores | None, list[str]]:
+    """The stores of a run where all are prepared, and a line on each of its texts; nothing is prepared.
+
+    Raises:
+        ZooError: a text, a tokenizer or a file that an objective reads is missing or bad.
+    """
+    sources, data, lines, found = check_sources(config), config.data, list[str](), dict[str, Store]()
+    tokenizer, folder = data.tokenizer, Path(data.stores)
+    with tempfile.TemporaryDirectory() as nowhere:
+        for name, corpus in {"": data.corpus, **task_corpora(config)}.items():
+            store, size = prepared_store(corpus), ""
+            if store is None:
+                texts = resolve_sources(corpus)
+                check_beginnings(texts, corpus)
+                size = _in_words(texts)
+            if store is None and (not name or "" in found):  # a task reads with the tokenizer of the run's text
+                template = None if name else config.template
+                job = StoreJob(corpus, tokenizer, folder if folder.is_dir() else Path(nowhere), True, template)
+                store = job.open() if job.finished() else None
+            if store is not None:
+                found[name] = store
+                tokenizer = tokenizer if name else tokenizer_of(store)
+                size += f"{'; ' * bool(size)}prepared: {store.path}, {store.num_documents:,} documents, "
+                size += f"{store.num_tokens:,} tokens, vocabulary {store.meta['vocab_size']:,}"
+            else:
+                size += "; not prepared yet, which the run does first"
+            lines.append(f"{f'task {name}' if name else 'text'}: {size}")
+    whole = len(found) == len(lines)
+    return (TokenStores(found.pop(""), found, sources) if whole else None), lines
+
+
+def _in_words(texts: list[Source]) -> str:
+    """How many files of how many bytes, and which data sets of the hub."""
+    files, hub = [text for text in texts if text.kind != "hub"], [text.path for text in texts if text.kind == "hub"]
+    size = f"{len(files):,} file{'s' * (len(files) > 1)} of {sum(text.size for text in files):,} bytes"
+    return " and ".join([*[size] * bool(files), *(f"{name} of the hub" for name in hub)])
 
 
 def check_sources(config: PretrainConfig) -> dict[str, str]:

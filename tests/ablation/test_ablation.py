@@ -361,3 +361,17 @@ def write_demo(folder: Path) -> Path:
     own["primary"] = {"measure": "tiny.accuracy", "better": "higher", "floor": {"beats": "majority.tiny.accuracy"}}
     (folder / "demo.yaml").write_text(yaml.safe_dump(own))
     return folder / "demo.yaml"
+
+
+def test_a_dry_run_lists_what_would_run(tmp_path, capsys):
+    argv = ["--config", "pair-task", "--seeds", "[4,5]", "--output", str(tmp_path / "runs")]
+    assert main([*argv, "--dry_run"]) == 0
+    grid = cells(load_ablation(argv))
+    grid[1].done.parent.mkdir(parents=True)
+    grid[1].done.write_text("{}")
+    first = capsys.readouterr().out.splitlines()
+    assert first[0] == f"{grid[0].name}: to run, {grid[0].folder}"
+    assert first[-1].startswith(f"{len(grid)} of {len(grid)} to run; reports: ")
+    assert main([*argv, "--dry_run"]) == 0
+    assert f"{grid[1].name}: finished, {grid[1].folder}" in capsys.readouterr().out
+    assert not list((tmp_path / "runs").glob("*/run.json"))

@@ -337,6 +337,30 @@ def test_a_mistake_in_the_last_task_is_told_before_the_first_trains(
     assert trained == []
 
 
+def test_a_dry_run_says_what_would_be_trained(
+    bert: Path, toy_data: Path, task_file: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    words = ["--model", bert, "--tasks", "mood,colour", "--seeds", "1,2", "--data", toy_data, "--task_file", task_file]
+    words += ["--epochs", "2", "--limit", "20", "--batch_size", "8", "--output", tmp_path / "out"]
+    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, words), "--dry_run"])
+    assert main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not (tmp_path / "out").exists()
+    assert lines[1].startswith("mood: 20 training rows, 20 development rows, 2 epochs of 3 steps, batch 8")
+    assert "4 of 4 trainings to run, 1 at a time" in lines
+    assert lines[-1] == f"output: {tmp_path / 'out'}"
+    task = read_task_file(str(task_file))["mood"]
+    settings = FinetuneSettings(epochs=2, limit=20, batch_size=8)
+    finetune(bert, task, toy_data, 2, settings, tmp_path / "out" / "mood" / "seed-2", False)
+    assert main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].endswith("seeds 1, 2; finished: seed 2")
+    assert "3 of 4 trainings to run, 1 at a time" in lines
+    monkeypatch.setattr(sys, "argv", ["finetune", *map(str, words), "--dry_run", "--lr", "0.5"])
+    with pytest.raises(ZooError, match="holds a finished result that differs in: lr"):
+        main()
+
+
 @pytest.mark.slow
 def test_the_command_pools_resumes_and_reports(bert: Path, toy_data: Path, task_file: Path, tmp_path: Path) -> None:
     words = ["--model", bert, "--tasks", "mood,colour", "--seeds", "1,2", "--data", toy_data, "--task_file", task_file]

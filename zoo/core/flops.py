@@ -103,3 +103,24 @@ def embedding_parameters(config: CoreConfig, vocab_size: int) -> dict[str, int]:
         mixed = own.features * (2 * own.n_highway * own.features + config.embedding_width)
         found["characters"] = own.n_characters * own.embedding_dim + convolved + mixed
     return found
+
+
+def training_bytes(
+    config: CoreConfig, vocab_size: int, rows: int, length: int, recompute: bool = False
+) -> dict[str, float]:
+    """At least how many bytes training takes, by what makes them: a table's setting, ``layers`` and ``rows``.
+
+    Weights, gradients and the optimiser's two moments (16 bytes a weight), and what the layers keep of the rows for the
+    backward pass.
+
+    Args:
+        config: the core's config.
+        vocab_size: of the tokenizer.
+        rows: B, in one pass.
+        length: L.
+        recompute: layers are run anew for the backward pass.
+    """
+    found = {name: 16.0 * count for name, count in embedding_parameters(config, vocab_size).items()}
+    kept = 2 * config.hidden_size if recompute else 6 * config.hidden_size + config.intermediate_size
+    rows_bytes = 2.0 * rows * length * kept * config.num_hidden_layers
+    return {**found, "layers": 16.0 * layer_parameters(config), "rows": rows_bytes}

@@ -145,9 +145,14 @@ def take_switch(argv: list[str], word: str) -> tuple[bool, list[str]]:
 
 
 def print_settings(resolved: dict[str, Any]) -> None:
-    """Settings on standard output, as YAML that ``--config`` reads as the same; once, also under a launcher."""
+    """Settings on standard output, as YAML that ``--config`` reads as the same."""
+    print_once(as_yaml(resolved, (sys.stdout.encoding or "").lower().startswith("utf")))
+
+
+def print_once(text: str) -> None:
+    """A text on standard output; of several processes of a launcher, one prints it."""
     if os.environ.get("RANK", "0") == "0":
-        print(as_yaml(resolved, (sys.stdout.encoding or "").lower().startswith("utf")), end="")
+        print(text.rstrip("\n"))
 
 
 # ---- --help: from the source of settings and plug-ins, without importing them ----------------------------------------
@@ -211,6 +216,9 @@ COMMON_SWITCHES = (
     ("config FILE", "a YAML file with settings, or the name of a shipped one; several merge in order"),
     ("print_config", "the settings as they come out of files and command line, in YAML that --config can read"),
 )
+
+DRY_RUN = ("dry_run", "check everything, say what would run, and train nothing")
+"""The switch and its help, of the commands that train."""
 
 
 def wants_help(argv: list[str]) -> bool:

@@ -1,14 +1,22 @@
 """What is refused before any text is read."""
 
-import pytest
+import re
+import sys
 
+import pytest
+from training import arguments, train
+
+from pretraining.__main__ import main
+from pretraining.tools.configs import dry_run
 from pretraining.training.assemble import check_optimizer
 from pretraining.training.checks import check_layouts, check_memory_needed, check_objectives, memory_needed
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.model import build_model
 from pretraining.training.pretrain import pretrain
+from pretraining.training.stores import run_stores
 from zoo.errors import ZooError
 from zoo.runtime.processes import check_trackers, device_memory
+from zoo.storage.files import read_json, write_json
 from zoo.vocabulary import Vocabulary
 
 HUGE = 10**9
@@ -104,3 +112,63 @@ def test_a_tracker_that_is_not_installed_is_named_by_its_package(monkeypatch):
     monkeypatch.setattr("accelerate.tracking.get_available_trackers", list)
     with pytest.raises(ZooError, match="pip install tensorboard"):
         check_trackers(["tensorboard"])
+
+
+# ---- --dry_run -------------------------------------------------------------------------------------------------------
+
+
+def dry(argv, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["pretraining", *argv, "--dry_run"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def line_of(lines, word):
+    return next(line for line in lines if line.startswith(f"{word}: "))
+
+
+def test_a_dry_run_says_what_would_run_and_what_is_done(tmp_path, capsys, monkeypatch):
+    argv = arguments(tmp_path, steps=3)
+    lines = dry(argv, capsys, monkeypatch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["text.txt"]  # neither a run folder nor a store
+    size = (tmp_path / "text.txt").stat().st_size
+    assert line_of(lines, "text") == f"text: 1 file of {size:,} bytes; not prepared yet, which the run does first"
+    assert line_of(lines, "tokenizer").endswith("to be trained, vocabulary of at most 600")
+    assert line_of(lines, "batch") == "batch: 8 rows = 1 x 1 x 8, of 48 tokens, fp32"
+    assert line_of(lines, "budget") == "budget: 3 steps, at most 1,152 tokens"
+    assert line_of(lines, "output").endswith(", a new run")
+    folder = train(argv)
+    lines = dry(argv, capsys, monkeypatch)
+    record = read_json(folder / "run.json")
+    assert f"{record['parameters']:,} parameters, {record['core_parameters']:,} in the core" in line_of(lines, "model")
+    assert "prepared: " in line_of(lines, "text")
+    assert line_of(lines, "output") == f"output: {folder}, which is finished: nothing would be trained"
+    write_json(folder / "run.json", {**record, "finished": False})
+    assert line_of(dry(argv, capsys, monkeypatch), "output").endswith(", a run that goes on from step-000000003")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"train.micro_batch_size": 3}, "not a multiple"),
+        ({"data.corpus.files": "nowhere.txt"}, "nowhere.txt"),
+        ({"model.hidden_size": HUGE}, "would need at least"),
+        ({"train.trackers": "[tensorbord]"}, "is no tracker"),
+        ({"data.tokenizer.kind": "file", "data.tokenizer.path": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_dry_run_finds_what_would_stop_the_run(more, message, tmp_path):
+    with pytest.raises(ZooError, match=message):
+        dry_run(load_pretrain_config(arguments(tmp_path, **more)))
+
+
+def test_a_dry_run_lays_out_a_text_that_is_prepared(tmp_path):
+    argv = arguments(tmp_path)
+    run_stores(load_pretrain_config(argv).value, False)
+    tokens = dry_run(load_pretrain_config([*argv, "--train.steps", "null", "--train.tokens", "9000"]))
+    budget = line_of(tokens, "budget")
+    assert re.fullmatch(r"budget: about \d+ steps, 9,000 tokens, 0\.\d\d times the text", budget)
+    with pytest.raises(ZooError, match="no room for two segments"):  # what only the text can tell is found, too
+        dry_run(load_pretrain_config([*argv, "--data.sequence_length", "4"]))
