@@ -427,7 +427,7 @@ def test_a_list_of_markers_is_read_by_lines(tmp_path):
         with pytest.raises(ZooError, match=message):
             read_markers(str(path))
     path.write_bytes("但是\n".encode("gb18030"))
-    with pytest.raises(ZooError, match=r"markers\.txt:1: invalid UTF-8"):
+    with pytest.raises(ZooError, match=r"markers\.txt, line 1: invalid UTF-8"):
         read_markers(str(path))
 
 
@@ -458,7 +458,7 @@ def test_relevance_pairs(tmp_path):
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert [(p.first, p.label) for p in relevance_pairs([str(path)])] == [("q0", 2), ("q1", 1), ("q2", 0)]
     for line, message in (
-        ('{"query": "a"}', "line 1: .*query, title"),
+        ('{"query": "a"}', "line 1: no field .title.; there are .query"),
         (json.dumps({**records[0], "label": 5}), "label 5"),
         *(
             (json.dumps({**records[0], "label": label}), f"line 1: label {said}; 0, 1 or 2 is")
@@ -479,7 +479,7 @@ def test_relevance_files_are_read_as_json_lines(tmp_path):
     assert found == ["a\u2028b", "a\x85b", "a b", "a b"]
     with pytest.raises(ZooError, match=r"--files nothing matches '.*\*\.jsn'"):
         list(relevance_pairs([str(tmp_path / "*.jsn")]))
-    with pytest.raises(ZooError, match=r"--files .*absent\.json is not a readable text file"):
+    with pytest.raises(ZooError, match=r"absent\.json does not exist"):
         list(relevance_pairs([str(tmp_path / "absent.json")]))
 
 
@@ -537,7 +537,7 @@ def test_pairs_command(tmp_path, capsys):
             "^--shortest 50 and --longest 32 words .* no more than longest",
         ),
         (["discourse", "--files", "zoo:sample/zh", "--output", str(tmp_path / "x.jsonl")], "language of the text"),
-        (["discourse", "--files", str(text), "--output", "x.jsonl", "--markers", "absent"], "--markers absent is not"),
+        (["discourse", "--files", str(text), "--output", "x.jsonl", "--markers", "absent"], "absent does not exist"),
     ):
         with pytest.raises(ZooError, match=message):
             pairs_command(argv)
