@@ -373,7 +373,7 @@ def dialogue(data, tmp_path):
     """Options for a task with a corpus of its own."""
     other = [json.dumps({"text": [f"你好{i}？", "我很好。"], "role": [0, 1]}, ensure_ascii=False) for i in range(6)]
     (tmp_path / "dialogues.jsonl").write_text("\n".join(other) + "\n", encoding="utf-8")
-    config = f"ernie-1-tiny-zh+{shipped_configs() / 'tasks' / 'dialogue.yaml'}"
+    config = f"ernie-1-tiny-zh+{shipped_configs() / 'pretrain_tasks' / 'dialogue.yaml'}"
     options = ["--tasks.dialogue.corpus.files", str(tmp_path / "dialogues.jsonl"), "--task", "dialogue"]
     return ["--config", config, *data("ernie-1-tiny-zh"), *options]
 

@@ -180,7 +180,7 @@ def test_a_task_without_its_text_is_refused_before_any_work(tmp_path):
         ("ernie-2-tiny-zh", "discourse-zh", "discourse_relation"),
         ("ernie-2-tiny-zh", "relevance-zh", "ir_relevance"),
     ):
-        config = load_pretrain_config(["--config", base, "--config", f"tasks/{task}", *absent]).value
+        config = load_pretrain_config(["--config", base, "--config", f"pretrain_tasks/{task}", *absent]).value
         assert list(config.stages)[-1].endswith(name)
         assert len({t.task_type_id for t in config.tasks.values()}) == len(config.tasks)
         with pytest.raises(

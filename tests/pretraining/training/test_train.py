@@ -518,7 +518,7 @@ def test_a_task_can_have_text_of_its_own(place, tmp_path):
     ("changes", "message"),
     [
         ({"model.reuse_len": 8}, "set it to"),
-        ({"tasks.segments.layout": "pretraining.layouts.Blocks"}, "shuffles its rows"),
+        ({"tasks.segments.layout.class_path": "pretraining.layouts.Blocks"}, "shuffles its rows"),
     ],
 )
 def test_a_memory_that_does_not_fit_its_rows_is_refused(place, tmp_path, changes, message):
