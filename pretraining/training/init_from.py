@@ -15,6 +15,7 @@ from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from pretraining.training.model import PretrainingModel
 from zoo.config import CoreConfig
+from zoo.core.build import make_core
 from zoo.errors import ZooError
 from zoo.model_folder import (
     ModelMetadata,
@@ -228,7 +229,8 @@ def check_contents(init_from: InitFromConfig, run: ModelMetadata, tokenizer: Zoo
     """
     metadata = checkpoint_metadata(init_from.model)
     weights = open_weights(metadata.path)
-    check_kinds_of_numbers(weights, [name for name in weights if name.startswith("core.")])
+    with torch.device("meta"):  # not its buffers, such as spellings, which are no weights
+        check_kinds_of_numbers(weights, [f"core.{name}" for name, _ in make_core(metadata.config).named_parameters()])
     check_finite(weights)
     if tokenizer is not None:
         _check_template(metadata, load_tokenizer(metadata.path), run, tokenizer)

@@ -403,7 +403,7 @@ def test_plain_text_is_told_what_a_record_must_hold(dialogue):
 def test_the_class_of_a_record_is_said_once(names, said, data, tmp_path):
     lines = [json.dumps({"text": [f"He left {i}.", "It rained."], "label": i}) for i in range(4)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(lines) + "\n")
-    name = f"ernie-2-tiny+{shipped_configs() / 'tasks' / 'discourse-en.yaml'}"
+    name = f"ernie-2-tiny+{shipped_configs() / 'pretrain_tasks' / 'discourse-en.yaml'}"
     argv = ["--tasks.discourse_relation.corpus.files", str(tmp_path / "pairs.jsonl"), "--task", "discourse_relation"]
     if names:
         own = {"labels": names, "num_labels": 4}

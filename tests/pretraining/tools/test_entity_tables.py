@@ -131,9 +131,9 @@ def test_settings_that_cannot_train(toy, tmp_path):
         read_triples(tmp_path)
     with pytest.raises(ZooError, match="no triple that is not excluded"):
         read_triples(toy, toy)
-    with pytest.raises(ZooError, match=r"transe\.epochs is 0"):
+    with pytest.raises(ZooError, match=r"transe\.epochs = 0"):
         TransEConfig(epochs=0)
-    with pytest.raises(ZooError, match=r"transe\.lr is -1"):
+    with pytest.raises(ZooError, match=r"transe\.lr = -1"):
         TransEConfig(lr=-1)
     with pytest.raises(ZooError, match="at least two entities"):
         train_transe(read_triples(write_triples(tmp_path / "one.tsv", [("a", "r", "a")])), TOY, show=False)

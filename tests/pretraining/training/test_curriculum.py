@@ -412,7 +412,7 @@ def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
     assert all(0 <= score <= 1 for score in rows.values())
     with pytest.raises(ZooError, match=r"task_type_id is 16, and the model in .* a table of 16 task types"):
         PreparedTask(finished, task, sample_path("tasks"), FinetuneSettings(task_type_id=16))
-    with pytest.raises(ZooError, match="task_type_id is -1"):
+    with pytest.raises(ZooError, match="task_type_id = -1"):
         FinetuneSettings(task_type_id=-1)
 
 

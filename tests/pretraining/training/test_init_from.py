@@ -487,7 +487,7 @@ def wrong_settings(bert, gpt, tmp_path):
         ("bert", tmp_path / "nowhere", {}, ["nowhere is not a folder", "finished run", "zoo import SRC DST"]),
         ("bert", tmp_path, {}, ["has no config.json", "zoo import SRC DST"]),
         ("bert", bert, {"init_from.layers": "0,3"}, ["init_from.layers = [0, 3]", "layers 0 to 2"]),
-        ("bert", bert, {"init_from.layers": "0"}, ["init_from.layers = 0", "how many"]),
+        ("bert", bert, {"init_from.layers": "0"}, ["init_from.layers = 0", "at least 1"]),
         ("bert", bert, {"init_from.layer": 1}, ["'init_from.layer'", "Did you mean 'layers'"]),
         ("bert", bert, {"init_from": "{layers: 2}"}, ["model"]),
         ("bert", bert, {"model.num_hidden_layers": 2}, ["num_hidden_layers = 2, but 3", "--init_from.layers 2"]),

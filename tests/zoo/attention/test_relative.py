@@ -532,7 +532,7 @@ def test_grouped_keys():
     [
         ({"position_type": "learned"}, "speaks of relative scores"),
         ({"hidden_size": 33, "num_attention_heads": 3}, "even"),
-        ({"mem_len": -1}, "number of tokens"),
+        ({"mem_len": -1}, "mem_len = -1; a whole number of at least 0"),
         ({"mem_len": None, "same_length": True}, "mem_len"),
         ({"final_dropout": 1.0}, "from 0 to below 1"),
     ],

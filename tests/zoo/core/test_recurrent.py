@@ -434,9 +434,9 @@ def test_wrong_facts_are_named():
         facts().replace(hidden_size=13, num_attention_heads=1)
     with pytest.raises(ZooError, match="rotary is for attention"):
         facts().replace(position_type="rotary")
-    with pytest.raises(ZooError, match="cell_clip is 0"):
+    with pytest.raises(ZooError, match="cell_clip = 0"):
         RecurrentConfig(cell_clip=0.0)
-    with pytest.raises(ZooError, match="cell_size is 0"):
+    with pytest.raises(ZooError, match="cell_size = 0"):
         RecurrentConfig(cell_size=0)
     with pytest.raises(ZooError, match="from 0 to below 1"):
         RecurrentConfig(dropout=1.0)
