@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.spans import RowSpans, read_row_spans
-from finetune.data.tasks import GROUPS, Task
+from finetune.data.tasks import FORMATS, GROUPS, Task
 from pretraining.keyed_random import Draw
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
@@ -34,7 +34,7 @@ from zoo.storage.user_files import (
 
 HUB = "hub"
 
-EXTENSIONS = (".tsv", ".csv", ".jsonl", ".json", ".parquet")
+EXTENSIONS = tuple(f".{one}" for one in FORMATS)
 """What says how a file is read; all but Parquet also with ``.gz`` behind."""
 
 _READABLE = ".tsv, .csv, .jsonl and .json, each also with .gz, and .parquet"
@@ -162,9 +162,9 @@ def _first_file(names: Sequence[str], folder: Path) -> Path | None:
     """The first of these files that a folder has; ZooError where two have one name and different extensions."""
     for name in names:
         path = folder / name
+        if path.is_file():
+            return path
         if _extension(path):
-            if path.is_file():
-                return path
             continue
         try:
             beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
@@ -187,12 +187,12 @@ def _extension(path: Path) -> str:
 
 
 def read_file(task: Task, path: Path) -> LabelledTexts:
-    """Read one file, as its extension says.
+    """Read one file, as the task or the file's extension says.
 
     Raises:
         ZooError: an extension that no reader knows; a missing column, an unknown label, broken text; by line or row.
     """
-    kind = _extension(path).lower().removesuffix(".gz")
+    kind = f".{task.file_format}" if task.file_format else _extension(path).lower().removesuffix(".gz")
     if kind in (".tsv", ".csv"):
         return _from_table(task, path, quoted=kind == ".csv")
     if kind not in EXTENSIONS:

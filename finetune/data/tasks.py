@@ -31,6 +31,10 @@ class SpanMarkers(NamedTuple):
     behind: str
 
 
+FORMATS = ("tsv", "csv", "jsonl", "json", "parquet")
+"""How a task's files can be read; a ``.json`` holds a record a line, or one list of them."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One labelled task: where its rows lie, what their columns mean, how predictions are scored.
@@ -48,6 +52,7 @@ class Task:
         train_files: possible names of the training file, first found wins; one without an extension stands for the
             same name with any that is read (:data:`finetune.data.load.EXTENSIONS`).
         eval_files: possible names of the labelled development file.
+        file_format: one of :data:`FORMATS`, for files whose extension says nothing; null = as each extension says.
         hub: dataset id for ``--data hub``.
         hub_config: its configuration.
         hub_columns: the text columns' names there; empty = ``columns``.
@@ -70,6 +75,7 @@ class Task:
     folders: tuple[str, ...] = ()
     train_files: tuple[str, ...] = ("train",)
     eval_files: tuple[str, ...] = ("dev",)
+    file_format: str | None = None
     hub: str | None = None
     hub_config: str | None = None
     hub_columns: tuple[str, ...] = ()
@@ -92,6 +98,11 @@ class Task:
             raise ZooError(f"{where} needs at least two different labels, found {list(self.labels)}.")
         if not self.train_files or not self.eval_files:
             raise ZooError(f"{where} names no {'eval_files' if self.train_files else 'train_files'}; a name is needed.")
+        if self.file_format not in (None, *FORMATS):
+            raise ZooError(
+                f"{where}: file_format = {self.file_format!r}; one of {', '.join(FORMATS)} is needed, or none where "
+                "the files' extensions say it."
+            )
         for metric in self.metrics:
             if metric not in METRICS:
                 raise ZooError(
@@ -263,10 +274,6 @@ def _task_of(row: Any, path: Path) -> Task:
     if not isinstance(row, dict):
         raise ZooError(f"{path}: a task is a mapping with at least {', '.join(required)}; found {type(row).__name__}.")
     for key in row:
-        if key == "file_format":
-            raise ZooError(
-                f"{path}: a task has no file_format; the extensions of its files say how they are read. Delete it."
-            )
         if key not in fields:
             raise ZooError(
                 f"{path}: unknown field {key!r} of a task.{nearest(str(key), fields)} Known: {', '.join(fields)}."

@@ -180,3 +180,14 @@ def test_spans_come_from_records_and_not_from_tables(tmp_path: Path) -> None:
     assert read == [read[0]] * 3
     with pytest.raises(ZooError, match=r"a\.csv: marks and mentions of task 'mine' are read from \.jsonl"):
         read_file(task, write_rows(tmp_path / "a.csv", rows))
+
+
+def test_a_format_that_is_said_holds_for_any_name(tmp_path: Path) -> None:
+    task = Task(name="x", columns=("text",), labels=("a", "b"), train_files=("train.txt",), file_format="json")
+    for name in ("train.txt", "dev"):
+        write(tmp_path / name, '{"text": "the town", "label": "a"}\n')
+    train, evaluation = find_files(task, tmp_path)
+    assert [path.name for path in (train, evaluation)] == ["train.txt", "dev"]
+    assert read_file(task, train).texts == read_file(task, evaluation).texts == ["the town"]
+    with pytest.raises(ZooError, match="no reader knows the extension"):
+        read_file(replace(task, file_format=None), train)
