@@ -5,7 +5,7 @@ Expressible = the fields survive the way there and back: whatever comes back cha
 
 from __future__ import annotations
 
-import dataclasses
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -28,8 +28,9 @@ TRAINING_ONLY = frozenset(
 """Fields that steer training only; other libraries have no word for some of them."""
 
 # Fields that are numbers, and those that may be absent.
-_NUMBERS = {field.name for field in dataclasses.fields(CoreConfig) if str(field.type).startswith(("int", "float"))}
-_OPTIONAL = {field.name for field in dataclasses.fields(CoreConfig) if "None" in str(field.type)}
+_HINTS = {name: {hint, *typing.get_args(hint)} for name, hint in typing.get_type_hints(CoreConfig).items()}
+_NUMBERS = {name for name, kinds in _HINTS.items() if kinds & {int, float}}
+_OPTIONAL = {name for name, kinds in _HINTS.items() if type(None) in kinds}
 
 
 class Translation(NamedTuple):
