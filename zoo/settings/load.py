@@ -93,10 +93,6 @@ def load_settings(
     wants_print, argv = take_switch(argv, PRINT_CONFIG)
     configs, overrides, _ = parse_arguments(argv)
     texts = dict(split_arguments(argv)[0])
-    from jsonargparse import ArgumentError, ArgumentParser
-
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--settings", type=cls)
     files = read_configs(configs, kind)
     command_line = merge(values or {}, overrides)
     merged = merge(files, command_line)
@@ -107,21 +103,41 @@ def load_settings(
         for key, value in amend(merged, command_line).items():
             set_nested(files, key, value)
         merged = check_keys(cls, merge(files, command_line), texts=texts)
-    try:
-        parsed = parser.parse_object({"settings": merged})
-        resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]
-        value = parser.instantiate_classes(parsed)["settings"]
-    except (ArgumentError, TypeError, ValueError) as error:
-        if (cause := _own_error(error)) is not None:
-            raise cause from None
-        wanted = "required" in str(error) and not configs and not values and (shipped_configs() / kind).is_dir()
-        # a config brings what is missing, and mends nothing else
-        hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
-        raise ZooError(_readable(str(error)) + hint) from error
+    needs_config = not configs and not values and (shipped_configs() / kind).is_dir()
+    value, resolved = _instantiate(cls, merged, prog, needs_config)
     if wants_print:
         print_settings(resolved)
         raise SystemExit(0)
     return Settings(value, resolved, tuple(argv))
+
+
+def _instantiate(cls: type[T], merged: dict[str, Any], prog: str, needs_config: bool) -> tuple[T, dict[str, Any]]:
+    """The dataclass that jsonargparse makes of values, and every key with its value.
+
+    Args:
+        cls: the dataclass.
+        merged: its values.
+        prog: the command.
+        needs_config: no config was given, and one would bring what is missing.
+
+    Raises:
+        ZooError: a wrong value, or a missing one.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--settings", type=cls)
+    try:
+        parsed = parser.parse_object({"settings": merged})
+        resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]
+        return parser.instantiate_classes(parsed)["settings"], resolved
+    except (ArgumentError, TypeError, ValueError) as error:
+        if (cause := _own_error(error)) is not None:
+            raise cause from None
+        # a config brings what is missing, and mends nothing else
+        wanted = needs_config and "required" in str(error)
+        hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
+        raise ZooError(_readable(str(error)) + hint) from error
 
 
 def _own_error(error: BaseException) -> ZooError | None:
