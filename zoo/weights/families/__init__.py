@@ -1,16 +1,16 @@
-"""One file for each family, each with a ``FAMILY`` of rows; a new family is added to the tuple here."""
+"""Each file has a ``FAMILY`` of rows, and those that share most of them; a new family is added to the tuple here."""
 
 from __future__ import annotations
 
 from zoo.weights.families.albert import FAMILY as ALBERT
 from zoo.weights.families.bert import FAMILY as BERT
+from zoo.weights.families.bert import ROBERTA
 from zoo.weights.families.electra import FAMILY as ELECTRA
 from zoo.weights.families.ernie import FAMILY as ERNIE
 from zoo.weights.families.ernie import TSINGHUA as ERNIE_THU
 from zoo.weights.families.gpt import FAMILY as GPT
-from zoo.weights.families.gpt2 import FAMILY as GPT2
+from zoo.weights.families.gpt import GPT2
 from zoo.weights.families.llama import FAMILY as LLAMA
-from zoo.weights.families.roberta import FAMILY as ROBERTA
 from zoo.weights.families.xlnet import FAMILY as XLNET
 
 FAMILIES = (ALBERT, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, ROBERTA, XLNET)
