@@ -7,6 +7,7 @@ import sys
 from typing import NamedTuple
 
 from zoo.errors import ZooError, nearest, run_command
+from zoo.settings.completion import SHELLS, bash_script, completed, fish_script
 from zoo.settings.load import CommandHelp, help_text, wants_help
 from zoo.version import __version__
 
@@ -19,24 +20,37 @@ class Subcommand(NamedTuple):
         text: what it does.
         settings: ``MODULE:CLASS`` of its settings; empty = it tells its usage itself.
         words: what stands behind it without a key.
+        laid_over: further settings that it takes, likewise.
+        configs: folder of shipped configs that its ``--config NAME`` is looked up in, where it has one.
     """
 
     function: str
     text: str
     settings: str = ""
     words: str = ""
+    laid_over: tuple[str, ...] = ()
+    configs: str = ""
+
+    def help(self, name: str) -> CommandHelp:
+        """What its help needs to know."""
+        return CommandHelp(f"zoo {name}", self.settings, self.words, self.text, laid_over=self.laid_over)
 
 
 _PRETRAIN = "pretraining.training.config:PretrainConfig"
 COMMANDS = {
     "prepare": Subcommand(
-        "pretraining.tools.configs:prepare_command", "text to a token store: --config bert-tiny", _PRETRAIN
+        "pretraining.tools.configs:prepare_command",
+        "text to a token store: --config bert-tiny",
+        _PRETRAIN,
+        configs="pretrain",
     ),
     "show": Subcommand(
         "pretraining.show.command:show_command",
         "what an objective does to a text: --config NAME TEXT",
         "pretraining.show.config:ShowConfig",
         '"TEXT" (or - for standard input)',
+        (_PRETRAIN,),
+        "pretrain",
     ),
     "list": Subcommand("pretraining.tools.configs:list_command", "the chain of models: edge, config, objective, size"),
     "runs": Subcommand("zoo.runtime.provenance:runs_command", "the runs in a folder: steps, state, last loss, size"),
@@ -86,7 +100,14 @@ COMMANDS = {
         "pretraining.scoring.score:ScoreConfig",
         "RUN",
     ),
+    "completion": Subcommand(
+        "zoo.cli:completion_command",
+        "a script for a shell's Tab key: source <(zoo completion bash)",
+        words="bash|zsh|fish",
+    ),
 }
+MODULES = {"pretraining": "pretrain", "finetune": "finetune", "ablation": "ablation"}
+"""Packages that ``python -m`` runs, and the folders of their configs."""
 
 _USAGE = """usage: zoo COMMAND [--key value ...]
 
@@ -121,11 +142,43 @@ def dispatch(argv: list[str]) -> int:
     name, *words = argv
     command = COMMANDS[name]
     if command.settings and wants_help(words):
-        print(help_text(CommandHelp(f"zoo {name}", command.settings, command.words, command.text), words))
+        print(help_text(command.help(name), words))
         return 0
     module, function = command.function.split(":")
     result: int = getattr(importlib.import_module(module), function)(words)
     return result
+
+
+_COMPLETION = """usage: zoo completion bash|zsh|fish
+
+A script on standard output, by which the shell completes commands, options, configs and choices:
+
+  bash   source <(zoo completion bash)       in ~/.bashrc
+  zsh    source <(zoo completion zsh)        in ~/.zshrc
+  fish   zoo completion fish | source        in ~/.config/fish/config.fish
+
+bash and zsh complete `python -m pretraining` too where you hand them the words of python and of launchers:
+
+  complete -o default -F _zoo python accelerate torchrun"""
+
+
+def completion_command(argv: list[str]) -> int:
+    """Print the script by which a shell completes the commands.
+
+    Raises:
+        ZooError: no such shell.
+    """
+    if {"-h", "--help"} & set(argv):
+        print(_COMPLETION)
+        return 0
+    if len(argv) != 1 or argv[0] not in SHELLS:
+        raise ZooError(f"zoo completion {' '.join(argv)}: one shell is needed: zoo completion {'|'.join(SHELLS)}.")
+    commands = [completed(name, command.help(name), command.configs) for name, command in COMMANDS.items()]
+    for module, folder in MODULES.items():
+        told: CommandHelp = importlib.import_module(f"{module}.__main__").HELP
+        commands.append(completed(f"-m {module}", told, folder))
+    print(fish_script(commands) if argv[0] == "fish" else bash_script(commands, zsh=argv[0] == "zsh"))
+    return 0
 
 
 def main() -> None:

@@ -192,6 +192,7 @@ class CommandHelp:
         words: what stands behind it without a key: ``RUN``.
         about: what the command does.
         switches: words that are no settings, and what each does.
+        laid_over: further settings that it takes and lays over the configs, ``MODULE:CLASS``.
     """
 
     prog: str
@@ -199,6 +200,7 @@ class CommandHelp:
     words: str = ""
     about: str = ""
     switches: tuple[tuple[str, str], ...] = ()
+    laid_over: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,12 +212,14 @@ class Option:
         kind: its type in words; empty for a switch.
         default: in the words of a YAML file; ``None`` = required, empty = nothing to say.
         text: what it means.
+        classes: paths of the shipped classes that it may be.
     """
 
     key: str
     kind: str
     default: str | None
     text: str
+    classes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +318,7 @@ def _option(key: str, owner: Definition, field: Argument, text: str, inside: Def
     """A setting of one value; where that is a class, the shipped ones are named."""
     classes = derived_classes(inside) if inside is not None else []
     listed = f" Classes: {', '.join(classes)}." if classes else ""
-    return Option(key, kind_of(owner.module, field.annotation), field.default, text + listed)
+    return Option(key, kind_of(owner.module, field.annotation), field.default, text + listed, tuple(classes))
 
 
 def _option_lines(option: Option, width: int) -> list[str]:
