@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from zoo.errors import ZooError, nearest
 from zoo.values import Count, Range, UserPath, check_fields
 
-TRAINING = 2
+TRAINING = 3
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
 TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
 ROLES = ("pad", "unk", "cls", "sep", "mask")
@@ -35,7 +35,7 @@ class TokenizerConfig:
         vocab_size: entries, special tokens included; at most 2**24, for which a trainer takes gigabytes.
         lowercase: fold case; ``None`` = yes for wordpiece and unigram, no for the others.
         strip_accents: drop accents; ``None`` = as ``lowercase`` (BERT's convention).
-        min_frequency: a piece or word must occur this often.
+        min_frequency: a piece or word must occur this often; a unigram model's occur twice, whatever is said here.
         character_coverage: share of the characters in the text that get an entry (not for bytebpe).
         train_bytes: upper bound on the text that is trained on; an even sample of chunks beyond it.
         new_tokens: tokens that are added, in this order, where the vocabulary lacks them (:func:`extend`). A role's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import re
@@ -17,6 +18,11 @@ from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
+
+_STRETCH, _LINE = re.compile(r"\S{1,1000}"), re.compile(r"\S(?:.{0,998}\S)?(?!\S)")
+"""What a unigram model is trained on: words, the longest in parts, and as many of them as fit on a line."""
+_RESERVED = {0x2585: 0xFDD0}
+"""A block character by which SentencePiece means unknown ones, and what stands for it while a model is trained."""
 
 # --- from texts to a tokenizer ---------------------------------------------------------------------
 
@@ -107,10 +113,10 @@ def _characters(backend: Tokenizer, texts: Iterable[str], config: TokenizerConfi
 
 
 def _check_size(config: TokenizerConfig) -> None:
-    """Raise ZooError if a vocabulary cannot even hold the special tokens and, for bytebpe, the bytes."""
-    least = len(config.roles) + (256 if config.kind == "bytebpe" else 1)
+    """Raise ZooError if a vocabulary cannot even hold the special tokens and what its kind always has."""
+    least = len(config.roles) + {"bytebpe": 256, "unigram": 2}.get(config.kind, 1)
     if config.vocab_size < least:
-        what = "256 bytes and " if config.kind == "bytebpe" else ""
+        what = {"bytebpe": "256 bytes and ", "unigram": "a space, a character and "}.get(config.kind, "")
         raise ZooError(
             f"tokenizer.vocab_size = {config.vocab_size} is too small: {what}{len(config.roles)} special "
             f"tokens need {least}."
@@ -243,33 +249,86 @@ def train_bytebpe(
 def train_unigram(
     backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]
 ) -> Tokenizer:
-    """SentencePiece's unigram model, with scores and order made repeatable.
+    """SentencePiece's unigram model, trained by the library of that name on one thread: the same on every run.
 
-    The trainer sums in the order of a randomised hash table: scores differ in the last digits, and the
-    characters that no piece needed are scored in random order. Scores are rounded, those characters
-    share one score just below the worst piece, and ties are ordered by spelling. What remains: where two
-    pieces are exactly equally dispensable, which happens in small repetitive text, either may be pruned.
+    Its pieces do not mix scripts, digits and punctuation, as in ALBERT's and XLNet's vocabularies. ``UnigramTrainer``
+    of tokenizers is not used: it reads the words out of a hash table of random order, a chunk for each thread. So its
+    sums, and with them which of two equally dispensable pieces is dropped, differ between processes.
     """
     unknown = config.roles.get("unk")
     if unknown is None:
         raise ZooError("tokenizer.special: a unigram model needs a token for unknown characters (role unk).")
     special = list(config.roles.values())
-    allowed = characters[: max((config.vocab_size - len(special)) // 2, 1)]
-    keep = re.compile("[^" + re.escape("".join(allowed)) + "\\s]+") if allowed else None
-    clean = backend.normalizer.normalize_str  # asked for here: the backend is locked while it trains
-    prepared = (keep.sub(" ", clean(text)) if keep else text for text in texts)
-    trainer = tokenizer_trainers.UnigramTrainer(
-        vocab_size=config.vocab_size, special_tokens=special, unk_token=unknown, show_progress=False
-    )
-    backend.train_from_iterator(_batches(prepared), trainer)
-    pieces = [(piece, score) for piece, score in json.loads(backend.to_str())["model"]["vocab"] if piece not in special]
-    worst = min((round(score, 4) for piece, score in pieces if len(piece) > 1), default=-10.0)
-    ranked = sorted(
-        ((piece, round(score, 4) if score >= worst else round(worst - 0.1, 4)) for piece, score in pieces),
-        key=lambda item: (-item[1], item[0]),
-    )
+    room = config.vocab_size - len(special)
+    lines = _unigram_lines(backend, texts, characters[: room // 2])
+    if (first := next(lines, None)) is None:
+        raise ZooError(
+            "there is no text to train a tokenizer on: its characters are all dropped as control characters."
+        )
+    pieces = _sentencepieces(itertools.chain([first], lines), room)
+    ranked = sorted((item for item in pieces if item[0] not in special), key=lambda item: (-item[1], item[0]))
     vocabulary = [(token, 0.0) for token in special] + ranked
     return _assembled(backend, models.Unigram(vocabulary, special.index(unknown), False), config)
+
+
+def _unigram_lines(backend: Tokenizer, texts: Iterable[str], allowed: Sequence[str]) -> Iterator[str]:
+    """The words of normalised texts, cut from the allowed characters, in lines of at most 1,000 characters.
+
+    SentencePiece takes a time that grows with the square of a line, and sums logarithms of a word in single precision.
+    """
+    other = re.compile("[^" + re.escape("".join(allowed)) + "\\s]+")
+    for text in texts:
+        words = _STRETCH.findall(other.sub(" ", backend.normalizer.normalize_str(text)))
+        yield from _LINE.findall(" ".join(words).translate(_RESERVED))
+
+
+def _sentencepieces(lines: Iterable[str], count: int) -> list[tuple[str, float]]:
+    """At most ``count`` pieces and their log-probabilities.
+
+    Raises:
+        ZooError: SentencePiece cannot train on these lines, or is not installed.
+    """
+    try:
+        import sentencepiece
+    except ImportError as error:
+        raise ZooError("tokenizer.kind: unigram needs the package sentencepiece: pip install sentencepiece.") from error
+    made, raised = io.BytesIO(), list[BaseException]()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_keeping_errors(lines, raised),
+            model_writer=made,
+            model_type="unigram",
+            vocab_size=count + 1,  # its own unknown token, which is left out below
+            hard_vocab_limit=False,
+            character_coverage=1.0,  # the characters are chosen already
+            normalization_rule_name="identity",
+            bos_id=-1,
+            eos_id=-1,
+            num_threads=1,  # the order of its sums depends on it
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        if raised:
+            raise raised[0] from None
+        raise ZooError(f"a unigram tokenizer cannot be trained on this text: {error}") from error
+    model = sentencepiece.SentencePieceProcessor(model_proto=made.getvalue())
+    back = {new: old for old, new in _RESERVED.items()}
+    return [
+        (model.id_to_piece(number).translate(back), round(model.get_score(number), 4))
+        for number in range(len(model))
+        if number != model.unk_id()
+    ]
+
+
+def _keeping_errors(lines: Iterable[str], raised: list[BaseException]) -> Iterator[str]:
+    """The lines; an error or a signal among them is kept, because SentencePiece makes a RuntimeError of it."""
+    try:
+        yield from lines
+    except GeneratorExit:
+        raise
+    except BaseException as error:
+        raised.append(error)
+        raise
 
 
 def train_word(backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str], characters: list[str]) -> Tokenizer:
