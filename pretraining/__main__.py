@@ -29,9 +29,9 @@ def main() -> None:
         wants_dry_run, argv = take_switch(sys.argv[1:], f"--{DRY_RUN[0]}")
         settings = load_pretrain_config(argv)
         if wants_dry_run:
-            from pretraining.tools.configs import dry_run
+            from pretraining.tools.plan import plan_run
 
-            print_once("\n".join(dry_run(settings, int(os.environ.get("WORLD_SIZE", "1")))))
+            print_once("\n".join(plan_run(settings, int(os.environ.get("WORLD_SIZE", "1"))).lines))
             return 0
         pretrain(settings)
         return 0

@@ -1,12 +1,10 @@
-"""``zoo list tiny`` and ``zoo prepare --config bert-tiny``: the shipped configs, and what a run would be."""
+"""``zoo list tiny`` and ``zoo prepare --config bert-tiny``: the shipped configs, and the text of a run."""
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import hashlib
 import json
-import math
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +16,6 @@ from zoo.storage.files import write_atomic
 if TYPE_CHECKING:
     from pretraining.store.token_store import Store
     from pretraining.training.config import PretrainConfig
-    from zoo.settings.load import Settings
 
 _UNTRAINED_VOCABULARY = 8192
 _DECIDING = ("edge", "model", "objectives", "tasks", "stages", "curriculum")  # what a row of the list is made from
@@ -171,71 +168,3 @@ def _print(store: Store, title: str) -> None:
     )
     for name, entry in store.meta.get("annotations", {}).items():
         print(f"  {describe(name, entry)}")
-
-
-# ---- --dry_run -------------------------------------------------------------------------------------------------------
-
-
-def dry_run(settings: Settings[PretrainConfig], processes: int = 1) -> list[str]:
-    """What a run would be, in lines; everything that needs no training is checked, and no run folder is written.
-
-    Args:
-        settings: of the run.
-        processes: that would share it.
-
-    Raises:
-        ZooError: what would stop the run before it trains, as far as the text is prepared.
-    """
-    from pretraining.tokenizer.load import extend, load_tokenizer
-    from pretraining.training.assemble import make_tasks, with_vocabulary
-    from pretraining.training.checks import accumulation_of, check_data, memory_needed
-    from pretraining.training.load_config import run_folder_of
-    from pretraining.training.pretrain import check_settings
-    from pretraining.training.stages import idle_notes, planned_steps
-    from pretraining.training.stores import look_for_stores
-    from zoo.runtime.processes import check_trackers, device_memory, resolve_precision
-
-    config, train, folder, own = settings.value, settings.value.train, run_folder_of(settings), settings.value.data
-    check_trackers(train.trackers)
-    check_settings(settings, folder, processes)
-    stores, lines = look_for_stores(config)
-    words, given, model = f"{own.tokenizer.kind}, to be trained", own.tokenizer, config.model
-    size, steps = given.vocab_size, "" if train.steps is None else f"{train.steps:,}"
-    if stores is None and given.path is not None:
-        loaded = extend(load_tokenizer(given.path, given), given, config.template)
-        words, size, model = given.path, loaded.vocabulary.size, with_vocabulary(model, loaded.vocabulary)
-    if stores is not None:
-        check_data(folder, stores)
-        vocabulary = load_tokenizer(stores.main.path).vocabulary
-        words, size, model = str(stores.main.path), vocabulary.size, with_vocabulary(model, vocabulary)
-        steps = planned_steps(train, next(iter(make_tasks(config, stores, vocabulary)[0].values())))
-    lines.append(f"tokenizer: {words}, vocabulary {'' if stores or given.path else 'of at most '}{size:,}")
-    config = dataclasses.replace(config, model=model.replace(vocab_size=model.vocab_size or size))
-    core, whole = count_parameters(config)
-    lines.append(f"model: {whole:,} parameters, {core:,} in the core, the others in {', '.join(config.objectives)}")
-    micro, slices = accumulation_of(train.batch_size, train.micro_batch_size, processes)
-    length, precision = own.sequence_length, resolve_precision(train.precision)
-    lines.append(f"batch: {train.batch_size} rows = {processes} x {slices} x {micro}, of {length} tokens, {precision}")
-    known = train.tokens or (train.steps or 0) * train.batch_size * length
-    if not steps:
-        least = math.ceil(known / (train.batch_size * length))
-        steps = f"at least {least:,}" if known else f"as many as {train.flops:.3g} operations make"
-    budget = f"budget: {steps} steps"
-    if known:
-        budget += f", {'' if train.tokens else 'at most '}{known:,} tokens"
-        budget += f", {known / stores.main.num_tokens:.2f} times the text" if stores else ""
-    lines += [budget, *config.stage_lines(), *idle_notes(config)]
-    needed = sum(memory_needed(config, processes).values())
-    lines.append(f"memory: at least {needed / 1e6:,.0f} MB a process, of {device_memory() / 1e6:,.0f} MB here")
-    return [*lines, "time: unknown before a step is measured", f"output: {folder}, {_state_of(folder)}"]
-
-
-def _state_of(folder: Path) -> str:
-    """What a run would do with its folder."""
-    from pretraining.training.checkpoint import find_checkpoint
-    from pretraining.training.checks import is_finished
-
-    if is_finished(folder):
-        return "which is finished: nothing would be trained"
-    checkpoint = find_checkpoint(folder)
-    return "a new run" if checkpoint is None else f"a run that goes on from {checkpoint.name}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -121,14 +123,19 @@ class SeedConfig:
         return {"init": number, "data": number}
 
 
+BUDGETS = ("steps", "tokens", "flops", "minutes")
+"""Settings of ``train`` of which a run has one."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
-    """The loop. Exactly one of ``steps``, ``tokens`` and ``flops`` is the budget.
+    """The loop. Exactly one of ``steps``, ``tokens``, ``flops`` and ``minutes`` is the budget.
 
     Args:
         steps: budget in optimiser steps.
         tokens: budget in non-padding input tokens.
         flops: budget in floating-point operations of the matrix products.
+        minutes: budget in minutes of training steps; a new run turns it into steps once, by steps that it measures.
         batch_size: sequences per optimiser step over all processes.
         micro_batch_size: sequences per forward pass and process; ``null`` = batch_size / processes.
         lr: peak learning rate.
@@ -151,6 +158,7 @@ class TrainConfig:
     steps: Count | None = None
     tokens: Count | None = None
     flops: Positive | None = None
+    minutes: Positive | None = None
     batch_size: Count = 32
     micro_batch_size: Count | None = None
     lr: Positive = 1e-3
@@ -172,9 +180,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Raise ZooError if a number is out of its range, or there is not exactly one budget."""
         check_fields(self, "train")
-        given = [name for name in ("steps", "tokens", "flops") if getattr(self, name) is not None]
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ZooError(f"train needs exactly one budget out of steps, tokens and flops; found {given or 'none'}.")
+            raise ZooError(
+                f"train needs exactly one budget out of {', '.join(BUDGETS[:-1])} and {BUDGETS[-1]}; found "
+                f"{' and '.join(given) or 'none'}."
+            )
 
 
 @dataclass(frozen=True)
@@ -231,6 +242,13 @@ class PretrainConfig:
             )
         if self.data.mask_copies is not None and self.data.mask_copies < 1:
             raise ZooError(f"data.mask_copies = {self.data.mask_copies}; 1 or more, or null for new masks every epoch.")
+
+    def with_steps(self, steps: int) -> PretrainConfig:
+        """The same run with another budget; its stages stay."""
+        made = copy.copy(self)
+        train = dataclasses.replace(self.train, steps=steps, tokens=None, flops=None, minutes=None)
+        object.__setattr__(made, "train", train)  # a curriculum is not asked again
+        return made
 
     def _check_tasks(self) -> None:
         """Raise ZooError if a task cannot be run."""

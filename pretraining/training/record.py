@@ -123,6 +123,7 @@ class Recorder:
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
         self.init_from: dict[str, Any] | None = None  # what the weights started from
+        self.budget: dict[str, Any] | None = None  # steps that a budget of minutes was turned into
         self.steps = ""  # how many the budget makes, in words
         self._tokens = 0  # at the last log line; the clock stands where it was written
         self._logs: dict[str, JsonLines] = {}
@@ -239,6 +240,7 @@ class Recorder:
             "command": shlex.join(["python", "-m", "pretraining", *self.settings.argv]),
             "config": self.settings.resolved,
             "init_from": self.init_from,
+            **({} if self.budget is None else {"budget": self.budget}),
             **self.stores.fingerprints,
             "seed": dataclasses.asdict(self.config.seed),
             "parameters": sum(p.numel() for p in model.parameters()),

@@ -16,9 +16,9 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
 from pretraining.objectives.base import make_batch
-from pretraining.optim.learning_rate import WarmupDecay
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.training.assemble import make_optimizer, make_tasks, with_vocabulary
+from pretraining.training.assemble import make_tasks, with_vocabulary
+from pretraining.training.budget import make_trainer, minutes_in_steps
 from pretraining.training.checkpoint import (
     check_room,
     find_checkpoint,
@@ -30,23 +30,23 @@ from pretraining.training.checks import accumulation_of, check_weights, common_a
 from pretraining.training.config import PretrainConfig
 from pretraining.training.evaluate import evaluate
 from pretraining.training.init_from import init_weights_from
-from pretraining.training.loader import Cursor, TaskLoader
+from pretraining.training.loader import TaskLoader
 from pretraining.training.model import PretrainingModel, build_model
-from pretraining.training.record import Counters, Recorder
+from pretraining.training.record import Recorder
 from pretraining.training.stages import budget_used, planned_steps
-from pretraining.training.state import RecurrentState, TrainState
-from pretraining.training.step import Trainer, weighted_loss
+from pretraining.training.step import weighted_loss
 from pretraining.training.stores import TokenStores
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
 from zoo.model_folder import ModelMetadata, save_model_folder
-from zoo.runtime.processes import errors_on_all_ranks, resolve_precision, sums_type
+from zoo.runtime.processes import errors_on_all_ranks, resolve_precision
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import Stopped, StopRequest
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
 
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
+_MINUTES_PAY = 10.0  # or minutes from which, where they are the budget: measured steps are compiled ones then
 
 
 # --- the model as its processes train it -----------------------------------------------------------
@@ -56,7 +56,8 @@ def wants_compiling(config: PretrainConfig, device: str) -> bool:
     """Whether the settings, or the length of the run, ask for a compiled graph on this kind of device."""
     train = config.train
     steps = train.steps or (train.tokens or 0) // (train.batch_size * config.data.sequence_length)
-    return train.compile == "yes" or (train.compile == "auto" and steps > _COMPILE_PAYS and device == "cuda")
+    pays = steps > _COMPILE_PAYS or (train.minutes or 0.0) >= _MINUTES_PAY
+    return train.compile == "yes" or (train.compile == "auto" and pays and device == "cuda")
 
 
 def share_model(
@@ -120,26 +121,10 @@ class Run:
             check_room(folder, self.raw_model, train.keep)
         self.raw_model.to(accelerator.device)
         self.data, self.validation_data = make_tasks(config, stores, vocabulary)
-        self.optimizer = make_optimizer(train, self.raw_model)
-        schedule = train.schedule or WarmupDecay()
-        schedule.begin([0.0, *sorted(stage.until for stage in (config.stages or {}).values())[:-1]])
+        self.trainer = make_trainer(config, accelerator, self.raw_model, self.data)
+        self.optimizer, self.state = self.trainer.optimizer, self.trainer.state
         self.recorder = Recorder(settings, folder, accelerator, stores, show)
-        self.state = self._first_state()
-        self.trainer = Trainer(config, accelerator, self.raw_model, self.data, self.optimizer, schedule, self.state)
         self.compiled = False
-
-    def _first_state(self) -> TrainState:
-        """Nothing is read, nothing is remembered."""
-        names, train, accelerator = list(self.config.objectives), self.config.train, self.accelerator
-        _, slices = accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
-        contiguous = [name for name, data in self.data.items() if data.layout.order == "contiguous"]
-        return TrainState(
-            objectives=names,
-            counters=Counters(targets=dict.fromkeys(names, 0)),
-            cursors={name: Cursor() for name in self.config.tasks},
-            recurrent={name: RecurrentState(slices, accelerator) for name in contiguous},
-            log_window=torch.zeros(len(names), 2, dtype=sums_type(accelerator.device), device=accelerator.device),
-        )
 
     @property
     def progress(self) -> float:
@@ -200,7 +185,7 @@ class Run:
             return
         recorder = self.recorder
         values |= {"log_bytes": recorder.sizes(), "since_log": recorder.since_log(), "seconds": recorder.seconds()}
-        values |= self._surroundings()
+        values |= {"budget": recorder.budget} | self._surroundings()
         step, keep = self.state.counters.step, self.config.train.keep
         save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors)
 
@@ -224,20 +209,37 @@ class Run:
             self.state.unpack(values, load_recurrent_state(Path(path[0])))
             sizes, since_log = values["log_bytes"], tuple(values["since_log"])
             self.recorder.earlier = values["seconds"]
+            self.recorder.budget = values.get("budget")
             note(f"continuing from step {self.state.counters.step} ({path[0]})")
             self._warn_if_changed(values)
         elif main and any((self.folder / "checkpoints").glob("step-*")):
             note("note: no checkpoint is complete and undamaged; the run starts from the beginning.")
-        self.recorder.open(sizes, since_log)
         self.compiled = wants_compiling(self.config, self.accelerator.device.type)
         if self.compiled:
             self.raw_model.compile(dynamic=True)
         self.trainer.model = share_model(self.config, self.accelerator, self.raw_model, self.data)
+        if self.config.train.minutes is not None:
+            self._fix_steps(self.config.train.minutes)
+        self.recorder.open(sizes, since_log)
+
+    def _fix_steps(self, minutes: float) -> None:
+        """Give the run the steps that its minutes make: those on its record, or, in a new run, measured ones."""
+        recorder = self.recorder
+        if recorder.budget is None:
+            recorder.progress.note(f"measuring steps that are thrown away, to turn {minutes:g} minutes into steps")
+            recorder.budget = minutes_in_steps(self.trainer, minutes)
+            with errors_on_all_ranks(self.accelerator):
+                if self.accelerator.is_main_process:
+                    recorder.write_run(self.state.counters, self.raw_model, finished=False)
+        self.config = self.trainer.config = self.config.with_steps(recorder.budget["steps"])
+        told = "{minutes:g} minutes are {steps:,} steps of {seconds_per_step:.3g} s each, as measured".format
+        recorder.progress.note(told(**recorder.budget))
 
     def _start(self, anew: bool) -> None:
         """Weights of the checkpoint that the settings name, unless the run goes on from one of its own."""
         record = self.folder / "run.json"
-        self.recorder.init_from = read_json(record).get("init_from") if record.exists() else None
+        known = read_json(record) if record.exists() else {}
+        self.recorder.init_from, self.recorder.budget = known.get("init_from"), known.get("budget")
         if self.config.init_from is None or not anew:
             return
         report = init_weights_from(self.config.init_from, self.raw_model, self.metadata, self.tokenizer)

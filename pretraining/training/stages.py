@@ -16,7 +16,10 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2**64 / golden ratio
 
 
 def budget_used(train: TrainConfig, counters: Counters) -> float:
-    """Share of the budget that is used up: of steps, tokens or operations, whichever the settings give."""
+    """Share of the budget that is used up: of steps, tokens or operations, whichever the settings give.
+
+    A run turns a budget of minutes into steps before its first one.
+    """
     if train.steps is not None:
         return counters.step / train.steps
     if train.tokens is not None:

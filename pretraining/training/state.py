@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from pretraining.training.loader import Cursor
+from pretraining.training.checks import accumulation_of
+from pretraining.training.config import PretrainConfig
+from pretraining.training.loader import Cursor, TaskLoader
 from pretraining.training.record import Counters
 from zoo.errors import ZooError
+from zoo.runtime.processes import sums_type
 
 State = dict[str, Tensor]
 """Named tensors, the batch first."""
@@ -99,6 +103,20 @@ class TrainState:
     cursors: dict[str, Cursor]
     recurrent: dict[str, RecurrentState]
     log_window: Tensor
+
+    @classmethod
+    def first(cls, config: PretrainConfig, data: Mapping[str, TaskLoader], accelerator: Accelerator) -> TrainState:
+        """Nothing is read, nothing is remembered."""
+        names, train = list(config.objectives), config.train
+        _, slices = accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
+        contiguous = [name for name, rows in data.items() if rows.layout.order == "contiguous"]
+        return cls(
+            objectives=names,
+            counters=Counters(targets=dict.fromkeys(names, 0)),
+            cursors={name: Cursor() for name in config.tasks},
+            recurrent={name: RecurrentState(slices, accelerator) for name in contiguous},
+            log_window=torch.zeros(len(names), 2, dtype=sums_type(accelerator.device), device=accelerator.device),
+        )
 
     def memory_lengths(self, task: str, micro_batches: int) -> list[int]:
         """Tokens before its rows that each micro-batch of a task looks at."""

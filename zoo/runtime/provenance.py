@@ -119,8 +119,8 @@ def _last_line(path: Path) -> dict[str, Any]:
 def _total(record: dict[str, Any], step: int, tokens: int) -> str:
     """The steps of a run's whole budget, for people; from the tokens so far where the budget is one of tokens."""
     train = record["config"]["train"]
-    if train.get("steps"):
-        return f" of {train['steps']:,}"
+    if steps := train.get("steps") or (record.get("budget") or {}).get("steps"):
+        return f" of {steps:,}"
     if train.get("tokens") and tokens and not record.get("finished"):
         return f" of about {max(step, round(step * train['tokens'] / tokens)):,}"
     return ""

@@ -56,7 +56,9 @@ def shipped_configs() -> Path:
 
 
 _SECTIONS = ("data", "model", "train")  # folders of shipped configs that fill one section of a run's settings
-_EITHER = (("steps", "tokens", "flops"),)  # keys of which a later file, or the command line, replaces all by one
+_EITHER = (
+    ("steps", "tokens", "flops", "minutes"),
+)  # keys of which a later file, or the command line, replaces all by one
 
 
 def config_names(text: str) -> list[str]:
@@ -120,7 +122,7 @@ def read_configs(names: list[str], kind: str) -> dict[str, Any]:
 def merge(old: Any, new: Any) -> Any:
     """``new`` laid over ``old``: dictionaries merge key by key, but another ``class_path`` starts afresh.
 
-    One budget (steps, tokens, flops) takes the place of another.
+    One budget (steps, tokens, flops, minutes) takes the place of another.
     """
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return copy.deepcopy(new)

@@ -7,7 +7,7 @@ import pytest
 from training import arguments, train
 
 from pretraining.__main__ import main
-from pretraining.tools.configs import dry_run
+from pretraining.tools.plan import plan_run
 from pretraining.training.assemble import check_optimizer
 from pretraining.training.checks import check_layouts, check_memory_needed, check_objectives, memory_needed
 from pretraining.training.load_config import load_pretrain_config
@@ -161,14 +161,14 @@ def test_a_dry_run_says_what_would_run_and_what_is_done(tmp_path, capsys, monkey
 )
 def test_a_dry_run_finds_what_would_stop_the_run(more, message, tmp_path):
     with pytest.raises(ZooError, match=message):
-        dry_run(load_pretrain_config(arguments(tmp_path, **more)))
+        plan_run(load_pretrain_config(arguments(tmp_path, **more)))
 
 
 def test_a_dry_run_lays_out_a_text_that_is_prepared(tmp_path):
     argv = arguments(tmp_path)
     run_stores(load_pretrain_config(argv).value, False)
-    tokens = dry_run(load_pretrain_config([*argv, "--train.steps", "null", "--train.tokens", "9000"]))
+    tokens = plan_run(load_pretrain_config([*argv, "--train.steps", "null", "--train.tokens", "9000"])).lines
     budget = line_of(tokens, "budget")
     assert re.fullmatch(r"budget: about \d+ steps, 9,000 tokens, 0\.\d\d times the text", budget)
     with pytest.raises(ZooError, match="no room for two segments"):  # what only the text can tell is found, too
-        dry_run(load_pretrain_config([*argv, "--data.sequence_length", "4"]))
+        plan_run(load_pretrain_config([*argv, "--data.sequence_length", "4"]))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from zoo.weights.families.albert import FAMILY as ALBERT
+from zoo.weights.families.bert import ELECTRA, ROBERTA
 from zoo.weights.families.bert import FAMILY as BERT
-from zoo.weights.families.bert import ROBERTA
-from zoo.weights.families.electra import FAMILY as ELECTRA
 from zoo.weights.families.ernie import FAMILY as ERNIE
 from zoo.weights.families.ernie import TSINGHUA as ERNIE_THU
 from zoo.weights.families.gpt import FAMILY as GPT

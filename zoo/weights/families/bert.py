@@ -1,6 +1,7 @@
 """BERT, and with it BERT-wwm, MacBERT, MiniLM: whatever has ``model_type`` bert (specs: BERT, section 7).
 
 RoBERTa has its layers, positions that start after the padding's row, and heads of its own (specs: RoBERTa, section 7).
+ELECTRA is two halves, generator and discriminator: one core, two heads (specs: ELECTRA, section 6).
 """
 
 from typing import Any
@@ -179,4 +180,62 @@ ROBERTA = Family(
     pair="{cls} $A {sep} {sep} $B {sep}",
     specials={"cls": "<s>", "sep": "</s>"},
     at_least={"type_vocab_size": 1, "pad_token_id": 0},
+)
+
+_ELECTRA_SIZES = {"hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024}
+
+ELECTRA = Family(
+    model_type="electra",
+    title="ELECTRA",
+    prefix="electra",
+    attention="bidirectional",
+    fixed={**FIXED, "pooler": False},
+    fields=(
+        *(f._replace(default=_ELECTRA_SIZES.get(f.ours, f.default)) for f in FIELDS),
+        ConfigField("embedding_size", "embedding_size", 128),
+    ),
+    presumed=PRESUMED,
+    core=(*EMBEDDINGS, WeightRow("embeddings.projection", "embeddings_project"), *LAYERS),
+    heads=(
+        HeadTable(
+            "replaced_token",
+            {"kind": "replaced", "num_labels": 1, "dense": "$hidden_act"},
+            (
+                WeightRow("dense", "discriminator_predictions.dense"),
+                WeightRow("output", "discriminator_predictions.dense_prediction"),
+            ),
+        ),
+        HeadTable(
+            "masked_lm",
+            {"kind": "token", "transform": True, "bias": True},
+            (
+                WeightRow("dense", "generator_predictions.dense"),
+                WeightRow("norm", "generator_predictions.LayerNorm"),
+                WeightRow("bias", "generator_lm_head.bias"),
+                WeightRow("decoder", "generator_lm_head", tied=False),
+            ),
+            (Copy("generator_lm_head.weight", "electra.embeddings.word_embeddings.weight"),),
+            required_fields={"hidden_act": "gelu"},
+        ),
+        HeadTable(
+            "classifier",
+            {"kind": "classification", "dense": "gelu", "bias": True},
+            (WeightRow("dense", "classifier.dense"), WeightRow("output", "classifier.out_proj")),
+            pooling="first",
+        ),
+        HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
+        HeadTable(
+            "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
+        ),
+    ),
+    architectures={
+        "ElectraForPreTraining": ("replaced_token",),
+        "ElectraForMaskedLM": ("masked_lm",),
+        "ElectraForSequenceClassification": ("classifier",),
+        "ElectraForTokenClassification": ("token_classifier",),
+        "ElectraForQuestionAnswering": ("qa_outputs",),
+        "ElectraModel": (),
+    },
+    derived=DERIVED,
+    at_least={"type_vocab_size": 1},
 )
