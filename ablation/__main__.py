@@ -16,6 +16,7 @@ from ablation.results.verdicts import summarise
 from zoo.errors import ZooError, run_command
 from zoo.settings.load import DRY_RUN, PRINT_CONFIG, CommandHelp, help_text, print_settings, take_switch, wants_help
 
+PLAN = ("plan", "measure for some seconds what a run of each arm would take here, and train nothing")
 HELP = CommandHelp(
     "python -m ablation",
     "ablation.config:AblationConfig",
@@ -23,6 +24,7 @@ HELP = CommandHelp(
     "report.json and report.html. Shipped: --config masking, --config pair-task.",
     switches=(
         DRY_RUN,
+        PLAN,
         ("report-only", "write the report from what is finished"),
     ),
 )
@@ -33,9 +35,10 @@ def main(argv: list[str]) -> int:
     if wants_help(argv):
         print(help_text(HELP, argv))
         return 0
-    from ablation.grid import ablation_folder, cells, check_primary, read_cell, run_cell, run_grid  # torch
+    from ablation.grid import ablation_folder, cells, check_primary, plan_lines, read_cell, run_cell, run_grid  # torch
 
     wants_dry_run, argv = take_switch(argv, f"--{DRY_RUN[0]}")
+    wants_plan, argv = take_switch(argv, f"--{PLAN[0]}")
     wants_print, argv = take_switch(argv, PRINT_CONFIG)
     rest, only, report_only = split_grid_arguments(argv)
     config = load_ablation(rest)
@@ -57,6 +60,9 @@ def main(argv: list[str]) -> int:
         print(
             f"{sum(not cell.done.exists() for cell in grid)} of {len(grid)} to run; reports: {ablation_folder(config)}"
         )
+        return 0
+    if wants_plan:
+        print("\n".join(plan_lines(config, grid)))
         return 0
     if report_only:
         runs = [run for run in map(read_cell, grid) if run is not None]

@@ -9,7 +9,7 @@ from pretraining.training.renamed import RENAMED
 from zoo.errors import ZooError, nearest
 from zoo.settings.checks import check_keys
 from zoo.settings.yaml_files import flatten, merge, parse_arguments, read_configs
-from zoo.values import Name, NotNegative, Seed, UserPath, Workers, check_fields
+from zoo.values import Name, NotNegative, Seed, UserPath, Workers, annotations_of, check_fields
 
 KIND = "ablation"
 CLOZE_KEYS = ("longest", "items", "entity", "shortest_entity", "seed", "objective")
@@ -242,7 +242,12 @@ def build(values: dict[str, Any]) -> AblationConfig:
     missing = [key for key in ("name", "primary", "changes") if not values.get(key)]
     if missing:
         raise ZooError(f"the ablation lacks {', '.join(missing)}.")
-    own = dict(values)
+    kinds = annotations_of(AblationConfig)
+    own = {
+        key: check_keys(kinds[key], value, key) if key in ("seeds", "extra") else value for key, value in values.items()
+    }
+    if isinstance(own.get("seeds"), int):
+        own["seeds"] = [own["seeds"]]
     primary = own["primary"] if isinstance(own["primary"], dict) else {"measure": own["primary"]}
     try:
         own["primary"] = _primary(primary)

@@ -23,6 +23,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import config_digest, load_pretrain_config
 from zoo.errors import ZooError, nearest
 from zoo.runtime.pool import Job, run_pool
+from zoo.runtime.progress import duration
 from zoo.runtime.signals import usable_cpus
 from zoo.sample import resolve
 from zoo.settings.load import Settings
@@ -301,8 +302,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
         say: prints a line.
     """
     grid = cells(config)
-    workers = config.workers or (1 if _has_gpu() else max(1, usable_cpus() // 2))
-    threads = max(1, usable_cpus() // workers)
+    workers, threads = _shares_of_cores(config)
     waiting = [cell for cell in grid if not cell.done.exists()]
     say(
         f"{config.name}: {len(grid)} runs, {len(grid) - len(waiting)} finished, {workers} at a time x {threads} threads"
@@ -318,6 +318,46 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
         jobs.append(Job(cell.name, command, cell.done, cell.done.with_suffix(".log"), environment))
     run_pool(jobs, workers, config.name)
     return [run for run in map(read_cell, grid) if run is not None]
+
+
+def _shares_of_cores(config: AblationConfig) -> tuple[int, int]:
+    """How many runs at a time, and threads of each."""
+    workers = config.workers or (1 if _has_gpu() else max(1, usable_cpus() // 2))
+    return workers, max(1, usable_cpus() // workers)
+
+
+def plan_lines(config: AblationConfig, grid: list[GridCell]) -> list[str]:
+    """What the runs of each arm would take on this machine, measured on one of them, in lines; nothing is trained.
+
+    Raises:
+        ZooError: what would stop an arm before it trains, naming it.
+    """
+    from pretraining.tools.plan import plan_run
+
+    workers, threads = _shares_of_cores(config)
+    lines, total, unknown = list[str](), 0.0, list[str]()
+    for name in config.changes:
+        own = [cell for cell in grid if cell.arm.name == name]
+        waiting = [cell for cell in own if not cell.done.exists()]
+        told = f"{name}: {len(waiting)} of {len(own)} to run"
+        if waiting:
+            values = merge(waiting[0].arm.values, {"train": {"threads": threads}})
+            try:
+                found = plan_run(settings_of(waiting[0].arm._replace(values=values)))
+            except ZooError as error:
+                raise ZooError(f"arm {name!r}: {error}") from error
+            steps = f", {found.steps:,} steps" if found.steps else ""
+            reason = next(line for line in found.lines if line.startswith("time: ")).removeprefix("time: ")
+            told += f"{steps}, each: {reason}"
+            total += (found.seconds or 0.0) * len(waiting)
+            unknown += [] if found.seconds is not None else [name]
+        lines.append(told)
+    more = f" without {', '.join(unknown)}" if unknown else ""
+    lines.append(
+        f"time: about {duration(total / workers)} of pretraining{more}, {workers} at a time x {threads} threads; "
+        "fine-tuning and validation come on top"
+    )
+    return lines
 
 
 def _prepare_stores(waiting: list[GridCell]) -> None:

@@ -40,6 +40,10 @@ class MinimumMarked(Layout):
         self.layout, self.array, self.count = layout, array, count
         self.provided_fields, self.required_fields = layout.provided_fields, layout.required_fields | {array}
 
+    def check_length(self, length: int) -> None:
+        """As the layout that makes the rows."""
+        self.layout.check_length(length)
+
     def plan(self, store: Store, documents: Ints, length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The other layout's rows of one epoch, fewer.
 

@@ -98,6 +98,9 @@ class Layout(ABC):
         """Tokens at the start of a row of ``length`` that the row after it goes on from; ``None`` = all."""
         return None
 
+    def check_length(self, length: int) -> None:  # noqa: B027  # most layouts make rows of any length
+        """Raise ZooError if rows of ``length`` tokens have no room for what a row holds; no text is needed for that."""
+
     @abstractmethod
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The rows of one epoch over ``documents`` (ascending store numbers), each at most ``length`` tokens.

@@ -54,12 +54,16 @@ class Blocks(Layout):
         self.shift = shift
         self.separator_after = separator_after
 
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
+        if length < 2:
+            raise ZooError(f"Blocks: rows of {length} tokens hold nothing to predict; at least 2 are needed.")
+
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Windows of exactly ``length`` tokens, except at the ends."""
         check_documents(store, documents, "Blocks")
         check_special_tokens(vocabulary, "Blocks with separator: true", cls=False, sep=self.separator)
-        if length < 2:
-            raise ZooError(f"Blocks: rows of {length} tokens hold nothing to predict; at least 2 are needed.")
+        self.check_length(length)
         first, texts, owner = self._units(store, documents)
         unit_edges = np.append(
             0, np.cumsum(texts + int(self.separator))

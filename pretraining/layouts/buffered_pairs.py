@@ -58,6 +58,10 @@ class BufferedPairs(Layout):
         self.buffer = buffer
         self.pairs = SentencePairs("next_or_random", short_seq_prob, random_share=0.0)
 
+    def check_length(self, length: int) -> None:
+        """As the layout that makes the rows."""
+        self.pairs.check_length(length)
+
     def plan(self, store: Store, documents: Ints, length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Pairs of at most ``length`` tokens, a false one behind the true one that it shares its first segment with."""
         plan = self.pairs.plan(store, documents, length, vocabulary, draw)

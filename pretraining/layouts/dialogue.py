@@ -75,15 +75,19 @@ class Dialogue(Layout):
         self.max_utterances, self.fake_share, self.role = max_utterances, fake_share, role
         self.required_fields = frozenset({role})
 
-    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
-        """Rows of at most ``length`` tokens; threads of a single utterance are left out."""
-        check_documents(store, documents, "Dialogue")
-        check_special_tokens(vocabulary, "Dialogue", cls=True, sep=True)
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
         if length < 1 + 2 * self.max_utterances:
             raise ZooError(
                 f"Dialogue: rows of {length} tokens have no room for {self.max_utterances} utterances; "
                 f"{1 + 2 * self.max_utterances} is the least."
             )
+
+    def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
+        """Rows of at most ``length`` tokens; threads of a single utterance are left out."""
+        check_documents(store, documents, "Dialogue")
+        check_special_tokens(vocabulary, "Dialogue", cls=True, sep=True)
+        self.check_length(length)
         if self.role not in store.arrays:
             raise ZooError(
                 f"Dialogue: {store.path} has no array {self.role!r} that says who speaks (it has "

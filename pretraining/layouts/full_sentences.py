@@ -36,12 +36,16 @@ class FullSentences(Layout):
         self.cross_documents = cross_documents
         self.separator_between_documents = separator_between_documents
 
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
+        if length < 3:
+            raise ZooError(f"FullSentences: rows of {length} tokens have no room for text beside cls and sep.")
+
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""
         check_documents(store, documents, "FullSentences")
         check_special_tokens(vocabulary, "FullSentences", cls=True, sep=True)
-        if length < 3:
-            raise ZooError(f"FullSentences: rows of {length} tokens have no room for text beside cls and sep.")
+        self.check_length(length)
         return Plan.concatenate(
             [self._plan(store, part, length) for part in document_slabs(store, documents, self.portion)]
         )

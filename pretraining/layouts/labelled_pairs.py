@@ -50,12 +50,16 @@ class LabelledPairs(Layout):
         self.label, self.balanced, self.required_fields = label, balanced, frozenset({label})
         self._said: set[str] = set()
 
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
+        if length < 5:
+            raise ZooError(f"LabelledPairs: rows of {length} tokens have no room for two texts; 5 is the least.")
+
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""
         check_documents(store, documents, "LabelledPairs")
         check_special_tokens(vocabulary, "LabelledPairs", cls=True, sep=True)
-        if length < 5:
-            raise ZooError(f"LabelledPairs: rows of {length} tokens have no room for two texts; 5 is the least.")
+        self.check_length(length)
         if self.label not in store.arrays:
             raise ZooError(
                 f"LabelledPairs: {store.path} has no array {self.label!r} with the records' classes (it has "

@@ -79,6 +79,10 @@ class ReorderedSegments(Layout):
         self._first = np.array([reordering_class(range(n)) for n in range(1, max_segments + 1)])
         self._count = np.array([math.factorial(n) for n in range(1, max_segments + 1)])
 
+    def check_length(self, length: int) -> None:
+        """As the layout that makes the rows."""
+        FullSentences(cross_documents=False).check_length(length)
+
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens."""
         stretches = FullSentences(cross_documents=False).plan(store, documents, length, vocabulary, draw)
@@ -190,6 +194,10 @@ class DocumentSegments(Layout):
             raise ZooError(f"DocumentSegments: skip_most_frequent is {skip_most_frequent}; 0 or more.")
         self.skip_most_frequent = skip_most_frequent
         self._sentences = FullSentences(cross_documents=False)
+
+    def check_length(self, length: int) -> None:
+        """As the layout that makes the rows."""
+        self._sentences.check_length(length)
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Rows of at most ``length`` tokens, of documents with two rows and more."""

@@ -81,14 +81,19 @@ class SegmentPairs(Layout):
         """Tokens of a row's first part."""
         return length // 2 if self.reuse_len is None else self.reuse_len
 
-    def _parts(self, length: int) -> tuple[int, int]:
-        """Tokens of a row's first part, and of A and B together."""
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
         reuse = self.memory_span(length)
         if length - reuse < 5:
             raise ZooError(
                 f"SegmentPairs: rows of {length} tokens, {reuse} of them reused, have no room for two segments and "
                 "three template tokens; lengthen the rows (data.sequence_length) or lower reuse_len."
             )
+
+    def _parts(self, length: int) -> tuple[int, int]:
+        """Tokens of a row's first part, and of A and B together."""
+        self.check_length(length)
+        reuse = self.memory_span(length)
         return reuse, length - reuse - 3
 
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:

@@ -31,12 +31,16 @@ class SentenceDistance(Layout):
 
     provided_fields = frozenset({"token_type_ids", "row_labels"})
 
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
+        if length < 5:
+            raise ZooError(f"SentenceDistance: rows of {length} tokens have no room for two sentences; 5 is the least.")
+
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Pairs of at most ``length`` tokens."""
         check_documents(store, documents, "SentenceDistance")
         check_special_tokens(vocabulary, "SentenceDistance", cls=True, sep=True)
-        if length < 5:
-            raise ZooError(f"SentenceDistance: rows of {length} tokens have no room for two sentences; 5 is the least.")
+        self.check_length(length)
         offsets = np.asarray(store.documents)
         documents = documents[offsets[documents + 1] > offsets[documents]]
         counts = offsets[documents + 1] - offsets[documents]

@@ -65,12 +65,16 @@ class SentencePairs(Layout):
         self.short_seq_prob = short_seq_prob
         self.random_share = random_share
 
+    def check_length(self, length: int) -> None:
+        """Raise ZooError if a row has no room for what it holds."""
+        if length < 5:
+            raise ZooError(f"SentencePairs: rows of {length} tokens have no room for two segments; 5 is the least.")
+
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """Pairs of at most ``length`` tokens."""
         check_documents(store, documents, "SentencePairs")
         check_special_tokens(vocabulary, "SentencePairs", cls=True, sep=True)
-        if length < 5:
-            raise ZooError(f"SentencePairs: rows of {length} tokens have no room for two segments; 5 is the least.")
+        self.check_length(length)
         self._check_pairs(store, documents, length)
         parts = [
             self._plan(store, documents, part, length, draw) for part in document_slabs(store, documents, self.portion)

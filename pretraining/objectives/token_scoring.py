@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pretraining.arrays import WORD_START, Bools, Ints, ragged_ranges
+from pretraining.arrays import WORD_START, Ints, ragged_ranges
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, base_inputs
 from zoo.errors import ZooError
@@ -26,7 +26,7 @@ def token_log_probabilities(head: TokenHead, states: Tensor, embedding: Tensor, 
 
 @torch.no_grad()
 def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each label, and the most probable id, computed in fp32 whatever the core's precision.
+    """Log-probability of each label, and whether it is the answer, computed in fp32 whatever the core's precision.
 
     Args:
         head: the objective's head.
@@ -35,9 +35,10 @@ def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Te
         labels: (T,) ids.
 
     Returns:
-        (T,) log-probabilities in nats, and (T,) ids.
+        (T,) log-probabilities in nats; and (T,) 1 where the label is the most probable entry, 0 where it is not, and a
+        share of 1 where several entries are equally probable and it is one of them.
     """
-    found, best = [], []
+    found, shares = [], []
     with torch.autocast(states.device.type, enabled=False):
         matrix = head.matrix(embedding).float()
         chunk = max(1, _LOGIT_BYTES // (4 * len(matrix)))
@@ -47,10 +48,11 @@ def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Te
             if head.bias is not None:
                 logits = logits + head.bias.float()
             found.append(torch.log_softmax(logits, dim=-1).gather(1, expected[:, None]).squeeze(1))
-            best.append(logits.argmax(dim=-1))
+            most = logits == logits.max(dim=-1, keepdim=True).values
+            shares.append(most.gather(1, expected[:, None]).squeeze(1) / most.sum(dim=-1))
     if not found:
-        return states.new_zeros(0, dtype=torch.float32), labels
-    return torch.cat(found), torch.cat(best)
+        return states.new_zeros(0, dtype=torch.float32), states.new_zeros(0, dtype=torch.float32)
+    return torch.cat(found), torch.cat(shares)
 
 
 class MaskedModel(NamedTuple):
@@ -116,7 +118,7 @@ def score_words(model: MaskedModel, rows: Examples, tokens_at_once: int = _TOKEN
 @torch.no_grad()
 def fill_masked(
     model: MaskedModel, rows: Examples, start: Ints, size: Ints, together: bool = False
-) -> tuple[NDArray[np.float64], Bools]:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Hide a stretch of each row and fill it in.
 
     Args:
@@ -129,8 +131,8 @@ def fill_masked(
 
     Returns:
         (B,) log-probability of the true tokens in nats, summed, which from left to right is the chain rule; and (B,)
-        whether each of them was the most probable one, so that filling in the model's own answers would have given
-        them too.
+        1 where each of them was the most probable one, so that filling in the model's own answers would have given
+        them too, else 0. Entries that are equally probable share: of n, each would be filled in once in n times.
 
     Raises:
         ZooError: the tokenizer has no mask token.
@@ -139,18 +141,18 @@ def fill_masked(
     column = ragged_ranges(start, size)
     begin = start[row] if together else column
     chance, right = _ask(model, rows, _Questions(row, column, begin, (start + size)[row]), _TOKENS_AT_ONCE)
-    total, all_right = np.zeros(len(start)), np.ones(len(start), dtype=bool)
+    total, all_right = np.zeros(len(start)), np.ones(len(start))
     np.add.at(total, row, chance)
-    all_right[row[~right]] = False
+    np.multiply.at(all_right, row, right)
     return total, all_right
 
 
 def _ask(
     model: MaskedModel, rows: Examples, asked: _Questions, tokens_at_once: int
-) -> tuple[NDArray[np.float64], Bools]:
-    """(C,) log-probability of each token that is asked for; whether it is the most probable one."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(C,) log-probability of each token that is asked for; its share in being the most probable one."""
     order = np.argsort(rows.lengths[asked.row], kind="stable")  # copies of like length together: little padding
-    chance, right = np.zeros(len(order)), np.zeros(len(order), dtype=bool)
+    chance, right = np.zeros(len(order)), np.zeros(len(order))
     start = 0
     while start < len(order):
         length = int(rows.lengths[asked.row[order[start]]])
@@ -160,7 +162,9 @@ def _ask(
     return chance, right
 
 
-def _ask_copies(model: MaskedModel, rows: Examples, asked: _Questions) -> tuple[NDArray[np.float64], Bools]:
+def _ask_copies(
+    model: MaskedModel, rows: Examples, asked: _Questions
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """One copy of the row for each stretch that is hidden in it."""
     if model.mask is None:
         raise ZooError("MaskedLM cannot score a sentence with a tokenizer that has no mask token.")
@@ -183,8 +187,8 @@ def _ask_copies(model: MaskedModel, rows: Examples, asked: _Questions) -> tuple[
     states = model.run_core(base_inputs(copies)).last_hidden_state
     picked = states[torch.from_numpy(copy_of), torch.from_numpy(asked.column)]
     labels = torch.from_numpy(rows.input_ids[asked.row, asked.column].astype(np.int64)).to(picked.device)
-    chance, best = token_answers(model.head, picked, model.embedding, labels)
-    return chance.cpu().double().numpy(), (best == labels).cpu().numpy()
+    chance, right = token_answers(model.head, picked, model.embedding, labels)
+    return chance.cpu().double().numpy(), right.cpu().double().numpy()
 
 
 def masking_shares(rows: Examples, mask: int | None) -> dict[str, float]:

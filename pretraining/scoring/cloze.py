@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pretraining.arrays import WORD_START, Bools, Ints
+from pretraining.arrays import WORD_START, Ints
 from pretraining.corpus.config import CorpusConfig
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -115,15 +115,17 @@ class Cloze:
         at_once = one_by_one if items.size.max(initial=1) == 1 else self.ask(text, items, together=True)
         return Answers(items.size, *one_by_one, *at_once, by_frequency(text, items, counts))
 
-    def ask(self, text: SentenceTokens, items: Items, together: bool = False) -> tuple[NDArray[np.float64], Bools]:
-        """(I,) log-probability of each stretch in its sentence, in nats; and whether it was filled in right.
+    def ask(
+        self, text: SentenceTokens, items: Items, together: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(I,) log-probability of each stretch in its sentence, in nats; and how far it was filled in right.
 
         Sentences longer than the model's rows are cut to a window around the stretch.
         """
         scorer = self.scorer
         room = scorer.core.config.max_length - len(scorer.prefix) - len(scorer.suffix)
         first, last = self._windows(text, items, room)
-        chance, right = np.zeros(len(first)), np.zeros(len(first), dtype=bool)
+        chance, right = np.zeros(len(first)), np.zeros(len(first))
         order = np.argsort(last - first, kind="stable")
         for begin in range(0, len(order), _AT_ONCE):
             part = order[begin : begin + _AT_ONCE]
@@ -159,7 +161,7 @@ class Answers(NamedTuple):
     Args:
         size: tokens of each.
         chance: log-probability in nats, filled in from left to right.
-        right: whether all its tokens were the most probable ones.
+        right: 1 where all its tokens were the most probable ones, else 0; equally probable entries share.
         chance_at_once: the same, all tokens asked for at once.
         right_at_once: the same.
         unigram: log-probability by token frequencies.
@@ -167,9 +169,9 @@ class Answers(NamedTuple):
 
     size: Ints
     chance: NDArray[np.float64]
-    right: Bools
+    right: NDArray[np.float64]
     chance_at_once: NDArray[np.float64]
-    right_at_once: Bools
+    right_at_once: NDArray[np.float64]
     unigram: NDArray[np.float64]
 
 

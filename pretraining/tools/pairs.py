@@ -139,10 +139,17 @@ class Markers:
 
 
 def read_markers(path: str) -> Markers:
-    """The markers of a file, one a line."""
-    numbered = enumerate(read_lines(Path(resolve(path)).expanduser()), start=1)
-    lines = [(number, name) for number, line in numbered if (name := line.strip())]
-    return Markers([name for _, name in lines], path, [number for number, _ in lines])
+    """The markers of a file, one a line.
+
+    Raises:
+        ZooError: it cannot be read, or is no list of markers, naming the option.
+    """
+    try:
+        numbered = enumerate(read_lines(Path(resolve(path)).expanduser()), start=1)
+        lines = [(number, name) for number, line in numbered if (name := line.strip())]
+        return Markers([name for _, name in lines], path, [number for number, _ in lines])
+    except ZooError as error:
+        raise ZooError(f"--markers: {error}") from error
 
 
 def discourse_pairs(

@@ -54,6 +54,7 @@ def check_run_folder(folder: Path, settings: Settings[PretrainConfig]) -> None:
 def check_layouts(config: PretrainConfig) -> None:
     """Raise ZooError if a task's rows do not suit its objectives, as far as that can be known without the text."""
     for name, task in config.tasks.items():
+        task.layout.check_length(config.data.sequence_length)
         for key in task.objectives:
             config.objectives[key].check_layout(task.layout, config.data.sequence_length)
         if (missing := missing_field(config, name)) is not None:

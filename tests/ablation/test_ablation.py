@@ -363,6 +363,33 @@ def write_demo(folder: Path) -> Path:
     return folder / "demo.yaml"
 
 
+def test_seeds_are_given_between_commas(tmp_path):
+    base = ["--config", "pair-task"]
+    for words in ("4,5", "[4,5]", "4, 5"):
+        assert load_ablation([*base, "--seeds", words]).seeds == [4, 5]
+    assert load_ablation([*base, "--seeds", "4"]).seeds == [4]
+    with pytest.raises(ZooError, match=r"seeds.*four"):
+        load_ablation([*base, "--seeds", "four,5"])
+
+
+def test_a_plan_measures_each_arm(tmp_path, capsys):
+    argv = ["--config", str(write_tiny(tmp_path)), "--output", str(tmp_path / "runs")]
+    assert main([*argv, "--plan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    config = load_ablation(argv)
+    assert [line.partition(":")[0] for line in lines] == [*config.changes, "time"]
+    for line in lines[:-1]:
+        assert f"{len(config.seeds)} of {len(config.seeds)} to run" in line
+        assert re.search(r", \d+ steps, each: about .* s a step, .* tokens/s: measured on ", line)
+    assert re.match(r"time: about \S+ of pretraining, \d+ at a time x \d+ threads", lines[-1])
+    assert not list((tmp_path / "runs").glob("*/run.json"))
+    for cell in cells(config):
+        cell.done.parent.mkdir(parents=True, exist_ok=True)
+        cell.done.write_text("{}")
+    assert main([*argv, "--plan"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{next(iter(config.changes))}: 0 of {len(config.seeds)} to run"
+
+
 def test_a_dry_run_lists_what_would_run(tmp_path, capsys):
     argv = ["--config", "pair-task", "--seeds", "[4,5]", "--output", str(tmp_path / "runs")]
     assert main([*argv, "--dry_run"]) == 0

@@ -424,8 +424,10 @@ def test_a_list_of_markers_is_read_by_lines(tmp_path):
         ("[no-conn]\n", r"markers\.txt: the list of markers is empty"),
     ):
         path.write_text(text)
-        with pytest.raises(ZooError, match=message):
+        with pytest.raises(ZooError, match=f"^--markers: .*{message}"):
             read_markers(str(path))
+    with pytest.raises(ZooError, match=r"^--markers: .*nowhere\.txt"):
+        read_markers(str(tmp_path / "nowhere.txt"))
     path.write_bytes("但是\n".encode("gb18030"))
     with pytest.raises(ZooError, match=r"markers\.txt, line 1: invalid UTF-8"):
         read_markers(str(path))

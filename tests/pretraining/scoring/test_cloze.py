@@ -1,5 +1,6 @@
 """Hidden words restored: which are chosen, what is asked, and that an ablation can read it."""
 
+import copy
 import itertools
 import json
 import tracemalloc
@@ -212,6 +213,22 @@ def test_a_word_is_filled_in_from_left_to_right(run):
     again, _ = fill_masked(model, rows, np.array([3]), np.array([2]))
     last, _ = fill_masked(model, rows.replace(input_ids=other), np.array([3]), np.array([2]))
     assert again[0] != last[0]  # what is not hidden counts
+
+
+def test_equally_probable_entries_share(run):
+    """A head that knows nothing: every entry is as probable, and the first is not the answer for all that."""
+    scorer = Scorer(run)
+    vocabulary = scorer.tokenizer.vocabulary
+    encoded = scorer.tokenizer.encode_batch(["中国的首都是北京市。"])
+    rows = examples_from_tokens(encoded, vocabulary, scorer.prefix, scorer.suffix)
+    model = Cloze(scorer).model(rows)
+    blank = model._replace(embedding=torch.zeros_like(model.embedding), head=copy.deepcopy(model.head))
+    with torch.no_grad():
+        for parameter in blank.head.parameters():
+            parameter.zero_()
+    for size, together in ((1, False), (2, False), (2, True)):
+        _, right = fill_masked(blank, rows, np.array([3]), np.array([size]), together)
+        assert right[0] == pytest.approx(len(model.embedding) ** -size, rel=1e-5)
 
 
 def test_a_word_is_asked_for_at_once(run):

@@ -7,6 +7,14 @@ import pytest
 from training import arguments, train
 
 from pretraining.__main__ import main
+from pretraining.layouts import (
+    BufferedPairs,
+    Dialogue,
+    DocumentSegments,
+    MinimumMarked,
+    SentenceDistance,
+    SentencePairs,
+)
 from pretraining.tools.plan import plan_run
 from pretraining.training.assemble import check_optimizer
 from pretraining.training.checks import check_layouts, check_memory_needed, check_objectives, memory_needed
@@ -154,6 +162,7 @@ def test_a_dry_run_says_what_would_run_and_what_is_done(tmp_path, capsys, monkey
     [
         ({"train.micro_batch_size": 3}, "not a multiple"),
         ({"data.corpus.files": "nowhere.txt"}, "nowhere.txt"),
+        ({"data.sequence_length": 4}, "no room for two segments"),
         ({"model.hidden_size": HUGE}, "would need at least"),
         ({"train.trackers": "[tensorbord]"}, "is no tracker"),
         ({"data.tokenizer.kind": "file", "data.tokenizer.path": "nowhere"}, "nowhere"),
@@ -170,5 +179,39 @@ def test_a_dry_run_lays_out_a_text_that_is_prepared(tmp_path):
     tokens = plan_run(load_pretrain_config([*argv, "--train.steps", "null", "--train.tokens", "9000"])).lines
     budget = line_of(tokens, "budget")
     assert re.fullmatch(r"budget: about \d+ steps, 9,000 tokens, 0\.\d\d times the text", budget)
-    with pytest.raises(ZooError, match="no room for two segments"):  # what only the text can tell is found, too
-        plan_run(load_pretrain_config([*argv, "--data.sequence_length", "4"]))
+    more = {"model.mem_len": 24, "train.batch_size": 20_000, "train.micro_batch_size": 8}
+    many = load_pretrain_config(arguments(tmp_path, "transformer-xl", **more))
+    run_stores(many.value, False)
+    with pytest.raises(
+        ZooError, match="fewer than the 20000 parallel rows"
+    ):  # what only the text can tell is found, too
+        plan_run(many)
+
+
+LENGTHS = [("bert", 4, "two segments"), ("roberta", 2, "text beside cls"), ("gpt", 1, "nothing to predict")]
+LENGTHS += [
+    ("albert", 4, "two segments"),
+    ("xlnet", 8, "two segments and"),
+    ("transformer-xl", 1, "nothing to predict"),
+]
+
+
+@pytest.mark.parametrize(("family", "length", "message"), LENGTHS)
+def test_rows_without_room_are_refused_before_any_text_is_read(family, length, message, tmp_path):
+    config = load_pretrain_config(["--config", f"{family}-tiny", "--data.sequence_length", str(length)]).value
+    with pytest.raises(ZooError, match=message):
+        check_layouts(config)
+
+
+def test_layouts_around_a_layout_pass_its_least_length_on():
+    pairs = SentencePairs("next_or_random")
+    for layout in (
+        BufferedPairs(),
+        MinimumMarked(pairs, "entity", 1),
+        DocumentSegments(),
+        SentenceDistance(),
+        Dialogue(),
+    ):
+        with pytest.raises(ZooError, match="no room for"):
+            layout.check_length(1)
+        layout.check_length(48)
