@@ -113,17 +113,19 @@ def _join(job: StoreJob, shards: list[Shard], tokenizer: ZooTokenizer) -> None:
     """Shards to the store, in order."""
     dtypes = {name: annotator.dtype for name, annotator in job.corpus.annotations.items()}
     found = Found(job.corpus.annotations)
-    writer = StoreWriter(job.path, tokenizer.vocabulary.size, dtypes)
+    writer, text_bytes = StoreWriter(job.path, tokenizer.vocabulary.size, dtypes), 0
     with writer:
         for shard in shards:
             part = read_shard(shard.path)
             writer.append(*part[:4], arrays=part.arrays, continues=shard.continues)
             found.add(part.arrays, part.left_out)
+            text_bytes += part.text_bytes
         tokenizer.save(writer.folder)
         meta: dict[str, Any] = {
             "recipe": job.recipe,
             "source": job.corpus.files,
             "source_bytes": job.size,
+            "text_bytes": text_bytes,
             "special": tokenizer.roles,
         }
         if job.corpus.annotations:

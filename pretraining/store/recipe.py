@@ -83,7 +83,7 @@ class Recipe:
         """One chunk's tokens. Sentences and documents without tokens are dropped."""
         pieces: list[Piece] = []
         lengths: list[int] = []
-        continues = False
+        continues, text_bytes = False, 0
         parts: list[tuple[FlatIds, dict[str, NDArray[Any]]]] = []
         for place, document in enumerate(parse_chunk(chunk, self._field, self._annotations.recorded)):
             continues |= place == 0 and document.continues
@@ -91,6 +91,7 @@ class Recipe:
             for number in range(len(document.lines)):
                 before = len(pieces)
                 pieces.extend(self._sentences(document, number))
+                text_bytes += len(document.lines[number].encode())
                 lengths[-1] += len(pieces) - before
                 if len(pieces) >= _SENTENCES_AT_ONCE:
                     parts.append(self._encode(pieces))
@@ -103,7 +104,7 @@ class Recipe:
         flags = np.concatenate([part[0][1] for part in parts])
         flags[np.cumsum(sizes) - sizes] |= SENTENCE_START
         arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
-        return ShardArrays(tokens, flags, sizes, documents, continues, arrays, self._annotations.counted())
+        return ShardArrays(tokens, flags, sizes, documents, continues, arrays, self._annotations.counted(), text_bytes)
 
     def _encode(self, pieces: list[Piece]) -> tuple[FlatIds, dict[str, NDArray[Any]]]:
         """Ids, flags and annotations of the pieces, which are taken away."""

@@ -31,6 +31,7 @@ class ShardArrays(NamedTuple):
         continues: the first document goes on from the shard before.
         arrays: (n,) annotations by name.
         left_out: spans that were left out of them, by name and reason.
+        text_bytes: of the lines that became the tokens, in UTF-8, without what ends them.
     """
 
     tokens: NDArray[Any]
@@ -40,6 +41,7 @@ class ShardArrays(NamedTuple):
     continues: bool
     arrays: dict[str, NDArray[Any]] = {}  # noqa: RUF012
     left_out: dict[str, dict[str, int]] = {}  # noqa: RUF012
+    text_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Shard:
 
 
 _HEADER = struct.Struct("<8sq")
-_MAGIC = b"ZOOSHRD2"
+_MAGIC = b"ZOOSHRD3"
 
 
 def write_shard(path: Path, shard: ShardArrays) -> None:
@@ -69,6 +71,7 @@ def write_shard(path: Path, shard: ShardArrays) -> None:
         "parts": {name: [array.dtype.str, len(array)] for name, array in zip(names, parts)},
         "continues": shard.continues,
         "left_out": shard.left_out,
+        "text_bytes": shard.text_bytes,
     }
     written = json.dumps(head).encode()
     with replaced_file(path, shared=True) as file:
@@ -113,4 +116,5 @@ def read_shard(path: Path) -> ShardArrays:
         }
     arrays = {name.removeprefix("array-"): part for name, part in parts.items() if name.startswith("array-")}
     tokens, flags, sentences, documents = (parts[name] for name in ("tokens", "flags", "sentences", "documents"))
-    return ShardArrays(tokens, flags, sentences, documents, head["continues"], arrays, head["left_out"])
+    facts = head["continues"], arrays, head["left_out"], head["text_bytes"]
+    return ShardArrays(tokens, flags, sentences, documents, *facts)

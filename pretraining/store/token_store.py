@@ -85,6 +85,12 @@ class Store:
         """Tokens in the store, special tokens not included (layouts add those)."""
         return len(self.tokens)
 
+    @property
+    def bytes_per_token(self) -> float | None:
+        """UTF-8 bytes of the text for each token, on average; ``None`` where the store does not say."""
+        size = self.meta.get("text_bytes")
+        return size / self.num_tokens if size and self.num_tokens else None
+
     def document_tokens(self) -> NDArray[np.int64]:
         """(D + 1,) token offsets of the documents."""
         return np.asarray(self.sentences)[np.asarray(self.documents)]

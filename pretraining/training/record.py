@@ -185,16 +185,36 @@ class Recorder:
         self._clock, self._tokens = now, counters.tokens
         if self.main:
             amounts = {"step": counters.step, "tokens": counters.tokens, "flops": counters.flops, **schedule}
-            self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **figures})
+            self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **self._bits(terms), **figures})
             timing = {"step": counters.step, "seconds": seconds, "tokens_per_second": tokens / seconds}
             self._logs["timing.jsonl"].write(timing)
             if self.config.train.trackers:
                 self.accelerator.log({"loss": loss, "lr": figures["lr"], **terms}, step=counters.step)
-        text = "  ".join(f"{name} {value:.3f}" for name, value in terms.items())
+        text = self._in_words(terms, with_bits=done >= 1.0)
         total = f" of {self.steps}" if self.steps else ""
         line = f"step {counters.step}{total}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
         self.progress.show(min(done, 1.0), line, last=done >= 1.0)
         self._warn_if_stuck(counters, done, terms)
+
+    def _bits(self, nats: dict[str, float], task: str | None = None) -> dict[str, dict[str, float]]:
+        """Bits per byte of the losses that are those of tokens, for the log; empty where no bytes are known.
+
+        Args:
+            nats: losses by objective.
+            task: whose rows they are of; ``None`` = of all tasks.
+        """
+        found = dict[str, float]()
+        for name, value in nats.items():
+            tasks = [key for key, own in self.config.tasks.items() if name in own.objectives and task in (None, key)]
+            bits = self.stores.bits_per_byte(tasks, value) if self.config.objectives[name].predicts_tokens else None
+            found |= {} if bits is None else {name: bits}
+        return {"bits_per_byte": found} if found else {}
+
+    def _in_words(self, nats: dict[str, float], task: str | None = None, with_bits: bool = True) -> str:
+        """Losses by objective, and those of tokens in bits per byte, too."""
+        bits = self._bits(nats, task).get("bits_per_byte", {}) if with_bits else {}
+        told = {name: f" ({value:.3f} bits per byte)" for name, value in bits.items()}
+        return "  ".join(f"{name} {value:.3f}{told.get(name, '')}" for name, value in nats.items())
 
     def _warn_if_stuck(self, counters: Counters, done: float, terms: dict[str, float]) -> None:
         for name, value in terms.items():
@@ -218,7 +238,8 @@ class Recorder:
         terms = {name: {k: f[k] for k in ("loss", "accuracy", "count")} for name, f in metrics.items()}
         documents = max(len(figures["documents"]) for figures in metrics.values())
         if self.main:
-            summary = {"task": task, "loss": loss, "terms": terms, "documents": documents}
+            bits = self._bits({name: f["loss"] for name, f in metrics.items()}, task)
+            summary = {"task": task, "loss": loss, "terms": terms, **bits, "documents": documents}
             stage = {} if counters.stage is None else {"stage": counters.stage}
             amounts = {"step": counters.step, "tokens": counters.tokens, **stage}
             self._logs["log.jsonl"].write({**amounts, "validation": summary})
@@ -229,7 +250,7 @@ class Recorder:
                 held_out = {"loss": loss, **{name: figures["loss"] for name, figures in terms.items()}}
                 values = {f"validation/{task}/{name}": value for name, value in held_out.items()}
                 self.accelerator.log(values, step=counters.step)
-        text = "  ".join(f"{name} {f['loss']:.3f}" for name, f in metrics.items())
+        text = self._in_words({name: f["loss"] for name, f in metrics.items()}, task)
         self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
 
     def write_run(self, counters: Counters, model: PretrainingModel, finished: bool) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -38,6 +39,19 @@ class TokenStores(NamedTuple):
     def for_task(self, task: str) -> Store:
         """What a task reads."""
         return self.by_task.get(task, self.main)
+
+    def bits_per_byte(self, tasks: Iterable[str], nats: float) -> float | None:
+        """A loss per token of some tasks' text as bits per byte of it; ``None`` where its bytes are not known.
+
+        A token counts for as many bytes as one of the text does on average.
+
+        Args:
+            tasks: whose text it is; of several texts there is no such figure.
+            nats: the loss.
+        """
+        read = {store.fingerprint: store.bytes_per_token for store in map(self.for_task, tasks)}
+        size = next(iter(read.values())) if len(read) == 1 else None
+        return None if size is None else nats / math.log(2) / size
 
     @property
     def tokens(self) -> int:

@@ -1,11 +1,16 @@
-"""A budget of minutes: measured once, on steps that leave no trace, and the same after a resume."""
+"""A budget of minutes: measured once, on steps that leave no trace, and the same after a resume; bits per byte."""
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import pytest
-from training import Killed, arguments, interrupt_at, launch, outcome, train
+from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
 from pretraining.training.load_config import load_pretrain_config
+from pretraining.training.pretrain import pretrain
+from pretraining.training.stores import TokenStores, run_stores
 from zoo.errors import ZooError
 from zoo.storage.files import read_json, write_json
 
@@ -71,3 +76,47 @@ def test_one_budget_takes_the_place_of_another(tmp_path):
     assert (train_config.minutes, train_config.tokens, train_config.steps) == (5, None, None)
     with pytest.raises(ZooError, match="exactly one budget out of steps, tokens, flops and minutes; found steps and"):
         load_pretrain_config(["--config", "bert-tiny", "--train.minutes", "5", "--train.steps", "3"])
+
+
+# ---- bits per byte ---------------------------------------------------------------------------------------------------
+
+
+def test_losses_of_tokens_are_said_in_bits_per_byte(tmp_path, capsys):
+    settings = load_pretrain_config(arguments(tmp_path, steps=2))
+    folder = pretrain(settings, show=True)
+    store = run_stores(settings.value, False).main
+    lines = (tmp_path / "text.txt").read_bytes().split(b"\n")
+    assert store.meta["text_bytes"] == sum(map(len, lines))  # of the lines, without what ends them
+    each = math.log(2) * store.meta["text_bytes"] / store.num_tokens
+    trained, held_out = log_lines(folder)[0], log_lines(folder)[-1]["validation"]
+    assert trained["bits_per_byte"] == {"masked_lm": pytest.approx(trained["terms"]["masked_lm"] / each)}
+    assert held_out["bits_per_byte"] == {"masked_lm": pytest.approx(held_out["terms"]["masked_lm"]["loss"] / each)}
+    shown = capsys.readouterr().err
+    assert (
+        f"masked_lm {held_out['terms']['masked_lm']['loss']:.3f} ({held_out['bits_per_byte']['masked_lm']:.3f} bits"
+        in shown
+    )
+
+
+def test_a_text_of_unknown_bytes_has_no_bits_per_byte(tmp_path):
+    train(arguments(tmp_path, steps=1))
+    (path,) = (tmp_path / "stores").glob("*/meta.json")
+    meta = read_json(path)
+    del meta["text_bytes"]
+    write_json(path, meta)
+    folder = train(arguments(tmp_path, steps=2))
+    assert all("bits_per_byte" not in line | line.get("validation", {}) for line in log_lines(folder))
+
+
+def test_several_texts_have_no_common_bits_per_byte():
+    stores = TokenStores(Text("a", 4.0), {"other": Text("b", 4.0), "same": Text("a", 4.0)})
+    assert stores.bits_per_byte(["main", "same"], math.log(2)) == pytest.approx(0.25)
+    assert stores.bits_per_byte(["main", "other"], 1.0) is None
+    assert stores.bits_per_byte(["other"], math.log(2)) == pytest.approx(0.25)
+
+
+class Text(NamedTuple):
+    """A store, as far as bytes go."""
+
+    fingerprint: str
+    bytes_per_token: float
