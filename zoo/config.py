@@ -23,7 +23,7 @@ class CoreConfig:
     Args:
         vocab_size: rows of the token embedding; ``None`` takes the tokenizer's size.
         hidden_size: width of the hidden states.
-        num_hidden_layers: layers that are run.
+        num_hidden_layers: layers that are run, at most 2**16.
         num_attention_heads: heads per layer; must divide ``hidden_size``.
         num_key_value_heads: heads of keys and values, each shared by a group of query heads; ``None`` = as
             many as query heads.
@@ -78,7 +78,7 @@ class CoreConfig:
 
     vocab_size: Count | None = None
     hidden_size: Count = 128
-    num_hidden_layers: Count = 2
+    num_hidden_layers: Annotated[int, Range(least=1, most=2**16)] = 2
     num_attention_heads: Count = 2
     num_key_value_heads: Count | None = None
     intermediate_size: Count = 512

@@ -60,7 +60,7 @@ class StoreJob:
         self.segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
         folder.mkdir(parents=True, exist_ok=True)
         self.contents = _identities(self.sources, corpus, folder)
-        self.loaded = self.extended(load_tokenizer(tokenizer.path, tokenizer)) if tokenizer.path else None
+        self.loaded = self._load(tokenizer) if tokenizer.path else None
         self._content = _content(self.loaded) if self.loaded else None
         made_by = {"backend": self._content} if self.loaded else self._training_recipe()
         shard_recipe = {
@@ -132,6 +132,12 @@ class StoreJob:
     def extended(self, tokenizer: ZooTokenizer) -> ZooTokenizer:
         """The tokenizer with the new tokens of the settings."""
         return extend(tokenizer, self.tokenizer, self.template)
+
+    def _load(self, config: TokenizerConfig) -> ZooTokenizer:
+        """The tokenizer that the settings name, extended; what was done to read it is noted."""
+        loaded = load_tokenizer(str(config.path), config)
+        self.notes += [f"tokenizer.path: {line}" for line in loaded.notes]
+        return self.extended(loaded)
 
     def _training_recipe(self) -> dict[str, Any]:
         """What a trained tokenizer depends on beside the text, the tokens added to it included."""

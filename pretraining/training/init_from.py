@@ -127,6 +127,8 @@ def overlay(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[
     core = {**old.to_dict(), **sizes, **{name: files[name] for name in _OF_THE_RUN if name in files}}
     if old.fusion is None:  # a checkpoint that reads no entities can start a run that does
         core["fusion"] = files.get("fusion")
+    if not old.pooler:  # as one for masked tokens alone can start a run whose objective reads a pooler, which is new
+        core["pooler"] = files.get("pooler", False)
     taken: dict[str, Any] = {"model": core, "template": metadata.template.to_dict()}
     if "kind" not in _below(command_line, "data", "tokenizer"):
         new = _below(merged, "data", "tokenizer").get("new_tokens", [])

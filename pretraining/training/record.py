@@ -22,8 +22,9 @@ from zoo.runtime.processes import resolve_precision
 from zoo.runtime.progress import Progress
 from zoo.runtime.provenance import surroundings
 from zoo.settings.load import Settings
-from zoo.storage.files import write_json
+from zoo.storage.files import read_json, write_json
 
+_SENT = "trackers.json"  # in the run folder: the last step that trackers have, of the log and of each task held out
 _STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
 
 
@@ -127,6 +128,7 @@ class Recorder:
         self.steps = ""  # how many the budget makes, in words
         self._tokens = 0  # at the last log line; the clock stands where it was written
         self._logs: dict[str, JsonLines] = {}
+        self._sent: dict[str, int] = {}  # as in the file of this name
 
     def open(self, sizes: dict[str, int], since_log: tuple[float, int]) -> None:
         """Open the logs, cut back to the checkpoint's ``sizes``; start trackers and the clock.
@@ -140,6 +142,8 @@ class Recorder:
             for name, log in self._logs.items():
                 log.cut(sizes.get(name, 0))
         if self.config.train.trackers:
+            if self.main and (self.folder / _SENT).exists():
+                self._sent = read_json(self.folder / _SENT)
             self.accelerator.init_trackers(self.config.name, config={"run": str(self.folder)})
         seconds, self._tokens = since_log
         self._clock = time.monotonic() - seconds
@@ -188,8 +192,7 @@ class Recorder:
             self._logs["log.jsonl"].write({**amounts, "loss": loss, "terms": terms, **self._bits(terms), **figures})
             timing = {"step": counters.step, "seconds": seconds, "tokens_per_second": tokens / seconds}
             self._logs["timing.jsonl"].write(timing)
-            if self.config.train.trackers:
-                self.accelerator.log({"loss": loss, "lr": figures["lr"], **terms}, step=counters.step)
+            self._track("log", counters.step, {"loss": loss, "lr": figures["lr"], **terms})
         text = self._in_words(terms, with_bits=done >= 1.0)
         total = f" of {self.steps}" if self.steps else ""
         line = f"step {counters.step}{total}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
@@ -215,6 +218,14 @@ class Recorder:
         bits = self._bits(nats, task).get("bits_per_byte", {}) if with_bits else {}
         told = {name: f" ({value:.3f} bits per byte)" for name, value in bits.items()}
         return "  ".join(f"{name} {value:.3f}{told.get(name, '')}" for name, value in nats.items())
+
+    def _track(self, what: str, step: int, values: dict[str, float]) -> None:
+        """Send values to the trackers, each step once: unlike the logs, they cannot be cut back to a checkpoint."""
+        if not self.config.train.trackers or step <= self._sent.get(what, -1):
+            return
+        self.accelerator.log(values, step=step)
+        self._sent[what] = step
+        write_json(self.folder / _SENT, self._sent)
 
     def _warn_if_stuck(self, counters: Counters, done: float, terms: dict[str, float]) -> None:
         for name, value in terms.items():
@@ -246,10 +257,9 @@ class Recorder:
             for name, f in metrics.items():
                 part = {k: f[k] for k in ("documents", "totals", "counts")}
                 self._logs["validation.jsonl"].write({"step": counters.step, "task": task, "objective": name, **part})
-            if self.config.train.trackers:
-                held_out = {"loss": loss, **{name: figures["loss"] for name, figures in terms.items()}}
-                values = {f"validation/{task}/{name}": value for name, value in held_out.items()}
-                self.accelerator.log(values, step=counters.step)
+            place = f"validation/{task}"
+            held_out = {"loss": loss, **{name: figures["loss"] for name, figures in terms.items()}}
+            self._track(place, counters.step, {f"{place}/{name}": value for name, value in held_out.items()})
         text = self._in_words({name: f["loss"] for name, f in metrics.items()}, task)
         self.progress.note(f"validation{of} at step {counters.step}: {text}  ({documents} documents)")
 

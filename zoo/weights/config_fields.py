@@ -61,11 +61,11 @@ def _write_rope(value: float | None, key: str) -> dict[str, Any]:
 def _read_groups(config: Mapping[str, Any], key: str, default: Any) -> int:
     """Sets of shared weights. Their layers find theirs in floating point, which at some sizes rounds to another one."""
     groups, layers = int(config.get(key) or default), int(config.get("num_hidden_layers", 12))
-    other = [i for i in range(layers) if int(i / (layers / groups)) != i * groups // layers]
-    if other:
+    other = (i for i in range(min(layers, 2**16)) if int(i / (layers / groups)) != i * groups // layers)
+    if groups > 1 and (layer := next(other, None)) is not None:
         raise ZooError(
-            f"its layer {other[0]} of {layers} in {groups} groups has the weights of group "
-            f"{other[0] * groups // layers} here, and of the one before there, by a rounding error there."
+            f"its layer {layer} of {layers} in {groups} groups has the weights of group {layer * groups // layers} "
+            "here, and of the one before there, by a rounding error there."
         )
     return groups
 

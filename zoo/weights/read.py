@@ -13,6 +13,7 @@ from torch import Tensor
 
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
+from zoo.core.flops import layer_parameters
 from zoo.errors import ZooError, nearest
 from zoo.heads.build import build_head
 from zoo.model_folder import ModelMetadata
@@ -23,6 +24,7 @@ from zoo.weights.published import check_finite, check_kinds_of_numbers, check_no
 from zoo.weights.table import Converted, Family, HeadTable, MatchedTensors, WeightRow, any_of, match, to_ours
 
 _DEFAULT_LABEL = re.compile(r"LABEL_\d+$")
+_FAR_LARGER = 100  # times the weights of a checkpoint; up to there the tensors are named whose shapes differ
 
 
 class Model(NamedTuple):
@@ -82,6 +84,7 @@ def read_checkpoint(
     base = f"{family.prefix}."
     reader = _Reader(family, tensors, base if any(n.startswith(base) for n in tensors) else "", report)
     core = _read_core_config(reader, config)
+    _check_layers(core, tensors)
     heads = _read_heads(reader, core, config)
     if any(described.get("dense") == "pooler" for _, described in heads.values()):
         core = core.replace(pooler=True)  # where its tensors are not there, they are missing
@@ -151,6 +154,17 @@ def _read_core_config(reader: _Reader, config: Mapping[str, Any]) -> CoreConfig:
             reader.report.append(f"resized vocabulary: {said}, which are taken")
             core = core.replace(vocab_size=rows)
     return core
+
+
+def _check_layers(core: CoreConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ZooError if the layers are far larger than the checkpoint, before they are made to compare their shapes."""
+    described, held = layer_parameters(core), sum(tensor.numel() for tensor in tensors.values())
+    if described > _FAR_LARGER * held:
+        raise ZooError(
+            f"config.json describes {core.num_hidden_layers:,} layers, {core.hidden_size:,} wide, which would take "
+            f"{4 * described / 1e9:,.1f} GB; all tensors of the checkpoint take {4 * held / 1e9:,.3f} GB. Is this its "
+            "config.json?"
+        )
 
 
 def _read_heads(

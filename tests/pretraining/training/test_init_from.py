@@ -598,3 +598,13 @@ def test_a_causal_model_goes_on_with_tokens_that_fine_tuning_adds(place, gpt, mo
     found, report = first_weights(monkeypatch, start_arguments(place, "gpt", gpt, output=tmp_path))
     assert report["fresh"] == report["left"] == []
     assert torch.equal(found[WORDS], open_weights(gpt)[WORDS])
+
+
+def test_a_checkpoint_without_a_pooler_starts_a_run_that_reads_one(tmp_path):
+    """As BertForMaskedLM's: the pooler is new, and the run says so."""
+    without = {"model.pooler": "false", "objectives.next_sentence.init_args.dense": "tanh"}
+    first = train(arguments(tmp_path, "bert", steps=1, run_folder=tmp_path / "first", **without))
+    assert not read_metadata(first).config.pooler
+    second = train(arguments(tmp_path, "bert", steps=1, run_folder=tmp_path / "second", **{"init_from.model": first}))
+    assert read_metadata(second).config.pooler
+    assert any("pooler" in name for name in json.loads((second / "run.json").read_text())["init_from"]["fresh"])

@@ -10,7 +10,7 @@ import pytest
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from training import arguments, train
+from training import Killed, arguments, interrupt_at, train
 
 from zoo.runtime.processes import has_gpu, sums_type
 
@@ -38,6 +38,21 @@ def test_tensorboard_has_the_figures_of_the_log(tmp_path: Path) -> None:
         expected |= {(place + name, record["step"]): value for name, value in {"loss": at["loss"], **values}.items()}
     assert len(expected) > 4 * 4
     assert found == {key: float(np.float32(value)) for key, value in expected.items()}  # events hold fp32
+
+
+def test_a_resumed_run_sends_each_step_to_trackers_once(tmp_path: Path) -> None:
+    """Killed twice, the second time before it came as far as the first."""
+    settings = {"train__trackers": "tensorboard", "train__validate_every": 2, "train__save_every": 3, "name": "seen"}
+    argv = arguments(tmp_path, steps=6, **settings)
+    for step in (5, 4):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            interrupt_at(patch, step)
+            train(argv)
+    folder = train(argv)
+    events = EventAccumulator(str(folder / "seen"), purge_orphaned_data=False).Reload()
+    for tag in events.Tags()["scalars"]:
+        steps = [event.step for event in events.Scalars(tag)]
+        assert steps == ([2, 4, 6] if tag.startswith("validation/") else [1, 2, 3, 4, 5, 6])
 
 
 @pytest.mark.usefixtures("fresh_accelerator")

@@ -7,6 +7,8 @@ import json
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from pretraining.corpus.config import CorpusConfig
+from pretraining.store.prepare import prepare_store
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import extend, load_tokenizer
 from zoo.errors import ZooError
@@ -124,6 +126,14 @@ def test_dropout_of_merges_is_switched_off(tmp_path):
         tokenizer = load_tokenizer(place)
         assert len({str(tokenizer.backend.encode("the town lies there").ids) for _ in range(20)}) == 1
     assert "dropout" in load_tokenizer(folder).notes[0]
+
+
+def test_preparing_text_says_what_was_done_to_read_a_tokenizer(tmp_path, capsys):
+    folder, _ = byte_level(tmp_path / "their", dropout=0.5)
+    (tmp_path / "text.txt").write_text("the town lies by the river there\n\n" * 3)
+    tokenizer = TokenizerConfig(kind="file", path=str(folder), new_tokens=["[NEW]"])
+    prepare_store(CorpusConfig(files=str(tmp_path / "text.txt")), tokenizer, tmp_path / "stores", processes=1)
+    assert "prepare: tokenizer.path: dropout 0.5" in capsys.readouterr().err
 
 
 def test_ids_without_a_token_are_kept_free(tmp_path):

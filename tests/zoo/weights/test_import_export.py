@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from training import FAMILIES
 
@@ -409,6 +410,29 @@ def test_tensors_that_do_not_fit(checkpoint, tmp_path):
     write({**tensors, "my_head.weight": torch.zeros(2, 2)})
     assert "--ignore" in refuse_import(folder, tmp_path / "in", "my_head.weight")
     assert any("my_head" in line for line in import_folder(folder, tmp_path / "in", ["my_head"]))
+
+
+def test_a_config_that_is_far_too_large_says_what_it_would_need(tmp_path):
+    """Before any of it is made: widths whose products pass 64 bits, and layers without end, shared ones too."""
+    size = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    gpt = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=64)
+    transformers.GPT2LMHeadModel(gpt).save_pretrained(tmp_path / "gpt2")
+    albert = transformers.AlbertConfig(**size, intermediate_size=64, max_position_embeddings=64, embedding_size=16)
+    transformers.AlbertForMaskedLM(albert).save_pretrained(tmp_path / "albert")
+
+    def refused(name, message, **changes):
+        file = tmp_path / name / "config.json"
+        before = file.read_text()
+        file.write_text(json.dumps({**json.loads(before), **changes}))
+        found = refuse_import(tmp_path / name, tmp_path / "in", message)
+        file.write_text(before)
+        return found
+
+    assert "would take 96,000,000,016.0 GB" in refused("gpt2", "1,000,000,000 wide", n_embd=10**9)
+    refused("gpt2", "2 layers, 32 wide, which would take 512.0 GB", n_inner=10**9)
+    refused("gpt2", "from 1 to 65,536", n_layer=10**9)
+    refused("albert", "from 1 to 65,536", num_hidden_layers=10**9)
+    refused("albert", "from 1 to 65,536", num_hidden_layers=10**9, num_hidden_groups=10**9)
 
 
 def test_a_config_of_another_family(checkpoint, tmp_path):
