@@ -5,6 +5,7 @@ It is made from what ``--help`` tells (:func:`zoo.settings.load.option_groups`),
 
 from __future__ import annotations
 
+import functools
 import re
 import textwrap
 from typing import NamedTuple
@@ -72,11 +73,17 @@ def completed(name: str, command: CommandHelp, configs: str) -> CompletedCommand
         key, _, value = switch.partition(" ")
         options.append(CompletedOption(key, config_words(configs) if key == "config" else (), text, not value))
     for settings in (command.settings, *command.laid_over):
-        module, _, cls = settings.partition(":")
-        for group in option_groups(module, cls):
-            options += [made for option in group.options for made in _completed_options(option)]
+        options += _options_of(settings)
     found = {option.key: option for option in reversed(options)}  # where two have a key, the first counts
     return CompletedCommand(name, command.about, words, [*found.values()][::-1])
+
+
+@functools.cache
+def _options_of(settings: str) -> list[CompletedOption]:
+    """Those of a dataclass, ``MODULE:CLASS``; several commands share one."""
+    module, _, cls = settings.partition(":")
+    groups = option_groups(module, cls)
+    return [made for group in groups for option in group.options for made in _completed_options(option)]
 
 
 def _completed_options(option: Option) -> list[CompletedOption]:

@@ -34,28 +34,43 @@ def test_measuring_leaves_no_trace(family, tmp_path):
     assert outcome(other) == outcome(folder)
 
 
-def test_a_resumed_run_measures_nothing_and_ends_alike(tmp_path, monkeypatch):
+@pytest.fixture
+def begun(tmp_path, monkeypatch):
+    """Command line and folder of a run by minutes with 7 steps on record, of which 4 are done."""
     argv = by_minutes(tmp_path, minutes=0.02)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 0)  # the first warm-up step
         with pytest.raises(Killed):
             train(argv)
     folder = next((tmp_path / "runs").iterdir())
-    assert "budget" not in read_json(folder / "run.json")
     record = read_json(folder / "run.json")
+    assert "budget" not in record
     write_json(folder / "run.json", {**record, "budget": {"minutes": 0.02, "steps": 7, "seconds_per_step": 0.17}})
     with monkeypatch.context() as patch:
         interrupt_at(patch, 4)  # of the run itself: no step is measured
         patch.setattr("pretraining.training.run.minutes_in_steps", None)
         with pytest.raises(Killed):
             train(argv)
+    return argv, folder
+
+
+def test_a_resumed_run_measures_nothing_and_ends_alike(begun, tmp_path):
+    argv, folder = begun
     (folder / "run.json").unlink()  # a checkpoint keeps it, too
     assert train(argv) == folder
     assert read_json(folder / "run.json")["step"] == 7
     assert outcome(folder) == outcome(train(arguments(tmp_path, steps=7)))
 
 
-def test_several_processes_agree_on_the_steps_and_one_goes_on_with_them(tmp_path):
+def test_more_processes_go_on_to_the_same_step(begun):
+    argv, folder = begun
+    done = launch(argv, processes=2)
+    assert done.wait(timeout=240) == 0, done.stderr.read()
+    record = read_json(folder / "run.json")
+    assert (record["step"], record["processes"], record["finished"]) == (7, 2, True)
+
+
+def test_several_processes_agree_on_the_steps(tmp_path):
     argv = by_minutes(tmp_path, minutes=0.01, **{"run_folder": tmp_path / "run"})
     train([*arguments(tmp_path, steps=1)])  # prepares the text
     done = launch(argv, processes=2)
