@@ -62,7 +62,7 @@ def _element_hash(shape: tuple[int, ...], device: torch.device) -> Tensor:
 _cached_element_hash = lru_cache(maxsize=16)(_element_hash)
 
 
-def _factors(x: Tensor, keys: Tensor, site: int, p: float) -> Tensor:
+def _factors(x: Tensor, keys: Tensor, site: int | Tensor, p: float) -> Tensor:
     """Shape of ``x``: 0 with probability p, else 1 / (1 - p)."""
     shape = tuple(x.shape[1:])
     elements = (
@@ -86,7 +86,7 @@ class _KeyedDropout(torch.autograd.Function):
     """Multiply by the hashed factors, forwards and backwards; nothing but the keys is saved."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, site: int, p: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, keys: Tensor, site: int | Tensor, p: float) -> Tensor:
         ctx.save_for_backward(keys)
         ctx.site, ctx.p = site, p
         return _factors(x, keys, site, p).mul_(x).to(x.dtype)
@@ -97,13 +97,13 @@ class _KeyedDropout(torch.autograd.Function):
         return _factors(grads[0], keys, ctx.site, ctx.p).mul_(grads[0]).to(grads[0].dtype), None, None, None
 
 
-def keyed_dropout(x: Tensor, keys: Tensor | None, site: int, p: float) -> Tensor:
+def keyed_dropout(x: Tensor, keys: Tensor | None, site: int | Tensor, p: float) -> Tensor:
     """Dropout of ``x`` (B, ...) with the mask that ``keys`` (B,) and ``site`` determine.
 
     Args:
         x: any floating tensor whose first axis is the batch.
         keys: from :func:`row_keys`; ``None`` = no dropout.
-        site: number of the place in the model; different places draw different masks.
+        site: number of the place in the model, or a () int64 tensor of it; different places draw different masks.
         p: probability of zeroing, exact to 2**-31.
     """
     if keys is None or p == 0.0:

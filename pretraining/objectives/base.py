@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
@@ -111,20 +111,19 @@ class CoreRunner:
     others, which an objective makes of :attr:`inputs`, so that the batch's dropout keys are among them.
 
     Args:
-        core: the core.
+        core: the core, or what stands in for it.
         inputs: the batch's.
         state: what the core remembers from the rows before these.
     """
 
-    def __init__(self, core: nn.Module, inputs: CoreInputs, state: Any = None) -> None:
+    def __init__(self, core: Callable[..., CoreOutput], inputs: CoreInputs, state: Any = None) -> None:
         self.core, self.inputs, self.state = core, inputs, state
         self._output: CoreOutput | None = None
 
     def __call__(self, inputs: CoreInputs | None = None) -> CoreOutput:
         """The core's output."""
         if inputs is not None:
-            output: CoreOutput = self.core(inputs)
-            return output
+            return self.core(inputs)
         if self._output is None:
             self._output = self.core(self.inputs, self.state)
         return self._output

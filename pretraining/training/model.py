@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,7 @@ from zoo.core.base import Core
 from zoo.core.build import make_core
 from zoo.core.flops import core_flops, training_flops
 from zoo.core.init import initialise
+from zoo.inputs import CoreOutput
 from zoo.vocabulary import Vocabulary
 
 
@@ -22,6 +24,9 @@ class PretrainingModel(nn.Module):
     Args:
         core: the core.
         objectives: built objectives by name; their parameters are the heads.
+
+    Attributes:
+        compiled: what runs the core in its stead; ``None`` = nothing does.
     """
 
     core: Core
@@ -29,12 +34,13 @@ class PretrainingModel(nn.Module):
     def __init__(self, core: Core, objectives: dict[str, Objective]) -> None:
         super().__init__()
         self.core = core
+        self.compiled: Callable[..., CoreOutput] | None = None
         self.heads = nn.ModuleDict(objectives)
         self.objectives = objectives
 
     def forward(self, batch: Batch, state: Any = None) -> tuple[dict[str, LossTerm], Any]:
         """Loss terms by objective for those the batch has targets of, and the core's new state."""
-        run_core = CoreRunner(self.core, batch.inputs, state)
+        run_core = CoreRunner(self.compiled or self.core, batch.inputs, state)
         embedding = self.core.token_embedding
         terms = {}
         for name, tensors in batch.targets.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -27,6 +26,7 @@ from pretraining.training.checkpoint import (
     save_checkpoint,
 )
 from pretraining.training.checks import accumulation_of, check_weights, common_attention
+from pretraining.training.compiled import WHY_NOT_RECURRENT, CompiledCore
 from pretraining.training.config import PretrainConfig
 from pretraining.training.evaluate import evaluate
 from pretraining.training.init_from import init_weights_from
@@ -36,6 +36,7 @@ from pretraining.training.record import Recorder
 from pretraining.training.stages import budget_used, planned_steps
 from pretraining.training.step import weighted_loss
 from pretraining.training.stores import TokenStores
+from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
 from zoo.model_folder import ModelMetadata, save_model_folder
@@ -53,7 +54,7 @@ _MINUTES_PAY = 10.0  # or minutes from which, where they are the budget: measure
 
 
 def wants_compiling(config: PretrainConfig, device: str) -> bool:
-    """Whether the settings, or the length of the run, ask for a compiled graph on this kind of device."""
+    """Whether the settings, or the length of the run, ask for compiled layers on this kind of device."""
     train = config.train
     steps = train.steps or (train.tokens or 0) // (train.batch_size * config.data.sequence_length)
     pays = steps > _COMPILE_PAYS or (train.minutes or 0.0) >= _MINUTES_PAY
@@ -124,7 +125,6 @@ class Run:
         self.trainer = make_trainer(config, accelerator, self.raw_model, self.data)
         self.optimizer, self.state = self.trainer.optimizer, self.trainer.state
         self.recorder = Recorder(settings, folder, accelerator, stores, show)
-        self.compiled = False
 
     @property
     def progress(self) -> float:
@@ -171,13 +171,11 @@ class Run:
             )
 
     def _validate(self) -> None:
-        """Held-out losses of every task, without a compiled graph: a second one would cost more than it saves."""
-        stance = torch.compiler.set_stance("force_eager") if self.compiled else contextlib.nullcontext()
-        with stance:
-            for task, data in self.validation_data.items():
-                start = time.monotonic()
-                metrics = evaluate(self.trainer.model, data, self.accelerator, self.trainer.micro_batch_size)
-                self.recorder.validation(self.state.counters, task, metrics, time.monotonic() - start)
+        """Held-out losses of every task."""
+        for task, data in self.validation_data.items():
+            start = time.monotonic()
+            metrics = evaluate(self.trainer.model, data, self.accelerator, self.trainer.micro_batch_size)
+            self.recorder.validation(self.state.counters, task, metrics, time.monotonic() - start)
 
     def _save(self) -> None:
         values, tensors = self.state.pack()
@@ -214,10 +212,9 @@ class Run:
             self._warn_if_changed(values)
         elif main and any((self.folder / "checkpoints").glob("step-*")):
             note("note: no checkpoint is complete and undamaged; the run starts from the beginning.")
-        self.compiled = wants_compiling(self.config, self.accelerator.device.type)
-        if self.compiled:
-            self.raw_model.compile(dynamic=True)
         self.trainer.model = share_model(self.config, self.accelerator, self.raw_model, self.data)
+        if wants_compiling(self.config, self.accelerator.device.type):
+            self._compile()
         if self.config.train.minutes is not None:
             self._fix_steps(self.config.train.minutes)
         self.recorder.open(sizes, since_log)
@@ -234,6 +231,14 @@ class Run:
         self.config = self.trainer.config = self.config.with_steps(recorder.budget["steps"])
         told = "{minutes:g} minutes are {steps:,} steps of {seconds_per_step:.3g} s each, as measured".format
         recorder.progress.note(told(**recorder.budget))
+
+    def _compile(self) -> None:
+        """Let the model train with compiled layers, or say why it does not."""
+        core, note = self.raw_model.core, self.recorder.progress.note
+        if isinstance(core, Transformer):
+            self.raw_model.compiled = CompiledCore(core, self.config.data.sequence_length, note)
+        else:
+            note(f"note: train.compile: the layers run uncompiled: {WHY_NOT_RECURRENT}")
 
     def _start(self, anew: bool) -> None:
         """Weights of the checkpoint that the settings name, unless the run goes on from one of its own."""

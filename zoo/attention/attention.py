@@ -29,15 +29,12 @@ class Attention(nn.Module):
         self.output = nn.Linear(width, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
 
-    def forward(
-        self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where attention is eager.
 
         Args:
             hidden: states.
             shared: what all layers have in common.
-            layer_index: how many layers were run before; where the cache keeps this one.
             site: number of the place for dropout on the probabilities.
         """
         batch, length, width = hidden.shape
@@ -47,7 +44,7 @@ class Attention(nn.Module):
         if shared.rotation is not None:
             query, key = rotate(query, shared.rotation), rotate(key, shared.rotation)
         if shared.cache is not None:
-            key, value = shared.cache.update(key, value, layer_index)
+            key, value = shared.cache.update(key, value, shared.cache_layer)
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -67,7 +64,7 @@ class Attention(nn.Module):
         return states.view(batch, length, heads, width // heads).transpose(1, 2)
 
     def _eager_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int
+        self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
         scores = (query * (1.0 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)

@@ -56,6 +56,7 @@ class AttentionContext(NamedTuple):
         dropout_keys: (B,) keys, ``None`` = no dropout.
         rotation: cosines and sines of the positions, each (B or 1, 1, L, D); ``None`` = queries and keys stay.
         cache: earlier keys and values.
+        cache_layer: how many layers were run before; where the cache keeps this one.
         eager_attention: compute the probabilities and give them back, instead of using a fused kernel.
         distances: what relative scores read, their own attention pattern included.
         entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
@@ -65,14 +66,23 @@ class AttentionContext(NamedTuple):
     dropout_keys: Tensor | None = None
     rotation: tuple[Tensor, Tensor] | None = None
     cache: Cache | None = None
+    cache_layer: int = 0
     eager_attention: bool = False
     distances: RelativeScoreInputs | None = None
     entity_mask: Tensor | None = None
 
-    def normed(self, norm: nn.Module, layer_index: int) -> AttentionContext:
-        """With layer ``layer_index``'s memory normalised: it holds what the layer was given, before its first norm."""
-        if self.distances is None or not self.distances.memory:
+    def of_layer(self, layer_index: int, memory: Tensor | None) -> AttentionContext:
+        """What layer ``layer_index`` reads, with the (B, M, W) that it remembers.
+
+        The number itself stays out where no cache asks for it, so that a compiled layer serves as every layer.
+        """
+        shared = self if self.cache is None else self._replace(cache_layer=layer_index)
+        if shared.distances is None or memory is None:
+            return shared
+        return shared._replace(distances=shared.distances._replace(memory=memory))
+
+    def normed(self, norm: nn.Module) -> AttentionContext:
+        """With the memory normalised: it holds what the layer was given, before its first norm."""
+        if self.distances is None or self.distances.memory is None:
             return self
-        memory = list(self.distances.memory)
-        memory[layer_index] = norm(memory[layer_index])
-        return self._replace(distances=self.distances._replace(memory=tuple(memory)))
+        return self._replace(distances=self.distances._replace(memory=norm(self.distances.memory)))

@@ -53,6 +53,8 @@ class RelativeContext(nn.Module):
             memory: what was remembered.
             past: remembered or cached tokens.
         """
+        if memory is not None:
+            self._check(memory, hidden)
         length, keys, query = hidden.shape[1], past + hidden.shape[1], inputs.query
         places = torch.arange(length, device=hidden.device)[None]
         window = self.config.mem_len if self.config.same_length else None
@@ -73,7 +75,6 @@ class RelativeContext(nn.Module):
             penalty=None if attended is None else _penalty(attended, hidden.dtype)[:, None],
             attends_to_nothing=attends_to_nothing,
             differs=self._differs(inputs, past, hidden.dtype),
-            memory=() if memory is None else self._checked(memory, hidden),
         )
 
     def _start(self, query: QueryStream, keys: Tensor | None) -> Tensor:
@@ -107,7 +108,7 @@ class RelativeContext(nn.Module):
         of_key = functional.pad(types, (past, 0))  # what is remembered counts as segment 0
         return (of_query[:, :, None] != of_key[:, None, :])[:, None].to(dtype)
 
-    def _checked(self, memory: Memory, hidden: Tensor) -> tuple[Tensor, ...]:
+    def _check(self, memory: Memory, hidden: Tensor) -> None:
         names = [f"memory_{layer_index}" for layer_index in range(self.config.num_hidden_layers)]
         if set(memory) - {_DOCUMENTS} != set(names):
             raise ZooError(f"this core remembers {names[0]} to {names[-1]}; the state given has {sorted(memory)[:4]}.")
@@ -117,7 +118,6 @@ class RelativeContext(nn.Module):
                 f"{wrong[0]} has shape {tuple(memory[wrong[0]].shape)}; {len(hidden)} rows of width {hidden.shape[2]}, "
                 "the same length in every layer, are needed: rows of a state follow those of the batch."
             )
-        return tuple(memory[name] for name in names)
 
     def _documents(self, memory: Memory, attention_pattern: AttentionPattern) -> Tensor | None:
         """(B, M) documents of what is remembered."""

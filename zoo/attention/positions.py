@@ -44,7 +44,7 @@ class RelativeScoreInputs(NamedTuple):
         penalty: (1 or B, 1, Q, K) added to scores: 0, or very low where the query does not attend to the key.
         attends_to_nothing: (B, Q, 1) queries of the second stream that attend to no key at all.
         differs: (B, 1, Q, K) 1 where query and key are of different segments, else 0.
-        memory: what each layer remembers.
+        memory: (B, M, W) what the layer that reads this remembers.
     """
 
     encoding: Tensor
@@ -55,7 +55,7 @@ class RelativeScoreInputs(NamedTuple):
     penalty: Tensor | None = None
     attends_to_nothing: Tensor | None = None
     differs: Tensor | None = None
-    memory: tuple[Tensor, ...] = ()
+    memory: Tensor | None = None
 
 
 def encode_distances(distances: Tensor, width: int) -> Tensor:

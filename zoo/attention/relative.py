@@ -83,6 +83,27 @@ class RelativeBias(torch.autograd.Function):
         return scores, gain, None, None, None, None, None, None
 
 
+def bias_in_steps(
+    scores: Tensor,
+    gain: Tensor | None,
+    scale: float,
+    length: int,
+    keys: int,
+    columns: Tensor | None,
+    penalty: Tensor | None,
+    differs: Tensor | None,
+) -> Tensor:
+    """What :class:`RelativeBias` computes, in single steps for the compiler, which writes them as one."""
+    bias = shift(scores, length, keys)
+    if columns is not None:
+        second = scores[:, :, length:].gather(3, columns.expand(-1, scores.shape[1], -1, -1))
+        bias = torch.cat([bias, second], dim=2)
+    if gain is not None and differs is not None:
+        bias = bias + gain[..., None] * differs.to(bias.dtype)
+    bias = bias * scale
+    return bias if penalty is None else bias + penalty.to(bias.dtype)
+
+
 class RelativeAttention(Attention):
     """Attention whose score of query i and key j is (q_i + u) k_j + (q_i + v) W r_{i-j} [+ (q_i + s) g_ij]."""
 
@@ -93,15 +114,12 @@ class RelativeAttention(Attention):
         self.position = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.terms = ScoreTerms(config) if config.untie_r else None
 
-    def forward(
-        self, hidden: Tensor, shared: AttentionContext, layer_index: int, site: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, Q, W) -> (B, Q, W), and the (B, H, Q, K) probabilities where attention is eager.
 
         Args:
             hidden: states of both streams, the second one's last.
             shared: what all layers have in common.
-            layer_index: how many layers were run before; where memory and cache keep this one.
             site: number of the place for dropout on the probabilities.
         """
         distances = shared.distances
@@ -110,12 +128,12 @@ class RelativeAttention(Attention):
         assert terms is not None
         batch, rows, width = hidden.shape
         sources = hidden[:, : distances.length].contiguous()
-        if distances.memory:
-            sources = torch.cat([distances.memory[layer_index].to(sources.dtype), sources], dim=1)
+        if distances.memory is not None:
+            sources = torch.cat([distances.memory.to(sources.dtype), sources], dim=1)
         key = self._split(self.key(sources), self.key_value_heads)
         value = self._split(self.value(sources), self.key_value_heads)
         if shared.cache is not None:
-            key, value = shared.cache.update(key, value, layer_index)
+            key, value = shared.cache.update(key, value, shared.cache_layer)
             key, value = key[:, :, -distances.keys :], value[:, :, -distances.keys :]
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
@@ -145,11 +163,12 @@ class RelativeAttention(Attention):
             other = terms.segments[1] - terms.segments[0]
             gain = ((query * other).sum(-1) + (terms.segment * other).sum(-1)).transpose(1, 2).to(scores.dtype)
         d = distances
-        bias: Tensor = RelativeBias.apply(scores, gain, self.scale, d.length, d.keys, d.columns, d.penalty, d.differs)
+        make = bias_in_steps if torch.compiler.is_compiling() else RelativeBias.apply
+        bias: Tensor = make(scores, gain, self.scale, d.length, d.keys, d.columns, d.penalty, d.differs)
         return bias
 
     def _probabilities(
-        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, shared: AttentionContext, site: int
+        self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor, shared: AttentionContext, site: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
         flat, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)

@@ -93,13 +93,12 @@ class EntityStream(nn.Module):
         for part in (self.output, self.output_norm):
             part.requires_grad_(self.read)
 
-    def join(self, entities: Tensor, shared: AttentionContext, layer_index: int, site: int) -> tuple[Tensor, Tensor]:
+    def join(self, entities: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor]:
         """Let entities attend to each other, where the layer does that, and say what they add to the tokens.
 
         Args:
             entities: (B, L, entity width).
             shared: what all layers have in common.
-            layer_index: of the layer.
             site: the layer's first place for dropout.
 
         Returns:
@@ -109,12 +108,12 @@ class EntityStream(nn.Module):
         assert mask is not None
         if self.attention is not None:
             context = AttentionContext(Mask(mask[:, None, None, :], False), keys)
-            attended, _ = self.attention(entities, context, layer_index, site + _SITE)
+            attended, _ = self.attention(entities, context, site + _SITE)
             entities = self.attention_norm(entities + keyed_dropout(attended, keys, site + _SITE + 1, self.dropout))
         entities = entities * mask[..., None]
         return entities, self.intermediate(entities)
 
-    def leave(self, entities: Tensor, inner: Tensor, keys: Tensor | None, site: int) -> Tensor:
+    def leave(self, entities: Tensor, inner: Tensor, keys: Tensor | None, site: int | Tensor) -> Tensor:
         """(B, L, entity width) for the next layer, out of the (B, L, intermediate width) that tokens read, too."""
         if not self.read:
             return entities

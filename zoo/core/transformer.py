@@ -6,6 +6,9 @@ Here stand what all cores share, the Transformer, and the choice between the cor
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -25,6 +28,7 @@ from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput
 
+LayerOutput = tuple[Tensor, Tensor | None, Tensor | None]
 _SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
 
@@ -53,27 +57,27 @@ class Layer(nn.Module):
         self.fusion = EntityStream(config, layer_index) if mixes else None
 
     def forward(
-        self, hidden: Tensor, shared: AttentionContext, layer_index: int, entities: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        self, hidden: Tensor, shared: AttentionContext, site: int | Tensor, entities: Tensor | None = None
+    ) -> LayerOutput:
         """(B, L, W) -> (B, L, W); attention probabilities where attention is eager; entities where there are any.
 
         Args:
             hidden: states.
-            shared: what all layers have in common.
-            layer_index: how many layers were run before; shared weights are run under several numbers.
+            shared: what all layers have in common, and what this one remembers.
+            site: number of its first place that draws a dropout mask, as a number or a () tensor; shared weights are
+                run under several.
             entities: (B, L, entity width) states of the entities beside the tokens.
         """
-        keys, site = shared.dropout_keys, (layer_index + 1) * _SITES_PER_LAYER
-        sublayer_input = hidden
+        keys, sublayer_input = shared.dropout_keys, hidden
         if self.pre_norm:
-            sublayer_input, shared = self.attention_norm(hidden), shared.normed(self.attention_norm, layer_index)
-        attended, probabilities = self.attention(sublayer_input, shared, layer_index, site)
+            sublayer_input, shared = self.attention_norm(hidden), shared.normed(self.attention_norm)
+        attended, probabilities = self.attention(sublayer_input, shared, site)
         hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
         if not self.pre_norm:
             hidden = self.attention_norm(hidden)
         sublayer_input, added = self.output_norm(hidden) if self.pre_norm else hidden, None
         if self.fusion is not None and entities is not None:
-            entities, added = self.fusion.join(entities, shared, layer_index, site)
+            entities, added = self.fusion.join(entities, shared, site)
         inner = keyed_dropout(self._inner(sublayer_input, added), keys, site + 3, self.inner_dropout)
         if self.fusion is not None and entities is not None:
             entities = self.fusion.leave(entities, inner, keys, site)
@@ -88,6 +92,12 @@ class Layer(nn.Module):
         return self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
 
 
+def call_layer(layer: nn.Module, *arguments: Any) -> LayerOutput:
+    """The layer's output; also the whole of a compiled graph, so that all layers of a kind are one."""
+    output: LayerOutput = layer(*arguments)
+    return output
+
+
 class Transformer(Core):
     """The Transformer core (Vaswani et al. 2017; Devlin et al. 2018; Lan et al. 2019 for shared layers).
 
@@ -97,6 +107,7 @@ class Transformer(Core):
     Attributes:
         recompute_layers: recompute each layer in the backward pass instead of keeping its activations.
         eager_attention: never use a fused attention kernel.
+        run_layer: calls a layer with its arguments; training may put a compiled call here.
     """
 
     def __init__(self, config: CoreConfig) -> None:
@@ -104,6 +115,7 @@ class Transformer(Core):
         self.config = config
         self.recompute_layers = False
         self.eager_attention = False
+        self.run_layer: Callable[..., LayerOutput] = call_layer
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, layer_index) for layer_index in range(config.groups))
         pre_norm = config.norm_position == "pre"
@@ -148,12 +160,12 @@ class Transformer(Core):
                     hidden[:, :length], layer_index, memory or None
                 )
             layer = self.layers[self.config.group_of(layer_index)]
+            own = shared.of_layer(layer_index, memory[f"memory_{layer_index}"] if memory else None)
+            arguments = (layer, hidden, own, (layer_index + 1) * _SITES_PER_LAYER, entities)
             if self.recompute_layers and torch.is_grad_enabled():
-                hidden, probabilities, entities = checkpoint(
-                    layer, hidden, shared, layer_index, entities, use_reentrant=False
-                )
+                hidden, probabilities, entities = checkpoint(self.run_layer, *arguments, use_reentrant=False)
             else:
-                hidden, probabilities, entities = layer(hidden, shared, layer_index, entities)
+                hidden, probabilities, entities = self.run_layer(*arguments)
             if output_hidden_states:
                 states.append(hidden)
             attentions.append(probabilities)

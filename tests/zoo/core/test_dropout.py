@@ -71,6 +71,12 @@ def test_no_keys_or_no_rate_is_identity():
     assert keyed_dropout(x, row_keys(0, 0, range(2)), 1, 0.0) is x
 
 
+def test_a_place_may_be_a_tensor():
+    x, keys = torch.randn(4, 5, 6), row_keys(1, 7, range(4))
+    for site in (0, 9, 800):
+        assert torch.equal(keyed_dropout(x, keys, site, 0.3), keyed_dropout(x, keys, torch.full((), site), 0.3))
+
+
 def test_keys_are_a_function_of_seed_step_and_row():
     a = row_keys(3, 5, np.arange(1000))
     assert torch.equal(a, row_keys(3, 5, range(1000)))
