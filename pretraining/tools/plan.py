@@ -72,7 +72,7 @@ def plan_run(
     from pretraining.training.checks import accumulation_of, check_data, memory_needed
     from pretraining.training.load_config import run_folder_of
     from pretraining.training.pretrain import check_settings
-    from pretraining.training.stages import idle_notes
+    from pretraining.training.state import idle_notes
     from pretraining.training.stores import look_for_stores
     from zoo.runtime.processes import check_trackers, device_memory, resolve_precision
     from zoo.vocabulary import Vocabulary

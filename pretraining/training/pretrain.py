@@ -20,7 +20,7 @@ from pretraining.training.checks import (
 from pretraining.training.config import PretrainConfig
 from pretraining.training.load_config import run_folder_of
 from pretraining.training.run import Run
-from pretraining.training.stages import idle_notes
+from pretraining.training.state import idle_notes
 from pretraining.training.stores import run_stores
 from zoo.model_folder import weights_digest
 from zoo.runtime.locks import run_lock

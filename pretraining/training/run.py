@@ -33,7 +33,7 @@ from pretraining.training.init_from import init_weights_from
 from pretraining.training.loader import TaskLoader
 from pretraining.training.model import PretrainingModel, build_model
 from pretraining.training.record import Recorder
-from pretraining.training.stages import budget_used, planned_steps
+from pretraining.training.state import budget_used, planned_steps
 from pretraining.training.step import weighted_loss
 from pretraining.training.stores import TokenStores
 from zoo.core.transformer import Transformer

@@ -22,8 +22,7 @@ from pretraining.training.checks import accumulation_of
 from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import TaskLoader
 from pretraining.training.model import PretrainingModel
-from pretraining.training.stages import budget_used, stage_at, task_at
-from pretraining.training.state import TrainState
+from pretraining.training.state import TrainState, budget_used, stage_at, task_at
 from zoo.dropout import row_keys
 from zoo.runtime.signals import StopRequest
 

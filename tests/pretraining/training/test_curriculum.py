@@ -43,7 +43,7 @@ from pretraining.training.config import StageConfig
 from pretraining.training.curriculum import Continual, Joint, Sequential, Table, describe_stages
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.model import PretrainingModel
-from pretraining.training.stages import idle_notes, task_at
+from pretraining.training.state import idle_notes, task_at
 from pretraining.training.step import clip_gradients, weighted_loss
 from pretraining.training.stores import TokenStores, run_stores
 from zoo.config import CoreConfig

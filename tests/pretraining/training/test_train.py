@@ -21,7 +21,7 @@ from pretraining.training.checks import accumulation_of
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.pretrain import pretrain
 from pretraining.training.run import Run
-from pretraining.training.stages import task_at
+from pretraining.training.state import task_at
 from pretraining.training.step import Trainer, weighted_loss
 from pretraining.training.stores import run_stores
 from zoo.errors import ZooError
