@@ -17,7 +17,8 @@ from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.nn import functional
 
 from zoo.attention.context import AttentionContext
-from zoo.core.transformer import Layer, LayerOutput, Transformer, call_layer
+from zoo.core.functions import LayerCall, LayerOutput, call_layer
+from zoo.core.transformer import Layer, Transformer
 from zoo.inputs import CoreInputs, CoreOutput
 
 _SHORTEST = 3 / 4  # of the full length: shorter batches run uncompiled, which costs less than padding them
@@ -55,9 +56,7 @@ class CompiledCore:
             self.compilations += 1
             return compiler(graph, inputs)
 
-        self._compiled: Callable[..., LayerOutput] = torch.compile(
-            call_layer, fullgraph=True, dynamic=False, backend=counted
-        )
+        self._compiled: LayerCall = torch.compile(call_layer, fullgraph=True, dynamic=False, backend=counted)
 
     def __call__(self, inputs: CoreInputs, state: Any = None) -> CoreOutput:
         """As the core's: states of the rows as they were given, whatever was added to them."""

@@ -1,15 +1,21 @@
-"""Activations, fixed positions and norms that the layers of a core use."""
+"""Activations, fixed positions and norms that the layers of a core use, and how a layer is called."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.config import CoreConfig
+
+LayerOutput = tuple[Tensor, Tensor | None, Tensor | None]
+"""(B, L, W) states; attention probabilities and entities, where there are any."""
+
+LayerCall = Callable[..., LayerOutput]
 
 
 def activation(name: str) -> Callable[[Tensor], Tensor]:
@@ -22,6 +28,12 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
         "tanh": torch.tanh,
     }
     return table[name]
+
+
+def call_layer(layer: nn.Module, *arguments: Any) -> LayerOutput:
+    """The layer's output; also the whole of a compiled graph, so that all layers of a kind are one."""
+    output: LayerOutput = layer(*arguments)
+    return output
 
 
 def states_at(states: Tensor, columns: Tensor) -> Tensor:

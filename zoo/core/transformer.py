@@ -6,9 +6,6 @@ Here stand what all cores share, the Transformer, and the choice between the cor
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -22,13 +19,12 @@ from zoo.attention.relative import RelativeAttention
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
-from zoo.core.functions import activation, make_norm
+from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer, make_norm
 from zoo.core.fusion import EntityStream, entity_stream
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput
 
-LayerOutput = tuple[Tensor, Tensor | None, Tensor | None]
 _SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
 
@@ -92,12 +88,6 @@ class Layer(nn.Module):
         return self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
 
 
-def call_layer(layer: nn.Module, *arguments: Any) -> LayerOutput:
-    """The layer's output; also the whole of a compiled graph, so that all layers of a kind are one."""
-    output: LayerOutput = layer(*arguments)
-    return output
-
-
 class Transformer(Core):
     """The Transformer core (Vaswani et al. 2017; Devlin et al. 2018; Lan et al. 2019 for shared layers).
 
@@ -115,7 +105,7 @@ class Transformer(Core):
         self.config = config
         self.recompute_layers = False
         self.eager_attention = False
-        self.run_layer: Callable[..., LayerOutput] = call_layer
+        self.run_layer: LayerCall = call_layer
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, layer_index) for layer_index in range(config.groups))
         pre_norm = config.norm_position == "pre"
