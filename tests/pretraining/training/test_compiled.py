@@ -11,7 +11,18 @@ import pytest
 import torch
 from entity_toys import make_store, make_table
 from places import ROOT
-from training import Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
+from training import (
+    Killed,
+    arguments,
+    assert_same_course,
+    finish,
+    interrupt_at,
+    launch,
+    log_lines,
+    outcome,
+    train,
+    write_corpus,
+)
 
 from pretraining.training import run as training_run
 from pretraining.training.compiled import CompiledCore
@@ -254,3 +265,14 @@ def test_compiled_code_of_two_streams_takes_the_same_course(place, tmp_path, wat
     assert not cores[0].failed, notes
     assert losses(compiled) == pytest.approx(losses(plain), rel=1e-4)
     assert abs(losses(plain)[0] - losses(plain)[-1]) > 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_two_processes_take_the_course_of_one(place, tmp_path):
+    argv = settings(place, "bert", 4, **{"train.compile": "yes", "train.micro_batch_size": 4})
+    one, two = ([*argv, "--run_folder", str(tmp_path / name)] for name in ("one", "two"))
+    said = finish(launch(one)) + finish(launch(two, processes=2))
+    assert said.count("a layer was compiled in") == 2  # the main processes'
+    assert "uncompiled" not in said
+    assert_same_course(tmp_path / "one", tmp_path / "two")
