@@ -25,7 +25,7 @@ from zoo.settings.load import Settings
 from zoo.storage.files import read_json, write_json
 
 _SENT = "trackers.json"  # in the run folder: the last step that trackers have, of the log and of each task held out
-_STUCK_SHARE = 0.98  # of the unigram entropy: a run above it after a third of its budget has learned frequencies only
+_STUCK_SHARE = 0.99  # of the unigram entropy: a run above it after half of its budget has learned frequencies only
 
 
 class JsonLines:
@@ -229,12 +229,12 @@ class Recorder:
 
     def _warn_if_stuck(self, counters: Counters, done: float, terms: dict[str, float]) -> None:
         for name, value in terms.items():
-            if counters.warned or not self.config.objectives[name].predicts_tokens or done < 1 / 3:
+            if counters.warned or not self.config.objectives[name].predicts_tokens or done < 1 / 2:
                 continue
             if value > _STUCK_SHARE * self.unigram:
                 counters.warned = True
                 self.progress.note(
-                    f"warning: {name} is at {value:.2f} nats after a third of the budget, no better than guessing by "
+                    f"warning: {name} is at {value:.2f} nats after half of the budget, hardly better than guessing by "
                     f"word frequency ({self.unigram:.2f}). Usual mends: another train.lr, a longer budget."
                 )
 
