@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ablation.config import AblationConfig, Arm, ArmFinetuning, arms
-from ablation.results.runs import MAJORITY, UNIGRAM_ENTROPY, FinishedRun, by_objective, read_run
+from ablation.results.runs import BY_FREQUENCY, MAJORITY, FinishedRun, by_objective, read_run
 from finetune.data.tasks import Task, read_task_file, tasks_named
 from pretraining.objectives.base import Objective
 from pretraining.training.config import PretrainConfig
@@ -112,7 +112,8 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
     """Names of the measures that the reference arm may come to have, and of figures that can be a floor."""
     arm = next(arm for arm in arms(config) if arm.name == config.against)
     run = settings_of(arm).value
-    measures, floors = set[str](), {UNIGRAM_ENTROPY}
+    measures = set[str]()
+    floors = {f"{BY_FREQUENCY}{name}" for name, objective in run.objectives.items() if objective.predicts_tokens}
     for task_name, task in run.tasks.items():
         for objective in task.own(run.objectives):
             for term in (objective, f"{task_name}.{objective}"):  # the second, where several tasks share it

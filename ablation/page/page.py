@@ -30,7 +30,6 @@ from ablation.results.runs import (
     Results,
     curve,
     over_seeds,
-    token_objectives,
     validation_curve,
 )
 from finetune.results.statistics import FEWEST_SEEDS, paired_t_test
@@ -237,10 +236,12 @@ def _effect(c: Comparison, number: int) -> Estimate:
     )
 
 
-def entropy_line(runs: Sequence[FinishedRun]) -> list[tuple[str, float]]:
-    """The unigram entropy as a reference line; several where runs have different tokenizers."""
-    values = sorted({round(float(r.record["unigram_entropy"]), 3) for r in runs if r.record.get("unigram_entropy")})
-    return [("unigram entropy", value) for value in values]
+def frequency_lines(runs: Sequence[FinishedRun]) -> list[tuple[str, float]]:
+    """By objective, the loss of knowing token frequencies only; one line where all are the same."""
+    found = {(name, round(value, 3)) for run in runs for name, value in run.by_frequency.items()}
+    if len({value for _, value in found}) == 1:
+        return [("by frequency", value) for _, value in found][:1]
+    return [(f"by frequency, {name}", value) for name, value in sorted(found, key=lambda line: (line[1], line[0]))]
 
 
 def loss_charts(results: Results) -> list[LineChart]:
@@ -248,14 +249,14 @@ def loss_charts(results: Results) -> list[LineChart]:
 
     Lines are training, marks are held out: means over seeds, with a band of one sd where there are several.
     """
-    drawn: dict[tuple[bool, str, tuple[tuple[str, float], ...]], list[tuple[int, str, str]]] = {}
-    tokens = token_objectives(results.runs)
+    drawn: dict[tuple[bool, str, float], list[tuple[int, str, str]]] = {}
+    tokens = {name for run in results.runs for name in run.by_frequency}
     for number, arm in enumerate(results.arms):
         runs = [run for run in results.runs if run.arm == arm]
         trained = [name for run in runs for _, terms in run.train for name in terms]
         for name in dict.fromkeys([*trained, *map(_term, _terms(runs))]):
             is_token = name in tokens or name.rsplit(".", 1)[-1] in tokens
-            unit = (is_token, text_of(runs[0]), tuple(entropy_line(runs)) if is_token else ())
+            unit = (is_token, text_of(runs[0]), _entropy(runs[0]) if is_token else 0.0)
             drawn.setdefault(unit, []).append((number, arm, name))
     several = len({unit[1:] for unit in drawn if unit[0]}) > 1
     return [
@@ -263,13 +264,20 @@ def loss_charts(results: Results) -> list[LineChart]:
     ]
 
 
+def _entropy(run: FinishedRun) -> float:
+    """What tells texts and tokenizers apart: losses over one text with one tokenizer share a chart."""
+    return round(float(run.record.get("unigram_entropy") or 0.0), 3)
+
+
 def _loss_chart(
     results: Results,
-    unit: tuple[bool, str, tuple[tuple[str, float], ...]],
+    unit: tuple[bool, str, float],
     drawn: Sequence[tuple[int, str, str]],
     several: bool,
 ) -> LineChart:
-    is_token, text, lines = unit
+    is_token, text, _ = unit
+    shown = {arm for _, arm, _ in drawn}
+    lines = frequency_lines([run for run in results.runs if run.arm in shown]) if is_token else []
     names = [arm for _, arm, _ in drawn]
     plain = len(set(names)) == len(names)  # one objective of each arm, so the arm's name is enough
     series, counts = list[Series](), dict[str, int]()
@@ -305,8 +313,8 @@ def _term(measure: str) -> str:
 
 
 def comparison_table(runs: Sequence[FinishedRun]) -> TextTable:
-    """One row per run: size, cost, held-out loss beside the unigram entropy."""
-    head = ["family", "parameters", "tokens seen", "targets seen", "held-out loss, nats per target", "unigram entropy"]
+    """One row per run: size, cost, held-out loss beside that of knowing frequencies only."""
+    head = ["family", "parameters", "tokens seen", "targets seen", "held-out loss, nats per target", "by frequency"]
     rows: list[Sequence[str | Sequence[str]]] = []
     for run in runs:
         last = run.validation[-1][1] if run.validation else {}
@@ -317,7 +325,7 @@ def comparison_table(runs: Sequence[FinishedRun]) -> TextTable:
                 _count(run.record.get("tokens")),
                 _targets(run.record.get("targets")),
                 [_loss(_term(m), last) for m in _terms([run]) if m in last] or "—",
-                ", ".join(f"{value:.3f}" for _, value in entropy_line([run])) or "—",
+                [f"{name} {value:.3f}" for name, value in run.by_frequency.items()] or "—",
                 _seconds(run.record.get("seconds")),
                 _count(run.tokens_per_second),
             ]

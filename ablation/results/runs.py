@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.storage.files import read_json
 from zoo.storage.user_files import read_records
 
-UNIGRAM_ENTROPY = "unigram_entropy"
+BY_FREQUENCY = "frequency_loss."
 MAJORITY = "majority."
 Log = list[tuple[float, dict[str, float]]]
 
@@ -63,12 +63,16 @@ class FinishedRun:
         }
 
     @property
+    def by_frequency(self) -> dict[str, float]:
+        """Of each objective that predicts tokens: the loss of knowing the tokens' frequencies only."""
+        return dict(self.record.get("frequency_loss", {}))
+
+    @property
     def figures(self) -> dict[str, float]:
-        """All measures, and what can be their floor: ``unigram_entropy`` and ``majority.TASK.METRIC``."""
-        entropy = self.record.get(UNIGRAM_ENTROPY)
+        """All measures, and what can be their floor: ``frequency_loss.NAME`` and ``majority.TASK.METRIC``."""
         return {
             **self.measures,
-            **({} if entropy is None else {UNIGRAM_ENTROPY: float(entropy)}),
+            **{f"{BY_FREQUENCY}{name}": value for name, value in self.by_frequency.items()},
             **{f"{MAJORITY}{name}": value for name, value in self.baselines.items()},
         }
 
@@ -141,17 +145,6 @@ def _speed(path: Path, record: Mapping[str, Any]) -> float | None:
 
 
 # --- curves over several runs ----------------------------------------------------------------------
-
-
-def token_objectives(runs: Iterable[FinishedRun]) -> list[str]:
-    """Objectives that predict tokens: their training loss starts above half the unigram entropy."""
-    found: dict[str, None] = {}
-    for run in runs:
-        for name in (name for _, terms in run.train[:3] for name in terms):
-            first = next(terms[name] for _, terms in run.train if name in terms)
-            if first > 0.5 * float(run.record.get("unigram_entropy") or 0.0):
-                found[name] = None
-    return list(found)
 
 
 def curve(

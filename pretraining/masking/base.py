@@ -49,9 +49,11 @@ class Replacement(ABC):
 
     Attributes:
         needs_mask: whether the tokenizer must have a mask token.
+        shown: shares of chosen positions at which the core reads a uniformly random token, and the original one.
     """
 
     needs_mask: bool = True
+    shown: tuple[float, float] = (0.0, 0.0)
 
     @abstractmethod
     def __call__(self, rows: Examples, selected: Bools, draw: Draw, vocabulary: Vocabulary) -> Ints32:

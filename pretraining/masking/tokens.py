@@ -95,7 +95,7 @@ class Replace(Replacement):
         self.random_excludes_special = random_excludes_special
         self.random_excludes_padding = random_excludes_padding
         self.per = per
-        self.needs_mask = mask > 0
+        self.needs_mask, self.shown = mask > 0, (random, keep)
         self._mask_below = round(mask * 2**32)
         self._random_below = 2**32 if keep == 0 else round((mask + random) * 2**32)
 

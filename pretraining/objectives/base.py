@@ -148,7 +148,8 @@ class Objective(nn.Module, ABC):
         attention: how tokens must attend to each other in a row, ``None`` = any way will do. The model's metadata keep
             it for fine-tuning and scoring; objectives of one task must agree.
         select: which positions it hides or predicts, for objectives that choose some.
-        predicts_tokens: its loss is comparable with the corpus' unigram entropy.
+        predicts_tokens: its loss is comparable with that of knowing the corpus' token frequencies.
+        shown: shares of its targets where the core reads a random token, and the target itself.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
@@ -158,6 +159,7 @@ class Objective(nn.Module, ABC):
     attention: Literal["bidirectional", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
+    shown: tuple[float, float] = (0.0, 0.0)
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from pretraining.training.assemble import unigram_entropy
+from pretraining.training.assemble import frequency_loss
 from pretraining.training.config import PretrainConfig
 from pretraining.training.model import PretrainingModel
 from pretraining.training.stores import TokenStores
@@ -25,7 +25,7 @@ from zoo.settings.load import Settings
 from zoo.storage.files import read_json, write_json
 
 _SENT = "trackers.json"  # in the run folder: the last step that trackers have, of the log and of each task held out
-_STUCK_SHARE = 0.99  # of the unigram entropy: a run above it after half of its budget has learned frequencies only
+_STUCK_SHARE = 0.99  # of the loss by frequency: a run above it after half of its budget has learned nothing else
 
 
 class JsonLines:
@@ -105,7 +105,7 @@ class Recorder:
         settings: the run's settings.
         folder: its folder.
         accelerator: tells the main process.
-        stores: the prepared text, for its fingerprints, its size and its unigram entropy.
+        stores: the prepared text, for its fingerprints, its size and its token frequencies.
         show: progress on standard error.
     """
 
@@ -120,7 +120,12 @@ class Recorder:
         self.settings, self.config, self.folder, self.stores = settings, settings.value, folder, stores
         self.accelerator, self.main = accelerator, accelerator.is_main_process
         self.progress = Progress(self.config.name, show and self.main)
-        self.unigram = unigram_entropy(stores.main)
+        self.unigram = frequency_loss(stores.main)
+        self.by_frequency = {
+            name: frequency_loss(stores.main, objective.shown)
+            for name, objective in self.config.objectives.items()
+            if objective.predicts_tokens
+        }
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
         self.init_from: dict[str, Any] | None = None  # what the weights started from
@@ -195,7 +200,7 @@ class Recorder:
             self._track("log", counters.step, {"loss": loss, "lr": figures["lr"], **terms})
         text = self._in_words(terms, with_bits=done >= 1.0)
         total = f" of {self.steps}" if self.steps else ""
-        line = f"step {counters.step}{total}  {text}  (unigram {self.unigram:.2f})  {tokens / seconds:,.0f} tokens/s"
+        line = f"step {counters.step}{total}  {text}  {tokens / seconds:,.0f} tokens/s"
         self.progress.show(min(done, 1.0), line, last=done >= 1.0)
         self._warn_if_stuck(counters, done, terms)
 
@@ -214,9 +219,12 @@ class Recorder:
         return {"bits_per_byte": found} if found else {}
 
     def _in_words(self, nats: dict[str, float], task: str | None = None, with_bits: bool = True) -> str:
-        """Losses by objective, and those of tokens in bits per byte, too."""
+        """Losses by objective; those of tokens beside the loss by frequency, and in bits per byte, too."""
         bits = self._bits(nats, task).get("bits_per_byte", {}) if with_bits else {}
-        told = {name: f" ({value:.3f} bits per byte)" for name, value in bits.items()}
+        told = {name: f" (by frequency {value:.2f}" for name, value in self.by_frequency.items()}
+        told = {
+            name: text + (f", {bits[name]:.3f} bits per byte)" if name in bits else ")") for name, text in told.items()
+        }
         return "  ".join(f"{name} {value:.3f}{told.get(name, '')}" for name, value in nats.items())
 
     def _track(self, what: str, step: int, values: dict[str, float]) -> None:
@@ -229,13 +237,13 @@ class Recorder:
 
     def _warn_if_stuck(self, counters: Counters, done: float, terms: dict[str, float]) -> None:
         for name, value in terms.items():
-            if counters.warned or not self.config.objectives[name].predicts_tokens or done < 1 / 2:
+            if counters.warned or done < 1 / 2 or name not in self.by_frequency:
                 continue
-            if value > _STUCK_SHARE * self.unigram:
+            if value > _STUCK_SHARE * self.by_frequency[name]:
                 counters.warned = True
                 self.progress.note(
                     f"warning: {name} is at {value:.2f} nats after half of the budget, hardly better than guessing by "
-                    f"word frequency ({self.unigram:.2f}). Usual mends: another train.lr, a longer budget."
+                    f"token frequencies ({self.by_frequency[name]:.2f}). Usual mends: another train.lr, a longer budget."
                 )
 
     def validation(self, counters: Counters, task: str, metrics: dict[str, dict[str, Any]], seconds: float) -> None:
@@ -277,6 +285,7 @@ class Recorder:
             "parameters": sum(p.numel() for p in model.parameters()),
             "core_parameters": sum(p.numel() for p in model.core.parameters()),
             "unigram_entropy": self.unigram,
+            "frequency_loss": self.by_frequency,
             "step": counters.step,
             "tokens": counters.tokens,
             "flops": counters.flops,

@@ -71,7 +71,7 @@ def test_differences_name_what_an_arm_changes() -> None:
         ({"seeds": []}, "seeds = \\[\\]"),
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"primary": {"measures": "x"}}, "unknown key 'primary.measures'.*'measure'"),
-        ({"primary": {"measure": "x", "floor": "unigram_entropy"}}, r"primary.floor = 'unigram_entropy'.*\{beats:"),
+        ({"primary": {"measure": "x", "floor": "frequency_loss"}}, r"primary.floor = 'frequency_loss'.*\{beats:"),
         ({"primary": {"measure": "x", "floor": {"measure": "y"}}}, "what has to be beaten is needed"),
         ({"primary": {"measure": "x", "floor": {"beat": "y"}}}, "unknown key 'primary.floor.beat'.*'beats'"),
         ({"primary": {"measure": "x", "floor": {"beats": 0.5}}}, "primary.floor.beats = 0.5.*text is needed"),
@@ -150,8 +150,16 @@ def test_what_decides_in_a_shipped_ablation_will_be_measured(name: str) -> None:
             {"measure": "reference_masks.masked_ml"},
             "primary.measure.*Did you mean 'reference_masks.masked_lm'",
         ),
-        ("masking", {"measure": "unigram_entropy"}, "primary.measure = 'unigram_entropy'"),  # a fact, not a measure
-        ("masking", {"floor": {"beats": "unigram_entrophy"}}, "primary.floor.beats.*Did you mean 'unigram_entropy'"),
+        (
+            "masking",
+            {"measure": "frequency_loss.masked_lm"},
+            "primary.measure = 'frequency_loss.masked_lm'",
+        ),  # a fact, not a measure
+        (
+            "masking",
+            {"floor": {"beats": "frequency_loss.masked_ln"}},
+            "primary.floor.beats.*Did you mean 'frequency_loss.masked_lm'",
+        ),
         ("masking", {"floor": {"beats": "majority.fewrel.f1"}}, "Did you mean 'majority.fewrel.accuracy'"),
         ("units-zh", {"floor": {"beats": "cloze.unigram.5"}}, "primary.floor.beats = 'cloze.unigram.5'"),
         (
@@ -253,7 +261,7 @@ def test_sample_names_are_resolved() -> None:
 TWO = ("dynamic", "one-copy")
 TINY = {
     "name": "tiny",
-    "primary": {"measure": "reference_masks.masked_lm", "floor": {"beats": "unigram_entropy"}},
+    "primary": {"measure": "reference_masks.masked_lm", "floor": {"beats": "frequency_loss.masked_lm"}},
     "reference": "tokens",
     "seeds": [1, 2],
     "pretrain": {"base": "pretrain/bert-tiny"},
@@ -348,7 +356,7 @@ def test_the_demo_makes_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert demo_command([*argv, str(write_demo(tmp_path))]) == 0
     page = tmp_path / "runs" / "ablation-demo" / "demo.html"
     assert str(page) in capsys.readouterr().out
-    assert "unigram entropy" in page.read_text()
+    assert "by frequency" in page.read_text()
     assert re.search(r'<i class="token masked asked" title="reads \[MASK\]; in place of \w', page.read_text())
     assert "Not shown" not in page.read_text()
     assert "has to beat majority.tiny.accuracy" in page.read_text()

@@ -29,7 +29,14 @@ TEXTS = {"en": 6.0, "zh": 7.0}
 
 def run(arm: str, seed: int = 1, text: str = "en", objective: str = "masked_lm", **facts: object) -> FinishedRun:
     config = {"edge": "", "data": {"corpus": {"files": text}}, **facts}
-    record = {"unigram_entropy": TEXTS[text], "config": config, "parameters": 10, "tokens": 400}
+    entropy = TEXTS[text]
+    record = {
+        "unigram_entropy": entropy,
+        "frequency_loss": {objective: entropy},
+        "config": config,
+        "parameters": 10,
+        "tokens": 400,
+    }
     train = [(100.0 * i, {objective: 9.0 - i, "pair": 0.7}) for i in range(1, 5)]
     held_out = {f"validation.{objective}": 5.0 + seed / 10, "validation.pair": 0.6}
     scores = {f"task-{text}.accuracy": {1: 0.4 + seed / 100, 2: 0.5}}
@@ -56,7 +63,7 @@ def test_losses_of_one_unit_share_a_chart() -> None:
     tokens_en, tokens_zh, *classes = loss_charts(results)
     assert [name for name, *_ in tokens_en.legend] == ["bert", "gpt"]
     assert [name for name, *_ in tokens_zh.legend] == ["zh"]
-    assert [tick.label for tick in tokens_en.references] == ["unigram entropy 6.00"]
+    assert [tick.label for tick in tokens_en.references] == ["by frequency 6.00"]
     assert {chart.y_label for chart in classes} == {"nats per answer"}
     assert tokens_en.y_label == "nats per target"
 

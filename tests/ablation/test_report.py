@@ -37,7 +37,14 @@ def ablation(**values: object) -> AblationConfig:
 
 
 def run_of(arm: str, seed: int, value: float, **extra: object) -> FinishedRun:
-    facts = {"unigram_entropy": 6.0, "versions": {"torch": "2"}, "commit": "abc", "parameters": 10, "tokens": 100}
+    facts = {
+        "unigram_entropy": 6.0,
+        "frequency_loss": {"masked_lm": 6.0},
+        "versions": {"torch": "2"},
+        "commit": "abc",
+        "parameters": 10,
+        "tokens": 100,
+    }
     train = [(50.0 * i, {"masked_lm": 9.0 - i}) for i in range(1, 5)]
     run = FinishedRun(arm, seed, Path(f"runs/{arm}-{seed}"), facts, train, [(200.0, {"validation.masked_lm": value})])
     return replace(run, **extra)  # type: ignore[arg-type]
@@ -140,7 +147,7 @@ def test_the_reference_answers_its_own_questions() -> None:
 
 
 CLEAR = [4.5, 4.52, 4.49, 4.51, 4.5]
-ENTROPY = {"measure": "validation.masked_lm", "smallest_effect": 0.01, "floor": {"beats": "unigram_entropy"}}
+ENTROPY = {"measure": "validation.masked_lm", "smallest_effect": 0.01, "floor": {"beats": "frequency_loss.masked_lm"}}
 
 
 @pytest.mark.parametrize(
@@ -168,7 +175,7 @@ def test_nothing_is_decided_while_the_reference_is_at_its_floor(reference: list[
         assert found.verdict == "better"
     else:
         assert found.verdict.startswith("undecided: the reference does not clear its floor (validation.masked_lm: ")
-        figures = f"{abs(floor.lead):.3f} nats {'better' if floor.lead >= 0 else 'worse'} than unigram_entropy"
+        figures = f"{abs(floor.lead):.3f} nats {'better' if floor.lead >= 0 else 'worse'} than frequency_loss.masked_lm"
         assert f"{figures}, se {floor.se:.3f}, n = 5" in found.verdict
     without = {key: value for key, value in ENTROPY.items() if key != "floor"}
     assert results_of(reference, CLEAR, primary=without).comparisons[0].verdict == "better"
@@ -223,9 +230,7 @@ def test_a_reference_without_figures_has_not_cleared_its_floor() -> None:
 
 def test_every_form_of_the_report_says_who_clears_the_floor() -> None:
     results = results_of([6.1, 6.2, 6.1, 6.3, 6.2], CLEAR, primary=ENTROPY)
-    line = (
-        "a DOES NOT clear it (0.180 nats worse than unigram_entropy, se 0.037, n = 5); b clears it (1.496 nats better"
-    )
+    line = "a DOES NOT clear it (0.180 nats worse than frequency_loss.masked_lm, se 0.037, n = 5); b clears it (1.496 nats better"
     for text in (
         markdown(results),
         " ".join(checked(ablation_page(results, {}, "")).text),
@@ -238,8 +243,10 @@ def test_every_form_of_the_report_says_who_clears_the_floor() -> None:
 
 
 def test_an_unknown_floor_names_the_nearest_figure() -> None:
-    with pytest.raises(ZooError, match=r"primary\.floor\.beats = 'unigram_entropi'.*Did you mean 'unigram_entropy'"):
-        results_of([5.0], [5.0], primary={**ENTROPY, "floor": {"beats": "unigram_entropi"}})
+    with pytest.raises(
+        ZooError, match=r"primary\.floor\.beats = 'frequency_loss.masked_ln'.*Did you mean 'frequency_loss.masked_lm'"
+    ):
+        results_of([5.0], [5.0], primary={**ENTROPY, "floor": {"beats": "frequency_loss.masked_ln"}})
 
 
 def strict(results: Results) -> dict[str, object]:
@@ -339,7 +346,7 @@ def test_pages_are_whole_and_self_contained(count: int, tmp_path: Path) -> None:
     for page in (ablation_page(results, changed, "command"), demo_page(results, changed, "command", 61.0)):
         text = " ".join(checked(page).text)
         if count:
-            assert "unigram entropy" in text
+            assert "by frequency" in text
             assert "0123abc" in text  # the commit
             assert f"n = {count}" in text.replace("\u00a0", " ")
     if count:

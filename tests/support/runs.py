@@ -51,6 +51,7 @@ def write_run(
         "tokens": tokens[-1],
         "seconds": 12.5,
         "unigram_entropy": 6.6,
+        "frequency_loss": {term: 6.6 for term in terms if term.endswith("lm")},
         "versions": {"torch": "2.13.0", "python": "3.11"},
         "commit": "0123abc",
         "machine": {"cpu": "a <cpu> & more", "cores": 2},
