@@ -44,8 +44,8 @@ class FloorConfig:
 
     Args:
         beats: the floor: another measure (``cloze.unigram.longer``), ``frequency_loss.OBJECTIVE`` (of ``run.json``: the
-            loss of knowing the tokens' frequencies only), or ``majority.TASK.METRIC`` (of fine-tuning: always answering the
-            most frequent class).
+            loss of knowing the tokens' frequencies only), or ``majority.TASK.METRIC`` (of fine-tuning: always
+            answering the most frequent class).
         measure: what has to beat it; absent = the primary measure. (A difference, such as
             ``cloze.nats_at_once.longer-1``, has no floor, but ``cloze.nats_at_once.longer`` has.)
         better: which direction of ``measure`` is better; absent = the primary measure's.
@@ -273,8 +273,9 @@ def _primary(values: dict[str, Any]) -> PrimaryConfig:
     own = check_keys(PrimaryConfig, values, "primary") if isinstance(floor, dict | None) else {}
     if floor is not None and (not isinstance(floor, dict) or floor.get("beats") is None):
         raise ZooError(
-            f"primary.floor = {floor!r}; what has to be beaten is needed, such as {{beats: frequency_loss.OBJECTIVE}}, or "
-            "{beats: majority.TASK.METRIC}, or {measure: cloze.nats.longer, beats: cloze.unigram.longer}."
+            f"primary.floor = {floor!r}; what has to be beaten is needed, such as "
+            "{beats: frequency_loss.OBJECTIVE}, or {beats: majority.TASK.METRIC}, or {measure: cloze.nats.longer, "
+            "beats: cloze.unigram.longer}."
         )
     if floor is not None:
         own["floor"] = FloorConfig(**own["floor"])

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pretraining.keyed_random import Draw

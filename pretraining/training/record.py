@@ -243,7 +243,7 @@ class Recorder:
                 counters.warned = True
                 self.progress.note(
                     f"warning: {name} is at {value:.2f} nats after half of the budget, hardly better than guessing by "
-                    f"token frequencies ({self.by_frequency[name]:.2f}). Usual mends: another train.lr, a longer budget."
+                    f"frequency ({self.by_frequency[name]:.2f}). Usual mends: another train.lr, a longer budget."
                 )
 
     def validation(self, counters: Counters, task: str, metrics: dict[str, dict[str, Any]], seconds: float) -> None:

@@ -230,7 +230,10 @@ def test_a_reference_without_figures_has_not_cleared_its_floor() -> None:
 
 def test_every_form_of_the_report_says_who_clears_the_floor() -> None:
     results = results_of([6.1, 6.2, 6.1, 6.3, 6.2], CLEAR, primary=ENTROPY)
-    line = "a DOES NOT clear it (0.180 nats worse than frequency_loss.masked_lm, se 0.037, n = 5); b clears it (1.496 nats better"
+    line = (
+        "a DOES NOT clear it (0.180 nats worse than frequency_loss.masked_lm, se 0.037, n = 5); "
+        "b clears it (1.496 nats better"
+    )
     for text in (
         markdown(results),
         " ".join(checked(ablation_page(results, {}, "")).text),
