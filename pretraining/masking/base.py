@@ -114,15 +114,9 @@ class Budgeted(Selector):
 
     def __init__(self, rate: Share, budget: Budget, max_predictions: Count | None, include_special: bool) -> None:
         if not 0.0 < rate <= 1.0:
-            raise ZooError(
-                f"{type(self).__name__}: rate is {rate}; the share of tokens to choose must lie in (0, 1], "
-                "for example 0.15."
-            )
+            raise ZooError(f"{type(self).__name__}: rate is {rate}; it must lie in (0, 1], for example 0.15.")
         if max_predictions is not None and max_predictions < 1:
-            raise ZooError(
-                f"{type(self).__name__}: max_predictions is {max_predictions}; give a limit of at least 1, "
-                "or null for none."
-            )
+            raise ZooError(f"{type(self).__name__}: max_predictions is {max_predictions}; 1 or more, or null for none.")
         if budget not in BUDGETS:
             raise ZooError(f"{type(self).__name__}: budget is {budget!r}; {', '.join(BUDGETS)} would work.")
         if budget == "bernoulli" and max_predictions is not None:
@@ -130,10 +124,8 @@ class Budgeted(Selector):
                 f"{type(self).__name__}: max_predictions = {max_predictions} limits a budget, and `budget: bernoulli` "
                 "has none; leave one of the two out."
             )
-        self.rate = rate
-        self.budget = budget
-        self.max_predictions = max_predictions
-        self.include_special = include_special
+        self.rate, self.budget = rate, budget
+        self.max_predictions, self.include_special = max_predictions, include_special
 
     @property
     def threshold(self) -> np.uint32:
