@@ -27,6 +27,8 @@ HELP = CommandHelp(
     about="Fine-tune a model folder on tasks, with several seeds, and report scores beside their floors.",
     switches=(DRY_RUN,),
 )
+MEASURED_SECONDS = 2.0
+"""About how long ``--dry_run`` measures the steps of a task."""
 HEAVY = ("finetune.training.run", "finetune.results.report", "sklearn.metrics", "jsonargparse", "zoo.settings.load")
 """Modules that the children of a pool share: imported once, without starting a thread."""
 
@@ -97,8 +99,9 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
     from zoo.core.flops import training_bytes
     from zoo.runtime.processes import device_memory
 
-    lines, needed, to_run = list[str](), 0.0, 0
-    for task, ready in zip(tasks, prepare_tasks(config, tasks), strict=True):
+    lines, needed, to_run, prepared = list[str](), 0.0, 0, prepare_tasks(config, tasks)
+    runs_left = list[int]()
+    for task, ready in zip(tasks, prepared, strict=True):
         own, core = ready.settings, ready.metadata.config
         epochs, train, development = own.epochs or 1, len(ready.data.train.texts), len(ready.data.evaluation.texts)
         done = []
@@ -106,7 +109,8 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
             folder = folder_of(output, task.name, seed)
             result = stored_result(folder, {**ready.fingerprint, "seed": seed})
             done += [seed] * (result is not None and (not config.save_model or (folder / MODEL).exists()))
-        to_run += len(seeds) - len(done)
+        runs_left.append(len(seeds) - len(done))
+        to_run += runs_left[-1]
         finished = f"; finished: seed {', '.join(map(str, done))}" if done else ""
         lines.append(
             f"{task.name}: {train:,} training rows, {development:,} development rows, {epochs} epochs of "
@@ -120,7 +124,35 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
     memory = f"memory: about {needed / 1e6:,.0f} MB a process, of {device_memory() / 1e6:,.0f} MB here"
     jobs = f"{to_run} of {len(tasks) * len(seeds)} trainings to run, {config.jobs} at a time"
     model = f"model: {config.model}, {size:,} parameters with the classifier"
-    return [model, *lines, jobs, memory, "time: unknown before a step is measured", f"output: {output}"]
+    return [model, *lines, jobs, memory, time_line(prepared, runs_left, seeds[0], config.jobs), f"output: {output}"]
+
+
+def time_line(prepared: list[PreparedTask], runs_left: list[int], seed: int, jobs: int) -> str:
+    """How long fine-tuning would take, by measured steps of each task.
+
+    Args:
+        prepared: the tasks.
+        runs_left: how many seeds of each are not finished.
+        seed: of the measured steps.
+        jobs: how many trainings run at a time; what they take from each other is not measured.
+    """
+    from finetune.training.run import measured_step
+    from zoo.runtime.progress import duration
+
+    if not sum(runs_left):
+        return "time: none, everything is finished"
+    if any(ready.features is not None for ready in prepared):
+        return "time: unknown, since the layers of a frozen core are computed once and kept"
+    seconds, told = 0.0, list[str]()
+    for ready, runs in zip(prepared, runs_left, strict=True):
+        if runs:
+            train, batch = len(ready.data.train.texts), ready.settings.batch_size
+            step = measured_step(ready, seed, MEASURED_SECONDS)
+            scoring = len(ready.data.evaluation.texts) / batch / 3  # a forward pass is a third of a step
+            seconds += runs * step * ((ready.settings.epochs or 1) * math.ceil(train / batch) + scoring)
+            told.append(f"{ready.task.name} {step:.3g} s a step")
+    several = f" one after the other, and {jobs} at a time where the machine has room" if jobs > 1 else ""
+    return f"time: about {duration(seconds)}{several}, by measured steps ({', '.join(told)})"
 
 
 def folder_of(output: Path, task: str, seed: int) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,8 +170,7 @@ def _train(
     assert settings.epochs is not None
     per_epoch = math.ceil(len(data) / settings.batch_size)
     total, step = settings.epochs * per_epoch, 0
-    groups = parameter_groups(model.named_parameters(), settings.weight_decay, ["bias", "norm", "mixes"])
-    optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), eps=1e-6, fused=True)
+    optimizer = _optimizer(model, settings)
     schedule = WarmupDecay(warmup=settings.warmup, decay="linear", decay_from="warmup_end")
     shared = processes.share(model)
     shared.train()
@@ -180,13 +180,7 @@ def _train(
         for rows in training_batches(data.lengths, settings.batch_size, seed, epoch):
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * schedule.factor((step + 1) / (total + 1))
-            loss = step_loss(shared, prepared, rows, (seed, step), processes)
-            optimizer.zero_grad()
-            # DDP averages: times world makes it the global mean; what comes on top is the same in every process.
-            (loss * (processes.world / len(rows)) + model.penalty()).backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip)
-            optimizer.step()
-            summed += loss.detach()
+            summed += _step(shared, model, optimizer, prepared, rows, (seed, step), processes)
             seen += len(range(processes.rank, len(rows), processes.world))
             step += 1
             if step % _SHOW_EVERY == 0 or step == total:
@@ -196,6 +190,51 @@ def _train(
         if not math.isfinite(losses[-1]):
             raise ZooError(f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr.")
     return losses, step
+
+
+def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
+    groups = parameter_groups(model.named_parameters(), settings.weight_decay, ["bias", "norm", "mixes"])
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), eps=1e-6, fused=True)
+
+
+def _step(
+    shared: nn.Module,
+    model: Classifier | FeatureClassifier,
+    optimizer: torch.optim.Optimizer,
+    prepared: PreparedTask,
+    rows: NDArray[np.int64],
+    key: tuple[int, int],
+    processes: Processes,
+) -> Tensor:
+    """One step of ``model``, called through ``shared``; the summed loss of this process's rows."""
+    loss = step_loss(shared, prepared, rows, key, processes)
+    optimizer.zero_grad()
+    # DDP averages: times world makes it the global mean; what comes on top is the same in every process.
+    (loss * (processes.world / len(rows)) + model.penalty()).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), prepared.settings.grad_clip)
+    optimizer.step()
+    return loss.detach()
+
+
+def measured_step(prepared: PreparedTask, seed: int, most: float) -> float:
+    """Seconds of a training step on this machine: a mean over steps that are thrown away, on the first epoch's rows.
+
+    Args:
+        prepared: the task.
+        seed: of the rows' order.
+        most: about how many seconds it measures; the first step warms up, and one is counted in any case.
+    """
+    model, settings = prepared.classifier(seed).to(ALONE.device).train(), prepared.settings
+    optimizer, times = _optimizer(model, settings), list[float]()
+    begun = time.perf_counter()
+    for step, rows in enumerate(training_batches(prepared.train.lengths, settings.batch_size, seed, 0)):
+        start = time.perf_counter()
+        float(_step(model, model, optimizer, prepared, rows, (seed, step), ALONE))  # reading it waits for a GPU
+        times.append(time.perf_counter() - start)
+        if step and time.perf_counter() - begun >= most:
+            break
+    counted = times[1:] or times
+    return sum(counted) / len(counted)
 
 
 def step_loss(

@@ -187,7 +187,7 @@ SETTINGS = {
         ["select.init_args.rat'", "Did you mean 'rate'?"],
     ),
     "wrong type": ("bert", {"train.steps": "many"}, ["train.steps", "many"]),
-    "two budgets": ("gpt", {"train.tokens": 1000}, ["exactly one budget", "'steps', 'tokens'"]),
+    "two budgets": ("gpt", {"train.tokens": 1000}, ["exactly one budget", "found steps and tokens"]),
     "no module": ("gpt", {"tasks.blocks.layout.class_path": "my_layouts.Blocks"}, ["no module 'my_layouts'"]),
     "no class": ("gpt", {"tasks.blocks.layout.class_path": "pretraining.layouts.Block"}, ["mean 'Blocks'?"]),
     "batch": ("gpt", {"train.micro_batch_size": 3}, ["= 8 is not a multiple of train.micro_batch_size = 3", "6 would"]),
