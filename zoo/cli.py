@@ -133,7 +133,7 @@ stages (each --help lists its keys):
 
 def usage() -> str:
     """The help text."""
-    lines = [f"  {name:<10}{command.text}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:<12}{command.text}" for name, command in COMMANDS.items()]
     return _USAGE.format(version=__version__, commands="\n".join(lines))
 
 

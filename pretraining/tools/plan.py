@@ -96,7 +96,8 @@ def plan_run(
     if stores is not None and vocabulary is not None:
         make_tasks(config, stores, vocabulary)  # what only the rows tell
     core, whole = count_parameters(copy.deepcopy(config))
-    lines.append(f"model: {whole:,} parameters, {core:,} in the core, the others in {', '.join(config.objectives)}")
+    heads = f", {core:,} in the core, the others in {', '.join(config.objectives)}" if whole > core else ""
+    lines.append(f"model: {whole:,} parameters{heads}")
     micro, slices = accumulation_of(train.batch_size, train.micro_batch_size, processes)
     shape = f"{processes} x {slices} x {micro}, of {own.sequence_length} tokens, {resolve_precision(train.precision)}"
     lines.append(f"batch: {train.batch_size} rows = {shape}")
