@@ -113,7 +113,8 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
     arm = next(arm for arm in arms(config) if arm.name == config.against)
     run = settings_of(arm).value
     measures = set[str]()
-    floors = {f"{BY_FREQUENCY}{name}" for name, objective in run.objectives.items() if objective.predicts_tokens}
+    known = [name for name, own in run.objectives.items() if own.predicts_tokens and own.shown is not None]
+    floors = {f"{BY_FREQUENCY}{name}" for name in known}
     for task_name, task in run.tasks.items():
         for objective in task.own(run.objectives):
             for term in (objective, f"{task_name}.{objective}"):  # the second, where several tasks share it
@@ -336,26 +337,27 @@ def plan_lines(config: AblationConfig, grid: list[GridCell]) -> list[str]:
     from pretraining.tools.plan import plan_run
 
     workers, threads = _shares_of_cores(config)
-    lines, total, unknown = list[str](), 0.0, list[str]()
+    lines, ends, unknown = list[str](), [0.0] * workers, list[str]()
     for name in config.changes:
         own = [cell for cell in grid if cell.arm.name == name]
         waiting = [cell for cell in own if not cell.done.exists()]
         told = f"{name}: {len(waiting)} of {len(own)} to run"
         if waiting:
-            values = merge(waiting[0].arm.values, {"train": {"threads": threads}})
+            last = waiting[-1].arm  # of all seeds the one that has done least
             try:
-                found = plan_run(settings_of(waiting[0].arm._replace(values=values)))
+                found = plan_run(settings_of(last._replace(values=merge(last.values, {"train": {"threads": threads}}))))
             except ZooError as error:
                 raise ZooError(f"arm {name!r}: {error}") from error
             steps = f", {found.steps:,} steps" if found.steps else ""
             reason = next(line for line in found.lines if line.startswith("time: ")).removeprefix("time: ")
             told += f"{steps}, each: {reason}"
-            total += (found.seconds or 0.0) * len(waiting)
+            for _ in waiting:  # as a pool hands them out: to who is free first
+                ends[ends.index(min(ends))] += found.seconds or 0.0
             unknown += [] if found.seconds is not None else [name]
         lines.append(told)
     more = f" without {', '.join(unknown)}" if unknown else ""
     lines.append(
-        f"time: about {duration(total / workers)} of pretraining{more}, {workers} at a time x {threads} threads; "
+        f"time: about {duration(max(ends))} of pretraining{more}, {workers} at a time x {threads} threads; "
         "fine-tuning and validation come on top"
     )
     return lines

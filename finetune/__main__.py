@@ -47,6 +47,9 @@ def main() -> int:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
     if wants_dry_run:
+        import torch
+
+        torch.set_num_threads(config.threads or max(1, usable_cpus() // max(config.jobs, launched)))
         print_once("\n".join(dry_run_lines(config, tasks, seeds, output)))
         return 0
     if config.jobs > 1:
@@ -141,6 +144,8 @@ def time_line(prepared: list[PreparedTask], runs_left: list[int], seed: int, job
 
     if not sum(runs_left):
         return "time: none, everything is finished"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return "time: unknown under a launcher; without one it is measured, for one process"
     if any(ready.features is not None for ready in prepared):
         return "time: unknown, since the layers of a frozen core are computed once and kept"
     seconds, told = 0.0, list[str]()

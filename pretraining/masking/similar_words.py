@@ -67,6 +67,7 @@ class SimilarWords(Replacement):
         if best is not None and best < 1:
             raise ZooError(f"SimilarWords: best is {best}; at least 1 similar word is needed, or null for all of them.")
         self.files, self.best = files, best
+        self.shown = (1 - keep, keep)  # a similar word taken for a random one: its frequency loss is an upper bound
         self._similar_below = round(similar * 2**32)
         self._random_below = 2**32 if keep == 0 else round((similar + random) * 2**32)
         self._table: _Table | None = None

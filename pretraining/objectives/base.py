@@ -149,7 +149,7 @@ class Objective(nn.Module, ABC):
             it for fine-tuning and scoring; objectives of one task must agree.
         select: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with that of knowing the corpus' token frequencies.
-        shown: shares of its targets where the core reads a random token, and the target itself.
+        shown: shares of its targets where the core reads a random token, and the target itself; ``None`` = not known.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
@@ -159,7 +159,7 @@ class Objective(nn.Module, ABC):
     attention: Literal["bidirectional", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
-    shown: tuple[float, float] = (0.0, 0.0)
+    shown: tuple[float, float] | None = (0.0, 0.0)
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""

@@ -47,7 +47,7 @@ class MaskedLM(Objective):
         super().__init__()
         self.select, self.required_fields, self.weight = select, select.required_fields, weight
         self.replacement, self.predict = replacement or Replace(), predict or Selected()
-        self.shown = self.replacement.shown if isinstance(self.predict, Selected) else (0.0, 0.0)
+        self.shown = self.replacement.shown if isinstance(self.predict, Selected) else None
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""

@@ -37,7 +37,8 @@ class TokenizerConfig:
         strip_accents: drop accents; ``None`` = as ``lowercase`` (BERT's convention).
         min_frequency: a piece or word must occur this often; a unigram model's occur twice, whatever is said here.
         character_coverage: share of the characters in the text that get an entry (not for bytebpe).
-        train_bytes: upper bound on the text that is trained on; an even sample of chunks beyond it.
+        train_bytes: upper bound on the text that is trained on; an even sample of chunks beyond it. Training a
+            ``unigram`` model takes about 20 bytes of memory for each of them.
         new_tokens: tokens that are added, in this order, where the vocabulary lacks them (:func:`extend`). A role's
             ([MASK], <mask>, what ``special`` names) or the template's become special tokens; all others are found in
             text, as whole words.

@@ -43,6 +43,7 @@ class RunPlan(NamedTuple):
         seconds: of the steps that are left; ``None`` = unknown.
         cost: of a step; ``None`` = not measured.
         tokens: of the prepared text; 0 = not prepared.
+        is_new: nothing of it is done.
     """
 
     lines: list[str]
@@ -50,6 +51,7 @@ class RunPlan(NamedTuple):
     seconds: float | None
     cost: StepCost | None
     tokens: int
+    is_new: bool
 
 
 def plan_run(
@@ -66,12 +68,15 @@ def plan_run(
     Raises:
         ZooError: what would stop the run before it trains, as far as the text is prepared.
     """
+    import torch
+
     from pretraining.tokenizer.load import extend, load_tokenizer
     from pretraining.tools.configs import count_parameters
     from pretraining.training.assemble import make_tasks, with_vocabulary
     from pretraining.training.checks import accumulation_of, check_data, memory_needed
     from pretraining.training.load_config import run_folder_of
     from pretraining.training.pretrain import check_settings
+    from pretraining.training.run import wants_compiling
     from pretraining.training.state import idle_notes
     from pretraining.training.stores import look_for_stores
     from zoo.runtime.processes import check_trackers, device_memory, resolve_precision
@@ -106,8 +111,12 @@ def plan_run(
     state, done = _state_of(folder)
     if done is not None:
         ids = vocabulary or Vocabulary(size, pad=0, unk=1, cls=2, sep=3, mask=4)
-        sizes = slices * micro if whole_batch else micro, measure, whole_batch
-        cost, reason = _measured(config, folder, stores, ids, tokenizer, sizes)
+        most = slices * micro if whole_batch else micro
+        while most > micro and not _fits(config, most):
+            most //= 2
+        cost, reason = _measured(config, folder, stores, ids, tokenizer, (most, measure, whole_batch))
+        if wants_compiling(config, "cuda" if torch.cuda.is_available() else "cpu"):
+            reason += ", by layers that are not compiled (those of the run are)"
     seconds = None if cost is None else cost.seconds(slices * micro, micro)
     steps = steps_of(config, folder, cost, seconds)
     lines += [_budget_line(config, steps, stores), *config.stage_lines(), *idle_notes(config)]
@@ -117,7 +126,7 @@ def plan_run(
     left = None if steps is None or seconds is None or done is None else max(steps - done, 0) * seconds
     lines.append(_time_line(cost, seconds, left, reason, train.batch_size, processes))
     lines.append(f"output: {folder}, {state}")
-    return RunPlan(lines, steps, left, cost, 0 if stores is None else stores.main.num_tokens)
+    return RunPlan(lines, steps, left, cost, 0 if stores is None else stores.main.num_tokens, done == 0)
 
 
 def _with_model(config: PretrainConfig, model: object) -> PretrainConfig:
@@ -141,7 +150,7 @@ def steps_of(config: PretrainConfig, folder: Path, cost: StepCost | None, second
         return train.steps
     if train.minutes is not None:
         known = (read_json(record) if record.exists() else {}).get("budget")
-        return int(known["steps"]) if known else round(60 * train.minutes / seconds) if seconds else None
+        return int(known["steps"]) if known else max(1, round(60 * train.minutes / seconds)) if seconds else None
     if cost is None:
         return None
     if train.tokens is not None:
@@ -316,7 +325,7 @@ def plan_command(argv: list[str]) -> int:
     settings = load_pretrain_config(others)
     found = plan_run(settings, measure=plan.measure, whole_batch=True)
     print("\n".join(found.lines))
-    if found.cost is not None:
+    if found.cost is not None and found.is_new:  # a run that goes on keeps its settings
         print("\n".join(advice(settings.value, found.cost, found.tokens, plan.hours)))
     return 0
 
@@ -353,13 +362,14 @@ def advice(config: PretrainConfig, cost: StepCost, text: int, hours: float | Non
 
 def _fitting(config: PretrainConfig, cost: StepCost, batch: int) -> list[int]:
     """Rows of a pass that divide a batch and fit into the memory, as measured, or as far as that is counted."""
+    return [rows for rows in cost.passes if batch % rows == 0 and _fits(config, rows, cost.memory.get(rows))] or [1]
+
+
+def _fits(config: PretrainConfig, rows: int, measured: int | None = None) -> bool:
+    """Whether a pass of so many rows has room, by what was measured or else is counted."""
     from pretraining.training.checks import memory_needed
     from zoo.runtime.processes import device_memory
 
-    room, found = _ROOM * device_memory(), list[int]()
-    for rows in cost.passes:
-        train = dataclasses.replace(config.train, batch_size=batch, micro_batch_size=rows)
-        needed = cost.memory.get(rows) or sum(memory_needed(dataclasses.replace(config, train=train), 1).values())
-        if batch % rows == 0 and needed <= room:
-            found.append(rows)
-    return found or [1]
+    train = dataclasses.replace(config.train, batch_size=rows, micro_batch_size=rows)
+    needed = measured or sum(memory_needed(dataclasses.replace(config, train=train), 1).values())
+    return needed <= _ROOM * device_memory()

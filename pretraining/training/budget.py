@@ -89,8 +89,13 @@ def _thrown_away(trainer: Trainer) -> Iterator[None]:
         trainer.optimizer.zero_grad(set_to_none=True)
 
 
-def _take_steps(trainer: Trainer, count: int) -> MeasuredSteps:
-    """A whole run of so many steps from its first row, so that its stages have their shares of them."""
+def take_steps(trainer: Trainer, count: int) -> MeasuredSteps:
+    """A whole run of so many steps from its first row, so that its stages have their shares of them.
+
+    Args:
+        trainer: takes them; weights and moments change.
+        count: how many.
+    """
     accelerator, seconds = trainer.accelerator, list[float]()
     trainer.config = trainer.config.with_steps(count)
     trainer.state = TrainState.first(trainer.config, trainer.data, accelerator)
@@ -113,6 +118,12 @@ def _wait(device: torch.device) -> None:
         getattr(torch, device.type).synchronize()
 
 
+def _filling_steps(trainer: Trainer) -> int:
+    """Steps after which a memory of earlier rows is full: until then steps cost less, and have other shapes."""
+    remembered = trainer.raw_model.core.config.mem_len or 0
+    return math.ceil(remembered / trainer.config.data.sequence_length)
+
+
 def minutes_in_steps(trainer: Trainer, minutes: float) -> dict[str, Any]:
     """How many steps minutes make, and how that was measured, as ``run.json`` keeps it; every process takes part.
 
@@ -120,10 +131,14 @@ def minutes_in_steps(trainer: Trainer, minutes: float) -> dict[str, Any]:
         trainer: of a run before its first step.
         minutes: of training steps, without what comes before, between and after them.
     """
+    filling = _filling_steps(trainer)
     with _thrown_away(trainer):
-        warm = _take_steps(trainer, WARM_UP_STEPS).seconds[-1]
+        if trainer.raw_model.compiled is not None:  # all shapes of the measured steps are compiled before
+            take_steps(trainer, filling + MEASURED_STEPS)
+        warm = min(take_steps(trainer, filling + WARM_UP_STEPS).seconds)
         count = min(MEASURED_STEPS, max(1, int(_SHARE * 60 * minutes / warm)))
-        seconds = _take_steps(trainer, count).mean
+        measured = take_steps(trainer, filling + count).seconds[filling:]
+        seconds = sum(measured) / count
     return {
         "minutes": minutes,
         "steps": max(1, round(60 * minutes / seconds)),
@@ -171,8 +186,11 @@ class StepCost(NamedTuple):
         return self.per_row
 
     def best_micro(self, allowed: list[int]) -> int:
-        """Of numbers of rows, the smallest whose passes cost little more for a row than the cheapest."""
-        costs = {rows: self._of_row(rows) for rows in allowed if rows in self.passes}
+        """Of numbers of rows, the smallest whose passes cost little more for a row than the cheapest.
+
+        The fixed part counts for every pass here: how much of it is the pass's own was not measured.
+        """
+        costs = {rows: self.passes[rows] / rows for rows in allowed if rows in self.passes}
         return min((n for n, cost in costs.items() if cost <= 1.05 * min(costs.values())), default=min(allowed))
 
 
@@ -188,6 +206,7 @@ def measure_costs(trainer: Trainer, seconds: float, most: int, every: bool = Fal
     processes, device = trainer.accelerator.num_processes, trainer.accelerator.device
     found, memory, end = dict[int, MeasuredSteps](), dict[int, int](), time.perf_counter() + seconds
     sizes = sorted({2**power for power in range(most.bit_length()) if 2**power < most} | {most})
+    filling = _filling_steps(trainer)
     with _thrown_away(trainer):
         while sizes:
             rows = sizes.pop(0)
@@ -195,13 +214,15 @@ def measure_costs(trainer: Trainer, seconds: float, most: int, every: bool = Fal
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
             try:
-                warm = _take_steps(trainer, 1).seconds[0]
+                warm = take_steps(trainer, 1).seconds[0]
                 left = end - time.perf_counter()
                 # A row costs no more in a larger pass: so much at most the three steps of the next size take.
                 payable = [size for size in sizes if 3 * warm * size / rows <= left + seconds / 2]
                 sizes = sizes[: len(payable)] if found or payable else sizes[:1]
                 sizes = sizes if every else sizes[-1:]
-                found[rows] = _take_steps(trainer, 2 if sizes else max(1, min(int(left / warm), _MOST_STEPS)))
+                count = 2 if sizes else max(1, min(int(left / warm), _MOST_STEPS))
+                taken = take_steps(trainer, filling + count)
+                found[rows] = taken._replace(seconds=taken.seconds[filling:])
             except torch.OutOfMemoryError:
                 if not found:
                     raise
@@ -227,7 +248,7 @@ def _fitted(found: dict[int, MeasuredSteps], memory: dict[int, int], processes: 
     per_row, fixed = passes[largest] / largest, 0.0
     if len(passes) > 1:
         slope, start = np.polyfit(list(passes), list(passes.values()), 1)
-        fixed = min(max(float(start), 0.0), min(passes.values()))
+        fixed = min(max(float(start), 0.0), 0.5 * min(passes.values()))  # where noise bends the line, a row costs still
         per_row = float(slope) if slope > 0 else (passes[largest] - fixed) / largest
     times, all_rows = found[largest].seconds, largest * processes
     error = float(np.std(times)) / math.sqrt(len(times)) / passes[largest] if len(times) > 1 else 0.5

@@ -50,6 +50,7 @@ class CompiledCore:
         self.core, self.length, self.note = core, length, note
         self.compilations, self.failed = 0, False
         self._tried: set[Any] = set()
+        self._good: set[Any] = set()  # what compiled goes on so: a layer that is recomputed saves what it saved before
         compiler = torch._dynamo.lookup_backend(backend)
 
         def counted(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
@@ -125,14 +126,17 @@ class CompiledCore:
         arguments = (hidden, shared, torch.full((), site, device=hidden.device), entities)
         kind = (None if layer.fusion is None else layer.fusion.read, tuple(_shapes(arguments)))
         # An error ends the compiling, not the run; one of the layer's own comes again where the layer runs uncompiled.
-        with torch._dynamo.config.patch(optimize_ddp=False):  # a layer is as small as gradients are exchanged
+        with torch._dynamo.config.patch(
+            optimize_ddp=False, recompile_limit=64
+        ):  # a layer is as small as gradients are exchanged
             if kind not in self._tried and not self.failed:
                 self._tried.add(kind)
                 try:
                     self._try(layer, *arguments)
+                    self._good.add(kind)
                 except Exception as error:
                     self._give_up(error)
-            if not self.failed:
+            if kind in self._good:
                 try:
                     return self._compiled(layer, *arguments)
                 except (TorchDynamoException, FailOnRecompileLimitHit) as error:

@@ -243,6 +243,10 @@ class PretrainConfig:
         if self.data.mask_copies is not None and self.data.mask_copies < 1:
             raise ZooError(f"data.mask_copies = {self.data.mask_copies}; 1 or more, or null for new masks every epoch.")
 
+    def tasks_of(self, objective: str) -> list[str]:
+        """Tasks that train an objective."""
+        return [name for name, task in self.tasks.items() if objective in task.objectives]
+
     def with_steps(self, steps: int) -> PretrainConfig:
         """The same run with another budget; its stages stay."""
         made = copy.copy(self)

@@ -122,9 +122,9 @@ class Recorder:
         self.progress = Progress(self.config.name, show and self.main)
         self.unigram = frequency_loss(stores.main)
         self.by_frequency = {
-            name: frequency_loss(stores.main, objective.shown)
+            name: frequency_loss(stores.common(self.config.tasks_of(name)), objective.shown)
             for name, objective in self.config.objectives.items()
-            if objective.predicts_tokens
+            if objective.predicts_tokens and objective.shown is not None
         }
         self.started = self._clock = time.monotonic()
         self.earlier = 0.0  # seconds of the run before it was continued
@@ -213,7 +213,7 @@ class Recorder:
         """
         found = dict[str, float]()
         for name, value in nats.items():
-            tasks = [key for key, own in self.config.tasks.items() if name in own.objectives and task in (None, key)]
+            tasks = [key for key in self.config.tasks_of(name) if task in (None, key)]
             bits = self.stores.bits_per_byte(tasks, value) if self.config.objectives[name].predicts_tokens else None
             found |= {} if bits is None else {name: bits}
         return {"bits_per_byte": found} if found else {}

@@ -40,6 +40,11 @@ class TokenStores(NamedTuple):
         """What a task reads."""
         return self.by_task.get(task, self.main)
 
+    def common(self, tasks: Iterable[str]) -> Store:
+        """The text that some tasks read; the main one where they read several."""
+        read = {store.fingerprint: store for store in map(self.for_task, tasks)}
+        return next(iter(read.values())) if len(read) == 1 else self.main
+
     def bits_per_byte(self, tasks: Iterable[str], nats: float) -> float | None:
         """A loss per token of some tasks' text as bits per byte of it; ``None`` where its bytes are not known.
 

@@ -14,6 +14,7 @@ from ablation.__main__ import main, split_grid_arguments
 from ablation.config import AblationConfig, arms, build, changed_settings, load_ablation
 from ablation.demo import choose_families, demo_command, take_options, with_tokens
 from ablation.grid import GridCell, cells, check_primary, read_cell, settings_of
+from pretraining.tools.plan import RunPlan
 from pretraining.training.load_config import run_folder_of
 from zoo.errors import ZooError
 from zoo.sample import resolve, sample_path
@@ -111,6 +112,14 @@ def test_the_demo_compares_families_on_one_tokenizer_and_budget() -> None:
     assert len({json.dumps(arm.values["data"]["tokenizer"], sort_keys=True) for arm in english}) == 1
     assert len({arm.values["data"]["corpus"]["files"] for arm in english}) == 1
     assert len({arm.values["train"]["tokens"] for arm in english}) == 1
+
+
+def test_the_demos_vocabularies_are_those_of_its_arms():
+    """What `common` says would win over an arm's own."""
+    found = arms(load_ablation(["--config", "demo"]))
+    sizes = {arm.name: arm.values["data"]["tokenizer"]["vocab_size"] for arm in found}
+    assert {size for name, size in sizes.items() if name.endswith("-zh")} == {4096}
+    assert {size for name, size in sizes.items() if not name.endswith("-zh")} == {1024}
 
 
 @pytest.mark.slow
@@ -396,6 +405,20 @@ def test_a_plan_measures_each_arm(tmp_path, capsys):
         cell.done.write_text("{}")
     assert main([*argv, "--plan"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == f"{next(iter(config.changes))}: 0 of {len(config.seeds)} to run"
+
+
+def test_runs_of_a_plan_go_to_who_is_free_first(tmp_path, capsys, monkeypatch):
+    """Eight workers do two runs no faster than two do; the seed that has done least stands for its arm."""
+    argv = ["--config", str(write_tiny(tmp_path)), "--output", str(tmp_path / "runs"), "--workers", "8"]
+    seeds = load_ablation(argv).seeds
+
+    def plan(settings):
+        seconds = 60.0 if settings.value.seed.data == seeds[-1] else 6.0
+        return RunPlan(["time: told"], 10, seconds, None, 0, True)
+
+    monkeypatch.setattr("pretraining.tools.plan.plan_run", plan)
+    assert main([*argv, "--plan"]) == 0
+    assert "time: about 1m00s of pretraining, 8 at a time" in capsys.readouterr().out
 
 
 def test_a_dry_run_lists_what_would_run(tmp_path, capsys):

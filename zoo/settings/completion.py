@@ -130,7 +130,7 @@ _zoo() {
   if [[ "${COMP_WORDS[0]##*/}" == zoo ]]; then
     ((COMP_CWORD > 1)) && command="${COMP_WORDS[1]}" || command=zoo
   else  # python -m pretraining, accelerate launch -m pretraining
-    [[ "$prev" == -m ]] && command=-m
+    [[ "$prev" == -m ]] && command=MODULE
     for ((i = 1; i < COMP_CWORD - 1; i++)); do
       [[ "${COMP_WORDS[i]}" == -m ]] && command="-m ${COMP_WORDS[i+1]}" && break
     done
@@ -147,6 +147,7 @@ _zoo() {
   COMPREPLY=($(compgen -P "$start" -W "${candidates//<files>/}" -- "${cur#"$start"}"))
   if [[ "$candidates" == *"<files>"* ]]; then
     compopt -o filenames 2>/dev/null
+    local IFS=$'\n'  # names of files may have spaces
     COMPREPLY+=($(compgen -P "$start" -f -- "${cur#"$start"}"))
   fi
   [[ "${#COMPREPLY[@]}" == 1 && "${COMPREPLY[*]}" == --*. ]] && compopt -o nospace 2>/dev/null
@@ -180,7 +181,7 @@ def bash_script(commands: list[CompletedCommand], zsh: bool = False) -> str:
             place = "*".join(f'"{part}"' for part in f"{command.name} {option.key}".split("NAME") if part)
             if option.values:
                 values.setdefault(option.values, []).append(place)
-    words["-m "] = modules  # behind those of a module, which begin alike
+    words["MODULE "] = modules
     filled = {
         "SHELL": "zsh" if zsh else "bash",
         "HEAD": _ZSH_HEAD * zsh,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+from functools import partial
 from typing import NamedTuple
 
 import pytest
 from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
 
+from pretraining.training import budget
+from pretraining.training.compiled import CompiledCore
 from pretraining.training.load_config import load_pretrain_config
 from pretraining.training.pretrain import pretrain
 from pretraining.training.stores import TokenStores, run_stores
@@ -24,14 +28,35 @@ def test_measuring_leaves_no_trace(family, tmp_path):
     more = {} if family == "bert" else {"model.mem_len": 24, "data.sequence_length": 24}
     folder = train(by_minutes(tmp_path, family, **more))
     record = read_json(folder / "run.json")
-    budget = record["budget"]
-    assert record["step"] == budget["steps"] >= 1
-    assert budget["steps"] == max(1, round(60 * 0.004 / budget["seconds_per_step"]))
-    assert budget["warm_up_steps"] == 3
-    assert 1 <= budget["measured_steps"] <= 10
-    other = train(arguments(tmp_path, family, steps=budget["steps"], **more))
+    made = record["budget"]
+    assert record["step"] == made["steps"] >= 1
+    assert made["steps"] == max(1, round(60 * 0.004 / made["seconds_per_step"]))
+    assert made["warm_up_steps"] == 3
+    assert 1 <= made["measured_steps"] <= 10
+    other = train(arguments(tmp_path, family, steps=made["steps"], **more))
     assert other != folder
     assert outcome(other) == outcome(folder)
+
+
+def test_nothing_is_compiled_while_steps_are_measured(tmp_path, monkeypatch):
+    """A memory of four rows is full, so compiled for, after more steps than warm up otherwise."""
+    taken = []
+
+    def take(trainer, count):
+        before = trainer.raw_model.compiled.compilations
+        steps = original(trainer, count)
+        taken.append((count, trainer.raw_model.compiled.compilations - before))
+        return steps
+
+    original = budget.take_steps
+    monkeypatch.setattr(budget, "take_steps", take)
+    monkeypatch.setattr("pretraining.training.run.CompiledCore", partial(CompiledCore, backend="eager"))
+    more = {"model.mem_len": 96, "data.sequence_length": 24, "train.compile": "yes"}
+    train(by_minutes(tmp_path, "transformer-xl", **more))
+    assert taken[0][1] >= 1
+    assert taken[1] == (4 + 3, 0)
+    assert taken[2][0] >= 4 + 1
+    assert taken[2][1] == 0
 
 
 @pytest.fixture
@@ -107,10 +132,9 @@ def test_losses_of_tokens_are_said_in_bits_per_byte(tmp_path, capsys):
     assert trained["bits_per_byte"] == {"masked_lm": pytest.approx(trained["terms"]["masked_lm"] / each)}
     assert held_out["bits_per_byte"] == {"masked_lm": pytest.approx(held_out["terms"]["masked_lm"]["loss"] / each)}
     shown = capsys.readouterr().err
-    assert (
-        f"masked_lm {held_out['terms']['masked_lm']['loss']:.3f} ({held_out['bits_per_byte']['masked_lm']:.3f} bits"
-        in shown
-    )
+    loss, bits = held_out["terms"]["masked_lm"]["loss"], held_out["bits_per_byte"]["masked_lm"]
+    by_frequency = json.loads((folder / "run.json").read_text())["frequency_loss"]["masked_lm"]
+    assert f"masked_lm {loss:.3f} (by frequency {by_frequency:.2f}, {bits:.3f} bits per byte)" in shown
 
 
 def test_a_text_of_unknown_bytes_has_no_bits_per_byte(tmp_path):

@@ -39,7 +39,7 @@ def settings(*more):
     [
         ("--model.hidden_size", HUGE),
         ("--model.intermediate_size", HUGE),
-        ("--model.num_hidden_layers", HUGE),
+        ("--model.num_hidden_layers", "65536", "--model.hidden_size", "16384"),
         ("--model.vocab_size", HUGE),
         ("--train.batch_size", HUGE),
         ("--model.max_position_embeddings", HUGE, "--data.sequence_length", HUGE),

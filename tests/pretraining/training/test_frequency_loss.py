@@ -7,10 +7,11 @@ import pytest
 from stores import full_rows
 
 from pretraining.keyed_random import Draw
-from pretraining.masking import RandomTokens, Replace
+from pretraining.masking import RandomTokens, Replace, SimilarWords
 from pretraining.masking.base import All
 from pretraining.objectives import CausalLM, MaskedLM
 from pretraining.training.assemble import frequency_loss
+from pretraining.training.stores import TokenStores
 from zoo.vocabulary import Vocabulary
 
 SIZE = 40
@@ -47,7 +48,22 @@ def test_it_is_what_counting_finds(mix):
 def test_nothing_shown_is_the_unigram_entropy():
     for objective in (CausalLM(), MaskedLM(RandomTokens(), Replace(1.0, 0.0, 0.0))):
         assert frequency_loss(STORE, objective.shown) == pytest.approx(ENTROPY)
-    assert MaskedLM(RandomTokens(), predict=All()).shown == (0.0, 0.0)  # most targets are in place, by the selection
+    assert MaskedLM(RandomTokens(), predict=All()).shown is None  # most targets are in place: no floor is offered
+
+
+def test_similar_words_show_every_target():
+    """What is not kept is a word that tells little more than a random one."""
+    shown = MaskedLM(RandomTokens(), SimilarWords(files="x")).shown
+    assert shown == (0.9, 0.1)
+    assert frequency_loss(STORE, shown) < ENTROPY
+
+
+def test_a_text_of_its_own_gives_a_task_its_frequencies():
+    main, other = (SimpleNamespace(fingerprint=name) for name in ("main", "other"))
+    stores = TokenStores(main, {"talk": other, "same": main})
+    assert stores.common(["talk"]) is other
+    assert stores.common(["same", "plain"]) is main
+    assert stores.common(["talk", "plain"]) is main
 
 
 def test_bert_shows_enough_for_a_fifth_less():

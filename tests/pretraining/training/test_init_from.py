@@ -497,8 +497,6 @@ def wrong_settings(bert, gpt, tmp_path):
         ("bert", bert, {"model.position_offset": 2}, ["position_offset: 0 there, 2 here"]),
         ("bert", bert, {"run_folder": bert}, ["this run's own folder"]),
         ("bert", bert, {"data.tokenizer.new_tokens": "['New York']"}, ["'New York'", "one word"]),
-        ("bert", gpt, {"data.tokenizer.new_tokens": "['<start>', '<extract>', '<delimiter>']"},
-         ["no pooler", "model.pooler: true"]),
         ("roberta", gpt, {}, ["<start>, <extract>, <delimiter>", "new_tokens '<start>,<extract>,<delimiter>'",
                               "--template.single '<s> $A </s>'", "--template.pooling first"]),
         ("bert", bert, lacks, ["[CLS], [SEP]", "--template.pair '<s> $A </s> $B </s>'"]),

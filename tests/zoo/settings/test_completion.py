@@ -33,6 +33,7 @@ TYPED = [
     ("python -m ablation --config mask", ["masking"]),
     ("python -m finetune --config gl", ["glue"]),
     ("python train.py --con", []),
+    ("python -m pip p", []),
 ]
 BASH_ONLY = [  # keys below a name, and configs over configs
     ("zoo show --config bert-tiny+data/z", ["bert-tiny+data/zh"]),
