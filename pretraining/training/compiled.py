@@ -23,6 +23,9 @@ from zoo.inputs import CoreInputs, CoreOutput
 
 _SHORTEST = 3 / 4  # of the full length: shorter batches run uncompiled, which costs less than padding them
 WHY_NOT_RECURRENT = "a recurrent core reads token by token, which a compiler would unroll for every length."
+WHY_NOT_HERE = (
+    "compiled code needs a processor with AVX-512; without it XLNet's layers came to losses that are no numbers."
+)
 _QUERIES = 8  # a second stream is padded to a multiple of so many states
 
 
@@ -52,6 +55,10 @@ class CompiledCore:
         self._tried: set[Any] = set()
         self._good: set[Any] = set()  # what compiled goes on so: a layer that is recomputed saves what it saved before
         compiler = torch._dynamo.lookup_backend(backend)
+        on_cpu = next(core.parameters()).device.type == "cpu"
+        if backend == "inductor" and on_cpu and torch.backends.cpu.get_cpu_capability() != "AVX512":
+            self.failed = True
+            note(f"note: train.compile: the layers run uncompiled: {WHY_NOT_HERE}")
 
         def counted(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Any:
             self.compilations += 1

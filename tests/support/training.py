@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -237,3 +238,9 @@ def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor]
         patch.setattr(Run, "loop", stop)
         train(argv)
     return seen, json.loads((run_folder_of(load_pretrain_config(argv)) / "run.json").read_text())["init_from"]
+
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None or torch.backends.cpu.get_cpu_capability() != "AVX512",
+    reason="layers are compiled on a CPU with AVX-512 and g++ only",
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -19,6 +18,7 @@ from training import (
     interrupt_at,
     launch,
     log_lines,
+    needs_compiler,
     outcome,
     train,
     write_corpus,
@@ -175,6 +175,7 @@ def test_a_compiler_that_fails_costs_a_line(place, tmp_path, watch, backend, rec
 
 
 @pytest.mark.slow
+@needs_compiler
 def test_without_a_compiler_a_run_says_what_is_missing(place, tmp_path):
     argv = settings(place, "gpt", 2, **{"train.compile": "yes", "output": tmp_path})
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CXX": "/nowhere/g++"}
@@ -253,7 +254,7 @@ def test_much_shorter_rows_and_what_is_not_trained_run_uncompiled():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+@needs_compiler
 def test_compiled_code_of_two_streams_takes_the_same_course(place, tmp_path, watch):
     """With dropout; a wrong compiled backward pass would show from the second step on."""
     family, more, _ = RUNS["two streams"]
@@ -268,7 +269,7 @@ def test_compiled_code_of_two_streams_takes_the_same_course(place, tmp_path, wat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+@needs_compiler
 def test_two_processes_take_the_course_of_one(place, tmp_path):
     argv = settings(place, "bert", 4, **{"train.compile": "yes", "train.micro_batch_size": 4})
     one, two = ([*argv, "--run_folder", str(tmp_path / name)] for name in ("one", "two"))

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import training
-from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
+from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, needs_compiler, outcome, train, write_corpus
 
 from pretraining.objectives.base import make_batch
 from pretraining.objectives.causal_lm import CausalLM
@@ -311,7 +311,7 @@ def test_sigterm_ends_a_process_that_is_inside_of_a_library(patient):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+@needs_compiler
 def test_a_compiled_run_takes_the_same_course(place, tmp_path):
     """With dropout, to the held-out losses; a wrong compiled backward pass would show from the second step on."""
     more = {"model.num_hidden_layers": 1, "train.precision": "fp32", "train.log_every": 1, "train.lr": 1e-2}
