@@ -70,9 +70,8 @@ def plan_run(
     """
     import torch
 
-    from pretraining.tokenizer.load import extend, load_tokenizer
     from pretraining.tools.configs import count_parameters
-    from pretraining.training.assemble import make_tasks, with_vocabulary
+    from pretraining.training.assemble import make_tasks
     from pretraining.training.checks import accumulation_of, check_data, memory_needed
     from pretraining.training.load_config import run_folder_of
     from pretraining.training.pretrain import check_settings
@@ -86,19 +85,12 @@ def plan_run(
     check_trackers(train.trackers)
     check_settings(settings, folder, processes)
     stores, lines = look_for_stores(config)
-    words, given, model = f"{own.tokenizer.kind}, to be trained", own.tokenizer, config.model
-    size, tokenizer, vocabulary = given.vocab_size, None, None
     if stores is not None:
         check_data(folder, stores)
-        words, tokenizer = str(stores.main.path), load_tokenizer(stores.main.path)
-    elif given.path is not None:
-        words, tokenizer = given.path, extend(load_tokenizer(given.path, given), given, config.template)
-    if tokenizer is not None:
-        vocabulary = tokenizer.vocabulary
-        size, model = vocabulary.size, with_vocabulary(model, vocabulary)
-    lines.append(f"tokenizer: {words}, vocabulary {'' if tokenizer else 'of at most '}{size:,}")
-    config = _with_model(config, model.replace(vocab_size=model.vocab_size or size))
-    if stores is not None and vocabulary is not None:
+    config, tokenizer, told = _with_tokenizer(config, stores)
+    vocabulary = tokenizer.vocabulary if tokenizer else Vocabulary(own.tokenizer.vocab_size, 0, 1, 2, 3, 4)
+    lines.append(told)
+    if stores is not None:
         make_tasks(config, stores, vocabulary)  # what only the rows tell
     core, whole = count_parameters(copy.deepcopy(config))
     heads = f", {core:,} in the core, the others in {', '.join(config.objectives)}" if whole > core else ""
@@ -110,11 +102,10 @@ def plan_run(
     reason = "nothing would be trained"
     state, done = _state_of(folder)
     if done is not None:
-        ids = vocabulary or Vocabulary(size, pad=0, unk=1, cls=2, sep=3, mask=4)
         most = slices * micro if whole_batch else micro
         while most > micro and not _fits(config, most):
             most //= 2
-        cost, reason = _measured(config, folder, stores, ids, tokenizer, (most, measure, whole_batch))
+        cost, reason = _measured(config, folder, stores, vocabulary, tokenizer, (most, measure, whole_batch))
         if wants_compiling(config, "cuda" if torch.cuda.is_available() else "cpu"):
             reason += ", by layers that are not compiled (those of the run are)"
     seconds = None if cost is None else cost.seconds(slices * micro, micro)
@@ -129,9 +120,25 @@ def plan_run(
     return RunPlan(lines, steps, left, cost, 0 if stores is None else stores.main.num_tokens, done == 0)
 
 
-def _with_model(config: PretrainConfig, model: object) -> PretrainConfig:
-    """The run with a model whose vocabulary is known, and with objectives of its own."""
-    return dataclasses.replace(config, model=model, objectives=copy.deepcopy(config.objectives))  # type: ignore[arg-type]
+def _with_tokenizer(
+    config: PretrainConfig, stores: TokenStores | None
+) -> tuple[PretrainConfig, ZooTokenizer | None, str]:
+    """The run with a model for its vocabulary, and objectives of its own; its tokenizer, if there is one; a line."""
+    from pretraining.tokenizer.load import extend, load_tokenizer
+    from pretraining.training.assemble import with_vocabulary
+
+    given, model, tokenizer = config.data.tokenizer, config.model, None
+    words, size = f"{given.kind}, to be trained, vocabulary of at most", given.vocab_size
+    if stores is not None:
+        words, tokenizer = f"{stores.main.path}, vocabulary", load_tokenizer(stores.main.path)
+    elif given.path is not None:
+        tokenizer = extend(load_tokenizer(given.path, given), given, config.template)
+        words = f"{given.path}, vocabulary"
+    if tokenizer is not None:
+        size, model = tokenizer.vocabulary.size, with_vocabulary(model, tokenizer.vocabulary)
+    model = model.replace(vocab_size=model.vocab_size or size)
+    made = dataclasses.replace(config, model=model, objectives=copy.deepcopy(config.objectives))
+    return made, tokenizer, f"tokenizer: {words} {size:,}"
 
 
 def steps_of(config: PretrainConfig, folder: Path, cost: StepCost | None, seconds: float | None) -> int | None:
