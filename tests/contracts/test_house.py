@@ -78,6 +78,14 @@ ORDER = [
 SAME_NAME = {"main"}  # may be defined more than once
 DYNAMIC_IMPORTS = {"zoo/cli.py", "zoo/settings/checks.py", "zoo/settings/yaml_files.py", "zoo/runtime/pool_server.py"}
 LISTS = {"zoo/sample/__init__.py", "zoo/weights/families/__init__.py"}  # faces that list what lies beside them
+A_FILE_EACH = {  # rooms that grow by a file for each layout, masking scheme, objective, optimiser, family of weights
+    "pretraining/layouts",
+    "pretraining/masking",
+    "pretraining/objectives",
+    "pretraining/optim",
+    "zoo/attention",
+    "zoo/weights/families",
+}
 READ_BERT = ROOT / "docs" / "read-bert.md"
 
 
@@ -220,7 +228,7 @@ def test_files_and_rooms_stay_small():
     assert long == {}
     rooms = Counter(file.rsplit("/", 1)[0] for file in files)
     assert {room: count for room, count in rooms.items() if count > 20} == {}
-    assert len(files) <= 210
+    assert sum(file.rsplit("/", 1)[0] not in A_FILE_EACH for file in files) <= 190
 
 
 def test_a_face_defines_nothing_and_nobody_inside_reads_it():
