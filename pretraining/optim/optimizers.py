@@ -1,4 +1,4 @@
-"""Optimisers that torch lacks, parameter groups, and learning-rate schedules over progress in [0, 1]."""
+"""Parameter groups, and optimisers of the Adam family that torch lacks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,23 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Two groups: decayed, and those whose name contains one of ``no_decay`` (biases and norms, usually).
 
+    Each has the names of its parameters beside them, ``param_names``, where torch's optimisers keep them too.
+
     Args:
         named_parameters: as ``module.named_parameters()`` gives them; shared ones come once.
         weight_decay: decay of the first group; the second gets 0.
         no_decay: parts of names, for example ``bias`` and ``norm``.
     """
-    decayed: list[nn.Parameter] = []
-    spared: list[nn.Parameter] = []
+    decayed: dict[str, nn.Parameter] = {}
+    spared: dict[str, nn.Parameter] = {}
     for name, parameter in named_parameters:
         if parameter.requires_grad:
-            (spared if any(part in name for part in no_decay) else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+            (spared if any(part in name for part in no_decay) else decayed)[name] = parameter
+    return [
+        {"params": list(named.values()), "param_names": list(named), "weight_decay": decay}
+        for named, decay in ((decayed, weight_decay), (spared, 0.0))
+        if named
+    ]
 
 
 class _Moments(torch.optim.Optimizer):

@@ -95,7 +95,7 @@ def check_optimizer(train: TrainConfig) -> None:
     Raises:
         ZooError: what it says of its arguments.
     """
-    model = nn.ParameterDict({"weight": torch.zeros(2, 2), "bias": torch.zeros(2)})
+    model = nn.ModuleDict({"core": nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2)])})})
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     try:
