@@ -24,7 +24,13 @@ from pretraining.training.state import idle_notes
 from pretraining.training.stores import run_stores
 from zoo.model_folder import weights_digest
 from zoo.runtime.locks import run_lock
-from zoo.runtime.processes import errors_on_all_ranks, leave_group_together, resolve_precision, start_processes
+from zoo.runtime.processes import (
+    check_shared_folder,
+    errors_on_all_ranks,
+    leave_group_together,
+    resolve_precision,
+    start_processes,
+)
 from zoo.runtime.signals import stop_on_sigterm
 from zoo.settings.load import Settings
 
@@ -58,6 +64,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 check_data(folder, stores)
                 if config.init_from is not None and is_finished(folder):
                     check_weights(folder, config.init_from.model, weights_digest(Path(config.init_from.model)))
+        check_shared_folder(accelerator, folder)
         if is_finished(folder):
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from entity_toys import entity_arguments
 from training import SAMPLE, arguments, log_lines, train
 
@@ -139,6 +140,15 @@ def test_every_run_config_reads_back_to_itself(name):
     row = {"of": digest_of(name), **describe_config(settings.value)}
     assert kept_rows()[name] == row, "`zoo list --recount` counts the rows of `zoo list` anew"
     assert load_pretrain_config([], settings.resolved).resolved == settings.resolved
+
+
+@pytest.mark.parametrize("path", sorted((shipped_configs() / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_launcher_config_is_one_of_accelerates(path):
+    """Its own loader refuses unknown keys; precision and accumulation are the run's, not the launcher's."""
+    loaded = load_config_from_file(str(path)).to_dict()
+    given = parse_yaml(path.read_text(encoding="utf-8"))
+    assert loaded.items() >= {"num_machines": given["num_machines"], "num_processes": given["num_processes"]}.items()
+    assert not {"mixed_precision", "gradient_accumulation_steps", "gradient_clipping"} & set(given)
 
 
 @functools.cache

@@ -15,7 +15,8 @@ from zoo.errors import ZooError
 
 LOCK_PATIENCE = 5.0
 """Seconds that a second writer waits before it is an error: a run whose launcher was killed needs a step to notice."""
-_RUN_LOCK = ".lock"
+RUN_LOCK = ".lock"
+"""Name of the file in a run folder that its writer holds, and writes its own name into."""
 _OWN_NAME = "process {}"
 _POLL = 0.2
 
@@ -102,7 +103,7 @@ def run_lock(
         ZooError: another process writes it.
     """
     try:
-        with file_lock(folder / _RUN_LOCK, patience, on_wait) as made:
+        with file_lock(folder / RUN_LOCK, patience, on_wait) as made:
             try:
                 yield
             finally:
@@ -118,7 +119,7 @@ def run_lock(
 def _remove_unused(made: list[Path]) -> None:
     """Remove the lock that this process has, and the folder, as far as it made them, where nothing else is in it."""
     own = bool(made) and _holder(made[0]) == _OWN_NAME.format(os.getpid())
-    if own and [path.name for path in made[0].parent.iterdir()] == [_RUN_LOCK]:
+    if own and [path.name for path in made[0].parent.iterdir()] == [RUN_LOCK]:
         made[0].unlink()
         for folder in made[1:]:
             folder.rmdir()

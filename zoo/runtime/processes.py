@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +19,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor
 
 from zoo.errors import ZooError, file_problem, nearest
+from zoo.runtime.locks import RUN_LOCK
 from zoo.runtime.signals import Stopped, die_with_parent, usable_cpus
 
 _Moved = TypeVar("_Moved")
@@ -201,6 +203,33 @@ def errors_on_all_ranks(accelerator: Accelerator) -> Iterator[None]:
         if error is None:
             raise
     raise_on_all_ranks(accelerator, error)
+
+
+def check_shared_folder(accelerator: Accelerator, folder: Path, patience: float = 60.0) -> None:
+    """Raise in every process where one of them, on another machine, does not see the main process's run folder.
+
+    Args:
+        accelerator: this process and its companions.
+        folder: the run folder, whose lock the main process holds.
+        patience: seconds in which shared storage shows what another machine wrote.
+
+    Raises:
+        ZooError: a process has no such folder, or another one of that name.
+    """
+    if accelerator.num_processes == 1:
+        return
+    lock, main = folder / RUN_LOCK, accelerator.is_main_process
+    holder = [lock.read_text(encoding="utf-8") if main else ""]
+    torch.distributed.broadcast_object_list(holder, src=0)
+    end = time.monotonic() + patience
+    with errors_on_all_ranks(accelerator):
+        while not lock.exists() or lock.read_text(encoding="utf-8") != holder[0]:
+            if time.monotonic() > end:
+                raise ZooError(
+                    f"process {accelerator.process_index} of {accelerator.num_processes} does not see the run folder "
+                    f"{folder} of the first process: all machines of a run need one --output on shared storage."
+                )
+            time.sleep(0.2)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What is refused before any text is read."""
 
+import contextlib
 import re
 import sys
 
@@ -23,7 +24,8 @@ from pretraining.training.model import build_model
 from pretraining.training.pretrain import pretrain
 from pretraining.training.stores import run_stores
 from zoo.errors import ZooError
-from zoo.runtime.processes import check_trackers, device_memory
+from zoo.runtime.locks import RUN_LOCK
+from zoo.runtime.processes import check_shared_folder, check_trackers, device_memory
 from zoo.storage.files import read_json, write_json
 from zoo.vocabulary import Vocabulary
 
@@ -215,3 +217,22 @@ def test_layouts_around_a_layout_pass_its_least_length_on():
         with pytest.raises(ZooError, match="no room for"):
             layout.check_length(1)
         layout.check_length(48)
+
+
+def test_machines_without_shared_storage_are_told(tmp_path, monkeypatch):
+    """The second process sees no lock of this run, or that of another one."""
+
+    class Second:
+        num_processes, process_index, is_main_process = 2, 1, False
+
+    def from_main(values, src):
+        values[:] = ["process 7 of the first machine"]
+
+    monkeypatch.setattr("torch.distributed.broadcast_object_list", from_main)
+    monkeypatch.setattr("torch.distributed.all_gather_object", lambda messages, own: messages.__setitem__(1, own))
+    for text in (None, "process 8", "process 7 of the first machine"):
+        if text is not None:
+            (tmp_path / RUN_LOCK).write_text(text)
+        expected = contextlib.nullcontext() if text == "process 7 of the first machine" else None
+        with expected or pytest.raises(ZooError, match=r"process 1 of 2 does not see the run folder .* shared storage"):
+            check_shared_folder(Second(), tmp_path, patience=0.0)

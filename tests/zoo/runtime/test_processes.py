@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import signal
+import socket
 
 import pytest
+from places import ROOT
 from training import (
     arguments,
     assert_same_course,
@@ -27,6 +29,8 @@ from pretraining.training.load_config import load_pretrain_config, run_folder_of
 pytestmark = pytest.mark.slow
 STEPS = 40
 MORE = {"train.save_every": 7, "train.validate_every": 15, "train.micro_batch_size": 2}  # accumulates in both
+CONFIGS = ROOT / "configs" / "accelerate"
+CPU_2 = ["--config_file", str(CONFIGS / "cpu-2.yaml")]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 LATE = """
@@ -91,7 +95,7 @@ def two(place):
     def get(family):
         if family not in made:
             argv = arguments(place, family, steps=STEPS, **MORE)
-            made[family] = (run_folder_of(load_pretrain_config(argv)), finish(launch(argv, processes=2)))
+            made[family] = (run_folder_of(load_pretrain_config(argv)), finish(launch(argv, flags=CPU_2)))
         return made[family]
 
     return get
@@ -138,6 +142,23 @@ def test_torchrun_starts_the_same_run(place, two, tmp_path):
     folder = run_folder_of(load_pretrain_config(argv))
     assert record(folder)["processes"] == 2
     assert_same_course(folder, two("bert")[0])
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def test_two_hosts_take_the_course_of_one(place, two, tmp_path):
+    """Two launchers that know each other by address alone, with what ships for four machines."""
+    argv = [*arguments(place, "bert", steps=STEPS, **MORE), "--output", str(tmp_path)]
+    flags = ["--config_file", str(CONFIGS / "ddp-4-nodes.yaml"), "--num_machines", "2", "--num_processes", "2"]
+    flags += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(free_port())]
+    hosts = [launch(argv, flags=[*flags, "--machine_rank", str(rank)]) for rank in (0, 1)]
+    printed = [finish(host) for host in hosts]
+    assert [text.count("2 processes x 1 threads") for text in printed] == [1, 0]
+    assert outcome(run_folder_of(load_pretrain_config(argv))) == outcome(two("bert")[0])
 
 
 def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, two, tmp_path):
