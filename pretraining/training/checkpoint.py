@@ -16,7 +16,9 @@ from zoo.errors import ZooError
 from zoo.storage.files import file_digest, read_json, write_json
 from zoo.storage.tensors import load_state, load_tensors, save_tensors
 
-_FILES = ("model.safetensors", "optimizer.safetensors", "recurrent_state.safetensors", "state.json")
+_WEIGHTS, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+_RECURRENT, _AVERAGE = "recurrent_state.safetensors", "average.safetensors"
+_FILES = (_WEIGHTS, _OPTIMIZER, _RECURRENT, _AVERAGE, _STATE)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -35,6 +37,7 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
     recurrent_state: dict[str, Tensor] | None = None,
+    average: dict[str, Tensor] | None = None,
 ) -> Path:
     """Write ``checkpoints/step-N`` and prune old ones.
 
@@ -46,6 +49,7 @@ def save_checkpoint(
         state: the loop's JSON state.
         keep: checkpoints kept; the newest complete one is never removed.
         recurrent_state: what tasks remember of every global row (``pretraining.training.state``).
+        average: averaged weights by name, where the run has some (``pretraining.optim.average``).
     """
     root = folder / "checkpoints"
     root.mkdir(parents=True, exist_ok=True)
@@ -54,10 +58,11 @@ def save_checkpoint(
     temporary.mkdir()
     tensors, groups = _pack_optimizer(optimizer)
     try:
-        save_tensors(temporary / "model.safetensors", dict(model.state_dict()))
-        save_tensors(temporary / "optimizer.safetensors", tensors)
-        save_tensors(temporary / "recurrent_state.safetensors", recurrent_state or {})
-        write_json(temporary / "state.json", {**state, "optimizer_groups": groups})
+        save_tensors(temporary / _WEIGHTS, dict(model.state_dict()))
+        save_tensors(temporary / _OPTIMIZER, tensors)
+        save_tensors(temporary / _RECURRENT, recurrent_state or {})
+        save_tensors(temporary / _AVERAGE, average or {})
+        write_json(temporary / _STATE, {**state, "optimizer_groups": groups})
         manifest = {n: {"bytes": (temporary / n).stat().st_size, "digest": file_digest(temporary / n)} for n in _FILES}
         write_json(temporary / "manifest.json", manifest)
     except (OSError, RuntimeError):
@@ -80,13 +85,14 @@ def _prune(root: Path, newest: Path, keep: int) -> None:
         shutil.rmtree(path)
 
 
-def check_room(folder: Path, model: nn.Module, keep: int) -> None:
+def check_room(folder: Path, model: nn.Module, keep: int, average: bool = False) -> None:
     """Raise ZooError if the disk has no room for the checkpoints that a run keeps, and one being written.
 
     Args:
         folder: the run folder.
         model: the model; an optimiser with two moments is assumed, as in :mod:`pretraining.optim`.
         keep: checkpoints kept.
+        average: the run averages its weights, and ends with both.
 
     Raises:
         ZooError: too little room; says how much is needed.
@@ -94,6 +100,7 @@ def check_room(folder: Path, model: nn.Module, keep: int) -> None:
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     there = sum(path.stat().st_size for path in folder.glob("checkpoints/step-*/*.safetensors"))
     needed = weights * (3 * (keep + 1) + 1) - there  # weights and two moments each, and the finished model
+    needed += weights * (keep + 2) if average else 0
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise ZooError(
@@ -125,15 +132,20 @@ def _complete(path: Path) -> bool:
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Fill model and optimiser from a checkpoint and return the loop's state."""
-    load_state(model, load_tensors(path / "model.safetensors"), str(path / "model.safetensors"))
-    state = read_json(path / "state.json")
-    _unpack_optimizer(optimizer, load_tensors(path / "optimizer.safetensors"), state.pop("optimizer_groups"), path)
+    load_state(model, load_tensors(path / _WEIGHTS), str(path / _WEIGHTS))
+    state = read_json(path / _STATE)
+    _unpack_optimizer(optimizer, load_tensors(path / _OPTIMIZER), state.pop("optimizer_groups"), path)
     return state
 
 
 def load_recurrent_state(path: Path) -> dict[str, Tensor]:
     """What tasks remembered of every global row when a checkpoint was written."""
-    return load_tensors(path / "recurrent_state.safetensors")
+    return load_tensors(path / _RECURRENT)
+
+
+def load_average(path: Path) -> dict[str, Tensor]:
+    """Averaged weights by name, as they were when a checkpoint was written; empty where there were none yet."""
+    return load_tensors(path / _AVERAGE)
 
 
 def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

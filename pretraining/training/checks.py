@@ -204,7 +204,10 @@ def memory_needed(config: PretrainConfig, processes: int) -> dict[str, float]:
     model, train, size = config.model, config.train, config.model.vocab_size or config.data.tokenizer.vocab_size
     rows = train.micro_batch_size or max(1, train.batch_size // processes)
     parts = training_bytes(model, size, rows, config.data.sequence_length, train.gradient_checkpointing)
+    if train.average is not None:  # 4 bytes a weight beside the 16
+        parts["average"] = sum(count for part, count in parts.items() if part != "rows") / 4
     names = {
+        "average": "train.average",
         "layers": "model.hidden_size, num_hidden_layers and intermediate_size",
         "rows": "data.sequence_length and train.micro_batch_size",
     }

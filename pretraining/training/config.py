@@ -15,6 +15,7 @@ from pretraining.corpus.config import CorpusConfig
 from pretraining.layouts.base import Layout
 from pretraining.masking.base import Selector
 from pretraining.objectives.base import Objective
+from pretraining.optim.average import WeightAverage
 from pretraining.optim.learning_rate import Schedule
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.training.curriculum import Curriculum, describe_stages
@@ -143,6 +144,8 @@ class TrainConfig:
         optimizer: class path of a torch optimiser; ``null`` = torch.optim.AdamW, fused, eps 1e-6.
         weight_decay: decay of what is decayed.
         no_decay: parts of parameter names that are not decayed.
+        average: class path of an average of the weights after each step, which validation reads and the run ends with;
+            ``null`` = the last step's weights.
         max_grad_norm: clip the global gradient norm; 0 = no clipping.
         precision: ``auto`` = bf16 where the hardware multiplies it faster, else fp32.
         compile: torch.compile; ``auto`` = for runs that are long enough to pay for it on a GPU.
@@ -166,6 +169,7 @@ class TrainConfig:
     optimizer: Callable[[Iterable[Any]], torch.optim.Optimizer] | None = None
     weight_decay: NotNegative = 0.01
     no_decay: list[str] = field(default_factory=lambda: ["bias", "norm"])
+    average: WeightAverage | None = None
     max_grad_norm: NotNegative = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"

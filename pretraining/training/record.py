@@ -73,6 +73,7 @@ class Counters:
         stage: of the last step, where the run has stages.
         tasks: steps of each task since the last log line, likewise.
         warned: the warning about a stuck run was given.
+        averaged: steps whose weights are in the average, where the run has one.
     """
 
     step: int = 0
@@ -83,6 +84,7 @@ class Counters:
     stage: str | None = None
     tasks: dict[str, int] = field(default_factory=dict)
     warned: bool = False
+    averaged: int = 0
 
     def add_step(self, tokens: int, flops: int, targets: dict[str, float]) -> None:
         """One more step, and what it read, computed and predicted in all processes."""
@@ -259,7 +261,8 @@ class Recorder:
         if self.main:
             bits = self._bits({name: f["loss"] for name, f in metrics.items()}, task)
             summary = {"task": task, "loss": loss, "terms": terms, **bits, "documents": documents}
-            stage = {} if counters.stage is None else {"stage": counters.stage}
+            stage: dict[str, Any] = {} if counters.stage is None else {"stage": counters.stage}
+            stage |= {"averaged": counters.averaged} if counters.averaged else {}
             amounts = {"step": counters.step, "tokens": counters.tokens, **stage}
             self._logs["log.jsonl"].write({**amounts, "validation": summary})
             for name, f in metrics.items():

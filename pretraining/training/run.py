@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,14 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device
 from torch import Tensor, nn
 
 from pretraining.objectives.base import make_batch
+from pretraining.optim.average import AveragedWeights
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.training.assemble import make_tasks, with_vocabulary
 from pretraining.training.budget import make_trainer, minutes_in_steps
 from pretraining.training.checkpoint import (
     check_room,
     find_checkpoint,
+    load_average,
     load_checkpoint,
     load_recurrent_state,
     save_checkpoint,
@@ -46,6 +50,8 @@ from zoo.runtime.signals import Stopped, StopRequest
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
 
+LAST_WEIGHTS = "last_weights"
+"""Model folder in a run folder: the last step's weights, where the run folder itself has averaged ones."""
 _COMPILE_PAYS = 2000  # steps above which `compile: auto` compiles, on a GPU
 _MINUTES_PAY = 10.0  # or minutes from which, where they are the budget: measured steps are compiled ones then
 
@@ -119,8 +125,9 @@ class Run:
         check_template(self.metadata.template, core, self.metadata.attention)
         self.raw_model.core.recompute_layers = train.gradient_checkpointing
         if accelerator.is_main_process:
-            check_room(folder, self.raw_model, train.keep)
+            check_room(folder, self.raw_model, train.keep, average=train.average is not None)
         self.raw_model.to(accelerator.device)
+        self.average = None if train.average is None else AveragedWeights(train.average, self.raw_model)
         self.data, self.validation_data = make_tasks(config, stores, vocabulary)
         self.trainer = make_trainer(config, accelerator, self.raw_model, self.data)
         self.optimizer, self.state = self.trainer.optimizer, self.trainer.state
@@ -141,6 +148,8 @@ class Run:
         while self.progress < 1.0:
             lr, norm, stopping = trainer.train_step(stop)
             step, ended = state.counters.step, self.progress >= 1.0
+            if self.average is not None:
+                state.counters.averaged = self.average.update(state.counters.averaged, self.progress)
             logging = ended or step % train.log_every == 0
             saving = ended or stopping or step % train.save_every == 0
             if logging or saving:
@@ -171,7 +180,11 @@ class Run:
             )
 
     def _validate(self) -> None:
-        """Held-out losses of every task."""
+        """Held-out losses of every task, by the averaged weights where there are some."""
+        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+            self._validate_weights()
+
+    def _validate_weights(self) -> None:
         for task, data in self.validation_data.items():
             start = time.monotonic()
             metrics = evaluate(self.trainer.model, data, self.accelerator, self.trainer.micro_batch_size)
@@ -185,7 +198,8 @@ class Run:
         values |= {"log_bytes": recorder.sizes(), "since_log": recorder.since_log(), "seconds": recorder.seconds()}
         values |= {"budget": recorder.budget} | self._surroundings()
         step, keep = self.state.counters.step, self.config.train.keep
-        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors)
+        average = None if self.average is None else self.average.averages
+        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors, average)
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
@@ -197,14 +211,14 @@ class Run:
             self._start(anew=not path[0])
             if main:
                 self.recorder.write_run(self.state.counters, self.raw_model, finished=False)
-                self.tokenizer.save(self.folder, self.raw_model.core.config)
-                for objective in self.config.objectives.values():
-                    objective.save_files(self.folder)
+                self._save_companions(self.folder)
         sizes: dict[str, int] = {}
         since_log = (0.0, 0)
         if path[0]:
             values = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
             self.state.unpack(values, load_recurrent_state(Path(path[0])))
+            if self.average is not None:
+                self.average.unpack(load_average(Path(path[0])))
             sizes, since_log = values["log_bytes"], tuple(values["since_log"])
             self.recorder.earlier = values["seconds"]
             self.recorder.budget = values.get("budget")
@@ -271,10 +285,27 @@ class Run:
             "torch": torch.__version__,
         }
 
+    def _save_model(self, folder: Path) -> None:
+        """Weights as they are now, with all that a model folder has beside them."""
+        save_model_folder(folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.metadata)
+        if folder != self.folder:  # the run folder's own were written before the first step
+            self._save_companions(folder)
+
+    def _save_companions(self, folder: Path) -> None:
+        """The tokenizer, and what objectives keep beside it."""
+        self.tokenizer.save(folder, self.raw_model.core.config)
+        for objective in self.config.objectives.values():
+            objective.save_files(folder)
+
     def finish(self) -> None:
-        """Write the model folder's weights and mark the run finished."""
+        """Write the model folder's weights and mark the run finished; of averaged weights keep the last ones, too."""
         if self.accelerator.is_main_process:
-            save_model_folder(self.folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.metadata)
+            if self.average is not None:
+                self._save_model(self.folder / LAST_WEIGHTS)
+            with contextlib.nullcontext() if self.average is None else self.average.in_place():
+                self._save_model(self.folder)
             self.recorder.write_run(self.state.counters, self.raw_model, finished=True)
+            if self.average is not None:  # which tells scoring of the text
+                shutil.copyfile(self.folder / "run.json", self.folder / LAST_WEIGHTS / "run.json")
             self.recorder.progress.note(f"finished after {duration(self.recorder.seconds())}: {self.folder}")
         self.recorder.close()

@@ -28,6 +28,7 @@ from zoo.errors import ZooError
 from zoo.model_folder import load_core, read_metadata
 from zoo.runtime.locks import run_lock
 from zoo.runtime.signals import Stopped, StopRequest
+from zoo.storage.tensors import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +141,49 @@ def test_an_objective_without_a_held_out_target_has_no_held_out_loss(tmp_path, m
     folder = pretrain(load_pretrain_config(argv), show=True)
     assert not any("validation" in line for line in log_lines(folder))
     assert "validation at step 2: the held-out rows have no target." in capsys.readouterr().err
+
+
+def test_averaged_weights_are_what_a_run_ends_with(place, finished, monkeypatch, tmp_path):
+    """They change no step, are kept bit for bit when the run is cut short, and the last weights lie beside them."""
+    share = {"train.average.class_path": "pretraining.optim.TailMean", "train.average.init_args.share": 0.5}
+    argv = arguments(place, "bert", **share, **{"train.save_every": 1, "train.keep": 12, "output": tmp_path})
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 9)
+        train(argv)
+    folder = train(argv)
+    weights = [load_tensors(folder / f"checkpoints/step-{step:09d}/model.safetensors") for step in range(7, 13)]
+    made = {name: tensor for name, tensor in load_tensors(folder / "model.safetensors").items() if "core." in name}
+    assert len(made) > 20
+    for name, tensor in made.items():
+        assert torch.allclose(tensor, torch.stack([w[name] for w in weights]).mean(dim=0), atol=1e-6), name
+    last, plain = (path / "model.safetensors" for path in (folder / "last_weights", finished["bert"]))
+    assert last.read_bytes() == plain.read_bytes() != (folder / "model.safetensors").read_bytes()
+    load_core(folder / "last_weights")
+    plain, averaged = log_lines(finished["bert"]), log_lines(folder)
+    assert [line for line in averaged if "loss" in line] == [line for line in plain if "loss" in line]
+    held_out = [[line for line in lines if "validation" in line] for lines in (plain, averaged)]
+    same = [one["validation"] == other["validation"] for one, other in zip(*held_out, strict=True)]
+    assert same == [True, False, False]  # the sixth step is before the last half
+    assert [line.get("averaged") for line in held_out[1]] == [None, 4, 6]
+    assert json.loads((folder / "last_weights" / "run.json").read_text())["finished"]
+
+
+@pytest.mark.parametrize("family", ["albert", "gpt"])
+def test_muon_with_a_moving_average_goes_on_bit_for_bit(place, family, monkeypatch, tmp_path):
+    switches = {
+        "train.optimizer.class_path": "pretraining.optim.MuonAdamW",
+        "train.average.class_path": "pretraining.optim.EMA",
+        "train.average.init_args.decay": 0.8,
+    }
+    argv = arguments(place, family, steps=8, **switches)
+    whole, cut = ([*argv, "--output", str(tmp_path / part)] for part in ("whole", "cut"))
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 5)
+        train(cut)
+    one, other = train(whole), train(cut)
+    assert outcome(one) == outcome(other)
+    last = "last_weights/model.safetensors"
+    assert (one / last).read_bytes() == (other / last).read_bytes()
 
 
 def test_resume_passes_over_a_half_written_checkpoint(place, finished, monkeypatch, tmp_path):

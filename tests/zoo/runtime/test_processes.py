@@ -31,6 +31,14 @@ STEPS = 40
 MORE = {"train.save_every": 7, "train.validate_every": 15, "train.micro_batch_size": 2}  # accumulates in both
 CONFIGS = ROOT / "configs" / "accelerate"
 CPU_2 = ["--config_file", str(CONFIGS / "cpu-2.yaml")]
+SWITCHES = {  # what each process does for itself must come to the same in all of them
+    "bert": {},
+    "gpt": {
+        "train.optimizer.class_path": "pretraining.optim.MuonAdamW",
+        "train.optimizer.init_args.precision": "fp32",  # bf16 makes more of how sums are rounded
+        "train.average.class_path": "pretraining.optim.EMA",
+    },
+}
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 LATE = """
@@ -94,7 +102,7 @@ def two(place):
 
     def get(family):
         if family not in made:
-            argv = arguments(place, family, steps=STEPS, **MORE)
+            argv = arguments(place, family, steps=STEPS, **MORE, **SWITCHES[family])
             made[family] = (run_folder_of(load_pretrain_config(argv)), finish(launch(argv, flags=CPU_2)))
         return made[family]
 
@@ -119,7 +127,7 @@ def test_two_processes_take_the_same_course_as_one(place, two, family, tmp_path)
     assert "2 processes x 1 threads" in out
     assert "batch 8 = 2 x 2 x 2" in out
     assert record(folder)["processes"] == 2
-    argv = [*arguments(place, family, steps=STEPS, **MORE), "--output", str(tmp_path)]
+    argv = [*arguments(place, family, steps=STEPS, **MORE, **SWITCHES[family]), "--output", str(tmp_path)]
     config = load_pretrain_config(argv)
     assert config.value.model.hidden_dropout_prob == config.value.model.attention_probs_dropout_prob == 0.1
     alone = train(argv)
