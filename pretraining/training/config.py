@@ -149,6 +149,8 @@ class TrainConfig:
         max_grad_norm: clip the global gradient norm; 0 = no clipping.
         precision: ``auto`` = bf16 where the hardware multiplies it faster, else fp32.
         compile: torch.compile; ``auto`` = for runs that are long enough to pay for it on a GPU.
+        prefetch: make the rows of the next step in a thread while one runs; ``auto`` = on a GPU, since on a CPU the
+            step itself needs the cores. Results are the same.
         threads: CPU threads per process; ``null`` = cores / local processes.
         gradient_checkpointing: recompute activations in the backward pass.
         log_every: steps between log lines.
@@ -173,6 +175,7 @@ class TrainConfig:
     max_grad_norm: NotNegative = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "yes", "no"] = "auto"
+    prefetch: Literal["auto", "yes", "no"] = "auto"
     threads: Workers | None = None
     gradient_checkpointing: bool = False
     log_every: Count = 20

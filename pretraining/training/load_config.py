@@ -26,6 +26,7 @@ _INCIDENTAL = (
     "train.save_every",
     "train.keep",
     "train.trackers",
+    "train.prefetch",
     "train.threads",
 )
 

@@ -10,20 +10,19 @@ import contextlib
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from pretraining.objectives.base import Batch, LossTerm, Objective, make_batch
+from pretraining.objectives.base import Batch, LossTerm, Objective
 from pretraining.optim.learning_rate import Schedule
+from pretraining.training.batches import BatchMaker, StepRows
 from pretraining.training.checks import accumulation_of
 from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import TaskLoader
 from pretraining.training.model import PretrainingModel
-from pretraining.training.state import TrainState, budget_used, stage_at, task_at
-from zoo.dropout import row_keys
+from pretraining.training.state import TrainState, budget_used, stage_at
 from zoo.runtime.signals import StopRequest
 
 
@@ -63,21 +62,28 @@ class Trainer:
         self.model: nn.Module = raw_model
         sizes = config.train.batch_size, config.train.micro_batch_size
         self.micro_batch_size, self.accumulation = accumulation_of(*sizes, accelerator.num_processes)
+        self.batches = BatchMaker(data, accelerator, config.seed.data, config.train.prefetch)
 
     def train_step(self, stop: StopRequest) -> StepResult:
         """One optimiser step."""
         config, counters, names = self.config, self.state.counters, list(self.config.objectives)
-        progress = budget_used(config.train, counters)
-        task = task_at(config.stages, list(config.tasks), counters.step, progress, config.seed.data)
+        progress, rows = budget_used(config.train, counters), self.next_rows()
+        task = rows.task
         torch.manual_seed(config.seed.data * 1_000_003 + counters.step)  # for objectives that use torch's generator
 
         # This process's rows, and over all processes how many losses, tokens and operations they make.
-        batches = self.micro_batches(task)
+        batches = self.micro_batches(rows)
         amounts = [float(sum(batch.counts.get(name, 0) for batch in batches)) for name in names]
         flops = sum(map(self.raw_model.flops, batches, self.state.memory_lengths(task, len(batches))))
         amounts += [sum(batch.tokens for batch in batches), flops, float(stop.asked)]
         *counted, tokens, flops, stopping = self.over_processes(torch.tensor(amounts, dtype=torch.float64)).tolist()
         counts = dict(zip(names, counted, strict=True))
+        if config.stages is not None:
+            counters.stage = stage_at(config.stages, progress)
+            counters.tasks[task] = counters.tasks.get(task, 0) + 1
+        counters.add_step(int(tokens), int(flops), counts)
+        if budget_used(config.train, counters) < 1.0:  # the rest of this step is time to make the next one's rows
+            self.batches.prepare(self.next_rows())
 
         lr = config.train.lr * self.schedule.factor(progress)
         for group in self.optimizer.param_groups:
@@ -97,32 +103,27 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-        self.state.log_window += torch.stack([self.over_processes(loss_sums), torch.tensor(counted).to(loss_sums)], 1)
-        if config.stages is not None:
-            counters.stage = stage_at(config.stages, progress)
-            counters.tasks[task] = counters.tasks.get(task, 0) + 1
-        counters.add_step(int(tokens), int(flops), counts)
+        numbers = torch.tensor(counted, dtype=loss_sums.dtype).to(loss_sums.device, non_blocking=True)
+        self.state.log_window += torch.stack([self.over_processes(loss_sums), numbers], 1)
         return StepResult(lr, norm, stopping > 0)
 
-    def micro_batches(self, task: str) -> list[Batch]:
-        """This process's micro-batches of the next global batch, with dropout keys by global row."""
-        data, size = self.data[task], self.micro_batch_size
-        taken = data.advance(self.state.cursors[task], self.config.train.batch_size)
-        if task in self.state.recurrent:
-            self.state.recurrent[task].begin(taken[0][0])
-        processes, rank, batches = self.accelerator.num_processes, self.accelerator.process_index, []
-        for number in range(self.accumulation):
-            start = (number * processes + rank) * size
-            batch = make_batch(data.parts(taken, start, start + size), data.objectives, data.pad)
-            keys = row_keys(self.config.seed.data, self.state.counters.step, np.arange(start, start + size))
-            batches.append(batch._replace(inputs=batch.inputs._replace(dropout_keys=keys)))
-        return batches
+    def next_rows(self) -> StepRows:
+        """Those of the step after what the state counts."""
+        return StepRows.next(self.config, self.state, self.micro_batch_size)
+
+    def micro_batches(self, rows: StepRows) -> list[Batch]:
+        """This process's micro-batches of a step; its task has read them now."""
+        made = self.batches.take(rows)
+        self.state.cursors[rows.task] = made.cursor
+        if rows.task in self.state.recurrent:
+            self.state.recurrent[rows.task].begin(made.epoch)
+        return made.batches
 
     def loss_terms(self, batch: Batch, task: str, number: int) -> dict[str, LossTerm]:
         """Forward pass of micro-batch ``number``, which goes on from what the core remembers of its rows."""
         recurrent = self.state.recurrent.get(task)
         before = recurrent.states[number] if recurrent else None
-        terms, after = self.model(send_to_device(batch, self.accelerator.device), before)
+        terms, after = self.model(send_to_device(batch, self.accelerator.device, non_blocking=True), before)
         if recurrent:
             recurrent.keep(number, after)
         return terms

@@ -47,7 +47,7 @@ def runs(place):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_killed_run_goes_on_with_what_it_remembered(place, runs, monkeypatch, family, tmp_path):
-    argv = remembering(place, family, output=tmp_path)
+    argv = remembering(place, family, output=tmp_path, **{"train.prefetch": "yes"})
     for step in (3, 6, 9):
         with monkeypatch.context() as patch:
             interrupt_at(patch, step)

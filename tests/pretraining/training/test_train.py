@@ -73,7 +73,7 @@ def test_a_run_folder_is_a_model_folder(finished, family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("killed_at", [2, 7])
 def test_interrupted_and_continued_is_bit_identical(place, finished, family, killed_at, monkeypatch, tmp_path):
-    argv = [*arguments(place, family), "--output", str(tmp_path)]
+    argv = [*arguments(place, family), "--output", str(tmp_path), "--train.prefetch", "yes"]
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, killed_at)
         train(argv)
@@ -93,7 +93,7 @@ def test_resume_in_the_middle_of_accumulation_and_of_an_epoch(place, monkeypatch
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("pretraining.training.step.weighted_loss", cut)
-        train([*argv, "--output", str(tmp_path / "b")])
+        train([*argv, "--output", str(tmp_path / "b"), "--train.prefetch", "yes"])
     assert outcome(train([*argv, "--output", str(tmp_path / "b")])) == outcome(whole)
 
 
@@ -477,7 +477,8 @@ def test_two_tasks_in_stages_train_and_resume(place, monkeypatch, tmp_path, caps
     with monkeypatch.context() as patch, pytest.raises(Killed):
         interrupt_at(patch, 16)
         train([*argv, "--output", str(tmp_path / "b")])
-    resumed = pretrain(load_pretrain_config([*argv, "--output", str(tmp_path / "b")]), show=True)
+    again = [*argv, "--output", str(tmp_path / "b"), "--train.prefetch", "yes"]
+    resumed = pretrain(load_pretrain_config(again), show=True)
     assert outcome(resumed) == outcome(whole)
     shown = capsys.readouterr().err
     assert "validation of pairs at step 20: masked_lm" in shown
