@@ -58,6 +58,8 @@ def two_runs(options: argparse.Namespace, config: str, select: str, folder: Path
             "train.precision": options.precision,
             "run_folder": folder / prefetch,
         }
+        if options.files:
+            values["data.corpus.files"] = options.files
         if options.model:
             values["model.base"] = options.model
         argv = ["--config", config, *(text for key, value in values.items() for text in (f"--{key}", str(value)))]
@@ -129,6 +131,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ways", default="", help=f"separated by semicolons; default: {'; '.join(WAYS)}")
     parser.add_argument("--model", default="", help="a shipped model in place of the tiny one, such as bert-mini")
+    parser.add_argument("--files", default="", help="a text in place of the shipped one")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--steps", type=int, default=64, help=f"of each arm, in blocks of {BLOCK}")
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto")

@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +239,9 @@ def step_flops(options: Options) -> int:
     )
 
 
-def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
+def run_ours(
+    options: Options, store: Store, folder: Path, before_step: Callable[[], None] = lambda: None
+) -> dict[str, Any]:
     """Our loop, by its own ``Trainer.train_step``."""
     from pretraining.training.run import Run
     from pretraining.training.stores import TokenStores
@@ -251,6 +253,7 @@ def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
     sums, stop = [], StopRequest()
     clock = Clock(options.warmup, options.steps)
     for _ in range(options.warmup + options.steps):
+        before_step()
         run.trainer.train_step(stop)
         sums.append(run.state.log_window[0].clone())  # summed loss and count, left on the device
         run.state.log_window.zero_()
@@ -261,8 +264,8 @@ def run_ours(options: Options, store: Store, folder: Path) -> dict[str, Any]:
     return {**result, "product_rate": product_rate(options, resolve_precision(options.precision))}
 
 
-def run_peer(options: Options, store: Store, folder: Path, precision: str) -> dict[str, Any]:
-    """The Trainer of transformers as ``run_mlm.py`` sets it up."""
+def run_peer(options: Options, store: Store, folder: Path, precision: str, **tuning: Any) -> dict[str, Any]:
+    """The Trainer of transformers as ``run_mlm.py`` sets it up; ``tuning`` goes to its arguments."""
     import datasets
     from transformers import (
         AutoTokenizer,
@@ -316,6 +319,7 @@ def run_peer(options: Options, store: Store, folder: Path, precision: str) -> di
         report_to=[],
         disable_tqdm=True,
         use_cpu=not torch.cuda.is_available(),
+        **tuning,
     )  # everything else as it comes: linear decay, fused AdamW, clipping at 1, no loader workers
     collator = DataCollatorForLanguageModeling(tokenizer=tokenizer, mlm_probability=MASK_RATE)
     timer = Timer()

@@ -1,4 +1,4 @@
-"""The throughput benchmark compares like with like. Nothing here asserts a time."""
+"""The throughput benchmark compares like with like, and that for a GPU runs. Nothing here asserts a time."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ TINY = {"layers": 1, "hidden": 32, "heads": 2, "vocab": 400, "length": 32, "batc
 ARGV = [text for key, value in TINY.items() for text in (f"--{key}", str(value))] + ["--threads", "1", "--lr", "5e-3"]
 
 
-@pytest.fixture(scope="module")
-def throughput():
-    spec = importlib.util.spec_from_file_location("throughput", SCRIPT)
+def load(name):
+    """A script as a module."""
+    spec = importlib.util.spec_from_file_location(name, SCRIPT.with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def throughput():
+    return load("throughput")
 
 
 @pytest.fixture
@@ -134,3 +139,40 @@ def test_the_command(tmp_path):
     record = json.loads(output.read_text())
     assert set(record["arms"]) == {"ours", "peer-fp32"}
     assert record["rounds"][0]["ours"]["steps"] == 10
+
+
+# ---- one call on a GPU -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_runs_every_part_at_toy_size(tmp_path, capsys):
+    """On any machine; what fails is told in the file instead of ending it, so that is looked for."""
+    gpu, threads = load("gpu"), torch.get_num_threads()
+    output = tmp_path / "gpu.json"
+    try:
+        gpu.main(["--toy", "--threads", "1", "--output", str(output)])
+    finally:
+        torch.set_num_threads(threads)
+    record = json.loads(output.read_text())
+    arms = record["4/256"]
+    measured = {name: one for name, one in arms.items() if isinstance(one, dict) and "tokens_per_second" in one}
+    assert {"ours", "ours, fp32", "trainer, as shipped", "trainer, bf16", "trainer, best tuning"} <= set(measured)
+    assert len({one["parameters"] for one in measured.values()}) == 1
+    assert measured["ours"]["mfu"] > 0
+    assert arms["best_of_ours_by"]["trainer, as shipped"] > 0
+    assert set(record["loader"]) == {"token masks", "took_seconds"}
+    assert record["host_waits"]["operations"] == []
+    assert record["document_masks"]["apart"] < 1e-3
+    assert "error" not in json.dumps(record)
+
+
+def test_without_a_gpu_it_says_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="--toy runs every part"):
+        load("gpu").main([])
+
+
+def test_minutes_that_are_used_up_skip_what_is_left():
+    gpu = load("gpu")
+    assert gpu.attempt(lambda: {"figure": 1}, lambda: 0.0) == {"skipped": "the minutes are used up"}
+    assert gpu.attempt(lambda: 1 / 0, lambda: 1.0) == {"error": "ZeroDivisionError: division by zero"}

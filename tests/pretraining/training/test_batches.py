@@ -4,8 +4,8 @@ import threading
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from training import Killed, arguments, outcome, train, write_corpus
+from waits import Waits
 
 from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.training.batches import BatchMaker
@@ -93,22 +93,6 @@ def test_rows_that_were_made_for_another_step_are_forgotten(place, monkeypatch, 
     with pytest.raises(Killed):
         train([*arguments(place, "bert", output=tmp_path), "--train.prefetch", "yes"])
     assert found == {"same": True, "cursor": True}
-
-
-class Waits(TorchDispatchMode):
-    """Counts operations whose result the host needs: on a GPU each would wait for all that was asked for before."""
-
-    KINDS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func.overloadpacket.__name__
-        if name.startswith(self.KINDS):
-            self.found.append(name)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("family", ["bert", "transformer-xl"])

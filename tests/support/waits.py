@@ -1,0 +1,23 @@
+"""Operations whose result the host needs, counted: on a GPU each would wait for all that was asked for before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_KINDS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+
+
+class Waits(TorchDispatchMode):
+    """Within it, the names of such operations are in ``found``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the operation and do it."""
+        if func.overloadpacket.__name__.startswith(_KINDS):
+            self.found.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
