@@ -31,6 +31,8 @@ from zoo.settings.yaml_files import as_yaml, merge
 from zoo.storage.files import read_json, write_atomic, write_json
 
 Say = Callable[[str], None]
+HEAVY = ("ablation.__main__", "pretraining.training.pretrain", "finetune.training.run", "sklearn.metrics")
+"""Modules that the children of a grid share: imported once, without starting a thread."""
 
 
 @dataclass(frozen=True)
@@ -318,7 +320,7 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
         command = (sys.executable, "-m", "ablation", *argv, *own)
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         jobs.append(Job(cell.name, command, cell.done, cell.done.with_suffix(".log"), environment))
-    run_pool(jobs, workers, config.name)
+    run_pool(jobs, workers, config.name, warm=HEAVY)
     return [run for run in map(read_cell, grid) if run is not None]
 
 

@@ -10,6 +10,7 @@ import pytest
 
 if TYPE_CHECKING:
     from shared import Shared
+    from warm import Warm
 
 MIXIN_MARKS = (
     "accelerate_tests",
@@ -39,6 +40,15 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
     base = tmp_path_factory.getbasetemp()
     return Shared((base.parent if hasattr(request.config, "workerinput") else base) / "shared")
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Starts programs of one thread as forks of a process that has imported what they need."""
+    from warm import Warm
+
+    with Warm(tmp_path_factory.mktemp("warm"), environment={"OMP_NUM_THREADS": "1"}) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

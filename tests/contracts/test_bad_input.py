@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pyarrow
 import pyarrow.parquet
 import pytest
-from training import ROOT, Killed, arguments, interrupt_at, last_step, outcome, start, train, wait_for, write_corpus
+from training import ROOT, Killed, arguments, interrupt_at, last_step, outcome, train, wait_for, write_corpus
 
 import finetune.__main__ as finetune_main
 import pretraining.__main__ as pretraining_main
@@ -303,10 +303,10 @@ def test_a_checkpoint_of_another_model(place, tmp_path, monkeypatch, refuse):
 
 
 @pytest.mark.slow
-def test_a_second_writer(place, tmp_path, refuse):
+def test_a_second_writer(place, warm, tmp_path, refuse):
     argv = [*arguments(place, "gpt", steps=2000), "--output", str(tmp_path)]
     folder = run_folder_of(load_pretrain_config(argv))
-    first = start(["-m", "pretraining", *argv])
+    first = warm.start("pretraining", *argv)
     try:
         wait_for(lambda: last_step(folder) >= 3, process=first)
         refuse("pretraining", argv, f"being written by process {first.pid}", "one writer", "--output")

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from places import ROOT
 from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, Share, make_model
-from training import FAMILIES, SAMPLE
+from training import FAMILIES, SAMPLE, finish
 from transformers import AutoTokenizer
+from warm import Warm
 
-from finetune.__main__ import main
+from finetune.__main__ import HEAVY, main
 from finetune.config import FinetuneSettings
 from finetune.data.tasks import read_task_file
 from finetune.results.report import Result, notes, summary, text_table, write_report
@@ -297,10 +296,12 @@ def test_texts_in_another_language_are_refused(bert: Path, tmp_path: Path) -> No
 # --- the command -----------------------------------------------------------------------------------------------
 
 
-def command(*words: str | Path, launcher: tuple[str, ...] = (sys.executable,)) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    argv = [*launcher, "-m", "finetune", *map(str, words)]
-    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Has imported what the command's own pool imports."""
+    environment = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with Warm(tmp_path_factory.mktemp("warm"), environment=environment, modules=HEAVY) as server:
+        yield server
 
 
 @pytest.fixture
@@ -366,64 +367,34 @@ def test_a_dry_run_says_what_would_be_trained(
 
 
 @pytest.mark.slow
-def test_the_command_pools_resumes_and_reports(bert: Path, toy_data: Path, task_file: Path, tmp_path: Path) -> None:
-    words = ["--model", bert, "--tasks", "mood,colour", "--seeds", "1,2", "--data", toy_data, "--task_file", task_file]
-    words += ["--epochs", "1", "--limit", "64", "--output", tmp_path / "out"]
-    alone = command(*words)
-    assert alone.returncode == 0, alone.stderr
-    assert "mood    accuracy" in alone.stdout
-    kept = (tmp_path / "out/mood/seed-1/result.json").read_bytes()
-    for victim in ("mood/seed-1", "colour/seed-2"):
-        (tmp_path / "out" / victim / "result.json").unlink()
-    pooled = command(*words, "--jobs", "2", "--threads", "1")
-    assert pooled.returncode == 0, pooled.stderr
-    assert "2 of them before" in pooled.stderr
-    assert (tmp_path / "out/mood/seed-1/result.json").read_bytes() == kept  # a child gives what one process gave
+def test_the_command_pools_resumes_reports_and_trains_again_what_was_not_kept(
+    bert: Path, toy_data: Path, task_file: Path, warm: Warm, tmp_path: Path
+) -> None:
+    words = ["--model", bert, "--tasks", "mood,colour", "--data", toy_data, "--task_file", task_file, "--epochs", "1"]
+    words += ["--limit", "64", "--output", tmp_path / "out", "--threads", "1", "--seeds"]
+    assert "mood    accuracy" in finish(warm.start("finetune", *words, "1,2"))
+    results = [tmp_path / f"out/{task}/seed-{seed}/result.json" for task in ("mood", "colour") for seed in (1, 2)]
+    before = [path.read_bytes() for path in results]
+    finish(warm.start("finetune", *words, "1", "--save_model", "true"))
+    results[3].unlink()
+    kept, again = (finish(warm.start("finetune", *words, "1,2", "--save_model", "true", "--jobs", "2")) for _ in "ab")
+    assert "step" not in kept + again  # the children train, never the process that reports
+    assert "2/4 done, 2 of them before, running" in kept
+    assert "running" not in again
+    assert [path.read_bytes() for path in results] == before  # a child gives what one process gave
+    assert all((path.parent / "model" / "tokenizer.json").exists() for path in results)
     assert len(json.loads((tmp_path / "out/results.json").read_text(encoding="utf-8"))["rows"]) == 3
 
 
 @pytest.mark.slow
-def test_the_command_keeps_models_and_trains_again_what_was_not_kept(
-    bert: Path, toy_data: Path, task_file: Path, tmp_path: Path
+def test_two_processes_give_what_one_gives(
+    bert: Path, toy_data: Path, task_file: Path, warm: Warm, tmp_path: Path
 ) -> None:
-    words = ["--model", bert, "--tasks", "mood", "--seeds", "1,2", "--data", toy_data, "--task_file", task_file]
-    words += ["--epochs", "1", "--limit", "64", "--output", tmp_path / "out", "--threads", "1"]
-    assert command(*words).returncode == 0
-    results = [tmp_path / f"out/mood/seed-{seed}/result.json" for seed in (1, 2)]
-    before = [path.read_bytes() for path in results]
-    kept, again = (command(*words, "--save_model", "true", "--jobs", "2") for _ in range(2))
-    for found in (kept, again):
-        assert found.returncode == 0, found.stderr
-        assert "step" not in found.stderr  # the children train, never the process that reports
-    assert "0/2 done, running" in kept.stderr
-    assert "running" not in again.stderr
-    assert [path.read_bytes() for path in results] == before
-    assert all((path.parent / "model" / "tokenizer.json").exists() for path in results)
-
-
-@pytest.mark.slow
-def test_two_processes_give_what_one_gives(bert: Path, toy_data: Path, task_file: Path, tmp_path: Path) -> None:
-    words = [
-        "--model",
-        bert,
-        "--tasks",
-        "mood",
-        "--seeds",
-        "1",
-        "--data",
-        toy_data,
-        "--task_file",
-        task_file,
-        "--epochs",
-        "1",
-    ]
-    one = command(*words, "--output", tmp_path / "one")
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2")
-    two = command(*words, "--output", tmp_path / "two", launcher=launcher)
-    assert one.returncode == 0, one.stderr
-    assert two.returncode == 0, two.stderr
-    assert "1 process " in one.stderr
-    assert "2 processes " in two.stderr
+    words = ["--model", bert, "--tasks", "mood", "--seeds", "1", "--data", toy_data, "--task_file", task_file]
+    words += ["--epochs", "1"]
+    assert "1 process " in finish(warm.start("finetune", *words, "--output", tmp_path / "one"))
+    both = warm.launch([*words, "--output", tmp_path / "two"], processes=2, module="finetune")
+    assert "2 processes " in finish(both)
     losses = [json.loads((tmp_path / n / "mood/seed-1/result.json").read_text())["train_loss"] for n in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     probabilities = [
@@ -433,16 +404,24 @@ def test_two_processes_give_what_one_gives(bert: Path, toy_data: Path, task_file
 
 
 @pytest.mark.slow
-def test_mistakes_end_in_one_message(bert: Path, toy_data: Path) -> None:
+def test_mistakes_end_in_one_message(bert: Path, toy_data: Path, warm: Warm) -> None:
     for words, part in (
         (["--model", bert, "--tasks", "colla", "--data", toy_data], "unknown task 'colla'. Did you mean 'cola'?"),
         (["--model", bert, "--tasks", "cola", "--epoch", "3"], "unknown key 'epoch'. Did you mean 'epochs'?"),
         (["--tasks", "cola"], "no model"),
     ):
-        found = command(*words)
-        assert found.returncode == 2
-        assert part in found.stderr
-        assert "Traceback" not in found.stderr
+        found = warm.start("finetune", *words)
+        assert found.wait(timeout=100) == 2
+        assert part in found.output()
+        assert "Traceback" not in found.output()
+
+
+@pytest.mark.slow
+def test_the_warm_servers_of_the_commands_start_no_threads(warm: Warm) -> None:
+    """A fork inherits no threads: what a library had started before would be missing in every job."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("needs /proc")
+    assert warm.threads() == 1
 
 
 # --- real runs -------------------------------------------------------------------------------------------------

@@ -185,13 +185,17 @@ def children(pid: int) -> list[int]:
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Processes whose command line names ``folder``: launchers, trainers, workers. Dead ones are not listed."""
+    """Processes whose command line names ``folder``, or that print into it: launchers, trainers, workers.
+
+    Dead ones are not listed.
+    """
     found = []
     for place in Path("/proc").iterdir():
         if not place.name.isdigit() or int(place.name) == os.getpid():
             continue
         try:
-            if str(folder) in (place / "cmdline").read_bytes().decode(errors="replace"):
+            named = (place / "cmdline").read_bytes().decode(errors="replace")
+            if str(folder) in named or str(folder) in str((place / "fd" / "1").readlink()):
                 found.append(int(place.name))
         except OSError:  # it has just gone
             continue

@@ -63,7 +63,7 @@ def _fork(request: dict[str, Any]) -> int:
                 ask()
             _redirect(Path(request["log"]))
             os.environ.update(request["environment"])
-            code = _run_module(request["argv"])
+            code = run_module(request["argv"])
         finally:
             os._exit(code)  # not through the server's own endings
     return pid
@@ -79,8 +79,8 @@ def _redirect(log: Path) -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
-def _run_module(argv: list[str]) -> int:
-    """``python -m`` in this process; its exit code."""
+def run_module(argv: list[str]) -> int:
+    """``python -m`` with these words in this process; its exit code."""
     sys.argv = list(argv)
     try:
         runpy.run_module(argv[0], run_name="__main__", alter_sys=True)

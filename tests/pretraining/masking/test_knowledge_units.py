@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from stores import BERT_LIKE, FIRST_ID, full_rows, take, write_store
-from training import Killed, arguments, chinese_articles, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, chinese_articles, finish, interrupt_at, log_lines, outcome, train
 
 from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
@@ -297,11 +297,9 @@ def test_stages_go_on_bit_for_bit(finished, place, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_draw_the_same_tasks(finished, place, tmp_path):
+def test_two_processes_draw_the_same_tasks(finished, place, warm, tmp_path):
     argv = ernie(place, tmp_path)
-    process = launch(argv, processes=2)
-    out = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, out[-3000:]
+    assert "2 processes" in finish(warm.launch(argv, processes=2))
     other = log_lines(run_folder_of(load_pretrain_config(argv)))
     for one, two in zip(log_lines(finished), other, strict=True):
         assert (one["step"], one["tokens"]) == (two["step"], two["tokens"])

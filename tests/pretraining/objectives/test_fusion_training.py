@@ -19,7 +19,6 @@ from training import (
     finish,
     first_weights,
     interrupt_at,
-    launch,
     log_lines,
     outcome,
     train,
@@ -124,9 +123,9 @@ def test_accumulation_changes_nothing(place, own, finished, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_same_course_as_one(place, own, finished, tmp_path):
+def test_two_processes_take_the_same_course_as_one(place, own, finished, warm, tmp_path):
     argv = argv_of(place, own, output=tmp_path)
-    assert "2 processes x 1 threads" in finish(launch(argv, processes=2))
+    assert "2 processes x 1 threads" in finish(warm.launch(argv, processes=2))
     folder = run_folder_of(load_pretrain_config(argv))
     assert json.loads((folder / "run.json").read_text())["processes"] == 2
     assert_same_course(folder, finished)

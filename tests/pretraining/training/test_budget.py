@@ -8,7 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 import pytest
-from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, finish, interrupt_at, log_lines, outcome, train
 
 from pretraining.training import budget
 from pretraining.training.compiled import CompiledCore
@@ -87,19 +87,17 @@ def test_a_resumed_run_measures_nothing_and_ends_alike(begun, tmp_path):
     assert outcome(folder) == outcome(train(arguments(tmp_path, steps=7)))
 
 
-def test_more_processes_go_on_to_the_same_step(begun):
+def test_more_processes_go_on_to_the_same_step(begun, warm):
     argv, folder = begun
-    done = launch(argv, processes=2)
-    assert done.wait(timeout=240) == 0, done.stderr.read()
+    finish(warm.launch(argv, processes=2))
     record = read_json(folder / "run.json")
     assert (record["step"], record["processes"], record["finished"]) == (7, 2, True)
 
 
-def test_several_processes_agree_on_the_steps(tmp_path):
+def test_several_processes_agree_on_the_steps(warm, tmp_path):
     argv = by_minutes(tmp_path, minutes=0.01, **{"run_folder": tmp_path / "run"})
     train([*arguments(tmp_path, steps=1)])  # prepares the text
-    done = launch(argv, processes=2)
-    assert done.wait(timeout=240) == 0, done.stderr.read()
+    finish(warm.launch(argv, processes=2))
     record = read_json(tmp_path / "run" / "run.json")
     assert record["budget"]["processes"] == 2
     assert record["step"] == record["budget"]["steps"]

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import itertools
 import json
-import os
 import signal
 from fractions import Fraction
 
@@ -15,12 +14,11 @@ from safetensors.numpy import load_file
 from training import (
     Killed,
     arguments,
+    finish,
     interrupt_at,
     last_step,
-    launch,
     log_lines,
     outcome,
-    processes_of,
     train,
     wait_for,
     write_corpus,
@@ -452,7 +450,7 @@ def test_idle_heads_have_no_gradient_and_stay_as_they_are(place, monkeypatch, tm
 
 
 @pytest.mark.slow
-def test_two_processes_killed_and_continued_take_the_same_course(place, tmp_path):
+def test_two_processes_killed_and_continued_take_the_same_course(place, warm, tmp_path):
     """Same steps and rates, losses to rounding; heads of tasks that have not begun are as they were made."""
     more = {
         "curriculum.class_path": "pretraining.training.curriculum.Sequential",
@@ -462,19 +460,12 @@ def test_two_processes_killed_and_continued_take_the_same_course(place, tmp_path
     alone = train([*arguments(place, "ernie-2", steps=24, **more), "--output", str(tmp_path / "one")])
     argv = [*arguments(place, "ernie-2", steps=24, **more), "--output", str(tmp_path / "two")]
     folder = run_folder_of(load_pretrain_config(argv))
-    launcher = launch(argv, processes=2)
-    try:
-        wait_for(lambda: last_step(folder) >= 5, process=launcher)
-        for process in processes_of(tmp_path):
-            os.kill(process, signal.SIGKILL)
-        launcher.communicate(timeout=60)
-        assert last_step(folder) < 24, "it ended before it could be killed: more steps are needed"
-        launcher = launch(argv, processes=2)
-        out = launcher.communicate(timeout=150)[0]
-    finally:
-        for process in processes_of(tmp_path):
-            os.kill(process, signal.SIGKILL)
-    assert launcher.returncode == 0, out[-3000:]
+    both = warm.launch(argv, processes=2)
+    wait_for(lambda: last_step(folder) >= 5, process=both)
+    both.send_signal(signal.SIGKILL)
+    both.communicate()
+    assert last_step(folder) < 24, "it ended before it could be killed: more steps are needed"
+    out = finish(warm.launch(argv, processes=2))
     assert "2 processes x 1 threads" in out
     assert "continuing from step" in out
     assert "stage 2-capitalisation, 25 to 50 % of the budget: capitalisation 100 %" in out

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training import Killed, arguments, first_weights, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, finish, first_weights, interrupt_at, log_lines, outcome, train
 
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.load import load_tokenizer
@@ -463,11 +463,9 @@ def test_other_weights_in_the_same_folder_are_refused(place, bert, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_two_processes_start_alike(place, bert, tmp_path):
+def test_two_processes_start_alike(place, bert, warm, tmp_path):
     one = train(start_arguments(place, "bert", bert, steps=3, output=tmp_path / "one"))
-    process = launch(start_arguments(place, "bert", bert, steps=3, output=tmp_path / "two"), processes=2)
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed[-3000:]
+    printed = finish(warm.launch(start_arguments(place, "bert", bert, steps=3, output=tmp_path / "two"), processes=2))
     assert "2 processes" in printed
     assert printed.count("started from") == 1
     two = next((tmp_path / "two").iterdir())

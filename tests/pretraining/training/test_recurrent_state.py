@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from stores import BERT_LIKE, synthetic_store
-from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, finish, interrupt_at, log_lines, outcome, train
 
 from pretraining.keyed_random import Draw
 from pretraining.layouts.segments import Segments
@@ -73,11 +73,8 @@ def test_checkpoints_hold_every_global_row(runs, family):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_processes_remember_the_same(place, runs, family, tmp_path):
-    process = launch(remembering(place, family, output=tmp_path), processes=2)
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed[-3000:]
-    assert "2 processes" in printed
+def test_two_processes_remember_the_same(place, runs, family, warm, tmp_path):
+    assert "2 processes" in finish(warm.launch(remembering(place, family, output=tmp_path), processes=2))
     two = next(tmp_path.iterdir())
     first, second = open_weights(runs[family]), open_weights(two)
     assert max((first[name] - second[name]).abs().max() for name in first) < 1e-5

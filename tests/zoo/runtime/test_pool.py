@@ -13,7 +13,7 @@ import pytest
 from places import ROOT
 
 from zoo.errors import ZooError
-from zoo.runtime.pool import NO_THREADS, Job, Outcome, run_pool
+from zoo.runtime.pool import Job, Outcome, run_pool
 
 
 @pytest.fixture(params=["fresh", "warm"])
@@ -113,21 +113,6 @@ def test_a_warm_pool_says_when_its_server_cannot_start(tmp_path: Path, capfd) ->
     assert "no_such_module" in capfd.readouterr().err
     with pytest.raises(ZooError, match="a warm pool runs"):
         run_pool([Job(n, ("echo",), tmp_path / n, tmp_path / "l") for n in "ab"], 1, warm=["json"])
-
-
-@pytest.mark.slow
-def test_the_warm_server_of_the_command_starts_no_threads() -> None:
-    """A fork inherits no threads: what a library had started before would be missing in every job."""
-    from finetune.__main__ import HEAVY
-
-    code = "from zoo.runtime.pool_server import serve; import io, sys; sys.stdin = io.StringIO(); "
-    code += f"serve({list(HEAVY)!r}); "
-    code += "print([l for l in open('/proc/self/status') if l.startswith('Threads')][0].split()[1])"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), **NO_THREADS}
-    if not Path("/proc/self/status").exists():
-        pytest.skip("needs /proc")
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "1"
 
 
 POOL = """

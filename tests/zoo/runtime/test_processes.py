@@ -96,14 +96,18 @@ def _no_process_outlives_its_test(place):
 
 
 @pytest.fixture(scope="module")
-def two(place):
-    """An uninterrupted run of two processes per family, and what was printed, made when first asked for."""
+def two(place, warm):
+    """An uninterrupted run of two processes per family, and what was printed, made when first asked for.
+
+    BERT's is accelerate's launcher's.
+    """
     made = {}
 
     def get(family):
         if family not in made:
             argv = arguments(place, family, steps=STEPS, **MORE, **SWITCHES[family])
-            made[family] = (run_folder_of(load_pretrain_config(argv)), finish(launch(argv, flags=CPU_2)))
+            both = launch(argv, flags=CPU_2) if family == "bert" else warm.launch(argv, processes=2)
+            made[family] = (run_folder_of(load_pretrain_config(argv)), finish(both))
         return made[family]
 
     return get
@@ -140,11 +144,11 @@ def test_two_processes_take_the_same_course_as_one(place, two, family, tmp_path)
         assert a["totals"] == pytest.approx(b["totals"], rel=1e-4)
 
 
-def test_torchrun_starts_the_same_run(place, two, tmp_path):
-    """The other launcher, without accumulation: one micro batch of four rows in each process."""
+def test_one_micro_batch_takes_the_same_course(place, two, warm, tmp_path):
+    """Without accumulation: four rows in each process."""
     argv = [*arguments(place, "bert", steps=STEPS, **{**MORE, "train.micro_batch_size": "null"})]
     argv += ["--output", str(tmp_path)]
-    out = finish(start([*TORCHRUN, "-m", "pretraining", *argv]))
+    out = finish(warm.launch(argv, processes=2))
     assert "2 processes x 1 threads" in out
     assert "batch 8 = 2 x 1 x 4" in out
     folder = run_folder_of(load_pretrain_config(argv))
@@ -169,28 +173,25 @@ def test_two_hosts_take_the_course_of_one(place, two, tmp_path):
     assert outcome(run_folder_of(load_pretrain_config(argv))) == outcome(two("bert")[0])
 
 
-def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, two, tmp_path):
+def test_two_processes_killed_and_started_again_end_bit_for_bit_the_same(place, two, warm, tmp_path):
     expected = outcome(two("bert")[0])
     argv = [*arguments(place, "bert", steps=STEPS, **MORE), "--output", str(tmp_path / "killed")]
     folder = run_folder_of(load_pretrain_config(argv))
-    launcher = launch(argv, processes=2)
-    wait_for(lambda: last_step(folder) >= 10, process=launcher)
-    everybody = processes_of(tmp_path)
-    assert len(everybody) >= 3  # the launcher and two trainers, which have process groups of their own
-    for process in everybody:
-        os.kill(process, signal.SIGKILL)
-    launcher.communicate(timeout=60)
+    both = warm.launch(argv, processes=2)
+    wait_for(lambda: last_step(folder) >= 10, process=both)
+    both.send_signal(signal.SIGKILL)
+    both.communicate()
     assert last_step(folder) < STEPS, "it ended before it could be killed: more steps are needed"
 
-    # The launcher alone: both its orphans save and go, whatever they were doing.
+    # The launcher alone, here torchrun: both its orphans save and go, whatever they were doing.
     under_way = goes_on(folder, int(find_checkpoint(folder).name.removeprefix("step-")), 5)
-    launcher = launch(argv, processes=2)
+    launcher = start([*TORCHRUN, "-m", "pretraining", *argv])
     wait_for(under_way, process=launcher)
     os.kill(launcher.pid, signal.SIGKILL)
-    launcher.communicate(timeout=60)
+    assert "2 processes x 1 threads" in launcher.communicate(timeout=60)[0]
     wait_for(lambda: not processes_of(tmp_path), seconds=60)
 
-    assert "continuing from step" in finish(launch(argv, processes=2))
+    assert "continuing from step" in finish(warm.launch(argv, processes=2))
     assert outcome(folder) == expected
 
 
@@ -202,17 +203,18 @@ def test_a_process_ends_while_a_thread_of_its_group_still_lets_go_of_a_tensor(pl
     assert "Traceback" not in out
 
 
-def test_flags_that_start_one_process_only_say_so(place, tmp_path):
+def test_flags_that_start_one_process_only_say_so(place, warm, tmp_path):
     """`--num_processes 2` without `--multi_gpu` starts one process on a machine without a GPU."""
     argv = [*arguments(place, "gpt", steps=3), "--output", str(tmp_path)]
-    out = finish(launch(argv, flags=["--num_processes", "2"]))
+    out = finish(warm.start("forking_launcher", "--num_processes", 2, "-m", "pretraining", *argv))
     assert "1 process x 1 threads" in out or "1 processes x 1 threads" in out
     assert record(run_folder_of(load_pretrain_config(argv)))["processes"] == 1
 
 
-def test_a_precision_flag_of_the_launcher_is_refused(place, tmp_path):
+def test_a_precision_flag_of_the_launcher_is_refused(place, warm, tmp_path):
     argv = [*arguments(place, "gpt", steps=3), "--output", str(tmp_path)]
-    out = refusal(launch(argv, flags=["--num_processes", "1", "--mixed_precision", "bf16"]))
+    flags = ["--num_processes", 1, "--mixed_precision", "bf16"]
+    out = refusal(warm.start("forking_launcher", *flags, "-m", "pretraining", *argv))
     assert "the launcher asks for mixed precision 'bf16' but the settings say train.precision = fp32" in out
     assert not list(tmp_path.rglob("checkpoints"))
 
@@ -225,9 +227,9 @@ def test_a_precision_flag_of_the_launcher_is_refused(place, tmp_path):
         ({"train.lr": 1e30, "train.max_grad_norm": 0}, "the run diverged"),  # in the middle of the loop
     ],
 )
-def test_an_error_ends_all_processes_soon(place, change, message, tmp_path):
+def test_an_error_ends_all_processes_soon(place, change, message, warm, tmp_path):
+    """Without a launcher, which would end the others."""
     argv = [*arguments(place, "gpt", steps=STEPS, **change), "--output", str(tmp_path)]
-    out = refusal(start([*TORCHRUN, "-m", "pretraining", *argv]))
+    out = refusal(warm.launch(argv, processes=2))
     assert f"error: {message}" in out or message in out.split("error: ")[1]
     assert out.count("error: ") - out.count("Error: ") <= 2
-    wait_for(lambda: not processes_of(tmp_path), seconds=30)

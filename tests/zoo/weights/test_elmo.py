@@ -14,7 +14,7 @@ from closeness import rounding
 from elmo_files import FIXTURE, arrays, batches, needs_fixture, token_vectors, top_layers
 from stores import BERT_LIKE, GPT_LIKE, take
 from torch.nn import functional
-from training import Killed, arguments, interrupt_at, launch, log_lines, outcome, train
+from training import Killed, arguments, finish, interrupt_at, log_lines, outcome, train
 
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -621,12 +621,9 @@ def test_a_killed_run_goes_on_with_its_state(place, run, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_take_the_same_steps(place, run, tmp_path):
+def test_two_processes_take_the_same_steps(place, run, warm, tmp_path):
     """The same rows, states, dropout and negatives: the losses agree to rounding."""
-    process = launch(elmo_run(place, output=tmp_path), processes=2)
-    printed, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, printed[-3000:]
-    assert "2 processes" in printed
+    assert "2 processes" in finish(warm.launch(elmo_run(place, output=tmp_path), processes=2))
     first, second = open_weights(run), open_weights(next(tmp_path.iterdir()))
     assert max((first[name].float() - second[name].float()).abs().max() for name in first) < 1e-4
 
