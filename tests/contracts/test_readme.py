@@ -1,17 +1,15 @@
 """The commands of README and of the pages in docs/ run as they stand, in one fresh working directory."""
 
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from subprocess import PIPE
-from typing import Self
 
 import pytest
 from places import ROOT
+from warm import Warm
 
 from zoo.settings.yaml_files import shipped_configs
 
@@ -44,84 +42,49 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
-# A process that has imported the heavy libraries and forks itself for each command that it reads: importing them anew
-# would take most of this test's time. A command then runs as `python -m`, `zoo` or `python -c` would run it.
-SERVER = """
-import json, os, runpy, sys, traceback
-import accelerate, jsonargparse, scipy.stats, sklearn.metrics, torch._dynamo
-from transformers import AutoTokenizer, PreTrainedModel, pipeline
-
-for line in sys.stdin:
-    kind, argv, log = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        code, file = 1, os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        for stream in (1, 2):
-            os.dup2(file, stream)
-        sys.argv = argv
-        try:
-            if kind == "code":
-                exec(compile(argv[0], "<block>", "exec"), {"__name__": "__main__"})
-            else:
-                runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
-            code = 0
-        except SystemExit as leaving:
-            code = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
-            if isinstance(leaving.code, str):
-                print(leaving.code, file=sys.stderr)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}  # forks have none of them
+# Words that the test adds to a command of minutes: as much less of the same.
+LESS = {
+    "python -m pretraining --config gpt-first --run_folder runs/first": "--train.tokens 80_000",
+    "python -m finetune --model runs/first --tasks fewrel --data zoo:sample/tasks "
+    "--task_file zoo:sample/tasks/tasks.yaml --seeds 1,2 --lr 1e-3 --epochs 2": "--limit 200",
+}
+HEAVY = ("accelerate", "jsonargparse", "scipy.stats", "sklearn.metrics", "torch._dynamo", "transformers.pipelines")
 
 
 class Shell:
     """Runs a page's commands in one folder: the zoo's own as forks of a warm process, others in bash."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.log = folder, folder / "command.log"
-        words, variables = [sys.executable, "-c", SERVER], environment() | NO_THREADS
-        self.server = subprocess.Popen(words, cwd=folder, env=variables, stdin=PIPE, stdout=PIPE, text=True)
+    def __init__(self, folder: Path, warm: Warm) -> None:
+        self.folder, self.warm = folder, warm
 
     def run(self, command: str) -> tuple[int, str]:
         """Exit code, and the end of what the command printed."""
         kind, _, code = command.partition("python:")
-        words = shlex.split(command) if kind else []
         if not kind:
-            return self.ask("code", [code])
+            (self.folder / "block.py").write_text(code, encoding="utf-8")
+            return self.fork("block")
+        words = shlex.split(f"{command} {LESS.get(command, '')}")
         if words[0] == "zoo":
-            return self.ask("module", ["zoo.cli", *words[1:]])
+            return self.fork("zoo.cli", *words[1:])
         if words[:2] == ["python", "-m"]:
-            return self.ask("module", words[2:])
+            return self.fork(*words[2:])
         shell = ["bash", "-c", command]
         done = subprocess.run(shell, cwd=self.folder, env=environment(), capture_output=True, text=True, timeout=400)
         return done.returncode, done.stdout[-2000:] + done.stderr[-3000:]
 
-    def ask(self, kind: str, argv: list[str]) -> tuple[int, str]:
-        """One request to the warm process."""
-        self.server.stdin.write(json.dumps([kind, argv, str(self.log)]) + "\n")
-        self.server.stdin.flush()
-        code = int(self.server.stdout.readline())
-        return code, self.log.read_text(encoding="utf-8", errors="replace")[-5000:]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.kill()
-        self.server.communicate()
+    def fork(self, *words: str) -> tuple[int, str]:
+        """As ``python -m`` with these words."""
+        process = self.warm.start(*words)
+        code = process.wait(timeout=600)
+        return code, process.output()[-5000:]
 
 
 @pytest.mark.slow
-def test_tested_blocks_run(tmp_path):
+def test_tested_blocks_run(tmp_path, tmp_path_factory):
     """One run folder serves all pages; a command that stands on two of them runs once."""
     done = set()
-    with Shell(tmp_path) as shell:
+    with Warm(tmp_path_factory.mktemp("warm"), place=tmp_path, environment=environment(), modules=HEAVY) as warm:
+        shell = Shell(tmp_path, warm)
         for name, page in PAGES.items():
             for file, text in files_of(page).items():
                 (tmp_path / file).write_text(text, encoding="utf-8")
@@ -131,6 +94,7 @@ def test_tested_blocks_run(tmp_path):
                     code, printed = shell.run(command)
                     assert code == 0, f"{name}: {command}\n{printed}"
     assert (tmp_path / "runs" / "first" / "model.safetensors").exists()
+    assert set(LESS) <= done
 
 
 @pytest.mark.parametrize(

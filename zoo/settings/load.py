@@ -8,6 +8,7 @@ that ``class_path`` names, also a user's own from the working directory.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zoo.errors import ZooError
 from zoo.settings.checks import RenamedNames, check_keys
@@ -40,6 +41,9 @@ from zoo.settings.yaml_files import (
     shipped_configs,
     split_arguments,
 )
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 T = TypeVar("T")
 PRINT_CONFIG = "--print_config"
@@ -123,13 +127,12 @@ def _instantiate(cls: type[T], merged: dict[str, Any], prog: str, needs_config: 
     Raises:
         ZooError: a wrong value, or a missing one.
     """
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentError
 
-    parser = ArgumentParser(prog=prog, exit_on_error=False)
-    parser.add_argument("--settings", type=cls)
+    parser = _parser(cls, prog)  # type: ignore[arg-type]  # mypy knows no hash of a class
     try:
         parsed = parser.parse_object({"settings": merged})
-        resolved = json.loads(parser.dump(parsed, format="json", skip_none=False))["settings"]
+        resolved = json.loads(parser.dump(parsed, format="json", skip_none=False, skip_validation=True))["settings"]
         return parser.instantiate_classes(parsed)["settings"], resolved
     except (ArgumentError, TypeError, ValueError) as error:
         if (cause := _own_error(error)) is not None:
@@ -138,6 +141,16 @@ def _instantiate(cls: type[T], merged: dict[str, Any], prog: str, needs_config: 
         wanted = needs_config and "required" in str(error)
         hint = "\nNo --config was given: name a YAML file, or a config of `zoo list`." if wanted else ""
         raise ZooError(_readable(str(error)) + hint) from error
+
+
+@functools.cache
+def _parser(cls: type[Any], prog: str) -> ArgumentParser:
+    """The parser of a dataclass: made once, since that takes as long as reading settings with it."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, exit_on_error=False)
+    parser.add_argument("--settings", type=cls)
+    return parser
 
 
 def _own_error(error: BaseException) -> ZooError | None:
