@@ -490,18 +490,18 @@ def test_the_command_lines_themselves(place, tmp_path):
 def test_a_long_line_is_prepared_in_bounded_memory(tmp_path):
     """Five times as much text in one line, 20 pieces long, needs hardly more than text in lines of ordinary length.
 
-    A line that is read whole needs 12 bytes for each of its own (121 MB here); 4 is the bound between that and nothing.
+    A line that is read whole needs 12 bytes for each of its own (61 MB here); 4 is the bound between that and nothing.
     """
     sentence = b"This is sentence %d of a very long line, and it goes on. "
-    content = b"".join(sentence % (n % 1000) for n in range(180_000))
-    assert len(content) > 10**7
+    content = b"".join(sentence % (n % 1000) for n in range(90_000))
+    assert len(content) > 5 * 10**6
     peaks = []
-    for name, data in (("long", content), ("short", content[: 2 * 10**6].replace(b"on. This", b"on.\nThis"))):
+    for name, data in (("long", content), ("short", content[: 10**6].replace(b"on. This", b"on.\nThis"))):
         (tmp_path / name).mkdir()
         (tmp_path / name / "text.txt").write_bytes(data)
         argv = arguments(tmp_path / name, "gpt", **{"data.processes": 2, "data.tokenizer.kind": "word"})
         code = (
-            "import resource, sys; from pretraining.corpus import chunks; chunks.CHUNK = 2**19; "
+            "import resource, sys; from pretraining.corpus import chunks; chunks.CHUNK = 2**18; "
             "from pretraining.tools.configs import prepare_command; prepare_command(sys.argv[1:]); "
             "print(max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
         )

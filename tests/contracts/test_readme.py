@@ -32,7 +32,8 @@ def commands_of(page: str) -> list[str]:
     """Commands of the page's tested blocks: each line of one in bash, a whole one in Python."""
     found = []
     for language, block in re.findall(r"^```(bash|python) tested\n(.*?)^```", page, flags=re.M | re.S):
-        found += [line for line in block.splitlines() if line] if language == "bash" else [f"python:{block}"]
+        lines = block.replace("\\\n", " ").splitlines()
+        found += [line for line in lines if line] if language == "bash" else [f"python:{block}"]
     return found
 
 

@@ -110,14 +110,14 @@ def test_segments_in_their_order_are_the_document(store):
     """Read back: the segments, put in order, are a stretch of whole sentences; nothing stands between them."""
     plan, rows = laid_out(ReorderedSegments(4), store)
     edges, orders = store.sentences[:], reordering_classes(4)
-    whole = 0
+    ends, whole = set(edges.tolist()), 0
     for row in range(0, len(plan), 13):
         parts, order = pieces(plan, row), orders[plan.row_labels[row]]
         text = in_order(plan, row, orders)
         assert all(a[0] + a[1] == b[0] for a, b in itertools.pairwise(text))
-        assert {text[0][0], sum(text[-1])} <= set(edges.tolist())
+        assert {text[0][0], sum(text[-1])} <= ends
         if np.count_nonzero((edges > text[0][0]) & (edges < sum(text[-1]))) >= 3:  # four sentences
-            assert {start for start, _ in text} <= set(edges.tolist())
+            assert {start for start, _ in text} <= ends
             whole += 1
         flat = np.concatenate([store.tokens[s : s + n] for s, n in parts])
         assert rows.input_ids[row, : rows.lengths[row]].tolist() == [BERT_LIKE.cls, *flat.tolist(), BERT_LIKE.sep]

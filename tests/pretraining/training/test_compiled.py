@@ -31,7 +31,7 @@ from zoo.core.build import build_core
 from zoo.dropout import row_keys
 from zoo.inputs import AttentionPattern, CoreInputs
 
-STEPS = 60
+STEPS = 24
 LLAMA_BLOCK = {
     "model.norm": "rms",
     "model.norm_position": "pre",
