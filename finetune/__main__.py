@@ -196,7 +196,13 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     from finetune.results.report import write_report
     from finetune.training.run import Processes, finetune
     from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
+    from zoo.runtime.sharding import requested_sharding
 
+    if requested_sharding():
+        raise ZooError(
+            "fine-tuning holds whole weights in every process, and the launcher's config asks for FSDP2: take "
+            "configs/accelerate/ddp-8.yaml."
+        )
     precision = resolve_precision(config.precision)
     accelerator = start_processes(precision, config.threads, [], output)
     processes = Processes(accelerator)

@@ -106,7 +106,13 @@ def _head_of(module: nn.Module) -> nn.Module | None:
     return head if isinstance(head, nn.Module) and hasattr(head, "head_config") else None
 
 
-def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Module], metadata: ModelMetadata) -> None:
+def save_model_folder(
+    folder: Path,
+    core: nn.Module,
+    heads: Mapping[str, nn.Module],
+    metadata: ModelMetadata,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write ``config.json`` and ``model.safetensors`` atomically, the weights first.
 
     Args:
@@ -114,9 +120,10 @@ def save_model_folder(folder: Path, core: nn.Module, heads: Mapping[str, nn.Modu
         core: the core.
         heads: head modules, or the objectives that own them, by name.
         metadata: everything but ``heads``, which are asked themselves.
+        tensors: what :func:`pack_model` makes of them; ``None`` = it is asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / WEIGHTS, pack_model(core, heads))
+    save_tensors(folder / WEIGHTS, pack_model(core, heads) if tensors is None else tensors)
     write_json(folder / "config.json", replace(metadata, heads=head_configs(heads)).to_dict())
 
 

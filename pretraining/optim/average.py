@@ -9,6 +9,7 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from zoo.errors import ZooError
 from zoo.values import Probability, Range
@@ -100,7 +101,7 @@ class AveragedWeights:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within the block the model has the averages, where there are some yet; nothing is copied."""
+        """Within the block the model has the averages, where there are some yet; only sharded ones are copied."""
         self._swap()
         try:
             yield
@@ -110,7 +111,11 @@ class AveragedWeights:
     def _swap(self) -> None:
         for name, average in self.averages.items():
             weight = self.weights[name]
-            weight.data, self.averages[name] = average, weight.data
+            if isinstance(weight, DTensor):  # what other processes gather lies where it is
+                self.averages[name] = weight.detach().clone()
+                weight.detach().copy_(average)
+            else:
+                weight.data, self.averages[name] = average, weight.data
 
     def unpack(self, tensors: dict[str, Tensor]) -> None:
         """Take the averages of a checkpoint, which has some where steps count already."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import zlib
+from collections import OrderedDict
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from pretraining.training.loader import TaskLoader, split_documents
 from pretraining.training.stores import TokenStores
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
+from zoo.runtime.sharding import like_sharded, shard_model, whole
 from zoo.vocabulary import Vocabulary
 
 _VALIDATION_ROWS = 8  # whatever the batch and the number of processes, so that figures can be compared
@@ -102,6 +104,37 @@ def check_optimizer(train: TrainConfig) -> None:
         make_optimizer(train, model).step()
     except (TypeError, ValueError, RuntimeError) as error:
         raise ZooError(f"train.optimizer cannot be used: {error}") from error
+
+
+def check_sharded_optimizer(train: TrainConfig, device: torch.device) -> None:
+    """Raise ZooError unless the optimiser does with a sharded layer what it does with a whole one; all processes do it.
+
+    Raises:
+        ZooError: it cannot, or comes to other weights.
+    """
+    layers = []
+    for sharded in (False, True):
+        layer: nn.Module = nn.Linear(8, 6, device=device)
+        for name in ("0", "layers", "core"):  # named as in a model
+            layer = nn.Sequential(OrderedDict({name: layer}))
+        for parameter in layer.parameters():
+            parameter.data = torch.linspace(-1.0, 1.0, parameter.numel(), device=device).view_as(parameter)
+        gradients = [parameter.detach().square().sin() for parameter in layer.parameters()]
+        if sharded:
+            shard_model(layer, (), device)
+        for parameter, gradient in zip(layer.parameters(), gradients, strict=True):
+            parameter.grad = like_sharded(gradient, parameter)
+        try:
+            make_optimizer(train, layer).step()
+        except (RuntimeError, NotImplementedError) as error:
+            said = str(error).strip().splitlines()[0]
+            raise ZooError(f"train.optimizer does not work on weights that are shared out (FSDP2): {said}") from error
+        layers.append([whole(parameter.detach()) for parameter in layer.parameters()])
+    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(*layers, strict=True)):
+        raise ZooError(
+            "train.optimizer comes to other weights where they are shared out (FSDP2). torch.optim.AdamW and the "
+            "classes of pretraining.optim do not; or start the run with configs/accelerate/ddp-8.yaml."
+        )
 
 
 def with_vocabulary(config: CoreConfig, vocabulary: Vocabulary) -> CoreConfig:

@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from zoo.errors import ZooError
+from zoo.runtime.sharding import is_sharded, like_sharded
 from zoo.storage.files import file_digest, read_json, write_json
-from zoo.storage.tensors import load_state, load_tensors, save_tensors
+from zoo.storage.shards import load_shards, save_shards, stored_tensors
+from zoo.storage.tensors import check_state, load_state, load_tensors, save_tensors
 
 _WEIGHTS, _OPTIMIZER, _STATE = "model.safetensors", "optimizer.safetensors", "state.json"
 _RECURRENT, _AVERAGE = "recurrent_state.safetensors", "average.safetensors"
-_FILES = (_WEIGHTS, _OPTIMIZER, _RECURRENT, _AVERAGE, _STATE)
+_SHARDS = "shards"  # of a sharded model, in place of the files of its weights, moments and average
 
 
 def _sync_folder(folder: Path) -> None:
@@ -38,8 +40,11 @@ def save_checkpoint(
     keep: int,
     recurrent_state: dict[str, Tensor] | None = None,
     average: dict[str, Tensor] | None = None,
+    main: bool = True,
 ) -> Path:
     """Write ``checkpoints/step-N`` and prune old ones.
+
+    Of a sharded model all processes write their parts. Else the main process alone is asked.
 
     Args:
         folder: the run folder.
@@ -50,20 +55,31 @@ def save_checkpoint(
         keep: checkpoints kept; the newest complete one is never removed.
         recurrent_state: what tasks remember of every global row (``pretraining.training.state``).
         average: averaged weights by name, where the run has some (``pretraining.optim.average``).
+        main: this is the main process.
     """
     root = folder / "checkpoints"
-    root.mkdir(parents=True, exist_ok=True)
     final, temporary = root / f"step-{step:09d}", root / f".writing-{step:09d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     tensors, groups = _pack_optimizer(optimizer)
+    files = {_WEIGHTS: dict(model.state_dict()), _OPTIMIZER: tensors, _AVERAGE: average or {}}
+    if main:
+        shutil.rmtree(temporary, ignore_errors=True)
     try:
-        save_tensors(temporary / _WEIGHTS, dict(model.state_dict()))
-        save_tensors(temporary / _OPTIMIZER, tensors)
+        if is_sharded(model):
+            parts = {
+                f"{Path(file).stem}.{name}": tensor for file, named in files.items() for name, tensor in named.items()
+            }
+            save_shards(temporary / _SHARDS, parts)
+            if not main:
+                return final
+            _check_shards(temporary / _SHARDS, parts)
+        else:
+            temporary.mkdir(parents=True, exist_ok=True)
+            for file, named in files.items():
+                save_tensors(temporary / file, named)
         save_tensors(temporary / _RECURRENT, recurrent_state or {})
-        save_tensors(temporary / _AVERAGE, average or {})
         write_json(temporary / _STATE, {**state, "optimizer_groups": groups})
-        manifest = {n: {"bytes": (temporary / n).stat().st_size, "digest": file_digest(temporary / n)} for n in _FILES}
+        paths = {str(path.relative_to(temporary)): path for path in sorted(temporary.rglob("*.*")) if path.is_file()}
+        manifest = {n: {"bytes": path.stat().st_size, "digest": file_digest(path)} for n, path in paths.items()}
         write_json(temporary / "manifest.json", manifest)
     except (OSError, RuntimeError):
         shutil.rmtree(temporary, ignore_errors=True)  # a full disk: give the room back, older checkpoints stay
@@ -131,11 +147,60 @@ def _complete(path: Path) -> bool:
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Fill model and optimiser from a checkpoint and return the loop's state."""
-    load_state(model, load_tensors(path / _WEIGHTS), str(path / _WEIGHTS))
+    """Fill model and optimiser from a checkpoint and return the loop's state.
+
+    A sharded one goes into a whole model, too, and a whole one into a sharded model, whatever number of processes wrote
+    it. Every process takes part.
+    """
+    parameters = [parameter.detach() for group in optimizer.param_groups for parameter in group["params"]]
+    owners = {str(number): parameter for number, parameter in enumerate(parameters)}
+    if (path / _SHARDS).is_dir():
+        own = dict(model.state_dict())
+        check_state(model, _stored(path, _WEIGHTS), str(path))
+        _fill(path, _WEIGHTS, own, model)
+        moments = {
+            name: _like(tensor, owners[name.split(".")[0]]) for name, tensor in _stored(path, _OPTIMIZER).items()
+        }
+        _fill(path, _OPTIMIZER, moments, model)
+    else:
+        weights, moments = load_tensors(path / _WEIGHTS), load_tensors(path / _OPTIMIZER)
+        if is_sharded(model):
+            check_state(model, weights, str(path / _WEIGHTS))
+            weights = {name: like_sharded(weights[name], tensor) for name, tensor in model.state_dict().items()}
+            model.load_state_dict(weights)
+            moments = {n: like_sharded(t, owners.get(n.split(".")[0], t)) for n, t in moments.items()}
+        else:
+            load_state(model, weights, str(path / _WEIGHTS))
     state = read_json(path / _STATE)
-    _unpack_optimizer(optimizer, load_tensors(path / _OPTIMIZER), state.pop("optimizer_groups"), path)
+    _unpack_optimizer(optimizer, moments, state.pop("optimizer_groups"), path)
     return state
+
+
+def _check_shards(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Raise ZooError if not all that processes wrote is here, on storage that lags behind, say."""
+    there = {name: tensor.shape for name, tensor in stored_tensors(folder).items()}
+    if there != {name: tensor.shape for name, tensor in tensors.items()}:
+        raise ZooError(
+            f"{folder}: not all that the processes wrote can be seen; is --output on storage that they share?"
+        )
+
+
+def _stored(path: Path, file: str) -> dict[str, Tensor]:
+    """Names and shapes of those tensors in a checkpoint's shards that would stand in ``file``."""
+    prefix = f"{Path(file).stem}."
+    return {n.removeprefix(prefix): t for n, t in stored_tensors(path / _SHARDS).items() if n.startswith(prefix)}
+
+
+def _fill(path: Path, file: str, tensors: dict[str, Tensor], model: nn.Module) -> None:
+    """Fill tensors from a checkpoint's shards, which a sharded model's processes do together."""
+    named = {f"{Path(file).stem}.{name}": tensor for name, tensor in tensors.items()}
+    load_shards(path / _SHARDS, named, together=is_sharded(model))
+
+
+def _like(stored: Tensor, parameter: Tensor) -> Tensor:
+    """A place for a moment of a parameter, sharded as the parameter is; or for a value beside it, such as a step."""
+    same = stored.shape == parameter.shape
+    return torch.zeros_like(parameter) if same else torch.zeros(stored.shape, dtype=stored.dtype)
 
 
 def load_recurrent_state(path: Path) -> dict[str, Tensor]:
@@ -143,15 +208,20 @@ def load_recurrent_state(path: Path) -> dict[str, Tensor]:
     return load_tensors(path / _RECURRENT)
 
 
-def load_average(path: Path) -> dict[str, Tensor]:
-    """Averaged weights by name, as they were when a checkpoint was written; empty where there were none yet."""
-    return load_tensors(path / _AVERAGE)
+def load_average(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Averaged weights of a model by name, as a checkpoint has them; empty where there were none yet."""
+    parameters = dict(model.named_parameters())
+    if not (path / _SHARDS).is_dir():
+        return {name: like_sharded(tensor, parameters[name]) for name, tensor in load_tensors(path / _AVERAGE).items()}
+    found = {name: torch.zeros_like(parameters[name]).detach() for name in _stored(path, _AVERAGE)}
+    _fill(path, _AVERAGE, found, model)
+    return found
 
 
 def _pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Optimiser state as tensors ``INDEX.NAME`` and, as JSON, its groups and its values that are no tensors."""
     raw = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {"empty": torch.zeros(0)}
+    tensors: dict[str, Tensor] = {}
     values: dict[str, Any] = {}
     for index, entries in raw["state"].items():
         for name, value in entries.items():

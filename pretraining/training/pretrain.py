@@ -31,6 +31,7 @@ from zoo.runtime.processes import (
     resolve_precision,
     start_processes,
 )
+from zoo.runtime.sharding import requested_sharding
 from zoo.runtime.signals import stop_on_sigterm
 from zoo.settings.load import Settings
 
@@ -50,7 +51,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
         Stopped: SIGTERM came; the state is saved.
     """
     config, folder = settings.value, run_folder_of(settings)
-    train = config.train
+    train, sharded = config.train, requested_sharding()
     accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
     with leave_group_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
         stores = None
@@ -70,7 +71,7 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                 print(f"{folder} is finished already.", flush=True)
             return folder
         with errors_on_all_ranks(accelerator):
-            run = Run(settings, folder, accelerator, stores or run_stores(config, False), show)
+            run = Run(settings, folder, accelerator, stores or run_stores(config, False), show, sharded)
         run.resume()
         run.loop(stop)
         run.finish()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from pretraining.objectives.base import make_batch
 from pretraining.optim.average import AveragedWeights
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.training.assemble import make_tasks, with_vocabulary
+from pretraining.training.assemble import check_sharded_optimizer, make_optimizer, make_tasks, with_vocabulary
 from pretraining.training.budget import make_trainer, minutes_in_steps
 from pretraining.training.checkpoint import (
     check_room,
@@ -43,9 +43,10 @@ from pretraining.training.stores import TokenStores
 from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
-from zoo.model_folder import ModelMetadata, save_model_folder
+from zoo.model_folder import ModelMetadata, pack_model, save_model_folder
 from zoo.runtime.processes import errors_on_all_ranks, resolve_precision
 from zoo.runtime.progress import duration
+from zoo.runtime.sharding import gathered_tensors, gathered_weights, is_sharded, shard_model, whole
 from zoo.runtime.signals import Stopped, StopRequest
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
@@ -70,7 +71,10 @@ def wants_compiling(config: PretrainConfig, device: str) -> bool:
 def share_model(
     config: PretrainConfig, accelerator: Accelerator, model: PretrainingModel, data: dict[str, TaskLoader]
 ) -> nn.Module:
-    """The model as its processes train it together; the same one where there is only one."""
+    """The model as its processes train it together; the same one where there is only one, or where it is sharded."""
+    if is_sharded(model):
+        own: nn.Module = accelerator.prepare_model(model, evaluation_mode=True)  # precision alone
+        return own.train()
     if accelerator.num_processes > 1:
         unused = len(config.tasks) > 1 or _has_idle_parameters(config, accelerator, model, next(iter(data.values())))
         accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=unused, broadcast_buffers=False)
@@ -103,6 +107,7 @@ class Run:
         accelerator: device, precision, process group.
         stores: the prepared text.
         show: progress on standard error.
+        sharded: weights are shared out over the processes.
     """
 
     def __init__(
@@ -112,8 +117,10 @@ class Run:
         accelerator: Accelerator,
         stores: TokenStores,
         show: bool,
+        sharded: bool = False,
     ) -> None:
         self.config, self.folder, self.accelerator = settings.value, folder, accelerator
+        self.sharded = sharded and accelerator.num_processes > 1
         config, train, objectives = self.config, self.config.train, self.config.objectives
         # First of all, since it says which batch size works.
         accumulation_of(train.batch_size, train.micro_batch_size, accelerator.num_processes)
@@ -153,6 +160,7 @@ class Run:
             logging = ended or step % train.log_every == 0
             saving = ended or stopping or step % train.save_every == 0
             if logging or saving:
+                norm = whole(norm)
                 self._read_log_window(norm)
             if logging:
                 epoch = max(cursor.epoch for cursor in state.cursors.values())
@@ -181,8 +189,12 @@ class Run:
 
     def _validate(self) -> None:
         """Held-out losses of every task, by the averaged weights where there are some."""
-        with contextlib.nullcontext() if self.average is None else self.average.in_place():
+        with self._averaged(), gathered_weights(self.raw_model):
             self._validate_weights()
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Within it the model has the averaged weights, where there are some."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place()
 
     def _validate_weights(self) -> None:
         for task, data in self.validation_data.items():
@@ -192,14 +204,14 @@ class Run:
 
     def _save(self) -> None:
         values, tensors = self.state.pack()
-        if not self.accelerator.is_main_process:
+        recorder, main = self.recorder, self.accelerator.is_main_process
+        if not main and not is_sharded(self.raw_model):
             return
-        recorder = self.recorder
         values |= {"log_bytes": recorder.sizes(), "since_log": recorder.since_log(), "seconds": recorder.seconds()}
         values |= {"budget": recorder.budget} | self._surroundings()
         step, keep = self.state.counters.step, self.config.train.keep
         average = None if self.average is None else self.average.averages
-        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors, average)
+        save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors, average, main)
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
@@ -212,13 +224,15 @@ class Run:
             if main:
                 self.recorder.write_run(self.state.counters, self.raw_model, finished=False)
                 self._save_companions(self.folder)
+        if self.sharded:
+            self._shard()
         sizes: dict[str, int] = {}
         since_log = (0.0, 0)
         if path[0]:
             values = load_checkpoint(Path(path[0]), self.raw_model, self.optimizer)
             self.state.unpack(values, load_recurrent_state(Path(path[0])))
             if self.average is not None:
-                self.average.unpack(load_average(Path(path[0])))
+                self.average.unpack(load_average(Path(path[0]), self.raw_model))
             sizes, since_log = values["log_bytes"], tuple(values["since_log"])
             self.recorder.earlier = values["seconds"]
             self.recorder.budget = values.get("budget")
@@ -232,6 +246,17 @@ class Run:
         if self.config.train.minutes is not None:
             self._fix_steps(self.config.train.minutes)
         self.recorder.open(sizes, since_log)
+
+    def _shard(self) -> None:
+        """Share weights out, before any are loaded; layers that run several times stay with the rest."""
+        core, train = self.raw_model.core, self.config.train
+        once = core.config.groups == core.config.num_hidden_layers
+        check_sharded_optimizer(train, self.accelerator.device)
+        shard_model(self.raw_model, core.layers if once else (), self.accelerator.device)
+        self.optimizer = self.trainer.optimizer = make_optimizer(train, self.raw_model)
+        self.average = None if train.average is None else AveragedWeights(train.average, self.raw_model)
+        processes = self.accelerator.num_processes
+        self.recorder.progress.note(f"weights, gradients and moments are shared out over {processes} processes (FSDP2)")
 
     def _fix_steps(self, minutes: float) -> None:
         """Give the run the steps that its minutes make: those on its record, or, in a new run, measured ones."""
@@ -249,7 +274,9 @@ class Run:
     def _compile(self) -> None:
         """Let the model train with compiled layers, or say why it does not."""
         core, note = self.raw_model.core, self.recorder.progress.note
-        if isinstance(core, Transformer):
+        if is_sharded(self.raw_model):
+            note("note: train.compile: the layers run uncompiled: their weights are gathered as they are called.")
+        elif isinstance(core, Transformer):
             self.raw_model.compiled = CompiledCore(core, self.config.data.sequence_length, note)
         else:
             note(f"note: train.compile: the layers run uncompiled: {WHY_NOT_RECURRENT}")
@@ -268,7 +295,7 @@ class Run:
             self.recorder.progress.note(line)
 
     def _warn_if_changed(self, state: dict[str, Any]) -> None:
-        now = self._surroundings()
+        now, state = self._surroundings(), {"sharded": False, **state}
         changed = [f"{key} {state.get(key)} -> {value}" for key, value in now.items() if state.get(key) != value]
         if changed:
             self.recorder.progress.note(
@@ -279,6 +306,7 @@ class Run:
         """What has to stay as it is for a resumed run to repeat bit for bit."""
         return {
             "processes": self.accelerator.num_processes,
+            "sharded": self.sharded,
             "threads": torch.get_num_threads(),
             "precision": resolve_precision(self.config.train.precision),
             "device": self.accelerator.device.type,
@@ -286,8 +314,12 @@ class Run:
         }
 
     def _save_model(self, folder: Path) -> None:
-        """Weights as they are now, with all that a model folder has beside them."""
-        save_model_folder(folder, self.raw_model.core, dict(self.raw_model.heads.items()), self.metadata)
+        """Weights as they are now, with all that a model folder has beside them; every process takes part."""
+        main, core, heads = self.accelerator.is_main_process, self.raw_model.core, dict(self.raw_model.heads.items())
+        tensors = gathered_tensors(pack_model(core, heads), keep=main)
+        if not main:
+            return
+        save_model_folder(folder, core, heads, self.metadata, tensors)
         if folder != self.folder:  # the run folder's own were written before the first step
             self._save_companions(folder)
 
@@ -299,11 +331,11 @@ class Run:
 
     def finish(self) -> None:
         """Write the model folder's weights and mark the run finished; of averaged weights keep the last ones, too."""
+        if self.average is not None:
+            self._save_model(self.folder / LAST_WEIGHTS)
+        with self._averaged():
+            self._save_model(self.folder)
         if self.accelerator.is_main_process:
-            if self.average is not None:
-                self._save_model(self.folder / LAST_WEIGHTS)
-            with contextlib.nullcontext() if self.average is None else self.average.in_place():
-                self._save_model(self.folder)
             self.recorder.write_run(self.state.counters, self.raw_model, finished=True)
             if self.average is not None:  # which tells scoring of the text
                 shutil.copyfile(self.folder / "run.json", self.folder / LAST_WEIGHTS / "run.json")

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands import launch as accelerate_launch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils.launch import prepare_multi_gpu_env
 from entity_toys import entity_arguments
+from ranks import FSDP2
 from training import SAMPLE, arguments, log_lines, train
 
 from ablation.__main__ import main as ablation_main
@@ -26,6 +29,7 @@ from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import TokenHead
+from zoo.runtime.sharding import requested_sharding
 from zoo.settings.yaml_files import parse_yaml, read_yaml, shipped_configs
 
 MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))
@@ -149,6 +153,19 @@ def test_every_launcher_config_is_one_of_accelerates(path):
     given = parse_yaml(path.read_text(encoding="utf-8"))
     assert loaded.items() >= {"num_machines": given["num_machines"], "num_processes": given["num_processes"]}.items()
     assert not {"mixed_precision", "gradient_accumulation_steps", "gradient_clipping"} & set(given)
+
+
+def test_the_launcher_asks_for_fsdp2_by_the_variables_that_a_run_reads(monkeypatch):
+    """Those that tests of sharded runs set themselves."""
+    path = shipped_configs() / "accelerate" / "fsdp2-8.yaml"
+    words = ["--config_file", str(path), "-m", "pretraining"]
+    arguments, *_ = accelerate_launch._validate_launch_command(
+        accelerate_launch.launch_command_parser().parse_args(words)
+    )
+    assert prepare_multi_gpu_env(arguments).items() >= FSDP2.items()
+    for name, value in prepare_multi_gpu_env(arguments).items():
+        monkeypatch.setenv(name, value)
+    assert requested_sharding()
 
 
 @functools.cache

@@ -24,12 +24,14 @@ class Core(nn.Module, ABC):
     Attributes:
         config: the core's config.
         embeddings: token vectors.
+        layers: each set of weights once; one that layers share is called several times.
         pooler: dense layer of the pooled state, where the config has one.
         recompute_layers: recompute each layer in the backward pass instead of keeping its activations.
     """
 
     config: CoreConfig
     embeddings: Embeddings
+    layers: nn.ModuleList
     pooler: nn.Linear | None
     recompute_layers: bool
 

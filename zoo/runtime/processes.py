@@ -53,6 +53,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
         )
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != own:
         AcceleratorState._reset_state()  # an earlier run of this process (demo, tests) had another precision
+    os.environ.pop("ACCELERATE_USE_FSDP", None)  # a run follows it itself: zoo.runtime.sharding
     # The others wait while the main process prepares a corpus; the usual half hour would end a large one.
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=24))
     accelerator = Accelerator(

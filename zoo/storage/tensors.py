@@ -125,8 +125,17 @@ def _unreadable(path: Path, error: Exception) -> ZooError:
     return ZooError(f"{path} is not a readable safetensors file ({error}); is the copy complete?")
 
 
-def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
-    """Fill ``module`` from ``tensors`` exactly: missing, unknown, misshapen and damaged tensors are errors by name."""
+def check_state(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise ZooError unless ``tensors`` have the names, shapes and kinds of a module's, and finite values.
+
+    Args:
+        module: what they are to fill.
+        tensors: by name; on the meta device they have no values to look at.
+        source: where they come from, for the message.
+
+    Raises:
+        ZooError: missing, unknown, misshapen and damaged tensors, by name.
+    """
     expected = module.state_dict()
     problems = []
     for name in expected.keys() - tensors.keys():
@@ -138,9 +147,16 @@ def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> No
             problems.append(f"{name} has shape {tuple(tensors[name].shape)}, {tuple(expected[name].shape)} is needed")
         elif expected[name].is_floating_point() and tensors[name].dtype not in WEIGHT_TYPES:
             problems.append(f"{name} is of type {tensors[name].dtype}: quantised weights are not read")
-        elif expected[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+        elif tensors[name].is_meta or not expected[name].is_floating_point():
+            continue
+        elif not bool(torch.isfinite(tensors[name]).all()):
             problems.append(f"{name} holds numbers that are not finite (NaN or infinite)")
     if problems:
         listing = "\n  ".join(sorted(problems)[:12]) + ("\n  ..." if len(problems) > 12 else "")
         raise ZooError(f"{source} does not fit this model ({len(problems)} differences):\n  {listing}")
+
+
+def load_state(module: nn.Module, tensors: dict[str, Tensor], source: str) -> None:
+    """Fill ``module`` from ``tensors`` exactly: what does not fit is an error, as of :func:`check_state`."""
+    check_state(module, tensors, source)
     module.load_state_dict(tensors)
