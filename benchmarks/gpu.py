@@ -100,7 +100,7 @@ def arms_of(options: Options, name: str) -> dict[str, Callable[[Store, Path], di
         return lambda store, folder: throughput.run_peer(own, store, folder, precision, **tuning)
 
     compiled = {"compile": True, "warmup": 8}
-    best = {"dataloader_num_workers": WORKERS, "dataloader_pin_memory": True, "optim": "adamw_torch_fused"}
+    best = {"dataloader_num_workers": WORKERS, "dataloader_persistent_workers": True, "optim": "adamw_torch_fused"}
     best |= {"torch_compile": True}
     found = {
         "ours": ours(),
@@ -157,7 +157,7 @@ def models(options: Options, found: dict[str, Any], left: Callable[[], float], w
         shape, arms = shaped(options, SHAPES[name]), arms_of(options, name)
         own = found.setdefault(name, {"goal": GOALS[name], "flops_per_step": throughput.step_flops(shape)})
         with tempfile.TemporaryDirectory() as folder:
-            rows = LARGER * shape.batch * (6 if not options.toy else 4)
+            rows = LARGER * shape.batch * (options.steps + 9)  # no arm reads any twice
             store = throughput.make_store(Path(folder), shape.vocab, rows, shape.length)
             for arm, measure in arms.items():
                 own[arm] = attempt(lambda m=measure, a=arm, s=store: run_arm(m, a, s), left)

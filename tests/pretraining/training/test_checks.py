@@ -74,12 +74,19 @@ def test_the_arithmetic_is_near_the_models_size():
     assert 0.9 * weights < counted < 1.05 * weights
     assert device_memory() > 2**28
     check_memory_needed(config, 1)
+    averaging = settings("--model.vocab_size", 8192, "--train.average.class_path", "pretraining.optim.EMA").value
+    assert memory_needed(averaging, 1) == {**needed, "train.average": pytest.approx(counted / 4)}
 
 
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
         ("torch.optim.AdamW", {"betas": "[0.9,1.5]"}, "Invalid beta parameter at index 1: 1.5"),
+        (
+            "pretraining.optim.MuonAdamW",
+            {"matrices": "[kernel]"},
+            "finds no matrix in the layers, by the endings kernel",
+        ),
         ("torch.optim.LBFGS", {}, "parameter groups"),
         ("torch.optim.SparseAdam", {}, "dense gradients"),
     ],
@@ -90,7 +97,7 @@ def test_an_optimiser_that_makes_no_step(name, arguments, message):
         check_optimizer(settings("--train.optimizer.class_path", name, *words).value.train)
 
 
-@pytest.mark.parametrize("name", ["torch.optim.SGD", "pretraining.optim.Lamb"])
+@pytest.mark.parametrize("name", ["torch.optim.SGD", "pretraining.optim.Lamb", "pretraining.optim.MuonAdamW"])
 def test_an_optimiser_that_does(name):
     check_optimizer(settings("--train.optimizer.class_path", name).value.train)
 
