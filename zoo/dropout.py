@@ -50,26 +50,30 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ ((value >> 16) & 0xFFFF)
 
 
-def _element_hash(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """(n,) int32 hash of the element numbers of one row; its last two axes are numbered with a fixed stride."""
-    number = torch.arange(shape[-1], dtype=torch.int32, device=device)
-    for size, stride in zip(reversed(shape[:-1]), (_STRIDE, _STRIDE * _STRIDE), strict=False):
-        outer = torch.arange(size, dtype=torch.int32, device=device) * stride
-        number = (outer[:, None] + number.reshape(1, -1)).reshape(-1)
-    return _mix(number.reshape(-1) * -1640531527 + 374761393)
+def _element_hash(shape: tuple[int, ...], device: torch.device, positions: Tensor | None = None) -> Tensor:
+    """(1, n) int32 hash of the element numbers of one row, or (B, n) where its second-last axis has own ``positions``.
+
+    The last two axes are numbered with a fixed stride.
+    """
+    number = torch.arange(shape[-1], dtype=torch.int32, device=device)[None]
+    for axis, stride in zip(range(2, len(shape) + 1), (_STRIDE, _STRIDE * _STRIDE), strict=False):
+        outer = torch.arange(shape[-axis], dtype=torch.int32, device=device)[None]
+        if axis == 2 and positions is not None:
+            outer = positions.to(torch.int32)
+        number = ((outer * stride)[:, :, None] + number[:, None]).flatten(1)
+    return _mix(number * -1640531527 + 374761393)
 
 
 _cached_element_hash = lru_cache(maxsize=16)(_element_hash)
 
 
-def _factors(x: Tensor, keys: Tensor, site: int | Tensor, p: float) -> Tensor:
+def _factors(x: Tensor, keys: Tensor, site: int | Tensor, p: float, positions: Tensor | None) -> Tensor:
     """Shape of ``x``: 0 with probability p, else 1 / (1 - p)."""
     shape = tuple(x.shape[1:])
-    elements = (
-        _element_hash(shape, x.device) if torch.compiler.is_compiling() else _cached_element_hash(shape, x.device)
-    )
+    cached = positions is None and not torch.compiler.is_compiling()
+    elements = _cached_element_hash(shape, x.device) if cached else _element_hash(shape, x.device, positions)
     rows = _mix(keys ^ ((site * 2246822519 + 1) & 0x7FFFFFFF))
-    hashed = torch.bitwise_xor(rows[:, None], elements[None, :])
+    hashed = torch.bitwise_xor(rows[:, None], elements)
     # Four integer passes in place: a comparison to bool costs several times as much on a CPU.
     hashed.mul_(_ODD).bitwise_right_shift_(1).add_(-int(2**30 * (1 - 2 * p))).bitwise_right_shift_(31)
     return hashed.bitwise_and_(_bits(1.0 / (1.0 - p), x.device)).view(torch.float32).view(x.shape)
@@ -86,18 +90,21 @@ class _KeyedDropout(torch.autograd.Function):
     """Multiply by the hashed factors, forwards and backwards; nothing but the keys is saved."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, site: int | Tensor, p: float) -> Tensor:
-        ctx.save_for_backward(keys)
+    def forward(ctx: Any, x: Tensor, keys: Tensor, site: int | Tensor, p: float, positions: Tensor | None) -> Tensor:
+        ctx.save_for_backward(keys, positions)
         ctx.site, ctx.p = site, p
-        return _factors(x, keys, site, p).mul_(x).to(x.dtype)
+        return _factors(x, keys, site, p, positions).mul_(x).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
-        (keys,) = ctx.saved_tensors
-        return _factors(grads[0], keys, ctx.site, ctx.p).mul_(grads[0]).to(grads[0].dtype), None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
+        keys, positions = ctx.saved_tensors
+        factors = _factors(grads[0], keys, ctx.site, ctx.p, positions)
+        return factors.mul_(grads[0]).to(grads[0].dtype), None, None, None, None
 
 
-def keyed_dropout(x: Tensor, keys: Tensor | None, site: int | Tensor, p: float) -> Tensor:
+def keyed_dropout(
+    x: Tensor, keys: Tensor | None, site: int | Tensor, p: float, positions: Tensor | None = None
+) -> Tensor:
     """Dropout of ``x`` (B, ...) with the mask that ``keys`` (B,) and ``site`` determine.
 
     Args:
@@ -105,10 +112,11 @@ def keyed_dropout(x: Tensor, keys: Tensor | None, site: int | Tensor, p: float) 
         keys: from :func:`row_keys`; ``None`` = no dropout.
         site: number of the place in the model, or a () int64 tensor of it; different places draw different masks.
         p: probability of zeroing, exact to 2**-31.
+        positions: (B, R) places of the second-last axis in a longer row, whose mask they get; ``None`` = 0, 1, 2, ...
     """
     if keys is None or p == 0.0:
         return x
     if torch.compiler.is_compiling():  # it keeps or recomputes by itself, and torch 2.11 makes zeros of our backward
-        return (x * _factors(x, keys, site, p)).to(x.dtype)
-    result: Tensor = _KeyedDropout.apply(x, keys, site, p)
+        return (x * _factors(x, keys, site, p, positions)).to(x.dtype)
+    result: Tensor = _KeyedDropout.apply(x, keys, site, p, positions)
     return result

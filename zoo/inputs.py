@@ -71,6 +71,8 @@ class CoreInputs(NamedTuple):
         position_ids: (B, L) positions; absent = 0, 1, 2, ...
         reversed: (B,) rows whose text runs backwards: their relative distances change sign; absent = none.
         dropout_keys: (B,) int32, one hashed key per global row and step; absent = no dropout.
+        output_positions: (B, R) positions whose last states are read, -1 = none; the last layer may compute these
+            alone, and other last states may be NaN. Absent = all are read.
         query: second stream (permutation language models).
         entity_ids: (B, L) row of ``entity_vectors`` that is aligned with a token, 0 = none (knowledge-fused cores).
         entity_vectors: (N, width) vectors of the batch's entities; row 0 stands for none and is all zeros.
@@ -86,6 +88,7 @@ class CoreInputs(NamedTuple):
     position_ids: Tensor | None = None
     reversed: Tensor | None = None
     dropout_keys: Tensor | None = None
+    output_positions: Tensor | None = None
     query: QueryStream | None = None
     entity_ids: Tensor | None = None
     entity_vectors: Tensor | None = None
@@ -98,7 +101,7 @@ class CoreOutput(NamedTuple):
     """What a core gives back.
 
     Args:
-        last_hidden_state: (B, L, W).
+        last_hidden_state: (B, L, W); NaN where a state was not computed, see :class:`CoreInputs`.
         pooler_output: (B, W), where the core has a pooler.
         hidden_states: every layer's states, first the embeddings, where they were asked for; rows of a second
             stream stand after the first one's.

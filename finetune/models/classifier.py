@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from finetune.config import FeatureSettings
 from finetune.inputs.features import FeatureBatch, TextFeatures
+from zoo.attention.positions import states_at
 from zoo.core.base import Core
-from zoo.core.functions import states_at
 from zoo.core.init import initialise
 from zoo.dropout import keyed_dropout
 from zoo.heads.scalar_mix import FrozenCore
@@ -50,10 +50,19 @@ class Classifier(nn.Module):
 
     def forward(self, inputs: CoreInputs) -> Tensor:
         """(B, L) ids -> (B, classes) logits."""
-        output = self.core(inputs)
+        output = self.core(inputs._replace(output_positions=self._read(inputs)))
         state = output.pooler_output if self.head.reads_pooler else self._state(output.last_hidden_state, inputs)
         features = self.head.features(state)
         return self.head.output(keyed_dropout(features, inputs.dropout_keys, _SITE, self.dropout))
+
+    def _read(self, inputs: CoreInputs) -> Tensor | None:
+        """(B, 1) position of the only state that is read; ``None`` = there are two."""
+        lengths, first = inputs.attention_pattern.lengths, torch.zeros_like(inputs.input_ids[:, :1])
+        if self.head.reads_pooler or self.pooling == "first":
+            return first
+        if self.pooling != "last":
+            return None
+        return first + inputs.input_ids.shape[1] - 1 if lengths is None else lengths[:, None] - 1
 
     def _state(self, hidden: Tensor, inputs: CoreInputs) -> Tensor:
         """(B, L, W) -> (B, W): the state that the template's pooling names."""

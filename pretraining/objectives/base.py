@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -14,11 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretraining.keyed_random import Draw
-from pretraining.layouts.base import Layout
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Selector
-from pretraining.store.token_store import Store
-from pretraining.tokenizer.tokenizer import ZooTokenizer
+from pretraining.objectives.hooks import Hooks
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.heads.cross_entropy import TokenLoss
@@ -74,16 +71,19 @@ class Targets(NamedTuple):
     Args:
         tensors: positions, labels and the like, by name.
         count: number of losses that :meth:`Objective.forward` will sum.
+        read: flat positions, row * L + column, of all the core's last states that :meth:`Objective.forward` reads, so
+            that the last layer need not compute others; ``None`` = it may read any.
     """
 
     tensors: dict[str, Tensor]
     count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    read: NDArray[np.int64] | None = None
 
     @classmethod
     def at(cls, positions: NDArray[np.int64], labels: NDArray[np.integer]) -> Self:
-        """Labels (T,) expected at flat positions (T,), row * L + column, ascending."""
+        """Labels (T,) expected at flat positions (T,), row * L + column, ascending; no other state is read."""
         tensors = {"positions": torch.from_numpy(positions), "labels": torch.from_numpy(labels.astype(np.int64))}
-        return cls(tensors, len(positions))
+        return cls(tensors, len(positions), positions)
 
 
 class Batch(NamedTuple):
@@ -134,7 +134,7 @@ class CoreRunner:
         return None if self._output is None else self._output.state
 
 
-class Objective(nn.Module, ABC):
+class Objective(Hooks, nn.Module, ABC):
     """One pretraining objective: corruption, collation, head, loss, and how it scores a sentence.
 
     Constructor arguments come from YAML (``init_args``); tensors are made in :meth:`build`, when the core's config and
@@ -142,53 +142,23 @@ class Objective(nn.Module, ABC):
     the (B, L) boolean ``selected`` in ``rows.targets``; `zoo show` marks them.
 
     Attributes:
-        required_fields: optional fields of :class:`Examples` that it reads; checked against the layout's
-            ``provided_fields``.
         weight: factor of its loss.
         attention: how tokens must attend to each other in a row, ``None`` = any way will do. The model's metadata keep
             it for fine-tuning and scoring; objectives of one task must agree.
-        select: which positions it hides or predicts, for objectives that choose some.
         predicts_tokens: its loss is comparable with that of knowing the corpus' token frequencies.
         shown: shares of its targets where the core reads a random token, and the target itself; ``None`` = not known.
         normalise: ``count`` divides the summed loss by the global count of targets, ``sum`` does not.
     """
 
-    required_fields: frozenset[str] = frozenset()
-    select: Selector | None = None
     weight: float = 1.0
     attention: Literal["bidirectional", "causal"] | None = None
     normalise: Literal["count", "sum"] = "count"
     predicts_tokens: bool = False
     shown: tuple[float, float] | None = (0.0, 0.0)
 
-    def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
-        """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""
-        return "", ""
-
     @abstractmethod
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
         """Create the head. Raises ZooError where vocabulary or core lack something it needs."""
-
-    def data_files(self) -> list[Path]:
-        """Files beside the text that its rows depend on, checked before any text is prepared. Default: none."""
-        return []
-
-    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
-        """Take the ids of words and the like, once after :meth:`build` and before rows are corrupted. Default: none."""
-        return
-
-    def check_model(self, config: CoreConfig) -> None:
-        """Raise ZooError, before any text is read, if core or files beside it do not suit. Default: any will do."""
-        return
-
-    def check_layout(self, layout: Layout, length: int) -> None:
-        """Raise ZooError, before any text is read, if rows of ``length`` tokens made by ``layout`` do not suit it."""
-        return
-
-    def check_store(self, store: Store) -> None:
-        """Raise ZooError if it cannot be trained on a text. Default: it can on any from which ``select`` can choose."""
-        if self.select is not None:
-            self.select.check(store)
 
     def with_selector(self, select: Selector) -> Self:
         """The same objective, with the same head and loss, choosing other positions: for a task that says so."""
@@ -198,10 +168,6 @@ class Objective(nn.Module, ABC):
         other.required_fields = (self.required_fields - self.select.required_fields) | select.required_fields
         other.select = select
         return other
-
-    def save_files(self, folder: Path) -> None:
-        """Write what the model folder must keep beside weights and tokenizer. Default: nothing."""
-        return
 
     def corrupt(self, rows: Examples, draw: Draw) -> Examples:
         """Whole-batch, pure, on the CPU: hide things, and note in ``rows.targets`` what was there."""
@@ -235,10 +201,6 @@ class Objective(nn.Module, ABC):
     def head_flops(self, targets: int) -> int:
         """Forward operations of the head's matrix products on ``targets`` targets (for budgets in FLOPs)."""
         return 0
-
-    def describe(self, rows: Examples) -> dict[str, Any]:
-        """What ``zoo show`` prints of corrupted rows beyond ids and targets."""
-        return {}
 
 
 def base_inputs(rows: Examples) -> CoreInputs:
@@ -282,13 +244,34 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
             )
         inputs = amended
     targets = {name: objective.targets(rows) for name, objective in objectives.items()}
+    read = output_positions([target.read for target in targets.values()], *rows.shape)
     return Batch(
-        inputs=inputs,
+        inputs=inputs._replace(output_positions=read),
         targets={name: target.tensors for name, target in targets.items()},
         counts={name: target.count for name, target in targets.items()},
         tokens=int(rows.lengths.sum()),
         documents=torch.from_numpy(rows.document_ids),
     )
+
+
+def output_positions(read: Sequence[NDArray[np.int64] | None], rows: int, length: int) -> Tensor | None:
+    """(B, R) columns of each row whose last states are read, then -1; ``None`` = all, or so many that it saves little.
+
+    Args:
+        read: by objective, see :class:`Targets`.
+        rows: B.
+        length: L.
+    """
+    known = [positions for positions in read if positions is not None]
+    if len(known) < len(read):
+        return None
+    row, column = np.divmod(np.unique(np.concatenate(known)), length)
+    counts = np.bincount(row, minlength=rows)
+    if 2 * counts.max(initial=0) > length:
+        return None
+    found = np.full((rows, counts.max(initial=0)), -1)
+    found[row, np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)] = column
+    return torch.from_numpy(found)
 
 
 def make_batch(parts: Sequence[tuple[Examples, Draw]], objectives: dict[str, Objective], pad: int) -> Batch:

@@ -13,9 +13,9 @@ from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets, base_inputs
 from pretraining.objectives.sampled_softmax import draw_negatives, sampled_cross_entropy
 from pretraining.objectives.token_scoring import token_log_probabilities
+from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
 from zoo.core.flops import core_flops, token_head_flops
-from zoo.core.functions import states_at
 from zoo.errors import ZooError
 from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.token_heads import TokenHead

@@ -184,7 +184,7 @@ class EntityAutoencoder(Objective):
             "labels": torch.from_numpy(labels),
             "candidates": torch.from_numpy(candidates[row]),
         }
-        return Targets(tensors, len(labels))
+        return Targets(tensors, len(labels), row * rows.shape[1] + column)
 
     def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the true entities."""

@@ -107,7 +107,8 @@ class PermutationLM(Objective):
     def targets(self, rows: Examples) -> Targets:
         """Every selected token that is no template token, at its place among the row's second states."""
         row, column, slot = _targets(rows)
-        return Targets.at(row * (int(slot.max(initial=0)) + 1) + slot, rows.input_ids[row, column])
+        at = Targets.at(row * (int(slot.max(initial=0)) + 1) + slot, rows.input_ids[row, column])
+        return at._replace(read=row[:0])  # of the first stream
 
     def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the selected tokens."""

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
+from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
-from zoo.core.functions import states_at
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
 from zoo.values import Count, NotNegative
@@ -82,7 +82,8 @@ class RowClassification(Objective):
             )
         place = rows.lengths - 1 if self.pooling == "last" else np.zeros_like(rows.lengths)
         tensors = {"labels": torch.from_numpy(rows.row_labels), "place": torch.from_numpy(place)}
-        return Targets(tensors, len(rows.row_labels))
+        read = 0 if self.dense == "pooler" else place
+        return Targets(tensors, len(rows.row_labels), np.arange(len(place)) * rows.shape[1] + read)
 
     def forward(self, run_core: CoreRunner, embedding: Tensor, batch: Targets) -> LossTerm:
         """Summed cross-entropy of the labels."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pretraining.arrays import WORD_START, Ints, ragged_ranges
 from pretraining.layouts.examples import Examples
-from pretraining.objectives.base import CoreRunner, base_inputs
+from pretraining.objectives.base import CoreRunner, base_inputs, output_positions
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead
 
@@ -184,7 +184,8 @@ def _ask_copies(
         document_ids=rows.document_ids[row],
         token_type_ids=None if types is None else types[row, :width],
     )
-    states = model.run_core(base_inputs(copies)).last_hidden_state
+    read = output_positions([copy_of * width + asked.column], *copies.shape)
+    states = model.run_core(base_inputs(copies)._replace(output_positions=read)).last_hidden_state
     picked = states[torch.from_numpy(copy_of), torch.from_numpy(asked.column)]
     labels = torch.from_numpy(rows.input_ids[asked.row, asked.column].astype(np.int64)).to(picked.device)
     chance, right = token_answers(model.head, picked, model.embedding, labels)

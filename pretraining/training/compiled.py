@@ -27,6 +27,7 @@ WHY_NOT_HERE = (
     "compiled code needs a processor with AVX-512; without it XLNet's layers came to losses that are no numbers."
 )
 _QUERIES = 8  # a second stream is padded to a multiple of so many states
+_OUTPUTS = 1 / 4  # of the full length: a last layer computes so many states, or none of the first stream, or all
 
 
 class CompiledCore:
@@ -107,6 +108,7 @@ class CompiledCore:
         inputs = inputs._replace(attention_pattern=pattern._replace(lengths=lengths))
         if inputs.query is not None:
             inputs = _pad_queries(inputs)
+        inputs = inputs._replace(output_positions=self._outputs(inputs.output_positions))
         if not more:
             return inputs
         documents = pattern.documents
@@ -119,6 +121,17 @@ class CompiledCore:
         }
         return inputs._replace(attention_pattern=inputs.attention_pattern._replace(documents=documents), **padded)
 
+    def _outputs(self, positions: Tensor | None) -> Tensor | None:
+        """Positions whose last states are computed: one number of them, so that one graph serves."""
+        limit = int(_OUTPUTS * self.length)
+        if positions is None or positions.shape[1] > limit or self.core.config.fusion is not None:
+            return None
+        return (
+            positions
+            if positions.shape[1] == 0
+            else functional.pad(positions, (0, limit - positions.shape[1]), value=-1)
+        )
+
     def _reads_masks(self, inputs: CoreInputs) -> bool:
         """Whether attention writes its probabilities, where one mask more saves a graph without."""
         config = self.core.config
@@ -130,6 +143,11 @@ class CompiledCore:
     ) -> LayerOutput:
         if entities is not None and not entities.requires_grad:  # those before the first layer; one graph serves all
             entities = entities.detach().requires_grad_()
+        if (
+            shared.rows is not None and shared.distances is None and shared.mask.allowed is None
+        ):  # it costs nothing here
+            everywhere = torch.ones(len(hidden), 1, 1, hidden.shape[1], dtype=torch.bool, device=hidden.device)
+            shared = shared._replace(mask=shared.mask._replace(allowed=everywhere))
         arguments = (hidden, shared, torch.full((), site, device=hidden.device), entities)
         kind = (None if layer.fusion is None else layer.fusion.read, tuple(_shapes(arguments)))
         # An error ends the compiling, not the run; one of the layer's own comes again where the layer runs uncompiled.

@@ -43,6 +43,7 @@ from zoo.config import CoreConfig
 from zoo.config_parts import RecurrentConfig
 from zoo.core.build import make_core
 from zoo.core.init import initialise
+from zoo.dropout import row_keys
 from zoo.errors import ZooError
 
 TINY = CoreConfig(
@@ -215,6 +216,24 @@ def test_no_gradient_is_added_in_an_order_that_threads_decide():
         core, objective = build(case.make(), case.config)
         total = loss_of(core, objective, objective.corrupt(some_rows(), DRAW)).total
         assert not UNORDERED & backward_steps(total), name
+
+
+@every_objective
+def test_states_that_are_not_read_are_not_computed_and_change_nothing(case):
+    """The last layer for some states alone: the same loss and gradients, dropout included, as for all of them."""
+    dropout = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "activation_dropout": 0.1}
+    core, objective = build(case.make(), case.config.replace(**({} if case.config.recurrent else dropout)))
+    batch = collate(objective.corrupt(some_rows(), DRAW), {"x": objective})
+    keys = row_keys(seed=3, step=1, rows=np.arange(16))
+    targets = Targets(batch.targets["x"], batch.counts["x"])
+    found = {}
+    for name, positions in {"some": batch.inputs.output_positions, "all": None}.items():
+        core.zero_grad()
+        inputs = batch.inputs._replace(dropout_keys=keys, output_positions=positions)
+        term = objective(CoreRunner(core, inputs), core.token_embedding, targets)
+        term.total.backward()
+        found[name] = [term.total.detach(), *(p.grad.clone() for p in core.parameters() if p.grad is not None)]
+    torch.testing.assert_close(found["some"], found["all"], rtol=1e-4, atol=1e-5)
 
 
 @every_objective

@@ -1,4 +1,4 @@
-"""Attention under a mask. Shapes: see the legend in ``zoo.inputs``; G heads of keys and values."""
+"""Attention under a mask. Shapes: see the legend in ``zoo.inputs``; R states that ask, G heads of keys and values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch.nn import functional
 from zoo.attention.context import AttentionContext
 from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
-from zoo.dropout import keyed_dropout
 
 
 class Attention(nn.Module):
@@ -30,19 +29,19 @@ class Attention(nn.Module):
         self.output.residual_output = True  # type: ignore[assignment]
 
     def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
-        """(B, L, W) -> (B, L, W), and the (B, H, L, K) probabilities where attention is eager.
+        """(B, L, W) -> (B, R, W), and the (B, H, R, K) probabilities where attention is eager.
 
         Args:
             hidden: states.
             shared: what all layers have in common.
             site: number of the place for dropout on the probabilities.
         """
-        batch, length, width = hidden.shape
-        query = self._split(self.query(hidden), self.heads)
+        batch, _, width = hidden.shape
+        query = self._split(self.query(shared.of_rows(hidden)), self.heads)
         key = self._split(self.key(hidden), self.key_value_heads)
         value = self._split(self.value(hidden), self.key_value_heads)
         if shared.rotation is not None:
-            query, key = rotate(query, shared.rotation), rotate(key, shared.rotation)
+            query, key = rotate(query, shared.rotation, shared.rows), rotate(key, shared.rotation)
         if shared.cache is not None:
             key, value = shared.cache.update(key, value, shared.cache_layer)
         if self.heads != self.key_value_heads:
@@ -56,7 +55,7 @@ class Attention(nn.Module):
             context = functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask.allowed, is_causal=mask.causal
             )
-        return self.output(context.transpose(1, 2).reshape(batch, length, width)), probabilities
+        return self.output(context.transpose(1, 2).reshape(batch, -1, width)), probabilities
 
     def _split(self, states: Tensor, heads: int) -> Tensor:
         """(B, L, heads * D) -> (B, heads, L, D)."""
@@ -76,5 +75,5 @@ class Attention(nn.Module):
         if shared.mask.allowed is not None:
             scores = scores.masked_fill(~shared.mask.allowed, hidden)
         probabilities = scores.softmax(-1, dtype=torch.float32)
-        dropped = keyed_dropout(probabilities, shared.dropout_keys, site, self.dropout).to(value.dtype)
+        dropped = shared.dropped(probabilities, site, self.dropout).to(value.dtype)
         return dropped @ value, probabilities.to(value.dtype) if shared.eager_attention else None

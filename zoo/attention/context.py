@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from zoo.attention.masks import Mask
-
-if TYPE_CHECKING:
-    from zoo.attention.positions import RelativeScoreInputs
+from zoo.attention.positions import RelativeScoreInputs, states_at
+from zoo.dropout import keyed_dropout
 
 
 class Cache(Protocol):
@@ -60,6 +59,7 @@ class AttentionContext(NamedTuple):
         eager_attention: compute the probabilities and give them back, instead of using a fused kernel.
         distances: what relative scores read, their own attention pattern included.
         entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
+        rows: (B, R) places of the states that a layer computes, which alone ask; all are keys. ``None`` = all.
     """
 
     mask: Mask
@@ -70,6 +70,15 @@ class AttentionContext(NamedTuple):
     eager_attention: bool = False
     distances: RelativeScoreInputs | None = None
     entity_mask: Tensor | None = None
+    rows: Tensor | None = None
+
+    def of_rows(self, states: Tensor) -> Tensor:
+        """(B, R, ...) those of the (B, Q, ...) states that are computed."""
+        return states if self.rows is None else states_at(states, self.rows)
+
+    def dropped(self, x: Tensor, site: int | Tensor, p: float) -> Tensor:
+        """Dropout of (B, R, W) states or (B, H, R, K) probabilities of the states that are computed."""
+        return keyed_dropout(x, self.dropout_keys, site, p, self.rows)
 
     def of_layer(self, layer_index: int, memory: Tensor | None) -> AttentionContext:
         """What layer ``layer_index`` reads, with the (B, M, W) that it remembers.
@@ -80,6 +89,19 @@ class AttentionContext(NamedTuple):
         if shared.distances is None or memory is None:
             return shared
         return shared._replace(distances=shared.distances._replace(memory=memory))
+
+    def of_last_layer(self, output_positions: Tensor, length: int) -> AttentionContext:
+        """What the last layer reads where only some states of the tokens are wanted, and those of a second stream.
+
+        Args:
+            output_positions: (B, R); -1 = none, where any state is computed.
+            length: L.
+        """
+        rows = output_positions.clamp(min=0)
+        if self.distances is None:
+            return self._replace(rows=rows, mask=self.mask.of_rows(rows, length))
+        distances, rows = self.distances.of_rows(rows)
+        return self._replace(rows=rows, distances=distances)
 
     def normed(self, norm: nn.Module) -> AttentionContext:
         """With the memory normalised: it holds what the layer was given, before its first norm."""

@@ -23,6 +23,17 @@ class Mask(NamedTuple):
     allowed: Tensor | None
     causal: bool
 
+    def of_rows(self, rows: Tensor, length: int) -> Mask:
+        """The same for the queries at (B, R) ``rows`` alone, of a row of ``length`` tokens."""
+        allowed = self.allowed
+        if allowed is not None and allowed.shape[2] > 1:
+            index = rows[:, None, :, None].expand(-1, allowed.shape[1], -1, allowed.shape[3])
+            allowed = allowed.expand(len(rows), -1, -1, -1).gather(2, index)
+        if not self.causal:
+            return Mask(allowed, False)
+        earlier = torch.arange(length, device=rows.device) <= rows[:, None, :, None]
+        return Mask(earlier if allowed is None else allowed & earlier, False)
+
 
 def make_mask(attention_pattern: AttentionPattern, length: int, device: torch.device, past: int = 0) -> Mask:
     """The cheapest mask that expresses ``attention_pattern`` for rows of ``length`` tokens.

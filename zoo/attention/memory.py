@@ -69,6 +69,7 @@ class RelativeContext(nn.Module):
         return hidden, RelativeScoreInputs(
             encoding=self._encoding(inputs, hidden, past, length),
             length=length,
+            ordered=length,
             keys=keys,
             terms=self.terms,
             columns=columns,

@@ -19,7 +19,6 @@ from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext
 from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, shift
 from zoo.config import CoreConfig
-from zoo.dropout import keyed_dropout
 
 
 class RelativeBias(torch.autograd.Function):
@@ -35,7 +34,7 @@ class RelativeBias(torch.autograd.Function):
         scores: Tensor,
         gain: Tensor | None,
         scale: float,
-        length: int,
+        ordered: int,
         keys: int,
         columns: Tensor | None,
         penalty: Tensor | None,
@@ -48,19 +47,20 @@ class RelativeBias(torch.autograd.Function):
             scores: (B, H, Q, R) by distance.
             gain: (B, H, Q) what a key of another segment gains.
             scale: factor of the scores.
-            length: L, rows of the first stream.
+            ordered: rows of the first stream, one after the other; they come first.
             keys: K.
             columns: see :class:`RelativeScoreInputs`, as the next two.
             penalty: the same.
             differs: the same.
         """
         ctx.save_for_backward(columns, differs)
-        ctx.sizes, ctx.scale = (scores.shape, length, keys), scale
+        ctx.sizes, ctx.scale = (scores.shape, ordered, keys), scale
         bias = scores.new_empty(*scores.shape[:3], keys)
-        torch.mul(shift(scores, length, keys), scale, out=bias[:, :, :length])
+        if ordered:
+            torch.mul(shift(scores, ordered, keys), scale, out=bias[:, :, :ordered])
         if columns is not None:
-            second = scores[:, :, length:].gather(3, columns.expand(-1, scores.shape[1], -1, -1))
-            torch.mul(second, scale, out=bias[:, :, length:])
+            others = scores[:, :, ordered:].gather(3, columns.expand(-1, scores.shape[1], -1, -1))
+            torch.mul(others, scale, out=bias[:, :, ordered:])
         if penalty is not None:
             bias += penalty
         if gain is not None and differs is not None:
@@ -71,12 +71,13 @@ class RelativeBias(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of the scores and of the gain."""
         columns, differs = ctx.saved_tensors
-        (shape, length, keys), grad = ctx.sizes, grads[0]
+        (shape, ordered, keys), grad = ctx.sizes, grads[0]
         scores = grad.new_zeros(shape)
-        torch.mul(grad[:, :, :length], ctx.scale, out=shift(scores, length, keys))
+        if ordered:
+            torch.mul(grad[:, :, :ordered], ctx.scale, out=shift(scores, ordered, keys))
         if columns is not None:
             places = columns.expand(-1, shape[1], -1, -1)
-            scores[:, :, length:].scatter_(3, places, grad[:, :, length:] * ctx.scale)
+            scores[:, :, ordered:].scatter_(3, places, grad[:, :, ordered:] * ctx.scale)
         gain = None
         if ctx.needs_input_grad[1]:
             gain = torch.einsum("bhqk,bqk->bhq", grad, differs[:, 0].to(grad.dtype)) * ctx.scale
@@ -87,17 +88,17 @@ def bias_in_steps(
     scores: Tensor,
     gain: Tensor | None,
     scale: float,
-    length: int,
+    ordered: int,
     keys: int,
     columns: Tensor | None,
     penalty: Tensor | None,
     differs: Tensor | None,
 ) -> Tensor:
     """What :class:`RelativeBias` computes, in single steps for the compiler, which writes them as one."""
-    bias = shift(scores, length, keys)
+    parts = [shift(scores, ordered, keys)] if ordered else []
     if columns is not None:
-        second = scores[:, :, length:].gather(3, columns.expand(-1, scores.shape[1], -1, -1))
-        bias = torch.cat([bias, second], dim=2)
+        parts.append(scores[:, :, ordered:].gather(3, columns.expand(-1, scores.shape[1], -1, -1)))
+    bias = torch.cat(parts, dim=2)
     if gain is not None and differs is not None:
         bias = bias + gain[..., None] * differs.to(bias.dtype)
     bias = bias * scale
@@ -126,7 +127,9 @@ class RelativeAttention(Attention):
         assert distances is not None
         terms = self.terms if self.terms is not None else distances.terms
         assert terms is not None
-        batch, rows, width = hidden.shape
+        batch, _, width = hidden.shape
+        asking = shared.of_rows(hidden)
+        rows = asking.shape[1]
         sources = hidden[:, : distances.length].contiguous()
         if distances.memory is not None:
             sources = torch.cat([distances.memory.to(sources.dtype), sources], dim=1)
@@ -138,7 +141,7 @@ class RelativeAttention(Attention):
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
-        query = self.query(hidden).view(batch, rows, self.heads, width // self.heads)
+        query = self.query(asking).view(batch, rows, self.heads, width // self.heads)
         content = (query + terms.content).transpose(1, 2)
         bias = self._bias(query, terms, distances)
         probabilities: Tensor | None = None
@@ -164,7 +167,7 @@ class RelativeAttention(Attention):
             gain = ((query * other).sum(-1) + (terms.segment * other).sum(-1)).transpose(1, 2).to(scores.dtype)
         d = distances
         make = bias_in_steps if torch.compiler.is_compiling() else RelativeBias.apply
-        bias: Tensor = make(scores, gain, self.scale, d.length, d.keys, d.columns, d.penalty, d.differs)
+        bias: Tensor = make(scores, gain, self.scale, d.ordered, d.keys, d.columns, d.penalty, d.differs)
         return bias
 
     def _probabilities(
@@ -174,7 +177,7 @@ class RelativeAttention(Attention):
         flat, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
         flat = torch.baddbmm(bias.flatten(0, 1), flat, keys, alpha=self.scale)
         probabilities = flat.view(bias.shape).softmax(-1, dtype=torch.float32)
-        dropped = keyed_dropout(probabilities, shared.dropout_keys, site, self.dropout).to(value.dtype)
+        dropped = shared.dropped(probabilities, site, self.dropout).to(value.dtype)
         if not shared.eager_attention:
             return dropped @ value, None
         attends_to_nothing = None if shared.distances is None else shared.distances.attends_to_nothing

@@ -11,7 +11,13 @@ from zoo.config_parts import CharacterConfig, RecurrentConfig
 
 
 def core_flops(
-    config: CoreConfig, rows: int, length: int, queries: int = 0, memory: int = 0, causal: bool = False
+    config: CoreConfig,
+    rows: int,
+    length: int,
+    queries: int = 0,
+    memory: int = 0,
+    causal: bool = False,
+    outputs: int | None = None,
 ) -> int:
     """Forward operations of the core on ``rows`` rows of ``length`` (padded) tokens.
 
@@ -22,18 +28,22 @@ def core_flops(
         queries: T, states of a second stream in each row.
         memory: M, remembered tokens of each row.
         causal: relative scores ask for distances to the left only; a recurrent core runs one direction.
+        outputs: R, states of each row's tokens that the last layer computes; ``None`` = all.
     """
     width, states, keys = config.hidden_size, length + queries, memory + length
     if config.recurrent is not None:
         layer = rows * length * _recurrent_flops(config.recurrent, config.input_width, 1 if causal else 2)
         return config.num_hidden_layers * layer + _ends_flops(config, rows, length)
     inner = config.key_value_heads * config.head_width
-    layer = 2 * rows * states * (2 * width * width + (3 if config.glu else 2) * width * config.intermediate_size)
-    layer += 2 * rows * keys * 2 * width * inner + 2 * 2 * rows * states * keys * width
+    # What a state costs, then what a row of keys costs.
+    state = 2 * (2 * width * width + (3 if config.glu else 2) * width * config.intermediate_size) + 2 * 2 * keys * width
+    row = 2 * keys * 2 * width * inner
     if config.position_type == "relative":  # distances have a row of their own, for their direction or dropout
         distances = keys + (1 if causal else length)
-        layer += 2 * rows * distances * width * width + 2 * rows * states * distances * width
-    return config.num_hidden_layers * layer + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
+        state, row = state + 2 * distances * width, row + 2 * distances * width * width
+    skipped = 0 if outputs is None else length - outputs
+    layers = config.num_hidden_layers * (states * state + row) - skipped * state
+    return rows * layers + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
 
 
 def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:

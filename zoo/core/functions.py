@@ -36,25 +36,6 @@ def call_layer(layer: nn.Module, *arguments: Any) -> LayerOutput:
     return output
 
 
-def states_at(states: Tensor, columns: Tensor) -> Tensor:
-    """The states of some columns of each row.
-
-    Plain indexing has the same values, but its backward pass adds in an order that threads decide where a column is
-    asked for twice, so that a run would not repeat.
-
-    Args:
-        states: (B, L, ...).
-        columns: (B,) or (B, n), from -L to L - 1.
-
-    Returns:
-        (B, ...) or (B, n, ...).
-    """
-    batch, length = states.shape[:2]
-    first = torch.arange(batch, device=states.device) * length
-    places = columns.to(states.device) % length + (first if columns.ndim == 1 else first[:, None])
-    return functional.embedding(places, states.reshape(batch * length, -1)).view(*columns.shape, *states.shape[2:])
-
-
 def sinusoids(count: int, width: int) -> Tensor:
     """(count, width) fixed positions: sines in even, cosines in odd columns (Vaswani et al. 2017, 3.5)."""
     angles = torch.arange(count)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))[None]

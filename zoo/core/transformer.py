@@ -14,14 +14,13 @@ from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext, Cache
 from zoo.attention.masks import Mask, make_mask
 from zoo.attention.memory import Memory, RelativeContext
-from zoo.attention.positions import rotary_angles
+from zoo.attention.positions import at_positions, rotary_angles
 from zoo.attention.relative import RelativeAttention
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
 from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer, make_norm
 from zoo.core.fusion import EntityStream, entity_stream
-from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput
 
@@ -55,7 +54,7 @@ class Layer(nn.Module):
     def forward(
         self, hidden: Tensor, shared: AttentionContext, site: int | Tensor, entities: Tensor | None = None
     ) -> LayerOutput:
-        """(B, L, W) -> (B, L, W); attention probabilities where attention is eager; entities where there are any.
+        """(B, L, W) -> (B, R, W); attention probabilities where attention is eager; entities where there are any.
 
         Args:
             hidden: states.
@@ -64,24 +63,25 @@ class Layer(nn.Module):
                 run under several.
             entities: (B, L, entity width) states of the entities beside the tokens.
         """
-        keys, sublayer_input = shared.dropout_keys, hidden
+        sublayer_input = hidden
         if self.pre_norm:
             sublayer_input, shared = self.attention_norm(hidden), shared.normed(self.attention_norm)
         attended, probabilities = self.attention(sublayer_input, shared, site)
-        hidden = hidden + keyed_dropout(attended, keys, site + 1, self.dropout)
+        hidden = shared.of_rows(hidden) + shared.dropped(attended, site + 1, self.dropout)
         if not self.pre_norm:
             hidden = self.attention_norm(hidden)
         sublayer_input, added = self.output_norm(hidden) if self.pre_norm else hidden, None
         if self.fusion is not None and entities is not None:
             entities, added = self.fusion.join(entities, shared, site)
-        inner = keyed_dropout(self._inner(sublayer_input, added), keys, site + 3, self.inner_dropout)
+            added = shared.of_rows(added)
+        inner = shared.dropped(self._inner(sublayer_input, added), site + 3, self.inner_dropout)
         if self.fusion is not None and entities is not None:
-            entities = self.fusion.leave(entities, inner, keys, site)
-        hidden = hidden + keyed_dropout(self.output(inner), keys, site + 2, self.dropout)
+            entities = self.fusion.leave(entities, inner, shared.dropout_keys, site)
+        hidden = hidden + shared.dropped(self.output(inner), site + 2, self.dropout)
         return (hidden if self.pre_norm else self.output_norm(hidden)), probabilities, entities
 
     def _inner(self, hidden: Tensor, added: Tensor | None) -> Tensor:
-        """(B, L, intermediate width): what stands between the two matrices of the feed-forward part."""
+        """(B, R, intermediate width): what stands between the two matrices of the feed-forward part."""
         inner = self.intermediate(hidden)
         if added is not None:
             inner = inner + added
@@ -143,7 +143,8 @@ class Transformer(Core):
             remembered["documents"] = remembers.remember_documents(inputs.attention_pattern.documents, memory or None)
         entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
         shared = shared._replace(entity_mask=mask)
-        states, attentions = [hidden], []
+        states, attentions, shown = [hidden], [], output_hidden_states or output_attentions
+        wanted = None if shown or shared.cache is not None else inputs.output_positions
         for layer_index in range(self.config.num_hidden_layers):
             if remembers is not None:
                 remembered[f"memory_{layer_index}"] = remembers.remember(
@@ -151,6 +152,8 @@ class Transformer(Core):
                 )
             layer = self.layers[self.config.group_of(layer_index)]
             own = shared.of_layer(layer_index, memory[f"memory_{layer_index}"] if memory else None)
+            if wanted is not None and layer_index == self.config.num_hidden_layers - 1:
+                own = own.of_last_layer(wanted, length)
             arguments = (layer, hidden, own, (layer_index + 1) * _SITES_PER_LAYER, entities)
             if self.recompute_layers and torch.is_grad_enabled():
                 hidden, probabilities, entities = checkpoint(self.run_layer, *arguments, use_reentrant=False)
@@ -161,14 +164,16 @@ class Transformer(Core):
             attentions.append(probabilities)
         states[-1] = hidden = self.final_norm(hidden)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
-        hidden = keyed_dropout(hidden, shared.dropout_keys, site, self.config.final_dropout)
-        first = hidden if inputs.query is None else hidden[:, :length]
+        hidden = own.dropped(hidden, site, self.config.final_dropout)
+        width = length if wanted is None else wanted.shape[1]
+        first = hidden if inputs.query is None else hidden[:, :width]
+        first = first if wanted is None else at_positions(first, wanted, length)
         return CoreOutput(
             last_hidden_state=first,
             pooler_output=None if self.pooler is None else self.pooler(first[:, 0]).tanh(),
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
-            query_states=None if inputs.query is None else hidden[:, length:],
+            query_states=None if inputs.query is None else hidden[:, width:],
             state=shared.cache if shared.cache is not None else remembered or None,
         )
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
-from zoo.core.functions import activation, states_at
+from zoo.core.functions import activation
 from zoo.errors import ZooError
 from zoo.vocabulary import Template, parse_layout
 

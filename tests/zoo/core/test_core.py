@@ -6,9 +6,10 @@ import pytest
 import torch
 from gradients import UNORDERED, backward_steps
 
+from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
 from zoo.core.build import build_core
-from zoo.core.functions import sinusoids, states_at
+from zoo.core.functions import sinusoids
 from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead

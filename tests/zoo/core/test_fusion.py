@@ -470,7 +470,7 @@ def test_the_loss_is_the_softmax_over_candidates():
     corrupted = objective.corrupt(rows, DRAW)
     term = loss_of(core, objective, corrupted)
     batch = collate(corrupted, {"x": objective})
-    hidden = core(batch.inputs).last_hidden_state
+    hidden = core(batch.inputs._replace(output_positions=None)).last_hidden_state
     table, total, true = (
         torch.from_numpy(np.array(open_entities(shared_table()).vectors)),
         0.0,

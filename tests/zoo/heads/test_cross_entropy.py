@@ -60,8 +60,9 @@ def test_bf16_agrees_to_its_rounding():
     assert abs(float(rounded - exact)) / float(exact) < 2**-8
 
 
+@pytest.mark.parametrize("outputs", [None, 7])
 @pytest.mark.parametrize("facts", [{}, {"embedding_size": 16, "num_hidden_groups": 1}, {"pooler": False}])
-def test_analytic_flops_equal_torchs_counter(facts):
+def test_analytic_flops_equal_torchs_counter(facts, outputs):
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -76,11 +77,12 @@ def test_analytic_flops_equal_torchs_counter(facts):
     ids = torch.randint(0, 301, (4, 20))
     # The written-out kernel: torch's counter does not know the fused one on a CPU.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        output = core(CoreInputs(ids))
-        logits = head(output.last_hidden_state.view(-1, 32)[:9], core.token_embedding)
+        output = core(CoreInputs(ids, output_positions=None if outputs is None else torch.arange(outputs).repeat(4, 1)))
+        states = output.last_hidden_state[:, :outputs].reshape(-1, 32)
+        logits = head(states[:9], core.token_embedding)
         forward = counter.get_total_flops()
         loss = logits.sum() + (0 if output.pooler_output is None else output.pooler_output.sum())
         loss.backward()
-    own = core_flops(config, 4, 20) + token_head_flops(config, 9, transform=True)
+    own = core_flops(config, 4, 20, outputs=outputs) + token_head_flops(config, 9, transform=True)
     assert own == forward
     assert training_flops(own) == counter.get_total_flops()

@@ -1,0 +1,59 @@
+"""What only some objectives say: what they need of settings, text and files, and what they tell of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pretraining.layouts.base import Layout
+from pretraining.layouts.examples import Examples
+from pretraining.masking.base import Selector
+from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.config import CoreConfig
+
+
+class Hooks:
+    """The part of an objective that the training step does not call. All of it has a default.
+
+    Attributes:
+        required_fields: optional fields of :class:`Examples` that it reads; checked against the layout's
+            ``provided_fields``.
+        select: which positions it hides or predicts, for objectives that choose some.
+    """
+
+    required_fields: frozenset[str] = frozenset()
+    select: Selector | None = None
+
+    def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
+        """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""
+        return "", ""
+
+    def data_files(self) -> list[Path]:
+        """Files beside the text that its rows depend on, checked before any text is prepared. Default: none."""
+        return []
+
+    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
+        """Take the ids of words and the like, once after :meth:`build` and before rows are corrupted. Default: none."""
+        return
+
+    def check_model(self, config: CoreConfig) -> None:
+        """Raise ZooError, before any text is read, if core or files beside it do not suit. Default: any will do."""
+        return
+
+    def check_layout(self, layout: Layout, length: int) -> None:
+        """Raise ZooError, before any text is read, if rows of ``length`` tokens made by ``layout`` do not suit it."""
+        return
+
+    def check_store(self, store: Store) -> None:
+        """Raise ZooError if it cannot be trained on a text. Default: it can on any from which ``select`` can choose."""
+        if self.select is not None:
+            self.select.check(store)
+
+    def save_files(self, folder: Path) -> None:
+        """Write what the model folder must keep beside weights and tokenizer. Default: nothing."""
+        return
+
+    def describe(self, rows: Examples) -> dict[str, Any]:
+        """What ``zoo show`` prints of corrupted rows beyond ids and targets."""
+        return {}
