@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -189,20 +190,29 @@ def _memory(field: str) -> float:
     return int(lines[field].split()[0]) / 2**10
 
 
+def outputs(options: Options) -> int:
+    """States of a row that the last layer computes: a row has its share of targets, up to the next whole number."""
+    return math.ceil(MASK_RATE * options.length)
+
+
 def products(options: Options) -> list[tuple[int, int, int, int, int]]:
     """(times, batch, m, k, n) of every matrix product that a step of ours needs, backward ones included."""
     tokens, width = options.batch * options.length, options.hidden
     inner, targets = options.intermediate or 4 * width, round(MASK_RATE * tokens)
-    head_width, pairs = width // options.heads, options.batch * options.heads
+    head_width, pairs, last = width // options.heads, options.batch * options.heads, outputs(options)
     forward = [
-        (4 * options.layers, 1, tokens, width, width),
-        (options.layers, 1, tokens, width, inner),
-        (options.layers, 1, tokens, inner, width),
-        (options.layers, pairs, options.length, head_width, options.length),
-        (options.layers, pairs, options.length, options.length, head_width),
+        (2 * options.layers, 1, tokens, width, width),  # keys and values
         (1, 1, targets, width, width),
         (1, 1, targets, width, options.vocab),
     ]
+    for layers, states in ((options.layers - 1, options.length), (1, last)):
+        forward += [
+            (2 * layers, 1, options.batch * states, width, width),
+            (layers, 1, options.batch * states, width, inner),
+            (layers, 1, options.batch * states, inner, width),
+            (layers, pairs, states, head_width, options.length),
+            (layers, pairs, states, options.length, head_width),
+        ]
     found = []
     for times, batch, m, k, n in forward:
         found += [(times, batch, m, k, n), (times, batch, m, n, k), (times, batch, k, m, n)]
@@ -235,7 +245,8 @@ def step_flops(options: Options) -> int:
     config = CoreConfig(**core_fields(options), pooler=False)
     targets = round(MASK_RATE * options.batch * options.length)
     return training_flops(
-        core_flops(config, options.batch, options.length) + token_head_flops(config, targets, transform=True)
+        core_flops(config, options.batch, options.length, outputs=options.batch * outputs(options))
+        + token_head_flops(config, targets, transform=True)
     )
 
 

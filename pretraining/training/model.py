@@ -51,7 +51,7 @@ class PretrainingModel(nn.Module):
         """Operations of the matrix products of a step on ``batch``, whose rows remember ``memory`` tokens."""
         inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
         queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
-        outputs = None if inputs.output_positions is None else inputs.output_positions.shape[1]
+        outputs = None if inputs.output_positions is None else int((inputs.output_positions >= 0).sum())
         core = core_flops(self.core.config, rows, length, queries, memory, inputs.attention_pattern.causal, outputs)
         heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
         return training_flops(core + heads)

@@ -76,7 +76,8 @@ def test_both_arms_read_the_same_rows(throughput, options, tmp_path):
 def test_products_are_the_steps_counted_operations(throughput, options):
     config = CoreConfig(**throughput.core_fields(options), pooler=False)
     targets = round(throughput.MASK_RATE * options.batch * options.length)
-    forward = core_flops(config, options.batch, options.length) + token_head_flops(config, targets, transform=True)
+    core = core_flops(config, options.batch, options.length, outputs=options.batch * throughput.outputs(options))
+    forward = core + token_head_flops(config, targets, transform=True)
     timed = sum(2 * times * batch * m * k * n for times, batch, m, k, n in throughput.products(options))
     assert timed == training_flops(forward) == throughput.step_flops(options)
 

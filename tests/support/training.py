@@ -245,6 +245,6 @@ def first_weights(monkeypatch, argv: list[str]) -> tuple[dict[str, torch.Tensor]
 
 
 needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None or torch.backends.cpu.get_cpu_capability() != "AVX512",
-    reason="layers are compiled on a CPU with AVX-512 and g++ only",
+    shutil.which("g++") is None or bool(os.environ.get("ATEN_CPU_CAPABILITY")),
+    reason="layers are compiled where there is g++ and ATEN_CPU_CAPABILITY is not set",
 )

@@ -28,7 +28,7 @@ def core_flops(
         queries: T, states of a second stream in each row.
         memory: M, remembered tokens of each row.
         causal: relative scores ask for distances to the left only; a recurrent core runs one direction.
-        outputs: R, states of each row's tokens that the last layer computes; ``None`` = all.
+        outputs: states of all rows' tokens that the last layer is asked for; ``None`` = all.
     """
     width, states, keys = config.hidden_size, length + queries, memory + length
     if config.recurrent is not None:
@@ -41,9 +41,9 @@ def core_flops(
     if config.position_type == "relative":  # distances have a row of their own, for their direction or dropout
         distances = keys + (1 if causal else length)
         state, row = state + 2 * distances * width, row + 2 * distances * width * width
-    skipped = 0 if outputs is None else length - outputs
-    layers = config.num_hidden_layers * (states * state + row) - skipped * state
-    return rows * layers + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
+    layers = config.num_hidden_layers * rows * (states * state + row)
+    skipped = 0 if outputs is None else (rows * length - outputs) * state
+    return layers - skipped + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
 
 
 def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:

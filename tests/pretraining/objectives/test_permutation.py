@@ -301,6 +301,9 @@ def test_plain_states_know_no_target():
     core, objective = build()
     rows = objective.corrupt(distinct_rows(1), DRAW)
     batch = collate(rows, {"x": objective})
+    batch = batch._replace(
+        inputs=batch.inputs._replace(output_positions=None)
+    )  # states that the objective does not read
     ordered = rows.targets["selected"][0] | rows.special_tokens_mask[0]
     for position in np.flatnonzero(~ordered)[::5]:
         found = gradient_of(core, batch, lambda output, p=position: output.last_hidden_state[0, p].square().sum())[0]
@@ -317,7 +320,8 @@ def test_the_first_part_and_the_memory_know_nothing_of_the_second():
     rows = objective.corrupt(distinct_rows(), DRAW)
     ids = rows.input_ids.copy()
     ids[:, 20:] = (ids[:, 20:] + 31) % 900 + FIRST_ID
-    outputs = [core(collate(r, {"x": objective}).inputs) for r in (rows, rows.replace(input_ids=ids))]
+    both = [collate(r, {"x": objective}).inputs for r in (rows, rows.replace(input_ids=ids))]
+    outputs = [core(inputs._replace(output_positions=None)) for inputs in both]
     assert torch.equal(*(output.last_hidden_state[:, :20] for output in outputs))
     assert not torch.equal(*(output.last_hidden_state[:, 20:] for output in outputs))
     for name, memory in outputs[0].state.items():

@@ -189,6 +189,14 @@ def test_without_a_compiler_a_run_says_what_is_missing(place, tmp_path):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_beside_code_of_torch_for_a_part_of_the_processor_layers_run_uncompiled(monkeypatch):
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    notes = []
+    compiled = CompiledCore(tiny(), 16, notes.append)
+    assert compiled.failed
+    assert "ATEN_CPU_CAPABILITY is set" in notes[0]
+
+
 def test_a_recurrent_core_says_why_it_is_not_compiled(place, tmp_path, capsys):
     from pretraining.training.load_config import load_pretrain_config
     from pretraining.training.pretrain import pretrain
