@@ -1,12 +1,14 @@
-"""``python benchmarks/compile.py count|time``: how many graphs runs compile, and what compiled layers save.
+"""``python benchmarks/compile.py count|time|outputs``: graphs that runs compile; what compiled and short layers save.
 
     python benchmarks/compile.py count [--configs bert-tiny,xlnet-tiny] [--steps 60] [--output FILE.json]
     python benchmarks/compile.py time [--threads 1] [--layers 4 --hidden 256 ...] [--rounds 20] [--output FILE.json]
+    python benchmarks/compile.py outputs [--threads 1] [--layers 4 --hidden 256 ...] [--rounds 20] [--output FILE.json]
 
 ``count`` trains every shipped tiny config for some steps on the shipped text, with a backend that runs the graphs it is
 given as they are, so that no compiler is needed. ``time`` trains one model twice in one process, compiled and not.
 Their steps take turns, in alternating order. Each pair gives a ratio by processor time and one by the clock. The
-compiler needs g++; what it takes is told apart from the steps.
+compiler needs g++; what it takes is told apart from the steps. ``outputs`` does the same, uncompiled, with a last layer
+that computes the states that are read, and with one that computes all.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from zoo.runtime.signals import StopRequest
 
 DOCUMENTS = 60
 MOST = 3  # compilations that a run of a shipped config may need
+ARMS = {"time": ("eager", "compiled"), "outputs": ("all", "read")}  # without what is measured, and with it
 
 
 # ---- compilations ----------------------------------------------------------------------------------------------------
@@ -102,14 +105,20 @@ def count_all(options: argparse.Namespace) -> dict[str, Any]:
 # ---- time ------------------------------------------------------------------------------------------------------------
 
 
+def all_states(model: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A hook before a model's pass: the last layer computes all states."""
+    batch, *others = arguments
+    return batch._replace(inputs=batch.inputs._replace(output_positions=None)), *others
+
+
 def two_runs(options: argparse.Namespace, folder: Path) -> dict[str, training_run.Run]:
-    """One model and text, compiled and not."""
+    """One model and text twice, without what is measured and with it."""
     precision = resolve_precision(options.precision)
     accelerator = start_processes(precision, options.threads, [], folder)
     rows = (options.rounds + options.warmup + 2) * options.batch
     store = throughput.make_store(folder / "stores", options.vocab, rows, options.length)
     runs = {}
-    for arm in ("eager", "compiled"):
+    for arm in ARMS[options.what]:
         (folder / arm).mkdir()
         shape = argparse.Namespace(**{**vars(options), "steps": options.rounds, "compile": arm == "compiled"})
         values = {**throughput.our_values(shape), "output": str(folder / arm)}
@@ -117,6 +126,8 @@ def two_runs(options: argparse.Namespace, folder: Path) -> dict[str, training_ru
             load_pretrain_config([], values), folder / arm, accelerator, TokenStores(store, {}), show=True
         )
         run.resume()
+        if arm == "all":
+            run.raw_model.register_forward_pre_hook(all_states)
         runs[arm] = run
     return runs
 
@@ -129,24 +140,27 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
         for run in runs.values():
             for _ in range(options.warmup):
                 run.trainer.train_step(stop)
-        core, warm = runs["compiled"].raw_model.compiled, time.monotonic() - start
-        if not isinstance(core, CompiledCore) or core.failed:
+        warm, without, arm = time.monotonic() - start, *ARMS[options.what]
+        core = runs[arm].raw_model.compiled
+        if options.what == "time" and (not isinstance(core, CompiledCore) or core.failed):
             sys.exit("nothing was compiled")
         seconds: dict[str, list[tuple[float, float]]] = {arm: [] for arm in runs}
         for number in range(options.rounds):
-            for arm in list(runs)[:: 1 if number % 2 else -1]:
+            for name in list(runs)[:: 1 if number % 2 else -1]:
                 begin = time.process_time(), time.perf_counter()
-                runs[arm].trainer.train_step(stop)
+                runs[name].trainer.train_step(stop)
                 if torch.cuda.is_available():
                     torch.cuda.synchronize()
-                seconds[arm].append((time.process_time() - begin[0], time.perf_counter() - begin[1]))
+                seconds[name].append((time.process_time() - begin[0], time.perf_counter() - begin[1]))
         losses = {arm: run.state.log_window[0].tolist() for arm, run in runs.items()}
-    figures: dict[str, Any] = {"compilations": core.compilations, "warm_up_seconds": warm, "sums_of_losses": losses}
+    figures: dict[str, Any] = {"warm_up_seconds": warm, "sums_of_losses": losses}
+    if isinstance(core, CompiledCore):
+        figures["compilations"] = core.compilations
     for place, kind in enumerate(("processor", "clock")):
-        pairs = [c[place] / e[place] for c, e in zip(seconds["compiled"], seconds["eager"], strict=True)]
+        pairs = [one[place] / other[place] for one, other in zip(seconds[arm], seconds[without], strict=True)]
         figures[kind] = {
-            "compiled_by_eager": throughput.spread(pairs),
-            **{arm: throughput.spread([one[place] for one in times]) for arm, times in seconds.items()},
+            f"{arm}_by_{without}": throughput.spread(pairs),
+            **{name: throughput.spread([one[place] for one in times]) for name, times in seconds.items()},
         }
     return figures
 
@@ -157,7 +171,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
 def parse(argv: list[str]) -> argparse.Namespace:
     """Options; the default shape is BERT-mini."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["count", "time"])
+    parser.add_argument("what", choices=["count", *ARMS])
     parser.add_argument("--configs", default="", help="count: names, separated by commas; default: every tiny one")
     parser.add_argument("--steps", type=int, default=60, help="count: of each run")
     shape = {"layers": 4, "hidden": 256, "heads": 4, "vocab": 30_522, "length": 128, "batch": 32}
@@ -178,7 +192,7 @@ def main(argv: list[str]) -> None:
     """Measure, print, write; an error exit where a config compiles more often than it may, or not at all."""
     options = parse(argv)
     found = count_all(options) if options.what == "count" else compare(options)
-    if options.what == "time":
+    if options.what in ARMS:
         print(json.dumps(found, indent=1))
     if options.output:
         record = {

@@ -207,8 +207,8 @@ def reset_threads() -> None:
     torch.set_num_threads(2)
 
 
-def finish(process):
-    out = process.communicate(timeout=150)[0]
+def finish(process, seconds=150):
+    out = process.communicate(timeout=seconds)[0]
     assert process.returncode == 0, out[-3000:]
     return out
 
