@@ -123,6 +123,9 @@ class AblationConfig:
         claim: what is asked, and the expected sign, written before the run.
         output: folder of the ablation's own folder.
         workers: runs at a time; absent = 1 on a machine with an accelerator, else one per two cores.
+        submit: hand the runs to a cluster by submitit: ``cluster`` (``slurm``; ``local`` tries it here),
+            ``timeout_min``, and its other settings (``slurm_partition``, ``gpus_per_node``, ``cpus_per_task``);
+            absent = run them on this machine.
     """
 
     name: Name
@@ -139,6 +142,7 @@ class AblationConfig:
     claim: str = ""
     output: UserPath = "runs"
     workers: Workers | None = None
+    submit: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Raise ZooError if the arms cannot be compared."""
@@ -160,6 +164,11 @@ class AblationConfig:
                 raise ZooError(f"{where} = {name!r} needs `cloze: {{}}`, which asks for it.")
         if self.cloze is not None and not isinstance(self.cloze, dict):
             raise ZooError(f"cloze = {self.cloze!r}; settings of `zoo cloze` are needed, such as {{items: 5000}}.")
+        if self.submit is not None and not isinstance(self.submit, dict):
+            raise ZooError(
+                f"submit = {self.submit!r}; settings of submitit are needed, such as {{timeout_min: 720, "
+                "slurm_partition: NAME, gpus_per_node: 1}."
+            )
         for key in self.cloze or {}:
             if key not in CLOZE_KEYS:
                 raise ZooError(f"cloze.{key} is no setting of an arm's cloze.{nearest(key, CLOZE_KEYS)}")

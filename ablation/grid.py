@@ -25,6 +25,7 @@ from zoo.errors import ZooError, nearest
 from zoo.runtime.pool import Job, run_pool
 from zoo.runtime.progress import duration
 from zoo.runtime.signals import usable_cpus
+from zoo.runtime.submitted import make_executor, run_submitted
 from zoo.sample import resolve
 from zoo.settings.load import Settings
 from zoo.settings.yaml_files import as_yaml, merge
@@ -311,6 +312,8 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
     say(
         f"{config.name}: {len(grid)} runs, {len(grid) - len(waiting)} finished, {workers} at a time x {threads} threads"
     )
+    root = ablation_folder(config)
+    executor = None if config.submit is None else make_executor(config.submit, root / "submitit", config.name)
     _prepare_stores(waiting)
     jobs = []
     for cell in grid:
@@ -320,12 +323,18 @@ def run_grid(config: AblationConfig, argv: list[str], say: Say) -> list[Finished
         command = (sys.executable, "-m", "ablation", *argv, *own)
         environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         jobs.append(Job(cell.name, command, cell.done, cell.done.with_suffix(".log"), environment))
-    run_pool(jobs, workers, config.name, warm=HEAVY)
+    if executor is None:
+        run_pool(jobs, workers, config.name, warm=HEAVY)
+    else:
+        run_submitted(jobs, executor, workers, say)
     return [run for run in map(read_cell, grid) if run is not None]
 
 
 def _shares_of_cores(config: AblationConfig) -> tuple[int, int]:
-    """How many runs at a time, and threads of each."""
+    """How many runs at a time, and threads of each; on a cluster all at once, with the cores that are asked for."""
+    if config.submit is not None:
+        runs = len(config.seeds) * len(config.changes)
+        return config.workers or runs, int(config.submit.get("cpus_per_task") or 1)
     workers = config.workers or (1 if _has_gpu() else max(1, usable_cpus() // 2))
     return workers, max(1, usable_cpus() // workers)
 

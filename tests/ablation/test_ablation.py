@@ -69,6 +69,7 @@ def test_differences_name_what_an_arm_changes() -> None:
         ({"changes": {"../a": {}}}, "a name in changes = '../a'"),
         ({"changes": {"a": {"seed": {"init": 3}}}}, "'seed' belongs to the ablation"),
         ({"reference": "c"}, "reference = 'c' is not an arm"),
+        ({"submit": "now"}, "submit = 'now'; settings of submitit are needed, such as"),
         ({"seeds": []}, "seeds = \\[\\]"),
         ({"seeds": [1, 1]}, "different whole numbers"),
         ({"primary": {"measures": "x"}}, "unknown key 'primary.measures'.*'measure'"),

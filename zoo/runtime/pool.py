@@ -29,7 +29,8 @@ _POLL = 0.05
 
 _TAIL = 12  # lines of a failed job's log that are shown
 
-_NOT_DONE = -1000  # stands for: ended well, but without its `done` file
+NOT_DONE = -1000
+"""Stands for the exit code of a job that ended well, but without its ``done`` file."""
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def run_pool(
     waiting = [job for job in jobs if not job.done.exists()]
     progress = _Count(label, len(jobs), len(outcomes), show or _print_line)
     running: dict[int, Job] = {}
-    with _ended_by_signals():
+    with ended_by_signals():
         starter = _Warm(warm) if warm and len(waiting) > 1 else _Fresh()
         try:
             while waiting or running:
@@ -105,19 +106,19 @@ def run_pool(
                     progress.show(running.values())
                 for pid, code in starter.ended():
                     job = running.pop(pid)
-                    outcomes.append(Outcome(job, _NOT_DONE if code == 0 and not job.done.exists() else code))
+                    outcomes.append(Outcome(job, NOT_DONE if code == 0 and not job.done.exists() else code))
                     progress.finished(outcomes[-1])
                     progress.show(running.values())
                 time.sleep(_POLL)
         finally:
             _end(starter, set(running))
             starter.close()
-    _raise_failures([outcome for outcome in outcomes if outcome.code != 0])
+    raise_failures([outcome for outcome in outcomes if outcome.code != 0])
     return sorted(outcomes, key=lambda outcome: jobs.index(outcome.job))
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Within the block SIGTERM and SIGINT leave through ``finally``, with their usual exit codes."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -158,14 +159,15 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def _raise_failures(failed: list[Outcome]) -> None:
+def raise_failures(failed: list[Outcome]) -> None:
+    """Raise ZooError that names jobs that failed, with the end of their logs, if there are any."""
     if not failed:
         return
     reports = []
     for outcome in failed[:3]:
         log = outcome.job.log
         lines = log.read_text(encoding="utf-8", errors="replace").rstrip().splitlines() if log.exists() else []
-        how = {_NOT_DONE: f"ended without writing {outcome.job.done}"}.get(outcome.code, f"exit code {outcome.code}")
+        how = {NOT_DONE: f"ended without writing {outcome.job.done}"}.get(outcome.code, f"exit code {outcome.code}")
         reports.append("\n    ".join([f"{outcome.job.name}: {how}; the end of {log}:", *lines[-_TAIL:]]))
     names = ", ".join(outcome.job.name for outcome in failed)
     raise ZooError(
@@ -185,7 +187,7 @@ class _Fresh:
 
     def start(self, job: Job) -> int:
         """The new process's number, which is also its group's."""
-        environment = {**os.environ, **_make_room(job)}
+        environment = {**os.environ, **make_room(job)}
         with job.log.open("wb") as log:
             process = subprocess.Popen(
                 job.argv,
@@ -237,7 +239,7 @@ class _Warm:
         """The fork's process number, which is also its group's."""
         if job.argv[:2] != (sys.executable, "-m"):
             raise ZooError(f"job {job.name}: a warm pool runs `python -m MODULE ...`, not {' '.join(job.argv[:3])!r}.")
-        pid: int = self._ask({"argv": job.argv[2:], "log": str(job.log), "environment": _make_room(job)})
+        pid: int = self._ask({"argv": job.argv[2:], "log": str(job.log), "environment": make_room(job)})
         return pid
 
     def ended(self) -> list[tuple[int, int]]:
@@ -250,7 +252,7 @@ class _Warm:
         self._server.wait()
 
 
-def _make_room(job: Job) -> dict[str, str]:
+def make_room(job: Job) -> dict[str, str]:
     """Make the folders of a job; what is laid over its environment."""
     job.done.parent.mkdir(parents=True, exist_ok=True)
     job.log.parent.mkdir(parents=True, exist_ok=True)
