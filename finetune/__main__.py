@@ -29,7 +29,14 @@ HELP = CommandHelp(
 )
 MEASURED_SECONDS = 2.0
 """About how long ``--dry_run`` measures the steps of a task."""
-HEAVY = ("finetune.training.run", "finetune.results.report", "sklearn.metrics", "jsonargparse", "zoo.settings.load")
+HEAVY = (
+    "finetune.training.run",
+    "finetune.results.report",
+    "sklearn.metrics",
+    "jsonargparse",
+    "zoo.settings.load",
+    "torch._dynamo",  # which optimisers import at their first step
+)
 """Modules that the children of a pool share: imported once, without starting a thread."""
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -182,8 +181,11 @@ def _through_time(
             _add_product(grads[t - 1], steps[t], recurrent, dtype)
 
 
-# Compiled, it would be unrolled into one graph for each length.
-_apply: Callable[..., tuple[Tensor, Tensor]] = torch.compiler.disable(_Recurrence.apply)
+@torch._disable_dynamo
+def _apply(*arguments: Any) -> tuple[Tensor, Tensor]:
+    """Compiled, it would be unrolled into one graph for each length."""
+    found: tuple[Tensor, Tensor] = _Recurrence.apply(*arguments)
+    return found
 
 
 def recurrence(

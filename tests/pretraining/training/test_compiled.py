@@ -16,7 +16,6 @@ from training import (
     assert_same_course,
     finish,
     interrupt_at,
-    launch,
     log_lines,
     needs_compiler,
     outcome,
@@ -278,10 +277,20 @@ def test_compiled_code_of_two_streams_takes_the_same_course(place, tmp_path, wat
 
 @pytest.mark.slow
 @needs_compiler
-def test_two_processes_take_the_course_of_one(place, tmp_path):
-    argv = settings(place, "bert", 4, **{"train.compile": "yes", "train.micro_batch_size": 4})
-    one, two = ([*argv, "--run_folder", str(tmp_path / name)] for name in ("one", "two"))
-    said = finish(launch(one), 600) + finish(launch(two, processes=2), 600)  # compilers beside other processes
+def test_compiled_code_takes_the_same_course_in_one_process_and_in_two(place, warm, tmp_path):
+    """With dropout, to the held-out losses; a wrong compiled backward pass would show from the second step on."""
+    more = {"train.lr": 1e-2, "train.micro_batch_size": 4, "train.validate_every": 2, "data.validation_tokens": 1500}
+    argv = settings(place, "bert", 4, **more)
+    plain, one, two = ([*argv, "--run_folder", str(tmp_path / name)] for name in ("plain", "one", "two"))
+    train([*plain, "--train.compile", "no"])
+    said = finish(warm.start("pretraining", *one, "--train.compile", "yes"), 600)  # compilers beside other processes
+    said += finish(warm.launch([*two, "--train.compile", "yes"], processes=2), 600)
     assert said.count("a layer was compiled in") == 4  # the main processes', a last layer's own graph among them
     assert "uncompiled" not in said
     assert_same_course(tmp_path / "one", tmp_path / "two")
+    for expected, found in zip(log_lines(tmp_path / "plain"), log_lines(tmp_path / "one"), strict=True):
+        for name, value in (expected.get("terms") or expected["validation"]["terms"]).items():
+            again = (found.get("terms") or found["validation"]["terms"])[name]
+            both = (value, again) if isinstance(value, float) else (value["loss"], again["loss"])
+            assert both[1] == pytest.approx(both[0], rel=1e-4)
+    assert abs(losses(tmp_path / "plain")[0] - losses(tmp_path / "plain")[-1]) > 0.05

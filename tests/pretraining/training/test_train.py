@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import training
-from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, needs_compiler, outcome, train, write_corpus
+from training import FAMILIES, Killed, arguments, interrupt_at, log_lines, outcome, train, write_corpus
 
 from pretraining.objectives.base import make_batch
 from pretraining.objectives.causal_lm import CausalLM
@@ -352,24 +352,6 @@ def test_sigterm_ends_a_process_that_is_inside_of_a_library(patient):
     finally:
         process.kill()
     assert (process.returncode, printed) == ((0, "True\n") if patient else (143, ""))
-
-
-@pytest.mark.slow
-@needs_compiler
-def test_a_compiled_run_takes_the_same_course(place, tmp_path):
-    """With dropout, to the held-out losses; a wrong compiled backward pass would show from the second step on."""
-    more = {"model.num_hidden_layers": 1, "train.precision": "fp32", "train.log_every": 1, "train.lr": 1e-2}
-    plain, compiled = (
-        log_lines(train(arguments(place, "bert", steps=4, **more, **{"output": tmp_path / c, "train.compile": c})))
-        for c in ("no", "yes")
-    )
-    for one, other in zip(plain, compiled, strict=True):
-        expected, found = (line.get("terms") or line["validation"]["terms"] for line in (one, other))
-        for name, value in expected.items():
-            loss = value if isinstance(value, float) else value["loss"]
-            again = found[name] if isinstance(value, float) else found[name]["loss"]
-            assert again == pytest.approx(loss, rel=1e-4)
-    assert abs(plain[0]["terms"]["masked_lm"] - plain[3]["terms"]["masked_lm"]) > 0.05
 
 
 def test_changed_text_is_not_mixed_into_an_old_run(tmp_path, monkeypatch):
