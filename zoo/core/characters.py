@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 from torch.nn import functional
 
 from zoo.config import CoreConfig
@@ -145,7 +146,7 @@ class CharacterEncoder(nn.Module):
 
     # What depends on the numbers themselves is left out of compiled graphs, which could only break there. The public
     # decorator, torch.compiler.disable, would import the compiler, a second or two, wherever this file is read.
-    @torch._disable_dynamo
+    @_disable_dynamo
     def _distinct(self, input_ids: Tensor) -> tuple[Tensor, Tensor]:
         """(n, C) characters of the batch's distinct tokens, and (B, L) the row of each position."""
         tokens, place = torch.unique(input_ids, return_inverse=True)
@@ -171,7 +172,7 @@ class CharacterEncoder(nn.Module):
         result: Tensor = self.projection(self.highways(torch.cat(found, dim=-1)))
         return result
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def _without_tail(self, characters: Tensor) -> Tensor:
         """Without trailing columns of padding, of which one window of the widest filter tells everything."""
         alike = (characters == characters[:, -1:]).all(0)
@@ -179,7 +180,7 @@ class CharacterEncoder(nn.Module):
         longest = int(varied[-1]) + 1 if len(varied) else 0
         return characters[:, : longest + max(width for width, _ in self.config.filters)]
 
-    @torch._disable_dynamo
+    @_disable_dynamo
     def _check(self, characters: Tensor) -> None:
         width, highest = self.config.max_characters_per_token, self.config.n_characters
         if characters.shape[-1] != width:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 from torch.autograd.function import once_differentiable
 
 FORGET_BIAS = 1.0  # added to the stored bias of the forget gate, as TensorFlow's cell does (specs: ELMo, trap 3)
@@ -181,7 +182,7 @@ def _through_time(
             _add_product(grads[t - 1], steps[t], recurrent, dtype)
 
 
-@torch._disable_dynamo
+@_disable_dynamo
 def _apply(*arguments: Any) -> tuple[Tensor, Tensor]:
     """Compiled, it would be unrolled into one graph for each length."""
     found: tuple[Tensor, Tensor] = _Recurrence.apply(*arguments)
