@@ -45,7 +45,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.nn import functional
-from waits import Waits
+from waits import waits_of_step
 
 from pretraining.store.token_store import Store
 from pretraining.training.load_config import load_pretrain_config
@@ -234,9 +234,9 @@ def host_waits(options: Options) -> dict[str, Any]:
         run.resume()
         run.trainer.train_step(stop)
         if not torch.cuda.is_available():
-            with Waits() as found:
+            with waits_of_step(run.trainer) as found:
                 run.trainer.train_step(stop)
-            return {"operations": found.found}
+            return {"operations": found}
         with warnings.catch_warnings(record=True) as told_of:
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
