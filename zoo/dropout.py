@@ -67,11 +67,8 @@ def _element_hash(shape: tuple[int, ...], device: torch.device, positions: Tenso
 _cached_element_hash = lru_cache(maxsize=16)(_element_hash)
 
 
-def _factors(x: Tensor, keys: Tensor, site: int | Tensor, p: float, positions: Tensor | None) -> Tensor:
+def _factors(x: Tensor, keys: Tensor, elements: Tensor, site: int | Tensor, p: float) -> Tensor:
     """Shape of ``x``: 0 with probability p, else 1 / (1 - p)."""
-    shape = tuple(x.shape[1:])
-    cached = positions is None and not torch.compiler.is_compiling()
-    elements = _cached_element_hash(shape, x.device) if cached else _element_hash(shape, x.device, positions)
     rows = _mix(keys ^ ((site * 2246822519 + 1) & 0x7FFFFFFF))
     hashed = torch.bitwise_xor(rows[:, None], elements)
     # Four integer passes in place: a comparison to bool costs several times as much on a CPU.
@@ -87,18 +84,18 @@ def _bits(value: float, device: torch.device) -> Any:
 
 
 class _KeyedDropout(torch.autograd.Function):
-    """Multiply by the hashed factors, forwards and backwards; nothing but the keys is saved."""
+    """Multiply by the hashed factors, forwards and backwards; nothing but the hashes they are made of is saved."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, site: int | Tensor, p: float, positions: Tensor | None) -> Tensor:
-        ctx.save_for_backward(keys, positions)
+    def forward(ctx: Any, x: Tensor, keys: Tensor, elements: Tensor, site: int | Tensor, p: float) -> Tensor:
+        ctx.save_for_backward(keys, elements)
         ctx.site, ctx.p = site, p
-        return _factors(x, keys, site, p, positions).mul_(x).to(x.dtype)
+        return _factors(x, keys, elements, site, p).mul_(x).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        keys, positions = ctx.saved_tensors
-        factors = _factors(grads[0], keys, ctx.site, ctx.p, positions)
+        keys, elements = ctx.saved_tensors
+        factors = _factors(grads[0], keys, elements, ctx.site, ctx.p)
         return factors.mul_(grads[0]).to(grads[0].dtype), None, None, None, None
 
 
@@ -116,7 +113,10 @@ def keyed_dropout(
     """
     if keys is None or p == 0.0:
         return x
+    shape = tuple(x.shape[1:])
     if torch.compiler.is_compiling():  # it keeps or recomputes by itself, and torch 2.11 makes zeros of our backward
-        return (x * _factors(x, keys, site, p, positions)).to(x.dtype)
-    result: Tensor = _KeyedDropout.apply(x, keys, site, p, positions)
+        return (x * _factors(x, keys, _element_hash(shape, x.device, positions), site, p)).to(x.dtype)
+    shared = positions is None  # by all rows, layers and steps
+    elements = _cached_element_hash(shape, x.device) if shared else _element_hash(shape, x.device, positions)
+    result: Tensor = _KeyedDropout.apply(x, keys, elements, site, p)
     return result
