@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from pretraining.objectives.base import Batch, CoreRunner, LossTerm, Objective, Targets
@@ -51,7 +52,8 @@ class PretrainingModel(nn.Module):
         """Operations of the matrix products of a step on ``batch``, whose rows remember ``memory`` tokens."""
         inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
         queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
-        outputs = None if inputs.output_positions is None else int((inputs.output_positions >= 0).sum())
+        read = inputs.output_positions  # on the CPU still, where numpy counts without a wait for a device
+        outputs = None if read is None else int(np.count_nonzero(read.numpy() >= 0))
         core = core_flops(self.core.config, rows, length, queries, memory, inputs.attention_pattern.causal, outputs)
         heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
         return training_flops(core + heads)
