@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ import pytest
 if TYPE_CHECKING:
     from shared import Shared
     from warm import Warm
+
+# Torch's compiler would start workers, new interpreters that take more processor time than what tests compile.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 MIXIN_MARKS = (
     "accelerate_tests",
