@@ -18,7 +18,8 @@ class CorpusConfig:
     """Where the text is, and how it becomes sentences and words.
 
     Args:
-        files: a file, a folder (searched through, sorted by name), a glob, a hub id of ``datasets``
+        files: a file, a folder (searched through, sorted by name), a glob, these on an object store (``s3://...``, any
+            URL of ``fsspec``, which is copied to the user's cache), a hub id of ``datasets``
             (``wikitext``, ``org/name``), ``zoo:sample/en`` (text that ships with the package), or a list of
             these, read in the order given.
         text_field: field of JSON lines, Parquet files and hub data sets that holds the text: a string, or, in JSON

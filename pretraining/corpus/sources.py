@@ -14,6 +14,7 @@ from pretraining.corpus.config import CorpusConfig
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.storage.folders import is_glob, walk, walk_glob
+from zoo.storage.object_store import fetch_files, is_url
 from zoo.storage.text_encoding import encoding_hint
 from zoo.storage.user_files import check_pointer, unreadable
 
@@ -82,6 +83,10 @@ def resolve_sources(config: CorpusConfig, notes: list[str] | None = None) -> lis
 
 def _resolve(entry: str, config: CorpusConfig, notes: list[str]) -> list[Source]:
     """Sources of one entry of ``corpus.files``."""
+    if is_url(entry):
+        fetched = fetch_files(entry, "corpus.files", lambda file: _extension(file) is not None)
+        notes.append(_told(Path(entry), len(fetched), Counter()))
+        return [_file_source(file, config) for file in fetched]
     path = Path(resolve(entry)).expanduser()
     if path.is_dir():
         found = walk(path)

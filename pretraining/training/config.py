@@ -214,6 +214,8 @@ class PretrainConfig:
         seed: seeds.
         output: folder that run folders are made in.
         run_folder: the run folder itself, instead of one named after the settings.
+        mirror: folder on an object store (``s3://...``, any URL of ``fsspec``) to which the run folder is copied after
+            each checkpoint, and from which a run goes on that is further there.
     """
 
     name: Name
@@ -230,6 +232,7 @@ class PretrainConfig:
     edge: str = ""
     output: UserPath = "runs"
     run_folder: UserPath | None = None
+    mirror: UserPath | None = None
 
     def __post_init__(self) -> None:
         """Check what spans several keys."""

@@ -20,6 +20,7 @@ from zoo.settings.yaml_files import flatten, parse_arguments
 _INCIDENTAL = (
     "output",
     "run_folder",
+    "mirror",
     "data.stores",
     "data.processes",
     "train.log_every",

@@ -6,6 +6,8 @@ import contextlib
 import sys
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from pretraining.training.assemble import check_optimizer
 from pretraining.training.checks import (
     accumulation_of,
@@ -34,6 +36,7 @@ from zoo.runtime.processes import (
 from zoo.runtime.sharding import requested_sharding
 from zoo.runtime.signals import stop_on_sigterm
 from zoo.settings.load import Settings
+from zoo.storage.object_store import RunMirror
 
 
 def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
@@ -54,10 +57,13 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
     train, sharded = config.train, requested_sharding()
     accelerator = start_processes(resolve_precision(train.precision), train.threads, train.trackers, folder)
     with leave_group_together(), stop_on_sigterm() as stop, contextlib.ExitStack() as stack:
-        stores = None
+        stores = mirror = None
         with errors_on_all_ranks(accelerator):
             if accelerator.is_main_process:
                 stack.enter_context(run_lock(folder))
+                mirror = None if config.mirror is None else RunMirror(config.mirror, folder)
+                if mirror is not None and mirror.restore() and show:
+                    print(f"the run goes on from {mirror.url}", file=sys.stderr, flush=True)
                 check_settings(settings, folder, accelerator.num_processes)
                 for line in idle_notes(config) if show else ():
                     print(line, file=sys.stderr, flush=True)
@@ -67,15 +73,29 @@ def pretrain(settings: Settings[PretrainConfig], show: bool = True) -> Path:
                     check_weights(folder, config.init_from.model, weights_digest(Path(config.init_from.model)))
         check_shared_folder(accelerator, folder)
         if is_finished(folder):
+            send_last(mirror, accelerator)
             if show and accelerator.is_main_process:
                 print(f"{folder} is finished already.", flush=True)
             return folder
         with errors_on_all_ranks(accelerator):
             run = Run(settings, folder, accelerator, stores or run_stores(config, False), show, sharded)
+        run.mirror = mirror
         run.resume()
         run.loop(stop)
         run.finish()
+        send_last(mirror, accelerator)
     return folder
+
+
+def send_last(mirror: RunMirror | None, accelerator: Accelerator) -> None:
+    """Send what a finished run's copy lacks; every process takes part.
+
+    Raises:
+        ZooError: the store cannot be written. The run folder is whole, and the same command tries again.
+    """
+    with errors_on_all_ranks(accelerator):
+        if mirror is not None:
+            mirror.push()
 
 
 def check_settings(settings: Settings[PretrainConfig], folder: Path, processes: int) -> None:

@@ -50,6 +50,7 @@ from zoo.runtime.sharding import gathered_tensors, gathered_weights, is_sharded,
 from zoo.runtime.signals import Stopped, StopRequest
 from zoo.settings.load import Settings
 from zoo.storage.files import read_json
+from zoo.storage.object_store import RunMirror
 
 LAST_WEIGHTS = "last_weights"
 """Model folder in a run folder: the last step's weights, where the run folder itself has averaged ones."""
@@ -139,6 +140,7 @@ class Run:
         self.trainer = make_trainer(config, accelerator, self.raw_model, self.data)
         self.optimizer, self.state = self.trainer.optimizer, self.trainer.state
         self.recorder = Recorder(settings, folder, accelerator, stores, show)
+        self.mirror: RunMirror | None = None  # of the main process
 
     @property
     def progress(self) -> float:
@@ -172,6 +174,7 @@ class Run:
             if saving:
                 with errors_on_all_ranks(self.accelerator):
                     self._save()
+                    self._push()
             if stopping and not ended:
                 recorder.progress.note(f"stopped at step {step}, saved; the same command continues.")
                 recorder.close()
@@ -212,6 +215,14 @@ class Run:
         step, keep = self.state.counters.step, self.config.train.keep
         average = None if self.average is None else self.average.averages
         save_checkpoint(self.folder, step, self.raw_model, self.optimizer, values, keep, tensors, average, main)
+
+    def _push(self) -> None:
+        """Copy the run folder; what fails is tried again at the next checkpoint, and at the end."""
+        try:
+            if self.mirror is not None:
+                self.mirror.push()
+        except ZooError as error:
+            self.recorder.progress.note(f"warning: {error} It is tried again after the next checkpoint.")
 
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, or start; then wrap the model for its processes."""
