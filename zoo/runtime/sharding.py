@@ -35,8 +35,9 @@ def requested_sharding() -> bool:
     Raises:
         ZooError: it asks for something else of the kind, which is not there.
     """
-    if _says_yes("ACCELERATE_USE_MEGATRON_LM"):
-        raise ZooError(f"the launcher's config asks for Megatron-LM, which no run uses; {_SHIPPED} shares weights out.")
+    for variable, name in (("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"), ("ACCELERATE_USE_MEGATRON_LM", "Megatron-LM")):
+        if _says_yes(variable):
+            raise ZooError(f"the launcher's config asks for {name}, which no run uses: {_SHIPPED} shares weights out.")
     if not _says_yes("ACCELERATE_USE_FSDP"):
         return False
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":

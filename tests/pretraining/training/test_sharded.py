@@ -137,7 +137,7 @@ def test_another_number_of_processes_goes_on(place, ranks, start, processes, var
         ({OPTIMIZER: "torch.optim.Adafactor"}, FSDP2, "train.optimizer does not work on weights that are shared out"),
         ({}, {**FSDP2, "FSDP_VERSION": "1"}, "asks for FSDP 1: say fsdp_version: 2"),
         ({}, {**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: weights stay on their device"),
-        ({}, {"ACCELERATE_USE_MEGATRON_LM": "true"}, "asks for Megatron-LM"),
+        ({}, {"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for DeepSpeed, which no run uses: configs/accelerate/fsdp2"),
     ],
 )
 def test_what_cannot_work_is_said_before_work(place, ranks, settings, variables, message, tmp_path):
