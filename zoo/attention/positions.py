@@ -66,6 +66,9 @@ class RelativeScoreInputs(NamedTuple):
         The rows count both streams.
         """
         own = (self.length - positions)[:, None, :, None] + torch.arange(self.keys, device=positions.device)
+        encoding, last = self.encoding, self.encoding.shape[1]
+        if last < self.keys + self.length:  # keys to the right are hidden, and all have one column without a distance
+            encoding, own = functional.pad(encoding, (0, 0, 0, 1)), own.clamp(max=last)
         columns, rows = own, positions
         if self.columns is not None:
             columns = torch.cat([own, self.columns], dim=2)
@@ -82,6 +85,7 @@ class RelativeScoreInputs(NamedTuple):
 
         return (
             self._replace(
+                encoding=encoding,
                 ordered=0,
                 columns=columns,
                 penalty=chosen(self.penalty),

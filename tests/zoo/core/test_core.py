@@ -11,6 +11,7 @@ from zoo.config import CoreConfig
 from zoo.core.build import build_core
 from zoo.core.functions import sinusoids
 from zoo.core.transformer import Transformer
+from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import AttentionPattern, CoreInputs, QueryStream
@@ -203,3 +204,48 @@ def test_states_at_columns_are_those_of_plain_indexing_with_their_gradients():
         (found * weights).sum().backward()
         (expected * weights).sum().backward()
         torch.testing.assert_close(one.grad, two.grad)
+
+
+CORES = {
+    "positions": {},
+    "rotary": {"position_type": "rotary", "num_key_value_heads": 2, "norm": "rms", "norm_position": "pre", "glu": True},
+    "relative": {"position_type": "relative", "untie_r": True, "relative_segments": True, "type_vocab_size": 0},
+    "remembering": {"position_type": "relative", "mem_len": 8, "type_vocab_size": 0},
+}
+WAYS = {
+    "all": AttentionPattern(),
+    "lengths": AttentionPattern(lengths=torch.tensor([9, 12, 10])),
+    "causal": AttentionPattern(causal=True),
+    "causal lengths": AttentionPattern(causal=True, lengths=torch.tensor([9, 12, 10])),
+    "documents": AttentionPattern(documents=torch.arange(12).expand(3, -1) // 5),
+    "dense": AttentionPattern(dense=torch.ones(12, 12).tril(3).bool()[None]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", CORES)
+def test_some_states_are_those_that_all_would_be(kind, way):
+    """Of the last layer alone, in each pattern, with dropout and memory; their gradients, too, and NaN elsewhere."""
+    core = build_core(
+        CoreConfig(vocab_size=V, hidden_size=W, num_hidden_layers=2, num_attention_heads=H, intermediate_size=F)
+        .replace(hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.2, pooler=False)
+        .replace(**CORES[kind])
+    )
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(1, V, (3, 12), generator=generator)
+    types = torch.arange(12).expand(3, -1) // 6 if CORES[kind].get("relative_segments") else None
+    inputs = CoreInputs(ids, WAYS[way], token_type_ids=types, dropout_keys=row_keys(1, 2, range(3)))
+    state = None
+    if "mem_len" in CORES[kind] and WAYS[way].documents is None and way != "dense":
+        state = {name: value.detach() for name, value in core(inputs).state.items()}
+    wanted = torch.tensor([[0, 3, 8, 5], [4, -1, -1, -1], [7, 2, -1, -1]])
+    row, slot = torch.nonzero(wanted >= 0, as_tuple=True)
+    column, directions, found = wanted[row, slot], torch.randn(len(row), W, generator=generator), []
+    for positions in (None, wanted):
+        core.zero_grad()
+        states = core(inputs._replace(output_positions=positions), state).last_hidden_state
+        (states[row, column] * directions).sum().backward()
+        found.append([states[row, column].detach(), *(p.grad.clone() for p in core.parameters() if p.grad is not None)])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+    computed = torch.zeros(3, 12, dtype=torch.bool).index_put((row, column), torch.tensor(True))
+    assert torch.equal(states.isnan().all(-1), ~computed)
