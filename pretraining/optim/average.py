@@ -9,7 +9,6 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from zoo.errors import ZooError
 from zoo.values import Probability, Range
@@ -109,6 +108,8 @@ class AveragedWeights:
             self._swap()
 
     def _swap(self) -> None:
+        from torch.distributed.tensor import DTensor  # takes a second, which reading settings need not
+
         for name, average in self.averages.items():
             weight = self.weights[name]
             if isinstance(weight, DTensor):  # what other processes gather lies where it is

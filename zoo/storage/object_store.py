@@ -129,8 +129,11 @@ class RunMirror:
 
     def _there(self) -> dict[str, int]:
         """Bytes of what the store has, by path in the run folder."""
-        found = self.system.find(self.root, detail=True)
-        return {name[len(self.root) :].lstrip("/"): int(item["size"]) for name, item in found.items()}
+        listed = self.system.find(self.root, detail=True).items()
+        found = {name[len(self.root) :].lstrip("/"): int(item["size"]) for name, item in listed}
+        if outside := [name for name in found if ".." in Path(name).parts]:  # keys are any text
+            raise ZooError(f"mirror: {self.url} has an object {outside[0]!r}, which is in no run folder; remove it.")
+        return found
 
     def restore(self) -> bool:
         """Fetch the copy if it is further than the run folder; whether it was.

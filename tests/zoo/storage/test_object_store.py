@@ -124,6 +124,15 @@ def test_a_mirror_that_lags_behind_is_left_alone(tmp_path):
     assert len(list((folder / "checkpoints").iterdir())) == 2
 
 
+def test_an_object_that_would_lie_outside_of_the_run_folder_is_refused(tmp_path, monkeypatch):
+    mirror = RunMirror(f"memory://{uuid.uuid4().hex}", tmp_path / "run")
+    evil = f"{mirror.root}/checkpoints/step-000000009/../../../../evil/manifest.json"
+    monkeypatch.setattr(mirror.system, "find", lambda root, detail: {evil: {"size": 1}})
+    with pytest.raises(ZooError, match=r"has an object '.*evil/manifest.json', which is in no run folder"):
+        mirror.restore()
+    assert not (tmp_path.parent / "evil").exists()
+
+
 @pytest.mark.parametrize(
     ("url", "message"),
     [
