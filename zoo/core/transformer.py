@@ -146,12 +146,10 @@ class Transformer(Core):
         states, attentions, shown = [hidden], [], output_hidden_states or output_attentions
         wanted = None if shown or shared.cache is not None else inputs.output_positions
         for layer_index in range(self.config.num_hidden_layers):
+            name, layer = f"memory_{layer_index}", self.layers[self.config.group_of(layer_index)]
             if remembers is not None:
-                remembered[f"memory_{layer_index}"] = remembers.remember(
-                    hidden[:, :length], layer_index, memory or None
-                )
-            layer = self.layers[self.config.group_of(layer_index)]
-            own = shared.of_layer(layer_index, memory[f"memory_{layer_index}"] if memory else None)
+                remembered[name] = remembers.remember(hidden[:, :length], layer_index, memory or None)
+            own = shared.of_layer(layer_index, memory[name] if memory else None)
             if wanted is not None and layer_index == self.config.num_hidden_layers - 1:
                 own = own.of_last_layer(wanted, length)
             arguments = (layer, hidden, own, (layer_index + 1) * _SITES_PER_LAYER, entities)
@@ -164,16 +162,13 @@ class Transformer(Core):
             attentions.append(probabilities)
         states[-1] = hidden = self.final_norm(hidden)
         site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
-        hidden = own.dropped(hidden, site, self.config.final_dropout)
-        width = length if wanted is None else wanted.shape[1]
-        first = hidden if inputs.query is None else hidden[:, :width]
-        first = first if wanted is None else at_positions(first, wanted, length)
+        first, second = _both_streams(own.dropped(hidden, site, self.config.final_dropout), inputs, wanted)
         return CoreOutput(
             last_hidden_state=first,
             pooler_output=None if self.pooler is None else self.pooler(first[:, 0]).tanh(),
             hidden_states=tuple(states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
-            query_states=None if inputs.query is None else hidden[:, width:],
+            query_states=second,
             state=shared.cache if shared.cache is not None else remembered or None,
         )
 
@@ -222,3 +217,11 @@ class Transformer(Core):
             raise ZooError("a core with entities (model.fusion) reads whole rows and does not go on from a cache.")
         if memory and not self.config.mem_len:
             raise ZooError("this core remembers nothing (model.mem_len) and does not read a memory.")
+
+
+def _both_streams(hidden: Tensor, inputs: CoreInputs, wanted: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Last states: (B, L, W) of the tokens, of which all or (B, R) wanted ones were computed; the second stream's."""
+    length = inputs.input_ids.shape[1]
+    width = length if wanted is None else wanted.shape[1]
+    first, second = (hidden, None) if inputs.query is None else (hidden[:, :width], hidden[:, width:])
+    return (first if wanted is None else at_positions(first, wanted, length)), second
