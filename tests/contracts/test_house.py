@@ -56,7 +56,7 @@ ORDER = [
     "pretraining/tools/",
     "pretraining/__init__.py",
     "pretraining/__main__.py",
-    "finetune/metrics.py",
+    "finetune/metrics/",
     "finetune/config.py",
     "finetune/data/",
     "finetune/inputs/",
@@ -77,7 +77,11 @@ ORDER = [
 
 SAME_NAME = {"main"}  # may be defined more than once
 DYNAMIC_IMPORTS = {"zoo/cli.py", "zoo/settings/checks.py", "zoo/settings/yaml_files.py", "zoo/runtime/pool_server.py"}
-LISTS = {"zoo/sample/__init__.py", "zoo/weights/families/__init__.py"}  # faces that list what lies beside them
+LISTS = {
+    "finetune/metrics/__init__.py",
+    "zoo/sample/__init__.py",
+    "zoo/weights/families/__init__.py",
+}  # faces that list what lies beside them
 A_FILE_EACH = {  # rooms that grow by a file for each layout, masking scheme, objective, optimiser, family of weights
     "pretraining/layouts",
     "pretraining/masking",

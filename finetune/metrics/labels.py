@@ -1,4 +1,4 @@
-"""Official metrics by name, and what a classifier that always gives one answer would score."""
+"""Scores of class labels by name, and what a classifier that always gives one answer would score."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ Labels = NDArray[np.int64]
 Metric = Callable[[Labels, Labels], float]
 
 
-def _accuracy(gold: Labels, predicted: Labels) -> float:
+def accuracy(gold: Labels, predicted: Labels) -> float:
+    """Share of rows with the right class; of multiple choice, the share of questions (or blanks) with the right one."""
     from sklearn.metrics import accuracy_score
 
     return float(accuracy_score(gold, predicted))
 
 
-def _f1(gold: Labels, predicted: Labels) -> float:
-    """F1 of class 1, GLUE's convention for MRPC; 0 where nothing is predicted positive."""
+def binary_f1(gold: Labels, predicted: Labels) -> float:
+    """F1 of class 1, GLUE's convention for MRPC and QQP; 0 where nothing is predicted positive."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(gold, predicted, pos_label=1, average="binary", zero_division=0))
 
 
-def _macro_f1(gold: Labels, predicted: Labels) -> float:
+def macro_f1(gold: Labels, predicted: Labels) -> float:
+    """Mean of the classes' F1, over the classes that either side has."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(gold, predicted, average="macro", zero_division=0))
 
 
-def _matthews(gold: Labels, predicted: Labels) -> float:
-    """Matthews correlation, 0 by definition where either side is constant."""
+def matthews(gold: Labels, predicted: Labels) -> float:
+    """Matthews correlation, 0 by definition where either side is constant, also where both are and agree."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(gold, predicted))
+    constant = any(len(np.unique(side)) < 2 for side in (gold, predicted))
+    return 0.0 if constant else float(matthews_corrcoef(gold, predicted))
 
 
-METRICS: dict[str, Metric] = {"accuracy": _accuracy, "f1": _f1, "macro_f1": _macro_f1, "matthews": _matthews}
+METRICS: dict[str, Metric] = {"accuracy": accuracy, "f1": binary_f1, "macro_f1": macro_f1, "matthews": matthews}
 """Metric functions of (gold, predicted), both (N,) class numbers; scikit-learn is imported when one is called."""
 
 
