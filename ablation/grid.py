@@ -125,7 +125,9 @@ def known_figures(config: AblationConfig) -> tuple[set[str], set[str]]:
     if config.cloze is not None:
         measures |= {f"cloze.{name}" for name in _cloze_names(config.cloze)}
     if arm.finetune is not None:
-        scores = {f"{task.name}.{metric}" for task in _tasks(arm.finetune) for metric in task.metrics}
+        from finetune.kinds.base import open_kind
+
+        scores = {f"{task.name}.{metric}" for task in _tasks(arm.finetune) for metric in open_kind(task).metrics(task)}
         measures |= scores
         floors |= {f"{MAJORITY}{name}" for name in scores}
     return measures, floors

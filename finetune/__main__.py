@@ -113,7 +113,7 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
     runs_left = list[int]()
     for task, ready in zip(tasks, prepared, strict=True):
         own, core = ready.settings, ready.metadata.config
-        epochs, train, development = own.epochs or 1, len(ready.data.train.texts), len(ready.data.evaluation.texts)
+        epochs, train, development = own.epochs or 1, len(ready.data.train), len(ready.data.evaluation)
         done = []
         for seed in seeds:
             folder = folder_of(output, task.name, seed)
@@ -129,7 +129,7 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
         )
         parts = training_bytes(core, core.vocab_size or 0, own.batch_size, ready.max_length)
         needed = max(needed, sum(parts.values()))
-    parts_of_model = dict(ready.classifier(seeds[0]).named_parameters())  # the weights are read, and so checked
+    parts_of_model = dict(ready.model(seeds[0]).named_parameters())  # the weights are read, and so checked
     size = sum(parameter.numel() for parameter in parts_of_model.values())
     memory = f"memory: about {needed / 1e6:,.0f} MB a process, of {device_memory() / 1e6:,.0f} MB here"
     jobs = f"{to_run} of {len(tasks) * len(seeds)} trainings to run, {config.jobs} at a time"
@@ -158,9 +158,9 @@ def time_line(prepared: list[PreparedTask], runs_left: list[int], seed: int, job
     seconds, told = 0.0, list[str]()
     for ready, runs in zip(prepared, runs_left, strict=True):
         if runs:
-            train, batch = len(ready.data.train.texts), ready.settings.batch_size
+            train, batch = len(ready.data.train), ready.settings.batch_size
             step = measured_step(ready, seed, MEASURED_SECONDS)
-            scoring = len(ready.data.evaluation.texts) / batch / 3  # a forward pass is a third of a step
+            scoring = len(ready.data.evaluation) / batch / 3  # a forward pass is a third of a step
             seconds += runs * step * ((ready.settings.epochs or 1) * math.ceil(train / batch) + scoring)
             told.append(f"{ready.task.name} {step:.3g} s a step")
     several = f" one after the other, and {jobs} at a time where the machine has room" if jobs > 1 else ""

@@ -1,8 +1,10 @@
-"""Labelled tasks: what one is, the shipped ones of GLUE and CLUE, and a user's own, read from YAML."""
+"""Labelled tasks: what one is, the shipped ones (``configs/tasks``), and a user's own, all read from YAML."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -10,9 +12,10 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import yaml
 
-from finetune.metrics import METRICS
+from finetune.data.formats import RECORD_FORMATS
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
+from zoo.settings.yaml_files import shipped_configs
 from zoo.storage.user_files import whole_text
 from zoo.values import Count, Name, NotNegative, check_fields, check_name
 
@@ -31,6 +34,20 @@ class SpanMarkers(NamedTuple):
     behind: str
 
 
+class KindSpec(NamedTuple):
+    """The class that reads, trains, decodes and scores a kind of task, by its path.
+
+    Args:
+        class_path: such as ``finetune.kinds.Tagging``.
+        init_args: its options.
+    """
+
+    class_path: str = "finetune.kinds.Classification"
+    init_args: Mapping[str, Any] = {}
+
+
+CLASSIFICATION = KindSpec()
+
 FORMATS = ("tsv", "csv", "jsonl", "json", "parquet")
 """How a task's files can be read; a ``.json`` holds a record a line, or one list of them."""
 
@@ -41,77 +58,90 @@ class Task:
 
     Args:
         name: what ``--tasks`` calls it.
-        columns: the text columns, one (single texts) or two (pairs): names, or numbers from 0 in a table
-            without header.
+        columns: the columns of texts: names, or numbers from 0 in a table without header; how many a task has, and what
+            they hold, is its kind's to say (:mod:`finetune.kinds`).
         labels: all labels as they stand in the file, in class order; the second is the positive class of F1.
-        metrics: names in :data:`finetune.metrics.METRICS`; the first is the primary one.
+        metrics: names of the kind's metrics; the first is the primary one; empty = the kind's own.
+        kind: the class of the kind of task, in YAML a class path, or ``class_path`` with ``init_args``.
         label_column: name, or number, of the label's column.
+        index_column: name of the column that numbers the rows, where files of predictions repeat it.
         header: whether the first line of a TSV or CSV names the columns.
         skip_labels: rows with these labels carry no gold answer and are dropped.
+        groups: names that stand for all their tasks in ``--tasks``.
         folders: names the task's folder may have below ``--data``; it may also be ``--data`` itself.
         train_files: possible names of the training file, first found wins; one without an extension stands for the
-            same name with any that is read (:data:`finetune.data.load.EXTENSIONS`).
+            same name with any that is read (:data:`finetune.data.tables.EXTENSIONS`).
         eval_files: possible names of the labelled development file.
-        file_format: one of :data:`FORMATS`, for files whose extension says nothing; null = as each extension says.
+        test_files: possible names of the test file, whose rows need no labels.
+        file_format: one of :data:`FORMATS`, for files whose extension says nothing, or a benchmark's own layout
+            (:data:`finetune.data.formats.RECORD_FORMATS`); null = as each extension says.
         hub: dataset id for ``--data hub``.
         hub_config: its configuration.
         hub_columns: the text columns' names there; empty = ``columns``.
+        hub_label_column: the label's column there.
         hub_labels: the labels' names there, in the order of ``labels``; empty = the same names.
+        hub_train: name of the training split there.
         hub_eval: name of the labelled development split there.
+        hub_test: name of the test split there.
         max_length: default input length in tokens.
         epochs: default passes over the training rows.
         marks: what stands around the spans of which fields; in YAML ``marks: {FIELD: [BEFORE, BEHIND]}``.
         mentions: further fields with spans, of which only the entities are read.
         confidence: least confidence of a linker with which a span's entity is read.
+        licence: what is known of the licence of its rows, for ``zoo tasks``.
     """
 
     name: Name
     columns: tuple[str | int, ...]
-    labels: tuple[str, ...]
-    metrics: tuple[str, ...] = ("accuracy",)
+    labels: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    kind: KindSpec = CLASSIFICATION
     label_column: str | int = "label"
+    index_column: str | None = None
     header: bool = True
     skip_labels: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     train_files: tuple[str, ...] = ("train",)
     eval_files: tuple[str, ...] = ("dev",)
+    test_files: tuple[str, ...] = ("test",)
     file_format: str | None = None
     hub: str | None = None
     hub_config: str | None = None
     hub_columns: tuple[str, ...] = ()
+    hub_label_column: str = "label"
     hub_labels: tuple[str, ...] = ()
+    hub_train: str = "train"
     hub_eval: str = "validation"
+    hub_test: str = "test"
     max_length: Count = 128
     epochs: Count = 3
     marks: tuple[SpanMarkers, ...] = ()
     mentions: tuple[str, ...] = ()
     confidence: NotNegative = 0.0
+    licence: str = ""
 
     def __post_init__(self) -> None:
-        """Raise ZooError if the rows could not be read or scored."""
+        """Raise ZooError if the rows could not be read; what a kind needs, it checks itself."""
         check_name(self.name, "the name of a task")
         where = f"task {self.name!r}"
         check_fields(self, where)
-        if len(self.columns) not in (1, 2):
-            raise ZooError(f"{where} names {len(self.columns)} text columns; one (single) or two (pair) are needed.")
-        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise ZooError(f"{where} needs at least two different labels, found {list(self.labels)}.")
+        if not self.columns:
+            raise ZooError(f"{where} names no column of texts.")
+        if len(set(self.labels)) != len(self.labels):
+            raise ZooError(f"{where} names a label twice: {list(self.labels)}.")
         if not self.train_files or not self.eval_files:
             raise ZooError(f"{where} names no {'eval_files' if self.train_files else 'train_files'}; a name is needed.")
-        if self.file_format not in (None, *FORMATS):
+        known = (*FORMATS, *RECORD_FORMATS)
+        if self.file_format not in (None, *known):
             raise ZooError(
-                f"{where}: file_format = {self.file_format!r}; one of {', '.join(FORMATS)} is needed, or none where "
+                f"{where}: file_format = {self.file_format!r}; one of {', '.join(known)} is needed, or none where "
                 "the files' extensions say it."
             )
-        for metric in self.metrics:
-            if metric not in METRICS:
-                raise ZooError(
-                    f"{where}: unknown metric {metric!r}.{nearest(metric, METRICS)} Known: {', '.join(METRICS)}."
-                )
-        if not self.metrics:
-            raise ZooError(f"{where} names no metric; known: {', '.join(METRICS)}.")
-        if "f1" in self.metrics and len(self.labels) != 2:
-            raise ZooError(f"{where}: f1 is defined for two labels, not {len(self.labels)}; macro_f1 would work.")
+        if self.hub_labels and len(self.hub_labels) != len(self.labels):
+            raise ZooError(f"{where} has {len(self.labels)} labels and {len(self.hub_labels)} hub_labels.")
+        if self.hub_columns and len(self.hub_columns) != len(self.columns):
+            raise ZooError(f"{where} has {len(self.columns)} columns and {len(self.hub_columns)} hub_columns.")
         numbers = [c for c in (*self.columns, self.label_column) if isinstance(c, int)]
         if not self.header and len(numbers) != len(self.columns) + 1:
             raise ZooError(f"{where}: without a header, columns and label_column are numbers counted from 0.")
@@ -119,7 +149,7 @@ class Task:
 
     def _check_spans(self, where: str) -> None:
         fields = self.span_fields
-        if fields and self.hub is not None:
+        if fields and self.hub is not None and self.file_format not in RECORD_FORMATS:
             raise ZooError(f"{where}: marks and mentions are read from files, and the task names a hub dataset.")
         twice = next((field for field in fields if fields.count(field) > 1), None)
         if twice is not None:
@@ -140,95 +170,25 @@ class Task:
 
     @property
     def pair(self) -> bool:
-        """Whether a row holds two texts."""
+        """Whether a row of texts holds two."""
         return len(self.columns) == 2
 
 
 # ---- the shipped tasks -----------------------------------------------------------------------------------------------
 
-GLUE_HUB = "nyu-mll/glue"
 
-CLUE_HUB = "clue/clue"
-
-_ENTAILMENT = ("entailment", "not_entailment")
-
-_NLI = ("entailment", "neutral", "contradiction")
-
-_TNEWS = ("100", "101", "102", "103", "104", "106", "107", "108", "109", "110", "112", "113", "114", "115", "116")
-
-
-def _glue(name: str, columns: tuple[str | int, ...], labels: tuple[str, ...], **more: Any) -> Task:
-    return Task(name=name, columns=columns, labels=labels, hub=GLUE_HUB, hub_config=name, **more)
+@functools.cache
+def shipped_tasks() -> dict[str, Task]:
+    """The tasks of ``configs/tasks`` by name."""
+    tasks: dict[str, Task] = {}
+    for path in sorted((shipped_configs() / "tasks").glob("*.yaml")):
+        tasks |= read_task_file(path)
+    return tasks
 
 
-def _clue(name: str, columns: tuple[str, ...], labels: tuple[str, ...], **more: Any) -> Task:
-    return Task(
-        name=name,
-        columns=columns,
-        labels=labels,
-        hub=CLUE_HUB,
-        hub_config=name,
-        **more,
-    )
-
-
-GLUE = (
-    _glue(
-        "cola",
-        (3,),
-        ("0", "1"),
-        label_column=1,
-        header=False,
-        metrics=("matthews",),
-        folders=("CoLA", "cola"),
-        hub_columns=("sentence",),
-        hub_labels=("unacceptable", "acceptable"),
-    ),
-    _glue("sst2", ("sentence",), ("0", "1"), folders=("SST-2", "sst2", "SST2"), hub_labels=("negative", "positive")),
-    _glue(
-        "mrpc",
-        ("#1 String", "#2 String"),
-        ("0", "1"),
-        label_column="Quality",
-        metrics=("f1", "accuracy"),
-        folders=("MRPC", "mrpc"),
-        hub_columns=("sentence1", "sentence2"),
-        hub_labels=("not_equivalent", "equivalent"),
-    ),
-    _glue("rte", ("sentence1", "sentence2"), _ENTAILMENT, folders=("RTE", "rte")),
-    _glue("qnli", ("question", "sentence"), _ENTAILMENT, folders=("QNLI", "qnli")),
-    _glue(
-        "mnli",
-        ("sentence1", "sentence2"),
-        _NLI,
-        label_column="gold_label",
-        skip_labels=("-",),
-        folders=("MNLI", "mnli"),
-        eval_files=("dev_matched",),
-        hub_columns=("premise", "hypothesis"),
-        hub_eval="validation_matched",
-    ),
-)
-
-CLUE = (
-    _clue(
-        "ocnli",
-        ("sentence1", "sentence2"),
-        _NLI,
-        skip_labels=("-",),
-        folders=("ocnli", "OCNLI", "ocnli_public"),
-        train_files=("train.50k", "train.30k", "train.10k", "train"),
-    ),
-    _clue("afqmc", ("sentence1", "sentence2"), ("0", "1"), folders=("afqmc", "AFQMC", "afqmc_public")),
-    _clue("tnews", ("sentence",), _TNEWS, folders=("tnews", "TNEWS", "tnews_public")),
-)
-
-TASKS: dict[str, Task] = {task.name: task for task in (*GLUE, *CLUE)}
-
-GROUPS: dict[str, tuple[str, ...]] = {
-    "glue": tuple(task.name for task in GLUE),
-    "clue": tuple(task.name for task in CLUE),
-}
+def group_names() -> tuple[str, ...]:
+    """Names of groups of shipped tasks."""
+    return tuple(dict.fromkeys(group for task in shipped_tasks().values() for group in task.groups))
 
 
 def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
@@ -237,24 +197,28 @@ def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
     Raises:
         ZooError: an unknown task, with the nearest known name, or none at all.
     """
-    table = {**TASKS, **(extra or {})}
+    table = {**shipped_tasks(), **(extra or {})}
+    groups: dict[str, list[str]] = {}
+    for task in table.values():
+        for group in task.groups:
+            groups.setdefault(group, []).append(task.name)
     chosen: dict[str, Task] = {}
     for name in (part.strip() for part in names.split(",")):
-        for member in GROUPS.get(name.lower(), (name,)) if name else ():
+        for member in groups.get(name.lower(), [name]) if name else ():
             if member not in table:
-                known = ", ".join([*table, *GROUPS])
-                raise ZooError(f"unknown task {member!r}.{nearest(member, [*table, *GROUPS])} Known: {known}.")
+                known = ", ".join([*table, *groups])
+                raise ZooError(f"unknown task {member!r}.{nearest(member, [*table, *groups])} Known: {known}.")
             chosen[member] = table[member]
     if not chosen:
-        raise ZooError(f"no task is named; --tasks takes a comma-separated list of: {', '.join([*table, *GROUPS])}.")
+        raise ZooError(f"no task is named; --tasks takes a comma-separated list of: {', '.join([*table, *groups])}.")
     return list(chosen.values())
 
 
-# ---- a user's own tasks ----------------------------------------------------------------------------------------------
+# ---- tasks from YAML -------------------------------------------------------------------------------------------------
 
 
 def read_task_file(path: str | Path) -> dict[str, Task]:
-    """A user's own tasks: a YAML mapping of :class:`Task`'s fields, or a list of such mappings.
+    """Tasks of a file: a YAML mapping of :class:`Task`'s fields, or a list of such mappings.
 
     Raises:
         ZooError: not YAML, an unknown field (with the nearest), or a row that cannot work.
@@ -283,16 +247,31 @@ def _task_of(row: Any, path: Path) -> Task:
         raise ZooError(f"{path}: the task lacks {', '.join(missing)}.")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     values["marks"] = _marks(row.get("marks", {}), path)
+    values["kind"] = _kind(row.get("kind", CLASSIFICATION.class_path), path)
     for key, value in values.items():
-        if fields[key].type.startswith("tuple") and not isinstance(value, tuple):  # `columns: text` means one column
+        if str(fields[key].type).startswith("tuple") and not isinstance(value, tuple):  # `columns: text` = one column
             values[key] = (value,)
     for key in ("labels", "skip_labels", "hub_labels"):  # YAML reads 0 and 1 as numbers; a file holds text
         values[key] = tuple(_label_text(value, path) for value in values.get(key, ()))
     hints = get_type_hints(Task)
     for key, value in values.items():
-        if not _fits(hints[key], value):
+        if key != "kind" and not _fits(hints[key], value):
             raise ZooError(f"{path}: {key} of task {row['name']!r} is {row[key]!r}; {_needed(hints[key])} is needed.")
     return Task(**values)
+
+
+def _kind(value: Any, path: Path) -> KindSpec:
+    """A class path, or ``{class_path: ..., init_args: {...}}``."""
+    if isinstance(value, str):
+        return KindSpec(value)
+    if isinstance(value, dict) and isinstance(value.get("class_path"), str) and value.keys() <= {*KindSpec._fields}:
+        options = value.get("init_args") or {}
+        if isinstance(options, dict):
+            return KindSpec(value["class_path"], options)
+    raise ZooError(
+        f"{path}: kind is {value!r}; a class path such as finetune.kinds.Tagging is needed, or a mapping of "
+        "class_path and init_args."
+    )
 
 
 def _fits(hint: Any, value: Any) -> bool:

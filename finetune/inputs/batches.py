@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from finetune.inputs.task_tokenizer import WordCharacters
 from pretraining.keyed_random import Draw
@@ -27,8 +26,6 @@ class EncodedRows:
         ids: (T,) int32 all rows' tokens, template tokens in place.
         types: (T,) int8 segment of each token.
         offsets: (N + 1,) int64; row n is tokens [n, n + 1).
-        labels: (N,) int64 class numbers.
-        numbers: (N,) int64 row numbers in the source.
         cut: (N,) rows that lost tokens.
         lost: (N,) rows that lost a part of what is marked in them.
         entities: (T,) int32 entity number + 1 at the first token of a mention, 0 elsewhere.
@@ -38,8 +35,6 @@ class EncodedRows:
     ids: NDArray[np.int32]
     types: NDArray[np.int8]
     offsets: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    numbers: NDArray[np.int64]
     cut: NDArray[np.bool_]
     lost: NDArray[np.bool_]
     entities: NDArray[np.int32]
@@ -57,7 +52,7 @@ class EncodedRows:
 
     def __len__(self) -> int:
         """Rows."""
-        return len(self.labels)
+        return len(self.offsets) - 1
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -108,8 +103,8 @@ def collate_rows(
     segments: bool,
     keys: tuple[int, int, NDArray[np.int64]] | None = None,
     table: Entities | None = None,
-) -> tuple[CoreInputs, Tensor]:
-    """Rows padded to the longest of them, and their labels.
+) -> CoreInputs:
+    """Rows padded to the longest of them.
 
     Args:
         data: the encoded rows.
@@ -138,7 +133,7 @@ def collate_rows(
         local = np.where(read > 0, np.searchsorted(known, read) + 1, 0)
         entity_ids = torch.from_numpy(local)
         entity_vectors = torch.from_numpy(table.rows(known - 1))
-    inputs = pack_inputs(
+    return pack_inputs(
         ids,
         lengths,
         causal=causal,
@@ -148,4 +143,3 @@ def collate_rows(
         entity_ids=entity_ids,
         entity_vectors=entity_vectors,
     )
-    return inputs, torch.from_numpy(data.labels[rows])

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from finetune.data.load import LabelledTexts
+from finetune.data.examples import LabelledTexts
 from finetune.data.spans import respaced
 from finetune.inputs.batches import EncodedRows
 from finetune.inputs.marks import Marked, Marker
@@ -122,38 +122,38 @@ def encode(
     if examples.pairs is not None:
         second = read(examples.pairs, 1)
     a, b = truncate_marked(first, second, budget)
-    rows = _lay_out(examples, layout, {"$A": (first, a), "$B": (second, b)}, tokenizer)
-    if characters is None:
-        return rows
-    ids, word_characters = characters.characters_of(rows.ids)
-    return replace(rows, ids=ids, characters=word_characters)
+    rows, _ = lay_out(layout, {"$A": (first, a), "$B": (second, b)}, tokenizer, characters)
+    return rows
 
 
-def _lay_out(
-    examples: LabelledTexts,
+def lay_out(
     layout: list[tuple[str, int]],
     texts: dict[str, tuple[Marked, NDArray[np.int64]]],
     tokenizer: Tokenizer,
-) -> EncodedRows:
-    """Rows with the words of the layout in place.
+    characters: CharacterTokenizer | None = None,
+) -> tuple[EncodedRows, dict[str, NDArray[np.int64]]]:
+    """N rows with the words of the layout in place, and where each text begins in its row.
 
     Args:
-        examples: N labelled rows.
         layout: words and segments.
         texts: what stands for ``$A`` and ``$B``: tokens of all rows, and (N,) how many of each row are kept.
         tokenizer: has the layout's special tokens.
+        characters: knows the characters of words, for a core that reads characters.
     """
-    single = np.ones(len(examples), dtype=np.int64)
+    count = len(texts["$A"][1])
+    single = np.ones(count, dtype=np.int64)
     parts = [texts[word][1] if word in texts else single for word, _ in layout]
     ends = np.cumsum(np.stack(parts, axis=1), axis=1)  # (N, words) within the row
     offsets = np.concatenate([[0], np.cumsum(ends[:, -1])])
     ids, types = np.empty(offsets[-1], np.int32), np.zeros(offsets[-1], np.int8)
     entities = np.zeros(offsets[-1], np.int32)
-    cut, lost = (np.zeros(len(examples), dtype=bool) for _ in range(2))
+    cut, lost = (np.zeros(count, dtype=bool) for _ in range(2))
+    begins: dict[str, NDArray[np.int64]] = {}
     for place, (word, segment) in enumerate(layout):
         at = ragged_ranges(offsets[:-1] + ends[:, place] - parts[place], parts[place])
         if word in texts:
             text, kept = texts[word]
+            begins[word] = ends[:, place] - parts[place]
             start = window(text, kept)
             taken = ragged_ranges(np.cumsum(text.lengths) - text.lengths + start, kept)
             ids[at], entities[at] = text.ids[taken], text.entities[taken]
@@ -162,21 +162,27 @@ def _lay_out(
         else:
             ids[at] = tokenizer.token_to_id(word)
         types[at] = segment
-    return EncodedRows(ids, types, offsets, examples.labels, examples.numbers, cut, lost, entities)
+    word_characters = None
+    if characters is not None:
+        ids, word_characters = characters.characters_of(ids)
+    return EncodedRows(ids, types, offsets, cut, lost, entities, word_characters), begins
+
+
+def spaced(texts: list[str], name: SegmenterName) -> list[str]:
+    """Texts with spaces between the words that a segmenter finds, for tokenizers whose unit is the word."""
+    if name == "none":
+        return texts
+    segmenter = Segmenter(name)
+    found = [segmenter.words(text) for text in texts]
+    return [text if words is None else join_words(*words) for text, words in zip(texts, found, strict=True)]
 
 
 def with_word_spaces(examples: LabelledTexts, name: SegmenterName) -> LabelledTexts:
-    """The texts with spaces between the words that a segmenter finds, for tokenizers whose unit is the word."""
+    """The same examples with their texts, and their spans, as :func:`spaced` makes them."""
     if name == "none":
         return examples
-    segmenter = Segmenter(name)
-
-    def spaced(text: str) -> str:
-        found = segmenter.words(text)
-        return text if found is None else join_words(*found)
-
-    pairs = None if examples.pairs is None else [spaced(text) for text in examples.pairs]
-    made = replace(examples, texts=[spaced(text) for text in examples.texts], pairs=pairs)
+    pairs = None if examples.pairs is None else spaced(examples.pairs, name)
+    made = replace(examples, texts=spaced(examples.texts, name), pairs=pairs)
     if examples.spans is None:
         return made
     sides = [(examples.texts, made.texts), (examples.pairs or [], made.pairs or [])]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from finetune.data.load import TaskSplits
+from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
 from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata
@@ -46,7 +47,7 @@ class TaskEntities:
 
 
 def task_entities(
-    task: Task, data: TaskSplits, metadata: ModelMetadata, folder: str | None, confidence: float
+    task: Task, data: TaskSplits[Any], metadata: ModelMetadata, folder: str | None, confidence: float
 ) -> TaskEntities:
     """The entities of a task's rows for one model.
 
@@ -64,9 +65,10 @@ def task_entities(
     return TaskEntities(_table(task, set(mentioned), metadata, folder, confidence), mentioned, confidence)
 
 
-def _mentioned(data: TaskSplits, confidence: float) -> list[str]:
+def _mentioned(data: TaskSplits[Any], confidence: float) -> list[str]:
     """The entity of every span that names one with enough confidence."""
-    rows = (row for part in (data.train, data.evaluation) for row in part.spans or [])
+    parts = [part for part in (data.train, data.evaluation) if isinstance(part, LabelledTexts)]
+    rows = (row for part in parts for row in part.spans or [])
     spans = (span for row in rows for own in row for span in own)
     return [span.entity for span in spans if span.entity is not None and span.confidence >= confidence]
 

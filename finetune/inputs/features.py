@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.data.load import LabelledTexts
+from finetune.data.examples import LabelledTexts
 from finetune.data.spans import RowSpans
 from finetune.inputs.batches import EncodedRows, evaluation_batches
 from zoo.inputs import CoreInputs
@@ -72,16 +72,6 @@ class TextRows:
     def __len__(self) -> int:
         """Rows."""
         return len(self.texts[0])
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """(N,) class numbers."""
-        return self.texts[0].labels
-
-    @property
-    def numbers(self) -> NDArray[np.int64]:
-        """(N,) row numbers in the source."""
-        return self.texts[0].numbers
 
     @property
     def lengths(self) -> NDArray[np.int64]:

@@ -7,12 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from finetune.data.tasks import Task
-from finetune.inputs.batches import EncodedRows
-from finetune.inputs.features import TextRows
 from finetune.results.statistics import FEWEST_SEEDS, mean_sd
 from zoo.errors import ZooError
 from zoo.runtime.provenance import surroundings
@@ -90,14 +84,14 @@ def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
     return result
 
 
-def write_predictions(path: Path, task: Task, data: EncodedRows | TextRows, probabilities: NDArray[np.float64]) -> None:
-    """A TSV with a header: row number in the source, gold label, predicted label, probability of each label."""
-    lines = ["\t".join(["id", "gold", "predicted", *(f"p({label})" for label in task.labels)])]
-    predicted = probabilities.argmax(axis=1)
-    for number, gold, best, row in zip(data.numbers, data.labels, predicted, probabilities, strict=True):
-        cells = [str(number), task.labels[gold], task.labels[best], *(f"{value:.6f}" for value in row)]
-        lines.append("\t".join(cells))
+def write_predictions(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A TSV with a header; white space that would part cells or rows becomes a space."""
+    lines = ["\t".join(map(_one_cell, row)) for row in (columns, *rows)]
     write_atomic(path, "\n".join(lines) + "\n")
+
+
+def _one_cell(text: str) -> str:
+    return " ".join(text.split()) if any(mark in text for mark in "\t\n\r") else text
 
 
 # ---- the report over all ---------------------------------------------------------------------------------------------

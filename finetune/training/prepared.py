@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.config import FinetuneSettings
-from finetune.data.load import LabelledTexts, TaskSplits, load_task
-from finetune.data.tasks import Task
-from finetune.inputs.batches import EncodedRows, collate_rows, filled
-from finetune.inputs.encode import encode, template_tokens, tokenize, with_word_spaces
+from finetune.data.examples import Examples, TaskSplits
+from finetune.data.tasks import CLASSIFICATION, Task
+from finetune.inputs.batches import EncodedRows, collate_rows
+from finetune.inputs.encode import spaced, template_tokens, tokenize
+from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.entities import task_entities
-from finetune.inputs.features import FeatureBatch, TextFeatures, TextRows, known_template, sides
-from finetune.inputs.marks import Marker
+from finetune.inputs.features import FeatureBatch, TextFeatures, TextRows, known_template
+from finetune.inputs.rows import TaskBatch, TaskRows
 from finetune.inputs.task_tokenizer import (
     CharacterTokenizer,
     make_marker,
@@ -28,7 +29,11 @@ from finetune.inputs.task_tokenizer import (
     stored_tokenizer,
     task_tokenizer,
 )
-from finetune.models.classifier import Classifier, FeatureClassifier
+from finetune.kinds.base import TaskKind, open_kind
+from finetune.kinds.load import load_task
+from finetune.models.task_model import FeatureModel, TaskModel
+from pretraining.arrays import ragged_ranges
+from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.dropout import row_keys
@@ -41,8 +46,21 @@ from zoo.storage.entity_table import NAMES, keep_entities, table_digest
 from zoo.storage.files import read_json, whole_folder, write_json
 
 _SAMPLE = 1000  # rows of each part in which unknown tokens are counted
+Part = Literal["train", "evaluation"]
 Keys = tuple[int, int, NDArray[np.int64]]
-"""Seed, step and (B,) places in the global batch, for dropout."""
+"""Seed, step and (sequences,) places in the global batch, for dropout."""
+
+
+def sequence_places(rows: TaskRows, batch: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places in the global batch of the sequences of some of its rows, for dropout.
+
+    Args:
+        rows: the task's.
+        batch: (B,) rows of the global batch.
+        own: (b,) which of them, by place.
+    """
+    sizes = rows.firsts[batch + 1] - rows.firsts[batch]
+    return ragged_ranges((np.cumsum(sizes) - sizes)[own], sizes[own])
 
 
 class PreparedTask:
@@ -56,10 +74,11 @@ class PreparedTask:
     """
 
     def __init__(
-        self, model_folder: Path, task: Task, data: str | Path | TaskSplits, settings: FinetuneSettings
+        self, model_folder: Path, task: Task, data: str | Path | TaskSplits[Any], settings: FinetuneSettings
     ) -> None:
         self.metadata: ModelMetadata = read_metadata(model_folder)
         self.task = task
+        self.kind: TaskKind[Any] = open_kind(task)
         check_template(self.metadata.template, self.metadata.config, self.metadata.attention)
         _check_task_type(settings.task_type_id, self.metadata)
         self.features = settings.features if settings.use == "features" else None
@@ -67,7 +86,7 @@ class PreparedTask:
             known = self.stored_tokenizer.backend.token_to_id
             template = known_template(self.metadata.template, lambda word: known(word) is not None)
             self.metadata = dataclasses.replace(self.metadata, template=template)
-        self.layout = template_tokens(self.metadata.template, task.pair and self.features is None)
+        template_tokens(self.metadata.template, self.kind.pair(task) and self.features is None)
         self.max_length = _max_length(settings.max_length, task, self.metadata)
         self.settings = dataclasses.replace(
             settings,
@@ -78,9 +97,12 @@ class PreparedTask:
         loaded = data if isinstance(data, TaskSplits) else load_task(task, data)
         limit = settings.limit
         self.data = TaskSplits(loaded.train.limited(limit), loaded.evaluation.limited(limit))
-        if task.span_fields and not all(part.spans is not None for part in (self.data.train, self.data.evaluation)):
+        parts = (self.data.train, self.data.evaluation)
+        if task.span_fields and not all(getattr(part, "spans", None) is not None for part in parts):
             raise ZooError(f"task {task.name!r} reads the spans {', '.join(task.span_fields)}, and its rows have none.")
-        described = {"labels": list(task.labels), "metrics": list(task.metrics)}
+        described: dict[str, Any] = {"labels": list(task.labels), "metrics": list(self.kind.metrics(task))}
+        if task.kind != CLASSIFICATION:
+            described["kind"] = [task.kind.class_path, dict(task.kind.init_args)]
         if task.span_fields:
             described |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
         confidence = task.confidence if settings.confidence is None else settings.confidence
@@ -111,9 +133,23 @@ class PreparedTask:
         return open_character_tokenizer(self.tokenizer, self.metadata)
 
     @cached_property
-    def _marker(self) -> Marker | None:
-        entities = self.entities
-        return make_marker(self.task, self.tokenizer, self.character_tokenizer, entities.numbers, entities.confidence)
+    def encoder(self) -> RowEncoder:
+        """How the model lays texts out."""
+        entities, tokenizer, characters = self.entities, self.tokenizer, self.character_tokenizer
+        return RowEncoder(
+            tokenizer=tokenizer,
+            template=self.metadata.template,
+            max_length=self.max_length,
+            pad=self.pad,
+            characters=characters,
+            marker=make_marker(self.task, tokenizer, characters, entities.numbers, entities.confidence),
+            segmenter=self._segmenter,
+            apart=self.features is not None,
+        )
+
+    @property
+    def _segmenter(self) -> SegmenterName:
+        return self.tokenizer.segmenter if self.tokenizer.whole_words else "none"
 
     @property
     def segments(self) -> bool:
@@ -127,28 +163,14 @@ class PreparedTask:
         return (self.metadata.config.pad_token_id or 0) if found is None else found
 
     @cached_property
-    def train(self) -> EncodedRows | TextRows:
+    def train(self) -> TaskRows:
         """Training rows as ids."""
-        return self._encode(self.data.train)
+        return self.kind.encode(self.task, self.data.train, self.encoder)
 
     @cached_property
-    def evaluation(self) -> EncodedRows | TextRows:
+    def evaluation(self) -> TaskRows:
         """Development rows as ids."""
-        return self._encode(self.data.evaluation)
-
-    def _encode(self, examples: LabelledTexts) -> EncodedRows | TextRows:
-        examples = with_word_spaces(examples, self.tokenizer.segmenter if self.tokenizer.whole_words else "none")
-        if self.features is None:
-            return self._rows(examples)
-        before = [word for word, _ in self.layout].index("$A")
-        texts = tuple(self._rows(side) for side in sides(examples))
-        return TextRows(texts, (before, len(self.layout) - 1 - before))
-
-    def _rows(self, examples: LabelledTexts) -> EncodedRows:
-        rows = encode(
-            examples, self.layout, self.tokenizer.backend, self.max_length, self.character_tokenizer, self._marker
-        )
-        return rows if rows.lengths.all() else filled(rows, self.pad)
+        return self.kind.encode(self.task, self.data.evaluation, self.encoder)
 
     @cached_property
     def unknown(self) -> float:
@@ -156,16 +178,15 @@ class PreparedTask:
         unk = self.tokenizer.vocabulary.unk
         if unk is None or self.character_tokenizer is not None:
             return 0.0
-        segmenter = self.tokenizer.segmenter if self.tokenizer.whole_words else "none"
-        found = [with_word_spaces(part.limited(_SAMPLE), segmenter) for part in (self.data.train, self.data.evaluation)]
-        texts = [text for part in found for text in (*part.texts, *(part.pairs or []))]
+        parts: tuple[Examples, ...] = (self.data.train, self.data.evaluation)
+        texts = spaced([text for part in parts for text in part.limited(_SAMPLE).sample_texts()], self._segmenter)
         ids, _ = tokenize(texts, self.tokenizer.backend, self.max_length)
         return float(np.mean(ids == unk)) if len(ids) else 0.0
 
     @property
     def warnings(self) -> list[str]:
         """What a user should know before the task is trained."""
-        warnings = self.data.warnings(self.task)
+        warnings = self.kind.warnings(self.task, self.data)
         if self.unknown > SOME_UNKNOWN:
             warnings.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
@@ -181,7 +202,7 @@ class PreparedTask:
         """
         if self.unknown > MOST_UNKNOWN:
             raise ZooError(
-                f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self.data.train.texts[0][:40]!r}, "
+                f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self._first_text[:40]!r}, "
                 f"are unknown to the tokenizer of {self.metadata.path}, so that most of the texts could not be told "
                 "apart. A model pretrained on text of the task's language and spelling would work, or one whose "
                 "tokenizer knows every byte (kind: bytebpe)."
@@ -194,22 +215,27 @@ class PreparedTask:
             )
         _ = self.train, self.evaluation
 
-    def classifier(self, seed: int) -> Classifier | FeatureClassifier:
-        """The pretrained core, with rows for new special tokens, under a new classifier."""
+    @property
+    def _first_text(self) -> str:
+        examples: Examples = self.data.train
+        return examples.sample_texts()[0]
+
+    def model(self, seed: int) -> TaskModel | FeatureModel:
+        """The pretrained core, with rows for new special tokens, under a new head."""
         core, metadata = load_core(self.metadata.path)
         if self.settings.task_type_id:
             table = core.get_parameter("embeddings.task_type_embeddings.weight").data
             table[0] = table[self.settings.task_type_id]
-        dropout, labels = self.settings.classifier_dropout, self.task.labels
+        dropout, head = self.settings.classifier_dropout, self.kind.head_config(self.task)
         if self.features is not None:
-            return FeatureClassifier(core, labels, self.features, dropout, self.task.pair, seed)
+            return FeatureModel(core, head, self.features, dropout, self.kind.pair(self.task), seed)
         known, size = self.stored_tokenizer.vocabulary.size, self.tokenizer.vocabulary.size
         if size > known:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
-        return Classifier(core, metadata, labels, dropout, seed)
+        return TaskModel(core, metadata, head, dropout, seed)
 
-    def save(self, model: Classifier | FeatureClassifier, folder: Path) -> None:
+    def save(self, model: TaskModel | FeatureModel, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
         metadata = dataclasses.replace(self.metadata, config=model.core.config)
         with whole_folder(folder) as made:
@@ -223,34 +249,49 @@ class PreparedTask:
             elif (self.metadata.path / NAMES).exists() and self.settings.entities is None:  # texts did not name any
                 keep_entities(self.metadata.path, made)
 
-    def batch(
-        self, data: EncodedRows | TextRows, rows: NDArray[np.int64], keys: Keys | None = None
-    ) -> tuple[CoreInputs | FeatureBatch, Tensor]:
-        """Padded inputs and labels of some rows."""
+    def batch(self, part: Part, rows: NDArray[np.int64], keys: Keys | None = None) -> TaskBatch:
+        """Padded inputs, slots and targets of some rows.
+
+        Args:
+            part: ``train`` or ``evaluation``.
+            rows: (B,) which of its rows.
+            keys: for dropout; ``None`` = none.
+        """
+        data: TaskRows = self.train if part == "train" else self.evaluation
+        examples = self.data.train if part == "train" else self.data.evaluation
+        numbers = data.sequences_of(rows)
+        return TaskBatch(
+            self._inputs(data.sequences, numbers, keys),
+            data.slots_of(numbers),
+            self.kind.targets(examples, data, rows),
+        )
+
+    def _inputs(
+        self, data: EncodedRows | TextRows, numbers: NDArray[np.int64], keys: Keys | None
+    ) -> CoreInputs | FeatureBatch:
         if isinstance(data, EncodedRows):
-            return self._collated(data, rows, keys)
+            return self._collated(data, numbers, keys)
         texts = tuple(
-            data.kept(number, rows) if data.layers else self._text(data, text, rows)
+            data.kept(number, numbers) if data.layers else self._text(data, text, numbers)
             for number, text in enumerate(data.texts)
         )
-        return FeatureBatch(texts, None if keys is None else row_keys(*keys)), torch.from_numpy(data.labels[rows])
+        return FeatureBatch(texts, None if keys is None else row_keys(*keys))
 
-    def _collated(
-        self, data: EncodedRows, rows: NDArray[np.int64], keys: Keys | None = None
-    ) -> tuple[CoreInputs, Tensor]:
+    def _collated(self, data: EncodedRows, numbers: NDArray[np.int64], keys: Keys | None = None) -> CoreInputs:
         return collate_rows(
-            data, rows, self.pad, self.metadata.attention == "causal", self.segments, keys, self.entities.table
+            data, numbers, self.pad, self.metadata.attention == "causal", self.segments, keys, self.entities.table
         )
 
     def _text(self, data: TextRows, text: EncodedRows, rows: NDArray[np.int64]) -> TextFeatures:
         lengths, start = (torch.from_numpy(part[rows]) for part in data.own(text))
-        return TextFeatures(lengths, self._collated(text, rows)[0], start)
+        return TextFeatures(lengths, self._collated(text, rows), start)
 
-    def keep_layers(self, model: Classifier | FeatureClassifier, device: torch.device) -> None:
+    def keep_layers(self, model: TaskModel | FeatureModel, device: torch.device) -> None:
         """Run a frozen core on every text once, where the layers have room in memory; seeds share them."""
-        if not isinstance(model, FeatureClassifier) or self.features is None:
+        if not isinstance(model, FeatureModel) or self.features is None:
             return
-        parts = [part for part in (self.train, self.evaluation) if isinstance(part, TextRows)]
+        both = (self.train.sequences, self.evaluation.sequences)
+        parts = [part for part in both if isinstance(part, TextRows)]
         config = self.metadata.config
         needed = 4 * (config.num_hidden_layers + 1) * config.hidden_size * sum(part.tokens() for part in parts)
         if needed > self.features.cache_mb * 2**20 or any(part.layers for part in parts):

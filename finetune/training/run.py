@@ -7,7 +7,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +16,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from finetune.config import FinetuneSettings
-from finetune.data.load import TaskSplits
+from finetune.data.examples import TaskSplits
 from finetune.data.tasks import Task
 from finetune.inputs.batches import evaluation_batches, training_batches
-from finetune.inputs.features import FeatureBatch
-from finetune.metrics import majority_baseline, scores
-from finetune.models.classifier import Classifier, FeatureClassifier
+from finetune.inputs.rows import Targets, TaskBatch
+from finetune.kinds.base import Outputs
+from finetune.models.task_model import FeatureModel, TaskModel
 from finetune.results.report import RESULT, Result, stored_result, write_predictions
-from finetune.training.prepared import PreparedTask
+from finetune.training.prepared import PreparedTask, sequence_places
 from pretraining.optim.learning_rate import WarmupDecay
 from pretraining.optim.optimizers import parameter_groups
 from zoo.errors import ZooError
-from zoo.inputs import CoreInputs
 from zoo.runtime.locks import run_lock
 from zoo.runtime.processes import autocast, raise_on_all_ranks, to_device
 from zoo.runtime.progress import Progress
@@ -88,7 +86,7 @@ ALONE = Processes()
 def finetune(
     model_folder: str | Path,
     task: Task,
-    data: str | Path | TaskSplits | PreparedTask,
+    data: str | Path | TaskSplits[Any] | PreparedTask,
     seed: int,
     settings: FinetuneSettings,
     output: str | Path,
@@ -127,17 +125,18 @@ def finetune(
     with _writer(output, processes):
         if processes.rank == 0:
             shutil.rmtree(output / MODEL, ignore_errors=True)  # left by a run that ended before its result was there
-        model = prepared.classifier(seed).to(processes.device)
+        model = prepared.model(seed).to(processes.device)
         prepared.keep_layers(model, processes.device)
         losses, steps = _train(
             model, prepared, seed, processes, Progress(f"{task.name} seed {seed}", progress and processes.rank == 0)
         )
-        probabilities = predict(model, prepared, processes)
-        result = _result(prepared, seed, probabilities, losses, steps, fingerprint)
-        if isinstance(model, FeatureClassifier):
+        answers = predict(model, prepared, processes)
+        result = _result(prepared, seed, answers, losses, steps, fingerprint)
+        if isinstance(model, FeatureModel):
             result = dataclasses.replace(result, mixes=model.features.mixes.shares())
         if processes.rank == 0:
-            write_predictions(output / "predictions.tsv", prepared.task, prepared.evaluation, probabilities)
+            written = prepared.kind.written(task, prepared.data.evaluation, answers)
+            write_predictions(output / "predictions.tsv", *written)
             if save_model:
                 prepared.save(model, output / MODEL)
             write_json(output / RESULT, dataclasses.asdict(result))
@@ -163,11 +162,12 @@ def _writer(folder: Path, processes: Processes) -> Iterator[None]:
 
 
 def _train(
-    model: Classifier | FeatureClassifier, prepared: PreparedTask, seed: int, processes: Processes, progress: Progress
+    model: TaskModel | FeatureModel, prepared: PreparedTask, seed: int, processes: Processes, progress: Progress
 ) -> tuple[list[float], int]:
     """Train in place; mean loss by epoch and number of steps."""
     settings, data = prepared.settings, prepared.train
     assert settings.epochs is not None
+    targets = prepared.kind.count(data, np.arange(len(data)))
     per_epoch = math.ceil(len(data) / settings.batch_size)
     total, step = settings.epochs * per_epoch, 0
     optimizer = _optimizer(model, settings)
@@ -181,12 +181,12 @@ def _train(
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * schedule.factor((step + 1) / (total + 1))
             summed += _step(shared, model, optimizer, prepared, rows, (seed, step), processes)
-            seen += len(range(processes.rank, len(rows), processes.world))
+            seen += prepared.kind.count(data, rows[processes.rank :: processes.world])
             step += 1
             if step % _SHOW_EVERY == 0 or step == total:
-                mean = float(summed) / max(seen, 1)  # over this process's own rows, which stand for all
+                mean = float(summed) / max(seen, 1)  # over this process's own targets, which stand for all
                 progress.show(step / total, f"step {step}/{total}  loss {mean:.3f}", last=step == total)
-        losses.append(float(processes.total(summed)) / len(data))
+        losses.append(float(processes.total(summed)) / max(targets, 1))
         if not math.isfinite(losses[-1]):
             raise ZooError(f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr.")
     return losses, step
@@ -199,7 +199,7 @@ def _optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Opti
 
 def _step(
     shared: nn.Module,
-    model: Classifier | FeatureClassifier,
+    model: TaskModel | FeatureModel,
     optimizer: torch.optim.Optimizer,
     prepared: PreparedTask,
     rows: NDArray[np.int64],
@@ -210,7 +210,8 @@ def _step(
     loss = step_loss(shared, prepared, rows, key, processes)
     optimizer.zero_grad()
     # DDP averages: times world makes it the global mean; what comes on top is the same in every process.
-    (loss * (processes.world / len(rows)) + model.penalty()).backward()
+    count = max(prepared.kind.count(prepared.train, rows), 1)
+    (loss * (processes.world / count) + model.penalty()).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), prepared.settings.grad_clip)
     optimizer.step()
     return loss.detach()
@@ -224,7 +225,7 @@ def measured_step(prepared: PreparedTask, seed: int, most: float) -> float:
         seed: of the rows' order.
         most: about how many seconds it measures; the first step warms up, and one is counted in any case.
     """
-    model, settings = prepared.classifier(seed).to(ALONE.device).train(), prepared.settings
+    model, settings = prepared.model(seed).to(ALONE.device).train(), prepared.settings
     optimizer, times = _optimizer(model, settings), list[float]()
     begun = time.perf_counter()
     for step, rows in enumerate(training_batches(prepared.train.lengths, settings.batch_size, seed, 0)):
@@ -248,56 +249,60 @@ def step_loss(
     places = np.arange(len(rows))[processes.rank :: processes.world]
     weight = 1.0 if len(places) else 0.0
     places = places if len(places) else np.zeros(1, dtype=np.int64)
-    inputs, labels = prepared.batch(prepared.train, rows[places], (*key, places))
-    logits = _forward(model, inputs, prepared, processes.device)
-    return weight * functional.cross_entropy(logits, labels.to(logits.device), reduction="sum")
+    keys = (*key, sequence_places(prepared.train, rows, places))
+    batch = prepared.batch("train", rows[places], keys)
+    scores, targets = _forward(model, batch, prepared, processes.device)
+    return weight * prepared.kind.loss(scores, targets)
 
 
 def _forward(
-    model: nn.Module, inputs: CoreInputs | FeatureBatch, prepared: PreparedTask, device: torch.device
-) -> Tensor:
+    model: nn.Module, batch: TaskBatch, prepared: PreparedTask, device: torch.device
+) -> tuple[Tensor, Targets]:
+    """Scores of a batch's states, and its targets beside them."""
     with autocast(prepared.settings.precision, device):
-        logits: Tensor = model(to_device(inputs, device))
-    return logits.float()
+        inputs, slots, targets = to_device(batch, device)
+        scores: Tensor = model(inputs) if slots is None else model(inputs, slots)
+    return scores.float(), targets
 
 
-def predict(
-    model: Classifier | FeatureClassifier, prepared: PreparedTask, processes: Processes = ALONE
-) -> NDArray[np.float64]:
-    """(N, labels) probabilities of the development rows, in their order."""
+def predict(model: TaskModel | FeatureModel, prepared: PreparedTask, processes: Processes = ALONE) -> Sequence[Any]:
+    """The kind's answers for the development examples, in their order."""
     data = prepared.evaluation
     model.eval()
-    logits = torch.zeros(len(data), len(prepared.task.labels), device=processes.device)
+    width = int(prepared.kind.head_config(prepared.task)["num_labels"])
+    outputs = torch.zeros(int(data.outputs[-1]), width, device=processes.device)
     batches = evaluation_batches(data.lengths, _EVALUATION_BATCH)
     with torch.inference_mode():
         for rows in batches[processes.rank :: processes.world]:
-            inputs, _ = prepared.batch(data, rows)
-            logits[torch.from_numpy(rows).to(logits.device)] = _forward(model, inputs, prepared, processes.device)
-    return processes.total(logits.clone()).cpu().double().softmax(-1).numpy()
+            scores, _ = _forward(model, prepared.batch("evaluation", rows), prepared, processes.device)
+            outputs[torch.from_numpy(data.outputs_of(rows)).to(outputs.device)] = scores
+    found: Outputs = processes.total(outputs.clone()).cpu().double().numpy()
+    return prepared.kind.answers(prepared.task, prepared.data.evaluation, data, found)
 
 
 def _result(
     prepared: PreparedTask,
     seed: int,
-    probabilities: NDArray[np.float64],
+    answers: Sequence[Any],
     losses: list[float],
     steps: int,
     fingerprint: dict[str, Any],
 ) -> Result:
     task, train, evaluation = prepared.task, prepared.train, prepared.evaluation
-    predicted = probabilities.argmax(axis=1)
+    kind, examples = prepared.kind, prepared.data
+    floors = kind.floors(task, examples.train, examples.evaluation)
     return Result(
         task=task.name,
         seed=seed,
-        scores=scores(task.metrics, evaluation.labels, predicted),
-        majority=majority_baseline(task.metrics, evaluation.labels),
-        train_rows=len(train),
-        eval_rows=len(evaluation),
-        classes_predicted=len(np.unique(predicted)),
+        scores=kind.scores(task, examples.evaluation, answers),
+        majority=floors["majority"],
+        train_rows=len(examples.train),
+        eval_rows=len(examples.evaluation),
+        classes_predicted=kind.distinct(answers),
         truncated=(train.truncated + evaluation.truncated) / (len(train) + len(evaluation)),
         steps=steps,
         train_loss=losses,
         fingerprint=fingerprint,
-        marks_cut=train.marks_cut + evaluation.marks_cut,
+        marks_cut=train.sequences.marks_cut + evaluation.sequences.marks_cut,
         mentions=prepared.entities.mentions,
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.config import FeatureSettings, FinetuneSettings
-from finetune.data.load import LabelledTexts, TaskSplits
+from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import predict
@@ -67,15 +67,15 @@ class SavedFeatures:
             list(texts),
             None if pairs is None else list(pairs),
             np.zeros(count, np.int64),
-            np.arange(count),
-            0,
-            "texts given to predict",
+            numbers=np.arange(count),
+            skipped=0,
+            source="texts given to predict",
         )
         prepared = PreparedTask(self._folder, self._task, TaskSplits(rows, rows), self._settings)
-        model = prepared.classifier(0)
+        model = prepared.model(0)
         for name, module in model.heads.items():
             load_head(self._folder, name, module)
-        return predict(model, prepared)
+        return np.asarray(predict(model, prepared))
 
 
 def open_features(folder: str | Path) -> SavedFeatures:

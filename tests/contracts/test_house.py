@@ -61,6 +61,7 @@ ORDER = [
     "finetune/data/",
     "finetune/inputs/",
     "finetune/models/",
+    "finetune/kinds/",
     "finetune/results/",
     "finetune/training/",
     "finetune/__init__.py",
@@ -78,11 +79,15 @@ ORDER = [
 SAME_NAME = {"main"}  # may be defined more than once
 DYNAMIC_IMPORTS = {"zoo/cli.py", "zoo/settings/checks.py", "zoo/settings/yaml_files.py", "zoo/runtime/pool_server.py"}
 LISTS = {
+    "finetune/data/formats/__init__.py",
     "finetune/metrics/__init__.py",
     "zoo/sample/__init__.py",
     "zoo/weights/families/__init__.py",
 }  # faces that list what lies beside them
-A_FILE_EACH = {  # rooms that grow by a file for each layout, masking scheme, objective, optimiser, family of weights
+A_FILE_EACH = {  # rooms that grow by a file for each layout, masking scheme, objective, kind of task and the like
+    "finetune/data/formats",
+    "finetune/kinds",
+    "finetune/metrics",
     "pretraining/layouts",
     "pretraining/masking",
     "pretraining/objectives",

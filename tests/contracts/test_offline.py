@@ -29,7 +29,8 @@ def no_hub(monkeypatch):
 @pytest.mark.parametrize("what", ["model", "tokenizer", "corpus", "task"])
 def test_a_hub_that_does_not_answer_is_asked_once(no_hub, what):
     from finetune.data.load import load_task
-    from finetune.data.tasks import TASKS
+
+    from finetune.data.tasks import shipped_tasks
     from pretraining.corpus.chunks import load_hub
     from pretraining.corpus.config import CorpusConfig
     from zoo.weights.files import find_folder, stock_tokenizer
@@ -38,7 +39,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(no_hub, what):
         "model": lambda: find_folder("nobody/nothing-here"),
         "tokenizer": lambda: stock_tokenizer("nobody/nothing-here"),
         "corpus": lambda: load_hub("nobody/nothing-here", CorpusConfig(files="nobody/nothing-here")),
-        "task": lambda: load_task(TASKS["sst2"], "hub", None),
+        "task": lambda: load_task(shipped_tasks()["sst2"], "hub", None),
     }
     for _ in range(2):
         with pytest.raises(ZooError, match="cannot be reached"):

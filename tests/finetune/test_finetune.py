@@ -98,7 +98,7 @@ def test_same_seed_repeats_bit_for_bit_and_another_does_not(bert: Path, toy_data
 
 def test_finetuning_seed_changes_new_weights_only(bert: Path, toy_data: Path) -> None:
     prepared = PreparedTask(bert, SINGLE, toy_data, SETTINGS)
-    one, two, again = (prepared.classifier(seed).state_dict() for seed in (1, 2, 1))
+    one, two, again = (prepared.model(seed).state_dict() for seed in (1, 2, 1))
     differing = {name for name in one if not torch.equal(one[name], two[name])}
     assert differing == {"head.output.weight"}
     assert all(torch.equal(one[name], again[name]) for name in one)
@@ -110,19 +110,19 @@ def test_missing_template_tokens_become_new_rows(tmp_path: Path, toy_data: Path)
     ids = {word: prepared.tokenizer.backend.token_to_id(word) for word in ("_start_", "_extract_", "_delimiter_")}
     assert list(ids.values()) == [len(WORDS) + i for i in range(3)]
     old = load_core(folder)[0].token_embedding.detach()
-    one, two = (prepared.classifier(seed).core.token_embedding.detach() for seed in (1, 2))
+    one, two = (prepared.model(seed).core.token_embedding.detach() for seed in (1, 2))
     assert one.shape[0] == len(WORDS) + 3
     assert torch.equal(one[: len(WORDS)], old)
     assert not torch.equal(one[len(WORDS) :], two[len(WORDS) :])
     assert 0.05 < float(one[len(WORDS) :].std()) < 0.2
-    assert int(prepared.train.ids.max()) == len(WORDS) + 2
+    assert int(prepared.train.sequences.ids.max()) == len(WORDS) + 2
 
 
 def test_new_rows_do_not_start_from_rows_that_no_token_had(tmp_path: Path, toy_data: Path) -> None:
     """An embedding with spare rows: they are dropped, and new tokens get what they get without them."""
     spare = LAST._replace(config=LAST.config.replace(vocab_size=len(WORDS) + 7))
     folders = [make_model(tmp_path / str(toy.config.vocab_size), toy) for toy in (LAST, spare)]
-    tables = [PreparedTask(folder, PAIR, toy_data, SETTINGS).classifier(1).core.token_embedding for folder in folders]
+    tables = [PreparedTask(folder, PAIR, toy_data, SETTINGS).model(1).core.token_embedding for folder in folders]
     assert tables[0].shape == tables[1].shape
     assert torch.equal(tables[0][len(WORDS) :], tables[1][len(WORDS) :])
 
@@ -139,7 +139,7 @@ def test_a_new_token_never_takes_the_number_of_another(tmp_path: Path, toy_data:
 
 def test_a_row_scores_the_same_alone_and_padded(model: Path, toy_data: Path) -> None:
     prepared = PreparedTask(model, SINGLE, toy_data, SETTINGS)
-    classifier = prepared.classifier(1).eval()
+    classifier = prepared.model(1).eval()
     rows = np.arange(12)
     with torch.inference_mode():
         together, _ = prepared.batch(prepared.evaluation, rows)
@@ -205,7 +205,7 @@ def test_a_diverging_run_says_so(bert: Path, toy_data: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize("count", [16, 5, 1])
 def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count: int) -> None:
     prepared = PreparedTask(bert, SINGLE, toy_data, SETTINGS)
-    model = prepared.classifier(1).train()
+    model = prepared.model(1).train()
     rows = np.arange(count) * 3
 
     def gradients(shares: list[Processes]) -> list[torch.Tensor]:
@@ -222,7 +222,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count
 
 def test_dropout_works_in_training_and_not_in_prediction(bert: Path, toy_data: Path) -> None:
     prepared = PreparedTask(bert, SINGLE, toy_data, SETTINGS)
-    model, rows = prepared.classifier(1), np.arange(4)
+    model, rows = prepared.model(1), np.arange(4)
     one, two = (step_loss(model, prepared, rows, (1, step), Processes()).item() for step in (0, 1))
     assert one != two
     assert np.array_equal(predict(model, prepared), predict(model, prepared))
@@ -441,10 +441,10 @@ def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: P
     kept = AutoTokenizer.from_pretrained(tmp_path / "out" / "model")
     rows = prepared.data.evaluation
     laid_out = kept(rows.texts, rows.pairs, truncation=True)["input_ids"]
-    assert np.concatenate(laid_out).tolist() == prepared.evaluation.ids.tolist()
+    assert np.concatenate(laid_out).tolist() == prepared.evaluation.sequences.ids.tolist()
     metadata = prepared.metadata
     assert (metadata.attention == "causal") == (metadata.template.pooling == "last")
-    first = prepared.train.ids[prepared.train.offsets[:-1]]
+    first = prepared.train.sequences.ids[prepared.train.offsets[:-1]]
     assert len(set(first.tolist())) == 1  # the start token, known to the tokenizer or new
     unknown = prepared.tokenizer.vocabulary.unk
-    assert unknown is None or np.mean(prepared.train.ids == unknown) < 0.05
+    assert unknown is None or np.mean(prepared.train.sequences.ids == unknown) < 0.05

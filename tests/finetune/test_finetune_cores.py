@@ -23,7 +23,7 @@ from transformers import (
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FinetuneSettings
-from finetune.data.load import TaskSplits
+from finetune.data.examples import TaskSplits
 from finetune.inputs.encode import with_word_spaces
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import Processes, finetune, predict, step_loss
@@ -101,7 +101,7 @@ def test_a_kept_model_answers_in_a_pipeline_as_it_was_scored(tuned) -> None:
 def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, toy_folders, toy_data: Path) -> None:
     """Or a second process would wait for it in vain."""
     prepared = PreparedTask(toy_folders[name], task, toy_data, SETTINGS)
-    model = prepared.classifier(1)
+    model = prepared.model(1)
     step_loss(model, prepared, np.arange(8), (1, 0), Processes()).backward()
     idle = {n for n, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert not idle
@@ -113,7 +113,7 @@ def test_every_weight_that_is_trained_gets_a_gradient(name: str, task, toy_folde
 def test_a_row_scores_the_same_alone_and_padded(name: str, toy_folders) -> None:
     texts = ["good a", "a b c d e f g good", "bad", ""]
     prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
-    model = prepared.classifier(1).eval()
+    model = prepared.model(1).eval()
     together = model(prepared.batch(prepared.train, np.arange(4))[0])
     for row in range(4):
         assert largest(model(prepared.batch(prepared.train, np.array([row]))[0])[0], together[row]) < 1e-5
@@ -173,7 +173,7 @@ def test_words_outside_the_vocabulary_are_spelt(toy_folders) -> None:
         assert not characters[len(words) + 2 :].any()
         expected = [3, *(WORDS.index(word) if word in WORDS else 1 for word in words), 3]
         assert inputs.input_ids[row, : len(expected)].tolist() == expected
-    model = prepared.classifier(1).eval()
+    model = prepared.model(1).eval()
     logits = model(inputs)
     assert largest(logits[0], logits[1]) > 1e-4  # two unknown words are two words
     assert largest(model(inputs._replace(character_ids=None))[4], logits[4]) < 1e-6  # known ones are what they were
@@ -185,7 +185,7 @@ def test_transformers_take_the_characters_too(tuned) -> None:
         return
     rows = rows_of(["good quokka a", "quokka bad"])
     again = PreparedTask(place / "model", SINGLE, rows, SETTINGS)
-    model = again.classifier(1)
+    model = again.model(1)
     load_head(place / "model", "classifier", model.head)
     inputs, _ = again.batch(again.train, np.arange(2))
     mask = torch.arange(5)[None] < inputs.attention_pattern.lengths[:, None]
@@ -230,7 +230,7 @@ def test_chinese_words_are_found_as_in_pretraining(toy_folders, toy_data: Path, 
     inputs, _ = prepared.batch(prepared.train, np.array([0]))
     assert inputs.input_ids.shape[1] == len(words) + 2
     assert torch.equal(inputs.character_ids[0, 1:-1], character_ids([words], 10, marks=False)[0])
-    prepared.save(prepared.classifier(1), tmp_path / "kept")
+    prepared.save(prepared.model(1), tmp_path / "kept")
     assert load_tokenizer(tmp_path / "kept").segmenter == "rjieba"
 
 
@@ -257,7 +257,8 @@ def test_the_closing_token_has_a_segment_of_its_own(toy_folders, toy_data: Path,
     assert Template("$A:0 <x:y> [CLS]:2", "$A $B [CLS]:2").tokens == ["<x:y>", "[CLS]"]
     for task, expected in ((SINGLE, [0, 0, 2]), (PAIR, [0, 0, 1, 1, 2])):
         prepared = PreparedTask(toy_folders["permuted"], task, toy_data, SETTINGS)
-        ids, types = (part[: prepared.train.offsets[1]] for part in (prepared.train.ids, prepared.train.types))
+        rows = prepared.train.sequences
+        ids, types = (part[: rows.offsets[1]] for part in (rows.ids, rows.types))
         assert types[np.append(True, types[1:] != types[:-1]) | np.isin(ids, (2, 3))].tolist() == expected
         texts = prepared.data.train
         assert prepared.tokenizer.backend.encode(texts.texts[0], texts.pairs[0] if texts.pairs else None).type_ids == (
@@ -303,7 +304,7 @@ def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Pat
     theirs = stock_xlnet(tmp_path / "stock")
     import_folder(tmp_path / "stock", tmp_path / "model")
     prepared = PreparedTask(tmp_path / "model", task, toy_data, replace(SETTINGS, classifier_dropout=0.0))
-    ours = prepared.classifier(1)
+    ours = prepared.model(1)
     load_head(tmp_path / "model", "classifier", ours.head)
     assert ours.head.head_config["dense"] == "tanh"
     rows = np.arange(16)
@@ -341,7 +342,7 @@ def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     texts = ["a b c d e f g good h i", "bad a"]
     prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     assert prepared.train.lengths.max() > 3 * (prepared.metadata.config.mem_len or 0)
-    model = prepared.classifier(1).eval()
+    model = prepared.model(1).eval()
     inputs, _ = prepared.batch(prepared.train, np.arange(2))
     first, second = model(inputs), model(inputs)
     assert torch.equal(first, second)
@@ -350,7 +351,7 @@ def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     for file in ("model.safetensors", "tokenizer.json"):
         (tmp_path / file).write_bytes((toy_folders[name] / file).read_bytes())
-    without = PreparedTask(tmp_path, SINGLE, rows_of(texts), SETTINGS).classifier(1).eval()
+    without = PreparedTask(tmp_path, SINGLE, rows_of(texts), SETTINGS).model(1).eval()
     assert torch.equal(without(inputs), first)
 
 
@@ -368,7 +369,7 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_fold
 
 
 def test_a_causal_memory_model_is_read_like_gpt(toy_folders, toy_data: Path) -> None:
-    model = PreparedTask(toy_folders["memory"], SINGLE, toy_data, SETTINGS).classifier(1)
+    model = PreparedTask(toy_folders["memory"], SINGLE, toy_data, SETTINGS).model(1)
     assert model.head.head_config["dense"] == "none"
     assert model.head.head_config["bias"] is False
     assert model.core.config.vocab_size == len(WORDS) + 3  # its template's tokens are new
@@ -382,7 +383,7 @@ def test_what_a_folder_says_of_its_template_is_kept(tuned) -> None:
     assert found.attention == TOYS[name].attention
     assert read_json(place / "model" / "tokenizer_config.json")["padding_side"] == found.template.padding_side
     again = PreparedTask(place / "model", SINGLE, prepared.data, SETTINGS)
-    model = again.classifier(1)
+    model = again.model(1)
     load_head(place / "model", "classifier", model.head)
     lines = (place / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     expected = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])

@@ -13,7 +13,7 @@ from places import SHARED
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
-from finetune.data.tasks import TASKS
+from finetune.data.tasks import shipped_tasks
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
 from pretraining.tokenizer.load import load_tokenizer
@@ -116,9 +116,9 @@ def test_it_fine_tunes_on_sst2_better_than_from_scratch(imported, tmp_path):
     for name, core in (("trained", trained), ("scratch", build_core(metadata.config, seed=1))):
         shutil.copytree(imported, tmp_path / name)
         save_model_folder(tmp_path / name, core, {}, metadata)
-        prepared = PreparedTask(tmp_path / name, TASKS["sst2"], glue, settings)
+        prepared = PreparedTask(tmp_path / name, shipped_tasks()["sst2"], glue, settings)
         result = finetune(
-            tmp_path / name, TASKS["sst2"], prepared, 2, settings, tmp_path / name / "out", progress=False
+            tmp_path / name, shipped_tasks()["sst2"], prepared, 2, settings, tmp_path / name / "out", progress=False
         )
         assert result.eval_rows == 512
         rows = [line.split("\t") for line in (tmp_path / name / "out" / "predictions.tsv").read_text().splitlines()[1:]]

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from finetune.data.load import LabelledTexts, TaskSplits
+from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
 from finetune.training.run import Processes
 from zoo.config import CoreConfig
@@ -110,7 +110,9 @@ def make_data(folder: Path) -> Path:
 
 def rows_of(texts: list[str], pairs: list[str] | None = None) -> TaskSplits:
     """Texts without labels, as both parts of a task."""
-    rows = LabelledTexts(texts, pairs, np.zeros(len(texts), np.int64), np.arange(len(texts)), 0, "test")
+    rows = LabelledTexts(
+        texts, pairs, np.zeros(len(texts), np.int64), numbers=np.arange(len(texts)), skipped=0, source="test"
+    )
     return TaskSplits(rows, rows)
 
 

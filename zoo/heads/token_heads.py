@@ -130,6 +130,10 @@ class LabelHead(nn.Module):
         self.activation = activation(dense) if own else nn.Identity()
         self.output = nn.Linear(config.hidden_size, num_labels)
 
+    def features(self, hidden: Tensor) -> Tensor:
+        """(..., W) states -> (..., W) what the scores are computed of; dropout, where wanted, follows it."""
+        return self.activation(self.dense(hidden))
+
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, L, W) -> (B, L, num_labels)."""
-        return self.output(self.activation(self.dense(hidden)))
+        return self.output(self.features(hidden))

@@ -13,10 +13,12 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.config import FinetuneConfig
-from finetune.data.load import LabelledTexts, find_files, from_dataset, load_task, read_file
-from finetune.data.tasks import GROUPS, TASKS, Task, read_task_file, tasks_named
+from finetune.data.examples import LabelledTexts
+from finetune.data.tasks import Task, read_task_file, shipped_tasks, tasks_named
 from finetune.inputs.batches import collate_rows, evaluation_batches, training_batches
 from finetune.inputs.encode import encode, template_tokens, tokenize, truncate
+from finetune.kinds.base import open_kind
+from finetune.kinds.load import find_files, from_dataset, load_task, read_file
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -25,7 +27,7 @@ from zoo.vocabulary import Template
 
 def test_select_expands_groups_and_keeps_order() -> None:
     assert [task.name for task in tasks_named("rte, cola")] == ["rte", "cola"]
-    assert tuple(task.name for task in tasks_named("glue")) == GROUPS["glue"]
+    assert tuple(task.name for task in tasks_named("glue")) == ("cola", "sst2", "mrpc", "rte", "qnli", "mnli")
     assert next(task.name for task in tasks_named("sst2,glue")) == "sst2"
 
 
@@ -87,7 +89,7 @@ def test_mistakes_in_a_task_file(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "my.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ZooError, match=part):
-        read_task_file(path)
+        open_kind(read_task_file(path)["x"])
 
 
 def test_mistakes_in_names() -> None:
@@ -109,7 +111,7 @@ def write(folder: Path, name: str, content: bytes | str) -> Path:
 
 def test_cola_has_no_header_and_quotes_are_letters(tmp_path: Path) -> None:
     path = write(tmp_path, "dev.tsv", 'gj04\t1\t\tHe said "go.\ngj04\t0\t*\tGo he.\u2028Still one line.\r\n')
-    rows = read_file(TASKS["cola"], path)
+    rows = read_file(shipped_tasks()["cola"], path)
     assert rows.texts == ['He said "go.', "Go he.\u2028Still one line."]
     assert rows.labels.tolist() == [1, 0]
     assert rows.numbers.tolist() == [0, 1]
@@ -117,7 +119,7 @@ def test_cola_has_no_header_and_quotes_are_letters(tmp_path: Path) -> None:
 
 def test_mrpc_byte_order_mark_is_dropped(tmp_path: Path) -> None:
     path = write(tmp_path, "dev.tsv", b"\xef\xbb\xbfQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\t3\tx y\tz\n")
-    rows = read_file(TASKS["mrpc"], path)
+    rows = read_file(shipped_tasks()["mrpc"], path)
     assert (rows.texts, rows.pairs, rows.labels.tolist()) == (["x y"], ["z"], [1])
 
 
@@ -125,7 +127,7 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
     lines = [
         json.dumps({"sentence1": "一", "sentence2": "二", "label": label}) for label in ("neutral", "-", "entailment")
     ]
-    rows = read_file(TASKS["ocnli"], write(tmp_path, "dev.json", "\n".join(lines) + "\n"))
+    rows = read_file(shipped_tasks()["ocnli"], write(tmp_path, "dev.json", "\n".join(lines) + "\n"))
     assert rows.labels.tolist() == [1, 0]
     assert rows.numbers.tolist() == [0, 2]  # row numbers of the source survive
     assert rows.skipped == 1
@@ -182,39 +184,41 @@ def test_ocnli_skips_rows_without_majority(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_told_by_line(tmp_path: Path, task: str, content: bytes | str, part: str) -> None:
-    path = write(tmp_path, "dev.json" if task in GROUPS["clue"] else "dev.tsv", content)
+    path = write(tmp_path, "dev.json" if "clue" in shipped_tasks()[task].groups else "dev.tsv", content)
     with pytest.raises(ZooError, match=part) as caught:
-        read_file(TASKS[task], path)
+        read_file(shipped_tasks()[task], path)
     assert str(path) in str(caught.value)
 
 
 def test_json_labels_may_be_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, "dev.json", '{"sentence": "x", "label": 101}\n')
-    assert read_file(TASKS["tnews"], path).labels.tolist() == [1]
+    assert read_file(shipped_tasks()["tnews"], path).labels.tolist() == [1]
 
 
 def test_training_rows_of_one_class_are_warned_of(tmp_path: Path) -> None:
     task = Task(name="mine", columns=("text",), labels=("a", "b"))
     write(tmp_path, "train.tsv", "text\tlabel\nx\tb\ny\tb\n")
     write(tmp_path, "dev.tsv", "text\tlabel\nx\ta\ny\tb\n")
-    (found,) = load_task(task, tmp_path).warnings(task)
+    (found,) = open_kind(task).warnings(task, load_task(task, tmp_path))
     assert "train.tsv: all 2 rows that task 'mine' trains on have the label 'b'; no other" in found
     write(tmp_path, "train.tsv", "text\tlabel\nx\tb\ny\ta\n")
-    assert load_task(task, tmp_path).warnings(task) == []
+    assert open_kind(task).warnings(task, load_task(task, tmp_path)) == []
 
 
 def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(ZooError, match="is not a folder"):
-        find_files(TASKS["cola"], tmp_path / "nowhere")
+        find_files(shipped_tasks()["cola"], tmp_path / "nowhere")
     with pytest.raises(ZooError, match=r"no train\.\* with dev\.\* that is read \(\.tsv, \.csv, \.jsonl .*CoLA"):
-        find_files(TASKS["cola"], tmp_path)
+        find_files(shipped_tasks()["cola"], tmp_path)
     write(tmp_path / "CoLA", "train.tsv", "x")
     with pytest.raises(ZooError, match=r"has .*train.tsv but no dev\.\* that is read \(\.tsv, \.csv"):
-        find_files(TASKS["cola"], tmp_path)
+        find_files(shipped_tasks()["cola"], tmp_path)
 
 
 def test_limit_is_a_fixed_sample_not_the_head() -> None:
-    rows = LabelledTexts([str(i) for i in range(1000)], None, np.arange(1000) % 2, np.arange(1000), 0, "x")
+    rows = LabelledTexts(
+        [str(i) for i in range(1000)], None, np.arange(1000) % 2, numbers=np.arange(1000), skipped=0, source="x"
+    )
     chosen = rows.limited(100)
     assert chosen.numbers.tolist() == rows.limited(100).numbers.tolist() == sorted(chosen.numbers.tolist())
     assert chosen.texts == [str(i) for i in chosen.numbers]
@@ -239,10 +243,10 @@ def test_limit_is_a_fixed_sample_not_the_head() -> None:
 def test_official_files_have_the_documented_rows(name: str, train: int, dev: int, skipped: tuple[int, int]) -> None:
     if not SHARED.is_dir():
         pytest.skip("the shared data folder is not beside this checkout")
-    found = load_task(TASKS[name], SHARED)
+    found = load_task(shipped_tasks()[name], SHARED)
     assert (len(found.train), len(found.evaluation)) == (train, dev)
     assert (found.train.skipped, found.evaluation.skipped) == skipped
-    assert set(found.train.labels) == set(range(len(TASKS[name].labels)))
+    assert set(found.train.labels) == set(range(len(shipped_tasks()[name].labels)))
     assert not any("\t" in text or "\n" in text for text in found.evaluation.texts)
 
 
@@ -255,7 +259,7 @@ def test_hub_rows_convert_by_label_name() -> None:
     names = ["unacceptable", "acceptable"]
     features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=names)})
     rows = datasets.Dataset.from_dict({"sentence": ["Good.", "Bad."], "label": [1, 0]}, features=features)
-    found = from_dataset(TASKS["cola"], rows, "hub")
+    found = from_dataset(shipped_tasks()["cola"], rows, "hub")
     assert (found.texts, found.labels.tolist()) == (["Good.", "Bad."], [1, 0])
 
 
@@ -269,8 +273,8 @@ def test_hub_order_of_labels_may_differ() -> None:
     rows = datasets.Dataset.from_dict(
         {"sentence1": list("abcd"), "sentence2": list("efgh"), "label": [0, 1, 2, -1]}, features=features
     )
-    found = from_dataset(TASKS["ocnli"], rows, "hub")
-    assert [TASKS["ocnli"].labels[i] for i in found.labels] == names
+    found = from_dataset(shipped_tasks()["ocnli"], rows, "hub")
+    assert [shipped_tasks()["ocnli"].labels[i] for i in found.labels] == names
     assert found.skipped == 1
     assert found.pairs == ["e", "f", "g"]
 
@@ -279,10 +283,10 @@ def test_hub_numbers_are_texts_and_nothing_is_not() -> None:
     import datasets
 
     rows = datasets.Dataset.from_dict({"sentence": [2024, 7], "label": [0, 1]})
-    assert from_dataset(TASKS["sst2"], rows, "hub").texts == ["2024", "7"]
+    assert from_dataset(shipped_tasks()["sst2"], rows, "hub").texts == ["2024", "7"]
     rows = datasets.Dataset.from_dict({"sentence": ["x", None], "label": [0, 1]})
     with pytest.raises(ZooError, match="hub, row 1: 'sentence' is null"):
-        from_dataset(TASKS["sst2"], rows, "hub")
+        from_dataset(shipped_tasks()["sst2"], rows, "hub")
 
 
 def test_hub_mistakes() -> None:
@@ -291,12 +295,12 @@ def test_hub_mistakes() -> None:
     features = datasets.Features({"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = datasets.Dataset.from_dict({"sentence": ["x"], "label": [0]}, features=features)
     with pytest.raises(ZooError, match="are not those of task 'sst2'"):
-        from_dataset(TASKS["sst2"], rows, "hub")
+        from_dataset(shipped_tasks()["sst2"], rows, "hub")
     with pytest.raises(ZooError, match=r"no column 'sentence1'. Did you mean 'sentence'"):
-        from_dataset(TASKS["rte"], rows, "hub")
+        from_dataset(shipped_tasks()["rte"], rows, "hub")
     test_split = datasets.Dataset.from_dict({"sentence": ["x"], "label": [-1]})
     with pytest.raises(ZooError, match="unknown label '-1'"):
-        from_dataset(TASKS["sst2"], test_split, "hub")
+        from_dataset(shipped_tasks()["sst2"], test_split, "hub")
 
 
 def test_unreachable_hub_says_what_would_work(monkeypatch) -> None:
@@ -306,13 +310,13 @@ def test_unreachable_hub_says_what_would_work(monkeypatch) -> None:
         raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    monkeypatch.setattr("finetune.data.load.hub_answers", lambda: True)  # whether this machine reaches it
+    monkeypatch.setattr("finetune.kinds.load.hub_answers", lambda: True)  # whether this machine reaches it
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with pytest.raises(ZooError, match=r"nyu-mll/glue/cola.*ConnectionError: no route\).*--data FOLDER"):
-        load_task(TASKS["cola"], "hub")
+        load_task(shipped_tasks()["cola"], "hub")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ZooError, match=r"nyu-mll/glue/cola.*cannot be reached.*--data FOLDER"):
-        load_task(TASKS["cola"], "hub")
+        load_task(shipped_tasks()["cola"], "hub")
 
 
 # --- rows to batches -------------------------------------------------------------------------------------------
@@ -345,7 +349,7 @@ def tokenizer() -> Tokenizer:
 
 def examples(texts: list[str], pairs: list[str] | None = None) -> LabelledTexts:
     count = len(texts)
-    return LabelledTexts(texts, pairs, np.zeros(count, np.int64), np.arange(count), 0, "test")
+    return LabelledTexts(texts, pairs, np.zeros(count, np.int64), numbers=np.arange(count), skipped=0, source="test")
 
 
 def test_pairs_are_laid_out_and_typed(tokenizer: Tokenizer) -> None:

@@ -14,8 +14,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from finetune.data.load import EXTENSIONS, find_files, load_task, read_file
+from finetune.data.tables import EXTENSIONS
 from finetune.data.tasks import SpanMarkers, Task
+from finetune.kinds.load import find_files, load_task, read_file
 from zoo.errors import ZooError
 
 TASK = Task(name="mine", columns=("text", "other"), labels=("0", "1"))

@@ -16,8 +16,8 @@ from toys import LAST, MEMORY, PAIR, PERMUTED, POOLED, SPELT, Toy, make_data, ma
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
+from finetune.data.examples import LabelledTexts, TaskSplits, load_task
 from finetune.data.fewrel import FewRelConfig, read_fewrel, split, write_task
-from finetune.data.load import LabelledTexts, TaskSplits, load_task
 from finetune.data.spans import MarkedSpan, respaced
 from finetune.data.tasks import SpanMarkers, Task, read_task_file
 from finetune.inputs.encode import encode, template_tokens, truncate, truncate_marked, window, with_word_spaces
@@ -120,7 +120,7 @@ def one(model: Path, task: Task, rows: list[dict[str, Any]], folder: Path, **set
 
 
 def tokens_of(prepared: PreparedTask) -> str:
-    return " ".join(prepared.tokenizer.token(index) for index in prepared.train.ids)
+    return " ".join(prepared.tokenizer.token(index) for index in prepared.train.sequences.ids)
 
 
 # ---- what is learned ------------------------------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_vectors_tell_what_no_word_does(ernie: Path, knowledge: Path, tmp_path: 
     saved = tmp_path / "with" / "model"
     assert (saved / NAMES).read_bytes() == (ernie / NAMES).read_bytes()
     prepared = PreparedTask(saved, LINKED, knowledge, settings)
-    model = prepared.classifier(9)
+    model = prepared.model(9)
     load_head(saved, "classifier", model.heads["classifier"])
     lines = (tmp_path / "with" / "predictions.tsv").read_text().splitlines()[1:]
     told = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
@@ -161,19 +161,19 @@ def test_logits_of_a_saved_model_with_marks_and_entities_are_the_same_to_the_bit
     lines = (colours / "dev.json").read_text().splitlines()
     rows = [{**json.loads(line), "head": [[*json.loads(line)["head"][0], "Q3"]]} for line in lines]
     prepared = one(ernie, MARKED, rows, tmp_path / "data")
-    model = prepared.classifier(1).eval()
+    model = prepared.model(1).eval()
     prepared.save(model, tmp_path / "saved")
     again = PreparedTask(tmp_path / "saved", MARKED, tmp_path / "data", FinetuneSettings())
-    loaded = again.classifier(2)
+    loaded = again.model(2)
     load_head(tmp_path / "saved", "classifier", loaded.heads["classifier"])
-    assert np.array_equal(again.evaluation.ids, prepared.evaluation.ids)
+    assert np.array_equal(again.evaluation.sequences.ids, prepared.evaluation.sequences.ids)
     assert np.array_equal(predict(loaded, again), predict(model, prepared))
 
 
 def test_a_table_of_an_unlinked_task_is_kept_with_the_saved_model(ernie: Path, colours: Path, tmp_path: Path) -> None:
     prepared = PreparedTask(ernie, MARKED, colours, SETTINGS)
     assert prepared.entities.table is None
-    prepared.save(prepared.classifier(1), tmp_path / "model")
+    prepared.save(prepared.model(1), tmp_path / "model")
     assert open_entities(tmp_path / "model").names == open_entities(ernie).names
 
 
@@ -195,11 +195,11 @@ def test_new_marks_become_rows_and_known_ones_do_not(bert: Path, colours: Path) 
     known = prepared.stored_tokenizer.vocabulary.size
     ids = [prepared.tokenizer.backend.token_to_id(token) for token in ("[HD]", "[TL]")]
     assert ids == [known, known + 1]
-    assert prepared.classifier(1).core.token_embedding.shape[0] == known + 2
+    assert prepared.model(1).core.token_embedding.shape[0] == known + 2
     assert prepared.tokenizer.encode("[HD] red").ids[1] != known  # written in a text it is text
     same = replace(MARKED, marks=(SpanMarkers("head", "good", "good"), SpanMarkers("tail", "bad", "bad")))
     own = PreparedTask(bert, same, colours, SETTINGS)
-    assert own.classifier(1).core.token_embedding.shape[0] == known
+    assert own.model(1).core.token_embedding.shape[0] == known
 
 
 def test_tokens_stand_where_the_spans_are(bert: Path, tmp_path: Path) -> None:
@@ -298,7 +298,13 @@ def test_a_segmenters_spaces_move_spans() -> None:
     assert [new[span.start : span.stop] for span in moved] == ["bc", "ef g"]
     text = "我爱 北京 天安门"
     examples = LabelledTexts(
-        [text], None, np.zeros(1, np.int64), np.zeros(1, np.int64), 0, "x", [((MarkedSpan(1, 5, "head"),),)]
+        [text],
+        None,
+        np.zeros(1, np.int64),
+        [((MarkedSpan(1, 5, "head"),),)],
+        numbers=np.zeros(1, np.int64),
+        skipped=0,
+        source="x",
     )
     spaced = with_word_spaces(examples, "space")
     ((moved_span,),) = spaced.spans[0]
@@ -347,7 +353,7 @@ def test_rows_lose_what_is_not_marked(bert: Path) -> None:
     marked = Marked(ids, lengths, ids + 1, first, stop)
     spans = [((),)] * len(lengths)
     nothing = np.zeros(len(lengths), np.int64)
-    examples = LabelledTexts([""] * len(lengths), None, nothing, nothing, 0, "x", spans)
+    examples = LabelledTexts([""] * len(lengths), None, nothing, spans, numbers=nothing, skipped=0, source="x")
     layout = template_tokens(Template(), pair=False)
     data = encode(examples, layout, tokenizer, 12, marker=lambda texts, own, where: marked)
     kept = np.minimum(lengths, 10)
@@ -393,7 +399,9 @@ def test_pairs_lose_what_is_not_marked(bert: Path) -> None:
         ids = np.concatenate([np.arange(n) for n in lengths]).astype(np.int32)
         sides.append(Marked(ids, lengths, ids + 1, np.where(plain, 0, first), np.where(plain, 0, stop)))
     nothing = np.zeros(count, np.int64)
-    examples = LabelledTexts(["a"] * count, ["b"] * count, nothing, nothing, 0, "x", [((), ())] * count)
+    examples = LabelledTexts(
+        ["a"] * count, ["b"] * count, nothing, [((), ())] * count, numbers=nothing, skipped=0, source="x"
+    )
     layout = template_tokens(Template(), pair=True)
     parts = {"a": sides[0], "b": sides[1]}
     data = encode(examples, layout, tokenizer, room + 3, marker=lambda texts, own, where: parts[texts[0]])
@@ -428,7 +436,7 @@ def test_a_marked_text_takes_the_room_of_an_unmarked_one() -> None:
 
 
 def _no_pairs() -> TaskSplits:
-    none = LabelledTexts(["a"], ["a"], np.zeros(1, np.int64), np.zeros(1, np.int64), 0, "x")
+    none = LabelledTexts(["a"], ["a"], np.zeros(1, np.int64), numbers=np.zeros(1, np.int64), skipped=0, source="x")
     return TaskSplits(none, none)
 
 

@@ -85,7 +85,7 @@ def test_every_new_weight_gets_a_gradient_and_no_old_one(toy_folders, toy_data: 
     prepared = PreparedTask(
         toy_folders["spelt"], PAIR, toy_data, FinetuneSettings(use="features", features=FeatureSettings(2))
     )
-    model = prepared.classifier(1)
+    model = prepared.model(1)
     (step_loss(model, prepared, np.arange(8), (1, 0), Processes()) + model.penalty()).backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is None) == name.startswith("features.core."), name
@@ -111,7 +111,7 @@ def test_a_large_lambda_keeps_the_plain_mean(toy_folders, toy_data: Path, tmp_pa
 
 def test_the_regulariser_is_in_the_loss(toy_folders, toy_data: Path) -> None:
     prepared = PreparedTask(toy_folders["pooled"], SINGLE, toy_data, SETTINGS)
-    model = prepared.classifier(1)
+    model = prepared.model(1)
     with torch.no_grad():
         model.features.mixes[0].weights.copy_(torch.tensor([1.0, -2.0, 0.5]))
     assert model.penalty().item() == pytest.approx(0.001 * 5.25)
@@ -125,7 +125,7 @@ def test_the_regulariser_is_in_the_loss(toy_folders, toy_data: Path) -> None:
 def test_kept_layers_are_those_that_the_core_gives(name: str, task, toy_folders, toy_data: Path) -> None:
     settings = FinetuneSettings(limit=40, use="features", features=FeatureSettings(2, hidden_size=8))
     kept, run = (PreparedTask(toy_folders[name], task, toy_data, settings) for _ in range(2))
-    model = run.classifier(1)
+    model = run.model(1)
     kept.keep_layers(model, torch.device("cpu"))
     assert len(kept.train.layers) == len(kept.train.texts)
     assert not run.train.layers
@@ -136,7 +136,7 @@ def test_kept_layers_are_those_that_the_core_gives(name: str, task, toy_folders,
 
 def test_layers_are_of_the_texts_own_tokens(toy_folders, toy_data: Path) -> None:
     prepared = PreparedTask(toy_folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
-    model = prepared.classifier(1)
+    model = prepared.model(1)
     prepared.keep_layers(model, torch.device("cpu"))
     assert prepared.train.layers[0].shape == (4, 3, 32)
     inputs = prepared.batch(prepared.train.texts[0], np.array([0]))[0]
@@ -147,7 +147,7 @@ def test_layers_are_of_the_texts_own_tokens(toy_folders, toy_data: Path) -> None
 def test_no_more_is_kept_than_there_is_room_for(toy_folders, toy_data: Path) -> None:
     none = FinetuneSettings(use="features", features=FeatureSettings(cache_mb=0))
     prepared = PreparedTask(toy_folders["pooled"], SINGLE, toy_data, none)
-    prepared.keep_layers(prepared.classifier(1), torch.device("cpu"))
+    prepared.keep_layers(prepared.model(1), torch.device("cpu"))
     assert not prepared.train.layers
     assert not prepared.evaluation.layers
 
@@ -158,7 +158,7 @@ def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
     for task, rows in ((SINGLE, rows_of(["", "good"])), (PAIR, rows_of(["", "red"], ["red", ""]))):
         prepared = PreparedTask(toy_folders[name], task, rows, SETTINGS)
         alone = PreparedTask(toy_folders[name], task, rows.__class__(rows.train, rows.evaluation), SETTINGS)
-        model = prepared.classifier(1)
+        model = prepared.model(1)
         together = predict(model, prepared)
         assert np.isfinite(together).all()
         prepared.keep_layers(model, torch.device("cpu"))
@@ -170,7 +170,7 @@ def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
 def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_data: Path) -> None:
     prepared = PreparedTask(toy_folders["last"], PAIR, toy_data, SETTINGS)
     assert (prepared.metadata.template.single, prepared.metadata.template.pair) == ("$A", "$A $B")
-    assert prepared.classifier(1).core.config.vocab_size == 25
+    assert prepared.model(1).core.config.vocab_size == 25
     template = Template("<s>:3 $A </s>", "<s> $A </s>:5 $B <x> </s>:1")
     found = known_template(template, lambda word: word != "<x>")
     assert (found.single, found.pair) == ("<s>:3 $A </s>", "<s> $A </s>:5 $B </s>:1")
@@ -179,7 +179,7 @@ def test_tokens_that_a_frozen_core_cannot_learn_are_left_out(toy_folders, toy_da
 @pytest.mark.parametrize("count", [16, 5, 1])
 def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, toy_data: Path, count: int) -> None:
     prepared = PreparedTask(toy_folders["pooled"], PAIR, toy_data, SETTINGS)
-    model, rows = prepared.classifier(1), np.arange(count) * 3
+    model, rows = prepared.model(1), np.arange(count) * 3
 
     def gradients(shares: list[Processes]) -> list[torch.Tensor]:
         model.zero_grad()

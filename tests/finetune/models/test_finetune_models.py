@@ -24,8 +24,8 @@ from transformers import (
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FinetuneSettings
-from finetune.data.load import read_file
 from finetune.data.tasks import Task
+from finetune.kinds.load import read_file
 from finetune.training import prepared as prepared_rows
 from finetune.training import run
 from finetune.training.prepared import PreparedTask
@@ -123,8 +123,8 @@ def test_a_kept_model_is_fine_tuned_further(toy_folders, toy_data, tmp_path):
     """Its template tokens are there already, and its classifier stays behind: the new task has its own."""
     kept = keep(toy_folders["last"], SINGLE, toy_data, tmp_path / "one")
     prepared = PreparedTask(kept, PAIR, toy_data, SETTINGS)
-    fresh = PreparedTask(toy_folders["last"], PAIR, toy_data, SETTINGS).classifier(1)
-    model = prepared.classifier(1)
+    fresh = PreparedTask(toy_folders["last"], PAIR, toy_data, SETTINGS).model(1)
+    model = prepared.model(1)
     assert torch.equal(model.core.token_embedding, open_weights(kept)["core.embeddings.word_embeddings.weight"])
     assert torch.equal(model.head.output.weight, fresh.head.output.weight)
     again = keep(kept, PAIR, toy_data, tmp_path / "two")
@@ -228,10 +228,10 @@ def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_
 
 def test_a_model_folder_with_a_vocabulary_file_only(toy_data, tmp_path):
     folder = make_model(tmp_path / "model", POOLED)
-    expected = PreparedTask(folder, PAIR, toy_data, SETTINGS).train.ids
+    expected = PreparedTask(folder, PAIR, toy_data, SETTINGS).train.sequences.ids
     (folder / "tokenizer.json").unlink()
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    assert np.array_equal(PreparedTask(folder, PAIR, toy_data, SETTINGS).train.ids, expected)
+    assert np.array_equal(PreparedTask(folder, PAIR, toy_data, SETTINGS).train.sequences.ids, expected)
     digest = model_digest(folder)
     (folder / "vocab.txt").write_text("\n".join([*WORDS[:-1], "o"]) + "\n")
     assert model_digest(folder) != digest  # another vocabulary is another model
@@ -248,7 +248,7 @@ def test_a_decoder_s_end_token_opens_and_closes(toy_data, tmp_path):
     import_folder(stock, tmp_path / "model")
     prepared = PreparedTask(tmp_path / "model", SINGLE, toy_data, SETTINGS)
     starts, ends = prepared.train.offsets[:-1], prepared.train.offsets[1:]
-    assert set(prepared.train.ids[starts]) == set(prepared.train.ids[ends - 1]) == {0}
+    assert set(prepared.train.sequences.ids[starts]) == set(prepared.train.sequences.ids[ends - 1]) == {0}
     kept = keep(tmp_path / "model", SINGLE, toy_data, tmp_path / "out")
     assert read_metadata(kept).config.vocab_size == len(words)
     pipe = pipeline("text-classification", str(kept))

@@ -33,7 +33,7 @@ from transformers import (
 )
 
 import zoo
-from finetune.models.classifier import Classifier
+from finetune.models.task_model import TaskModel
 from zoo import hf
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
@@ -458,7 +458,9 @@ def test_a_pooler_is_trained_where_it_is_read(folders):
 def test_a_new_head_is_the_one_that_fine_tuning_makes(attention, pooling, pooler):
     config = MODELS["both directions"][0].replace(pooler=pooler)
     metadata = ModelMetadata(config, Template(pooling=pooling), attention)
-    tuned = Classifier(build_core(config), metadata, ["no", "yes"], 0.0, 1).head
+    tuned = TaskModel(
+        build_core(config), metadata, {"kind": "classification", "num_labels": 2, "labels": ["no", "yes"]}, 0.0, 1
+    ).head
     model = AutoModelForSequenceClassification.from_config(hf.ZooConfig.of(metadata))
     assert model.head.head_config == {key: value for key, value in tuned.head_config.items() if key != "labels"}
     assert model.head.state_dict().keys() == tuned.state_dict().keys()

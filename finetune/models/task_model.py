@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,52 +14,86 @@ from zoo.attention.positions import states_at
 from zoo.core.base import Core
 from zoo.core.init import initialise
 from zoo.dropout import keyed_dropout
+from zoo.heads.build import build_head
 from zoo.heads.scalar_mix import FrozenCore
 from zoo.heads.sequence_head import SequenceHead, new_sequence_head, pooled_state
 from zoo.heads.task_network import TaskNetwork
+from zoo.heads.token_heads import LabelHead
 from zoo.inputs import CoreInputs
 from zoo.model_folder import ModelMetadata
 
 _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 
 
-class Classifier(nn.Module):
-    """State, dropout, linear; what stands between is :func:`zoo.heads.sequence_head.new_sequence_head`'s to say.
+class TaskModel(nn.Module):
+    """A core, dropout and a head: on one state of each sequence, or on the states at its slots.
+
+    What stands between one state and its scores is :func:`zoo.heads.sequence_head.new_sequence_head`'s to say.
 
     Args:
         core: the pretrained core; its new rows and heads not included.
         metadata: the model folder's; its template and attention pattern are read.
-        labels: names of the classes.
-        dropout: probability on the state.
+        head: the task's head, see :meth:`finetune.kinds.base.TaskKind.head_config`.
+        dropout: probability on what the scores are computed of.
         seed: fine-tuning seed; keys the new weights.
     """
 
-    def __init__(self, core: Core, metadata: ModelMetadata, labels: Sequence[str], dropout: float, seed: int) -> None:
+    def __init__(self, core: Core, metadata: ModelMetadata, head: Mapping[str, Any], dropout: float, seed: int) -> None:
         super().__init__()
         self.core = core
         self.pooling = metadata.template.pooling
         self.dropout = dropout
-        new = new_sequence_head(core.config, self.pooling, metadata.attention)
-        self.head = SequenceHead(core.config, len(labels), "classification", labels=list(labels), **new)
-        for key, module in (("dense", self.head.dense), ("classifier", self.head.output)):
+        of_state = head["kind"] in ("classification", "choice")
+        new = new_sequence_head(core.config, self.pooling, metadata.attention) if of_state else {}
+        made = build_head(core.config, {**head, **new})
+        assert isinstance(made, SequenceHead | LabelHead)
+        self.head = made
+        for key, module in (("dense", made.dense), ("classifier", made.output)):
             initialise(module, core.config, seed, f"finetune.{key}.")
-        if core.pooler is not None and not self.head.reads_pooler:
+        if core.pooler is not None and not self._reads_pooler:
             core.pooler.requires_grad_(False)  # read by nobody here
         start = getattr(getattr(core, "relative", None), "start", None)
         if start is not None:
             start.requires_grad_(False)  # of the second stream, which has no part in this
 
-    def forward(self, inputs: CoreInputs) -> Tensor:
-        """(B, L) ids -> (B, classes) logits."""
+    @property
+    def _reads_pooler(self) -> bool:
+        return isinstance(self.head, SequenceHead) and self.head.reads_pooler
+
+    def forward(self, inputs: CoreInputs, slots: Tensor | None = None) -> Tensor:
+        """Scores of B sequences.
+
+        Args:
+            inputs: (B, L) ids.
+            slots: (B, R) positions whose states are scored, ascending, then -1 = none; ``None`` where the head reads
+                one state.
+
+        Returns:
+            (B, width), or (S, width) of the slots, row by row.
+        """
+        if slots is not None:
+            return self._of_slots(inputs, slots)
         output = self.core(inputs._replace(output_positions=self._read(inputs)))
-        state = output.pooler_output if self.head.reads_pooler else self._state(output.last_hidden_state, inputs)
-        features = self.head.features(state)
-        return self.head.output(keyed_dropout(features, inputs.dropout_keys, _SITE, self.dropout))
+        state = output.pooler_output if self._reads_pooler else self._state(output.last_hidden_state, inputs)
+        return self._scores(state, inputs.dropout_keys)
+
+    def _of_slots(self, inputs: CoreInputs, slots: Tensor) -> Tensor:
+        spare = slots.amax(1, keepdim=True).clamp_min(0)  # a state that is computed stands where no slot is
+        at = torch.where(slots < 0, spare, slots)
+        again = torch.zeros_like(at, dtype=torch.bool)
+        again[:, 1:] = at[:, 1:] == at[:, :-1]
+        read = None if slots.shape[1] >= inputs.input_ids.shape[1] else at.masked_fill(again, -1)
+        hidden = self.core(inputs._replace(output_positions=read)).last_hidden_state
+        return self._scores(states_at(hidden, at), inputs.dropout_keys)[slots >= 0]
+
+    def _scores(self, states: Tensor, keys: Tensor | None) -> Tensor:
+        features = self.head.features(states)
+        return self.head.output(keyed_dropout(features, keys, _SITE, self.dropout))
 
     def _read(self, inputs: CoreInputs) -> Tensor | None:
         """(B, 1) position of the only state that is read; ``None`` = there are two."""
         lengths, first = inputs.attention_pattern.lengths, torch.zeros_like(inputs.input_ids[:, :1])
-        if self.head.reads_pooler or self.pooling == "first":
+        if self._reads_pooler or self.pooling == "first":
             return first
         if self.pooling != "last":
             return None
@@ -79,26 +114,32 @@ class Classifier(nn.Module):
         return 0.0
 
 
-class FeatureClassifier(nn.Module):
+class FeatureModel(nn.Module):
     """A frozen core, mixes of its layers, and a task network on them.
 
     Args:
         core: the pretrained core.
-        labels: names of the classes.
+        head: the task's head, see :meth:`finetune.kinds.base.TaskKind.head_config`.
         settings: of the features.
         dropout: inside the network.
-        pair: whether a row has two texts.
+        pair: whether a sequence has two texts.
         seed: fine-tuning seed; keys the new weights.
     """
 
     def __init__(
-        self, core: Core, labels: Sequence[str], settings: FeatureSettings, dropout: float, pair: bool, seed: int
+        self, core: Core, head: Mapping[str, Any], settings: FeatureSettings, dropout: float, pair: bool, seed: int
     ) -> None:
         super().__init__()
         self.settings, self.dropout = settings, dropout
         self.features = FrozenCore(core, settings.mixes, settings.layer_norm, settings.dropout)
         self.network = TaskNetwork(
-            core.config, len(labels), "features", settings.mixes, settings.hidden_size, pair, list(labels)
+            core.config,
+            head["num_labels"],
+            "features",
+            settings.mixes,
+            settings.hidden_size,
+            pair,
+            head.get("labels"),
         )
         initialise(self.network, core.config, seed, "finetune.network.")
 
@@ -112,8 +153,8 @@ class FeatureClassifier(nn.Module):
         """What a model folder keeps beside the core."""
         return {"mixes": self.features.mixes, "classifier": self.network}
 
-    def forward(self, batch: FeatureBatch) -> Tensor:
-        """Rows -> (B, classes) logits."""
+    def forward(self, batch: FeatureBatch, slots: Tensor | None = None) -> Tensor:
+        """Scores of B sequences, as :meth:`TaskModel.forward`."""
         mixed = []
         for number, text in enumerate(batch.texts):
             layers = self.read(text) if text.layers is None else text.layers

@@ -1,0 +1,3 @@
+"""Kinds of tasks; a task's YAML names one as ``finetune.kinds.Classification``."""
+
+from finetune.kinds.classification import Classification as Classification

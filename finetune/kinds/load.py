@@ -1,0 +1,175 @@
+"""A task's examples, from files or the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.data.examples import Examples, TaskSplits
+from finetune.data.tables import READABLE, Table, extension_of, hub_rows, read_rows
+from finetune.data.tasks import Task, group_names
+from finetune.kinds.base import TaskKind, open_kind
+from zoo.errors import ZooError, nearest
+from zoo.sample import resolve
+from zoo.storage.files import hub_answers, hub_problem
+from zoo.storage.user_files import unreadable
+
+HUB = "hub"
+
+
+def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSplits[Any]:
+    """Read a task's training and development examples.
+
+    Args:
+        task: what to read.
+        data: ``hub``, or a folder: the task's own, or one that holds it (``CoLA`` in ``glue_data``).
+        limit: keep at most so many examples of each part.
+
+    Raises:
+        ZooError: a missing file or column, an unknown label, broken text, no rows; by file and line.
+    """
+    if limit is not None and limit < 1:
+        raise ZooError(f"limit is {limit}; at least 1 row is needed, or leave it out for all rows.")
+    kind = open_kind(task)
+    if str(data) == HUB:
+        parts = [_of_hub(task, kind, split) for split in (task.hub_train, task.hub_eval)]
+    else:
+        parts = [_of_file(task, kind, path) for path in find_files(task, Path(resolve(data)))]
+    return TaskSplits(*(part.limited(limit) for part in parts))
+
+
+def load_test(task: Task, data: str | Path) -> Examples:
+    """Read a task's test examples, which need no gold answers.
+
+    Args:
+        task: what to read.
+        data: as in :func:`load_task`.
+
+    Raises:
+        ZooError: as :func:`load_task`; or there is no test file.
+    """
+    kind = open_kind(task)
+    if str(data) == HUB:
+        return _of_hub(task, kind, task.hub_test, labelled=False)
+    folder = find_files(task, Path(resolve(data)))[0].parent
+    path = _first_file(task.test_files, folder)
+    if path is None:
+        wanted = " or ".join(task.test_files)
+        raise ZooError(f"task {task.name!r}: {folder} has no test file {wanted} that is read ({READABLE}).")
+    return _of_file(task, kind, path, labelled=False)
+
+
+def read_file(task: Task, path: Path) -> Any:
+    """The examples of one labelled file.
+
+    Raises:
+        ZooError: as :func:`load_task`.
+    """
+    return _of_file(task, open_kind(task), path)
+
+
+def _of_file(task: Task, kind: TaskKind[Any], path: Path, labelled: bool = True) -> Examples:
+    needed, gold = kind.columns(task), kind.label_columns(task)
+    index = () if task.index_column is None else (task.index_column,)
+    table = read_rows(task, path, (*needed, *(gold if labelled else ())), (*index, *(() if labelled else gold)))
+    return _examples(task, kind, table, labelled)
+
+
+def _examples(task: Task, kind: TaskKind[Any], table: Table, labelled: bool) -> Examples:
+    found: Examples = kind.read(task, table, labelled)
+    return found
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def find_files(task: Task, data: Path) -> tuple[Path, Path]:
+    """The task's training and development file below ``data``."""
+    if not data.is_dir():
+        raise ZooError(f"--data {data} is not a folder; give a folder of task files, or `hub`.")
+    names = list(dict.fromkeys((*task.folders, task.name)))
+    groups = ("", *group_names(), *task.groups)
+    candidates = [*(data / group / name for group in groups for name in names), data]
+    wanted, also = (
+        " or ".join(name if extension_of(Path(name)) else f"{name}.*" for name in names)
+        for names in (task.train_files, task.eval_files)
+    )
+    for folder in candidates:
+        train, evaluation = _first_file(task.train_files, folder), _first_file(task.eval_files, folder)
+        if train and evaluation:
+            return train, evaluation
+        if (train or evaluation) and folder != data:
+            missing = also if train else wanted
+            raise ZooError(
+                f"task {task.name!r}: {folder} has {train or evaluation} but no {missing} that is read ({READABLE})."
+            )
+    raise ZooError(
+        f"task {task.name!r}: no {wanted} with {also} that is read ({READABLE}) in {data} or in its folders "
+        f"{', '.join(names)}. Give the folder that holds them with --data, or `--data hub`."
+    )
+
+
+def _first_file(names: Sequence[str], folder: Path) -> Path | None:
+    """The first of these files that a folder has; ZooError where two have one name and different extensions."""
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            return path
+        if extension_of(path):
+            continue
+        try:
+            beside = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+        except OSError as error:
+            raise unreadable(path.parent, error) from error
+        found = [p for p in beside if p.name == path.name + (extension_of(p) or "/") and p.is_file()]
+        if len(found) > 1:
+            both = " and ".join(p.name for p in found)
+            raise ZooError(f"{path.parent} has {both}; keep one, or name it in the task's train_files or eval_files.")
+        if found:
+            return found[0]
+    return None
+
+
+# ---- the hub ---------------------------------------------------------------------------------------------------------
+
+
+def _of_hub(task: Task, kind: TaskKind[Any], split: str, labelled: bool = True) -> Examples:
+    """A split from the ``datasets`` hub, or its cache."""
+    if task.hub is None:
+        raise ZooError(f"task {task.name!r} names no hub dataset; give its folder with --data.")
+    source = task.hub if task.hub_config is None else f"{task.hub}/{task.hub_config}"
+    try:
+        import datasets
+
+        hub_answers()
+        found = datasets.load_dataset(task.hub, task.hub_config)
+    except Exception as error:  # the library raises many kinds, for a missing network as for a wrong name
+        raise ZooError(
+            f"task {task.name!r}: could not load {source} from the hub ({hub_problem(error)}). "
+            "With a local copy, give --data FOLDER."
+        ) from error
+    if split not in found:
+        raise ZooError(f"{source} has no split {split!r}.{nearest(split, found)}")
+    return from_dataset(task, found[split], f"{source}:{split}", labelled)
+
+
+def from_dataset(task: Task, dataset: Any, source: str, labelled: bool = True) -> Any:
+    """The examples of a ``datasets.Dataset``: labels are class numbers with names, or the labels themselves.
+
+    Args:
+        task: what the rows are of.
+        dataset: the rows.
+        source: what they are, for messages.
+        labelled: gold answers are needed.
+
+    Raises:
+        ZooError: a missing column, or label names that are not this task's (their order would be a guess).
+    """
+    kind = open_kind(task)
+    needed, gold = kind.columns(task), kind.label_columns(task)
+    index = () if task.index_column is None else (task.index_column,)
+    optional = (*index, *(() if labelled else gold))
+    return _examples(
+        task, kind, hub_rows(task, dataset, source, (*needed, *(gold if labelled else ())), optional), labelled
+    )
