@@ -17,7 +17,7 @@ from pretraining.keyed_random import Draw
 
 
 @dataclass(frozen=True, kw_only=True)
-class Examples(ABC):
+class TaskExamples(ABC):
     """N examples of one source.
 
     Args:
@@ -33,7 +33,7 @@ class Examples(ABC):
     labelled: bool = True
 
     def __len__(self) -> int:
-        """Examples."""
+        """TaskExamples."""
         return len(self.numbers)
 
     @abstractmethod
@@ -73,7 +73,7 @@ def picked(values: Sequence[Any], at: NDArray[np.int64]) -> list[Any]:
 
 
 @dataclass(frozen=True)
-class LabelledTexts(Examples):
+class LabelledTexts(TaskExamples):
     """N labelled texts or pairs of texts.
 
     Args:
@@ -103,7 +103,7 @@ class LabelledTexts(Examples):
         return [*self.texts, *(self.pairs or [])]
 
 
-ExamplesT = TypeVar("ExamplesT", bound=Examples)
+ExamplesT = TypeVar("ExamplesT", bound=TaskExamples)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ Column = str | int
 
 
 @dataclass(frozen=True)
-class Table:
+class TaskTable:
     """N rows of one source.
 
     Args:
@@ -125,7 +125,7 @@ def extension_of(path: Path) -> str:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
-def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Sequence[Column] = ()) -> Table:
+def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Sequence[Column] = ()) -> TaskTable:
     """Read one file, as the task or the file's extension says.
 
     Args:
@@ -158,7 +158,7 @@ def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Seque
     numbers = [number for number, value in enumerate(values) if value is not None]
     records = [value for value in values if value is not None]
     present = [*columns, *(name for name in optional if records and all(name in record for record in records))]
-    return Table(
+    return TaskTable(
         {name: [record[str(name)] for record in records] for name in present},
         np.array(numbers, dtype=np.int64),
         where,
@@ -168,7 +168,7 @@ def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Seque
 
 def _of_records(
     found: list[tuple[str, dict[str, Any]]], columns: Sequence[Column], optional: Sequence[Column], source: str
-) -> Table:
+) -> TaskTable:
     """Rows of a format of its own: a place and a record each."""
     if not found:
         raise ZooError(f"{source} has no rows.")
@@ -176,7 +176,7 @@ def _of_records(
     for place, record in found:
         check_record(record, place, [str(column) for column in columns])
     present = [*columns, *(name for name in optional if all(name in record for _, record in found))]
-    return Table(
+    return TaskTable(
         {name: [record[str(name)] for _, record in found] for name in present},
         np.arange(len(found), dtype=np.int64),
         places.__getitem__,
@@ -184,8 +184,10 @@ def _of_records(
     )
 
 
-def _of_cells(task: Task, path: Path, columns: Sequence[Column], optional: Sequence[Column], quoted: bool) -> Table:
+def _of_cells(task: Task, path: Path, columns: Sequence[Column], optional: Sequence[Column], quoted: bool) -> TaskTable:
     """Rows of a TSV or CSV."""
+    if task.span_fields:
+        raise ZooError(f"{path}: marks and mentions of task {task.name!r} are read from .jsonl, .json or .parquet.")
     table = list(read_table(path, quoted))
     if not table:
         raise ZooError(f"{path} is empty.")
@@ -195,7 +197,9 @@ def _of_cells(task: Task, path: Path, columns: Sequence[Column], optional: Seque
     places = {column: _place(task, column, header, table[0][1], path) for column in present}
     cells = {column: [row[place] for _, row in rows] for column, place in places.items()}
     lines = [line for line, _ in rows]
-    return Table(cells, np.arange(len(rows), dtype=np.int64), lambda number: f"{path}, line {lines[number]}", str(path))
+    return TaskTable(
+        cells, np.arange(len(rows), dtype=np.int64), lambda number: f"{path}, line {lines[number]}", str(path)
+    )
 
 
 def _place(task: Task, column: Column, header: list[str], first: list[str], path: Path) -> int:
@@ -235,7 +239,7 @@ def _counted(path: Path, what: str, number: int) -> str:
 
 def hub_rows(
     task: Task, dataset: Any, source: str, columns: Sequence[Column], optional: Sequence[Column] = ()
-) -> Table:
+) -> TaskTable:
     """A ``datasets.Dataset`` as a table; numbers of classes become their names, those below 0 nothing.
 
     Args:
@@ -267,7 +271,7 @@ def hub_rows(
             raise ZooError(f"{source}: no column {name!r}.{nearest(name, dataset.column_names)}")
         cells[column] = _decoded(task, list(dataset[name]), dataset.features[name], source)
     numbers = np.arange(len(dataset), dtype=np.int64)
-    return Table(cells, numbers, lambda number: f"{source}, row {number}", source, numbers_are_text=True)
+    return TaskTable(cells, numbers, lambda number: f"{source}, row {number}", source, numbers_are_text=True)
 
 
 def _named_classes(task: Task, row: dict[str, Any], features: Any, source: str) -> dict[str, Any]:

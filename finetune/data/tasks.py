@@ -38,7 +38,7 @@ class KindSpec(NamedTuple):
     """The class that reads, trains, decodes and scores a kind of task, by its path.
 
     Args:
-        class_path: such as ``finetune.kinds.Tagging``.
+        class_path: such as ``finetune.kinds.Classification``.
         init_args: its options.
     """
 
@@ -269,7 +269,7 @@ def _kind(value: Any, path: Path) -> KindSpec:
         if isinstance(options, dict):
             return KindSpec(value["class_path"], options)
     raise ZooError(
-        f"{path}: kind is {value!r}; a class path such as finetune.kinds.Tagging is needed, or a mapping of "
+        f"{path}: kind is {value!r}; a class path such as finetune.kinds.Classification is needed, or a mapping of "
         "class_path and init_args."
     )
 

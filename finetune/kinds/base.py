@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.data.examples import ExamplesT, TaskSplits
-from finetune.data.tables import Column, Table
+from finetune.data.tables import Column, TaskTable
 from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows
@@ -55,7 +55,7 @@ class TaskKind(ABC, Generic[ExamplesT]):
         return (task.label_column,)
 
     @abstractmethod
-    def read(self, task: Task, table: Table, labelled: bool = True) -> ExamplesT:
+    def read(self, task: Task, table: TaskTable, labelled: bool = True) -> ExamplesT:
         """A table's rows as examples.
 
         Args:
@@ -83,7 +83,7 @@ class TaskKind(ABC, Generic[ExamplesT]):
 
     @abstractmethod
     def encode(self, task: Task, examples: ExamplesT, encoder: RowEncoder) -> TaskRows:
-        """Examples as rows of ids.
+        """TaskExamples as rows of ids.
 
         Raises:
             ZooError: texts that cannot be laid out.

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.spans import read_row_spans
-from finetune.data.tables import Column, Table, shown
+from finetune.data.tables import Column, TaskTable, shown
 from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows
@@ -41,7 +41,7 @@ class Classification(TaskKind[LabelledTexts]):
         """Texts, and the fields of spans."""
         return (*task.columns, *task.span_fields)
 
-    def read(self, task: Task, table: Table, labelled: bool = True) -> LabelledTexts:
+    def read(self, task: Task, table: TaskTable, labelled: bool = True) -> LabelledTexts:
         """The labelled rows of a table, all rows where labels are not needed."""
         kept, labels, skipped = labelled_rows(task, table, labelled)
         table.check_texts(task.columns, kept, task.name)
@@ -117,7 +117,7 @@ class Classification(TaskKind[LabelledTexts]):
         return ["id", "gold", "predicted", *(f"p({label})" for label in task.labels)], rows
 
 
-def labelled_rows(task: Task, table: Table, labelled: bool) -> tuple[list[int], NDArray[np.int64], int]:
+def labelled_rows(task: Task, table: TaskTable, labelled: bool) -> tuple[list[int], NDArray[np.int64], int]:
     """Rows of a table that are kept, their class numbers, and how many were dropped for want of a gold answer.
 
     Args:
@@ -152,7 +152,7 @@ def labelled_rows(task: Task, table: Table, labelled: bool) -> tuple[list[int], 
     return kept, np.array(labels, np.int64), skipped
 
 
-def _label(task: Task, table: Table, row: int, cell: Any) -> str | None:
+def _label(task: Task, table: TaskTable, row: int, cell: Any) -> str | None:
     """A cell as a label. A number may be one; as a text, it is the wrong key's value. ``None`` = of the hub: none."""
     if cell is None and table.numbers_are_text:
         return None

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.data.examples import Examples, TaskSplits
-from finetune.data.tables import READABLE, Table, extension_of, hub_rows, read_rows
+from finetune.data.examples import TaskExamples, TaskSplits
+from finetune.data.tables import READABLE, TaskTable, extension_of, hub_rows, read_rows
 from finetune.data.tasks import Task, group_names
 from finetune.kinds.base import TaskKind, open_kind
 from zoo.errors import ZooError, nearest
@@ -39,7 +39,7 @@ def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSpl
     return TaskSplits(*(part.limited(limit) for part in parts))
 
 
-def load_test(task: Task, data: str | Path) -> Examples:
+def load_test(task: Task, data: str | Path) -> TaskExamples:
     """Read a task's test examples, which need no gold answers.
 
     Args:
@@ -69,15 +69,15 @@ def read_file(task: Task, path: Path) -> Any:
     return _of_file(task, open_kind(task), path)
 
 
-def _of_file(task: Task, kind: TaskKind[Any], path: Path, labelled: bool = True) -> Examples:
+def _of_file(task: Task, kind: TaskKind[Any], path: Path, labelled: bool = True) -> TaskExamples:
     needed, gold = kind.columns(task), kind.label_columns(task)
     index = () if task.index_column is None else (task.index_column,)
     table = read_rows(task, path, (*needed, *(gold if labelled else ())), (*index, *(() if labelled else gold)))
     return _examples(task, kind, table, labelled)
 
 
-def _examples(task: Task, kind: TaskKind[Any], table: Table, labelled: bool) -> Examples:
-    found: Examples = kind.read(task, table, labelled)
+def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
+    found: TaskExamples = kind.read(task, table, labelled)
     return found
 
 
@@ -134,7 +134,7 @@ def _first_file(names: Sequence[str], folder: Path) -> Path | None:
 # ---- the hub ---------------------------------------------------------------------------------------------------------
 
 
-def _of_hub(task: Task, kind: TaskKind[Any], split: str, labelled: bool = True) -> Examples:
+def _of_hub(task: Task, kind: TaskKind[Any], split: str, labelled: bool = True) -> TaskExamples:
     """A split from the ``datasets`` hub, or its cache."""
     if task.hub is None:
         raise ZooError(f"task {task.name!r} names no hub dataset; give its folder with --data.")

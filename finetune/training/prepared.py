@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.config import FinetuneSettings
-from finetune.data.examples import Examples, TaskSplits
+from finetune.data.examples import TaskExamples, TaskSplits
 from finetune.data.tasks import CLASSIFICATION, Task
 from finetune.inputs.batches import EncodedRows, collate_rows
 from finetune.inputs.encode import spaced, template_tokens, tokenize
@@ -178,7 +178,7 @@ class PreparedTask:
         unk = self.tokenizer.vocabulary.unk
         if unk is None or self.character_tokenizer is not None:
             return 0.0
-        parts: tuple[Examples, ...] = (self.data.train, self.data.evaluation)
+        parts: tuple[TaskExamples, ...] = (self.data.train, self.data.evaluation)
         texts = spaced([text for part in parts for text in part.limited(_SAMPLE).sample_texts()], self._segmenter)
         ids, _ = tokenize(texts, self.tokenizer.backend, self.max_length)
         return float(np.mean(ids == unk)) if len(ids) else 0.0
@@ -217,7 +217,7 @@ class PreparedTask:
 
     @property
     def _first_text(self) -> str:
-        examples: Examples = self.data.train
+        examples: TaskExamples = self.data.train
         return examples.sample_texts()[0]
 
     def model(self, seed: int) -> TaskModel | FeatureModel:

@@ -142,11 +142,11 @@ def test_a_row_scores_the_same_alone_and_padded(model: Path, toy_data: Path) -> 
     classifier = prepared.model(1).eval()
     rows = np.arange(12)
     with torch.inference_mode():
-        together, _ = prepared.batch(prepared.evaluation, rows)
+        together = prepared.batch("evaluation", rows).inputs
         assert together.attention_pattern.lengths is not None
         padded = classifier(together)
         for row in rows:
-            alone = classifier(prepared.batch(prepared.evaluation, rows[row : row + 1])[0])
+            alone = classifier(prepared.batch("evaluation", rows[row : row + 1]).inputs)
             torch.testing.assert_close(alone[0], padded[row], rtol=0, atol=2e-6)
 
 
@@ -444,7 +444,7 @@ def test_a_run_of_every_family_can_be_finetuned(family: str, shared, tmp_path: P
     assert np.concatenate(laid_out).tolist() == prepared.evaluation.sequences.ids.tolist()
     metadata = prepared.metadata
     assert (metadata.attention == "causal") == (metadata.template.pooling == "last")
-    first = prepared.train.sequences.ids[prepared.train.offsets[:-1]]
+    first = prepared.train.sequences.ids[prepared.train.sequences.offsets[:-1]]
     assert len(set(first.tolist())) == 1  # the start token, known to the tokenizer or new
     unknown = prepared.tokenizer.vocabulary.unk
     assert unknown is None or np.mean(prepared.train.sequences.ids == unknown) < 0.05

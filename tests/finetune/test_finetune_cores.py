@@ -114,9 +114,9 @@ def test_a_row_scores_the_same_alone_and_padded(name: str, toy_folders) -> None:
     texts = ["good a", "a b c d e f g good", "bad", ""]
     prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     model = prepared.model(1).eval()
-    together = model(prepared.batch(prepared.train, np.arange(4))[0])
+    together = model(prepared.batch("train", np.arange(4)).inputs)
     for row in range(4):
-        assert largest(model(prepared.batch(prepared.train, np.array([row]))[0])[0], together[row]) < 1e-5
+        assert largest(model(prepared.batch("train", np.array([row])).inputs)[0], together[row]) < 1e-5
 
 
 # --- both ends -----------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_both_ends_need_two_halves(toy, why: str, toy_data: Path, tmp_path: Path
 def test_words_outside_the_vocabulary_are_spelt(toy_folders) -> None:
     texts = ["good Zürich a", "good quokka a", "good [SEP] a", "good quokka", "a b"]
     prepared = PreparedTask(toy_folders["spelt"], SINGLE, rows_of(texts), SETTINGS)
-    inputs, _ = prepared.batch(prepared.train, np.arange(5))
+    inputs = prepared.batch("train", np.arange(5)).inputs
     known = character_ids_of(character_table(WORDS, 10, 2, 3))
     for row, text in enumerate(texts):
         words = text.replace("[SEP]", "[ SEP ]").split()  # written in a text it is text, as this tokenizer splits it
@@ -187,7 +187,7 @@ def test_transformers_take_the_characters_too(tuned) -> None:
     again = PreparedTask(place / "model", SINGLE, rows, SETTINGS)
     model = again.model(1)
     load_head(place / "model", "classifier", model.head)
-    inputs, _ = again.batch(again.train, np.arange(2))
+    inputs = again.batch("train", np.arange(2)).inputs
     mask = torch.arange(5)[None] < inputs.attention_pattern.lengths[:, None]
     stock = AutoModelForSequenceClassification.from_pretrained(place / "model")
     found = stock(inputs.input_ids, mask, character_ids=inputs.character_ids).logits
@@ -227,7 +227,7 @@ def test_chinese_words_are_found_as_in_pretraining(toy_folders, toy_data: Path, 
     tokenizer.segmenter = "rjieba"
     tokenizer.save(folder)
     prepared = PreparedTask(folder, SINGLE, TaskSplits(rows, rows), SETTINGS)
-    inputs, _ = prepared.batch(prepared.train, np.array([0]))
+    inputs = prepared.batch("train", np.array([0])).inputs
     assert inputs.input_ids.shape[1] == len(words) + 2
     assert torch.equal(inputs.character_ids[0, 1:-1], character_ids([words], 10, marks=False)[0])
     prepared.save(prepared.model(1), tmp_path / "kept")
@@ -308,7 +308,7 @@ def test_xlnet_classifies_as_in_transformers(task, toy_data: Path, tmp_path: Pat
     load_head(tmp_path / "model", "classifier", ours.head)
     assert ours.head.head_config["dense"] == "tanh"
     rows = np.arange(16)
-    inputs, labels = prepared.batch(prepared.train, rows)
+    inputs, _, (labels,) = prepared.batch("train", rows)
     lengths = prepared.train.lengths[rows]
     width = int(lengths.max())
     ids, types = torch.full((16, width), 5), torch.full((16, width), 3)
@@ -343,7 +343,7 @@ def test_memory_plays_no_part(name: str, toy_folders, tmp_path: Path) -> None:
     prepared = PreparedTask(toy_folders[name], SINGLE, rows_of(texts), SETTINGS)
     assert prepared.train.lengths.max() > 3 * (prepared.metadata.config.mem_len or 0)
     model = prepared.model(1).eval()
-    inputs, _ = prepared.batch(prepared.train, np.arange(2))
+    inputs = prepared.batch("train", np.arange(2)).inputs
     first, second = model(inputs), model(inputs)
     assert torch.equal(first, second)
     config = json.loads((toy_folders[name] / "config.json").read_text())
@@ -359,7 +359,7 @@ def test_where_the_padding_stands_is_all_the_same_to_relative_positions(toy_fold
     """So rows are padded at the right in training, where dropout's masks then follow the row alone."""
     prepared = PreparedTask(toy_folders["permuted"], SINGLE, rows_of(["a b c d e good", "bad"]), SETTINGS)
     core, _ = load_core(toy_folders["permuted"])
-    inputs, _ = prepared.batch(prepared.train, np.arange(2))
+    inputs = prepared.batch("train", np.arange(2)).inputs
     right = pooled_state(core(inputs).last_hidden_state, "last", inputs.attention_pattern.lengths - 1)
     lengths = inputs.attention_pattern.lengths.tolist()
     rolled = [[x[i].roll(8 - n) for i, n in enumerate(lengths)] for x in (inputs.input_ids, inputs.token_type_ids)]

@@ -405,14 +405,13 @@ def test_evaluation_covers_every_row() -> None:
 def test_collate_pads_and_hides_padding(tokenizer: Tokenizer) -> None:
     words = template_tokens(Template(), pair=False)
     data = encode(examples(["a b c", "d"]), words, tokenizer, 16)
-    inputs, labels = collate_rows(data, np.array([1, 0]), pad=9, causal=True, segments=True)
+    inputs = collate_rows(data, np.array([1, 0]), pad=9, causal=True, segments=True)
     assert inputs.input_ids.tolist() == [[1, 7, 2, 9, 9], [1, 4, 5, 6, 2]]
     assert inputs.attention_pattern.lengths is not None
     assert inputs.attention_pattern.lengths.tolist() == [3, 5]
     assert inputs.attention_pattern.causal
     assert inputs.dropout_keys is None
-    assert labels.tolist() == [0, 0]
-    alone, _ = collate_rows(data, np.array([0]), 9, False, False, keys=(1, 2, np.array([0])))
+    alone = collate_rows(data, np.array([0]), 9, False, False, keys=(1, 2, np.array([0])))
     assert alone.attention_pattern.lengths is None  # nothing is padded, so the fastest kernel may be chosen
     assert alone.token_type_ids is None
     assert alone.dropout_keys is not None

@@ -16,12 +16,13 @@ from toys import LAST, MEMORY, PAIR, PERMUTED, POOLED, SPELT, Toy, make_data, ma
 from training import SAMPLE
 
 from finetune.config import FinetuneSettings
-from finetune.data.examples import LabelledTexts, TaskSplits, load_task
+from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.fewrel import FewRelConfig, read_fewrel, split, write_task
 from finetune.data.spans import MarkedSpan, respaced
 from finetune.data.tasks import SpanMarkers, Task, read_task_file
 from finetune.inputs.encode import encode, template_tokens, truncate, truncate_marked, window, with_word_spaces
 from finetune.inputs.marks import Marked, place_spans
+from finetune.kinds.load import load_task
 from finetune.results.report import Result, notes, summary
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune, predict
@@ -245,9 +246,9 @@ def test_entities_that_are_read(ernie: Path, bert: Path, table: Path, tmp_path: 
     rows = [row("a red b blue c", "red", head=[[2, 5, "Q1"]], tail=[[8, 12]], found=found)]
     prepared = one(ernie, task, rows, tmp_path)
     assert tokens_of(prepared) == "[CLS] a [HD] red [HD] b [TL] blue [TL] c [SEP]"
-    assert prepared.train.entities.tolist() == [0, 0, 0, 2, 0, 10, 0, 0, 0, 0, 0]  # marked fields come first
+    assert prepared.train.sequences.entities.tolist() == [0, 0, 0, 2, 0, 10, 0, 0, 0, 0, 0]  # marked fields come first
     assert prepared.entities.mentions == {"named": 8, "known": 6}
-    inputs, _ = prepared.batch(prepared.train, np.array([0, 0]))
+    inputs = prepared.batch("train", np.array([0, 0])).inputs
     assert inputs.entity_ids[1].tolist() == [0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0]
     vectors = open_entities(table).vectors
     assert torch.equal(inputs.entity_vectors, torch.from_numpy(np.stack([0 * vectors[0], vectors[1], vectors[9]])))
@@ -255,14 +256,14 @@ def test_entities_that_are_read(ernie: Path, bert: Path, table: Path, tmp_path: 
     assert surer.train.entities.tolist() == [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
     ignored = one(bert, task, rows, tmp_path)
     assert ignored.entities.table is None
-    assert ignored.batch(ignored.train, np.array([0]))[0].entity_ids is None
+    assert ignored.batch("train", np.array([0])).inputs.entity_ids is None
 
 
 def test_a_core_that_spells_words_spells_marks(tmp_path: Path, colours: Path) -> None:
     folder = make_model(tmp_path / "spelt", SPELT)
     prepared = PreparedTask(folder, MARKED, colours, FinetuneSettings(limit=8, epochs=1))
     assert prepared.tokenizer.vocabulary.size == prepared.stored_tokenizer.vocabulary.size
-    table = prepared.train.characters.table
+    table = prepared.train.sequences.characters.table
     for mark in character_table(["[HD]", "[TL]"], table.shape[1]):
         assert (table == mark).all(dim=1).sum() == 1
     finetune(folder, MARKED, prepared, 1, SETTINGS, tmp_path / "out", progress=False)
@@ -279,7 +280,7 @@ def test_frozen_layers_read_marks_that_exist(bert: Path, ernie: Path, colours: P
         finetune(bert, known, prepared, 1, settings, tmp_path / "b", progress=False, save_model=True)
     rows = knowing(8, range(80), 0)
     linked = one(ernie, LINKED, rows, tmp_path / "data", use="features", epochs=1)
-    assert linked.batch(linked.train, np.arange(4))[0].texts[0].inputs.entity_ids.any()
+    assert linked.batch("train", np.arange(4)).inputs.texts[0].inputs.entity_ids.any()
 
 
 def test_pairs_have_spans_for_each_text(bert: Path, tmp_path: Path) -> None:

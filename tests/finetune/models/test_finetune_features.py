@@ -66,7 +66,7 @@ def test_texts_of_a_pair_are_compared(tuned) -> None:
     """Which only the network can do here: the core reads each by itself."""
     _, result, prepared = tuned
     assert result.scores["accuracy"] > 0.95
-    first, second = prepared.train.texts
+    first, second = prepared.train.sequences.texts
     assert set(first.types) == set(second.types) == {0}
     assert {row.tolist()[0] for row in np.split(first.ids, first.offsets[1:-1])} == {2}  # each with [CLS] of its own
     assert {row.tolist()[0] for row in np.split(second.ids, second.offsets[1:-1])} == {2}
@@ -127,29 +127,31 @@ def test_kept_layers_are_those_that_the_core_gives(name: str, task, toy_folders,
     kept, run = (PreparedTask(toy_folders[name], task, toy_data, settings) for _ in range(2))
     model = run.model(1)
     kept.keep_layers(model, torch.device("cpu"))
-    assert len(kept.train.layers) == len(kept.train.texts)
-    assert not run.train.layers
+    assert len(kept.train.sequences.layers) == len(kept.train.sequences.texts)
+    assert not run.train.sequences.layers
     np.testing.assert_allclose(predict(model, kept), predict(model, run), atol=1e-6)
     rows, key = np.array([3, 0, 7]), (1, 5, np.arange(3))
-    torch.testing.assert_close(model(kept.batch(kept.train, rows, key)[0]), model(run.batch(run.train, rows, key)[0]))
+    torch.testing.assert_close(
+        model(kept.batch("train", rows, key).inputs), model(run.batch("train", rows, key).inputs)
+    )
 
 
 def test_layers_are_of_the_texts_own_tokens(toy_folders, toy_data: Path) -> None:
     prepared = PreparedTask(toy_folders["pooled"], SINGLE, rows_of(["a b c", "d"]), SETTINGS)
     model = prepared.model(1)
+    inputs = prepared.batch("train", np.array([0])).inputs.texts[0].inputs
     prepared.keep_layers(model, torch.device("cpu"))
-    assert prepared.train.layers[0].shape == (4, 3, 32)
-    inputs = prepared.batch(prepared.train.texts[0], np.array([0]))[0]
+    assert prepared.train.sequences.layers[0].shape == (4, 3, 32)
     states = torch.stack(model.core(inputs, output_hidden_states=True).hidden_states, dim=2)
-    torch.testing.assert_close(prepared.train.layers[0][:3], states[0, 1:4])
+    torch.testing.assert_close(prepared.train.sequences.layers[0][:3], states[0, 1:4])
 
 
 def test_no_more_is_kept_than_there_is_room_for(toy_folders, toy_data: Path) -> None:
     none = FinetuneSettings(use="features", features=FeatureSettings(cache_mb=0))
     prepared = PreparedTask(toy_folders["pooled"], SINGLE, toy_data, none)
     prepared.keep_layers(prepared.model(1), torch.device("cpu"))
-    assert not prepared.train.layers
-    assert not prepared.evaluation.layers
+    assert not prepared.train.sequences.layers
+    assert not prepared.evaluation.sequences.layers
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -163,7 +165,7 @@ def test_empty_texts_can_be_read(name: str, toy_folders) -> None:
         assert np.isfinite(together).all()
         prepared.keep_layers(model, torch.device("cpu"))
         np.testing.assert_allclose(predict(model, prepared), together, atol=1e-6)
-        single = model(alone.batch(alone.evaluation, np.array([0]))[0]).double().softmax(-1).detach().numpy()
+        single = model(alone.batch("evaluation", np.array([0])).inputs).double().softmax(-1).detach().numpy()
         np.testing.assert_allclose(single[0], together[0], atol=1e-6)
 
 

@@ -214,7 +214,7 @@ def test_an_imported_model_is_fine_tuned_on_rows_as_its_own_tokenizer_lays_them_
     assert not (tmp_path / "model" / "run.json").exists()
     assert "classifier" not in read_metadata(tmp_path / "model").heads
     for task in (SINGLE, PAIR):
-        encoded = PreparedTask(tmp_path / "model", task, toy_data, SETTINGS).evaluation
+        encoded = PreparedTask(tmp_path / "model", task, toy_data, SETTINGS).evaluation.sequences
         for number, row in enumerate(asked(task, toy_data)):
             at = slice(*encoded.offsets[number : number + 2])
             expected = theirs(row["text"], row.get("text_pair"), truncation=False, padding=False)
@@ -247,7 +247,8 @@ def test_a_decoder_s_end_token_opens_and_closes(toy_data, tmp_path):
     (stock / "tokenizer_config.json").write_text('{"tokenizer_class": "GPT2Tokenizer"}')
     import_folder(stock, tmp_path / "model")
     prepared = PreparedTask(tmp_path / "model", SINGLE, toy_data, SETTINGS)
-    starts, ends = prepared.train.offsets[:-1], prepared.train.offsets[1:]
+    offsets = prepared.train.sequences.offsets
+    starts, ends = offsets[:-1], offsets[1:]
     assert set(prepared.train.sequences.ids[starts]) == set(prepared.train.sequences.ids[ends - 1]) == {0}
     kept = keep(tmp_path / "model", SINGLE, toy_data, tmp_path / "out")
     assert read_metadata(kept).config.vocab_size == len(words)
