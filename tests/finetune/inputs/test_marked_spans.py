@@ -253,7 +253,7 @@ def test_entities_that_are_read(ernie: Path, bert: Path, table: Path, tmp_path: 
     vectors = open_entities(table).vectors
     assert torch.equal(inputs.entity_vectors, torch.from_numpy(np.stack([0 * vectors[0], vectors[1], vectors[9]])))
     surer = one(ernie, task, rows, tmp_path, confidence=0.5)
-    assert surer.train.entities.tolist() == [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
+    assert surer.train.sequences.entities.tolist() == [0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
     ignored = one(bert, task, rows, tmp_path)
     assert ignored.entities.table is None
     assert ignored.batch("train", np.array([0])).inputs.entity_ids is None
