@@ -1,3 +1,4 @@
 """Kinds of tasks; a task's YAML names one as ``finetune.kinds.Classification``."""
 
 from finetune.kinds.classification import Classification as Classification
+from finetune.kinds.regression import Regression as Regression

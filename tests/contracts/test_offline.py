@@ -28,9 +28,8 @@ def no_hub(monkeypatch):
 
 @pytest.mark.parametrize("what", ["model", "tokenizer", "corpus", "task"])
 def test_a_hub_that_does_not_answer_is_asked_once(no_hub, what):
-    from finetune.data.load import load_task
-
     from finetune.data.tasks import shipped_tasks
+    from finetune.kinds.load import load_task
     from pretraining.corpus.chunks import load_hub
     from pretraining.corpus.config import CorpusConfig
     from zoo.weights.files import find_folder, stock_tokenizer
