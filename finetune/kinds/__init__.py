@@ -1,4 +1,5 @@
 """Kinds of tasks; a task's YAML names one as ``finetune.kinds.Classification``."""
 
+from finetune.kinds.answer_span import AnswerSpan as AnswerSpan
 from finetune.kinds.classification import Classification as Classification
 from finetune.kinds.regression import Regression as Regression

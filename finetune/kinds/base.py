@@ -54,6 +54,10 @@ class TaskKind(ABC, Generic[ExamplesT]):
         """Columns of gold answers, which test files lack."""
         return (task.label_column,)
 
+    def optional_columns(self, task: Task) -> tuple[Column, ...]:
+        """Columns that are read where a table has them."""
+        return ()
+
     @abstractmethod
     def read(self, task: Task, table: TaskTable, labelled: bool = True) -> ExamplesT:
         """A table's rows as examples.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.data.examples import TaskExamples, TaskSplits
-from finetune.data.tables import READABLE, TaskTable, extension_of, hub_rows, read_rows
+from finetune.data.tables import READABLE, Column, TaskTable, extension_of, hub_rows, read_rows
 from finetune.data.tasks import Task, group_names
 from finetune.kinds.base import TaskKind, open_kind
 from zoo.errors import ZooError, nearest
@@ -70,10 +70,15 @@ def read_file(task: Task, path: Path) -> Any:
 
 
 def _of_file(task: Task, kind: TaskKind[Any], path: Path, labelled: bool = True) -> TaskExamples:
+    return _examples(task, kind, read_rows(task, path, *_columns(task, kind, labelled)), labelled)
+
+
+def _columns(task: Task, kind: TaskKind[Any], labelled: bool) -> tuple[list[Column], list[Column]]:
+    """Columns that a table must have, and those that are read where it has them."""
     needed, gold = kind.columns(task), kind.label_columns(task)
     index = () if task.index_column is None else (task.index_column,)
-    table = read_rows(task, path, (*needed, *(gold if labelled else ())), (*index, *(() if labelled else gold)))
-    return _examples(task, kind, table, labelled)
+    also = (*index, *kind.optional_columns(task))
+    return [*needed, *(gold if labelled else ())], [*also, *(() if labelled else gold)]
 
 
 def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
@@ -167,9 +172,4 @@ def from_dataset(task: Task, dataset: Any, source: str, labelled: bool = True) -
         ZooError: a missing column, or label names that are not this task's (their order would be a guess).
     """
     kind = open_kind(task)
-    needed, gold = kind.columns(task), kind.label_columns(task)
-    index = () if task.index_column is None else (task.index_column,)
-    optional = (*index, *(() if labelled else gold))
-    return _examples(
-        task, kind, hub_rows(task, dataset, source, (*needed, *(gold if labelled else ())), optional), labelled
-    )
+    return _examples(task, kind, hub_rows(task, dataset, source, *_columns(task, kind, labelled)), labelled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from finetune.data.formats.base import RecordFormat
+from finetune.data.formats.squad import SQUAD
 
-RECORD_FORMATS: dict[str, RecordFormat] = {}
+RECORD_FORMATS: dict[str, RecordFormat] = {"squad": SQUAD}
 """Every such layout."""
