@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from finetune.inputs.windows import WindowRows, window_rows
 from finetune.kinds.base import Outputs, TaskKind, most_frequent
 from finetune.metrics.answers import ANSWER_METRICS, answer_scores, best_threshold
 from zoo.errors import ZooError
-from zoo.values import Amount, Count, check_fields
+from zoo.values import Amount, Count, Range, check_fields
 
 _BEST = {"squad2_best_em": "squad2_em", "squad2_best_f1": "squad2_f1"}
 """Metrics at the threshold that is best for them on the scored rows, by what they count."""
@@ -70,7 +70,7 @@ class AnswerSpan(TaskKind[Questions]):
     max_answer_length: Count = 30
     n_best: Count = 20
     unanswerable: bool = False
-    threshold: float = 0.0
+    threshold: Annotated[float, Range()] = 0.0
 
     def __post_init__(self) -> None:
         """Raise ZooError if an option is of another type or out of range."""
