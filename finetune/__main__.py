@@ -114,6 +114,7 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
     for task, ready in zip(tasks, prepared, strict=True):
         own, core = ready.settings, ready.metadata.config
         epochs, train, development = own.epochs or 1, len(ready.data.train), len(ready.data.evaluation)
+        steps = math.ceil(len(ready.train) / own.batch_size)  # an example may have several rows
         done = []
         for seed in seeds:
             folder = folder_of(output, task.name, seed)
@@ -124,7 +125,7 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
         finished = f"; finished: seed {', '.join(map(str, done))}" if done else ""
         lines.append(
             f"{task.name}: {train:,} training rows, {development:,} development rows, {epochs} epochs of "
-            f"{math.ceil(train / own.batch_size):,} steps, batch {own.batch_size}, at most {ready.max_length} tokens, "
+            f"{steps:,} steps, batch {own.batch_size}, at most {ready.max_length} tokens, "
             f"lr {own.lr}, {own.precision}; seeds {', '.join(map(str, seeds))}{finished}"
         )
         parts = training_bytes(core, core.vocab_size or 0, own.batch_size, ready.max_length)
@@ -158,9 +159,9 @@ def time_line(prepared: list[PreparedTask], runs_left: list[int], seed: int, job
     seconds, told = 0.0, list[str]()
     for ready, runs in zip(prepared, runs_left, strict=True):
         if runs:
-            train, batch = len(ready.data.train), ready.settings.batch_size
+            train, batch = len(ready.train), ready.settings.batch_size
             step = measured_step(ready, seed, MEASURED_SECONDS)
-            scoring = len(ready.data.evaluation) / batch / 3  # a forward pass is a third of a step
+            scoring = len(ready.evaluation) / batch / 3  # a forward pass is a third of a step
             seconds += runs * step * ((ready.settings.epochs or 1) * math.ceil(train / batch) + scoring)
             told.append(f"{ready.task.name} {step:.3g} s a step")
     several = f" one after the other, and {jobs} at a time where the machine has room" if jobs > 1 else ""

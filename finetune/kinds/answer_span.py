@@ -18,8 +18,8 @@ from finetune.data.questions import ANSWER_START, Questions, read_table_question
 from finetune.data.tables import Column, TaskTable
 from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
+from finetune.inputs.passages import PassageRows, passage_rows
 from finetune.inputs.rows import Targets, TaskRows, padded
-from finetune.inputs.windows import WindowRows, window_rows
 from finetune.kinds.base import Outputs, TaskKind, most_frequent
 from finetune.metrics.answers import ANSWER_METRICS, answer_scores, best_threshold
 from zoo.errors import ZooError
@@ -121,24 +121,24 @@ class AnswerSpan(TaskKind[Questions]):
         """Scores of first and last token."""
         return {"kind": "span", "num_labels": 2}
 
-    def encode(self, task: Task, examples: Questions, encoder: RowEncoder) -> WindowRows:
+    def encode(self, task: Task, examples: Questions, encoder: RowEncoder) -> PassageRows:
         """A row for each window of each question's passage."""
         if encoder.apart:
             raise ZooError(
                 f"task {task.name!r}: questions and passages are read together, and use: features reads texts apart; "
                 "use: finetune would work."
             )
-        return window_rows(examples, encoder, self.stride)
+        return passage_rows(examples, encoder, self.stride)
 
     def targets(self, examples: Questions, rows: TaskRows, chosen: NDArray[np.int64]) -> Targets:
         """(B,) slots of each row, and (B, 2) those of the answer's ends."""
-        assert isinstance(rows, WindowRows)
+        assert isinstance(rows, PassageRows)
         assert rows.slot_sizes is not None
         return torch.from_numpy(rows.slot_sizes[chosen]), torch.from_numpy(rows.ends[chosen])
 
     def count(self, rows: TaskRows, chosen: NDArray[np.int64]) -> int:
         """Rows from which something is learned."""
-        assert isinstance(rows, WindowRows)
+        assert isinstance(rows, PassageRows)
         return max(int((rows.ends[chosen, 0] >= 0).sum()), 1)
 
     def loss(self, scores: Tensor, targets: Targets) -> Tensor:
@@ -149,7 +149,7 @@ class AnswerSpan(TaskKind[Questions]):
 
     def answers(self, task: Task, examples: Questions, rows: TaskRows, outputs: Outputs) -> list[FoundAnswer]:
         """The best stretch over the windows of each question; of equal ones, that of the first window."""
-        assert isinstance(rows, WindowRows)
+        assert isinstance(rows, PassageRows)
         best = [FoundAnswer("", "", 0, -np.inf, np.inf)] * len(examples)
         for row, owner in enumerate(rows.owners):
             own = slice(rows.outputs[row], rows.outputs[row + 1])
@@ -165,7 +165,7 @@ class AnswerSpan(TaskKind[Questions]):
                 best[owner] = before._replace(no_answer=no_answer)
         return [self._answered(found) for found in best]
 
-    def _best_pair(self, scores: Outputs, characters: NDArray[np.int64]) -> tuple[float, int, int]:
+    def _best_pair(self, scores: Outputs, characters: NDArray[np.int32]) -> tuple[float, int, int]:
         """Score, first and last token of a window's best stretch; of equal ones the earliest, then the shortest.
 
         A token of white space only is neither's place.

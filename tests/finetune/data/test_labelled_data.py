@@ -57,7 +57,7 @@ def test_user_task_file(tmp_path: Path) -> None:
         ("name: x\nlabels: [p, q]", "lacks columns"),
         ("name: x\ncolumns: [a]\nlabels: [p, q, r]\nmetrics: [f1]", "macro_f1 would work"),
         ("name: x\ncolumns: [a]\nlabels: [p, q]\nheader: false", "counted from 0"),
-        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: xml", "one of tsv, csv, jsonl, json, parquet is needed"),
+        ("name: x\ncolumns: [a]\nlabels: [p, q]\nfile_format: xml", "one of tsv, csv, jsonl, json, parquet, "),
         ("{name: x, columns: [a], labels: [p, q], eval_files: []}", "names no eval_files; a name is needed"),
         *(
             (f"{{name: x, columns: [a], labels: [p, q], {line}}}", f"my.yaml: {part}")

@@ -80,8 +80,7 @@ def test_a_tiny_set_is_learned_by_every_core(name: str, toy_folders, tmp_path: P
     header, *lines = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()
     assert header.split("\t") == ["id", "gold", "predicted", "best_text", "score", "no_answer_score"]
     assert [line.split("\t")[:3] for line in lines] == [
-        [name, own[0].text, own[0].text]
-        for name, own in zip(data.train.ids, data.train.answers, strict=True)
+        [name, own[0].text, own[0].text] for name, own in zip(data.train.ids, data.train.answers, strict=True)
     ]
 
 
@@ -196,7 +195,9 @@ def test_answers_keep_the_passages_own_spelling(tmp_path: Path) -> None:
     backend.add_special_tokens(WORDS[:5])
     backend.save(str(folder / "tokenizer.json"))
     passage = "The  CAFÉS\u3000of\tParis"
-    rows = Questions(["a"], ["?"], [passage], [(GoldAnswer("CAFÉS\u3000of"),)], numbers=np.arange(1), skipped=0, source="")
+    rows = Questions(
+        ["a"], ["?"], [passage], [(GoldAnswer("CAFÉS\u3000of"),)], numbers=np.arange(1), skipped=0, source=""
+    )
     prepared = PreparedTask(folder, QA, TaskSplits(rows, rows), SETTINGS)
     assert prepared.evaluation.ends.tolist() == [[2, 4]]
     outputs = np.zeros((7, 2))
@@ -243,7 +244,9 @@ def test_a_kept_model_opens_and_answers_alike(toy_folders, tmp_path: Path) -> No
     """In the zoo's Auto class, and in transformers' own BERT, from the ids of the kept tokenizer."""
     data = questions(12)
     short = replace(data.train, passages=[" ".join(text.split()[:12]) for text in data.train.passages])
-    answers = [own if own[0].place_in(text) else (GoldAnswer(text[:1]),) for own, text in zip(short.answers, short.passages)]
+    answers = [
+        own if own[0].place_in(text) else (GoldAnswer(text[:1]),) for own, text in zip(short.answers, short.passages)
+    ]
     short = replace(short, answers=answers)
     prepared = PreparedTask(toy_folders["pooled"], QA, TaskSplits(short, short), SETTINGS)
     finetune(toy_folders["pooled"], QA, prepared, 1, SETTINGS, tmp_path, progress=False, save_model=True)
@@ -251,9 +254,7 @@ def test_a_kept_model_opens_and_answers_alike(toy_folders, tmp_path: Path) -> No
     assert names[0].endswith("BertForQuestionAnswering")
     rows = [line.split("\t") for line in (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    inputs = tokenizer(
-        short.questions, short.passages, padding=True, return_tensors="pt", return_offsets_mapping=True
-    )
+    inputs = tokenizer(short.questions, short.passages, padding=True, return_tensors="pt", return_offsets_mapping=True)
     places = inputs.pop("offset_mapping")
     opened = AutoModelForQuestionAnswering.from_pretrained(tmp_path / "model").eval()
     stock = BertForQuestionAnswering.from_pretrained(tmp_path / "stock").eval()
@@ -294,7 +295,9 @@ def test_real_chinese_questions_run_end_to_end(tmp_path: Path) -> None:
     task = read_task_file(tmp_path / "qa.yaml")["cmrc"]
     text = (folder / "trial.json").read_text(encoding="utf-8") + (folder / "dev.json").read_text(encoding="utf-8")
     words = [*WORDS[:5], *sorted({c for c in text if not c.isspace()})]
-    model = make_model(tmp_path / "model", POOLED._replace(config=POOLED.config.replace(vocab_size=len(words))), words=words)
+    model = make_model(
+        tmp_path / "model", POOLED._replace(config=POOLED.config.replace(vocab_size=len(words))), words=words
+    )
     backend = Tokenizer(WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.Split("", "isolated")])
     backend.add_special_tokens(WORDS[:5])

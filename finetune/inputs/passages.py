@@ -19,24 +19,24 @@ LONGEST_QUESTION = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class WindowRows(TaskRows):
+class PassageRows(TaskRows):
     """N windows of the passages of questions; S slots in all.
 
     A row's slots are its window's tokens, and one that stands for "no answer here". That one is where the template
     pools: at the row's last position, behind the tokens, or else at its first, before them.
 
     Args:
-        characters: (S, 2) int64 characters [begin, end) of its passage that a slot stands for; -1 = "no answer".
+        characters: (S, 2) int32 characters [begin, end) of its passage that a slot stands for; -1 = "no answer".
         ends: (N, 2) int64 slots, counted in the row, of the answer's first and last token; "no answer" where the
             window lacks any of its tokens, as in BERT's ``run_squad``; -1 = nothing to learn, since no answer of the
             source is in the passage.
     """
 
-    characters: NDArray[np.int64]
+    characters: NDArray[np.int32]
     ends: NDArray[np.int64]
 
 
-class Windows(NamedTuple):
+class PassageWindows(NamedTuple):
     """N windows of the tokens of passages.
 
     Args:
@@ -50,7 +50,7 @@ class Windows(NamedTuple):
     sizes: NDArray[np.int64]
 
 
-def window_places(tokens: NDArray[np.int64], space: NDArray[np.int64], stride: int) -> Windows:
+def passage_windows(tokens: NDArray[np.int64], space: NDArray[np.int64], stride: int) -> PassageWindows:
     """Windows that cover each passage, from its first token to its last.
 
     Args:
@@ -63,10 +63,10 @@ def window_places(tokens: NDArray[np.int64], space: NDArray[np.int64], stride: i
     counts = 1 + -(-np.maximum(tokens - space, 0) // step)
     owners = np.repeat(np.arange(len(tokens)), counts)
     begins = ragged_ranges(np.zeros_like(counts), counts) * step[owners]
-    return Windows(owners, begins, np.minimum(space[owners], tokens[owners] - begins))
+    return PassageWindows(owners, begins, np.minimum(space[owners], tokens[owners] - begins))
 
 
-def window_rows(examples: Questions, encoder: RowEncoder, stride: int) -> WindowRows:
+def passage_rows(examples: Questions, encoder: RowEncoder, stride: int) -> PassageRows:
     """Every question with every window of its passage.
 
     A question keeps at most :data:`LONGEST_QUESTION` tokens, and at most half of the room; rows of longer ones count
@@ -75,7 +75,7 @@ def window_rows(examples: Questions, encoder: RowEncoder, stride: int) -> Window
     Args:
         examples: the questions.
         encoder: lays them out.
-        stride: see :func:`window_places`.
+        stride: see :func:`passage_windows`.
 
     Raises:
         ZooError: no room, or a text so long that places in it are not known.
@@ -85,17 +85,17 @@ def window_rows(examples: Questions, encoder: RowEncoder, stride: int) -> Window
     asked = encoder.tokens(examples.questions, where)
     passages, of_question = _passages(examples, encoder, where)
     kept = np.minimum(asked.lengths, min(LONGEST_QUESTION, room // 2))
-    windows = window_places(passages.lengths[of_question], room - kept, stride)
+    windows = passage_windows(passages.lengths[of_question], room - kept, stride)
     owners = windows.owners
     first = asked.slices(owners, np.zeros_like(owners), kept[owners])
     second = passages.slices(of_question[owners], windows.begins, windows.sizes)
     rows, begins = encoder.laid_out(first, second)
     last = encoder.template.pooling == "last"
     places, at = _slots(begins["$B"], windows.sizes, rows.lengths - 1 if last else np.zeros_like(owners), last)
-    characters = np.full((len(places), 2), -1, np.int64)
+    characters = np.full((len(places), 2), -1, np.int32)
     firsts = np.cumsum(passages.lengths) - passages.lengths
     characters[at] = passages.places[ragged_ranges(firsts[of_question[owners]] + windows.begins, windows.sizes)]
-    return WindowRows(
+    return PassageRows(
         sequences=dataclasses.replace(rows, cut=(kept < asked.lengths)[owners]),
         owners=owners,
         slots=places,
@@ -151,8 +151,8 @@ def _answer_tokens(examples: Questions, passages: PlacedTokens, of_question: NDA
     return found
 
 
-def _ends(tokens: NDArray[np.int64], windows: Windows, last: bool) -> NDArray[np.int64]:
-    """(N, 2) slots of the answer's ends in each window, see :class:`WindowRows`.
+def _ends(tokens: NDArray[np.int64], windows: PassageWindows, last: bool) -> NDArray[np.int64]:
+    """(N, 2) slots of the answer's ends in each window, see :class:`PassageRows`.
 
     Args:
         tokens: (Q, 2) see :func:`_answer_tokens`.

@@ -14,7 +14,7 @@ from finetune.config import FinetuneSettings
 from finetune.data.examples import TaskSplits
 from finetune.data.questions import GoldAnswer, Questions
 from finetune.data.tasks import KindSpec, Task
-from finetune.inputs.windows import LONGEST_QUESTION, WindowRows, window_places
+from finetune.inputs.passages import LONGEST_QUESTION, PassageRows, passage_windows
 from finetune.training.prepared import PreparedTask
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
@@ -43,7 +43,7 @@ def prepared(folder: Path, rows: list[tuple[str, str, str | None]], length: int 
 def windows_of(ready: PreparedTask) -> list[dict[str, object]]:
     """Each row in words: its tokens, those at its slots, what its slots stand for, and its answer's ends."""
     rows = ready.train
-    assert isinstance(rows, WindowRows)
+    assert isinstance(rows, PassageRows)
     ids, offsets = rows.sequences.ids, rows.sequences.offsets
     found = []
     for row, owner in enumerate(rows.owners):
@@ -65,7 +65,7 @@ def windows_of(ready: PreparedTask) -> list[dict[str, object]]:
 @pytest.mark.parametrize("stride", [0, 1, 4, 128])
 def test_every_token_is_in_a_window_and_neighbours_share_the_stride(stride: int) -> None:
     tokens, space = np.array([0, 1, 9, 10, 11, 30, 31, 100]), np.array([10, 10, 10, 10, 10, 10, 1, 7])
-    found = window_places(tokens, space, stride)
+    found = passage_windows(tokens, space, stride)
     for question, (count, room) in enumerate(zip(tokens, space, strict=True)):
         mine = found.owners == question
         begins, sizes = found.begins[mine], found.sizes[mine]
