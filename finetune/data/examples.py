@@ -24,6 +24,7 @@ class TaskExamples(ABC):
         numbers: (N,) int64 row numbers in the source, counted from 0 without the header; dropped rows leave gaps.
         skipped: rows dropped because they carry no gold answer.
         source: where they come from.
+        broken: rows left out since their cells are not those of the columns.
         labelled: whether gold answers are there; a benchmark's test files have none.
     """
 
@@ -31,6 +32,7 @@ class TaskExamples(ABC):
     skipped: int
     source: str
     labelled: bool = True
+    broken: int = 0
 
     def __len__(self) -> int:
         """TaskExamples."""

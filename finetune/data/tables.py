@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class TaskTable:
         numbers: (N,) int64 row numbers in the source, counted from 0 without the header.
         where: tells messages the place of a row, by its number.
         source: where the rows come from.
+        broken: rows that were left out since their cells are not those of the columns.
         numbers_are_text: a number in a column of texts is meant as it is written (a CSV read by another library).
     """
 
@@ -52,6 +53,7 @@ class TaskTable:
     where: Callable[[int], str]
     source: str
     numbers_are_text: bool = False
+    broken: int = 0
 
     def __len__(self) -> int:
         """Rows."""
@@ -75,6 +77,16 @@ class TaskTable:
             str(cell) if type(cell) in also else record_text(cell, str(column), self.place(row))
             for row, cell in enumerate(cells)
         ]
+
+    def joined(self, columns: Sequence[Column], joiner: str) -> TaskTable:
+        """The table with a text in the place of each list of texts in some columns; other cells stay as they are."""
+
+        def text(cell: Any) -> Any:
+            items = list(cell) if isinstance(cell, list | tuple | np.ndarray) else None
+            return cell if items is None or not all(type(item) is str for item in items) else joiner.join(items)
+
+        changed: dict[Column, list[Any]] = {column: [text(cell) for cell in self.columns[column]] for column in columns}
+        return replace(self, columns={**self.columns, **changed})
 
     def lists(self, column: Column) -> list[list[Any]]:
         """(N,) a column's lists; text in their place is read as JSON, as a cell of a TSV has it.
@@ -188,17 +200,21 @@ def _of_cells(task: Task, path: Path, columns: Sequence[Column], optional: Seque
     """Rows of a TSV or CSV."""
     if task.span_fields:
         raise ZooError(f"{path}: marks and mentions of task {task.name!r} are read from .jsonl, .json or .parquet.")
-    table = list(read_table(path, quoted))
+    table = list(read_table(path, quoted, even=not task.drop_broken_rows))
     if not table:
         raise ZooError(f"{path} is empty.")
     header, rows = (table[0][1], table[1:]) if task.header else ([], table)
     width = len(table[0][1])
+    kept = [number for number, (_, row) in enumerate(rows) if len(row) == width]
     present = [*columns, *(c for c in optional if (c in header if isinstance(c, str) else c < width))]
     places = {column: _place(task, column, header, table[0][1], path) for column in present}
-    cells = {column: [row[place] for _, row in rows] for column, place in places.items()}
     lines = [line for line, _ in rows]
     return TaskTable(
-        cells, np.arange(len(rows), dtype=np.int64), lambda number: f"{path}, line {lines[number]}", str(path)
+        {column: [rows[number][1][place] for number in kept] for column, place in places.items()},
+        np.array(kept, dtype=np.int64),
+        lambda number: f"{path}, line {lines[number]}",
+        str(path),
+        broken=len(rows) - len(kept),
     )
 
 

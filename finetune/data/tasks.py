@@ -65,7 +65,14 @@ class Task:
         kind: the class of the kind of task, in YAML a class path, or ``class_path`` with ``init_args``.
         label_column: name, or number, of the label's column.
         index_column: name of the column that numbers the rows, where files of predictions repeat it.
+        joiner: what stands between the items of a column that holds lists of texts; ``None`` = such a column is none.
         header: whether the first line of a TSV or CSV names the columns.
+        test_columns: the columns of texts in the test file, in the order of ``columns``; empty = the same.
+        test_header: whether the test file has a header; ``None`` = as ``header``.
+        drop_broken_rows: leave out, and count, the rows of a TSV or CSV that have more or fewer cells than its first
+            line; otherwise, and in a test file, such a row is an error.
+        model_of: name of the task whose model answers this one's rows, with its labels; this one has no training rows
+            then, and may lack labelled rows (``eval_files: []``).
         skip_labels: rows with these labels carry no gold answer and are dropped.
         groups: names that stand for all their tasks in ``--tasks``.
         folders: names the task's folder may have below ``--data``; it may also be ``--data`` itself.
@@ -98,7 +105,12 @@ class Task:
     kind: KindSpec = CLASSIFICATION
     label_column: str | int = "label"
     index_column: str | None = None
+    joiner: str | None = None
     header: bool = True
+    test_columns: tuple[str | int, ...] = ()
+    test_header: bool | None = None
+    drop_broken_rows: bool = False
+    model_of: str | None = None
     skip_labels: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
@@ -130,7 +142,7 @@ class Task:
             raise ZooError(f"{where} names no column of texts.")
         if len(set(self.labels)) != len(self.labels):
             raise ZooError(f"{where} names a label twice: {list(self.labels)}.")
-        if not self.train_files or not self.eval_files:
+        if not (self.train_files or self.model_of) or not (self.eval_files or self.model_of):
             raise ZooError(f"{where} names no {'eval_files' if self.train_files else 'train_files'}; a name is needed.")
         known = (*FORMATS, *RECORD_FORMATS)
         if self.file_format not in (None, *known):
@@ -140,8 +152,9 @@ class Task:
             )
         if self.hub_labels and len(self.hub_labels) != len(self.labels):
             raise ZooError(f"{where} has {len(self.labels)} labels and {len(self.hub_labels)} hub_labels.")
-        if self.hub_columns and len(self.hub_columns) != len(self.columns):
-            raise ZooError(f"{where} has {len(self.columns)} columns and {len(self.hub_columns)} hub_columns.")
+        for name in ("hub_columns", "test_columns"):
+            if (others := getattr(self, name)) and len(others) != len(self.columns):
+                raise ZooError(f"{where} has {len(self.columns)} columns and {len(others)} {name}.")
         numbers = [c for c in (*self.columns, self.label_column) if isinstance(c, int)]
         if not self.header and len(numbers) != len(self.columns) + 1:
             raise ZooError(f"{where}: without a header, columns and label_column are numbers counted from 0.")
@@ -167,6 +180,17 @@ class Task:
     def mark_tokens(self) -> tuple[str, ...]:
         """Tokens of all marks, each once."""
         return tuple(dict.fromkeys(token for mark in self.marks for token in (mark.before, mark.behind)))
+
+    def as_tested(self) -> Task:
+        """The task as its test file writes it: columns and header of that file, and every row of it."""
+        header = self.header if self.test_header is None else self.test_header
+        label = self.label_column
+        if header and not self.header:  # the label's number is that of another column here
+            label = "label"
+        columns, changes = self.test_columns or self.columns, {"test_columns": (), "test_header": None}
+        return dataclasses.replace(
+            self, columns=columns, label_column=label, header=header, drop_broken_rows=False, **changes
+        )
 
     @property
     def pair(self) -> bool:

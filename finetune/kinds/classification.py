@@ -153,9 +153,14 @@ def labelled_rows(task: Task, table: TaskTable, labelled: bool) -> tuple[list[in
 
 
 def _label(task: Task, table: TaskTable, row: int, cell: Any) -> str | None:
-    """A cell as a label. A number may be one; as a text, it is the wrong key's value. ``None`` = of the hub: none."""
+    """A cell as a label. A number may be one, as JSON's true and false may; as a text, it is the wrong key's value.
+
+    ``None`` = of the hub: none.
+    """
     if cell is None and table.numbers_are_text:
         return None
+    if isinstance(cell, bool) and {"true", "false"} <= {*task.labels}:  # as JSON writes them
+        return str(cell).lower()
     if not isinstance(cell, str | int) or isinstance(cell, bool):
         known = ", ".join([*task.labels, *task.skip_labels])
         raise ZooError(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from finetune.data.examples import TaskExamples, TaskSplits
-from finetune.data.tables import READABLE, Column, TaskTable, extension_of, hub_rows, read_rows
+from finetune.data.tables import READABLE, Column, TaskTable, extension_of, hub_rows, read_rows, shown
 from finetune.data.tasks import Task, group_names
 from finetune.kinds.base import TaskKind, open_kind
 from zoo.errors import ZooError, nearest
@@ -31,12 +32,35 @@ def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSpl
     """
     if limit is not None and limit < 1:
         raise ZooError(f"limit is {limit}; at least 1 row is needed, or leave it out for all rows.")
+    if task.model_of is not None:
+        raise ZooError(
+            f"task {task.name!r} has no training rows: the model of task {task.model_of!r} answers its rows. Name both, "
+            f"as in --tasks {task.model_of},{task.name}."
+        )
     kind = open_kind(task)
     if str(data) == HUB:
         parts = [_of_hub(task, kind, split) for split in (task.hub_train, task.hub_eval)]
     else:
         parts = [_of_file(task, kind, path) for path in find_files(task, Path(resolve(data)))]
     return TaskSplits(*(part.limited(limit) for part in parts))
+
+
+def load_evaluation(task: Task, data: str | Path) -> TaskExamples | None:
+    """Read the development examples of a task that another one's model answers; ``None`` where it has none.
+
+    Args:
+        task: what to read.
+        data: as in :func:`load_task`.
+
+    Raises:
+        ZooError: as :func:`load_task`.
+    """
+    if not task.eval_files:
+        return None
+    kind = open_kind(task)
+    if str(data) == HUB:
+        return _of_hub(task, kind, task.hub_eval)
+    return _of_file(task, kind, _find(task, Path(resolve(data)), [task.eval_files])[1][0])
 
 
 def load_test(task: Task, data: str | Path) -> TaskExamples:
@@ -47,17 +71,18 @@ def load_test(task: Task, data: str | Path) -> TaskExamples:
         data: as in :func:`load_task`.
 
     Raises:
-        ZooError: as :func:`load_task`; or there is no test file.
+        ZooError: as :func:`load_task`; there is no test file, or its rows are not numbered in their order.
     """
     kind = open_kind(task)
     if str(data) == HUB:
         return _of_hub(task, kind, task.hub_test, labelled=False)
-    folder = find_files(task, Path(resolve(data)))[0].parent
+    roles = [task.test_files] if task.model_of else [task.train_files, task.eval_files]
+    folder, _ = _find(task, Path(resolve(data)), roles)
     path = _first_file(task.test_files, folder)
     if path is None:
         wanted = " or ".join(task.test_files)
         raise ZooError(f"task {task.name!r}: {folder} has no test file {wanted} that is read ({READABLE}).")
-    return _of_file(task, kind, path, labelled=False)
+    return _of_file(task.as_tested(), kind, path, labelled=False)
 
 
 def read_file(task: Task, path: Path) -> Any:
@@ -81,9 +106,22 @@ def _columns(task: Task, kind: TaskKind[Any], labelled: bool) -> tuple[list[Colu
     return [*needed, *(gold if labelled else ())], [*also, *(() if labelled else gold)]
 
 
+def _check_numbering(table: TaskTable, column: str | None) -> None:
+    """Raise ZooError if the column by which files of predictions name rows names one twice."""
+    places: dict[str, int] = {}
+    for row, cell in enumerate(table.columns[column] if column in table.columns else ()):
+        first = places.setdefault(str(cell), row)
+        if first != row:
+            raise ZooError(f"{table.place(row)}: {column!r} is {shown(cell)}, as in {table.place(first)}.")
+
+
 def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
+    if not labelled:
+        _check_numbering(table, task.index_column)
+    if task.joiner is not None:
+        table = table.joined(task.columns, task.joiner)
     found: TaskExamples = kind.read(task, table, labelled)
-    return found
+    return replace(found, broken=table.broken) if table.broken else found
 
 
 # ---- files -----------------------------------------------------------------------------------------------------------
@@ -91,26 +129,27 @@ def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool)
 
 def find_files(task: Task, data: Path) -> tuple[Path, Path]:
     """The task's training and development file below ``data``."""
+    train, evaluation = _find(task, data, [task.train_files, task.eval_files])[1]
+    return train, evaluation
+
+
+def _find(task: Task, data: Path, roles: Sequence[Sequence[str]]) -> tuple[Path, list[Path]]:
+    """The folder that has a file of each role, by the names that it may have there, and these files."""
     if not data.is_dir():
         raise ZooError(f"--data {data} is not a folder; give a folder of task files, or `hub`.")
     names = list(dict.fromkeys((*task.folders, task.name)))
     groups = ("", *group_names(), *task.groups)
-    candidates = [*(data / group / name for group in groups for name in names), data]
-    wanted, also = (
-        " or ".join(name if extension_of(Path(name)) else f"{name}.*" for name in names)
-        for names in (task.train_files, task.eval_files)
-    )
-    for folder in candidates:
-        train, evaluation = _first_file(task.train_files, folder), _first_file(task.eval_files, folder)
-        if train and evaluation:
-            return train, evaluation
-        if (train or evaluation) and folder != data:
-            missing = also if train else wanted
-            raise ZooError(
-                f"task {task.name!r}: {folder} has {train or evaluation} but no {missing} that is read ({READABLE})."
-            )
+    wanted = [" or ".join(name if extension_of(Path(name)) else f"{name}.*" for name in role) for role in roles]
+    for folder in [*(data / group / name for group in groups for name in names), data]:
+        files = [_first_file(role, folder) for role in roles]
+        found = [file for file in files if file is not None]
+        if len(found) == len(roles):
+            return folder, found
+        if found and folder != data:
+            missing = next(one for one, file in zip(wanted, files, strict=True) if file is None)
+            raise ZooError(f"task {task.name!r}: {folder} has {found[0]} but no {missing} that is read ({READABLE}).")
     raise ZooError(
-        f"task {task.name!r}: no {wanted} with {also} that is read ({READABLE}) in {data} or in its folders "
+        f"task {task.name!r}: no {' with '.join(wanted)} that is read ({READABLE}) in {data} or in its folders "
         f"{', '.join(names)}. Give the folder that holds them with --data, or `--data hub`."
     )
 

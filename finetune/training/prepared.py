@@ -186,7 +186,13 @@ class PreparedTask:
     @property
     def warnings(self) -> list[str]:
         """What a user should know before the task is trained."""
-        warnings = self.kind.warnings(self.task, self.data)
+        parts: tuple[TaskExamples, ...] = (self.data.train, self.data.evaluation)
+        warnings = [
+            f"{part.source}: {part.broken:,} lines have more or fewer cells than the first; they are left out."
+            for part in parts
+            if part.broken
+        ]
+        warnings += self.kind.warnings(self.task, self.data)
         if self.unknown > SOME_UNKNOWN:
             warnings.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "

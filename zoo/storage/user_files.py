@@ -298,13 +298,14 @@ def json_kind(value: Any) -> str:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def read_table(path: Path, quoted: bool) -> Iterator[tuple[int, list[str]]]:
-    """Line number and cells of each row that is not blank; all rows have as many cells as the first.
+def read_table(path: Path, quoted: bool, even: bool = True) -> Iterator[tuple[int, list[str]]]:
+    """Line number and cells of each row that is not blank.
 
     Args:
         path: the file.
         quoted: commas part the cells, and quotes may stand around one (CSV). Otherwise tabs part them, and a quote is
             an ordinary character.
+        even: all rows must have as many cells as the first.
 
     Raises:
         ZooError: as :func:`read_lines`; quotes that do not close, a row of another width.
@@ -316,7 +317,7 @@ def read_table(path: Path, quoted: bool) -> Iterator[tuple[int, list[str]]]:
             continue
         if not first:
             first, width = number, len(cells)
-        if len(cells) != width:
+        if even and len(cells) != width:
             parted, works = ("comma", " A cell with a comma stands between quotes in CSV.") if quoted else ("tab", "")
             shown = ("," if quoted else "\t").join(cells)[:80]
             raise ZooError(

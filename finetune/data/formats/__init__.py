@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from finetune.data.formats.base import RecordFormat
+from finetune.data.formats.mrpc import MRPC
 from finetune.data.formats.squad import SQUAD
+from finetune.data.formats.wic import WIC
+from finetune.data.formats.wsc import WSC
 
-RECORD_FORMATS: dict[str, RecordFormat] = {"squad": SQUAD}
+RECORD_FORMATS: dict[str, RecordFormat] = {
+    "mrpc": MRPC,
+    "squad": SQUAD,
+    "wic": WIC,
+    "wsc": WSC,
+}
 """Every such layout."""
