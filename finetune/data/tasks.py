@@ -184,12 +184,15 @@ class Task:
     def as_tested(self) -> Task:
         """The task as its test file writes it: columns and header of that file, and every row of it."""
         header = self.header if self.test_header is None else self.test_header
-        label = self.label_column
-        if header and not self.header:  # the label's number is that of another column here
-            label = "label"
-        columns, changes = self.test_columns or self.columns, {"test_columns": (), "test_header": None}
+        label = "label" if header and not self.header else self.label_column  # a number is that of another column there
         return dataclasses.replace(
-            self, columns=columns, label_column=label, header=header, drop_broken_rows=False, **changes
+            self,
+            columns=self.test_columns or self.columns,
+            label_column=label,
+            header=header,
+            test_columns=(),
+            test_header=None,
+            drop_broken_rows=False,
         )
 
     @property

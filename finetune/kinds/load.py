@@ -34,8 +34,8 @@ def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSpl
         raise ZooError(f"limit is {limit}; at least 1 row is needed, or leave it out for all rows.")
     if task.model_of is not None:
         raise ZooError(
-            f"task {task.name!r} has no training rows: the model of task {task.model_of!r} answers its rows. Name both, "
-            f"as in --tasks {task.model_of},{task.name}."
+            f"task {task.name!r} has no training rows: the model of task {task.model_of!r} answers its rows. Name "
+            f"both, as in --tasks {task.model_of},{task.name}."
         )
     kind = open_kind(task)
     if str(data) == HUB:
@@ -113,6 +113,11 @@ def _check_numbering(table: TaskTable, column: str | None) -> None:
         first = places.setdefault(str(cell), row)
         if first != row:
             raise ZooError(f"{table.place(row)}: {column!r} is {shown(cell)}, as in {table.place(first)}.")
+
+
+def _said(cells: Sequence[Any]) -> bool:
+    """Whether the hub's cells of a gold column say anything: test splits hold -1, or nothing."""
+    return not all(cell is None or (isinstance(cell, int | float) and cell < 0) for cell in cells)
 
 
 def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
@@ -211,4 +216,10 @@ def from_dataset(task: Task, dataset: Any, source: str, labelled: bool = True) -
         ZooError: a missing column, or label names that are not this task's (their order would be a guess).
     """
     kind = open_kind(task)
-    return _examples(task, kind, hub_rows(task, dataset, source, *_columns(task, kind, labelled)), labelled)
+    table = hub_rows(task, dataset, source, *_columns(task, kind, labelled))
+    if not labelled:
+        gold = kind.label_columns(task)
+        table = replace(
+            table, columns={name: cells for name, cells in table.columns.items() if name not in gold or _said(cells)}
+        )
+    return _examples(task, kind, table, labelled)

@@ -51,7 +51,7 @@ def _read_release(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path}, line {number}"
         if len(cells) != 5:
             raise ZooError(
-                f"{where}: {len(cells)} columns; word, part of speech, places such as 2-5, and two sentences are needed."
+                f"{where}: {len(cells)} columns; word, part of speech, places such as 2-5 and two sentences are needed."
             )
         words = cells[2].split("-")
         if len(words) != 2 or not all(word.isdecimal() for word in words):
@@ -65,7 +65,9 @@ def _word(sentence: str, number: int, where: str) -> list[list[int]]:
     """Characters of a word of a sentence whose words are parted by spaces."""
     words = sentence.split(" ")
     if number >= len(words):
-        raise ZooError(f"{where}: the word {number} is asked for, and the sentence has {len(words)}: {sentence[:60]!r}.")
+        raise ZooError(
+            f"{where}: the word {number} is asked for, and the sentence has {len(words)}: {sentence[:60]!r}."
+        )
     start = sum(len(word) + 1 for word in words[:number])
     return [[start, start + len(words[number])]]
 

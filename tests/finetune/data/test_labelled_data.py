@@ -27,7 +27,17 @@ from zoo.vocabulary import Template
 
 def test_select_expands_groups_and_keeps_order() -> None:
     assert [task.name for task in tasks_named("rte, cola")] == ["rte", "cola"]
-    assert tuple(task.name for task in tasks_named("glue")) == ("cola", "sst2", "mrpc", "rte", "qnli", "mnli")
+    assert tuple(task.name for task in tasks_named("glue")) == (
+        "cola",
+        "sst2",
+        "mrpc",
+        "stsb",
+        "qqp",
+        "mnli",
+        "qnli",
+        "rte",
+        "wnli",
+    )
     assert next(task.name for task in tasks_named("sst2,glue")) == "sst2"
 
 
@@ -238,6 +248,8 @@ def test_limit_is_a_fixed_sample_not_the_head() -> None:
         ("ocnli", 9985, 2950, (15, 50)),
         ("afqmc", 34334, 4316, (0, 0)),
         ("tnews", 53360, 10000, (0, 0)),
+        ("cluewsc2020", 1244, 304, (0, 0)),
+        ("wic", 5428, 638, (0, 0)),
     ],
 )
 def test_official_files_have_the_documented_rows(name: str, train: int, dev: int, skipped: tuple[int, int]) -> None:
