@@ -109,7 +109,7 @@ def _columns(task: Task, kind: TaskKind[Any], labelled: bool) -> tuple[list[Colu
 def _check_numbering(table: TaskTable, column: str | None) -> None:
     """Raise ZooError if the column by which files of predictions name rows names one twice."""
     places: dict[str, int] = {}
-    for row, cell in enumerate(table.columns[column] if column in table.columns else ()):
+    for row, cell in enumerate([] if column is None else table.columns.get(column, [])):
         first = places.setdefault(str(cell), row)
         if first != row:
             raise ZooError(f"{table.place(row)}: {column!r} is {shown(cell)}, as in {table.place(first)}.")
