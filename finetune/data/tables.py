@@ -163,7 +163,7 @@ def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Seque
             "and label_column."
         )
     if kind == ".parquet":
-        values: list[dict[str, Any] | None] = list(read_parquet(path, fields))
+        values: list[dict[str, Any] | None] = list(read_parquet(path, fields, map(str, optional)))
         where: Callable[[int], str] = lambda number: f"{path}, row {number + 1}"  # noqa: E731
     else:
         values, where = _json(path, fields, listed=kind == ".json")

@@ -358,8 +358,13 @@ def column_place(column: str, names: Sequence[str], path: Path) -> int:
     raise ZooError(f"{path}: no column {column!r}.{nearest(column, names)} The header has: {listed}.{works}")
 
 
-def read_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
+def read_parquet(path: Path, columns: Sequence[str], optional: Iterable[str] = ()) -> list[dict[str, Any]]:
     """These columns of a Parquet file's rows.
+
+    Args:
+        path: the file.
+        columns: that it must have.
+        optional: read where it has them.
 
     Raises:
         ZooError: as :func:`open_bytes`; it is no Parquet file or a damaged one, or a column is missing.
@@ -376,6 +381,7 @@ def read_parquet(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
             with pyarrow.parquet.ParquetFile(stream) as file:
                 for column in columns:
                     column_place(column, file.schema_arrow.names, path)
-                return file.read(columns=list(dict.fromkeys(columns))).to_pylist()
+                also = [column for column in optional if column in file.schema_arrow.names]
+                return file.read(columns=list(dict.fromkeys([*columns, *also]))).to_pylist()
         except (OSError, ValueError, pyarrow.ArrowException) as error:  # ValueError: a text that is no UTF-8
             raise ZooError(f"{path}: the Parquet data is damaged or cut short ({error}).") from error

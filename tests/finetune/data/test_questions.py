@@ -149,6 +149,16 @@ def test_a_data_set_of_the_hub_is_read_like_a_file(tmp_path: Path) -> None:
     assert found.answers == [(GoldAnswer("Oslo", 31),), ()]
 
 
+def test_parquet_holds_ids_and_answers_as_the_hub_has_them(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    answers = [{"text": ["Oslo"], "answer_start": [31]}, {"text": ["Norway"], "answer_start": [23]}]
+    columns = {"id": ["a", "b"], "question": ["?"] * 2, "passage": [PASSAGE] * 2, "answer": answers}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "train.parquet")
+    found = read_file(replace(QA, index_column="id"), tmp_path / "train.parquet")
+    assert (found.ids, found.places) == (["a", "b"], [(31, 35), (23, 29)])
+
+
 # ---- answers that are elsewhere --------------------------------------------------------------------------------------
 
 

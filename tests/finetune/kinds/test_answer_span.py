@@ -278,6 +278,31 @@ def test_a_kept_model_opens_and_answers_alike(toy_folders, tmp_path: Path) -> No
         assert (start[0] + end[0]).item() == pytest.approx(float(rows[row][5]), abs=1e-4)
 
 
+def test_windows_are_those_of_run_qa(toy_folders, tmp_path: Path) -> None:
+    """As a tokenizer of transformers cuts and repeats the second of two texts."""
+    prepared = PreparedTask(toy_folders["pooled"], QA, questions(), SETTINGS)
+    prepared.save(prepared.model(1), tmp_path / "model")
+    data, rows = prepared.data.train, prepared.train
+    stock = AutoTokenizer.from_pretrained(tmp_path / "model")(
+        data.questions,
+        data.passages,
+        truncation="only_second",
+        max_length=24,
+        stride=6,
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+    )
+    assert stock["overflow_to_sample_mapping"] == rows.owners.tolist()
+    assert len(rows) > 70
+    for row, ids in enumerate(stock["input_ids"]):
+        offsets = rows.sequences.offsets
+        assert rows.sequences.ids[offsets[row] : offsets[row + 1]].tolist() == ids
+        of_passage = [number for number, part in enumerate(stock.sequence_ids(row)) if part == 1]
+        own = slice(rows.outputs[row], rows.outputs[row + 1])
+        assert rows.slots[own].tolist() == [0, *of_passage]
+        assert rows.characters[own][1:].tolist() == [[*stock["offset_mapping"][row][number]] for number in of_passage]
+
+
 # ---- real rows -------------------------------------------------------------------------------------------------------
 
 
