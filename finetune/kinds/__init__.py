@@ -3,3 +3,4 @@
 from finetune.kinds.answer_span import AnswerSpan as AnswerSpan
 from finetune.kinds.classification import Classification as Classification
 from finetune.kinds.regression import Regression as Regression
+from finetune.kinds.tagging import Tagging as Tagging

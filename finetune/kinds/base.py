@@ -7,7 +7,7 @@ kind of one's own is a subclass, named in a task's YAML by its class path.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Generic, cast
 
 import numpy as np
@@ -141,8 +141,8 @@ def open_kind(task: Task) -> TaskKind[Any]:
     """
     where = f"task {task.name!r}: kind"
     found = import_class(task.kind.class_path, where, (TaskKind,))
-    options: Mapping[str, Any] = check_keys(found, dict(task.kind.init_args), f"{where}.init_args")
-    kind = cast("TaskKind[Any]", found(**options))
+    named = {"class_path": task.kind.class_path, "init_args": dict(task.kind.init_args)}
+    kind = cast("TaskKind[Any]", found(**check_keys(TaskKind, named, where)["init_args"]))
     for metric in task.metrics:
         if metric not in kind.METRICS:
             known = ", ".join(kind.METRICS)

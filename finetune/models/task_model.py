@@ -140,6 +140,7 @@ class FeatureModel(nn.Module):
             settings.hidden_size,
             pair,
             head.get("labels"),
+            tokens=head["kind"] == "tagging",
         )
         initialise(self.network, core.config, seed, "finetune.network.")
 
@@ -160,7 +161,7 @@ class FeatureModel(nn.Module):
             layers = self.read(text) if text.layers is None else text.layers
             real = torch.arange(layers.shape[1], device=layers.device) < text.lengths.to(layers.device)[:, None]
             mixed.append(self.features.mix(layers.unbind(2), real, batch.dropout_keys, number))
-        return self.network(mixed, [text.lengths for text in batch.texts], batch.dropout_keys, self.dropout)
+        return self.network(mixed, [text.lengths for text in batch.texts], batch.dropout_keys, self.dropout, slots)
 
     def read(self, text: TextFeatures) -> Tensor:
         """(B, L, J, W) layers of a text's own tokens, from the core."""

@@ -213,6 +213,12 @@ class PreparedTask:
                 "apart. A model pretrained on text of the task's language and spelling would work, or one whose "
                 "tokenizer knows every byte (kind: bytebpe)."
             )
+        kind = self.kind.head_config(self.task)["kind"]
+        if save_model and self.features is not None and kind != "classification":
+            raise ZooError(
+                f"a task network on frozen layers is saved for the classes of texts, not for heads of kind {kind!r}; "
+                "leave save_model out."
+            )
         if not self.task.span_fields:
             return
         if save_model and (self.task.marks or self.entities.table) and self.features is not None:

@@ -1,7 +1,8 @@
 """A learned mix of a core's layers, for cores that are read and not trained (Peters et al. 2018, sections 3.2, 3.3).
 
-And what reads such mixes: a small network of LSTMs over the tokens of one text, or of two that are compared. Shapes:
-see the legend in ``zoo.inputs``; J layers that are mixed, the token vectors included, U width of an LSTM's direction.
+And what reads such mixes: a small network of LSTMs over the tokens of one text, or of two that are compared, for the
+class of a text or pair, or for the tag of each word of one text. Shapes: see the legend in ``zoo.inputs``; J layers
+that are mixed, the token vectors included, U width of an LSTM's direction.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
 from zoo.core.init import constant, uniform
 from zoo.dropout import keyed_dropout
@@ -35,6 +37,8 @@ class TaskNetwork(nn.Module):
     layer with ReLU into a second LSTM, and mean and maximum are taken of that. Scores of the attention are divided by
     the square root of the width, which the original does not do: unscaled, attention starts with one token seeing one.
 
+    Words of one text: what the LSTM says of each, in place of mean and maximum.
+
     Args:
         config: the core's config.
         num_labels: classes.
@@ -43,6 +47,7 @@ class TaskNetwork(nn.Module):
         hidden_size: U.
         pair: whether a row has two texts.
         labels: names of the classes.
+        tokens: score tokens of one text.
     """
 
     def __init__(
@@ -54,40 +59,55 @@ class TaskNetwork(nn.Module):
         hidden_size: int = 128,
         pair: bool = False,
         labels: list[str] | None = None,
+        tokens: bool = False,
     ) -> None:
         super().__init__()
+        if tokens and pair:
+            raise ZooError("a task network scores the tokens of one text, or compares two; not both.")
         if mixes not in (1, 2):
             raise ZooError(f"a task network reads 1 mix, or a second beside its first layer's output; not {mixes}.")
         self.head_config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "mixes": mixes}
         self.head_config |= {"hidden_size": hidden_size, "pair": pair}
         if labels is not None:
             self.head_config["labels"] = list(labels)
+        if tokens:
+            self.head_config["tokens"] = True
         width = 2 * hidden_size + (config.hidden_size if mixes == 2 else 0)
         self.reader = _lstm(config.hidden_size, hidden_size)
         self.compare = _dense(4 * width, hidden_size) if pair else None
         self.composer = _lstm(hidden_size, hidden_size) if pair else None
-        self.dense = _dense(2 * 2 * 2 * hidden_size if pair else 2 * width, hidden_size)
+        self.dense = _dense(2 * 2 * 2 * hidden_size if pair else width if tokens else 2 * width, hidden_size)
         self.output = _dense(hidden_size, num_labels)
 
     def forward(
-        self, texts: Sequence[list[Tensor]], lengths: Sequence[Tensor], keys: Tensor | None = None, dropout: float = 0.0
+        self,
+        texts: Sequence[list[Tensor]],
+        lengths: Sequence[Tensor],
+        keys: Tensor | None = None,
+        dropout: float = 0.0,
+        slots: Tensor | None = None,
     ) -> Tensor:
-        """Mixes of each text -> (B, num_labels).
+        """Mixes of each text -> (B, num_labels), or (S, num_labels) of the slots, row by row.
 
         Args:
             texts: for each text of the rows its mixes, (B, L, W) each.
             lengths: for each text (B,) tokens, at least 1.
             keys: (B,) of the rows, for dropout; ``None`` = none.
             dropout: probability, before the dense layers but the first, and before the classes.
+            slots: (B, R) tokens of the text that are scored, -1 = none; of a network that scores tokens.
         """
         with torch.autocast(texts[0][0].device.type, enabled=False):
             wide = [[mix.float() for mix in mixes] for mixes in texts]
             states = [torch.cat([_run(self.reader, m[0], n), *m[1:]], -1) for m, n in zip(wide, lengths, strict=True)]
             if self.compare is not None:
                 states = self._compared(states, lengths, keys, dropout)
-            read = torch.cat([pooled(state, n) for state, n in zip(states, lengths, strict=True)], dim=-1)
+            if slots is None:
+                read = torch.cat([pooled(state, n) for state, n in zip(states, lengths, strict=True)], dim=-1)
+            else:
+                read = states_at(states[0], slots.clamp_min(0))
             hidden = torch.tanh(self.dense(keyed_dropout(read, keys, _NETWORK_SITE, dropout)))
-            return self.output(keyed_dropout(hidden, keys, _NETWORK_SITE + 1, dropout))
+            scores = self.output(keyed_dropout(hidden, keys, _NETWORK_SITE + 1, dropout))
+            return scores if slots is None else scores[slots >= 0]
 
     def _compared(
         self, states: list[Tensor], lengths: Sequence[Tensor], keys: Tensor | None, dropout: float

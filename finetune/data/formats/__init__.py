@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from finetune.data.formats.base import RecordFormat
+from finetune.data.formats.cluener import CLUENER
+from finetune.data.formats.conll import CONLL
 from finetune.data.formats.mrpc import MRPC
 from finetune.data.formats.squad import SQUAD
 from finetune.data.formats.wic import WIC
 from finetune.data.formats.wsc import WSC
 
 RECORD_FORMATS: dict[str, RecordFormat] = {
+    "cluener": CLUENER,
+    "conll": CONLL,
     "mrpc": MRPC,
     "squad": SQUAD,
     "wic": WIC,
