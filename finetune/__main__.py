@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -10,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.config import FinetuneConfig
+from finetune.config import FinetuneConfig, FinetuneSettings
 from finetune.data.tasks import Task, read_task_file, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
@@ -19,6 +20,7 @@ from zoo.settings.load import DRY_RUN, CommandHelp, help_text, load_settings, pr
 from zoo.settings.yaml_files import flatten
 
 if TYPE_CHECKING:
+    from finetune.results.report import Result
     from finetune.training.prepared import PreparedTask
 
 HELP = CommandHelp(
@@ -48,7 +50,7 @@ def main() -> int:
     wants_dry_run, argv = take_switch(sys.argv[1:], f"--{DRY_RUN[0]}")
     config = load_settings(FinetuneConfig, argv, "python -m finetune", "finetune").value
     extra = read_task_file(config.task_file) if config.task_file else {}
-    tasks, seeds = tasks_named(config.tasks, extra), config.seed_list
+    tasks, seeds = source_first(tasks_named(config.tasks, extra), config, extra), config.seed_list
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if config.jobs > 1 and launched > 1:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
@@ -61,8 +63,39 @@ def main() -> int:
         return 0
     if config.jobs > 1:
         prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
-        run_pool(jobs_of(config, tasks, seeds, output), config.jobs, "finetune", warm=HEAVY)
+        sources, others = tasks[: config.from_task is not None], tasks[config.from_task is not None :]
+        for part in filter(None, (sources, others)):
+            run_pool(jobs_of(config, part, seeds, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
+
+
+def source_first(tasks: list[Task], config: FinetuneConfig, extra: dict[str, Task]) -> list[Task]:
+    """The tasks, behind the one whose fine-tuned core they start from, where there is one.
+
+    Raises:
+        ZooError: ``from_task`` names no task, or several; or the source is the only one.
+    """
+    if config.from_task is None:
+        return tasks
+    sources = tasks_named(config.from_task, extra)
+    others = [task for task in tasks if task.name != sources[0].name]
+    if len(sources) != 1 or not others:
+        raise ZooError(
+            f"--from_task {config.from_task}: one task is needed, and --tasks that start from it, as in --from_task "
+            "mnli --tasks rte,mrpc."
+        )
+    return [*sources, *others]
+
+
+def task_settings(config: FinetuneConfig, task: Task) -> FinetuneSettings:
+    """How a task is fine-tuned; the source of the others starts from the pretrained core itself."""
+    is_source = task.name == config.from_task
+    return dataclasses.replace(config.settings, from_task=None) if is_source else config.settings
+
+
+def keeps_model(config: FinetuneConfig, task: Task) -> bool:
+    """Whether a task's fine-tuned models are kept; others start from a source's."""
+    return config.save_model or task.name == config.from_task
 
 
 def output_folder(config: FinetuneConfig) -> Path:
@@ -91,8 +124,8 @@ def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) 
 
     found = []
     for task in tasks:
-        found.append(PreparedTask(Path(config.model), task, config.data, config.settings))
-        found[-1].check(config.save_model)
+        found.append(PreparedTask(Path(config.model), task, config.data, task_settings(config, task)))
+        found[-1].check(keeps_model(config, task))
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
     return found
@@ -105,7 +138,7 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
         ZooError: as :func:`prepare_tasks`, or a folder holds a result of something else.
     """
     from finetune.results.report import stored_result
-    from finetune.training.run import MODEL
+    from finetune.training.run import MODEL, fingerprint_of
     from zoo.core.flops import training_bytes
     from zoo.runtime.processes import device_memory
 
@@ -118,8 +151,11 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
         done = []
         for seed in seeds:
             folder = folder_of(output, task.name, seed)
-            result = stored_result(folder, {**ready.fingerprint, "seed": seed})
-            done += [seed] * (result is not None and (not config.save_model or (folder / MODEL).exists()))
+            source = source_folder(config, task, seed, output)
+            result = None
+            if source is None or source.exists():
+                result = stored_result(folder, fingerprint_of(ready, seed, source))
+            done += [seed] * (result is not None and (not keeps_model(config, task) or (folder / MODEL).exists()))
         runs_left.append(len(seeds) - len(done))
         to_run += runs_left[-1]
         finished = f"; finished: seed {', '.join(map(str, done))}" if done else ""
@@ -147,7 +183,7 @@ def time_line(prepared: list[PreparedTask], runs_left: list[int], seed: int, job
         seed: of the measured steps.
         jobs: how many trainings run at a time; what they take from each other is not measured.
     """
-    from finetune.training.run import measured_step
+    from finetune.training.loop import measured_step
     from zoo.runtime.progress import duration
 
     if not sum(runs_left):
@@ -173,6 +209,15 @@ def folder_of(output: Path, task: str, seed: int) -> Path:
     return output / task / f"seed-{seed}"
 
 
+def source_folder(config: FinetuneConfig, task: Task, seed: int, output: Path) -> Path | None:
+    """Folder of the fine-tuned model whose core a task and seed start from."""
+    from finetune.training.run import MODEL
+
+    if config.from_task is None or task.name == config.from_task:
+        return None
+    return folder_of(output, config.from_task, seed) / MODEL
+
+
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
     from finetune.results.report import RESULT
@@ -180,7 +225,7 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
 
     threads = config.threads or max(1, usable_cpus() // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
-    fixed["save_model"] = config.save_model
+    fixed["checkpoint_minutes"] = config.checkpoint_minutes
     flat = flatten(fixed)
     options = [word for key, value in flat.items() if value is not None for word in (f"--{key}", str(value))]
     jobs = []
@@ -188,8 +233,11 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         for seed in seeds:
             own = ["--tasks", task.name, "--seeds", str(seed), "--output", str(output), "--threads", str(threads)]
             folder = folder_of(output, task.name, seed)
-            kept = not config.save_model or (folder / MODEL).exists()  # a result without its model is not done
-            argv = (sys.executable, "-m", "finetune", *options, *own, "--report", "false")
+            kept = not keeps_model(config, task) or (folder / MODEL).exists()  # a result without its model is not done
+            own += ["--save_model", str(keeps_model(config, task)), "--report", "false"]
+            if task.name == config.from_task:
+                own += ["--from_task", "null"]
+            argv = (sys.executable, "-m", "finetune", *options, *own)
             environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
             jobs.append(
                 Job(f"{task.name}/{seed}", argv, folder / (RESULT if kept else MODEL), folder / "log.txt", environment)
@@ -202,8 +250,10 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     import torch
 
     from finetune.results.report import write_report
-    from finetune.training.run import Processes, finetune
+    from finetune.training.processes import Processes
+    from finetune.training.run import finetune
     from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
+    from zoo.runtime.progress import Progress
     from zoo.runtime.sharding import requested_sharding
 
     if requested_sharding():
@@ -220,28 +270,39 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
     with leave_group_together():
+        told = Progress("", config.progress and processes.rank == 0)
         results, ready = [], prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0)
         for task in tasks:
             prepared = ready.pop(0)  # a task's tokens go when it is done
             for seed in seeds:
-                folder = folder_of(output, task.name, seed)
-                results.append(
-                    finetune(
-                        config.model,
-                        task,
-                        prepared,
-                        seed,
-                        config.settings,
-                        folder,
-                        config.progress,
-                        processes,
-                        config.save_model,
-                    )
+                result = finetune(
+                    config.model,
+                    task,
+                    prepared,
+                    seed,
+                    prepared.settings,
+                    folder_of(output, task.name, seed),
+                    config.progress,
+                    processes,
+                    keeps_model(config, task),
+                    config.checkpoint_minutes,
+                    source_folder(config, task, seed, output),
                 )
+                results.append(result)
+                if config.report and processes.rank == 0:
+                    table = write_report(output, config.model, config.to_dict(), results)  # grows as seeds finish
+                    told.note(finished_line(result, len(results), len(tasks) * len(seeds)))
         if config.report and processes.rank == 0:
-            print(write_report(output, config.model, config.to_dict(), results))
+            print(table)
             print(f"\nresults and predictions: {output}")
     return 0
+
+
+def finished_line(result: Result, done: int, of: int) -> str:
+    """What one training gave, while others still run."""
+    floors = result.majority
+    scores = [f"{name} {100 * value:.2f} (majority {100 * floors[name]:.2f})" for name, value in result.scores.items()]
+    return f"{result.task} seed {result.seed}: {', '.join(scores)}; {done} of {of} done"
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from zoo.errors import ZooError
+from zoo.errors import ZooError, nearest
 from zoo.values import Amount, Count, NotNegative, Positive, Probability, Range, Seed, UserPath, Workers, check_fields
+
+USES = ("finetune", "features", "probe", "lora")
+"""How a pretrained core is used."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,25 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
+class LoraSettings:
+    """Low-rank updates of a core that stays as it is (Hu et al. 2021), through PEFT.
+
+    Args:
+        rank: of the update of each matrix.
+        alpha: the update is multiplied by ``alpha / rank``.
+        matrices: parts of names of the linear maps that are updated; all of the layers' by default.
+    """
+
+    rank: Annotated[int, Range(least=1, most=2**12)] = 8
+    alpha: Annotated[int, Range(least=1, most=2**16)] = 16
+    matrices: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a value means nothing."""
+        check_fields(self, "lora")
+
+
+@dataclass(frozen=True)
 class FinetuneSettings:
     """How one task is fine-tuned; ``None`` leaves the choice to the task or the model's metadata.
 
@@ -55,9 +77,18 @@ class FinetuneSettings:
         entities: folder with the vectors of entities that texts name, for a core that reads them; ``None`` = the
             model's own, ``none`` = read none.
         confidence: least confidence of a linker with which an entity is read; ``None`` = the task's own.
-        use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
-            network on mixes of its layers (Peters et al. 2018).
-        features: settings of the latter; of what stands above, ``classifier_dropout`` is then the network's.
+        use: ``finetune`` trains core and head together; ``features`` leaves the core as it is and trains a task
+            network on mixes of its layers (Peters et al. 2018); ``probe`` leaves it as it is and trains the head alone;
+            ``lora`` trains low-rank updates of it, and the head.
+        features: settings of ``features``; of what stands above, ``classifier_dropout`` is then the network's.
+        lora: settings of ``lora``.
+        from_task: task that the model is fine-tuned on first, with the same settings and seed; this one starts from
+            that core.
+        layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
+        class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.
+        patience: epochs without a better score on rows of *training* that are held back, after which training stops;
+            the best epoch's weights are kept. ``None`` = train for all epochs.
+        held_back: share of the training rows that is held back to choose by, where something is chosen.
     """
 
     lr: Positive = 1e-4
@@ -73,25 +104,39 @@ class FinetuneSettings:
     task_type_id: Amount = 0
     entities: UserPath | None = None
     confidence: NotNegative | None = None
-    use: Literal["finetune", "features"] = "finetune"
+    use: Literal["finetune", "features", "probe", "lora"] = "finetune"
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    from_task: str | None = None
+    layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
+    class_weights: Literal["none", "balanced"] = "none"
+    patience: Count | None = None
+    held_back: Annotated[float, Range(above=0, below=1)] = 0.1
 
     def __post_init__(self) -> None:
         """Raise ZooError if a value cannot train."""
         if isinstance(self.features, dict):  # an ablation's settings, or a record's
             object.__setattr__(self, "features", FeatureSettings(**self.features))
+        if isinstance(self.lora, dict):
+            object.__setattr__(self, "lora", LoraSettings(**self.lora))
         check_fields(self)
-        if self.use not in ("finetune", "features"):
-            raise ZooError(f"use is {self.use!r}; 'finetune' or 'features' is needed.")
+        if self.use not in USES:
+            raise ZooError(f"use is {self.use!r}; one of {', '.join(USES)} is needed.{nearest(self.use, USES)}")
+        if self.layer_decay != 1 and self.use != "finetune":
+            raise ZooError(f"layer_decay is for use: finetune, where the layers are trained; use is {self.use}.")
 
     def to_dict(self) -> dict[str, Any]:
-        """The fine-tuning settings as JSON values, without what a subclass adds; features and entities where used."""
-        apart = ("use", "features", "entities", "confidence")
-        names = [item.name for item in dataclasses.fields(FinetuneSettings) if item.name not in apart]
-        found = {name: getattr(self, name) for name in names}
-        found |= {name: value for name in apart[2:] if (value := getattr(self, name)) is not None}
-        if self.use == "features":
-            found |= {"use": self.use, "features": dataclasses.asdict(self.features)}
+        """The fine-tuning settings as JSON values, without what a subclass adds; of the later ones those that count."""
+        always = {"lr", "epochs", "batch_size", "max_length", "warmup", "weight_decay", "classifier_dropout"}
+        always |= {"grad_clip", "precision", "limit", "task_type_id"}
+        found: dict[str, Any] = {}
+        for item in dataclasses.fields(FinetuneSettings):
+            value = getattr(self, item.name)
+            of_use = item.name in ("features", "lora")
+            if item.name in always or (self.use == item.name if of_use else value != item.default):
+                found[item.name] = dataclasses.asdict(value) if of_use else value
+        if self.patience is None:
+            found.pop("held_back", None)
         return found
 
 
@@ -113,6 +158,7 @@ class FinetuneConfig(FinetuneSettings):
             and seed takes the size of the core (440 MB at BERT-base), and of a table of entities, if there is one. What
             was finished without it is trained again.
         report: write and print the table (the children of a pool leave that to their parent).
+        checkpoint_minutes: how often a training that takes long writes a checkpoint to resume from; 0 = never.
         lr: peak learning rate.
         epochs: passes over the training rows; default: the task's own.
         batch_size: rows per step, over all processes.
@@ -128,9 +174,18 @@ class FinetuneConfig(FinetuneSettings):
         entities: folder with the vectors of entities that texts name, for a core that reads them; default: the
             model's own; ``none`` = read none.
         confidence: least confidence of a linker with which an entity is read; default: the task's own.
-        use: ``finetune`` trains core and classifier together; ``features`` leaves the core as it is and trains a task
-            network on mixes of its layers (Peters et al. 2018).
-        features: settings of the latter; of what stands above, ``classifier_dropout`` is then the network's.
+        use: ``finetune`` trains core and head together; ``features`` leaves the core as it is and trains a task
+            network on mixes of its layers (Peters et al. 2018); ``probe`` leaves it as it is and trains the head alone;
+            ``lora`` trains low-rank updates of it, and the head.
+        features: settings of ``features``; of what stands above, ``classifier_dropout`` is then the network's.
+        lora: settings of ``lora``.
+        from_task: task that the model is fine-tuned on first, with the same settings and seed; this one starts from
+            that core.
+        layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
+        class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.
+        patience: epochs without a better score on rows of *training* that are held back, after which training stops;
+            the best epoch's weights are kept. ``None`` = train for all epochs.
+        held_back: share of the training rows that is held back to choose by, where something is chosen.
     """
 
     model: UserPath = ""
@@ -144,6 +199,7 @@ class FinetuneConfig(FinetuneSettings):
     progress: bool = True
     save_model: bool = False
     report: bool = True
+    checkpoint_minutes: NotNegative = 5.0
 
     def __post_init__(self) -> None:
         """Raise ZooError if the command cannot start."""

@@ -107,6 +107,17 @@ class TaskKind(ABC, Generic[ExamplesT]):
     def loss(self, scores: Tensor, targets: Targets) -> Tensor:
         """(S, width) scores of some rows -> 0-d summed loss."""
 
+    def balanced(self, task: Task, examples: ExamplesT) -> TaskKind[ExamplesT]:
+        """The same kind with its classes weighed by the inverse of their frequency in training.
+
+        Raises:
+            ZooError: it has no classes.
+        """
+        raise ZooError(
+            f"class_weights: balanced weighs classes, and task {task.name!r} ({type(self).__name__}) chooses none for "
+            "a whole row; leave it out."
+        )
+
     # ---- answers
 
     @abstractmethod

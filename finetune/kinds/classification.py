@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ class Classification(TaskKind[LabelledTexts]):
     """One of a task's labels for each text or pair; spans of the texts may be marked."""
 
     METRICS = tuple(METRICS)
+    _weights: NDArray[np.float32] | None = None  # (labels,) of each class, where they are not all 1
 
     def check(self, task: Task) -> None:
         """Raise ZooError unless there are one or two texts and at least two labels."""
@@ -83,12 +85,25 @@ class Classification(TaskKind[LabelledTexts]):
         return TaskRows(encoder.rows(examples), np.arange(len(examples)))
 
     def targets(self, examples: LabelledTexts, rows: TaskRows, chosen: NDArray[np.int64]) -> Targets:
-        """(B,) class numbers."""
-        return (torch.from_numpy(examples.labels[chosen]),)
+        """(B,) class numbers, and (B,) weights where classes are weighed."""
+        labels = examples.labels[chosen]
+        if self._weights is None:
+            return (torch.from_numpy(labels),)
+        return torch.from_numpy(labels), torch.from_numpy(self._weights[labels])
 
     def loss(self, scores: Tensor, targets: Targets) -> Tensor:
         """Summed cross-entropy."""
-        return functional.cross_entropy(scores, targets[0], reduction="sum")
+        if len(targets) == 1:
+            return functional.cross_entropy(scores, targets[0], reduction="sum")
+        return (functional.cross_entropy(scores, targets[0], reduction="none") * targets[1]).sum()
+
+    def balanced(self, task: Task, examples: LabelledTexts) -> Classification:
+        """Each class weighs as the inverse of its frequency; the mean weight of the examples is 1."""
+        counts = np.bincount(examples.labels, minlength=len(task.labels))
+        made = copy.copy(self)
+        weights = len(examples) / ((counts > 0).sum() * np.maximum(counts, 1))
+        made._weights = weights.astype(np.float32)
+        return made
 
     def answers(self, task: Task, examples: LabelledTexts, rows: TaskRows, outputs: Outputs) -> Outputs:  # type: ignore[override]
         """(N, labels) probabilities."""

@@ -19,7 +19,7 @@ from zoo.heads.scalar_mix import FrozenCore
 from zoo.heads.sequence_head import SequenceHead, new_sequence_head, pooled_state
 from zoo.heads.task_network import TaskNetwork
 from zoo.heads.token_heads import LabelHead
-from zoo.inputs import CoreInputs
+from zoo.inputs import CoreInputs, CoreOutput
 from zoo.model_folder import ModelMetadata
 
 _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
@@ -41,6 +41,7 @@ class TaskModel(nn.Module):
     def __init__(self, core: Core, metadata: ModelMetadata, head: Mapping[str, Any], dropout: float, seed: int) -> None:
         super().__init__()
         self.core = core
+        self.frozen = False
         self.pooling = metadata.template.pooling
         self.dropout = dropout
         of_state = head["kind"] in ("classification", "choice")
@@ -73,9 +74,15 @@ class TaskModel(nn.Module):
         """
         if slots is not None:
             return self._of_slots(inputs, slots)
-        output = self.core(inputs._replace(output_positions=self._read(inputs)))
+        output = self._read_core(inputs, self._read(inputs))
         state = output.pooler_output if self._reads_pooler else self._state(output.last_hidden_state, inputs)
+        assert state is not None
         return self._scores(state, inputs.dropout_keys)
+
+    def _read_core(self, inputs: CoreInputs, positions: Tensor | None) -> CoreOutput:
+        keys = None if self.frozen else inputs.dropout_keys
+        output: CoreOutput = self.core(inputs._replace(output_positions=positions, dropout_keys=keys))
+        return output
 
     def _of_slots(self, inputs: CoreInputs, slots: Tensor) -> Tensor:
         spare = slots.amax(1, keepdim=True).clamp_min(0)  # a state that is computed stands where no slot is
@@ -83,7 +90,7 @@ class TaskModel(nn.Module):
         again = torch.zeros_like(at, dtype=torch.bool)
         again[:, 1:] = at[:, 1:] == at[:, :-1]
         read = None if slots.shape[1] >= inputs.input_ids.shape[1] else at.masked_fill(again, -1)
-        hidden = self.core(inputs._replace(output_positions=read)).last_hidden_state
+        hidden = self._read_core(inputs, read).last_hidden_state
         return self._scores(states_at(hidden, at), inputs.dropout_keys)[slots >= 0]
 
     def _scores(self, states: Tensor, keys: Tensor | None) -> Tensor:
@@ -103,6 +110,11 @@ class TaskModel(nn.Module):
         """(B, L, W) -> (B, W): the state that the template's pooling names."""
         lengths = inputs.attention_pattern.lengths
         return pooled_state(hidden, self.pooling, None if lengths is None else lengths - 1)
+
+    def freeze_core(self) -> None:
+        """Train the head alone, on a core without dropout."""
+        self.core.requires_grad_(False)
+        self.frozen = True
 
     @property
     def heads(self) -> dict[str, nn.Module]:

@@ -43,6 +43,7 @@ class Result:
         marks_cut: rows in which ``max_length`` left no room for all that is marked.
         mentions: ``named``: spans of all rows with an entity of enough confidence; ``known``: those with a vector;
             ``None`` = the core reads no entities, or the rows name none.
+        held_scores: primary metric of each epoch on training rows that were held back; ``None`` = none were.
     """
 
     task: str
@@ -59,6 +60,13 @@ class Result:
     mixes: list[dict[str, Any]] | None = None
     marks_cut: int = 0
     mentions: dict[str, int] | None = None
+    held_scores: list[float] | None = None
+
+    @property
+    def from_task(self) -> str | None:
+        """Task on which the core was fine-tuned first."""
+        found: str | None = self.fingerprint.get("settings", {}).get("from_task")
+        return found
 
 
 def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
@@ -115,7 +123,7 @@ def write_report(output: Path, model: str, settings: dict[str, Any], results: Se
 
 def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
     """One row per task and metric, in order of first appearance; scores and majority times 100."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for task in dict.fromkeys(result.task for result in results):
         own = [result for result in results if result.task == task]
         for place, metric in enumerate(own[0].scores):
@@ -123,6 +131,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "task": task,
+                    **({"from_task": own[0].from_task} if own[0].from_task else {}),
                     "metric": metric,
                     "primary": place == 0,
                     "mean": mean,
@@ -183,7 +192,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
     sd = "-" if row["sd"] is None else f"{row['sd']:.2f}"
     collapsed = f"{row['collapsed']} of {row['n']}" if row["collapsed"] else "-"
     numbers = [f"{row['mean']:.2f}", sd, str(row["n"]), f"{row['majority']:.2f}", str(row["eval_rows"]), collapsed]
-    return [row["task"], row["metric"], *numbers]
+    task = f"{row['task']} (from {row['from_task']})" if "from_task" in row else row["task"]
+    return [task, row["metric"], *numbers]
 
 
 def _shares(row: dict[str, Any]) -> str:

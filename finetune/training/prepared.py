@@ -31,8 +31,10 @@ from finetune.inputs.task_tokenizer import (
 )
 from finetune.kinds.base import TaskKind, open_kind
 from finetune.kinds.load import load_task
+from finetune.models.adapt import add_lora
 from finetune.models.task_model import FeatureModel, TaskModel
 from pretraining.arrays import ragged_ranges
+from pretraining.keyed_random import Draw
 from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
 from pretraining.tokenizer.tokenizer import ZooTokenizer
@@ -46,7 +48,9 @@ from zoo.storage.entity_table import NAMES, keep_entities, table_digest
 from zoo.storage.files import read_json, whole_folder, write_json
 
 _SAMPLE = 1000  # rows of each part in which unknown tokens are counted
-Part = Literal["train", "evaluation"]
+Part = Literal["train", "validation", "evaluation", "test"]
+"""What a model is trained on; what of the training examples is held back; what it is scored on; what has no answers."""
+
 Keys = tuple[int, int, NDArray[np.int64]]
 """Seed, step and (sequences,) places in the global batch, for dropout."""
 
@@ -96,8 +100,16 @@ class PreparedTask:
         )
         loaded = data if isinstance(data, TaskSplits) else load_task(task, data)
         limit = settings.limit
-        self.data = TaskSplits(loaded.train.limited(limit), loaded.evaluation.limited(limit))
-        parts = (self.data.train, self.data.evaluation)
+        train, evaluation = loaded.train.limited(limit), loaded.evaluation.limited(limit)
+        self.parts: dict[Part, Any] = {"evaluation": evaluation}
+        self._encoded: dict[Part, TaskRows] = {}
+        if settings.patience is not None:
+            train, self.parts["validation"] = held_back(train, settings.held_back, task.name)
+        self.parts["train"] = train
+        self.data = TaskSplits(train, evaluation)
+        if settings.class_weights == "balanced":
+            self.kind = self.kind.balanced(task, train)
+        parts = (train, evaluation)
         if task.span_fields and not all(getattr(part, "spans", None) is not None for part in parts):
             raise ZooError(f"task {task.name!r} reads the spans {', '.join(task.span_fields)}, and its rows have none.")
         described: dict[str, Any] = {"labels": list(task.labels), "metrics": list(self.kind.metrics(task))}
@@ -162,15 +174,21 @@ class PreparedTask:
         found = self.tokenizer.vocabulary.pad
         return (self.metadata.config.pad_token_id or 0) if found is None else found
 
-    @cached_property
+    def rows(self, part: Part) -> TaskRows:
+        """A part's rows as ids; made when first asked for."""
+        if part not in self._encoded:
+            self._encoded[part] = self.kind.encode(self.task, self.parts[part], self.encoder)
+        return self._encoded[part]
+
+    @property
     def train(self) -> TaskRows:
         """Training rows as ids."""
-        return self.kind.encode(self.task, self.data.train, self.encoder)
+        return self.rows("train")
 
-    @cached_property
+    @property
     def evaluation(self) -> TaskRows:
         """Development rows as ids."""
-        return self.kind.encode(self.task, self.data.evaluation, self.encoder)
+        return self.rows("evaluation")
 
     @cached_property
     def unknown(self) -> float:
@@ -193,6 +211,12 @@ class PreparedTask:
             if part.broken
         ]
         warnings += self.kind.warnings(self.task, self.data)
+        new = self.tokenizer.vocabulary.size - self.stored_tokenizer.vocabulary.size
+        if new > 0 and self.settings.use in ("probe", "lora"):
+            warnings.append(
+                f"task {self.task.name!r}: {new} tokens of the template or of marks are new to {self.metadata.path}, "
+                f"and use: {self.settings.use} leaves their vectors as they were drawn."
+            )
         if self.unknown > SOME_UNKNOWN:
             warnings.append(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens are unknown to the tokenizer of "
@@ -232,9 +256,14 @@ class PreparedTask:
         examples: TaskExamples = self.data.train
         return examples.sample_texts()[0]
 
-    def model(self, seed: int) -> TaskModel | FeatureModel:
-        """The pretrained core, with rows for new special tokens, under a new head."""
-        core, metadata = load_core(self.metadata.path)
+    def model(self, seed: int, start: Path | None = None) -> TaskModel | FeatureModel:
+        """The pretrained core, with rows for new special tokens, under a new head.
+
+        Args:
+            seed: keys what is new.
+            start: folder of a model that was fine-tuned on another task; the core is its.
+        """
+        core, metadata = load_core(self.metadata.path if start is None else start)
         if self.settings.task_type_id:
             table = core.get_parameter("embeddings.task_type_embeddings.weight").data
             table[0] = table[self.settings.task_type_id]
@@ -245,7 +274,12 @@ class PreparedTask:
         if size > known:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
-        return TaskModel(core, metadata, head, dropout, seed)
+        made = TaskModel(core, metadata, head, dropout, seed)
+        if self.settings.use == "probe":
+            made.freeze_core()
+        elif self.settings.use == "lora":
+            add_lora(core, self.settings.lora, seed)
+        return made
 
     def save(self, model: TaskModel | FeatureModel, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
@@ -265,17 +299,16 @@ class PreparedTask:
         """Padded inputs, slots and targets of some rows.
 
         Args:
-            part: ``train`` or ``evaluation``.
+            part: which.
             rows: (B,) which of its rows.
             keys: for dropout; ``None`` = none.
         """
-        data: TaskRows = self.train if part == "train" else self.evaluation
-        examples = self.data.train if part == "train" else self.data.evaluation
+        data = self.rows(part)
         numbers = data.sequences_of(rows)
         return TaskBatch(
             self._inputs(data.sequences, numbers, keys),
             data.slots_of(numbers),
-            self.kind.targets(examples, data, rows),
+            self.kind.targets(self.parts[part], data, rows),
         )
 
     def _inputs(
@@ -302,8 +335,8 @@ class PreparedTask:
         """Run a frozen core on every text once, where the layers have room in memory; seeds share them."""
         if not isinstance(model, FeatureModel) or self.features is None:
             return
-        both = (self.train.sequences, self.evaluation.sequences)
-        parts = [part for part in both if isinstance(part, TextRows)]
+        every = [self.rows(part).sequences for part in self.parts]
+        parts = [part for part in every if isinstance(part, TextRows)]
         config = self.metadata.config
         needed = 4 * (config.num_hidden_layers + 1) * config.hidden_size * sum(part.tokens() for part in parts)
         if needed > self.features.cache_mb * 2**20 or any(part.layers for part in parts):
@@ -315,6 +348,27 @@ class PreparedTask:
                     return model.read(to_device(self._text(part, text, rows), device))
 
             part.fill(read)
+
+
+def held_back(examples: TaskExamples, share: float, name: str) -> tuple[TaskExamples, TaskExamples]:
+    """Training examples without a share of them, chosen by hash, and that share.
+
+    Args:
+        examples: of training.
+        share: how much is held back.
+        name: the task's, for messages.
+
+    Raises:
+        ZooError: too few examples to divide.
+    """
+    count = round(share * len(examples))
+    if not 0 < count < len(examples):
+        raise ZooError(
+            f"task {name!r}: {share:g} of {len(examples):,} training rows cannot be held back to choose by; more rows, "
+            "or another held_back, would work."
+        )
+    order = Draw(0, 0).permutation(len(examples), "finetune.held_back")
+    return examples.chosen(np.sort(order[count:])), examples.chosen(np.sort(order[:count]))
 
 
 def _check_task_type(number: int, metadata: ModelMetadata) -> None:

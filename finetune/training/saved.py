@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from finetune.config import FeatureSettings, FinetuneSettings
 from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
+from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import predict
 from zoo.errors import ZooError
 from zoo.model_folder import load_head, read_metadata
 from zoo.storage.files import read_json

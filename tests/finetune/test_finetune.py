@@ -22,8 +22,10 @@ from finetune.__main__ import HEAVY, main
 from finetune.config import FinetuneSettings
 from finetune.data.tasks import read_task_file
 from finetune.results.report import Result, notes, summary, text_table, write_report
+from finetune.training.loop import predict, step_loss
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, predict, step_loss
+from finetune.training.processes import Processes
+from finetune.training.run import finetune
 from zoo.errors import ZooError
 from zoo.model_folder import load_core
 from zoo.runtime.progress import Progress

@@ -25,8 +25,10 @@ import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FinetuneSettings
 from finetune.data.examples import TaskSplits
 from finetune.inputs.encode import with_word_spaces
+from finetune.training.loop import predict, step_loss
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, predict, step_loss
+from finetune.training.processes import Processes
+from finetune.training.run import finetune
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.core.characters import character_ids, character_ids_of, character_table

@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import Whitespace
 
 from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
-from finetune.training.run import Processes
+from finetune.training.processes import Processes
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
 from zoo.core.build import build_core

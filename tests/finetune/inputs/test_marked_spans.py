@@ -24,8 +24,9 @@ from finetune.inputs.encode import encode, template_tokens, truncate, truncate_m
 from finetune.inputs.marks import Marked, place_spans
 from finetune.kinds.load import load_task
 from finetune.results.report import Result, notes, summary
+from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import finetune, predict
+from finetune.training.run import finetune
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.train import train_tokenizer
 from zoo.core.characters import character_table

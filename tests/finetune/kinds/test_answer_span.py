@@ -22,8 +22,10 @@ from finetune.data.questions import GoldAnswer, Questions
 from finetune.data.tasks import KindSpec, Task, read_task_file, shipped_tasks
 from finetune.kinds.answer_span import AnswerSpan, FoundAnswer
 from finetune.kinds.base import open_kind
+from finetune.training.loop import step_loss
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, step_loss
+from finetune.training.processes import Processes
+from finetune.training.run import finetune
 from zoo.errors import ZooError
 from zoo.weights.commands import export_folder
 

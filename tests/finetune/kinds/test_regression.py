@@ -15,8 +15,9 @@ from finetune.config import FinetuneSettings
 from finetune.data.tasks import KindSpec, Task
 from finetune.kinds.base import open_kind
 from finetune.kinds.load import load_task, load_test, read_file
+from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import finetune, predict
+from finetune.training.run import finetune
 from zoo.errors import ZooError
 
 KIND = KindSpec("finetune.kinds.Regression", {"least": 0.0, "most": 5.0})

@@ -16,8 +16,10 @@ from finetune.__main__ import folder_of, jobs_of
 from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
 from finetune.inputs.features import known_template
 from finetune.results.report import notes, summary
+from finetune.training.loop import predict, step_loss
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, predict, step_loss
+from finetune.training.processes import Processes
+from finetune.training.run import finetune
 from finetune.training.saved import open_features
 from zoo.core.build import build_core
 from zoo.dropout import row_keys
