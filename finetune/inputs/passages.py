@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.questions import Questions
+from finetune.inputs.batches import EncodedRows
 from finetune.inputs.encoder import PlacedTokens, RowEncoder
+from finetune.inputs.features import TextRows
 from finetune.inputs.rows import TaskRows
 from pretraining.arrays import ragged_ranges
 
@@ -23,7 +25,8 @@ class PassageRows(TaskRows):
     """N windows of the passages of questions; S slots in all.
 
     A row's slots are its window's tokens, and one that stands for "no answer here". That one is where the template
-    pools: at the row's last position, behind the tokens, or else at its first, before them.
+    pools: at the row's last position, behind the tokens, or else at its first, before them. Where texts are read
+    apart (frozen features), it is 0, and the tokens of the window are counted from 1.
 
     Args:
         characters: (S, 2) int32 characters [begin, end) of its passage that a slot stands for; -1 = "no answer".
@@ -70,7 +73,7 @@ def passage_rows(examples: Questions, encoder: RowEncoder, stride: int) -> Passa
     """Every question with every window of its passage.
 
     A question keeps at most :data:`LONGEST_QUESTION` tokens, and at most half of the room; rows of longer ones count
-    as cut.
+    as cut. Where texts are read apart, a window has a whole row to itself.
 
     Args:
         examples: the questions.
@@ -80,23 +83,33 @@ def passage_rows(examples: Questions, encoder: RowEncoder, stride: int) -> Passa
     Raises:
         ZooError: no room, or a text so long that places in it are not known.
     """
-    room = encoder.room(pair=True)
+    room = encoder.room(pair=not encoder.apart)
     where = [f"{examples.source}, question {name}" for name in examples.ids]
     asked = encoder.tokens(examples.questions, where)
     passages, of_question = _passages(examples, encoder, where)
     kept = np.minimum(asked.lengths, min(LONGEST_QUESTION, room // 2))
-    windows = passage_windows(passages.lengths[of_question], room - kept, stride)
+    space = np.full_like(kept, room) if encoder.apart else room - kept
+    windows = passage_windows(passages.lengths[of_question], space, stride)
     owners = windows.owners
     first = asked.slices(owners, np.zeros_like(owners), kept[owners])
     second = passages.slices(of_question[owners], windows.begins, windows.sizes)
-    rows, begins = encoder.laid_out(first, second)
-    last = encoder.template.pooling == "last"
-    places, at = _slots(begins["$B"], windows.sizes, rows.lengths - 1 if last else np.zeros_like(owners), last)
+    cut = (kept < asked.lengths)[owners]
+    last = not encoder.apart and encoder.template.pooling == "last"
+    sequences: EncodedRows | TextRows
+    if encoder.apart:
+        sequences = encoder.laid_out_apart((first, second))
+        sequences.texts = (dataclasses.replace(sequences.texts[0], cut=cut), sequences.texts[1])
+        begins, none = np.ones_like(owners), np.zeros_like(owners)
+    else:
+        rows, found = encoder.laid_out(first, second)
+        sequences = dataclasses.replace(rows, cut=cut)
+        begins, none = found["$B"], rows.lengths - 1 if last else np.zeros_like(owners)
+    places, at = _slots(begins, windows.sizes, none, last)
     characters = np.full((len(places), 2), -1, np.int32)
     firsts = np.cumsum(passages.lengths) - passages.lengths
     characters[at] = passages.places[ragged_ranges(firsts[of_question[owners]] + windows.begins, windows.sizes)]
     return PassageRows(
-        sequences=dataclasses.replace(rows, cut=(kept < asked.lengths)[owners]),
+        sequences=sequences,
         owners=owners,
         slots=places,
         slot_sizes=windows.sizes + 1,

@@ -123,11 +123,6 @@ class AnswerSpan(TaskKind[Questions]):
 
     def encode(self, task: Task, examples: Questions, encoder: RowEncoder) -> PassageRows:
         """A row for each window of each question's passage."""
-        if encoder.apart:
-            raise ZooError(
-                f"task {task.name!r}: questions and passages are read together, and use: features reads texts apart; "
-                "use: finetune would work."
-            )
         return passage_rows(examples, encoder, self.stride)
 
     def targets(self, examples: Questions, rows: TaskRows, chosen: NDArray[np.int64]) -> Targets:

@@ -152,7 +152,7 @@ class FeatureModel(nn.Module):
             settings.hidden_size,
             pair,
             head.get("labels"),
-            tokens=head["kind"] == "tagging",
+            tokens=head["kind"] in ("tagging", "span"),
         )
         initialise(self.network, core.config, seed, "finetune.network.")
 

@@ -37,7 +37,8 @@ class TaskNetwork(nn.Module):
     layer with ReLU into a second LSTM, and mean and maximum are taken of that. Scores of the attention are divided by
     the square root of the width, which the original does not do: unscaled, attention starts with one token seeing one.
 
-    Words of one text: what the LSTM says of each, in place of mean and maximum.
+    Tokens: what the last LSTM says of each token of the last text, in place of mean and maximum. With two texts
+    "none of them" is scored, too: mean and maximum of both, through a dense layer of their own.
 
     Args:
         config: the core's config.
@@ -47,7 +48,7 @@ class TaskNetwork(nn.Module):
         hidden_size: U.
         pair: whether a row has two texts.
         labels: names of the classes.
-        tokens: score tokens of one text.
+        tokens: score tokens of the last text.
     """
 
     def __init__(
@@ -62,8 +63,6 @@ class TaskNetwork(nn.Module):
         tokens: bool = False,
     ) -> None:
         super().__init__()
-        if tokens and pair:
-            raise ZooError("a task network scores the tokens of one text, or compares two; not both.")
         if mixes not in (1, 2):
             raise ZooError(f"a task network reads 1 mix, or a second beside its first layer's output; not {mixes}.")
         self.head_config: dict[str, Any] = {"kind": kind, "num_labels": num_labels, "mixes": mixes}
@@ -76,7 +75,9 @@ class TaskNetwork(nn.Module):
         self.reader = _lstm(config.hidden_size, hidden_size)
         self.compare = _dense(4 * width, hidden_size) if pair else None
         self.composer = _lstm(hidden_size, hidden_size) if pair else None
-        self.dense = _dense(2 * 2 * 2 * hidden_size if pair else width if tokens else 2 * width, hidden_size)
+        read = 2 * hidden_size if pair else width  # of a token
+        self.dense = _dense(read if tokens else (4 if pair else 2) * read, hidden_size)
+        self.nothing = _dense(4 * read, read) if pair and tokens else None
         self.output = _dense(hidden_size, num_labels)
 
     def forward(
@@ -94,7 +95,8 @@ class TaskNetwork(nn.Module):
             lengths: for each text (B,) tokens, at least 1.
             keys: (B,) of the rows, for dropout; ``None`` = none.
             dropout: probability, before the dense layers but the first, and before the classes.
-            slots: (B, R) tokens of the text that are scored, -1 = none; of a network that scores tokens.
+            slots: (B, R) tokens of the last text that are scored, -1 = none; of a network that scores tokens. In a
+                second text 0 stands for none of them, and they are counted from 1.
         """
         with torch.autocast(texts[0][0].device.type, enabled=False):
             wide = [[mix.float() for mix in mixes] for mixes in texts]
@@ -104,10 +106,17 @@ class TaskNetwork(nn.Module):
             if slots is None:
                 read = torch.cat([pooled(state, n) for state, n in zip(states, lengths, strict=True)], dim=-1)
             else:
-                read = states_at(states[0], slots.clamp_min(0))
+                read = states_at(self._of_tokens(states, lengths), slots.clamp_min(0))
             hidden = torch.tanh(self.dense(keyed_dropout(read, keys, _NETWORK_SITE, dropout)))
             scores = self.output(keyed_dropout(hidden, keys, _NETWORK_SITE + 1, dropout))
             return scores if slots is None else scores[slots >= 0]
+
+    def _of_tokens(self, states: list[Tensor], lengths: Sequence[Tensor]) -> Tensor:
+        """(B, L, n) of each text -> what slots read: those of the last one, in a second text behind "none of them"."""
+        if self.nothing is None:
+            return states[-1]
+        read = torch.cat([pooled(state, n) for state, n in zip(states, lengths, strict=True)], dim=-1)
+        return torch.cat([self.nothing(read)[:, None], states[-1]], dim=1)
 
     def _compared(
         self, states: list[Tensor], lengths: Sequence[Tensor], keys: Tensor | None, dropout: float

@@ -16,7 +16,7 @@ from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, Share, mak
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertForQuestionAnswering
 
 import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
-from finetune.config import FinetuneSettings
+from finetune.config import FeatureSettings, FinetuneSettings
 from finetune.data.examples import TaskSplits
 from finetune.data.questions import GoldAnswer, Questions
 from finetune.data.tasks import KindSpec, Task, read_task_file, shipped_tasks
@@ -97,6 +97,31 @@ def test_questions_without_answer_are_learned(name: str, toy_folders, tmp_path: 
     rows = [line.split("\t") for line in (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]]
     assert all((row[2] == "") == (float(row[5]) > float(row[4])) for row in rows)
     assert all(row[3] for row in rows)
+
+
+def test_frozen_features_answer_questions(toy_folders, tmp_path: Path) -> None:
+    """Texts are read apart, so that a window has a whole row; the passage is compared with the question."""
+    features = FeatureSettings(mixes=2, hidden_size=24, dropout=0.0)
+    settings = replace(SETTINGS, use="features", features=features, epochs=8, lr=1e-2, max_length=32)
+    data = questions(120, without=0.3)
+    prepared = PreparedTask(toy_folders["spelt"], MAYBE, data, settings)
+    result = finetune(toy_folders["spelt"], MAYBE, prepared, 1, settings, tmp_path, progress=False)
+    assert result.scores["squad2_em"] > 0.9 > 0.5 > result.majority["squad2_em"]
+    own, asked = prepared.train.sequences.texts[1].lengths, prepared.train.sequences.texts[0].lengths
+    assert (own.max(), asked.max()) == (32, 7)  # same, a letter and [ SEP ], between two template tokens
+    with pytest.raises(ZooError, match="leave save_model out"):
+        finetune(toy_folders["spelt"], MAYBE, prepared, 1, settings, tmp_path / "kept", progress=False, save_model=True)
+
+
+@pytest.mark.parametrize("name", ["pooled", "last", "permuted"])
+def test_all_of_a_task_network_is_trained(name: str, toy_folders) -> None:
+    settings = replace(SETTINGS, use="features", features=FeatureSettings(mixes=2, hidden_size=8), max_length=16)
+    long = replace(questions(8, without=0.3).train, questions=["a " * 70] * 8)
+    prepared = PreparedTask(toy_folders[name], MAYBE, TaskSplits(long, long), settings)
+    model = prepared.model(1)
+    assert prepared.train.truncated == len(prepared.train) > 8
+    step_loss(model, prepared, np.arange(8), (1, 0), Processes()).backward()
+    assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
 
 
 def test_two_processes_learn_what_one_does(toy_folders) -> None:
@@ -387,8 +412,3 @@ def test_shipped_tasks_open_and_clue_scores_exact_match() -> None:
     assert [kind.unanswerable for kind in kinds.values()] == [False, True, False, False]
     assert tasks["cmrc2018"].metrics[0] == "cmrc_em"
     assert [name for name in kinds if "clue" in tasks[name].groups] == ["cmrc2018"]
-
-
-def test_frozen_features_are_refused_before_training(toy_folders, tmp_path: Path) -> None:
-    with pytest.raises(ZooError, match="use: finetune would work"):
-        finetune(toy_folders["spelt"], QA, questions(4), 1, replace(SETTINGS, use="features"), tmp_path, progress=False)
