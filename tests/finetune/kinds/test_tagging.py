@@ -23,8 +23,10 @@ from finetune.kinds import Tagging
 from finetune.kinds.base import open_kind
 from finetune.kinds.load import from_dataset, load_task, load_test, read_file
 from finetune.metrics import tagged_entities
+from finetune.training.loop import predict, step_loss
 from finetune.training.prepared import PreparedTask
-from finetune.training.run import Processes, finetune, predict, step_loss
+from finetune.training.processes import Processes
+from finetune.training.run import finetune
 from zoo.errors import ZooError
 from zoo.model_folder import load_core, load_head, read_metadata
 
