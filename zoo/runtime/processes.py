@@ -162,13 +162,13 @@ def _add_in_one_order(device: torch.device) -> None:
 
 
 def _keep_heap() -> None:
-    """Let glibc keep freed blocks up to 32 MB instead of returning them to the kernel at every step.
+    """Let glibc keep freed blocks of any size instead of returning them to the kernel at every step.
 
     A training step frees and takes the same blocks again; without this each costs page faults.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD, its largest value
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: also what a vocabulary's matrix takes comes from the heap
         libc.mallopt(-1, 512 * 2**20)  # M_TRIM_THRESHOLD
     except (OSError, AttributeError):
         return
