@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 16 * 2**20  # of logits: few enough to stay in a CPU's cache between the passes over them
-_GPU_CHUNKS = 16  # times as many on a GPU, where launches cost more than memory
+CHUNK_BYTES = 40 * 2**20  # of logits in the type of the products, which are the faster the more rows they have
+_PART_BYTES = 4 * 2**20  # of fp32 logits: few enough to stay in a CPU's cache between the passes over them
+_GPU_TIMES = 16  # as many on a GPU, where launches cost more than memory
+_ENTRIES = 4096  # of the vocabulary whose gradient is rounded at a time, in the cache
 
 
 class TokenLoss(NamedTuple):
@@ -29,8 +32,8 @@ class TokenLoss(NamedTuple):
 class _LinearCrossEntropy(torch.autograd.Function):
     """Logits are made chunk by chunk, turned into their gradient in place and multiplied back at once.
 
-    So few logits exist at a time (16 MB on a CPU), and the backward pass only scales what is ready. The sum's
-    gradient with respect to each logit is softmax - one-hot.
+    So few logits exist at a time (40 MB on a CPU), fewer still in single precision, and the backward pass only scales
+    what is ready. The sum's gradient with respect to each logit is softmax - one-hot.
     """
 
     @staticmethod
@@ -50,32 +53,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if bias is not None and need[2] else None
         correct = torch.zeros((), dtype=torch.int64, device=features.device)
-        matrix = weight.to(dtype)
-        chunk = _chunk_rows(len(labels), weight.shape[0], features.device, chunk_bytes)
-        for start in range(0, len(labels), chunk):
-            part = slice(start, start + chunk)
-            states = features[part].to(dtype)
-            logits = (states @ matrix.t()).float()
-            if bias is not None:
-                logits += bias
-            index = labels[part, None]
-            expected = logits.gather(1, index)
-            if not any(need):
-                nll[part] = (torch.logsumexp(logits, dim=-1, keepdim=True) - expected).squeeze(1)
-                correct += (logits.argmax(-1) == labels[part]).sum()
-                continue
-            # One softmax serves loss and gradient: log-sum-exp = greatest logit - log(its probability).
-            grad = torch.softmax(logits, dim=-1)
-            norm = logits.amax(-1, keepdim=True) - grad.amax(-1, keepdim=True).log()
-            nll[part] = (norm - expected).squeeze(1)
-            grad.scatter_add_(1, index, torch.full_like(index, -1, dtype=grad.dtype))
-            if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            low = grad.to(dtype)
+        matrix, states = weight.to(dtype), features.to(dtype)
+        times, row_bytes = 1 if features.device.type == "cpu" else _GPU_TIMES, dtype.itemsize * weight.shape[0]
+        for chunk in _slices(len(labels), times * chunk_bytes // row_bytes):
+            logits = states[chunk] @ matrix.t()
+            rows = labels[chunk], nll[chunk]
+            for part in _slices(len(logits), times * _PART_BYTES // (4 * weight.shape[0])):
+                index, losses = (x[part] for x in rows)
+                if any(need):
+                    losses.copy_(_to_gradient(logits[part], bias, index, grad_bias))
+                else:
+                    wide = _in_single(logits[part], bias)
+                    losses.copy_(torch.logsumexp(wide, dim=-1) - wide.gather(1, index[:, None]).squeeze(1))
+                    correct += (wide.argmax(-1) == index).sum()
             if grad_features is not None:
-                grad_features[part] = low @ matrix
+                grad_features[chunk] = logits @ matrix
             if need[1]:
-                grad_weight = _accumulate(grad_weight, low, states)
+                grad_weight = _accumulate(grad_weight, logits, states[chunk])
         if need[1] and grad_weight is None:  # no targets
             grad_weight = torch.zeros_like(weight, dtype=torch.float32)
         ctx.save_for_backward(grad_features, grad_weight, grad_bias)
@@ -98,20 +92,45 @@ class _LinearCrossEntropy(torch.autograd.Function):
         )
 
 
-def _chunk_rows(rows: int, vocab: int, device: torch.device, chunk_bytes: int) -> int:
-    """Rows of a chunk: near the wanted size, and the last chunk no smaller than it must be."""
-    limit = chunk_bytes * (1 if device.type == "cpu" else _GPU_CHUNKS)
-    chunks = -(-rows // max(1, limit // (4 * vocab)))
-    return -(-rows // max(1, chunks)) or 1
+def _slices(rows: int, limit: int) -> Iterator[slice]:
+    """Slices of at most ``limit`` rows, the last no smaller than it must be."""
+    count = -(-rows // max(1, limit))
+    size = -(-rows // max(1, count)) or 1
+    return (slice(start, start + size) for start in range(0, rows, size))
+
+
+def _in_single(logits: Tensor, bias: Tensor | None) -> Tensor:
+    """(n, V) logits with their bias in single precision; without it perhaps the same tensor."""
+    if bias is None:
+        return logits.float()
+    return logits.add_(bias) if logits.dtype == torch.float32 else logits.float().add_(bias)
+
+
+def _to_gradient(logits: Tensor, bias: Tensor | None, labels: Tensor, grad_bias: Tensor | None) -> Tensor:
+    """Losses of (n, V) logits, which their gradients overwrite; the bias's is added to ``grad_bias``."""
+    wide, index = _in_single(logits, bias), labels[:, None]
+    expected = wide.gather(1, index)
+    # One softmax serves loss and gradient: log-sum-exp = greatest logit - log(its probability).
+    grad = torch.softmax(wide, dim=-1)
+    norm = wide.amax(-1, keepdim=True) - grad.amax(-1, keepdim=True).log()
+    grad.scatter_add_(1, index, torch.full_like(index, -1, dtype=grad.dtype))
+    if grad_bias is not None:
+        grad_bias += grad.sum(0)
+    logits.copy_(grad)
+    return (norm - expected).squeeze(1)
 
 
 def _accumulate(total: Tensor | None, grad: Tensor, states: Tensor) -> Tensor:
-    """Total (V, E) + grad (n, V) transposed @ states (n, E), in place where the types allow."""
+    """Total (V, E) in fp32 + grad (n, V) transposed @ states (n, E), in place."""
+    if grad.dtype == torch.float32:
+        return grad.t() @ states if total is None else total.addmm_(grad.t(), states)
+    first = total is None
     if total is None:
-        return (grad.t() @ states).float()
-    if grad.dtype == total.dtype:
-        return total.addmm_(grad.t(), states)
-    return total.add_(grad.t() @ states)
+        total = torch.empty(grad.shape[1], states.shape[1], device=grad.device)
+    for entries in _slices(len(total), _ENTRIES if grad.device.type == "cpu" else len(total)):
+        part = grad[:, entries].t() @ states
+        total[entries].copy_(part) if first else total[entries].add_(part)
+    return total
 
 
 def linear_cross_entropy(
@@ -124,7 +143,7 @@ def linear_cross_entropy(
         weight: (V, E) output matrix.
         bias: (V,) or ``None``.
         labels: (T,) int64.
-        chunk_bytes: of fp32 logits that exist at a time on a CPU; on a GPU 16 times as many.
+        chunk_bytes: of logits that exist at a time on a CPU; on a GPU 16 times as many.
 
     Returns:
         sum, per-position losses and hits; zeros where T = 0. Twice-differentiation is not supported.
