@@ -67,13 +67,17 @@ def _element_hash(shape: tuple[int, ...], device: torch.device, positions: Tenso
 _cached_element_hash = lru_cache(maxsize=16)(_element_hash)
 
 
-def _factors(x: Tensor, keys: Tensor, elements: Tensor, site: int | Tensor, p: float) -> Tensor:
+def _row_hash(keys: Tensor, site: int | Tensor) -> Tensor:
+    """(B,) int32 hash of rows at one place of the model."""
+    return _mix(keys ^ ((site * 2246822519 + 1) & 0x7FFFFFFF))
+
+
+def _factors(x: Tensor, rows: Tensor, elements: Tensor, p: float) -> Tensor:
     """Shape of ``x``: 0 with probability p, else 1 / (1 - p)."""
-    rows = _mix(keys ^ ((site * 2246822519 + 1) & 0x7FFFFFFF))
     hashed = torch.bitwise_xor(rows[:, None], elements)
-    # Four integer passes in place: a comparison to bool costs several times as much on a CPU.
-    hashed.mul_(_ODD).bitwise_right_shift_(1).add_(-int(2**30 * (1 - 2 * p))).bitwise_right_shift_(31)
-    return hashed.bitwise_and_(_bits(1.0 / (1.0 - p), x.device)).view(torch.float32).view(x.shape)
+    # Integers in place: a comparison to bool costs several times as much on a CPU.
+    hashed.mul_(_ODD).lt_(2 * int(2**30 * (1 - 2 * p)))
+    return hashed.mul_(_bits(1.0 / (1.0 - p), x.device)).view(torch.float32).view(x.shape)
 
 
 def _bits(value: float, device: torch.device) -> Any:
@@ -87,16 +91,16 @@ class _KeyedDropout(torch.autograd.Function):
     """Multiply by the hashed factors, forwards and backwards; nothing but the hashes they are made of is saved."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, keys: Tensor, elements: Tensor, site: int | Tensor, p: float) -> Tensor:
-        ctx.save_for_backward(keys, elements)
-        ctx.site, ctx.p = site, p
-        return _factors(x, keys, elements, site, p).mul_(x).to(x.dtype)
+    def forward(ctx: Any, x: Tensor, rows: Tensor, elements: Tensor, p: float) -> Tensor:
+        ctx.save_for_backward(rows, elements)
+        ctx.p = p
+        return _factors(x, rows, elements, p).mul_(x).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
-        keys, elements = ctx.saved_tensors
-        factors = _factors(grads[0], keys, elements, ctx.site, ctx.p)
-        return factors.mul_(grads[0]).to(grads[0].dtype), None, None, None, None
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        rows, elements = ctx.saved_tensors
+        factors = _factors(grads[0], rows, elements, ctx.p)
+        return factors.mul_(grads[0]).to(grads[0].dtype), None, None, None
 
 
 def keyed_dropout(
@@ -113,10 +117,10 @@ def keyed_dropout(
     """
     if keys is None or p == 0.0:
         return x
-    shape = tuple(x.shape[1:])
+    shape, rows = tuple(x.shape[1:]), _row_hash(keys, site)
     if torch.compiler.is_compiling():  # it keeps or recomputes by itself, and torch 2.11 makes zeros of our backward
-        return (x * _factors(x, keys, _element_hash(shape, x.device, positions), site, p)).to(x.dtype)
+        return (x * _factors(x, rows, _element_hash(shape, x.device, positions), p)).to(x.dtype)
     shared = positions is None  # by all rows, layers and steps
     elements = _cached_element_hash(shape, x.device) if shared else _element_hash(shape, x.device, positions)
-    result: Tensor = _KeyedDropout.apply(x, keys, elements, site, p)
+    result: Tensor = _KeyedDropout.apply(x, rows, elements, p)
     return result
