@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from zoo.attention.context import AttentionContext
+from zoo.attention.context import AttentionContext, in_product_type
 from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
 
@@ -37,6 +37,7 @@ class Attention(nn.Module):
             site: number of the place for dropout on the probabilities.
         """
         batch, _, width = hidden.shape
+        hidden = in_product_type(hidden)
         query = self._split(self.query(shared.of_rows(hidden)), self.heads)
         key = self._split(self.key(hidden), self.key_value_heads)
         value = self._split(self.value(hidden), self.key_value_heads)

@@ -47,6 +47,12 @@ class KeyValueCache:
         return self.layers[layer_idx][0].shape[2] if layer_idx < len(self.layers) else 0
 
 
+def in_product_type(states: Tensor) -> Tensor:
+    """States in the type of matrix products, so that several products of the same states convert them once."""
+    device = states.device.type
+    return states.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else states
+
+
 class AttentionContext(NamedTuple):
     """What all layers of one forward pass have in common.
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.attention.attention import Attention
-from zoo.attention.context import AttentionContext
+from zoo.attention.context import AttentionContext, in_product_type
 from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, shift
 from zoo.config import CoreConfig
 
@@ -128,6 +128,7 @@ class RelativeAttention(Attention):
         terms = self.terms if self.terms is not None else distances.terms
         assert terms is not None
         batch, _, width = hidden.shape
+        hidden = in_product_type(hidden)
         asking = shared.of_rows(hidden)
         rows = asking.shape[1]
         sources = hidden[:, : distances.length].contiguous()
