@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config import FinetuneConfig, FinetuneSettings
-from finetune.data.tasks import Task, read_task_file, tasks_named
+from finetune.data.tasks import Task, read_task_file, shipped_tasks, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
 from zoo.runtime.signals import usable_cpus
@@ -270,6 +270,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
     with leave_group_together():
+        known = {**shipped_tasks(), **{task.name: task for task in tasks}}
         told = Progress("", config.progress and processes.rank == 0)
         results, ready = [], prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0)
         for task in tasks:
@@ -290,7 +291,9 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
                 )
                 results.append(result)
                 if config.report and processes.rank == 0:
-                    table = write_report(output, config.model, config.to_dict(), results)  # grows as seeds finish
+                    table = write_report(
+                        output, config.model, config.to_dict(), results, known
+                    )  # grows as seeds finish
                     told.note(finished_line(result, len(results), len(tasks) * len(seeds)))
         if config.report and processes.rank == 0:
             print(table)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ablation.results.runs import FinishedRun, Results
 from zoo.errors import ZooError
+from zoo.runtime.templates import TextTable
 
 if TYPE_CHECKING:
     from pretraining.corpus.config import CorpusConfig
@@ -282,15 +283,6 @@ _MEANINGS = {
 
 
 # --- which settings each one changes ---------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class TextTable:
-    """A table whose first column names the rows; a cell is a text, or several lines of text."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[str | Sequence[str]]]
-    note: str = ""
 
 
 @dataclass(frozen=True)

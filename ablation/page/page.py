@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ablation.page.arms import Changed, HiddenLine, TextTable, changes, lineage, looks_of, text_of
+from ablation.page.arms import Changed, HiddenLine, changes, lineage, looks_of, text_of
 from ablation.page.charts import DotPlot, Estimate, LineChart, Series, dot_plot, line_chart, look_of
 from ablation.results.report import (
     floor_line,
@@ -33,7 +33,7 @@ from ablation.results.runs import (
     validation_curve,
 )
 from finetune.results.statistics import FEWEST_SEEDS, paired_t_test
-from zoo.runtime.templates import render_template
+from zoo.runtime.templates import TextTable, render_template
 from zoo.version import __version__
 
 COLUMNS = 6

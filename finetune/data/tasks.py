@@ -74,6 +74,8 @@ class Task:
         model_of: name of the task whose model answers this one's rows, with its labels; this one has no training rows
             then, and may lack labelled rows (``eval_files: []``).
         skip_labels: rows with these labels carry no gold answer and are dropped.
+        average: metrics whose mean is the task's part of a benchmark's average; empty = the primary one.
+        averaged_into: task whose part this one's is averaged into, as MNLI's mismatched rows are.
         groups: names that stand for all their tasks in ``--tasks``.
         folders: names the task's folder may have below ``--data``; it may also be ``--data`` itself.
         train_files: possible names of the training file, first found wins; one without an extension stands for the
@@ -112,6 +114,8 @@ class Task:
     drop_broken_rows: bool = False
     model_of: str | None = None
     skip_labels: tuple[str, ...] = ()
+    average: tuple[str, ...] = ()
+    averaged_into: str | None = None
     groups: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     train_files: tuple[str, ...] = ("train",)

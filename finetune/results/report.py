@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from finetune.data.tasks import Task
+from finetune.results.averages import Average, OutsideLine, averages, outside_lines
 from finetune.results.statistics import FEWEST_SEEDS, mean_sd
 from zoo.errors import ZooError
 from zoo.runtime.provenance import surroundings
-from zoo.runtime.templates import markdown_code, markdown_text
+from zoo.runtime.templates import TextTable, markdown_code, markdown_text, render_template
 from zoo.storage.files import read_json, write_atomic, write_json
 
 RESULT = "result.json"
+TIMING = "timing.json"
 
-_COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "dev rows", "seeds that predict one class only")
+_COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "random", "dev rows", "seeds that predict one class only")
 
 _DECIDING_ROWS = 2900  # OCNLI keeps 2,950 of its 3,000 development rows
 
@@ -44,6 +47,9 @@ class Result:
         mentions: ``named``: spans of all rows with an entity of enough confidence; ``known``: those with a vector;
             ``None`` = the core reads no entities, or the rows name none.
         held_scores: primary metric of each epoch on training rows that were held back; ``None`` = none were.
+        random: the same metrics of answering at random; ``None`` = the majority says as much.
+        timing: ``seconds`` of training and scoring, of the process that finished it, and the most memory that this
+            process ever held, ``peak_mb``; kept in a file of its own, since it varies.
     """
 
     task: str
@@ -61,6 +67,8 @@ class Result:
     marks_cut: int = 0
     mentions: dict[str, int] | None = None
     held_scores: list[float] | None = None
+    random: dict[str, float] | None = None
+    timing: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def from_task(self) -> str | None:
@@ -78,6 +86,8 @@ def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
     if not (output / RESULT).exists():
         return None
     result = Result(**read_json(output / RESULT))
+    if (output / TIMING).exists():
+        result = replace(result, timing=read_json(output / TIMING))
     found = result.fingerprint
     differing = sorted(key for key in fingerprint.keys() | found.keys() if fingerprint.get(key) != found.get(key))
     if "settings" in differing:
@@ -90,6 +100,27 @@ def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
             "Give another --output, or delete that folder."
         )
     return result
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a fine-tuning gave, as all its files show it.
+
+    Args:
+        model: what was fine-tuned.
+        rows: of each task and metric (:func:`summary`).
+        notes: what a reader must know.
+        averages: of benchmarks.
+        outside: published scores of other models.
+        timing: of each task and seed.
+    """
+
+    model: str
+    rows: list[dict[str, Any]]
+    notes: list[str]
+    averages: list[Average]
+    outside: list[OutsideLine]
+    timing: list[dict[str, Any]]
 
 
 def write_predictions(path: Path, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -105,20 +136,120 @@ def _one_cell(text: str) -> str:
 # ---- the report over all ---------------------------------------------------------------------------------------------
 
 
-def write_report(output: Path, model: str, settings: dict[str, Any], results: Sequence[Result]) -> str:
-    """Write ``results.json`` and ``results.md``, and return the table for the terminal."""
+def write_report(
+    output: Path, model: str, settings: dict[str, Any], results: Sequence[Result], tasks: Mapping[str, Task]
+) -> str:
+    """Write ``results.json``, ``results.md`` and ``results.html``, and return the table for the terminal.
+
+    Args:
+        output: folder.
+        model: what was fine-tuned.
+        settings: how.
+        results: of all tasks and seeds that are finished.
+        tasks: all known tasks by name, for averages.
+    """
     rows = summary(results)
-    lines = notes(rows)
+    scores = {
+        task: {r.seed: {m: 100 * v for m, v in r.scores.items()} for r in results if r.task == task}
+        for task in dict.fromkeys(result.task for result in results)
+    }
+    report = Report(
+        model=model,
+        rows=rows,
+        notes=notes(rows),
+        averages=averages(tasks, scores),
+        outside=outside_lines([(row["task"], row["metric"]) for row in rows]),
+        timing=[{"task": r.task, "seed": r.seed, **(r.timing or {})} for r in results],
+    )
+    known = surroundings()
+    told = {"averages": [a._asdict() for a in report.averages], "outside": [line._asdict() for line in report.outside]}
     write_json(
         output / "results.json",
-        {"model": model, "settings": settings, "rows": rows, "notes": lines, **surroundings()},
+        {"model": model, "settings": settings, "rows": rows, "notes": report.notes, **told, **known},
     )
-    table = ["| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * 2 + "---:|" * (len(_COLUMNS) - 2)]
-    table += ["| " + " | ".join(map(markdown_text, _cells(row))) + " |" for row in rows]
-    told = [f"- {markdown_text(note)}" for note in lines]
-    text = "\n".join([f"# Fine-tuning of {markdown_code(model)}", "", *table, "", *told]) + "\n"
-    write_atomic(output / "results.md", text)
-    return "\n".join([text_table(rows), "", *lines])
+    write_atomic(output / "results.md", _markdown(report))
+    write_atomic(output / "results.html", _page(report, settings, known))
+    also = [average_line(average) for average in report.averages]
+    return "\n".join([text_table(rows), "", *also, *report.notes])
+
+
+def _markdown(report: Report) -> str:
+    def table(made: TextTable, words: int) -> list[str]:
+        lines = ["| " + " | ".join(made.head) + " |", "|" + "---|" * words + "---:|" * (len(made.head) - words)]
+        cells = [[cell if isinstance(cell, str) else " ".join(cell) for cell in row] for row in made.rows]
+        return [*lines, *("| " + " | ".join(map(markdown_text, row)) + " |" for row in cells), ""]
+
+    lines = [f"# Fine-tuning of {markdown_code(report.model)}", "", *table(score_table(report.rows), 2)]
+    lines += [f"- {markdown_text(note)}" for note in (*map(average_line, report.averages), *report.notes)]
+    if report.outside:
+        lines += ["", "Published scores of other models:", "", *table(outside_table(report.outside), 3)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _page(report: Report, settings: dict[str, Any], known: dict[str, Any]) -> str:
+    averaged = [[a.group, *_mean_sd_n(a.mean, a.sd, a.n), a.note] for a in report.averages if a.mean is not None]
+    versions = ", ".join(f"{name} {version}" for name, version in known["versions"].items())
+    machine = ", ".join(f"{name}: {value}" for name, value in (known["machine"] or {}).items())
+    chosen = ", ".join(f"{name} {value}" for name, value in settings.items() if value is not None)
+    return render_template(
+        Path(__file__).parent / "page.html",
+        title="Fine-tuning",
+        lead=f"{report.model}: each task's score on its development rows, beside what answers that read nothing score.",
+        scores=score_table(report.rows),
+        notes=[*map(average_line, report.averages), *report.notes],
+        averages=TextTable(["benchmark", "mean", "sd", "n", "of"], averaged),
+        outside=outside_table(report.outside),
+        seeds=seed_table(report),
+        details=[
+            ("model", report.model),
+            ("settings", chosen),
+            ("versions", versions),
+            ("commit", str(known["commit"] or "unknown")),
+            ("machine", machine),
+        ],
+    )
+
+
+def score_table(rows: Sequence[dict[str, Any]]) -> TextTable:
+    """Scores of every task and metric beside their floors."""
+    return TextTable(_COLUMNS, [_cells(row) for row in rows])
+
+
+def outside_table(lines: Sequence[OutsideLine]) -> TextTable:
+    """Published scores, each with where it stands and what it is of."""
+    rows = [[o.task, o.metric, o.model, f"{o.score:.1f}", o.split, o.training, o.source] for o in lines]
+    return TextTable(["task", "metric", "model", "score", "split", "trained on", "source"], rows)
+
+
+def seed_table(report: Report) -> TextTable:
+    """Each seed's scores, and what its training took."""
+    rows = []
+    for timed in report.timing:
+        own = [row for row in report.rows if row["task"] == timed["task"]]
+        scores = ", ".join(f"{row['metric']} {row['scores'][str(timed['seed'])]:.2f}" for row in own)
+        seconds, peak = timed.get("seconds"), timed.get("peak_mb")
+        rows.append(
+            [
+                timed["task"],
+                str(timed["seed"]),
+                scores,
+                "-" if seconds is None else f"{seconds:,.1f}",
+                "-" if peak is None else f"{peak:,.0f}",
+            ]
+        )
+    return TextTable(["task", "seed", "scores", "seconds", "peak MB"], rows)
+
+
+def average_line(average: Average) -> str:
+    """A benchmark's average, or why there is none."""
+    if average.mean is None:
+        return f"{average.group}: no average without {', '.join(average.lacking)}."
+    mean, sd, n = _mean_sd_n(average.mean, average.sd, average.n)
+    return f"{average.group}: {mean}, sd {sd} over {n} seeds, {average.note}."
+
+
+def _mean_sd_n(mean: float, sd: float | None, n: int) -> list[str]:
+    return [f"{mean:.2f}", "-" if sd is None else f"{sd:.2f}", str(n)]
 
 
 def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -138,6 +269,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "sd": sd,
                     "n": n,
                     "majority": 100 * own[0].majority[metric],
+                    "random": None if own[0].random is None else 100 * own[0].random[metric],
                     "train_rows": own[0].train_rows,
                     "eval_rows": own[0].eval_rows,
                     "collapsed": sum(result.classes_predicted == 1 for result in own),
@@ -191,7 +323,16 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
 def _cells(row: dict[str, Any]) -> list[str]:
     sd = "-" if row["sd"] is None else f"{row['sd']:.2f}"
     collapsed = f"{row['collapsed']} of {row['n']}" if row["collapsed"] else "-"
-    numbers = [f"{row['mean']:.2f}", sd, str(row["n"]), f"{row['majority']:.2f}", str(row["eval_rows"]), collapsed]
+    floor = "-" if row["random"] is None else f"{row['random']:.2f}"
+    numbers = [
+        f"{row['mean']:.2f}",
+        sd,
+        str(row["n"]),
+        f"{row['majority']:.2f}",
+        floor,
+        str(row["eval_rows"]),
+        collapsed,
+    ]
     task = f"{row['task']} (from {row['from_task']})" if "from_task" in row else row["task"]
     return [task, row["metric"], *numbers]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from finetune.data.examples import TaskSplits
 from finetune.data.tasks import Task
 from finetune.models.adapt import merge_lora
 from finetune.models.task_model import FeatureModel
-from finetune.results.report import RESULT, Result, stored_result, write_predictions
+from finetune.results.report import RESULT, TIMING, Result, stored_result, write_predictions
 from finetune.training.loop import Checkpoints, LoopState, predict, train
 from finetune.training.prepared import PreparedTask
 from finetune.training.processes import ALONE, Processes
 from zoo.errors import ZooError
 from zoo.model_folder import model_digest
 from zoo.runtime.locks import run_lock
-from zoo.runtime.processes import raise_on_all_ranks
+from zoo.runtime.processes import peak_memory, raise_on_all_ranks
 from zoo.runtime.progress import Progress
 from zoo.storage.files import write_json
 
@@ -78,6 +79,7 @@ def finetune(
         model = prepared.model(seed, start).to(processes.device)
         prepared.keep_layers(model, processes.device)
         label = f"{task.name} seed {seed}"
+        begun = time.perf_counter()
         state = train(
             model,
             prepared,
@@ -89,6 +91,7 @@ def finetune(
         if prepared.settings.use == "lora":
             merge_lora(model.core)
         answers = predict(model, prepared, processes)
+        timing = {"seconds": time.perf_counter() - begun, "peak_mb": peak_memory() / 1e6}
         result = _result(prepared, seed, answers, state, fingerprint)
         if isinstance(model, FeatureModel):
             result = dataclasses.replace(result, mixes=model.features.mixes.shares())
@@ -97,10 +100,11 @@ def finetune(
             write_predictions(output / "predictions.tsv", *written)
             if save_model:
                 prepared.save(model, output / MODEL)
-            write_json(output / RESULT, dataclasses.asdict(result))
+            write_json(output / TIMING, timing)
+            write_json(output / RESULT, {k: v for k, v in dataclasses.asdict(result).items() if k != "timing"})
             shutil.rmtree(output / "checkpoints", ignore_errors=True)
     processes.wait()
-    return result
+    return dataclasses.replace(result, timing=timing)
 
 
 def fingerprint_of(prepared: PreparedTask, seed: int, start: Path | None) -> dict[str, Any]:
@@ -141,6 +145,7 @@ def _result(
         seed=seed,
         scores=kind.scores(task, examples.evaluation, answers),
         majority=floors["majority"],
+        random=floors.get("random"),
         train_rows=len(examples.train),
         eval_rows=len(examples.evaluation),
         classes_predicted=kind.distinct(answers),

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from pages import checked
 
-import ablation.page
 from ablation.config import build
 from ablation.page.arms import HiddenLine, HiddenToken, example_text, hidden_lines, lineage
 from ablation.page.charts import Series, dot_plot, line_chart, look_of
@@ -21,8 +20,9 @@ from ablation.results.runs import FinishedRun, Results
 from ablation.results.verdicts import summarise
 from pretraining.corpus.config import CorpusConfig
 from pretraining.training.load_config import load_pretrain_config
+from zoo.runtime.templates import SHARED_PAGES
 
-CSS = (Path(ablation.page.__file__).parent / "style.css").read_text(encoding="utf-8")
+CSS = (SHARED_PAGES / "style.css").read_text(encoding="utf-8")
 TEXTS = {"en": 6.0, "zh": 7.0}
 """Unigram entropy of each text."""
 

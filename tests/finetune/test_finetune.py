@@ -255,7 +255,7 @@ def test_report_gives_mean_sd_n_and_majority() -> None:
 
 
 def test_report_files(tmp_path: Path) -> None:
-    text = write_report(tmp_path, "runs/x", {"lr": 0.1}, [result("a", i, 0.7 + i / 100) for i in range(5)])
+    text = write_report(tmp_path, "runs/x", {"lr": 0.1}, [result("a", i, 0.7 + i / 100) for i in range(5)], {})
     stored = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert stored["rows"][0]["n"] == 5
     assert stored["settings"] == {"lr": 0.1}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,6 +103,14 @@ def has_gpu() -> bool:
 def sums_type(device: torch.device) -> torch.dtype:
     """The widest type of floats in which a device adds up; a Mac's GPU has no float64."""
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def peak_memory() -> int:
+    """Bytes of the most memory that this process ever held."""
+    import resource
+
+    held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return held if sys.platform == "darwin" else 1024 * held
 
 
 def device_memory() -> int:

@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _MARKS = re.compile(r"[\\`*\[\]|]|^[-+#~=]")
+
+
+SHARED_PAGES = Path(__file__).parent / "pages"
+"""Templates that every page may use."""
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose first column names the rows; a cell is a text, or several lines of text."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str | Sequence[str]]]
+    note: str = ""
 
 
 def render_template(path: Path, **values: Any) -> str:
@@ -17,13 +32,14 @@ def render_template(path: Path, **values: Any) -> str:
     ``arrows`` is :func:`arrows`.
 
     Args:
-        path: the template; those that it includes or extends lie in the same folder.
+        path: the template; those that it includes or extends lie in the same folder, or among the shared ones in
+            ``zoo/runtime/pages``: ``layout.html`` with its style, and ``tables.html``.
         values: what it is filled with.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # not needed before a page is written
 
     environment = Environment(
-        loader=FileSystemLoader(path.parent),
+        loader=FileSystemLoader([path.parent, SHARED_PAGES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -291,6 +291,7 @@ def test_a_finished_training_leaves_no_checkpoint(pooled: Path, data: Path, tmp_
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [
         "predictions.tsv",
         "result.json",
+        "timing.json",
     ]
     assert LoopState().best_epoch is None
 
