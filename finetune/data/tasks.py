@@ -73,6 +73,8 @@ class Task:
             line; otherwise, and in a test file, such a row is an error.
         model_of: name of the task whose model answers this one's rows, with its labels; this one has no training rows
             then, and may lack labelled rows (``eval_files: []``).
+        symmetric: the order of a pair's texts means nothing; a core that reads forward and is asked at the last token,
+            as GPT is, then reads both orders.
         skip_labels: rows with these labels carry no gold answer and are dropped.
         average: metrics whose mean is the task's part of a benchmark's average; empty = the primary one.
         averaged_into: task whose part this one's is averaged into, as MNLI's mismatched rows are.
@@ -113,6 +115,7 @@ class Task:
     test_header: bool | None = None
     drop_broken_rows: bool = False
     model_of: str | None = None
+    symmetric: bool = False
     skip_labels: tuple[str, ...] = ()
     average: tuple[str, ...] = ()
     averaged_into: str | None = None
@@ -160,6 +163,8 @@ class Task:
             if (others := getattr(self, name)) and len(others) != len(self.columns):
                 raise ZooError(f"{where} has {len(self.columns)} columns and {len(others)} {name}.")
         numbers = [c for c in (*self.columns, self.label_column) if isinstance(c, int)]
+        if self.symmetric and len(self.columns) != 2:
+            raise ZooError(f"{where} is symmetric and has no pair of texts; leave symmetric out.")
         if not self.header and len(numbers) != len(self.columns) + 1:
             raise ZooError(f"{where}: without a header, columns and label_column are numbers counted from 0.")
         self._check_spans(where)

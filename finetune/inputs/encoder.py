@@ -62,6 +62,7 @@ class RowEncoder:
         characters: finds words and their characters, for a core that reads characters.
         marker: makes tokens of texts that have spans.
         segmenter: puts spaces between words, for a tokenizer whose unit is the word.
+        both_orders: a symmetric pair is read in both orders.
         apart: a pair's texts are encoded one by one (frozen features).
     """
 
@@ -72,6 +73,7 @@ class RowEncoder:
     characters: CharacterTokenizer | None = None
     marker: Marker | None = None
     segmenter: SegmenterName = "none"
+    both_orders: bool = False
     apart: bool = False
 
     def layout(self, pair: bool) -> Layout:

@@ -19,6 +19,7 @@ from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows
 from finetune.kinds.base import Outputs, TaskKind
+from finetune.kinds.text_rows import one_a_row, rows_of_texts
 from finetune.metrics import METRICS, majority_baseline, scores
 from zoo.errors import ZooError
 
@@ -82,7 +83,7 @@ class Classification(TaskKind[LabelledTexts]):
 
     def encode(self, task: Task, examples: LabelledTexts, encoder: RowEncoder) -> TaskRows:
         """A row for each example."""
-        return TaskRows(encoder.rows(examples), np.arange(len(examples)))
+        return rows_of_texts(examples, encoder)
 
     def targets(self, examples: LabelledTexts, rows: TaskRows, chosen: NDArray[np.int64]) -> Targets:
         """(B,) class numbers, and (B,) weights where classes are weighed."""
@@ -93,6 +94,7 @@ class Classification(TaskKind[LabelledTexts]):
 
     def loss(self, scores: Tensor, targets: Targets) -> Tensor:
         """Summed cross-entropy."""
+        scores = one_a_row(scores, len(targets[0]))
         if len(targets) == 1:
             return functional.cross_entropy(scores, targets[0], reduction="sum")
         return (functional.cross_entropy(scores, targets[0], reduction="none") * targets[1]).sum()
@@ -107,7 +109,7 @@ class Classification(TaskKind[LabelledTexts]):
 
     def answers(self, task: Task, examples: LabelledTexts, rows: TaskRows, outputs: Outputs) -> Outputs:  # type: ignore[override]
         """(N, labels) probabilities."""
-        return torch.from_numpy(outputs).softmax(-1).numpy()
+        return torch.from_numpy(one_a_row(outputs, len(examples))).softmax(-1).numpy()
 
     def scores(self, task: Task, examples: LabelledTexts, answers: Sequence[Any]) -> dict[str, float]:
         """The metrics of the likeliest classes."""

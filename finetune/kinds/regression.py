@@ -19,6 +19,7 @@ from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows
 from finetune.kinds.base import Outputs, TaskKind
+from finetune.kinds.text_rows import one_a_row, rows_of_texts
 from finetune.metrics import VALUE_METRICS, mean_baseline, value_scores
 from zoo.errors import ZooError
 
@@ -93,7 +94,7 @@ class Regression(TaskKind[LabelledTexts]):
 
     def encode(self, task: Task, examples: LabelledTexts, encoder: RowEncoder) -> TaskRows:
         """A row for each example."""
-        return TaskRows(encoder.rows(examples), np.arange(len(examples)))
+        return rows_of_texts(examples, encoder)
 
     def targets(self, examples: LabelledTexts, rows: TaskRows, chosen: NDArray[np.int64]) -> Targets:
         """(B,) values."""
@@ -101,11 +102,11 @@ class Regression(TaskKind[LabelledTexts]):
 
     def loss(self, scores: Tensor, targets: Targets) -> Tensor:
         """Summed squared error."""
-        return functional.mse_loss(scores.squeeze(-1), targets[0], reduction="sum")
+        return functional.mse_loss(one_a_row(scores, len(targets[0])).squeeze(-1), targets[0], reduction="sum")
 
     def answers(self, task: Task, examples: LabelledTexts, rows: TaskRows, outputs: Outputs) -> Outputs:  # type: ignore[override]
         """(N,) numbers, inside the bounds."""
-        return np.clip(outputs[:, 0], self.least, self.most)
+        return np.clip(one_a_row(outputs, len(examples))[:, 0], self.least, self.most)
 
     def scores(self, task: Task, examples: LabelledTexts, answers: Sequence[Any]) -> dict[str, float]:
         """Correlations with the gold values."""

@@ -156,8 +156,14 @@ class PreparedTask:
             characters=characters,
             marker=make_marker(self.task, tokenizer, characters, entities.numbers, entities.confidence),
             segmenter=self._segmenter,
+            both_orders=self.task.symmetric and self.features is None and self._reads_extracts,
             apart=self.features is not None,
         )
+
+    @property
+    def _reads_extracts(self) -> bool:
+        """Whether the core reads forward and is asked at a row's last token, so that the order of two texts counts."""
+        return self.metadata.attention == "causal" and self.metadata.template.pooling == "last"
 
     @property
     def _segmenter(self) -> SegmenterName:
