@@ -198,7 +198,7 @@ def finetune_cell(arm: Arm, folder: Path, show: bool) -> tuple[dict[str, dict[st
     baselines: dict[str, float] = {}
     decides = json.dumps([data, settings.to_dict()], sort_keys=True)
     output = folder / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
-    for task in _tasks(wanted):
+    for task in (task for task in _tasks(wanted) if task.model_of is None):  # what others' models answer is left out
         prepared = PreparedTask(folder, task, data, settings)
         for seed in wanted.seeds:
             place = output / task.name / f"seed-{seed}"

@@ -50,7 +50,8 @@ def main() -> int:
     wants_dry_run, argv = take_switch(sys.argv[1:], f"--{DRY_RUN[0]}")
     config = load_settings(FinetuneConfig, argv, "python -m finetune", "finetune").value
     extra = read_task_file(config.task_file) if config.task_file else {}
-    tasks, seeds = source_first(tasks_named(config.tasks, extra), config, extra), config.seed_list
+    tasks = answerable(config, source_first(tasks_named(config.tasks, extra), config, extra))
+    seeds = config.seed_list
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if config.jobs > 1 and launched > 1:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
@@ -67,6 +68,14 @@ def main() -> int:
         for part in filter(None, (sources, others)):
             run_pool(jobs_of(config, part, seeds, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
+
+
+def answerable(config: FinetuneConfig, tasks: list[Task]) -> list[Task]:
+    """The tasks without those that have test rows only, where no test rows are asked for."""
+    left_out = [task.name for task in tasks if not task.eval_files and config.predict == "none"]
+    if left_out:
+        print_once(f"left out, since test rows are all that they have (--predict test): {', '.join(left_out)}")
+    return [task for task in tasks if task.name not in left_out]
 
 
 def source_first(tasks: list[Task], config: FinetuneConfig, extra: dict[str, Task]) -> list[Task]:
@@ -123,12 +132,23 @@ def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) 
     from finetune.training.prepared import PreparedTask
 
     found = []
+    leaders = dict[str | None, PreparedTask]()
     for task in tasks:
-        found.append(PreparedTask(Path(config.model), task, config.data, task_settings(config, task)))
+        settings, leader = task_settings(config, task), leaders.get(task.model_of)
+        test = config.predict == "test"
+        found.append(PreparedTask(Path(config.model), task, config.data, settings, test=test, leader=leader))
+        leaders[task.name] = found[-1]
         found[-1].check(keeps_model(config, task))
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
     return found
+
+
+def families_of(prepared: list[PreparedTask]) -> list[tuple[PreparedTask, list[PreparedTask]]]:
+    """Each task that is trained, with those that its model answers."""
+    return [
+        (ready, [other for other in prepared if other.leader is ready]) for ready in prepared if ready.leader is None
+    ]
 
 
 def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[str]:
@@ -137,14 +157,15 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
     Raises:
         ZooError: as :func:`prepare_tasks`, or a folder holds a result of something else.
     """
-    from finetune.results.report import stored_result
     from finetune.training.run import MODEL, fingerprint_of
+    from finetune.training.tested import is_answered
     from zoo.core.flops import training_bytes
     from zoo.runtime.processes import device_memory
 
-    lines, needed, to_run, prepared = list[str](), 0.0, 0, prepare_tasks(config, tasks)
-    runs_left = list[int]()
-    for task, ready in zip(tasks, prepared, strict=True):
+    lines, needed, to_run, everything = list[str](), 0.0, 0, prepare_tasks(config, tasks)
+    runs_left, families = list[int](), families_of(everything)
+    for ready, followers in families:
+        task = ready.task
         own, core = ready.settings, ready.metadata.config
         epochs, train, development = own.epochs or 1, len(ready.data.train), len(ready.data.evaluation)
         steps = math.ceil(len(ready.train) / own.batch_size)  # an example may have several rows
@@ -152,10 +173,11 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
         for seed in seeds:
             folder = folder_of(output, task.name, seed)
             source = source_folder(config, task, seed, output)
-            result = None
-            if source is None or source.exists():
-                result = stored_result(folder, fingerprint_of(ready, seed, source))
-            done += [seed] * (result is not None and (not keeps_model(config, task) or (folder / MODEL).exists()))
+            whole = (source is None or source.exists()) and all(
+                is_answered(one, folder_of(output, one.task.name, seed), fingerprint_of(one, seed, source))
+                for one in (ready, *followers)
+            )
+            done += [seed] * (whole and (not keeps_model(config, task) or (folder / MODEL).exists()))
         runs_left.append(len(seeds) - len(done))
         to_run += runs_left[-1]
         finished = f"; finished: seed {', '.join(map(str, done))}" if done else ""
@@ -164,12 +186,19 @@ def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], o
             f"{steps:,} steps, batch {own.batch_size}, at most {ready.max_length} tokens, "
             f"lr {own.lr}, {own.precision}; seeds {', '.join(map(str, seeds))}{finished}"
         )
+        lines += [
+            f"{one.task.name}: {len(one.data.evaluation):,} development rows, answered by the model of {task.name}"
+            for one in followers
+        ]
         parts = training_bytes(core, core.vocab_size or 0, own.batch_size, ready.max_length)
         needed = max(needed, sum(parts.values()))
     parts_of_model = dict(ready.model(seeds[0]).named_parameters())  # the weights are read, and so checked
     size = sum(parameter.numel() for parameter in parts_of_model.values())
     memory = f"memory: about {needed / 1e6:,.0f} MB a process, of {device_memory() / 1e6:,.0f} MB here"
-    jobs = f"{to_run} of {len(tasks) * len(seeds)} trainings to run, {config.jobs} at a time"
+    tests = [f"{one.task.name} {len(one.data.test):,}" for one in everything if one.data.test is not None]
+    lines += [f"test rows to answer: {', '.join(tests)}"] * bool(tests)
+    prepared = [ready for ready, _ in families]
+    jobs = f"{to_run} of {len(families) * len(seeds)} trainings to run, {config.jobs} at a time"
     model = f"model: {config.model}, {size:,} parameters with the classifier"
     return [model, *lines, jobs, memory, time_line(prepared, runs_left, seeds[0], config.jobs), f"output: {output}"]
 
@@ -220,36 +249,52 @@ def source_folder(config: FinetuneConfig, task: Task, seed: int, output: Path) -
 
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
-    from finetune.results.report import RESULT
-    from finetune.training.run import MODEL
-
     threads = config.threads or max(1, usable_cpus() // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
-    fixed["checkpoint_minutes"] = config.checkpoint_minutes
+    fixed |= {"checkpoint_minutes": config.checkpoint_minutes, "predict": config.predict}
     flat = flatten(fixed)
     options = [word for key, value in flat.items() if value is not None for word in (f"--{key}", str(value))]
     jobs = []
-    for task in tasks:
+    for task in (task for task in tasks if task.model_of is None):
+        family = [task, *(other for other in tasks if other.model_of == task.name)]
+        names = ",".join(one.name for one in family)
         for seed in seeds:
-            own = ["--tasks", task.name, "--seeds", str(seed), "--output", str(output), "--threads", str(threads)]
-            folder = folder_of(output, task.name, seed)
-            kept = not keeps_model(config, task) or (folder / MODEL).exists()  # a result without its model is not done
+            own = ["--tasks", names, "--seeds", str(seed), "--output", str(output), "--threads", str(threads)]
+            log, done = folder_of(output, task.name, seed) / "log.txt", done_file(config, family, seed, output)
             own += ["--save_model", str(keeps_model(config, task)), "--report", "false"]
             if task.name == config.from_task:
                 own += ["--from_task", "null"]
             argv = (sys.executable, "-m", "finetune", *options, *own)
             environment = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
-            jobs.append(
-                Job(f"{task.name}/{seed}", argv, folder / (RESULT if kept else MODEL), folder / "log.txt", environment)
-            )
+            jobs.append(Job(f"{task.name}/{seed}", argv, done, log, environment))
     return jobs
+
+
+def done_file(config: FinetuneConfig, family: list[Task], seed: int, output: Path) -> Path:
+    """What a job has still to write; the result of the task that it trains, where all else is there.
+
+    Args:
+        config: the command.
+        family: the task, and those that its model answers.
+        seed: of the job.
+        output: of all tasks.
+    """
+    from finetune.results.report import RESULT
+    from finetune.training.run import MODEL
+    from finetune.training.tested import ANSWERED
+
+    folders = [folder_of(output, task.name, seed) for task in family]
+    wanted = [folders[0] / MODEL] if keeps_model(config, family[0]) else []  # a result without its model is not done
+    wanted += [folder / RESULT for folder, task in zip(folders, family, strict=True) if task.eval_files]
+    wanted += [folder / ANSWERED for folder in folders if config.predict == "test"]
+    return next((path for path in wanted if not path.exists()), folders[0] / RESULT)
 
 
 def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> int:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
     import torch
 
-    from finetune.results.report import write_report
+    from finetune.results.report import read_result, write_report
     from finetune.training.processes import Processes
     from finetune.training.run import finetune
     from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
@@ -272,10 +317,14 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     with leave_group_together():
         known = {**shipped_tasks(), **{task.name: task for task in tasks}}
         told = Progress("", config.progress and processes.rank == 0)
-        results, ready = [], prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0)
-        for task in tasks:
-            prepared = ready.pop(0)  # a task's tokens go when it is done
+        results: list[Result] = []
+        families = families_of(prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0))
+        done, trainings = 0, len(families) * len(seeds)
+        while families:
+            prepared, followers = families.pop(0)  # a task's tokens go when it is done
+            task = prepared.task
             for seed in seeds:
+                also = [(one, folder_of(output, one.task.name, seed)) for one in followers]
                 result = finetune(
                     config.model,
                     task,
@@ -288,17 +337,31 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
                     keeps_model(config, task),
                     config.checkpoint_minutes,
                     source_folder(config, task, seed, output),
+                    also,
                 )
+                done += 1
                 results.append(result)
+                results += [read_result(folder) for one, folder in also if len(one.data.evaluation)]
                 if config.report and processes.rank == 0:
                     table = write_report(
                         output, config.model, config.to_dict(), results, known
                     )  # grows as seeds finish
-                    told.note(finished_line(result, len(results), len(tasks) * len(seeds)))
+                    told.note(finished_line(result, done, trainings))
         if config.report and processes.rank == 0:
             print(table)
             print(f"\nresults and predictions: {output}")
+            for path in zips_of(config, tasks, seeds, output):
+                print(f"for the benchmark's site: {path}")
     return 0
+
+
+def zips_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Path]:
+    """Zips of whole groups' files of predictions, where those are asked for."""
+    from finetune.results.submission import zip_submissions
+
+    known = {**shipped_tasks(), **(read_task_file(config.task_file) if config.task_file else {})}
+    asked = seeds if config.predict == "test" else []
+    return [path for seed in asked for path in zip_submissions(output, list(known.values()), tasks, seed)]
 
 
 def finished_line(result: Result, done: int, of: int) -> str:

@@ -157,6 +157,9 @@ class FinetuneConfig(FinetuneSettings):
         save_model: keep each fine-tuned model as a model folder, OUTPUT/TASK/seed-N/model. Off by default: every task
             and seed takes the size of the core (440 MB at BERT-base), and of a table of entities, if there is one. What
             was finished without it is trained again.
+        predict: ``test`` also answers the rows of each task's test file and writes the file that its benchmark's site
+            takes, OUTPUT/TASK/seed-N/test; of a whole group a zip for each seed. The files are read before anything is
+            trained.
         report: write and print the table (the children of a pool leave that to their parent).
         checkpoint_minutes: how often a training that takes long writes a checkpoint to resume from; 0 = never.
         lr: peak learning rate.
@@ -198,6 +201,7 @@ class FinetuneConfig(FinetuneSettings):
     threads: Workers | None = None
     progress: bool = True
     save_model: bool = False
+    predict: Literal["none", "test"] = "none"
     report: bool = True
     checkpoint_minutes: NotNegative = 5.0
 

@@ -110,11 +110,12 @@ ExamplesT = TypeVar("ExamplesT", bound=TaskExamples)
 
 @dataclass(frozen=True)
 class TaskSplits(Generic[ExamplesT]):
-    """A task's training examples and labelled development examples."""
+    """A task's training examples, labelled development examples, and test examples where they are wanted."""
 
     train: ExamplesT
     evaluation: ExamplesT
+    test: ExamplesT | None = None
 
     def digest(self) -> str:
-        """Hex digits that change with any example of either."""
+        """Hex digits that change with any example that decides a score."""
         return f"{self.train.digest()}-{self.evaluation.digest()}"

@@ -7,12 +7,13 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_type_hints
 
 import yaml
 
 from finetune.data.formats import RECORD_FORMATS
+from finetune.data.submit import SubmitSpec, read_submit
+from finetune.data.yaml_values import fits, label_text, needed
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.settings.yaml_files import shipped_configs
@@ -99,6 +100,7 @@ class Task:
         marks: what stands around the spans of which fields; in YAML ``marks: {FIELD: [BEFORE, BEHIND]}``.
         mentions: further fields with spans, of which only the entities are read.
         confidence: least confidence of a linker with which a span's entity is read.
+        submit: the file of predictions that its site takes, in YAML ``{format: ..., file: ..., rows: ...}``.
         licence: what is known of the licence of its rows, for ``zoo tasks``.
     """
 
@@ -138,6 +140,7 @@ class Task:
     marks: tuple[SpanMarkers, ...] = ()
     mentions: tuple[str, ...] = ()
     confidence: NotNegative = 0.0
+    submit: SubmitSpec | None = None
     licence: str = ""
 
     def __post_init__(self) -> None:
@@ -222,6 +225,14 @@ def shipped_tasks() -> dict[str, Task]:
     return tasks
 
 
+def without_training(task: Task) -> ZooError:
+    """What is said of a task that another one's model answers, where that one is missing."""
+    return ZooError(
+        f"task {task.name!r} has no training rows: the model of task {task.model_of!r} answers its rows. Name both, as "
+        f"in --tasks {task.model_of},{task.name}."
+    )
+
+
 def group_names() -> tuple[str, ...]:
     """Names of groups of shipped tasks."""
     return tuple(dict.fromkeys(group for task in shipped_tasks().values() for group in task.groups))
@@ -230,8 +241,11 @@ def group_names() -> tuple[str, ...]:
 def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
     """The tasks that a comma-separated list names; a group's name stands for all its tasks.
 
+    A task that another one's model answers stands right behind that one.
+
     Raises:
-        ZooError: an unknown task, with the nearest known name, or none at all.
+        ZooError: an unknown task, with the nearest known name, none at all, or one without the task whose model answers
+            its rows.
     """
     table = {**shipped_tasks(), **(extra or {})}
     groups: dict[str, list[str]] = {}
@@ -247,7 +261,11 @@ def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
             chosen[member] = table[member]
     if not chosen:
         raise ZooError(f"no task is named; --tasks takes a comma-separated list of: {', '.join([*table, *groups])}.")
-    return list(chosen.values())
+    for task in chosen.values():
+        if task.model_of is not None and task.model_of not in chosen:
+            raise without_training(task)
+    trained = [task for task in chosen.values() if task.model_of is None]
+    return [one for task in trained for one in (task, *(own for own in chosen.values() if own.model_of == task.name))]
 
 
 # ---- tasks from YAML -------------------------------------------------------------------------------------------------
@@ -283,16 +301,17 @@ def _task_of(row: Any, path: Path) -> Task:
         raise ZooError(f"{path}: the task lacks {', '.join(missing)}.")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     values["marks"] = _marks(row.get("marks", {}), path)
+    values["submit"] = read_submit(row.get("submit"), path)
     values["kind"] = _kind(row.get("kind", CLASSIFICATION.class_path), path)
     for key, value in values.items():
         if str(fields[key].type).startswith("tuple") and not isinstance(value, tuple):  # `columns: text` = one column
             values[key] = (value,)
     for key in ("labels", "skip_labels", "hub_labels"):  # YAML reads 0 and 1 as numbers; a file holds text
-        values[key] = tuple(_label_text(value, path) for value in values.get(key, ()))
+        values[key] = tuple(label_text(value, path) for value in values.get(key, ()))
     hints = get_type_hints(Task)
     for key, value in values.items():
-        if key != "kind" and not _fits(hints[key], value):
-            raise ZooError(f"{path}: {key} of task {row['name']!r} is {row[key]!r}; {_needed(hints[key])} is needed.")
+        if key not in ("kind", "submit") and not fits(hints[key], value):
+            raise ZooError(f"{path}: {key} of task {row['name']!r} is {row[key]!r}; {needed(hints[key])} is needed.")
     return Task(**values)
 
 
@@ -310,32 +329,6 @@ def _kind(value: Any, path: Path) -> KindSpec:
     )
 
 
-def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of a field's type; of the kinds of types that :class:`Task` has."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return any(_fits(option, value) for option in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(inner[0], item) for item in value)
-    return type(value) is hint or (hint is float and type(value) is int)
-
-
-def _needed(hint: Any) -> str:
-    """A field's type in words."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin is UnionType:
-        return " or ".join(_needed(option) for option in inner)
-    if origin is tuple:
-        return f"one or a list, each {_needed(inner[0])},"
-    words = {
-        str: "text (a number, yes or no in quotes)",
-        int: "a whole number",
-        float: "a number",
-        bool: "true or false",
-    }
-    return words.get(hint, "null")
-
-
 def _marks(value: Any, path: Path) -> tuple[SpanMarkers, ...]:
     """``{FIELD: [BEFORE, BEHIND]}``; an unquoted ``[HD]`` is a list of one word to YAML."""
     if not isinstance(value, dict):
@@ -347,11 +340,3 @@ def _marks(value: Any, path: Path) -> tuple[SpanMarkers, ...]:
                 'as in ["[HD]", "[HD]"].'
             )
     return tuple(SpanMarkers(str(field), *pair) for field, pair in value.items())
-
-
-def _label_text(value: Any, path: Path) -> str:
-    if not isinstance(value, str | int | float):
-        raise ZooError(f"{path}: a label is {value!r}; text is needed, in quotes where YAML reads something else.")
-    if isinstance(value, bool):
-        raise ZooError(f"{path}: YAML reads an unquoted yes, no, true or false as {value}; put such a label in quotes.")
-    return str(value)

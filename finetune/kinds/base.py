@@ -143,6 +143,10 @@ class TaskKind(ABC, Generic[ExamplesT]):
         The first columns are ``id``, ``gold`` (empty where there is none) and ``predicted``.
         """
 
+    def submitted(self, task: Task, examples: ExamplesT, answers: Sequence[Any]) -> list[tuple[str, Any]]:
+        """Id and prediction of each row as the benchmark's file has them (:mod:`finetune.results.submission`)."""
+        return [(row[0], row[2]) for row in self.written(task, examples, answers)[1]]
+
 
 def open_kind(task: Task) -> TaskKind[Any]:
     """A task's kind, checked.

@@ -7,9 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from finetune.data.examples import TaskExamples, TaskSplits
+from finetune.data.submit import COUNTED_FORMATS
 from finetune.data.tables import READABLE, Column, TaskTable, extension_of, hub_rows, read_rows, shown
-from finetune.data.tasks import Task, group_names
+from finetune.data.tasks import Task, group_names, without_training
 from finetune.kinds.base import TaskKind, open_kind
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
@@ -33,10 +36,7 @@ def load_task(task: Task, data: str | Path, limit: int | None = None) -> TaskSpl
     if limit is not None and limit < 1:
         raise ZooError(f"limit is {limit}; at least 1 row is needed, or leave it out for all rows.")
     if task.model_of is not None:
-        raise ZooError(
-            f"task {task.name!r} has no training rows: the model of task {task.model_of!r} answers its rows. Name "
-            f"both, as in --tasks {task.model_of},{task.name}."
-        )
+        raise without_training(task)
     kind = open_kind(task)
     if str(data) == HUB:
         parts = [_of_hub(task, kind, split) for split in (task.hub_train, task.hub_eval)]
@@ -61,6 +61,21 @@ def load_evaluation(task: Task, data: str | Path) -> TaskExamples | None:
     if str(data) == HUB:
         return _of_hub(task, kind, task.hub_eval)
     return _of_file(task, kind, _find(task, Path(resolve(data)), [task.eval_files])[1][0])
+
+
+def load_answered(task: Task, data: str | Path, train: Any) -> TaskSplits[Any]:
+    """The splits of a task that another one's model answers; its development rows are none where it has none.
+
+    Args:
+        task: what to read.
+        data: as in :func:`load_task`.
+        train: the examples that the model is trained on.
+
+    Raises:
+        ZooError: as :func:`load_task`.
+    """
+    found = load_evaluation(task, data)
+    return TaskSplits(train, train.chosen(np.zeros(0, np.int64)) if found is None else found)
 
 
 def load_test(task: Task, data: str | Path) -> TaskExamples:
@@ -106,13 +121,20 @@ def _columns(task: Task, kind: TaskKind[Any], labelled: bool) -> tuple[list[Colu
     return [*needed, *(gold if labelled else ())], [*also, *(() if labelled else gold)]
 
 
-def _check_numbering(table: TaskTable, column: str | None) -> None:
-    """Raise ZooError if the column by which files of predictions name rows names one twice."""
+def _check_numbering(task: Task, table: TaskTable) -> None:
+    """Raise ZooError if the column by which files of predictions name rows names one twice, or miscounts them."""
+    column = task.index_column
+    counted = task.submit is not None and task.submit.format in COUNTED_FORMATS
     places: dict[str, int] = {}
     for row, cell in enumerate([] if column is None else table.columns.get(column, [])):
         first = places.setdefault(str(cell), row)
         if first != row:
             raise ZooError(f"{table.place(row)}: {column!r} is {shown(cell)}, as in {table.place(first)}.")
+        if counted and str(cell) != str(row):
+            raise ZooError(
+                f"{table.place(row)}: {column!r} is {shown(cell)}, and this is row {row}, counted from 0. The site of "
+                f"task {task.name!r} takes predictions in the order of the official file."
+            )
 
 
 def _said(cells: Sequence[Any]) -> bool:
@@ -122,7 +144,7 @@ def _said(cells: Sequence[Any]) -> bool:
 
 def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
     if not labelled:
-        _check_numbering(table, task.index_column)
+        _check_numbering(task, table)
     if task.joiner is not None:
         table = table.joined(task.columns, task.joiner)
     found: TaskExamples = kind.read(task, table, labelled)

@@ -128,3 +128,7 @@ class Regression(TaskKind[LabelledTexts]):
             for number, known, value in zip(examples.numbers, gold, answers, strict=True)
         ]
         return ["id", "gold", "predicted"], rows
+
+    def submitted(self, task: Task, examples: LabelledTexts, answers: Sequence[Any]) -> list[tuple[str, Any]]:
+        """Numbers inside the bounds, three digits behind the point."""
+        return [(str(number), f"{value:.3f}") for number, value in zip(examples.numbers, answers, strict=True)]

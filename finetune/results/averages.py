@@ -59,14 +59,14 @@ def averages(tasks: Mapping[str, Task], scores: Mapping[str, Mapping[int, Mappin
     """The averages of all groups of which at least half of the tasks have results.
 
     A task's score is the mean of its metrics that count (``average``), and of the tasks that are averaged into it, as
-    GLUE does with MNLI's two sets; a group's is the mean over its tasks.
+    GLUE does with MNLI's two sets; a group's is the mean over its tasks that are trained.
 
     Args:
         tasks: all known tasks by name.
         scores: task, seed, metric: score x 100.
     """
     groups: dict[str, list[Task]] = {}
-    for task in tasks.values():
+    for task in (task for task in tasks.values() if task.model_of is None):
         for group in task.groups:
             groups.setdefault(group, []).append(task)
     found = []

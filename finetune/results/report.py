@@ -77,6 +77,14 @@ class Result:
         return found
 
 
+def read_result(folder: Path) -> Result:
+    """The finished result in a folder."""
+    result = Result(**read_json(folder / RESULT))
+    if (folder / TIMING).exists():
+        result = replace(result, timing=read_json(folder / TIMING))
+    return result
+
+
 def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
     """The finished result in a folder, or ``None``.
 
@@ -85,9 +93,7 @@ def stored_result(output: Path, fingerprint: dict[str, Any]) -> Result | None:
     """
     if not (output / RESULT).exists():
         return None
-    result = Result(**read_json(output / RESULT))
-    if (output / TIMING).exists():
-        result = replace(result, timing=read_json(output / TIMING))
+    result = read_result(output)
     found = result.fingerprint
     differing = sorted(key for key in fingerprint.keys() | found.keys() if fingerprint.get(key) != found.get(key))
     if "settings" in differing:

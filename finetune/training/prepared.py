@@ -30,11 +30,10 @@ from finetune.inputs.task_tokenizer import (
     task_tokenizer,
 )
 from finetune.kinds.base import TaskKind, open_kind
-from finetune.kinds.load import load_task
 from finetune.models.adapt import add_lora
 from finetune.models.task_model import FeatureModel, TaskModel
+from finetune.training.suits import check_leader, check_task_type, held_back, longest_input, read_splits
 from pretraining.arrays import ragged_ranges
-from pretraining.keyed_random import Draw
 from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
 from pretraining.tokenizer.tokenizer import ZooTokenizer
@@ -75,38 +74,53 @@ class PreparedTask:
         task: its labels, columns and metrics.
         data: ``hub``, a folder, or rows already read.
         settings: how it is fine-tuned.
+        test: read the test rows, too.
+        leader: the task whose model answers this one's rows, which has no training rows of its own then.
     """
 
     def __init__(
-        self, model_folder: Path, task: Task, data: str | Path | TaskSplits[Any], settings: FinetuneSettings
+        self,
+        model_folder: Path,
+        task: Task,
+        data: str | Path | TaskSplits[Any],
+        settings: FinetuneSettings,
+        *,
+        test: bool = False,
+        leader: PreparedTask | None = None,
     ) -> None:
+        self.leader: PreparedTask | None = leader
+        if leader is not None:
+            check_leader(task, leader.task)
+            settings = leader.settings
         self.metadata: ModelMetadata = read_metadata(model_folder)
-        self.task = task
+        self.task: Task = task
         self.kind: TaskKind[Any] = open_kind(task)
         check_template(self.metadata.template, self.metadata.config, self.metadata.attention)
-        _check_task_type(settings.task_type_id, self.metadata)
+        check_task_type(settings.task_type_id, self.metadata)
         self.features = settings.features if settings.use == "features" else None
         if self.features is not None:
             known = self.stored_tokenizer.backend.token_to_id
             template = known_template(self.metadata.template, lambda word: known(word) is not None)
             self.metadata = dataclasses.replace(self.metadata, template=template)
         template_tokens(self.metadata.template, self.kind.pair(task) and self.features is None)
-        self.max_length = _max_length(settings.max_length, task, self.metadata)
-        self.settings = dataclasses.replace(
+        self.max_length = longest_input(settings.max_length, task, self.metadata)
+        self.settings: FinetuneSettings = dataclasses.replace(
             settings,
             epochs=settings.epochs or task.epochs,
             max_length=self.max_length,
             precision=cast(Literal["fp32", "bf16"], resolve_precision(settings.precision)),
         )
-        loaded = data if isinstance(data, TaskSplits) else load_task(task, data)
-        limit = settings.limit
-        train, evaluation = loaded.train.limited(limit), loaded.evaluation.limited(limit)
+        found = read_splits(task, data, settings.limit, test, None if leader is None else leader.data.train)
+        train, evaluation = found.train, found.evaluation
         self.parts: dict[Part, Any] = {"evaluation": evaluation}
         self._encoded: dict[Part, TaskRows] = {}
-        if settings.patience is not None:
-            train, self.parts["validation"] = held_back(train, settings.held_back, task.name)
-        self.parts["train"] = train
-        self.data = TaskSplits(train, evaluation)
+        if leader is None:
+            if settings.patience is not None:
+                train, self.parts["validation"] = held_back(train, settings.held_back, task.name)
+            self.parts["train"] = train
+        if found.test is not None:
+            self.parts["test"] = found.test
+        self.data: TaskSplits[Any] = TaskSplits(train, evaluation, found.test)
         if settings.class_weights == "balanced":
             self.kind = self.kind.balanced(task, train)
         parts = (train, evaluation)
@@ -182,6 +196,8 @@ class PreparedTask:
 
     def rows(self, part: Part) -> TaskRows:
         """A part's rows as ids; made when first asked for."""
+        if self.leader is not None and part == "train":
+            return self.leader.rows(part)
         if part not in self._encoded:
             self._encoded[part] = self.kind.encode(self.task, self.parts[part], self.encoder)
         return self._encoded[part]
@@ -354,45 +370,3 @@ class PreparedTask:
                     return model.read(to_device(self._text(part, text, rows), device))
 
             part.fill(read)
-
-
-def held_back(examples: TaskExamples, share: float, name: str) -> tuple[TaskExamples, TaskExamples]:
-    """Training examples without a share of them, chosen by hash, and that share.
-
-    Args:
-        examples: of training.
-        share: how much is held back.
-        name: the task's, for messages.
-
-    Raises:
-        ZooError: too few examples to divide.
-    """
-    count = round(share * len(examples))
-    if not 0 < count < len(examples):
-        raise ZooError(
-            f"task {name!r}: {share:g} of {len(examples):,} training rows cannot be held back to choose by; more rows, "
-            "or another held_back, would work."
-        )
-    order = Draw(0, 0).permutation(len(examples), "finetune.held_back")
-    return examples.chosen(np.sort(order[count:])), examples.chosen(np.sort(order[:count]))
-
-
-def _check_task_type(number: int, metadata: ModelMetadata) -> None:
-    """Raise ZooError if the core's table has no row for a pretraining task."""
-    rows = metadata.config.task_type_vocab_size
-    if number >= max(rows, 1):
-        raise ZooError(
-            f"task_type_id is {number}, and the model in {metadata.path} has a table of {rows} task types; leave it "
-            "at 0."
-        )
-
-
-def _max_length(asked: int | None, task: Task, metadata: ModelMetadata) -> int:
-    longest = metadata.config.max_length
-    if asked is None:
-        return min(task.max_length, longest)
-    if asked > longest:
-        raise ZooError(
-            f"max_length = {asked}, but {metadata.path} has positions for {longest} tokens; {longest} would work."
-        )
-    return asked

@@ -14,11 +14,12 @@ from finetune.config import FinetuneSettings
 from finetune.data.examples import TaskSplits
 from finetune.data.tasks import Task
 from finetune.models.adapt import merge_lora
-from finetune.models.task_model import FeatureModel
+from finetune.models.task_model import FeatureModel, TaskModel
 from finetune.results.report import RESULT, TIMING, Result, stored_result, write_predictions
 from finetune.training.loop import Checkpoints, LoopState, predict, train
 from finetune.training.prepared import PreparedTask
 from finetune.training.processes import ALONE, Processes
+from finetune.training.tested import is_answered, write_answers
 from zoo.errors import ZooError
 from zoo.model_folder import model_digest
 from zoo.runtime.locks import run_lock
@@ -41,6 +42,7 @@ def finetune(
     save_model: bool = False,
     checkpoint_minutes: float = 0.0,
     start: Path | None = None,
+    also: Sequence[tuple[PreparedTask, Path]] = (),
 ) -> Result:
     """Fine-tune once and score on the development rows; a finished result in ``output`` is read back instead.
 
@@ -50,7 +52,7 @@ def finetune(
         data: ``hub``, a folder in the official layout, rows already read, or all of it prepared.
         seed: keys the new weights, the order of the rows and dropout; independent of pretraining's seeds.
         settings: learning rate and the like (ignored where ``data`` is prepared: those are taken).
-        output: folder of this task and seed: ``predictions.tsv`` and, last, ``result.json``.
+        output: folder of this task and seed: ``predictions.tsv``, ``result.json``, and ``test`` for prepared test rows.
         progress: show a line with rate and time left.
         processes: who shares the work.
         save_model: also write the fine-tuned model, as the model folder ``output/model``; where the result is finished
@@ -58,6 +60,8 @@ def finetune(
         checkpoint_minutes: how often a checkpoint is written, from which a killed training resumes; 0 = never.
         start: folder of a model that was fine-tuned on another task (``settings.from_task``), whose core this one
             starts from.
+        also: tasks that this one's model answers, each with its folder. Their scores, and the answers for test rows of
+            all where those are prepared, are written; where some are missing, it is trained again.
 
     Raises:
         ZooError: unusable model or data, ``output`` holds a result of something else, or another process
@@ -67,7 +71,9 @@ def finetune(
     output = Path(output)
     fingerprint = fingerprint_of(prepared, seed, start)
     stored = stored_result(output, fingerprint)
-    if save_model and not (output / MODEL).exists():
+    family = [(prepared, output), *also]
+    done = all(is_answered(one, place, fingerprint_of(one, seed, start)) for one, place in family)
+    if not done or (save_model and not (output / MODEL).exists()):
         stored = None
     processes.wait()  # everybody has looked before anybody writes
     if stored is not None:
@@ -102,9 +108,37 @@ def finetune(
                 prepared.save(model, output / MODEL)
             write_json(output / TIMING, timing)
             write_json(output / RESULT, {k: v for k, v in dataclasses.asdict(result).items() if k != "timing"})
+        _answer_more(model, family, result, state, processes, start)
+        if processes.rank == 0:
             shutil.rmtree(output / "checkpoints", ignore_errors=True)
     processes.wait()
     return dataclasses.replace(result, timing=timing)
+
+
+def _answer_more(
+    model: TaskModel | FeatureModel,
+    family: Sequence[tuple[PreparedTask, Path]],
+    own: Result,
+    state: LoopState,
+    processes: Processes,
+    start: Path | None,
+) -> None:
+    """Scores of the tasks that a trained model answers besides its own, and answers for the test rows of all."""
+    for number, (prepared, folder) in enumerate(family):
+        fingerprint = fingerprint_of(prepared, own.seed, start)
+        if processes.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+        if number and len(prepared.data.evaluation):
+            answers = predict(model, prepared, processes)
+            if processes.rank == 0:
+                written = prepared.kind.written(prepared.task, prepared.data.evaluation, answers)
+                write_predictions(folder / "predictions.tsv", *written)
+                result = _result(prepared, own.seed, answers, state, fingerprint)
+                write_json(folder / RESULT, {k: v for k, v in dataclasses.asdict(result).items() if k != "timing"})
+        if prepared.data.test is not None:
+            answers = predict(model, prepared, processes, "test")
+            if processes.rank == 0:
+                write_answers(prepared, folder, fingerprint, answers)
 
 
 def fingerprint_of(prepared: PreparedTask, seed: int, start: Path | None) -> dict[str, Any]:

@@ -27,17 +27,8 @@ from zoo.vocabulary import Template
 
 def test_select_expands_groups_and_keeps_order() -> None:
     assert [task.name for task in tasks_named("rte, cola")] == ["rte", "cola"]
-    assert tuple(task.name for task in tasks_named("glue")) == (
-        "cola",
-        "sst2",
-        "mrpc",
-        "stsb",
-        "qqp",
-        "mnli",
-        "qnli",
-        "rte",
-        "wnli",
-    )
+    glue = "cola sst2 mrpc stsb qqp mnli mnli-mm ax qnli rte wnli"
+    assert [task.name for task in tasks_named("glue")] == glue.split()
     assert next(task.name for task in tasks_named("sst2,glue")) == "sst2"
 
 

@@ -111,7 +111,8 @@ def test_the_hub_has_the_same_columns() -> None:
     row = {name: value for name, value in WIC.items() if name != "version"}
     for labels, labelled in (([1, 0], True), ([-1, -1], False)):
         rows = datasets.Dataset.from_list(
-            [{**row, "label": label} for label in labels], features=datasets.Features(features)
+            [{**row, "idx": number, "label": label} for number, label in enumerate(labels)],
+            features=datasets.Features(features),
         )
         found = from_dataset(TASKS["wic"], rows, "hub", labelled)
         assert (found.spans, found.labelled) == ([TARGET, TARGET], labelled)

@@ -1,0 +1,100 @@
+"""What of a task's rows a model is trained on, and whether the two suit each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune.data.examples import TaskExamples, TaskSplits
+from finetune.data.tasks import Task
+from finetune.kinds.load import load_answered, load_task, load_test
+from finetune.results.submission import check_test_rows
+from pretraining.keyed_random import Draw
+from zoo.errors import ZooError
+from zoo.model_folder import ModelMetadata
+
+
+def read_splits(
+    task: Task, data: str | Path | TaskSplits[Any], limit: int | None, test: bool, train: TaskExamples | None
+) -> TaskSplits[Any]:
+    """A task's examples; all of the test rows, at most ``limit`` of the others.
+
+    Args:
+        task: what to read.
+        data: ``hub``, a folder, or what is already read.
+        limit: training and development examples that are kept of each.
+        test: read the test rows, too.
+        train: what the model is trained on that answers this task's rows; ``None`` = the task's own.
+
+    Raises:
+        ZooError: what is wrong with the files, or the test file is not the whole one.
+    """
+    if isinstance(data, TaskSplits):
+        found = data
+    else:
+        found = load_task(task, data) if train is None else load_answered(task, data, train)
+        found = dataclasses.replace(found, test=load_test(task, data) if test else None)
+    if found.test is not None:
+        check_test_rows(task, found.test)
+    return dataclasses.replace(found, train=found.train.limited(limit), evaluation=found.evaluation.limited(limit))
+
+
+def check_leader(task: Task, leader: Task) -> None:
+    """Raise ZooError if a task's rows are not what the model of another one answers."""
+    for field in ("kind", "labels", "marks"):
+        own, other = getattr(task, field), getattr(leader, field)
+        if own != other:
+            raise ZooError(
+                f"task {task.name!r} is answered by the model of {leader.name!r}, and its {field} are {own!r} where "
+                f"those of {leader.name!r} are {other!r}; the same are needed."
+            )
+
+
+def held_back(examples: TaskExamples, share: float, name: str) -> tuple[TaskExamples, TaskExamples]:
+    """Training examples without a share of them, chosen by hash, and that share.
+
+    Args:
+        examples: of training.
+        share: how much is held back.
+        name: the task's, for messages.
+
+    Raises:
+        ZooError: too few examples to divide.
+    """
+    count = round(share * len(examples))
+    if not 0 < count < len(examples):
+        raise ZooError(
+            f"task {name!r}: {share:g} of {len(examples):,} training rows cannot be held back to choose by; more rows, "
+            "or another held_back, would work."
+        )
+    order = Draw(0, 0).permutation(len(examples), "finetune.held_back")
+    return examples.chosen(np.sort(order[count:])), examples.chosen(np.sort(order[:count]))
+
+
+def check_task_type(number: int, metadata: ModelMetadata) -> None:
+    """Raise ZooError if the core's table has no row for a pretraining task."""
+    rows = metadata.config.task_type_vocab_size
+    if number >= max(rows, 1):
+        raise ZooError(
+            f"task_type_id is {number}, and the model in {metadata.path} has a table of {rows} task types; leave it "
+            "at 0."
+        )
+
+
+def longest_input(asked: int | None, task: Task, metadata: ModelMetadata) -> int:
+    """Tokens of the longest input: what is asked for, or the task's own where the core has positions for it.
+
+    Raises:
+        ZooError: the core has not so many positions as are asked for.
+    """
+    longest = metadata.config.max_length
+    if asked is None:
+        return min(task.max_length, longest)
+    if asked > longest:
+        raise ZooError(
+            f"max_length = {asked}, but {metadata.path} has positions for {longest} tokens; {longest} would work."
+        )
+    return asked
