@@ -125,7 +125,7 @@ def test_what_is_there_is_not_trained_again_and_what_is_missing_is(model: Path, 
 def test_the_limit_leaves_the_test_rows_alone(model: Path, data: Path) -> None:
     task = read_task_file(data.parent / "moods.yaml")["mood"]
     ready = PreparedTask(model, task, data, FinetuneSettings(limit=2), test=True)
-    assert (len(ready.data.train), len(ready.data.evaluation), len(ready.examples("test"))) == (2, 2, 5)
+    assert (len(ready.data.train), len(ready.data.evaluation), len(ready.parts["test"])) == (2, 2, 5)
     assert len(ready.rows("test")) == 5
 
 
