@@ -250,8 +250,9 @@ class PreparedTask:
         """Tell before training what is wrong with spans in any row, or with what is to be saved.
 
         Raises:
-            ZooError: that; or most of the texts is unknown to the model's tokenizer.
+            ZooError: that; no room for texts; or most of the texts is unknown to the model's tokenizer.
         """
+        self.encoder.room(self.kind.pair(self.task) and self.features is None)
         if self.unknown > MOST_UNKNOWN:
             raise ZooError(
                 f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self._first_text[:40]!r}, "
