@@ -188,8 +188,8 @@ def _whole(cell: Any, name: str, count: int, what: str, where: str) -> int:
     number = int(text) if isinstance(text, str) and text.isdecimal() and len(text) < len(str(2**31)) else text
     if not isinstance(number, int | np.integer) or isinstance(number, bool) or not 0 <= number < count:
         raise ZooError(
-            f"{where}: {name!r} is {shown(cell)}; the row has {count} {what}, counted from 0, so that a number from 0 "
-            f"to {count - 1} is needed."
+            f"{where}: {name!r} is {shown(cell)}; {what} of a row are counted from 0, so that a number from 0 to "
+            f"{count - 1} is needed here."
         )
     return int(number)
 

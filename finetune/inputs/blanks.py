@@ -15,6 +15,8 @@ from finetune.inputs.marks import Marked
 from zoo.errors import ZooError
 
 Ids = NDArray[np.int32]
+CHUNK = 4096
+"""Rows that are laid out at a time."""
 _OTHER = 4  # tokens in the place of another blank: characters of an idiom
 
 
@@ -43,27 +45,51 @@ def blank_rows(
         ZooError: no room for a choice, or as the encoder.
     """
     this, other = _stand_ins(encoder)
-    pieces = _tokens(encoder, passages, where)
-    seconds = _tokens(encoder, choices, where)
     room = encoder.room(True) - len(this)
     if room < 1:
         raise ZooError(f"max_length = {encoder.max_length} leaves no room for a choice beside a blank.")
-    firsts, kept, cut = list[Ids](), list[Ids](), list[bool]()
-    for own, blank, choice_ids in zip(pieces, asked.tolist(), seconds, strict=True):
-        left, right = _joined(own[: blank + 1], other), _joined(own[blank + 1 :], other)
-        made: dict[int, Ids] = {}
-        for choice in choice_ids:
-            size = min(len(choice), room)
-            if size not in made:
-                made[size] = _around(left, this, right, room - size)
-            firsts.append(made[size])
-            kept.append(choice[:size])
-            cut.append(size < len(choice) or len(made[size]) < len(left) + len(this) + len(right))
-    pair = _texts(firsts), _texts(kept)
-    if encoder.apart:
-        rows = encoder.laid_out_apart(pair)
-        return replace(rows, texts=(replace(rows.texts[0], cut=np.array(cut, bool)), *rows.texts[1:]))
-    return replace(encoder.laid_out(*pair)[0], cut=np.array(cut, bool))
+    pieces, seconds = _tokens(encoder, passages, where), _tokens(encoder, choices, where)
+    step = CHUNK if encoder.characters is None else max(len(pieces), 1)  # characters are numbered over all rows
+    parts = list[tuple[EncodedRows, ...]]()
+    for start in range(0, len(pieces), step):
+        firsts, kept, cut = list[Ids](), list[Ids](), list[bool]()
+        for row in range(start, min(start + step, len(pieces))):
+            gap = int(asked[row]) + 1
+            left, right = _joined(pieces[row][:gap], other), _joined(pieces[row][gap:], other)
+            whole = len(left) + len(this) + len(right)
+            made: dict[int, Ids] = {}
+            for choice in seconds[row]:
+                size = min(len(choice), room)
+                if size not in made:
+                    made[size] = _around(left, this, right, room - size)
+                firsts.append(made[size])
+                kept.append(choice[:size])
+                cut.append(size < len(choice) or len(made[size]) < whole)
+        parts.append(_laid_out(encoder, _texts(firsts), _texts(kept), np.array(cut, bool)))
+    stacked = tuple(_stacked(side) for side in zip(*parts, strict=True))
+    return TextRows(stacked, encoder.around()) if encoder.apart else stacked[0]
+
+
+def _laid_out(encoder: RowEncoder, first: Marked, second: Marked, cut: NDArray[np.bool_]) -> tuple[EncodedRows, ...]:
+    """Rows of pairs; of texts that are read apart, those of each side."""
+    if not encoder.apart:
+        return (replace(encoder.laid_out(first, second)[0], cut=cut),)
+    one, two = encoder.laid_out_apart((first, second)).texts
+    return replace(one, cut=cut), two
+
+
+def _stacked(parts: Sequence[EncodedRows]) -> EncodedRows:
+    """Rows of several parts, one after the other; characters of words are there in one part only."""
+    if len(parts) == 1:
+        return parts[0]
+    return EncodedRows(
+        ids=np.concatenate([part.ids for part in parts]),
+        types=np.concatenate([part.types for part in parts]),
+        offsets=np.append(0, np.cumsum(np.concatenate([part.lengths for part in parts]))),
+        cut=np.concatenate([part.cut for part in parts]),
+        lost=np.concatenate([part.lost for part in parts]),
+        entities=np.concatenate([part.entities for part in parts]),
+    )
 
 
 def _stand_ins(encoder: RowEncoder) -> tuple[Ids, Ids]:
@@ -77,15 +103,11 @@ def _stand_ins(encoder: RowEncoder) -> tuple[Ids, Ids]:
 
 
 def _tokens(encoder: RowEncoder, rows: Sequence[Sequence[str]], where: Sequence[str]) -> list[list[Ids]]:
-    """Ids of every text of N rows of texts."""
-    counts = [len(row) for row in rows]
-    places = [place for place, count in zip(where, counts, strict=True) for _ in range(count)]
-    found = encoder.tokens([text for row in rows for text in row], places)
-    parts, made, first = np.split(found.ids, np.cumsum(found.lengths)[:-1]), list[list[Ids]](), 0
-    for count in counts:
-        made.append(parts[first : first + count])
-        first += count
-    return made
+    """Ids of every text of N rows of texts; a text that is there again and again is read once."""
+    places = {text: place for place, row in zip(where, rows, strict=True) for text in row}
+    found = encoder.tokens(list(places), list(places.values()))
+    parts = dict(zip(places, np.split(found.ids, np.cumsum(found.lengths)[:-1]), strict=True))
+    return [[parts[text] for text in row] for row in rows]
 
 
 def _joined(pieces: Sequence[Ids], between: Ids) -> Ids:

@@ -97,9 +97,9 @@ class RowEncoder:
         wide = with_word_spaces(examples, self.segmenter)
         if not self.apart:
             return self._rows(wide, self.layout(examples.pairs is not None))
-        return TextRows(tuple(self._rows(side, self.layout(False)) for side in sides(wide)), self._around())
+        return TextRows(tuple(self._rows(side, self.layout(False)) for side in sides(wide)), self.around())
 
-    def _around(self) -> tuple[int, int]:
+    def around(self) -> tuple[int, int]:
         """Template tokens before and after a single text."""
         words = [word for word, _ in self.layout(False)]
         before = words.index("$A")
@@ -156,7 +156,7 @@ class RowEncoder:
 
     def laid_out_apart(self, texts: tuple[Marked, ...]) -> TextRows:
         """Rows of stretches of one or two texts, each encoded by itself (frozen features)."""
-        return TextRows(tuple(self._alone(text) for text in texts), self._around())
+        return TextRows(tuple(self._alone(text) for text in texts), self.around())
 
     def _alone(self, text: Marked) -> EncodedRows:
         return self.laid_out(text)[0]

@@ -15,6 +15,7 @@ from transformers import AutoModelForMultipleChoice, AutoTokenizer
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FeatureSettings, FinetuneSettings
 from finetune.data.tasks import KindSpec, Task, shipped_tasks
+from finetune.inputs import blanks
 from finetune.kinds.base import open_kind
 from finetune.kinds.choice import asked_with
 from finetune.kinds.load import from_dataset, load_task, load_test, read_file
@@ -190,7 +191,10 @@ def test_chid_as_its_files_are(tmp_path: Path) -> None:
     assert (test.labelled, test.ids, len(test)) == (False, list(ANSWERS), 3)
     for answers, part in (
         ({"#idiom000001#": 1}, r"line 1, #idiom000002#: dev_answer.json has no answer for it"),
-        ({**ANSWERS, "#idiom000002#": 4}, r"line 1, #idiom000002#: 'answer' is 4; the row has 4 choices"),
+        (
+            {**ANSWERS, "#idiom000002#": 4},
+            r"line 1, #idiom000002#: 'answer' is 4; choices .* a number from 0 to 3 is needed",
+        ),
         ([1], r"dev_answer.json: a JSON object was expected"),
     ):
         write_json(tmp_path / "dev_answer.json", answers)
@@ -256,6 +260,24 @@ def test_a_blank_needs_room(toy_folders, tmp_path) -> None:
     assert sequences(prepared) == ["[CLS] [MASK] [SEP] red blue [SEP]", "[CLS] [MASK] b [SEP] red [SEP]"]
     with pytest.raises(ZooError, match="max_length = 4 leaves no room"):
         _ = PreparedTask(toy_folders["pooled"], BLANKS, tmp_path, replace(SETTINGS, max_length=4)).train
+
+
+@pytest.mark.parametrize("use", ["finetune", "features"])
+def test_parts_of_many_rows_are_one(use: str, toy_folders, tmp_path: Path, monkeypatch) -> None:
+    rows = [blank_row([*"abcdefg"[: 3 + n % 5]], n % 2, choices=["red", "blue", "a b"][: 2 + n % 2]) for n in range(9)]
+    for part in ("train", "dev"):
+        write(tmp_path / f"{part}.jsonl", rows)
+    task, settings = replace(BLANKS, kind=KindSpec(PATH, {"blank": "blank"})), replace(SETTINGS, max_length=11, use=use)
+    found = []
+    for chunk in (4096, 2):
+        monkeypatch.setattr(blanks, "CHUNK", chunk)
+        made = PreparedTask(toy_folders["pooled"], task, tmp_path, settings).train
+        assert len(made.sequences) == made.firsts[-1] == sum(len(row["choices"]) for row in rows)
+        found.append(made.sequences.texts if use == "features" else (made.sequences,))
+    for whole, parts in zip(*found, strict=True):
+        for name in ("ids", "types", "offsets", "cut", "lost", "entities"):
+            assert np.array_equal(getattr(whole, name), getattr(parts, name))
+    assert found[0][0].truncated > 0
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -387,7 +409,7 @@ def test_a_kept_chooser_answers_inside_transformers(name: str, toy_folders, data
         ({"choices": []}, "'choices' has 0 choices"),
         ({"choices": ["a", 3]}, r"choice 1 \(counted from 0\) of 'choices' is 3, which is no text"),
         ({"choices": ["a", None]}, "choice 1 .* is no text"),
-        ({"label": 2}, "'label' is 2; the row has 2 choices, counted from 0, so that a number from 0 to 1 is needed"),
+        ({"label": 2}, "'label' is 2; choices of a row are counted from 0, so that a number from 0 to 1 is needed"),
         ({"label": -1}, "a number from 0 to 1 is needed"),
         ({"label": True}, "a number from 0 to 1 is needed"),
         ({"label": 0.0}, "a number from 0 to 1 is needed"),
@@ -427,7 +449,7 @@ def test_labels_of_another_form_are_named(tmp_path: Path, form: str, label: obje
         ({"text": "a b"}, "a text with blanks is a list of the texts around them"),
         ({"text": ["a"]}, "a text with blanks is a list"),
         ({"text": ["a", 1]}, "'text' is 1; a text is needed"),
-        ({"blank": 1}, "'blank' is 1; the row has 1 blanks"),
+        ({"blank": 1}, "'blank' is 1; blanks of a row are counted from 0, so that a number from 0 to 0 is needed"),
         ({"blank": None}, "'blank' is null"),
         ({"choices": ["blue", "red"]}, "its choices are not those of .*line 1, which is of the same group '1'"),
     ],

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 import torch
 from places import SHARED
-from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, Share
+from tokenizers import Tokenizer
+from tokenizers.models import Unigram
+from tokenizers.pre_tokenizers import Metaspace
+from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, Share, make_model
 from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
@@ -27,6 +30,8 @@ from finetune.training.loop import predict, step_loss
 from finetune.training.prepared import PreparedTask
 from finetune.training.processes import Processes
 from finetune.training.run import finetune
+from pretraining.tokenizer.load import load_tokenizer
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.model_folder import load_core, load_head, read_metadata
 
@@ -312,6 +317,39 @@ def test_every_word_of_a_long_text_has_a_tag(name: str, use: str, toy_folders, t
     answers = prepared.kind.answers(TASK, examples, found, right_outputs(prepared))
     assert answers == [row["tags"] for row in rows]
     assert prepared.kind.scores(TASK, examples, answers) == {"entity_f1": 1.0}
+
+
+def test_characters_of_whole_chinese_words_are_tagged_by_their_words(toy_folders, tmp_path: Path) -> None:
+    """A segmenter puts spaces into the text; places are those of the text as it is."""
+    pytest.importorskip("rjieba")
+    folder = make_model(tmp_path / "model", SPELT)
+    tokenizer = load_tokenizer(folder)
+    tokenizer.segmenter = "rjieba"
+    tokenizer.save(folder)
+    text = "今天北京的天气很好。 ok"
+    for part in ("train", "dev"):
+        write(tmp_path / f"{part}.jsonl", [{"text": text, "spans": [[2, 4, "COL"], [5, 7, "MOOD"], [11, 13, "COL"]]}])
+    prepared = PreparedTask(folder, SPANS, tmp_path, SETTINGS)
+    rows, examples = prepared.evaluation, prepared.data.evaluation
+    assert rows.sequences.lengths.tolist() == [len(rows.slots) + 2]
+    assert 6 <= len(rows.slots) < len(text) - 2
+    answers = prepared.kind.answers(SPANS, examples, rows, right_outputs(prepared))
+    assert answers == tags(SPANS, examples)
+
+
+def test_words_in_pieces_are_read_at_the_first(toy_folders, tmp_path: Path) -> None:
+    """Pieces of words, and one that only marks where a word begins."""
+    folder = make_model(tmp_path / "model", POOLED)
+    backend = Tokenizer(Unigram([(word, 0.0) for word in [*WORDS[:5], "▁", "▁r", "ed", "a"]], 1))
+    backend.pre_tokenizer = Metaspace(prepend_scheme="always")
+    ZooTokenizer(backend, load_tokenizer(folder).roles).save(folder)
+    for part in ("train", "dev"):
+        write(tmp_path / f"{part}.jsonl", [{"words": ["red", "a", "ed"], "tags": ["B-COL", "O", "B-MOOD"]}])
+    prepared = PreparedTask(folder, TASK, tmp_path, SETTINGS)
+    sequence, slots = prepared.evaluation.sequences, prepared.evaluation.slots
+    pieces = [backend.id_to_token(int(one)) for one in sequence.ids]
+    assert pieces == ["[CLS]", "▁r", "ed", "▁", "a", "▁", "ed", "[SEP]"]
+    assert [pieces[slot] for slot in slots] == ["▁r", "a", "ed"]
 
 
 def test_slots_are_where_their_words_stand(toy_folders, data: Path) -> None:
