@@ -172,6 +172,10 @@ class Choice(TaskKind[Choices]):
         ]
         return ["id", "gold", "predicted", "probabilities"], rows
 
+    def submitted(self, task: Task, examples: Choices, answers: Sequence[Any]) -> list[tuple[str, Any]]:
+        """Name and the number of the choice, from 0."""
+        return [(name, answer.choice) for name, answer in zip(examples.ids, answers, strict=True)]
+
 
 def asked_with(question: str, choice: str) -> str:
     """Question and choice as one text."""

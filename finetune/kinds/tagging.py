@@ -199,6 +199,28 @@ class Tagging(TaskKind[TaggedTexts]):
         rows = zip(examples.numbers, gold, answers, strict=True)
         return ["id", "gold", "predicted"], [[str(number), known, " ".join(tags)] for number, known, tags in rows]
 
+    def submitted(self, task: Task, examples: TaggedTexts, answers: Sequence[Any]) -> list[tuple[str, Any]]:
+        """Row number; text, and its entities by type and surface, ``[start, last]`` in characters.
+
+        Source: CLUEbenchmark/CLUENER2020, ``README.md``.
+        """
+        rows = zip(examples.numbers, examples.texts, examples.words, answers, strict=True)
+        return [
+            (str(number), {"text": text, "label": _surfaces(text, words, tagged_entities(tags))})
+            for number, text, words, tags in rows
+        ]
+
+
+def _surfaces(
+    text: str, words: NDArray[np.int64], entities: Iterable[TaggedEntity]
+) -> dict[str, dict[str, list[list[int]]]]:
+    """Entities of a text: type -> surface -> places, each with its last character included."""
+    found: dict[str, dict[str, list[list[int]]]] = {}
+    for entity in sorted(entities):
+        start, stop = int(words[entity.start, 0]), int(words[entity.stop - 1, 1])
+        found.setdefault(entity.type, {}).setdefault(text[start:stop], []).append([start, stop - 1])
+    return found
+
 
 def _numbers(tags: Iterable[Sequence[str]], names: Sequence[str]) -> NDArray[np.int64]:
     """(all words,) class numbers."""

@@ -18,7 +18,8 @@ from finetune.data.tasks import Task, read_task_file, shipped_tasks, tasks_named
 from finetune.inputs.batches import collate_rows, evaluation_batches, training_batches
 from finetune.inputs.encode import encode, template_tokens, tokenize, truncate
 from finetune.kinds.base import open_kind
-from finetune.kinds.load import find_files, from_dataset, load_task, read_file
+from finetune.kinds.load import find_files, from_dataset, load_task, load_test, read_file
+from finetune.results.submission import check_test_rows
 from zoo.errors import ZooError
 from zoo.vocabulary import Template
 
@@ -251,6 +252,17 @@ def test_official_files_have_the_documented_rows(name: str, train: int, dev: int
     assert (found.train.skipped, found.evaluation.skipped) == skipped
     assert set(found.train.labels) == set(range(len(shipped_tasks()[name].labels)))
     assert not any("\t" in text or "\n" in text for text in found.evaluation.texts)
+
+
+@pytest.mark.parametrize("name", ["afqmc", "cluener", "wic"])
+def test_official_test_files_have_the_rows_that_a_site_takes(name: str) -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the shared data folder is not beside this checkout")
+    task = shipped_tasks()[name]
+    found = load_test(task, SHARED)
+    assert task.submit is not None
+    assert (len(found), found.labelled) == (task.submit.rows, False)
+    check_test_rows(task, found)
 
 
 # --- the hub ---------------------------------------------------------------------------------------------------

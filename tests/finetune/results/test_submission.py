@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finetune.data.choices import Choices
 from finetune.data.examples import LabelledTexts
 from finetune.data.submit import SUBMIT_FORMATS, SubmitSpec
 from finetune.data.tasks import Task, read_task_file, shipped_tasks, tasks_named
 from finetune.kinds.base import open_kind
+from finetune.kinds.choice import ChosenAnswer
+from finetune.kinds.load import load_task, load_test
 from finetune.results.submission import check_test_rows, write_submission, zip_submissions
 from zoo.errors import ZooError
 
@@ -72,6 +75,47 @@ def test_similarities_stay_inside_0_to_5_with_three_digits(tmp_path: Path) -> No
 )
 def test_clue_and_superglue_take_lines_of_json(tmp_path: Path, name: str, answers: Any, lines: list[Any]) -> None:
     assert [json.loads(line) for line in written(tmp_path, name, answers).splitlines()] == lines
+
+
+def test_choices_are_submitted_by_their_numbers(tmp_path: Path) -> None:
+    def chosen(name: str, ids: list[str]) -> str:
+        examples = Choices(
+            [("a", "b")] * 2,
+            np.zeros(2, np.int64),
+            None,
+            [("x", "y", "z")] * 2,
+            np.zeros(2, np.int64),
+            ["1", "1"],
+            ids,
+            numbers=np.arange(2),
+            skipped=0,
+            source="test1.1.json",
+            labelled=False,
+        )
+        answers = [ChosenAnswer(2, np.ones(3) / 3), ChosenAnswer(0, np.ones(3) / 3)]
+        values = open_kind(TASKS[name]).submitted(TASKS[name], examples, answers)
+        path = write_submission(tmp_path, TASKS[name], examples, values)
+        assert path is not None
+        return path.read_text(encoding="utf-8")
+
+    assert chosen("c3", ["7", "8"]) == '{"id": 7, "label": 2}\n{"id": 8, "label": 0}\n'
+    assert chosen("chid", ["#idiom623377#", "#idiom623378#"]) == '{"#idiom623377#": 2, "#idiom623378#": 0}\n'
+
+
+def test_entities_are_submitted_as_cluener_writes_them(tmp_path: Path) -> None:
+    task, text = TASKS["cluener"], "胡文和 到台湾,胡文和在。"
+    (tmp_path / "test.json").write_text(json.dumps({"id": 0, "text": text}) + "\n", encoding="utf-8")
+    for name in ("train", "dev"):
+        row = {"text": text, "label": {"name": {"胡文和": [[0, 2], [8, 10]]}, "address": {"台湾": [[5, 6]]}}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    kind, labelled, examples = open_kind(task), load_task(task, tmp_path).train, load_test(task, tmp_path)
+    names = kind.tags(task)  # type: ignore[attr-defined]
+    values = kind.submitted(task, examples, [[names[tag] for tag in tags] for tags in labelled.tags])
+    assert values == [("0", row)]
+    assert task.submit is not None
+    path = write_submission(tmp_path, task, examples, values)
+    assert path is not None
+    assert json.loads(path.read_text(encoding="utf-8")) == {"id": 0, **row}
 
 
 def test_forms_with_more_keys_and_by_id(tmp_path: Path) -> None:
