@@ -139,6 +139,18 @@ def test_a_passage_stands_before_question_and_choice(toy_folders, tmp_path: Path
     ]
 
 
+def test_limits_keep_the_parts_of_a_row_together(tmp_path: Path) -> None:
+    rows = [blank_row([str(n), "b"], 0, label=n % 2, line=str(n), choices=["a", str(n)]) for n in range(20)]
+    whole = read_file(BLANKS, write(tmp_path / "a.jsonl", rows))
+    some = whole.limited(6)
+    assert (len(some), some.digest() == whole.digest()) == (6, False)
+    for place, number in enumerate(some.numbers):
+        assert some.passages[place] == (str(number), "b")
+        assert some.choices[place] == ("a", str(number))
+        assert (some.labels[place], some.groups[place], some.ids[place]) == (number % 2, str(number), str(number))
+    assert replace(whole, labels=1 - whole.labels).digest() != whole.digest()
+
+
 # --- official files --------------------------------------------------------------------------------------------------
 
 QUESTION = {"question": "他去哪儿？", "choice": ["北京", "上海", "北京"], "answer": "北京"}

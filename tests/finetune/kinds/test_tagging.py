@@ -180,6 +180,18 @@ def test_test_rows_need_no_tags(tmp_path: Path) -> None:
     assert kind.written(TASK, rows, [["O", "O"], ["B-COL"]])[1] == [["0", "", "O O"], ["1", "", "B-COL"]]
 
 
+def test_limits_keep_words_and_tags_together(data: Path) -> None:
+    whole = read_file(TASK, data / "dev.jsonl")
+    some = whole.limited(7)
+    rows = toy_rows(48, 1)
+    assert (len(some), some.digest() == whole.digest()) == (7, False)
+    for place, number in enumerate(some.numbers):
+        assert some.surfaces(place) == rows[number]["words"]
+        assert tags(TASK, some)[place] == rows[number]["tags"]
+    other = replace(whole, tags=[np.zeros_like(whole.tags[0]), *whole.tags[1:]])
+    assert other.digest() != whole.digest()
+
+
 # --- official files --------------------------------------------------------------------------------------------------
 
 CONLL = """-DOCSTART- -X- O O
@@ -206,6 +218,9 @@ def test_conll_2003_as_its_files_are(tmp_path: Path) -> None:
     ]
     assert tags(task, found.train) == [["B-ORG", "O", "B-MISC", "O"], ["B-PER", "I-PER"]]
     assert tags(task, load_test(task, tmp_path)) == tags(task, found.train)
+    (tmp_path / "eng.testb").write_text("EU\nrejects\n\nPeter\n", encoding="utf-8")  # words alone
+    test = load_test(task, tmp_path)
+    assert ([test.surfaces(row) for row in range(2)], test.labelled) == ([["EU", "rejects"], ["Peter"]], False)
     (tmp_path / "eng.train").write_text("a O\nb\n", encoding="utf-8")
     with pytest.raises(ZooError, match=r"eng.train, line 2: 'b' has 1 columns, and the first line with a word has 2"):
         load_task(task, tmp_path)
