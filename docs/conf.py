@@ -44,7 +44,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", rf"(?!({'|'.join(PACKAGES)})\.).*"),
     ("py:.*", r".*\._\w+"),  # private classes stand in signatures
-    ("py:.*", r".*\.[A-Z]"),  # type variables, too
+    ("py:.*", r".*\.[A-Z]([a-z]+T)?"),  # type variables, too
 ]
 
 

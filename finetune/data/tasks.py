@@ -86,7 +86,7 @@ class Task:
         eval_files: possible names of the labelled development file.
         test_files: possible names of the test file, whose rows need no labels.
         file_format: one of :data:`FORMATS`, for files whose extension says nothing, or a benchmark's own layout
-            (:data:`finetune.data.formats.RECORD_FORMATS`); null = as each extension says.
+            (:mod:`finetune.data.formats`); null = as each extension says.
         hub: dataset id for ``--data hub``.
         hub_config: its configuration.
         hub_columns: the text columns' names there; empty = ``columns``.

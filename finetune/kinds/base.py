@@ -23,7 +23,7 @@ from zoo.errors import ZooError, nearest
 from zoo.settings.checks import check_keys, import_class
 
 Outputs = NDArray[np.float64]
-"""(S, width) scores of the states that are read, row by row: logits, before any softmax."""
+"""(S, width) scores of the states that are read, row by row; they are logits, before any softmax."""
 
 
 class TaskKind(ABC, Generic[ExamplesT]):
