@@ -138,7 +138,7 @@ def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) 
         test = config.predict == "test"
         found.append(PreparedTask(Path(config.model), task, config.data, settings, test=test, leader=leader))
         leaders[task.name] = found[-1]
-        found[-1].check(keeps_model(config, task))
+        found[-1].check()
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
     return found

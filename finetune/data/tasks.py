@@ -49,6 +49,9 @@ class KindSpec(NamedTuple):
 
 CLASSIFICATION = KindSpec()
 
+TASK_FILE = "task.json"
+"""Where the folder of a fine-tuned model keeps its task."""
+
 FORMATS = ("tsv", "csv", "jsonl", "json", "parquet")
 """How a task's files can be read; a ``.json`` holds a record a line, or one list of them."""
 
@@ -282,11 +285,35 @@ def read_task_file(path: str | Path) -> dict[str, Task]:
         rows = yaml.safe_load(whole_text(path))
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise ZooError(f"{path} is not valid YAML: {error}") from error
-    tasks = [_task_of(row, path) for row in (rows if isinstance(rows, list) else [rows])]
+    tasks = [task_of(row, path) for row in (rows if isinstance(rows, list) else [rows])]
     return {task.name: task for task in tasks}
 
 
-def _task_of(row: Any, path: Path) -> Task:
+def task_fields(task: Task) -> dict[str, Any]:
+    """A task as the mapping that a YAML file of it holds, without what is as by default."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(Task):
+        value = getattr(task, item.name)
+        if value == item.default:
+            continue
+        if isinstance(value, KindSpec):
+            value = value._replace(init_args=dict(value.init_args))._asdict() if value.init_args else value.class_path
+        elif item.name == "marks":
+            value = {mark.field: [mark.before, mark.behind] for mark in value}
+        found[item.name] = list(value) if isinstance(value, tuple) else value
+    return found
+
+
+def task_of(row: Any, path: Path) -> Task:
+    """A task of the mapping that a file holds.
+
+    Args:
+        row: the mapping.
+        path: the file, for messages.
+
+    Raises:
+        ZooError: as :func:`read_task_file`.
+    """
     fields = {field.name: field for field in dataclasses.fields(Task)}
     required = [name for name, field in fields.items() if field.default is dataclasses.MISSING]
     if not isinstance(row, dict):

@@ -79,9 +79,15 @@ class TextRows:
         return np.sum([text.lengths for text in self.texts], axis=0)
 
     @property
+    def cut(self) -> NDArray[np.bool_]:
+        """(N,) rows that lost tokens."""
+        found: NDArray[np.bool_] = np.any([text.cut for text in self.texts], axis=0)
+        return found
+
+    @property
     def truncated(self) -> int:
         """Rows that lost tokens."""
-        return int(np.any([text.cut for text in self.texts], axis=0).sum())
+        return int(self.cut.sum())
 
     @property
     def marks_cut(self) -> int:

@@ -83,6 +83,11 @@ class TaskRows:
         """Rows that lost tokens."""
         return self.sequences.truncated
 
+    def cut_examples(self) -> NDArray[np.int64]:
+        """Examples that lost tokens, in order."""
+        found: NDArray[np.int64] = np.unique(np.repeat(self.owners, np.diff(self.firsts))[self.sequences.cut])
+        return found
+
     def sequences_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of the sequences of some rows."""
         return ragged_ranges(self.firsts[rows], self.firsts[rows + 1] - self.firsts[rows])

@@ -20,7 +20,7 @@ from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.passages import PassageRows, passage_rows
 from finetune.inputs.rows import Targets, TaskRows, padded
-from finetune.kinds.base import Outputs, TaskKind, most_frequent
+from finetune.kinds.base import Outputs, TaskKind, most_frequent, rounded
 from finetune.metrics.answers import ANSWER_METRICS, answer_scores, best_threshold
 from zoo.errors import ZooError
 from zoo.values import Amount, Count, Range, check_fields
@@ -211,6 +211,20 @@ class AnswerSpan(TaskKind[Questions]):
             for name, gold, found in zip(examples.ids, examples.gold(), answers, strict=True)
         ]
         return ["id", "gold", "predicted", "best_text", "score", "no_answer_score"], rows
+
+    def records(self, task: Task, examples: Questions, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """The answer, the best stretch with its characters [start, end), and the scores of it and of "no answer"."""
+        return [
+            {
+                "predicted": found.predicted,
+                "best_text": found.text,
+                "start": found.start,
+                "end": found.start + len(found.text),
+                "score": rounded(found.score),
+                "no_answer_score": rounded(found.no_answer),
+            }
+            for found in answers
+        ]
 
 
 def _best_band(ends: Outputs, longest: int) -> tuple[float, int, int]:

@@ -71,6 +71,29 @@ class TaskKind(ABC, Generic[ExamplesT]):
             ZooError: what is wrong with a row, by its place; or no row is left.
         """
 
+    def asked(self, task: Task, texts: Sequence[str]) -> dict[Column, Any]:
+        """The cells of a row that somebody asks about by its texts alone.
+
+        Args:
+            task: says which columns.
+            texts: one for each of its columns.
+
+        Raises:
+            ZooError: too few or too many, or the task reads more than texts.
+        """
+        if task.span_fields:
+            raise ZooError(
+                f"task {task.name!r} reads the spans {', '.join(task.span_fields)} beside its texts; a file of JSON "
+                "lines with them would work: --input FILE.jsonl."
+            )
+        if len(texts) != len(task.columns):
+            named = ", ".join(map(str, task.columns))
+            raise ZooError(
+                f"task {task.name!r} reads {len(task.columns)} text{'s' * (len(task.columns) != 1)} a row ({named}); "
+                f"{len(texts)} given. Each text stands between quotes."
+            )
+        return dict(zip(task.columns, texts, strict=True))
+
     def warnings(self, task: Task, splits: TaskSplits[ExamplesT]) -> list[str]:
         """What cannot be meant, and can be trained on."""
         return []
@@ -147,6 +170,11 @@ class TaskKind(ABC, Generic[ExamplesT]):
         """Id and prediction of each row as the benchmark's file has them (:mod:`finetune.results.submission`)."""
         return [(row[0], row[2]) for row in self.written(task, examples, answers)[1]]
 
+    def records(self, task: Task, examples: ExamplesT, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """Each answer as a JSON object: ``predicted``, and what else is known of it."""
+        columns, rows = self.written(task, examples, answers)
+        return [dict(zip(columns[2:], row[2:], strict=True)) for row in rows]
+
 
 def open_kind(task: Task) -> TaskKind[Any]:
     """A task's kind, checked.
@@ -174,3 +202,8 @@ def most_frequent(labels: Sequence[Any]) -> Any:
     for label in labels:
         counts[label] = counts.get(label, 0) + 1
     return max(counts, key=counts.__getitem__)
+
+
+def rounded(value: Any) -> float | None:
+    """A score to six digits behind the point, as files of predictions have it; ``None`` = it is not finite."""
+    return round(float(value), 6) if np.isfinite(value) else None

@@ -18,7 +18,7 @@ from finetune.data.tasks import Task
 from finetune.inputs.blanks import blank_rows
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows, padded
-from finetune.kinds.base import Outputs, TaskKind
+from finetune.kinds.base import Outputs, TaskKind, rounded
 from finetune.metrics import assign_idioms
 from finetune.metrics import scores as label_scores
 from pretraining.text.segmenter import SPACE_AT_CJK
@@ -175,6 +175,39 @@ class Choice(TaskKind[Choices]):
     def submitted(self, task: Task, examples: Choices, answers: Sequence[Any]) -> list[tuple[str, Any]]:
         """Name and the number of the choice, from 0."""
         return [(name, answer.choice) for name, answer in zip(examples.ids, answers, strict=True)]
+
+    def asked(self, task: Task, texts: Sequence[str]) -> dict[Column, Any]:
+        """A text for each of the task's columns, then the choices."""
+        own, first = self._columns, len(task.columns)
+        if own.blank is not None:
+            raise ZooError(
+                f"task {task.name!r} asks about blanks of a text; a file with the texts around them would work: "
+                "--input FILE.jsonl."
+            )
+        if len(texts) < first + 2:
+            named = ", ".join(map(str, task.columns))
+            raise ZooError(
+                f"task {task.name!r} reads {first} text{'s' * (first != 1)} ({named}), and two choices or more; "
+                f"{len(texts)} given. Each stands between quotes."
+            )
+        cells: dict[Column, Any] = dict(zip(task.columns, texts, strict=False))
+        choices = list(texts[first:])
+        if len(own.choices) > 1 and len(choices) > len(own.choices):
+            raise ZooError(f"task {task.name!r} has {len(own.choices)} choices at most; {len(choices)} given.")
+        listed = [choices] if len(own.choices) == 1 else [*choices, *[None] * len(own.choices)]
+        cells |= dict(zip(own.choices, listed, strict=False))
+        return cells if own.group is None else {**cells, own.group: "0"}
+
+    def records(self, task: Task, examples: Choices, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """Number and text of the choice, and each one's probability."""
+        return [
+            {
+                "predicted": answer.choice,
+                "text": own[answer.choice],
+                "probabilities": [rounded(value) for value in answer.probabilities],
+            }
+            for own, answer in zip(examples.choices, answers, strict=True)
+        ]
 
 
 def asked_with(question: str, choice: str) -> str:

@@ -18,7 +18,7 @@ from finetune.data.tables import Column, TaskTable, shown
 from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows
-from finetune.kinds.base import Outputs, TaskKind
+from finetune.kinds.base import Outputs, TaskKind, rounded
 from finetune.kinds.text_rows import one_a_row, rows_of_texts
 from finetune.metrics import METRICS, majority_baseline, scores
 from zoo.errors import ZooError
@@ -132,6 +132,16 @@ class Classification(TaskKind[LabelledTexts]):
             for number, known, guess, row in zip(examples.numbers, gold, best, answers, strict=True)
         ]
         return ["id", "gold", "predicted", *(f"p({label})" for label in task.labels)], rows
+
+    def records(self, task: Task, examples: LabelledTexts, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """The likeliest label, and the probability of each."""
+        return [
+            {
+                "predicted": task.labels[int(np.argmax(row))],
+                "probabilities": {label: rounded(value) for label, value in zip(task.labels, row, strict=True)},
+            }
+            for row in np.asarray(answers)
+        ]
 
 
 def labelled_rows(task: Task, table: TaskTable, labelled: bool) -> tuple[list[int], NDArray[np.int64], int]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,41 @@ def load_test(task: Task, data: str | Path) -> TaskExamples:
     return _of_file(task.as_tested(), kind, path, labelled=False)
 
 
+def read_parts(task: Task, data: str | Path, own: bool) -> tuple[dict[str, TaskExamples], list[str]]:
+    """What is there of a task's rows.
+
+    Args:
+        task: whose.
+        data: as in :func:`load_task`.
+        own: whether the folder itself may be the task's; else only those below it that are called so.
+
+    Returns:
+        Examples of ``train``, ``dev`` and ``test``, as far as they are there and can be read; and what is wrong with
+        others.
+
+    Raises:
+        ZooError: the folder is none.
+    """
+    kind, found, problems = open_kind(task), dict[str, TaskExamples](), list[str]()
+    readers: dict[str, Callable[[], TaskExamples]] = {}
+    if str(data) == HUB:
+        splits = {"train": task.hub_train, "dev": task.hub_eval, "test": task.hub_test} if task.hub else {}
+        if task.model_of:
+            splits.pop("train", None)
+        readers = {part: partial(_of_hub, task, kind, split, part != "test") for part, split in splits.items()}
+    else:
+        for part, path in _files_there(task, Path(resolve(data)), own).items():
+            tested = part == "test"
+            readers[part] = partial(_of_file, task.as_tested() if tested else task, kind, path, not tested)
+    for part, read in readers.items():
+        try:
+            found[part] = read()
+        except ZooError as error:
+            if str(data) != HUB or part != "test":  # few hub data sets have one
+                problems.append(str(error))
+    return found, list(dict.fromkeys(problems))
+
+
 def read_file(task: Task, path: Path) -> Any:
     """The examples of one labelled file.
 
@@ -109,8 +145,19 @@ def read_file(task: Task, path: Path) -> Any:
     return _of_file(task, open_kind(task), path)
 
 
+def read_asked(task: Task, path: Path) -> Any:
+    """The examples of a file that a model is asked about; gold answers, where it has any, are not read.
+
+    Raises:
+        ZooError: as :func:`load_task`.
+    """
+    kind = open_kind(task)
+    index = () if task.index_column is None else (task.index_column,)
+    return examples_of(task, kind, read_rows(task, path, kind.columns(task), index), labelled=False)
+
+
 def _of_file(task: Task, kind: TaskKind[Any], path: Path, labelled: bool = True) -> TaskExamples:
-    return _examples(task, kind, read_rows(task, path, *_columns(task, kind, labelled)), labelled)
+    return examples_of(task, kind, read_rows(task, path, *_columns(task, kind, labelled)), labelled)
 
 
 def _columns(task: Task, kind: TaskKind[Any], labelled: bool) -> tuple[list[Column], list[Column]]:
@@ -142,7 +189,18 @@ def _said(cells: Sequence[Any]) -> bool:
     return not all(cell is None or (isinstance(cell, int | float) and cell < 0) for cell in cells)
 
 
-def _examples(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
+def examples_of(task: Task, kind: TaskKind[Any], table: TaskTable, labelled: bool) -> TaskExamples:
+    """The examples of a table.
+
+    Args:
+        task: says which columns.
+        kind: its own.
+        table: the rows.
+        labelled: gold answers are needed.
+
+    Raises:
+        ZooError: as :func:`load_task`.
+    """
     if not labelled:
         _check_numbering(task, table)
     if task.joiner is not None:
@@ -160,14 +218,35 @@ def find_files(task: Task, data: Path) -> tuple[Path, Path]:
     return train, evaluation
 
 
-def _find(task: Task, data: Path, roles: Sequence[Sequence[str]]) -> tuple[Path, list[Path]]:
-    """The folder that has a file of each role, by the names that it may have there, and these files."""
+def _files_there(task: Task, data: Path, own: bool) -> dict[str, Path]:
+    """The files of the first folder that may be the task's and has any of them."""
+    roles = {"train": () if task.model_of else task.train_files, "dev": task.eval_files, "test": task.test_files}
+    for folder in _folders(task, data):
+        if folder == data and not own:
+            continue
+        files = {part: _first_file(names, folder) for part, names in roles.items()}
+        if found := {part: path for part, path in files.items() if path is not None}:
+            return found
+    return {}
+
+
+def _folders(task: Task, data: Path) -> list[Path]:
+    """Folders in which a task's files may lie, in the order in which they are looked for."""
     if not data.is_dir():
         raise ZooError(f"--data {data} is not a folder; give a folder of task files, or `hub`.")
-    names = list(dict.fromkeys((*task.folders, task.name)))
     groups = ("", *group_names(), *task.groups)
+    return [*(data / group / name for group in groups for name in _names(task)), data]
+
+
+def _names(task: Task) -> list[str]:
+    """Names that a task's folder may have."""
+    return list(dict.fromkeys((*task.folders, task.name)))
+
+
+def _find(task: Task, data: Path, roles: Sequence[Sequence[str]]) -> tuple[Path, list[Path]]:
+    """The folder that has a file of each role, by the names that it may have there, and these files."""
     wanted = [" or ".join(name if extension_of(Path(name)) else f"{name}.*" for name in role) for role in roles]
-    for folder in [*(data / group / name for group in groups for name in names), data]:
+    for folder in _folders(task, data):
         files = [_first_file(role, folder) for role in roles]
         found = [file for file in files if file is not None]
         if len(found) == len(roles):
@@ -177,7 +256,7 @@ def _find(task: Task, data: Path, roles: Sequence[Sequence[str]]) -> tuple[Path,
             raise ZooError(f"task {task.name!r}: {folder} has {found[0]} but no {missing} that is read ({READABLE}).")
     raise ZooError(
         f"task {task.name!r}: no {' with '.join(wanted)} that is read ({READABLE}) in {data} or in its folders "
-        f"{', '.join(names)}. Give the folder that holds them with --data, or `--data hub`."
+        f"{', '.join(_names(task))}. Give the folder that holds them with --data, or `--data hub`."
     )
 
 
@@ -244,4 +323,4 @@ def from_dataset(task: Task, dataset: Any, source: str, labelled: bool = True) -
         table = replace(
             table, columns={name: cells for name, cells in table.columns.items() if name not in gold or _said(cells)}
         )
-    return _examples(task, kind, table, labelled)
+    return examples_of(task, kind, table, labelled)

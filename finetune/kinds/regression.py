@@ -18,7 +18,7 @@ from finetune.data.tables import TaskTable, shown
 from finetune.data.tasks import Task
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.rows import Targets, TaskRows
-from finetune.kinds.base import Outputs, TaskKind
+from finetune.kinds.base import Outputs, TaskKind, rounded
 from finetune.kinds.text_rows import one_a_row, rows_of_texts
 from finetune.metrics import VALUE_METRICS, mean_baseline, value_scores
 from zoo.errors import ZooError
@@ -132,3 +132,7 @@ class Regression(TaskKind[LabelledTexts]):
     def submitted(self, task: Task, examples: LabelledTexts, answers: Sequence[Any]) -> list[tuple[str, Any]]:
         """Numbers inside the bounds, three digits behind the point."""
         return [(str(number), f"{value:.3f}") for number, value in zip(examples.numbers, answers, strict=True)]
+
+    def records(self, task: Task, examples: LabelledTexts, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """The number."""
+        return [{"predicted": rounded(value)} for value in np.asarray(answers)]

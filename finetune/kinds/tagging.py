@@ -210,6 +210,20 @@ class Tagging(TaskKind[TaggedTexts]):
             for number, text, words, tags in rows
         ]
 
+    def records(self, task: Task, examples: TaggedTexts, answers: Sequence[Any]) -> list[dict[str, Any]]:
+        """The tag of each word, the words, and with a scheme the entities: type, text and characters [start, end)."""
+        found: list[dict[str, Any]] = []
+        for row, tags in enumerate(answers):
+            found.append({"predicted": list(tags), "words": examples.surfaces(row)})
+            if self.scheme != "none":
+                text, words = examples.texts[row], examples.words[row]
+                spans = [(e.type, int(words[e.start, 0]), int(words[e.stop - 1, 1])) for e in tagged_entities(tags)]
+                found[-1]["entities"] = [
+                    {"type": label, "text": text[start:end], "start": start, "end": end}
+                    for label, start, end in sorted(spans, key=lambda span: span[1])
+                ]
+        return found
+
 
 def _surfaces(
     text: str, words: NDArray[np.int64], entities: Iterable[TaggedEntity]

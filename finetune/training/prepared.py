@@ -14,7 +14,7 @@ from torch import Tensor
 
 from finetune.config import FinetuneSettings
 from finetune.data.examples import TaskExamples, TaskSplits
-from finetune.data.tasks import CLASSIFICATION, Task
+from finetune.data.tasks import CLASSIFICATION, TASK_FILE, Task, task_fields
 from finetune.inputs.batches import EncodedRows, collate_rows
 from finetune.inputs.encode import spaced, template_tokens, tokenize
 from finetune.inputs.encoder import RowEncoder
@@ -126,21 +126,27 @@ class PreparedTask:
         parts = (train, evaluation)
         if task.span_fields and not all(getattr(part, "spans", None) is not None for part in parts):
             raise ZooError(f"task {task.name!r} reads the spans {', '.join(task.span_fields)}, and its rows have none.")
+        self.confidence = task.confidence if settings.confidence is None else settings.confidence
+        self.entities = task_entities(task, self.data, self.metadata, settings.entities, self.confidence)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides a result, but for its seed: weights, task, rows and settings."""
+        task = self.task
         described: dict[str, Any] = {"labels": list(task.labels), "metrics": list(self.kind.metrics(task))}
         if task.kind != CLASSIFICATION:
             described["kind"] = [task.kind.class_path, dict(task.kind.init_args)]
         if task.span_fields:
             described |= {"marks": [" ".join(mark) for mark in task.marks], "mentions": list(task.mentions)}
-        confidence = task.confidence if settings.confidence is None else settings.confidence
-        self.entities = task_entities(task, self.data, self.metadata, settings.entities, confidence)
-        self.fingerprint: dict[str, Any] = {
-            "model": model_digest(model_folder),
+        found: dict[str, Any] = {
+            "model": model_digest(self.metadata.path),
             "task": described,
             "data": self.data.digest(),
             "settings": self.settings.to_dict(),
         }
         if self.entities.table is not None:
-            self.fingerprint["entities"] = [table_digest(self.entities.table.folder), confidence]
+            found["entities"] = [table_digest(self.entities.table.folder), self.confidence]
+        return found
 
     @cached_property
     def stored_tokenizer(self) -> ZooTokenizer:
@@ -246,8 +252,8 @@ class PreparedTask:
             )
         return warnings
 
-    def check(self, save_model: bool) -> None:
-        """Tell before training what is wrong with spans in any row, or with what is to be saved.
+    def check(self) -> None:
+        """Tell before training what is wrong with spans in any row.
 
         Raises:
             ZooError: that; no room for texts; or most of the texts is unknown to the model's tokenizer.
@@ -260,19 +266,8 @@ class PreparedTask:
                 "apart. A model pretrained on text of the task's language and spelling would work, or one whose "
                 "tokenizer knows every byte (kind: bytebpe)."
             )
-        kind = self.kind.head_config(self.task)["kind"]
-        if save_model and self.features is not None and kind != "classification":
-            raise ZooError(
-                f"a task network on frozen layers is saved for the classes of texts, not for heads of kind {kind!r}; "
-                "leave save_model out."
-            )
-        if not self.task.span_fields:
-            return
-        if save_model and (self.task.marks or self.entities.table) and self.features is not None:
-            raise ZooError(
-                "a task network on frozen layers is saved for plain texts, without marks; leave save_model out."
-            )
-        _ = self.train, self.evaluation
+        if self.task.span_fields:
+            _ = self.train, self.evaluation
 
     @property
     def _first_text(self) -> str:
@@ -313,6 +308,8 @@ class PreparedTask:
             path = made / "tokenizer_config.json"
             as_trained = {"model_max_length": self.max_length, "split_special_tokens": True}
             write_json(path, {**read_json(path), **as_trained})
+            task = dataclasses.replace(self.task, confidence=self.confidence)
+            write_json(made / TASK_FILE, task_fields(task))
             if self.entities.table is not None:
                 keep_entities(self.entities.table.folder, made)
             elif (self.metadata.path / NAMES).exists() and self.settings.entities is None:  # texts did not name any

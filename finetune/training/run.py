@@ -78,7 +78,7 @@ def finetune(
     processes.wait()  # everybody has looked before anybody writes
     if stored is not None:
         return stored
-    prepared.check(save_model)
+    prepared.check()
     with _writer(output, processes):
         if processes.rank == 0:
             shutil.rmtree(output / MODEL, ignore_errors=True)  # left by a run that ended before its result was there

@@ -123,18 +123,19 @@ def class_paths(value: Any) -> Iterator[str]:
             yield from class_paths(item)
 
 
-def require_trusted_code(folder: Path, settings: Any, trusted: bool) -> None:
+def require_trusted_code(folder: Path, settings: Any, trusted: bool, known: tuple[str, ...] = KNOWN_CODE) -> None:
     """Raise ZooError if settings name code from outside the package that the user does not trust.
 
     Args:
         folder: the run folder, for the message.
         settings: what its ``run.json`` keeps of them.
         trusted: the user says ``--trust_code``.
+        known: beginnings of the class paths of the package's own code.
 
     Raises:
         ZooError: they do; names the classes.
     """
-    foreign = [path for path in class_paths(settings) if not path.startswith(KNOWN_CODE)]
+    foreign = [path for path in class_paths(settings) if not path.startswith(known)]
     if foreign and not trusted:
         raise ZooError(
             f"{folder} was trained with {', '.join(foreign)}, not the package's own code; if you trust it, say "

@@ -115,8 +115,8 @@ class ZooPreTrainedModel(PreTrainedModel):
         if kind == "classification" and networks and not found:
             raise ZooError(
                 f"head {networks[0]} is a task network on frozen layers, which reads each text by itself; transformers "
-                "has no such class. Ask it with finetune.training.saved.open_features(FOLDER), or open the core with "
-                "AutoModel."
+                "has no such class. Ask it with `zoo predict` or finetune.training.saved.open_saved(FOLDER), or open "
+                "the core with AutoModel."
             )
         name, head = next(iter(found.items()), (_NAMES.get(kind, kind), self._new_head(config, metadata)))
         if kind in ("classification", "tagging") and head["num_labels"] != config.num_labels:

@@ -277,8 +277,6 @@ def test_frozen_layers_read_marks_that_exist(bert: Path, ernie: Path, colours: P
     known = replace(MARKED, marks=(SpanMarkers("head", "good", "good"), SpanMarkers("tail", "bad", "bad")))
     prepared = PreparedTask(bert, known, colours, settings)
     assert finetune(bert, known, prepared, 1, settings, tmp_path / "a", progress=False).marks_cut == 0
-    with pytest.raises(ZooError, match="leave save_model out"):
-        finetune(bert, known, prepared, 1, settings, tmp_path / "b", progress=False, save_model=True)
     rows = knowing(8, range(80), 0)
     linked = one(ernie, LINKED, rows, tmp_path / "data", use="features", epochs=1)
     assert linked.batch("train", np.arange(4)).inputs.texts[0].inputs.entity_ids.any()

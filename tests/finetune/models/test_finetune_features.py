@@ -20,7 +20,7 @@ from finetune.training.loop import predict, step_loss
 from finetune.training.prepared import PreparedTask
 from finetune.training.processes import Processes
 from finetune.training.run import finetune
-from finetune.training.saved import open_features
+from finetune.training.saved import open_saved
 from zoo.core.build import build_core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
@@ -256,11 +256,12 @@ def test_a_kept_network_answers_as_it_was_scored(tuned, toy_data: Path) -> None:
     place, _, prepared = tuned
     lines = (place / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     expected = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
-    saved, rows = open_features(place / "model"), prepared.data.evaluation
-    assert saved.labels == list(PAIR.labels)
-    np.testing.assert_allclose(saved.predict(rows.texts, rows.pairs), expected, atol=2e-6)
-    with pytest.raises(ZooError, match="trained on pairs of texts"):
-        saved.predict(["red"])
+    saved, rows = open_saved(place / "model"), prepared.data.evaluation
+    assert saved.task.labels == PAIR.labels
+    found = saved.predict(saved.asked([*zip(rows.texts, rows.pairs)]))
+    np.testing.assert_allclose(found.answers, expected, atol=2e-6)
+    with pytest.raises(ZooError, match=r"reads 2 texts a row \(a, b\); 1 given"):
+        saved.asked([["red"]])
 
 
 def test_what_a_kept_network_is_not(tuned, toy_folders) -> None:
@@ -269,10 +270,10 @@ def test_what_a_kept_network_is_not(tuned, toy_folders) -> None:
     assert torch.equal(
         core.core.token_embedding, open_weights(toy_folders["pooled"])["core.embeddings.word_embeddings.weight"]
     )
-    with pytest.raises(ZooError, match=r"reads each text by itself; transformers has no such class.*open_features"):
+    with pytest.raises(ZooError, match=r"reads each text by itself; transformers has no such class.*open_saved"):
         AutoModelForSequenceClassification.from_pretrained(place / "model")
-    with pytest.raises(ZooError, match="no task network on frozen layers; its heads are: none"):
-        open_features(toy_folders["pooled"])
+    with pytest.raises(ZooError, match="is not fine-tuned; its heads are: none"):
+        open_saved(toy_folders["pooled"])
     metadata = read_metadata(place / "model").heads
     assert {name: head["kind"] for name, head in metadata.items()} == {"mixes": "mixes", "classifier": "features"}
 
