@@ -133,7 +133,7 @@ def test_a_long_question_is_cut_and_counted(toy_folders) -> None:
     wide = prepared(toy_folders["pooled"], [(long, "red b", "red")], length=512)
     assert len(windows_of(wide)[0]["tokens"]) == LONGEST_QUESTION + 5
     with pytest.raises(ZooError, match="max_length = 4 leaves no room"):
-        prepared(toy_folders["pooled"], [("a", "red", "red")], length=4).check(save_model=False)
+        prepared(toy_folders["pooled"], [("a", "red", "red")], length=4).check()
 
 
 def test_a_passage_of_which_no_token_is_left(tmp_path: Path) -> None:
