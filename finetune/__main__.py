@@ -9,9 +9,9 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from finetune.config import FinetuneConfig, FinetuneSettings
+from finetune.config import FinetuneConfig, FinetuneSettings, GridSettings
 from finetune.data.tasks import Task, read_task_file, shipped_tasks, tasks_named
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
@@ -66,7 +66,8 @@ def main() -> int:
         prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
         sources, others = tasks[: config.from_task is not None], tasks[config.from_task is not None :]
         for part in filter(None, (sources, others)):
-            run_pool(jobs_of(config, part, seeds, output), config.jobs, "finetune", warm=HEAVY)
+            for some in (seeds[:1], seeds[1:]) if config.grid != GridSettings() else (seeds,):  # the first one tunes
+                run_pool(jobs_of(config, part, some, output), config.jobs, "finetune", warm=HEAVY)
     return run_all(config, tasks, seeds, output)
 
 
@@ -295,6 +296,7 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     import torch
 
     from finetune.results.report import read_result, write_report
+    from finetune.training.grid import tuned
     from finetune.training.processes import Processes
     from finetune.training.run import finetune
     from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
@@ -323,29 +325,38 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
         while families:
             prepared, followers = families.pop(0)  # a task's tokens go when it is done
             task = prepared.task
+            chosen: tuple[PreparedTask, dict[str, Any] | None] | None = None
             for seed in seeds:
-                also = [(one, folder_of(output, one.task.name, seed)) for one in followers]
+                start = source_folder(config, task, seed, output)
+                if chosen is None:
+                    chosen = tuned(
+                        prepared, output / task.name, config.progress, processes, config.checkpoint_minutes, start
+                    )
+                own = chosen[0].settings
+                also = [
+                    (one.with_settings(own.lr, own.epochs or 1), folder_of(output, one.task.name, seed))
+                    for one in followers
+                ]
                 result = finetune(
                     config.model,
                     task,
-                    prepared,
+                    chosen[0],
                     seed,
-                    prepared.settings,
+                    own,
                     folder_of(output, task.name, seed),
                     config.progress,
                     processes,
                     keeps_model(config, task),
                     config.checkpoint_minutes,
-                    source_folder(config, task, seed, output),
+                    start,
                     also,
                 )
                 done += 1
-                results.append(result)
+                results.append(dataclasses.replace(result, chosen=chosen[1]))
                 results += [read_result(folder) for one, folder in also if len(one.data.evaluation)]
                 if config.report and processes.rank == 0:
-                    table = write_report(
-                        output, config.model, config.to_dict(), results, known
-                    )  # grows as seeds finish
+                    # it grows as seeds finish
+                    table = write_report(output, config.model, config.to_dict(), results, known)
                     told.note(finished_line(result, done, trainings))
         if config.report and processes.rank == 0:
             print(table)

@@ -58,6 +58,23 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class GridSettings:
+    """Values of which the best is chosen, for each task, on training rows that are held back.
+
+    Args:
+        lr: peak learning rates; empty = the one of the settings.
+        epochs: passes over the training rows; empty = those of the settings.
+    """
+
+    lr: list[Positive] = field(default_factory=list)
+    epochs: list[Count] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a value means nothing."""
+        check_fields(self, "grid")
+
+
+@dataclass(frozen=True)
 class FinetuneSettings:
     """How one task is fine-tuned; ``None`` leaves the choice to the task or the model's metadata.
 
@@ -89,6 +106,7 @@ class FinetuneSettings:
         patience: epochs without a better score on rows of *training* that are held back, after which training stops;
             the best epoch's weights are kept. ``None`` = train for all epochs.
         held_back: share of the training rows that is held back to choose by, where something is chosen.
+        grid: learning rates and epochs to choose from; the chosen ones then train on all rows.
     """
 
     lr: Positive = 1e-4
@@ -112,6 +130,7 @@ class FinetuneSettings:
     class_weights: Literal["none", "balanced"] = "none"
     patience: Count | None = None
     held_back: Annotated[float, Range(above=0, below=1)] = 0.1
+    grid: GridSettings = field(default_factory=GridSettings)
 
     def __post_init__(self) -> None:
         """Raise ZooError if a value cannot train."""
@@ -119,6 +138,10 @@ class FinetuneSettings:
             object.__setattr__(self, "features", FeatureSettings(**self.features))
         if isinstance(self.lora, dict):
             object.__setattr__(self, "lora", LoraSettings(**self.lora))
+        if isinstance(self.grid, dict):
+            object.__setattr__(self, "grid", GridSettings(**self.grid))
+        if self.patience is not None and self.grid != GridSettings():
+            raise ZooError("patience and grid both choose by what is held back; take one of them.")
         check_fields(self)
         if self.use not in USES:
             raise ZooError(f"use is {self.use!r}; one of {', '.join(USES)} is needed.{nearest(self.use, USES)}")
@@ -132,10 +155,12 @@ class FinetuneSettings:
         found: dict[str, Any] = {}
         for item in dataclasses.fields(FinetuneSettings):
             value = getattr(self, item.name)
-            of_use = item.name in ("features", "lora")
-            if item.name in always or (self.use == item.name if of_use else value != item.default):
-                found[item.name] = dataclasses.asdict(value) if of_use else value
-        if self.patience is None:
+            if dataclasses.is_dataclass(value) and not isinstance(value, type):
+                wanted = value != GridSettings() if item.name == "grid" else self.use == item.name
+                found |= {item.name: dataclasses.asdict(value)} if wanted else {}
+            elif item.name in always or value != item.default:
+                found[item.name] = value
+        if self.patience is None and "grid" not in found:
             found.pop("held_back", None)
         return found
 
@@ -189,6 +214,7 @@ class FinetuneConfig(FinetuneSettings):
         patience: epochs without a better score on rows of *training* that are held back, after which training stops;
             the best epoch's weights are kept. ``None`` = train for all epochs.
         held_back: share of the training rows that is held back to choose by, where something is chosen.
+        grid: learning rates and epochs to choose from; the chosen ones then train on all rows.
     """
 
     model: UserPath = ""

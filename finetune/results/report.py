@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Result:
             ``None`` = the core reads no entities, or the rows name none.
         held_scores: primary metric of each epoch on training rows that were held back; ``None`` = none were.
         random: the same metrics of answering at random; ``None`` = the majority says as much.
+        chosen: learning rate and epochs, where they were chosen out of a grid, and how; not kept with the result.
         timing: ``seconds`` of training and scoring, of the process that finished it, and the most memory that this
             process ever held, ``peak_mb``; kept in a file of its own, since it varies.
     """
@@ -68,7 +69,12 @@ class Result:
     mentions: dict[str, int] | None = None
     held_scores: list[float] | None = None
     random: dict[str, float] | None = None
+    chosen: dict[str, Any] | None = field(default=None, compare=False)
     timing: dict[str, Any] | None = field(default=None, compare=False)
+
+    def kept(self) -> dict[str, Any]:
+        """What ``result.json`` holds: all that the fingerprint decides."""
+        return {name: value for name, value in asdict(self).items() if name not in ("timing", "chosen")}
 
     @property
     def from_task(self) -> str | None:
@@ -282,6 +288,8 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
                     "scores": {str(result.seed): 100 * result.scores[metric] for result in own},
                 }
             )
+            if own[0].chosen:
+                rows[-1]["chosen"] = own[0].chosen
             if own[0].marks_cut:
                 rows[-1]["marks_cut"] = own[0].marks_cut
             if own[0].mentions:
@@ -311,6 +319,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     mixed = [f"{row['task']} {_shares(row)}" for row in rows if row["primary"] and "mixes" in row]
     if mixed:
         lines.append(f"Layers in the mix in %, token vectors first, mean over seeds: {'; '.join(mixed)}.")
+    lines += [_chosen(row) for row in rows if row["primary"] and "chosen" in row]
     lines += [_linked(row) for row in rows if row["primary"] and "mentions" in row]
     lines += [
         f"{row['task']}: in {row['marks_cut']:,} of {row['train_rows'] + row['eval_rows']:,} rows max_length leaves no "
@@ -348,6 +357,15 @@ def _shares(row: dict[str, Any]) -> str:
     by_mix = zip(*row["mixes"].values(), strict=True)
     means = [[sum(s) / len(s) for s in zip(*(mix["shares"] for mix in mixes), strict=True)] for mixes in by_mix]
     return " and ".join(" ".join(f"{100 * share:.1f}" for share in shares) for shares in means)
+
+
+def _chosen(row: dict[str, Any]) -> str:
+    """Which rate and how many epochs were chosen, and how."""
+    it = row["chosen"]
+    edges = f"; at the grid's edge: {' and '.join(it['edges'])}" if it["edges"] else ""
+    values = f"lr {it['lr']:g} and {it['epochs']} epochs"
+    held = f"{it['held_back']:,} training rows that were held back"
+    return f"{row['task']}: {values}, the best of {it['of']} on {held}{edges}."
 
 
 def _linked(row: dict[str, Any]) -> str:

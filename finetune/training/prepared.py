@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.config import FinetuneSettings
+from finetune.config import FinetuneSettings, GridSettings
 from finetune.data.examples import TaskExamples, TaskSplits
 from finetune.data.tasks import CLASSIFICATION, TASK_FILE, Task, task_fields
 from finetune.inputs.batches import EncodedRows, collate_rows
@@ -199,6 +200,13 @@ class PreparedTask:
         """Padding id; any would do, since nothing attends to padding."""
         found = self.tokenizer.vocabulary.pad
         return (self.metadata.config.pad_token_id or 0) if found is None else found
+
+    def with_settings(self, lr: float, epochs: int) -> PreparedTask:
+        """The same rows, shared, to be trained on with another rate and other epochs."""
+        made = copy.copy(self)
+        made.settings = dataclasses.replace(self.settings, lr=lr, epochs=epochs, grid=GridSettings())
+        made.fingerprint = {**self.fingerprint, "settings": made.settings.to_dict()}
+        return made
 
     def rows(self, part: Part) -> TaskRows:
         """A part's rows as ids; made when first asked for."""

@@ -107,7 +107,7 @@ def finetune(
             if save_model:
                 prepared.save(model, output / MODEL)
             write_json(output / TIMING, timing)
-            write_json(output / RESULT, {k: v for k, v in dataclasses.asdict(result).items() if k != "timing"})
+            write_json(output / RESULT, result.kept())
         _answer_more(model, family, result, state, processes, start)
         if processes.rank == 0:
             shutil.rmtree(output / "checkpoints", ignore_errors=True)
@@ -134,7 +134,7 @@ def _answer_more(
                 written = prepared.kind.written(prepared.task, prepared.data.evaluation, answers)
                 write_predictions(folder / "predictions.tsv", *written)
                 result = _result(prepared, own.seed, answers, state, fingerprint)
-                write_json(folder / RESULT, {k: v for k, v in dataclasses.asdict(result).items() if k != "timing"})
+                write_json(folder / RESULT, result.kept())
         if prepared.data.test is not None:
             answers = predict(model, prepared, processes, "test")
             if processes.rank == 0:
