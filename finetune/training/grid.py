@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.data.examples import TaskSplits
-from finetune.training.prepared import PreparedTask, held_back
+from finetune.training.prepared import PreparedTask
 from finetune.training.processes import Processes
 from finetune.training.run import finetune
+from finetune.training.suits import held_back
 from zoo.errors import ZooError
 from zoo.storage.files import write_json
 

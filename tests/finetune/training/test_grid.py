@@ -18,7 +18,7 @@ from finetune.training.processes import ALONE
 from finetune.training.run import finetune
 from zoo.errors import ZooError
 
-SETTINGS = FinetuneSettings(epochs=8, batch_size=16, limit=96, held_back=0.25, grid=GridSettings(lr=[1e-6, 2e-3]))
+SETTINGS = FinetuneSettings(epochs=8, batch_size=16, limit=200, held_back=0.25, grid=GridSettings(lr=[1e-6, 2e-3]))
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +34,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_better_rate_is_chosen_on_training_rows_and_trains_on_all(model: Path, data: Path, tmp_path: Path) -> None:
     prepared = PreparedTask(model, SINGLE, data, SETTINGS)
     chosen, told = tuned(prepared, tmp_path, False, ALONE, 0.0, None)
-    assert told == {"lr": 2e-3, "epochs": 8, "of": 2, "held_back": 24, "edges": ["lr"]}
+    assert told == {"lr": 2e-3, "epochs": 8, "of": 2, "held_back": 50, "edges": ["lr"]}
     points = json.loads((tmp_path / "grid.json").read_text())["points"]
     assert [point["lr"] for point in points] == [1e-6, 2e-3]
     assert points[1]["score"] > points[0]["score"]
     for folder in (tmp_path / "grid").iterdir():
         tried = json.loads((folder / "result.json").read_text())
-        assert (tried["train_rows"], tried["eval_rows"], tried["seed"]) == (72, 24, 0)
+        assert (tried["train_rows"], tried["eval_rows"], tried["seed"]) == (150, 50, 0)
     result = finetune(model, SINGLE, chosen, 1, chosen.settings, tmp_path / "out", progress=False)
-    assert result.train_rows == 96
+    assert result.train_rows == 200
     plain = dataclasses.replace(SETTINGS, lr=2e-3, grid=GridSettings())
     alone = finetune(model, SINGLE, data, 1, plain, tmp_path / "alone", progress=False)
     assert alone == result  # as if the rate had been given
