@@ -64,7 +64,8 @@ def main() -> int:
         return 0
     if config.jobs > 1:
         prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
-        sources, others = tasks[: config.from_task is not None], tasks[config.from_task is not None :]
+        sources = [task for task in tasks if config.from_task and config.from_task in (task.name, task.model_of)]
+        others = [task for task in tasks if task not in sources]
         for part in filter(None, (sources, others)):
             for some in (seeds[:1], seeds[1:]) if config.grid != GridSettings() else (seeds,):  # the first one tunes
                 run_pool(jobs_of(config, part, some, output), config.jobs, "finetune", warm=HEAVY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,45 @@ def test_the_command_writes_a_zip_for_each_seed_alone_and_side_by_side(
     rows = json.loads((tmp_path / "two/results.json").read_text(encoding="utf-8"))["rows"]
     assert [row["task"] for row in rows] == ["mood", "mood-mm"]
     assert np.isfinite(rows[1]["mean"])
+
+
+def test_rows_that_were_left_out_are_warned_of(model: Path, data: Path) -> None:
+    task = replace(read_task_file(data.parent / "moods.yaml")["mood"], drop_broken_rows=True)
+    with (data / "mood/train.tsv").open("a", encoding="utf-8") as stream:
+        stream.write("good a\nbad\t\n\t\tneg\n")
+    with pytest.raises(ZooError, match="1 tab-separated columns where line 1 has 2"):
+        PreparedTask(model, replace(task, drop_broken_rows=False), data, SETTINGS)
+    task = replace(task, skip_labels=("",))
+    (warning,) = PreparedTask(model, task, data, SETTINGS).warnings
+    assert "train.tsv: 2 lines have more or fewer cells than the first; they are left out" in warning
+
+
+@pytest.mark.slow
+def test_processes_and_another_start_answer_test_rows_too(model: Path, data: Path, tmp_path: Path, warm: Warm) -> None:
+    words = ["--model", model, "--data", data, "--task_file", data.parent / "moods.yaml", "--predict", "test"]
+    words += ["--epochs", "1", "--seeds", "1", "--tasks"]
+    finish(warm.start("finetune", *words, "mood,mood-mm", "--output", tmp_path / "one"))
+    finish(warm.launch([*words, "mood,mood-mm", "--output", tmp_path / "two"], processes=2, module="finetune"))
+    for name in ("mood/seed-1/test/predictions.tsv", "mood-mm/seed-1/test/predictions.tsv"):
+        both = [np.loadtxt(tmp_path / place / name, skiprows=1, usecols=-1) for place in ("one", "two")]
+        np.testing.assert_allclose(*both, atol=1e-3)
+    with (data.parent / "moods.yaml").open("a", encoding="utf-8") as stream:
+        stream.write("- {name: again, columns: [text], labels: [neg, pos], folders: [mood]}\n")
+    shown = finish(
+        warm.start(
+            "finetune",
+            *words,
+            "again,mood,mood-mm",
+            "--from_task",
+            "mood",
+            "--output",
+            tmp_path / "from",
+            "--jobs",
+            "2",
+        )
+    )
+    assert "again (from mood)" in shown
+    for name in ("mood", "mood-mm", "again"):
+        assert (tmp_path / "from" / name / "seed-1/test/predictions.tsv").exists()
+    first = (tmp_path / "from/mood/seed-1/test/predictions.tsv").read_bytes()
+    assert first == (tmp_path / "one/mood/seed-1/test/predictions.tsv").read_bytes()
