@@ -67,6 +67,12 @@ def _element_hash(shape: tuple[int, ...], device: torch.device, positions: Tenso
 _cached_element_hash = lru_cache(maxsize=16)(_element_hash)
 
 
+def _elements(x: Tensor, positions: Tensor | None) -> Tensor:
+    """The hash of the element numbers of ``x``, kept where all rows, layers and steps share it."""
+    made_by = _cached_element_hash if positions is None else _element_hash
+    return made_by(tuple(x.shape[1:]), x.device, *(() if positions is None else (positions,)))
+
+
 def _row_hash(keys: Tensor, site: int | Tensor) -> Tensor:
     """(B,) int32 hash of rows at one place of the model."""
     return _mix(keys ^ ((site * 2246822519 + 1) & 0x7FFFFFFF))
@@ -103,6 +109,43 @@ class _KeyedDropout(torch.autograd.Function):
         return factors.mul_(grads[0]).to(grads[0].dtype), None, None, None
 
 
+class _DroppedProduct(torch.autograd.Function):
+    """Dropout of the left factor of a product; what was dropped is made again, and not kept beside the factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, elements: Tensor, p: float, values: Tensor) -> Tensor:
+        ctx.save_for_backward(x, rows, elements, values)
+        ctx.p = p
+        return _factors(x, rows, elements, p).mul_(x).to(values.dtype) @ values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, Tensor]:
+        x, rows, elements, values = ctx.saved_tensors
+        factors = _factors(x, rows, elements, ctx.p)
+        grad_values = (factors * x).to(values.dtype).transpose(-1, -2) @ grads[0]
+        return factors.mul_(grads[0] @ values.transpose(-1, -2)), None, None, None, grad_values
+
+
+def dropped_product(
+    x: Tensor, values: Tensor, keys: Tensor | None, site: int | Tensor, p: float, positions: Tensor | None = None
+) -> Tensor:
+    """``keyed_dropout(x).to(values.dtype) @ values``, of which the backward pass keeps ``x`` and ``values`` alone.
+
+    Args:
+        x: (B, H, R, K) probabilities in single precision.
+        values: (B, H, K, D).
+        keys: as in :func:`keyed_dropout`, like all that follow.
+        site: number of the place in the model.
+        p: probability of zeroing.
+        positions: (B, R) places of the rows of ``x``.
+    """
+    if keys is None or p == 0.0 or torch.compiler.is_compiling():
+        return keyed_dropout(x, keys, site, p, positions).to(values.dtype) @ values
+    elements = _elements(x, positions)
+    result: Tensor = _DroppedProduct.apply(x, _row_hash(keys, site), elements, p, values)
+    return result
+
+
 def keyed_dropout(
     x: Tensor, keys: Tensor | None, site: int | Tensor, p: float, positions: Tensor | None = None
 ) -> Tensor:
@@ -117,10 +160,8 @@ def keyed_dropout(
     """
     if keys is None or p == 0.0:
         return x
-    shape, rows = tuple(x.shape[1:]), _row_hash(keys, site)
+    rows = _row_hash(keys, site)
     if torch.compiler.is_compiling():  # it keeps or recomputes by itself, and torch 2.11 makes zeros of our backward
-        return (x * _factors(x, rows, _element_hash(shape, x.device, positions), p)).to(x.dtype)
-    shared = positions is None  # by all rows, layers and steps
-    elements = _cached_element_hash(shape, x.device) if shared else _element_hash(shape, x.device, positions)
-    result: Tensor = _KeyedDropout.apply(x, rows, elements, p)
+        return (x * _factors(x, rows, _element_hash(tuple(x.shape[1:]), x.device, positions), p)).to(x.dtype)
+    result: Tensor = _KeyedDropout.apply(x, rows, _elements(x, positions), p)
     return result

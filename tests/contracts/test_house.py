@@ -28,6 +28,7 @@ ORDER = [
     "zoo/config.py",
     "zoo/inputs.py",
     "zoo/dropout.py",
+    "zoo/linear.py",
     "zoo/sample/",
     "zoo/settings/",
     "zoo/storage/",

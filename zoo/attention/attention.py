@@ -11,6 +11,7 @@ from torch.nn import functional
 from zoo.attention.context import AttentionContext, in_product_type
 from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
+from zoo.linear import Linear
 
 
 class Attention(nn.Module):
@@ -22,10 +23,10 @@ class Attention(nn.Module):
         self.heads, self.key_value_heads = config.num_attention_heads, config.key_value_heads
         self.dropout = config.attention_probs_dropout_prob
         inner = config.key_value_heads * config.head_width
-        self.query = nn.Linear(width, width, bias=bias)
-        self.key = nn.Linear(width, inner, bias=bias)
-        self.value = nn.Linear(width, inner, bias=bias)
-        self.output = nn.Linear(width, width, bias=bias)
+        self.query = Linear(width, width, bias=bias)
+        self.key = Linear(width, inner, bias=bias)
+        self.value = Linear(width, inner, bias=bias)
+        self.output = Linear(width, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
 
     def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
@@ -76,5 +77,5 @@ class Attention(nn.Module):
         if shared.mask.allowed is not None:
             scores = scores.masked_fill(~shared.mask.allowed, hidden)
         probabilities = scores.softmax(-1, dtype=torch.float32)
-        dropped = shared.dropped(probabilities, site, self.dropout).to(value.dtype)
-        return dropped @ value, probabilities.to(value.dtype) if shared.eager_attention else None
+        context = shared.attended(probabilities, value, site, self.dropout)
+        return context, probabilities.to(value.dtype) if shared.eager_attention else None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zoo.attention.masks import Mask
 from zoo.attention.positions import RelativeScoreInputs, states_at
-from zoo.dropout import keyed_dropout
+from zoo.dropout import dropped_product, keyed_dropout
 
 
 class Cache(Protocol):
@@ -85,6 +85,10 @@ class AttentionContext(NamedTuple):
     def dropped(self, x: Tensor, site: int | Tensor, p: float) -> Tensor:
         """Dropout of (B, R, W) states or (B, H, R, K) probabilities of the states that are computed."""
         return keyed_dropout(x, self.dropout_keys, site, p, self.rows)
+
+    def attended(self, probabilities: Tensor, value: Tensor, site: int | Tensor, p: float) -> Tensor:
+        """(B, H, R, D) values by dropped (B, H, R, K) probabilities."""
+        return dropped_product(probabilities, value, self.dropout_keys, site, p, self.rows)
 
     def of_layer(self, layer_index: int, memory: Tensor | None) -> AttentionContext:
         """What layer ``layer_index`` reads, with the (B, M, W) that it remembers.

@@ -12,13 +12,14 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext, in_product_type
 from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, shift
 from zoo.config import CoreConfig
+from zoo.linear import Linear
 
 
 class RelativeBias(torch.autograd.Function):
@@ -112,7 +113,7 @@ class RelativeAttention(Attention):
         super().__init__(config)
         self.scale = 1.0 / math.sqrt(config.head_width)
         # A bias here would add the same to all keys of a query, which softmax takes out again.
-        self.position = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.position = Linear(config.hidden_size, config.hidden_size, bias=False)
         self.terms = ScoreTerms(config) if config.untie_r else None
 
     def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
@@ -178,10 +179,10 @@ class RelativeAttention(Attention):
         flat, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
         flat = torch.baddbmm(bias.flatten(0, 1), flat, keys, alpha=self.scale)
         probabilities = flat.view(bias.shape).softmax(-1, dtype=torch.float32)
-        dropped = shared.dropped(probabilities, site, self.dropout).to(value.dtype)
+        context = shared.attended(probabilities, value, site, self.dropout)
         if not shared.eager_attention:
-            return dropped @ value, None
+            return context, None
         attends_to_nothing = None if shared.distances is None else shared.distances.attends_to_nothing
         if attends_to_nothing is not None:
             probabilities = probabilities.masked_fill(attends_to_nothing[:, None], 0.0)
-        return dropped @ value, probabilities.to(value.dtype)
+        return context, probabilities.to(value.dtype)

@@ -23,6 +23,7 @@ from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer, m
 from zoo.core.fusion import EntityStream, entity_stream
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput
+from zoo.linear import Linear
 
 _SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
@@ -43,9 +44,9 @@ class Layer(nn.Module):
         self.attention_norm = make_norm(config, config.hidden_size)
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.activation = activation(config.hidden_act)
-        self.gate = nn.Linear(width, inner, bias=bias) if config.glu else None
-        self.intermediate = nn.Linear(width, inner, bias=bias)
-        self.output = nn.Linear(inner, width, bias=bias)
+        self.gate = Linear(width, inner, bias=bias) if config.glu else None
+        self.intermediate = Linear(width, inner, bias=bias)
+        self.output = Linear(inner, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
         self.output_norm = make_norm(config, config.hidden_size)
         mixes = config.fusion is not None and config.fusion.kind_of(layer_index) != "plain"

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.dropout import keyed_dropout, row_keys
+from zoo.dropout import dropped_product, keyed_dropout, row_keys
 
 
 def dropped(shape, keys, site=8, p=0.1):
@@ -113,3 +113,24 @@ def test_compiled_for_any_shape_it_drops_the_same_bit_for_bit():
         assert float((found[0][0] == 0).float().mean()) == pytest.approx(p, abs=0.06)
         for eager, other in zip(*found, strict=True):
             assert torch.equal(eager, other), p
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_dropped_product_is_dropout_and_a_product(dtype, chosen):
+    torch.manual_seed(0)
+    keys = row_keys(1, 2, range(3))
+    positions = torch.tensor([[0, 4], [1, 2], [3, 3]]) if chosen else None
+    x = torch.rand(3, 2, 2 if chosen else 5, 5)
+    values = torch.randn(3, 2, 5, 4).to(dtype)
+    results = []
+    for own in (True, False):
+        a, b = x.clone().requires_grad_(), values.clone().requires_grad_()
+        if own:
+            product = dropped_product(a, b, keys, 7, 0.3, positions)
+        else:
+            product = keyed_dropout(a, keys, 7, 0.3, positions).to(dtype) @ b
+        product.float().square().sum().backward()
+        results.append((product, a.grad, b.grad))
+    for own_result, plain in zip(*results, strict=True):
+        assert torch.equal(own_result, plain)
