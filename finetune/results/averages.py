@@ -56,7 +56,7 @@ class OutsideLine(NamedTuple):
 
 
 def averages(tasks: Mapping[str, Task], scores: Mapping[str, Mapping[int, Mapping[str, float]]]) -> list[Average]:
-    """The averages of all groups of which at least half of the tasks have results.
+    """The averages of whole benchmarks of which at least half of the tasks have results.
 
     A task's score is the mean of its metrics that count (``average``), and of the tasks that are averaged into it, as
     GLUE does with MNLI's two sets; a group's is the mean over its tasks that are trained.
@@ -66,13 +66,14 @@ def averages(tasks: Mapping[str, Task], scores: Mapping[str, Mapping[int, Mappin
         scores: task, seed, metric: score x 100.
     """
     groups: dict[str, list[Task]] = {}
+    averaged = set(_benchmarks()["averaged"])
     for task in (task for task in tasks.values() if task.model_of is None):
-        for group in task.groups:
+        for group in averaged.intersection(task.groups):
             groups.setdefault(group, []).append(task)
     found = []
     for group, members in groups.items():
         lacking = tuple(task.name for task in members if task.name not in scores)
-        if len(members) < 2 or 2 * len(lacking) > len(members):
+        if 2 * len(lacking) > len(members):
             continue
         if lacking:
             found.append(Average(group, lacking))
@@ -115,7 +116,7 @@ def outside_lines(rows: Sequence[tuple[str, str]]) -> list[OutsideLine]:
     Args:
         rows: task and metric.
     """
-    published: list[dict[str, Any]] = yaml.safe_load((shipped_configs() / "published.yaml").read_text(encoding="utf-8"))
+    published: list[dict[str, Any]] = _benchmarks()["published"]
     return [
         OutsideLine(
             model=entry["model"],
@@ -130,3 +131,8 @@ def outside_lines(rows: Sequence[tuple[str, str]]) -> list[OutsideLine]:
         for entry in published
         if metric in entry["scores"].get(task, {})
     ]
+
+
+def _benchmarks() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((shipped_configs() / "benchmarks.yaml").read_text(encoding="utf-8"))
+    return found

@@ -18,7 +18,18 @@ from zoo.storage.files import read_json, write_atomic, write_json
 RESULT = "result.json"
 TIMING = "timing.json"
 
-_COLUMNS = ("task", "metric", "mean", "sd", "n", "majority", "random", "dev rows", "seeds that predict one class only")
+_COLUMNS = (
+    "task",
+    "metric",
+    "mean",
+    "sd",
+    "n",
+    "majority",
+    "random",
+    "train rows",
+    "dev rows",
+    "seeds that predict one class only",
+)
 
 _DECIDING_ROWS = 2900  # OCNLI keeps 2,950 of its 3,000 development rows
 
@@ -345,6 +356,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         str(row["n"]),
         f"{row['majority']:.2f}",
         floor,
+        str(row["train_rows"]),
         str(row["eval_rows"]),
         collapsed,
     ]
