@@ -101,6 +101,7 @@ class FinetuneSettings:
         lora: settings of ``lora``.
         from_task: task that the model is fine-tuned on first, with the same settings and seed; this one starts from
             that core.
+        lm_weight: weight of an auxiliary loss, the next token of the task's own rows, for causal models (GPT took 0.5).
         layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
         class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.
         patience: epochs without a better score on rows of *training* that are held back, after which training stops;
@@ -126,6 +127,7 @@ class FinetuneSettings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     from_task: str | None = None
+    lm_weight: NotNegative = 0.0
     layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
     class_weights: Literal["none", "balanced"] = "none"
     patience: Count | None = None
@@ -140,6 +142,8 @@ class FinetuneSettings:
             object.__setattr__(self, "lora", LoraSettings(**self.lora))
         if isinstance(self.grid, dict):
             object.__setattr__(self, "grid", GridSettings(**self.grid))
+        if self.lm_weight and self.use not in ("finetune", "lora"):
+            raise ZooError(f"lm_weight trains the core, and use: {self.use} leaves it as it is; leave lm_weight out.")
         if self.patience is not None and self.grid != GridSettings():
             raise ZooError("patience and grid both choose by what is held back; take one of them.")
         check_fields(self)
@@ -209,6 +213,7 @@ class FinetuneConfig(FinetuneSettings):
         lora: settings of ``lora``.
         from_task: task that the model is fine-tuned on first, with the same settings and seed; this one starts from
             that core.
+        lm_weight: weight of an auxiliary loss, the next token of the task's own rows, for causal models (GPT took 0.5).
         layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
         class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.
         patience: epochs without a better score on rows of *training* that are held back, after which training stops;

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from finetune.config import FeatureSettings
 from finetune.inputs.features import FeatureBatch, TextFeatures
@@ -18,7 +19,7 @@ from zoo.heads.build import build_head
 from zoo.heads.scalar_mix import FrozenCore
 from zoo.heads.sequence_head import SequenceHead, new_sequence_head, pooled_state
 from zoo.heads.task_network import TaskNetwork
-from zoo.heads.token_heads import LabelHead
+from zoo.heads.token_heads import LabelHead, TokenHead
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.model_folder import ModelMetadata
 
@@ -42,6 +43,7 @@ class TaskModel(nn.Module):
         super().__init__()
         self.core = core
         self.frozen = False
+        self.token_head: TokenHead | None = None
         self.pooling = metadata.template.pooling
         self.dropout = dropout
         of_state = head["kind"] in ("classification", "choice")
@@ -70,14 +72,34 @@ class TaskModel(nn.Module):
                 one state.
 
         Returns:
-            (B, width), or (S, width) of the slots, row by row.
+            (B, width), or (S, width) of the slots, row by row. While a model with a ``token_head`` trains, there is a
+            last column: each sequence's mean loss of the next token.
         """
         if slots is not None:
             return self._of_slots(inputs, slots)
+        if self.token_head is not None and self.training:
+            return self._with_next_tokens(inputs, self.token_head)
         output = self._read_core(inputs, self._read(inputs))
         state = output.pooler_output if self._reads_pooler else self._state(output.last_hidden_state, inputs)
         assert state is not None
         return self._scores(state, inputs.dropout_keys)
+
+    def _with_next_tokens(self, inputs: CoreInputs, head: TokenHead) -> Tensor:
+        """(B, width + 1) scores, and the loss of the next token, a mean over each sequence (specs: GPT, section 5)."""
+        hidden = self._read_core(inputs, None).last_hidden_state
+        scores = self._scores(self._state(hidden, inputs), inputs.dropout_keys)
+        batch, length = inputs.input_ids.shape
+        lengths = inputs.attention_pattern.lengths
+        counts = torch.full((batch,), length, device=hidden.device) if lengths is None else lengths
+        columns = torch.arange(length - 1, device=hidden.device)
+        asked = columns < (counts - 1)[:, None]
+        places = (torch.arange(batch, device=hidden.device)[:, None] * length + columns)[asked]
+        labels = inputs.input_ids[:, 1:][asked]
+        states = hidden.flatten(0, 1).index_select(0, places)
+        losses = functional.cross_entropy(head(states, self.core.token_embedding).float(), labels, reduction="none")
+        table = torch.zeros(asked.shape, device=hidden.device).masked_scatter(asked, losses)
+        means = table.sum(1) / (counts - 1).clamp_min(1)
+        return torch.cat([scores, means[:, None].to(scores.dtype)], dim=1)
 
     def _read_core(self, inputs: CoreInputs, positions: Tensor | None) -> CoreOutput:
         keys = None if self.frozen else inputs.dropout_keys

@@ -233,7 +233,10 @@ def step_loss(
     places = places if len(places) else np.zeros(1, dtype=np.int64)
     keys = (*key, sequence_places(prepared.train, rows, places))
     scores, targets = _forward(model, prepared.batch("train", rows[places], keys), prepared, processes.device)
-    return weight * prepared.kind.loss(scores, targets)
+    if not prepared.settings.lm_weight:
+        return weight * prepared.kind.loss(scores, targets)
+    loss = prepared.kind.loss(scores[:, :-1], targets) + prepared.settings.lm_weight * scores[:, -1].sum()
+    return weight * loss
 
 
 def _forward(

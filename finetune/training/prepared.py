@@ -33,7 +33,15 @@ from finetune.inputs.task_tokenizer import (
 from finetune.kinds.base import TaskKind, open_kind
 from finetune.models.adapt import add_lora
 from finetune.models.task_model import FeatureModel, TaskModel
-from finetune.training.suits import check_leader, check_task_type, held_back, longest_input, read_splits
+from finetune.training.suits import (
+    check_leader,
+    check_next_tokens,
+    check_task_type,
+    held_back,
+    longest_input,
+    next_token_head,
+    read_splits,
+)
 from pretraining.arrays import ragged_ranges
 from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
@@ -103,6 +111,8 @@ class PreparedTask:
             known = self.stored_tokenizer.backend.token_to_id
             template = known_template(self.metadata.template, lambda word: known(word) is not None)
             self.metadata = dataclasses.replace(self.metadata, template=template)
+        if settings.lm_weight:
+            check_next_tokens(self.metadata, self.kind.head_config(task)["kind"])
         template_tokens(self.metadata.template, self.kind.pair(task) and self.features is None)
         self.max_length = longest_input(settings.max_length, task, self.metadata)
         self.settings: FinetuneSettings = dataclasses.replace(
@@ -301,6 +311,8 @@ class PreparedTask:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
         made = TaskModel(core, metadata, head, dropout, seed)
+        if self.settings.lm_weight:
+            made.token_head = next_token_head(core, metadata)
         if self.settings.use == "probe":
             made.freeze_core()
         elif self.settings.use == "lora":

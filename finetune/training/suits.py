@@ -13,8 +13,11 @@ from finetune.data.tasks import Task
 from finetune.kinds.load import load_answered, load_task, load_test
 from finetune.results.submission import check_test_rows
 from pretraining.keyed_random import Draw
+from zoo.core.base import Core
 from zoo.errors import ZooError
-from zoo.model_folder import ModelMetadata
+from zoo.heads.build import build_head
+from zoo.heads.token_heads import TokenHead
+from zoo.model_folder import ModelMetadata, load_head
 
 
 def read_splits(
@@ -51,6 +54,40 @@ def check_leader(task: Task, leader: Task) -> None:
                 f"task {task.name!r} is answered by the model of {leader.name!r}, and its {field} are {own!r} where "
                 f"those of {leader.name!r} are {other!r}; the same are needed."
             )
+
+
+def check_next_tokens(metadata: ModelMetadata, head: str) -> None:
+    """Raise ZooError if a model and a head cannot take an auxiliary loss of the next token."""
+    if metadata.attention != "causal":
+        raise ZooError(
+            f"lm_weight asks for the next token, and {metadata.path} attends to both sides, so that it would see it; "
+            "leave lm_weight out."
+        )
+    if not any(own["kind"] == "token" for own in metadata.heads.values()):
+        have = ", ".join(str(own["kind"]) for own in metadata.heads.values()) or "none"
+        raise ZooError(f"lm_weight needs a head over tokens, and {metadata.path} has none (its heads: {have}).")
+    if head not in ("classification", "choice"):
+        raise ZooError(f"lm_weight goes with tasks that read one state of a row, not with {head}; leave it out.")
+
+
+def next_token_head(core: Core, metadata: ModelMetadata) -> TokenHead:
+    """The head over tokens that a model was pretrained with; its core may have got rows for new tokens.
+
+    Raises:
+        ZooError: new tokens have no entry in the head.
+    """
+    name = next(name for name, own in metadata.heads.items() if own["kind"] == "token")
+    head = build_head(metadata.config, metadata.heads[name])
+    assert isinstance(head, TokenHead)
+    load_head(metadata.path, name, head)
+    entries = len(head.matrix(core.token_embedding))
+    known = entries if head.bias is None else len(head.bias)
+    if core.config.vocab_size != known:
+        raise ZooError(
+            f"lm_weight: the template's new tokens have no entry in the head over tokens of {metadata.path}, whose "
+            "matrix or bias is its own; leave lm_weight out."
+        )
+    return head
 
 
 def held_back(examples: TaskExamples, share: float, name: str) -> tuple[TaskExamples, TaskExamples]:
