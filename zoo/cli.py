@@ -81,6 +81,18 @@ COMMANDS = {
         "pretraining.tools.pairs:PairsConfig",
         "discourse|relevance",
     ),
+    "tasks": Subcommand(
+        "finetune.tools.tasks:tasks_command",
+        "the tasks: kind, rows, metric, files: zoo tasks [NAME ...] [--data FOLDER]",
+        "finetune.tools.tasks:TasksConfig",
+        "[NAME ...]",
+    ),
+    "predict": Subcommand(
+        "finetune.tools.predict:predict_command",
+        'a fine-tuned model\'s answers: zoo predict MODEL "TEXT", or --input FILE',
+        "finetune.tools.predict:PredictConfig",
+        'MODEL ["TEXT" ...]',
+    ),
     "fewrel": Subcommand(
         "finetune.data.fewrel:fewrel_command",
         "FewRel's sentences as a task: --source FOLDER",

@@ -242,13 +242,26 @@ def group_names() -> tuple[str, ...]:
 
 
 def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
-    """The tasks that a comma-separated list names; a group's name stands for all its tasks.
+    """The tasks that a comma-separated list names, as they are trained.
 
     A task that another one's model answers stands right behind that one.
 
     Raises:
-        ZooError: an unknown task, with the nearest known name, none at all, or one without the task whose model answers
-            its rows.
+        ZooError: as :func:`find_tasks`; or a task without the one whose model answers its rows.
+    """
+    chosen = find_tasks(names, extra)
+    for task in chosen.values():
+        if task.model_of is not None and task.model_of not in chosen:
+            raise without_training(task)
+    trained = [task for task in chosen.values() if task.model_of is None]
+    return [one for task in trained for one in (task, *(own for own in chosen.values() if own.model_of == task.name))]
+
+
+def find_tasks(names: str, extra: dict[str, Task] | None = None) -> dict[str, Task]:
+    """The tasks that a comma-separated list names, by name; a group's name stands for all its tasks.
+
+    Raises:
+        ZooError: an unknown task, with the nearest known name, or none at all.
     """
     table = {**shipped_tasks(), **(extra or {})}
     groups: dict[str, list[str]] = {}
@@ -264,11 +277,7 @@ def tasks_named(names: str, extra: dict[str, Task] | None = None) -> list[Task]:
             chosen[member] = table[member]
     if not chosen:
         raise ZooError(f"no task is named; --tasks takes a comma-separated list of: {', '.join([*table, *groups])}.")
-    for task in chosen.values():
-        if task.model_of is not None and task.model_of not in chosen:
-            raise without_training(task)
-    trained = [task for task in chosen.values() if task.model_of is None]
-    return [one for task in trained for one in (task, *(own for own in chosen.values() if own.model_of == task.name))]
+    return chosen
 
 
 # ---- tasks from YAML -------------------------------------------------------------------------------------------------
@@ -297,7 +306,10 @@ def task_fields(task: Task) -> dict[str, Any]:
         if value == item.default:
             continue
         if isinstance(value, KindSpec):
-            value = value._replace(init_args=dict(value.init_args))._asdict() if value.init_args else value.class_path
+            value = {"class_path": value.class_path, "init_args": dict(value.init_args)}
+            value = value if value["init_args"] else value["class_path"]
+        elif isinstance(value, SubmitSpec):
+            value = {name: part for name, part in value._asdict().items() if part is not None}
         elif item.name == "marks":
             value = {mark.field: [mark.before, mark.behind] for mark in value}
         found[item.name] = list(value) if isinstance(value, tuple) else value

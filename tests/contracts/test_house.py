@@ -65,6 +65,7 @@ ORDER = [
     "finetune/kinds/",
     "finetune/results/",
     "finetune/training/",
+    "finetune/tools/",
     "finetune/__init__.py",
     "finetune/__main__.py",
     "ablation/config.py",

@@ -107,7 +107,7 @@ def test_names_are_followed_through_imports_and_aliases():
 
 LIGHT = [["zoo.cli", name, "--help"] for name in COMMANDS]
 LIGHT += [[module, "--help"] for module in ("pretraining", "finetune", "ablation")]
-LIGHT += [["zoo.cli", "list", "tiny"], ["zoo.cli", "--version"]]
+LIGHT += [["zoo.cli", "list", "tiny"], ["zoo.cli", "tasks"], ["zoo.cli", "tasks", "rte"], ["zoo.cli", "--version"]]
 
 
 def test_no_help_imports_anything_heavy():
