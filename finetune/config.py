@@ -71,6 +71,11 @@ class GridSettings:
 
     def __post_init__(self) -> None:
         """Raise ZooError if a value means nothing."""
+        for name in ("lr", "epochs"):
+            if not isinstance(getattr(self, name), list):
+                raise ZooError(
+                    f"grid.{name} = {getattr(self, name)!r}; a list of numbers is needed, as in [5e-5, 1e-4]."
+                )
         check_fields(self, "grid")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from finetune.kinds.base import Outputs, TaskKind, rounded
 from finetune.kinds.text_rows import one_a_row, rows_of_texts
 from finetune.metrics import VALUE_METRICS, mean_baseline, value_scores
 from zoo.errors import ZooError
+from zoo.values import Range, check_fields
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,15 @@ class Regression(TaskKind[LabelledTexts]):
         most: the largest.
     """
 
-    least: float | None = None
-    most: float | None = None
+    least: Annotated[float, Range()] | None = None
+    most: Annotated[float, Range()] | None = None
 
     METRICS = tuple(VALUE_METRICS)
 
     def check(self, task: Task) -> None:
         """Raise ZooError unless there are one or two texts, and no labels."""
         where = f"task {task.name!r}"
+        check_fields(self, where)
         if len(task.columns) not in (1, 2):
             raise ZooError(f"{where} names {len(task.columns)} text columns; one (single) or two (pair) are needed.")
         if task.labels or task.span_fields:

@@ -17,6 +17,7 @@ import finetune
 import pretraining
 import zoo
 from finetune.data.tasks import Task
+from finetune.kinds.base import TaskKind
 from pretraining.annotations.base import Annotator
 from pretraining.layouts.base import Layout
 from pretraining.masking.base import Replacement, Selector
@@ -32,7 +33,7 @@ from zoo.settings.load import load_settings
 from zoo.settings.yaml_files import set_nested
 from zoo.values import Name, Range, UserPath, annotations_of, check_name, check_value, user_path
 
-ROLES = (Objective, Layout, Selector, Replacement, Schedule, Curriculum, Annotator, torch.optim.Optimizer)
+ROLES = (Objective, Layout, Selector, Replacement, Schedule, Curriculum, Annotator, TaskKind, torch.optim.Optimizer)
 
 
 def modules() -> Iterator[Any]:
@@ -87,7 +88,7 @@ def test_every_number_of_every_config_has_a_range():
     assert lacking == []
 
 
-COLUMNS = ("columns", "label_column")  # of a task: what a column without a header is called
+COLUMNS = ("columns", "label_column", "test_columns")  # of a task: what a column without a header is called
 
 
 def test_every_number_of_every_plug_in_has_a_range():
