@@ -19,6 +19,7 @@ from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
 from zoo.errors import ZooError
+from zoo.weights.commands import export_folder
 
 KIND = KindSpec("finetune.kinds.Regression", {"least": 0.0, "most": 5.0})
 TASK = Task(name="warmth", columns=("text",), label_column="score", kind=KIND, metrics=("pearson", "spearman"))
@@ -75,14 +76,16 @@ def test_a_kept_model_gives_the_same_numbers_in_transformers(data: Path, tmp_pat
     ours = prepared.model(1)
     prepared.save(ours, tmp_path / "kept")
     expected = predict(ours, prepared)
-    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept").eval()
-    assert theirs.config.num_labels == 1
+    assert export_folder(tmp_path / "kept", tmp_path / "stock")[0].endswith("BertForSequenceClassification")
     texts = AutoTokenizer.from_pretrained(tmp_path / "kept")(
         prepared.data.evaluation.texts, return_tensors="pt", padding=True
     )
-    with torch.no_grad():
-        found = theirs(**texts).logits[:, 0].clamp(0.0, 5.0)
-    np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
+    for folder, name in (("kept", "ZooForSequenceClassification"), ("stock", "BertForSequenceClassification")):
+        theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / folder).eval()
+        assert (type(theirs).__name__, theirs.config.num_labels) == (name, 1)
+        with torch.no_grad():
+            found = theirs(**texts).logits[:, 0].clamp(0.0, 5.0)
+        np.testing.assert_allclose(found.numpy(), expected, atol=2e-6)
 
 
 def test_test_files_need_no_values(data: Path) -> None:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
 from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, Share, make_model
-from transformers import AutoModelForTokenClassification, AutoTokenizer, pipeline
+from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForTokenClassification, pipeline
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FeatureSettings, FinetuneSettings
@@ -34,6 +34,7 @@ from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
 from zoo.model_folder import load_core, load_head, read_metadata
+from zoo.weights.commands import export_folder
 
 TOYS = {"pooled": POOLED, "first": FIRST, "last": LAST, "memory": MEMORY, "permuted": PERMUTED, "spelt": SPELT}
 PATH = "finetune.kinds.Tagging"
@@ -484,7 +485,13 @@ def test_a_kept_tagger_answers_inside_transformers(name: str, toy_folders, data:
     ours.core, _ = load_core(kept)
     load_head(kept, "classifier", ours.head)
     ours.eval()
-    tagger = pipeline("token-classification", str(kept), aggregation_strategy="none")
+    taggers = [pipeline("token-classification", str(kept), aggregation_strategy="none")]
+    stock = None
+    if name == "pooled":  # of the others no stock class says all facts together
+        assert export_folder(kept, tmp_path / "stock")[0].endswith("BertForTokenClassification")
+        stock = AutoModelForTokenClassification.from_pretrained(tmp_path / "stock").eval()
+        assert (type(stock), stock.config.id2label) == (BertForTokenClassification, model.config.id2label)
+        taggers.append(pipeline("token-classification", str(tmp_path / "stock"), aggregation_strategy="none"))
     gold = (tmp_path / "predictions.tsv").read_text(encoding="utf-8").splitlines()[1:]
     for row in range(8):
         text = prepared.data.evaluation.texts[row]
@@ -492,10 +499,15 @@ def test_a_kept_tagger_answers_inside_transformers(name: str, toy_folders, data:
             inputs, slots, _ = prepared.batch("evaluation", np.array([row]))
             scores, theirs = ours(inputs, slots), model(**tokenizer(text, return_tensors="pt")).logits[0]
         torch.testing.assert_close(theirs[slots[0]], scores, rtol=0, atol=2e-5)
-        found = {one["start"]: one["entity"] for one in tagger(text)}
+        if stock is not None:
+            with torch.inference_mode():
+                of_stock = stock(**tokenizer(text, return_tensors="pt")).logits[0]
+            torch.testing.assert_close(of_stock, theirs, rtol=0, atol=2e-5)
         starts = prepared.data.evaluation.words[row][:, 0].tolist()
-        said = tagged_entities([found.get(start, "O") for start in starts])
-        assert said == tagged_entities(gold[row].split("\t")[2].split())
+        for tagger in taggers:
+            found = {one["start"]: one["entity"] for one in tagger(text)}
+            said = tagged_entities([found.get(start, "O") for start in starts])
+            assert said == tagged_entities(gold[row].split("\t")[2].split())
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
