@@ -61,12 +61,17 @@ def task_entities(
     Raises:
         ZooError: there are no vectors, they do not fit the core, or hold not one of the entities.
     """
-    mentioned = _mentioned(data, confidence)
+    mentioned = entities_named(data, confidence)
     return TaskEntities(_table(task, set(mentioned), metadata, folder, confidence), mentioned, confidence)
 
 
-def _mentioned(data: TaskSplits[Any], confidence: float) -> list[str]:
-    """The entity of every span that names one with enough confidence."""
+def entities_named(data: TaskSplits[Any], confidence: float) -> list[str]:
+    """The entity of every span that names one with enough confidence.
+
+    Args:
+        data: rows of a task.
+        confidence: how much is enough.
+    """
     parts = [part for part in (data.train, data.evaluation) if isinstance(part, LabelledTexts)]
     rows = (row for part in parts for row in part.spans or [])
     spans = (span for row in rows for own in row for span in own)

@@ -15,7 +15,7 @@ from finetune.config import FeatureSettings, FinetuneSettings
 from finetune.data.examples import TaskExamples, TaskSplits
 from finetune.data.tables import Column, TaskTable
 from finetune.data.tasks import TASK_FILE, Task, task_of
-from finetune.inputs.entities import NO_ENTITIES
+from finetune.inputs.entities import NO_ENTITIES, entities_named
 from finetune.inputs.task_tokenizer import stored_tokenizer
 from finetune.kinds.base import TaskKind, open_kind
 from finetune.kinds.load import examples_of, read_asked
@@ -26,7 +26,7 @@ from pretraining.tokenizer.config import SOME_UNKNOWN
 from pretraining.training.load_config import require_trusted_code
 from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata, load_head, read_metadata
-from zoo.storage.entity_table import NAMES
+from zoo.storage.entity_table import NAMES, open_entities
 from zoo.storage.files import read_json
 
 _OWN_KINDS = ("finetune.kinds.",)
@@ -118,13 +118,17 @@ class SavedModel:
         Raises:
             ZooError: texts that cannot be laid out.
         """
-        prepared = PreparedTask(self.folder, self.task, TaskSplits(examples, examples), self._settings)
+        splits, settings, warnings = TaskSplits(examples, examples), self._settings, list[str]()
+        named = {*entities_named(splits, self.task.confidence)}
+        if self._names is not None and named and not named & self._names:
+            settings = replace(settings, entities=NO_ENTITIES)
+            warnings.append(f"none of the {len(named):,} entities that are named has a vector in {self.folder}.")
+        prepared = PreparedTask(self.folder, self.task, splits, settings)
         if self._model is None:
             self._model = self._open(prepared)
         answers = predict(self._model, prepared)
         ids = [row[0] for row in self.kind.written(self.task, examples, answers)[1]]
         records = self.kind.records(self.task, examples, answers)
-        warnings = []
         if prepared.unknown > SOME_UNKNOWN:
             warnings.append(f"{prepared.unknown:.0%} of the tokens are unknown to the tokenizer of {self.folder}.")
         return SavedAnswers(
@@ -154,8 +158,15 @@ class SavedModel:
         return min(found, self.metadata.config.max_length)
 
     @cached_property
+    def _names(self) -> set[str] | None:
+        """Entities that have a vector; ``None`` = the model reads none."""
+        if self.metadata.config.fusion is None or not (self.folder / NAMES).exists():
+            return None
+        return {*open_entities(self.folder).names}
+
+    @cached_property
     def _settings(self) -> FinetuneSettings:
-        reads_none = self.metadata.config.fusion is not None and not (self.folder / NAMES).exists()
+        reads_none = self.metadata.config.fusion is not None and self._names is None
         settings = FinetuneSettings(max_length=self.max_length, entities=NO_ENTITIES if reads_none else None)
         network, mixes = self.metadata.heads["classifier"], self.metadata.heads.get("mixes")
         if mixes is None:

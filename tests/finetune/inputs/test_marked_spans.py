@@ -27,6 +27,7 @@ from finetune.results.report import Result, notes, summary
 from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
+from finetune.training.saved import open_saved
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.train import train_tokenizer
 from zoo.core.characters import character_table
@@ -143,7 +144,7 @@ def test_vectors_tell_what_no_word_does(ernie: Path, knowledge: Path, tmp_path: 
     assert result.scores["accuracy"] > 0.95
     assert result.mentions == {"named": 832, "known": 416}
     without = replace(settings, entities="none")
-    nothing = finetune(ernie, LINKED, knowledge, 1, without, tmp_path / "without", progress=False)
+    nothing = finetune(ernie, LINKED, knowledge, 1, without, tmp_path / "without", progress=False, save_model=True)
     assert nothing.scores["accuracy"] < 0.7
     assert nothing.mentions is None
 
@@ -155,6 +156,19 @@ def test_vectors_tell_what_no_word_does(ernie: Path, knowledge: Path, tmp_path: 
     lines = (tmp_path / "with" / "predictions.tsv").read_text().splitlines()[1:]
     told = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
     assert np.abs(predict(model, prepared) - told).max() < 1e-6
+    asked = open_saved(saved)
+    examples = asked.read(knowledge / "dev.json")
+    assert np.abs(np.asarray(asked.predict(examples).answers) - told).max() < 1e-6
+    unknown = {**knowing(1, range(1), 0)[0], "head": [[0, 1, "never heard of"]]}
+    mixed, alone = (write(tmp_path / str(len(rows)), rows) for rows in ([unknown, *knowing(1, range(1), 0)], [unknown]))
+    beside, own = (asked.predict(asked.read(folder / "dev.json")) for folder in (mixed, alone))
+    assert beside.warnings == []
+    assert "none of the 1 entities that are named has a vector" in own.warnings[0]
+    np.testing.assert_allclose(own.answers[0], beside.answers[0], atol=1e-6)
+    plain = open_saved(tmp_path / "without" / "model")
+    lines = (tmp_path / "without" / "predictions.tsv").read_text().splitlines()[1:]
+    told = np.array([[float(cell) for cell in line.split("\t")[3:]] for line in lines])
+    assert np.abs(np.asarray(plain.predict(plain.read(knowledge / "dev.json")).answers) - told).max() < 1e-6
 
 
 def test_logits_of_a_saved_model_with_marks_and_entities_are_the_same_to_the_bit(
