@@ -353,7 +353,7 @@ def test_a_dry_run_says_what_would_be_trained(
     assert lines[1].startswith("mood: 20 training rows, 20 development rows, 2 epochs of 3 steps, batch 8")
     assert "4 of 4 trainings to run, 1 at a time" in lines
     assert re.fullmatch(
-        r"time: about \d+s, by measured steps \(mood [\d.e-]+ s a step, colour [\d.e-]+ s a step\)", lines[-2]
+        r"time: about [\dhms]+, by measured steps \(mood [\d.e-]+ s a step, colour [\d.e-]+ s a step\)", lines[-2]
     )
     assert lines[-1] == f"output: {tmp_path / 'out'}"
     task = read_task_file(str(task_file))["mood"]
