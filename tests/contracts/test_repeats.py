@@ -82,16 +82,16 @@ def finetune_once(folder: Path, name: str, use: str, killed: bool) -> None:
 
 def interrupt_finetuning(patch: pytest.MonkeyPatch) -> None:
     """The next second step is cut short, as by a kill."""
-    from finetune.training import run
+    from finetune.training import loop
 
-    original = run.step_loss
+    original = loop.step_loss
 
     def cut(model, prepared, rows, key, processes):
         if key[1] == 1:
             raise Killed
         return original(model, prepared, rows, key, processes)
 
-    patch.setattr(run, "step_loss", cut)
+    patch.setattr(loop, "step_loss", cut)
 
 
 def main(folder: Path, part: str) -> None:

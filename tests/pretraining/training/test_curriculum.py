@@ -399,7 +399,7 @@ def test_fine_tuning_reads_row_0_of_the_tasks_unless_told(finished, tmp_path):
     for number in (0, 3):
         settings = FinetuneSettings(epochs=1, limit=64, batch_size=16, max_length=32, task_type_id=number)
         prepared = PreparedTask(finished, task, sample_path("tasks"), settings)
-        core, before = prepared.classifier(1).core, load_core(finished)[0]
+        core, before = prepared.model(1).core, load_core(finished)[0]
         table = core.embeddings.task_type_embeddings.weight
         assert torch.equal(table[0], before.embeddings.task_type_embeddings.weight[number])
         inputs = CoreInputs(torch.arange(5, 25)[None], task_type_ids=torch.tensor([number]))

@@ -173,6 +173,8 @@ def test_an_ablation_says_the_new_name_and_the_arm(tmp_path, place):
 )
 def test_no_shipped_config_has_an_old_name(path):
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if isinstance(values, list):  # rows of tasks, which no settings are read from
+        return
     RENAMED.check(values)
     for part in ("pretrain", "common", "changes"):
         for own in [values.get(part) or {}] if part != "changes" else (values.get(part) or {}).values():
