@@ -53,7 +53,7 @@ def peer_scores(stock: Path, prepared: PreparedTask, seed: int, output: Path) ->
         set_seed,
     )
 
-    tokenizer = AutoTokenizer.from_pretrained(stock)
+    tokenizer = AutoTokenizer.from_pretrained(stock, trust_remote_code=False)
 
     def rows(part: LabelledTexts) -> Any:
         texts = [part.texts] if part.pairs is None else [part.texts, part.pairs]
@@ -62,7 +62,9 @@ def peer_scores(stock: Path, prepared: PreparedTask, seed: int, output: Path) ->
 
     set_seed(seed)
     settings = prepared.settings
-    model = AutoModelForSequenceClassification.from_pretrained(stock, num_labels=len(prepared.task.labels))
+    model = AutoModelForSequenceClassification.from_pretrained(
+        stock, num_labels=len(prepared.task.labels), trust_remote_code=False
+    )
     arguments = TrainingArguments(
         str(output),
         learning_rate=settings.lr,
