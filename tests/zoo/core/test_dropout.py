@@ -1,9 +1,8 @@
-import shutil
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from training import needs_compiler
 
 from zoo.dropout import dropped_product, keyed_dropout, row_keys
 
@@ -97,7 +96,7 @@ class Dropping(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+@needs_compiler
 def test_compiled_for_any_shape_it_drops_the_same_bit_for_bit():
     keys = row_keys(1, 7, range(4))
     module = Dropping(0.1)
