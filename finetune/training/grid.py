@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.data.examples import TaskSplits
+from finetune.training.loop import DivergedError
 from finetune.training.prepared import PreparedTask
 from finetune.training.processes import Processes
 from finetune.training.run import finetune
@@ -64,29 +65,17 @@ def tuned(
         return prepared.with_settings(lr=rates[0], epochs=passes[0]), None
     fit, held = held_back(prepared.data.train, prepared.settings.held_back, prepared.task.name)
     base = PreparedTask(prepared.metadata.path, prepared.task, TaskSplits(fit, held), prepared.settings)
-    points = []
-    for lr, epochs in itertools.product(rates, passes):
-        own = base.with_settings(lr=lr, epochs=epochs)
-        folder = output / "grid" / f"lr-{lr:g}-epochs-{epochs}"
+
+    def score(lr: float, epochs: int) -> float:
+        own, folder = base.with_settings(lr, epochs), output / "grid" / f"lr-{lr:g}-epochs-{epochs}"
+        where = own.metadata.path, own.task, own, TUNING_SEED, own.settings, folder
         try:
-            result = finetune(
-                prepared.metadata.path,
-                prepared.task,
-                own,
-                TUNING_SEED,
-                own.settings,
-                folder,
-                progress,
-                processes,
-                checkpoint_minutes=checkpoint_minutes,
-                start=start,
-            )
-        except ZooError as error:
-            if "no longer a number" not in str(error):
-                raise
-            points.append(GridPoint(lr, epochs, float("-inf")))  # a rate that is too high is one answer
-            continue
-        points.append(GridPoint(lr, epochs, next(iter(result.scores.values()))))
+            result = finetune(*where, progress, processes, checkpoint_minutes=checkpoint_minutes, start=start)
+        except DivergedError:
+            return float("-inf")  # a rate that is too high is one answer
+        return next(iter(result.scores.values()))
+
+    points = [GridPoint(lr, epochs, score(lr, epochs)) for lr, epochs in itertools.product(rates, passes)]
     best = max(points, key=lambda point: point.score)
     if best.score == float("-inf"):
         raise ZooError(

@@ -32,6 +32,10 @@ _SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits
 AnyTaskModel = TaskModel | FeatureModel
 
 
+class DivergedError(ZooError):
+    """The loss of a training is no longer a number."""
+
+
 @dataclass
 class LoopState:
     """Where a training stands.
@@ -108,7 +112,8 @@ def train(
     """Train in place, for all epochs or until what is held back says that nothing is gained.
 
     Raises:
-        ZooError: the loss is no longer a number, or a checkpoint of another training is there.
+        DivergedError: the loss is no longer a number.
+        ZooError: a checkpoint of another training is there.
     """
     settings, data = prepared.settings, prepared.train
     assert settings.epochs is not None
@@ -141,7 +146,8 @@ def train(
         state.losses.append((state.summed + float(processes.total(summed))) / targets)
         state.summed = 0.0
         if not math.isfinite(state.losses[-1]):
-            raise ZooError(f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr.")
+            told = f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr."
+            raise DivergedError(told)
         if settings.patience is not None:
             _judge(model, prepared, state, best, processes)
             shared.train()

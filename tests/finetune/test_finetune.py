@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, Share, make_model
+from toys import FIRST, LAST, PAIR, POOLED, SINGLE, WORDS, check_shares, make_model
 from training import FAMILIES, SAMPLE, finish
 from transformers import AutoTokenizer
 from warm import Warm
@@ -210,16 +210,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(bert: Path, toy_data: Path, count
     model = prepared.model(1).train()
     rows = np.arange(count) * 3
 
-    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
-        model.zero_grad()
-        for share in shares:
-            step_loss(model, prepared, rows, (1, 7), share).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
-    assert len(whole) == len(parts)
-    for one, two in zip(whole, parts):  # the same dropout, because its keys follow the place in the global batch
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    check_shares(model, prepared, rows)
 
 
 def test_dropout_works_in_training_and_not_in_prediction(bert: Path, toy_data: Path) -> None:

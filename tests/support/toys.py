@@ -7,12 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
+from torch import nn
 
 from finetune.data.examples import LabelledTexts, TaskSplits
 from finetune.data.tasks import Task
+from finetune.training.loop import step_loss
+from finetune.training.prepared import PreparedTask
 from finetune.training.processes import Processes
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
@@ -123,3 +127,18 @@ class Share(Processes):
         object.__setattr__(
             self, "accelerator", type("A", (), {"process_index": rank, "num_processes": world, "device": "cpu"})
         )
+
+
+def check_shares(model: nn.Module, prepared: PreparedTask, rows: NDArray[np.int64]) -> None:
+    """Gradients of two processes' shares of a batch add up to those of the whole."""
+
+    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
+        model.zero_grad()
+        for share in shares:
+            step_loss(model, prepared, rows, (1, 7), share).backward()
+        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
+    assert len(whole) == len(parts) > 0
+    for one, two in zip(whole, parts, strict=True):  # the same dropout: its keys follow the place in the global batch
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)

@@ -12,7 +12,7 @@ import torch
 from places import SHARED
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordPiece
-from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, Share, make_model
+from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, check_shares, make_model
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer, BertForQuestionAnswering
 
 import zoo.hf  # noqa: F401  makes model folders known to the Auto classes
@@ -128,16 +128,7 @@ def test_two_processes_learn_what_one_does(toy_folders) -> None:
     prepared = PreparedTask(toy_folders["pooled"], MAYBE, TaskSplits(lost, lost), replace(SETTINGS, max_length=16))
     model, rows = prepared.model(1), np.arange(11)
 
-    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
-        model.zero_grad()
-        for share in shares:
-            step_loss(model, prepared, rows, (1, 7), share).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
-    assert len(whole) == len(parts) > 0
-    for one, two in zip(whole, parts, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    check_shares(model, prepared, rows)
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import FIRST, LAST, PERMUTED, POOLED, SPELT, Share
+from toys import FIRST, LAST, PERMUTED, POOLED, SPELT, check_shares
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
@@ -19,9 +19,8 @@ from finetune.inputs import blanks
 from finetune.kinds.base import open_kind
 from finetune.kinds.choice import asked_with
 from finetune.kinds.load import from_dataset, load_task, load_test, read_file
-from finetune.training.loop import predict, step_loss
+from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
-from finetune.training.processes import Processes
 from finetune.training.run import finetune
 from zoo.errors import ZooError
 from zoo.model_folder import load_core, load_head, read_metadata
@@ -337,16 +336,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, data: Path, count: i
     model = prepared.model(1).train()
     rows = np.arange(count) * 3
 
-    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
-        model.zero_grad()
-        for share in shares:
-            step_loss(model, prepared, rows, (1, 7), share).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
-    assert len(whole) == len(parts)
-    for one, two in zip(whole, parts):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    check_shares(model, prepared, rows)
 
 
 def test_the_loss_is_over_the_choices_that_a_row_has() -> None:

@@ -13,7 +13,7 @@ from places import SHARED
 from tokenizers import Tokenizer
 from tokenizers.models import Unigram
 from tokenizers.pre_tokenizers import Metaspace
-from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, Share, make_model
+from toys import FIRST, LAST, MEMORY, PERMUTED, POOLED, SPELT, WORDS, check_shares, make_model
 from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForTokenClassification, pipeline
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
@@ -26,9 +26,8 @@ from finetune.kinds import Tagging
 from finetune.kinds.base import open_kind
 from finetune.kinds.load import from_dataset, load_task, load_test, read_file
 from finetune.metrics import tagged_entities
-from finetune.training.loop import predict, step_loss
+from finetune.training.loop import predict
 from finetune.training.prepared import PreparedTask
-from finetune.training.processes import Processes
 from finetune.training.run import finetune
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tokenizer.tokenizer import ZooTokenizer
@@ -423,16 +422,7 @@ def test_shares_of_a_batch_add_up_to_the_whole(toy_folders, data: Path, count: i
     model = prepared.model(1).train()
     rows = np.arange(count) * 3
 
-    def gradients(shares: list[Processes]) -> list[torch.Tensor]:
-        model.zero_grad()
-        for share in shares:
-            step_loss(model, prepared, rows, (1, 7), share).backward()
-        return [p.grad.clone() for p in model.parameters() if p.grad is not None]
-
-    whole, parts = gradients([Processes()]), gradients([Share(0, 2), Share(1, 2)])
-    assert len(whole) == len(parts)
-    for one, two in zip(whole, parts):
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+    check_shares(model, prepared, rows)
 
 
 def test_a_row_scores_the_same_alone_and_padded(toy_folders, data: Path) -> None:

@@ -67,6 +67,26 @@ def test_the_command_tunes_once_for_all_seeds_and_reports_the_choice(model: Path
     assert [r["train_rows"] for r in results] == [64, 64]
 
 
+def test_a_rate_at_which_training_diverges_is_not_chosen(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune.training import loop
+
+    original = loop.step_loss
+
+    def diverging(shared, prepared, rows, key, processes):
+        loss = original(shared, prepared, rows, key, processes)
+        return loss * float("nan") if prepared.settings.lr > 1 else loss
+
+    monkeypatch.setattr(loop, "step_loss", diverging)
+    settings = dataclasses.replace(SETTINGS, epochs=1, grid=GridSettings(lr=[1e-3, 2.0]))
+    chosen, _ = tuned(PreparedTask(model, SINGLE, data, settings), tmp_path / "one", False, ALONE, 0.0, None)
+    assert chosen.settings.lr == 1e-3
+    settings = dataclasses.replace(settings, grid=GridSettings(lr=[2.0, 3.0]))
+    with pytest.raises(ZooError, match="no number at any rate of the grid"):
+        tuned(PreparedTask(model, SINGLE, data, settings), tmp_path / "none", False, ALONE, 0.0, None)
+
+
 def test_settings_that_cannot_work() -> None:
     with pytest.raises(ZooError, match="take one of them"):
         FinetuneSettings(patience=1, grid=GridSettings(lr=[1e-3, 2e-3]))
