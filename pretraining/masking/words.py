@@ -6,11 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from pretraining.arrays import WORD_START, Bools
+from pretraining.arrays import WORD_START, Bools, Ints
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.masking.base import Budget
-from pretraining.masking.groups import Grouped, group_sizes, word_starts
+from pretraining.masking.groups import Grouped, word_starts
 from pretraining.store.token_store import ENOUGH_TOKENS, SAMPLE_TOKENS, Store
 from pretraining.text.segmenter import has_cjk
 from pretraining.tokenizer.load import load_tokenizer
@@ -65,17 +65,28 @@ class RandomSpans(WholeWords):
     def starts(self, rows: Examples, draw: Draw) -> Bools:
         """First tokens of the spans."""
         candidates = self.candidates(rows)
-        start = word_starts(rows, candidates)
-        row, column = np.nonzero(start)  # row by row, from left to right
-        sizes = group_sizes(start | ~candidates, row, column)
-        flat = row * rows.shape[1] + column
-        first = (column == 0) | ~candidates.reshape(-1)[flat - 1]  # of a segment
-        segment = np.cumsum(first)
-        keys = segment.astype(np.uint64) << np.uint64(32) | draw.at(rows.example_ids[row], column, "choose.lengths")
-        before = np.append(0, np.cumsum(sizes[np.argsort(keys)]))[:-1]
-        opens = np.zeros_like(start)
-        opens.reshape(-1)[(flat[first] - before[first])[segment - 1] + before] = True
+        start = word_starts(rows, candidates).reshape(-1)
+        edges = np.flatnonzero(start | ~candidates.reshape(-1))  # a row's first token is one of them
+        is_start = start[edges]
+        flat, sizes = edges[is_start], np.diff(edges, append=len(start))[is_start]
+        first = (flat % rows.shape[1] == 0) | ~candidates.reshape(-1)[flat - 1]  # of a segment
+        before = np.append(0, np.cumsum(self._shuffled(sizes, np.cumsum(first), flat, rows, draw)))[:-1]
+        opens = np.zeros_like(candidates)
+        opens.reshape(-1)[(flat[first] - before[first])[np.cumsum(first) - 1] + before] = True
         return opens
+
+    def _shuffled(self, sizes: Ints, segment: Ints, flat: Ints, rows: Examples, draw: Draw) -> Ints:
+        """Sizes in another order within each segment.
+
+        The low bits of a draw give way to its size, so that a sort of plain numbers brings the sizes along.
+        """
+        low = np.uint64((1 << int(sizes.max(initial=1)).bit_length()) - 1)
+        keys = draw.bits(rows.example_ids, rows.shape[1], "choose.lengths").reshape(-1)[flat].astype(np.uint64)
+        keys &= ~low
+        keys |= sizes.astype(np.uint64)
+        keys |= segment.astype(np.uint64) << np.uint64(32)
+        keys.sort()
+        return (keys & low).astype(np.int64)
 
 
 class KnowledgeUnits(Grouped):
