@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.parallel import read_pairs
 from pretraining.corpus.sources import Source, no_text_field
 from zoo.errors import ZooError
 from zoo.storage.files import hub_answers, hub_problem
@@ -33,8 +34,8 @@ class Chunk:
     """Raw bytes of some whole lines of one source.
 
     Args:
-        data: the bytes; for Parquet and hub data sets one JSON string, or object, per line.
-        kind: ``txt``, ``jsonl``, or ``strings`` and ``rows`` of Parquet and hub data sets.
+        data: the bytes; for Parquet and hub data sets one JSON string, or object, per line; for pairs a JSON list.
+        kind: ``txt``, ``jsonl``, ``pairs``, or ``strings`` and ``rows`` of Parquet and hub data sets.
         file: where they come from.
         line: number of the first line.
         continued: the chunk before it ended inside a document.
@@ -43,7 +44,7 @@ class Chunk:
     """
 
     data: bytes
-    kind: Literal["txt", "jsonl", "strings", "rows"]
+    kind: Literal["txt", "jsonl", "strings", "rows", "pairs"]
     file: str
     line: int
     continued: bool
@@ -64,6 +65,9 @@ def read_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     Raises:
         ZooError: damaged compression, a JSON line above ``RECORD_LIMIT``, an unreachable hub data set.
     """
+    if source.kind == "pairs":
+        yield from _pair_chunks(source)
+        return
     if source.kind == "parquet":
         yield from _parquet_chunks(source, config)
         return
@@ -139,6 +143,22 @@ def _cut_records(buffer: bytes, last: bool) -> tuple[int, bool]:
     if end < 0:
         end = buffer.rfind(b"\n")
     return end + 1, False
+
+
+def _pair_chunks(source: Source) -> Iterator[Chunk]:
+    """Chunks of a parallel corpus: a JSON list of two texts per line, nothing where a side is empty."""
+    lines: list[bytes] = []
+    size, first, position, number = 0, 1, 0, 0
+    for number, pair in enumerate(read_pairs(source.files), start=1):
+        line = json.dumps(pair, ensure_ascii=False).encode("utf-8", "surrogatepass") if all(pair) else b""
+        lines.append(line + b"\n")
+        size += len(lines[-1])
+        if size >= CHUNK:
+            position = min(position + size, source.size)
+            yield Chunk(b"".join(lines), "pairs", source.path, first, False, position)
+            lines, size, first = [], 0, number + 1
+    if lines:
+        yield Chunk(b"".join(lines), "pairs", source.path, first, False, source.size)
 
 
 def _parquet_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:

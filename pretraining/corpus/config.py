@@ -29,6 +29,10 @@ class CorpusConfig:
         user_dictionary: words for rjieba to know besides its own.
         split: split of a hub data set.
         subset: configuration of a hub data set.
+        languages: names of the two languages of a parallel corpus, the source's first.
+        parallel: ``files`` are translations (:mod:`pretraining.corpus.parallel`): two files with as many lines,
+            ``[SOURCE, TARGET]``, or tables (``.tsv``) whose first two columns are a pair. Each pair is a document of
+            two sentences.
         annotations: what fills the store's arrays of these names (:mod:`pretraining.annotations`).
     """
 
@@ -39,6 +43,8 @@ class CorpusConfig:
     user_dictionary: UserPath | None = None
     split: str = "train"
     subset: str | None = None
+    languages: list[str] | None = None
+    parallel: bool = False
     annotations: dict[str, Annotator] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -50,6 +56,7 @@ class CorpusConfig:
                 raise ZooError(
                     f"corpus.{name} is {value!r}; it must be one of {', '.join(known)}.{nearest(value, known)}"
                 )
+        self._check_languages()
         for name, annotator in self.annotations.items():
             where = f"corpus.annotations.{name}"
             if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
@@ -63,6 +70,17 @@ class CorpusConfig:
                     f"{where}: {type(annotator).__name__} takes the words of a segmenter, and corpus.segmenter is "
                     "'none'; 'rjieba' finds words of Chinese text, 'space' takes those of text that is segmented."
                 )
+
+    def _check_languages(self) -> None:
+        """Raise ZooError if translations do not have two languages, or another text has some."""
+        found = self.languages or []
+        if self.parallel and (len(found) != 2 or len(set(found)) != 2 or not all(found)):
+            raise ZooError(
+                f"corpus.languages is {self.languages!r}; a parallel corpus (corpus.parallel: true) has two, for "
+                "example [en, de], in the order of its files or columns."
+            )
+        if found and not self.parallel:
+            raise ZooError(f"corpus.languages = {found} names those of translations; set corpus.parallel: true.")
 
     @property
     def recorded(self) -> dict[str, RecordAnnotator]:

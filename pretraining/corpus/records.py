@@ -100,7 +100,7 @@ def _parse_record(
     record: str, chunk: Chunk, number: int, text_field: str, recorded: Mapping[str, RecordAnnotator]
 ) -> Document | None:
     """One record's document; ``None`` where it holds no text."""
-    where = f"{chunk.file}:{number}" if chunk.kind == "jsonl" else f"{chunk.file}: row {number}"
+    where = f"{chunk.file}:{number}" if chunk.kind in ("jsonl", "pairs") else f"{chunk.file}: row {number}"
     value = parse_json(record, where)
     fields: dict[str, Any] = {}
     if chunk.kind in ("jsonl", "rows"):

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pretraining.annotations.base import RecordAnnotator
 from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.parallel import PairFiles, pair_files
 from zoo.errors import ZooError, nearest
 from zoo.sample import resolve
 from zoo.storage.folders import is_glob, walk, walk_glob
@@ -18,7 +19,7 @@ from zoo.storage.object_store import fetch_files, is_url
 from zoo.storage.text_encoding import encoding_hint
 from zoo.storage.user_files import check_pointer, unreadable
 
-Kind = Literal["txt", "jsonl", "parquet", "hub"]
+Kind = Literal["txt", "jsonl", "parquet", "hub", "pairs"]
 _EXTENSIONS: dict[str, tuple[Kind, bool]] = {
     ".txt": ("txt", False),
     ".txt.gz": ("txt", True),
@@ -54,12 +55,19 @@ class Source:
         kind: how its text is found.
         gzipped: whether it is compressed.
         size: bytes on disk.
+        target: the file with the translations of ``path``'s lines, where there is one.
     """
 
     path: str
     kind: Kind
     gzipped: bool = False
     size: int = 0
+    target: str | None = None
+
+    @property
+    def files(self) -> PairFiles:
+        """The files of pairs."""
+        return PairFiles(Path(self.path), None if self.target is None else Path(self.target))
 
 
 def resolve_sources(config: CorpusConfig, notes: list[str] | None = None) -> list[Source]:
@@ -75,6 +83,9 @@ def resolve_sources(config: CorpusConfig, notes: list[str] | None = None) -> lis
     entries = [config.files] if isinstance(config.files, str) else list(config.files)
     if not entries:
         raise ZooError("corpus.files is empty: name a file, a folder, a glob or a hub id.")
+    if config.parallel:
+        found = pair_files([_one_file(entry) for entry in entries])
+        return [_pair_source(files) for files in found]
     sources: list[Source] = []
     for entry in entries:
         sources.extend(_resolve(entry, config, [] if notes is None else notes))
@@ -110,6 +121,23 @@ def _resolve(entry: str, config: CorpusConfig, notes: list[str]) -> list[Source]
     if _HUB_ID.fullmatch(entry) and _extension(path) is None and path.suffix not in (".json", ".gz", ".csv", ".tsv"):
         return [Source(entry, "hub")]
     raise ZooError(_missing(path))
+
+
+def _one_file(entry: str) -> Path:
+    """The file that an entry of a parallel corpus names; what is aligned with what, a folder would not say."""
+    if is_url(entry):
+        return fetch_files(entry, "corpus.files", lambda file: True)[0]
+    path = Path(resolve(entry)).expanduser()
+    if not path.is_file():
+        raise ZooError(
+            f"corpus.files: {path} is a folder; a parallel corpus names its files." if path.is_dir() else _missing(path)
+        )
+    return path
+
+
+def _pair_source(files: PairFiles) -> Source:
+    target = None if files.target is None else str(files.target)
+    return Source(str(files.source), "pairs", size=files.size, target=target)
 
 
 def _told(path: Path, read: int, passed: Counter[str]) -> str:

@@ -15,6 +15,7 @@ from pretraining.layouts.segments import Segments
 from pretraining.layouts.sentence_distance import SentenceDistance
 from pretraining.layouts.sentence_pairs import SentencePairs
 from pretraining.layouts.sentences import SentenceTable
+from pretraining.layouts.translation_pairs import TranslationPairs
 
 __all__ = [
     "Blocks",
@@ -34,4 +35,5 @@ __all__ = [
     "SentenceDistance",
     "SentencePairs",
     "SentenceTable",
+    "TranslationPairs",
 ]

@@ -35,7 +35,8 @@ class Examples:
             each other; absent = a row's tokens may all attend to each other.
         reversed: (B,) whether the row's text runs backwards; absent = no row's does.
         arrays: named per-token arrays of the store, gathered like the tokens (0 at template tokens).
-        targets: what objectives' ``corrupt`` adds, by name: selections, original ids, permutation ranks.
+        targets: what objectives' ``corrupt`` adds, by name: selections, original ids, permutation ranks. A layout may
+            add what a decoder reads and is asked: :func:`pretraining.layouts.translation_pairs.decoder_targets`.
     """
 
     input_ids: NDArray[np.int32]
@@ -67,22 +68,23 @@ class Examples:
 
     @staticmethod
     def concatenate(parts: Sequence[Examples], pad: int) -> Examples:
-        """Rows one below the other, padded to the longest with the id ``pad``."""
+        """Rows one below the other, padded to the longest with the id ``pad``; targets to their own longest."""
         if len(parts) == 1:
             return parts[0]
-        width = max(part.shape[1] for part in parts)
-        fills = {"input_ids": pad, "special_tokens_mask": True, "token_flags": WORD_START}
+        ids = dict.fromkeys(("input_ids", "decoder_input_ids"), pad)
+        fills = {**ids, "labels": -100, "special_tokens_mask": True, "token_flags": WORD_START}
 
         def join(arrays: list[NDArray[Any]], fill: int | bool) -> NDArray[Any]:
             if arrays[0].ndim == 1:
                 return np.concatenate(arrays)
+            width = max(array.shape[1] for array in arrays)
             return np.concatenate([np.pad(a, ((0, 0), (0, width - a.shape[1])), constant_values=fill) for a in arrays])
 
         values: dict[str, Any] = {}
         for item in dataclasses.fields(Examples):
             own = [getattr(part, item.name) for part in parts]
             if isinstance(own[0], dict):
-                values[item.name] = {key: join([o[key] for o in own], 0) for key in own[0]}
+                values[item.name] = {key: join([o[key] for o in own], fills.get(key, 0)) for key in own[0]}
             else:
                 values[item.name] = None if own[0] is None else join(own, fills.get(item.name, 0))
         return Examples(**values)

@@ -93,7 +93,7 @@ class Batch(NamedTuple):
         inputs: the core's inputs.
         targets: tensors by objective name.
         counts: number of losses by objective name; the loop sums them before its first backward.
-        tokens: real (non-padding) input tokens.
+        tokens: real (non-padding) tokens of rows and their targets.
         documents: (B,) document number of each row.
     """
 
@@ -249,7 +249,7 @@ def collate(rows: Examples, objectives: dict[str, Objective]) -> Batch:
         inputs=inputs._replace(output_positions=read),
         targets={name: target.tensors for name, target in targets.items()},
         counts={name: target.count for name, target in targets.items()},
-        tokens=int(rows.lengths.sum()),
+        tokens=int(rows.lengths.sum() + rows.targets.get("target_lengths", np.zeros(1, dtype=np.int64)).sum()),
         documents=torch.from_numpy(rows.document_ids),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from pretraining.annotations.to_tokens import Annotations
 from pretraining.corpus.chunks import read_chunks
 from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.parallel import count_pairs
 from pretraining.corpus.records import parse_chunk
 from pretraining.corpus.sources import Source
 from pretraining.text.segmenter import count_cjk, count_spaces_at_cjk
@@ -28,9 +29,12 @@ def check_beginnings(sources: list[Source], corpus: CorpusConfig) -> None:
     """Look at the first chunks of some sources before any work is done.
 
     Raises:
-        ZooError: a segmenter that finds nothing to do, texts without the fields that annotations read, files of
-            annotators that cannot be read, or names of entities not one of which is known.
+        ZooError: files of translations that are not aligned, a segmenter that finds nothing to do, texts without the
+            fields that annotations read, files of annotators that cannot be read, or names of entities not one of
+            which is known.
     """
+    for source in sources if corpus.parallel else ():
+        count_pairs(source.files, corpus.languages or ())
     annotations = Annotations(corpus.annotations, lowercase=False)
     plain = next((source for source in sources if source.kind == "txt"), None)
     for name, annotator in annotations.recorded.items():

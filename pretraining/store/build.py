@@ -14,6 +14,7 @@ import numpy as np
 
 from pretraining.annotations.to_tokens import Found, describe
 from pretraining.corpus.chunks import Chunk, read_chunks
+from pretraining.corpus.parallel import count_pairs
 from pretraining.corpus.records import no_documents
 from pretraining.store.beginnings import check_beginnings, mostly_unknown, some_sources
 from pretraining.store.job import StoreJob, TrainingSample, expanded_size
@@ -43,6 +44,8 @@ def build_store(job: StoreJob, processes: int) -> None:
     """
     for line in job.notes:
         note(f"prepare: {line}", not job.quiet)
+    for source in job.sources if job.corpus.parallel else ():
+        note(f"prepare: {source.files}: {count_pairs(source.files, job.corpus.languages or ()).told}", not job.quiet)
     _check_disk(job)
     if job.corpus.annotations or job.corpus.segmenter != "none":
         check_beginnings(job.sources, job.corpus)

@@ -69,6 +69,8 @@ class StoreJob:
             "segmenter": self.segmenter.recipe,
             "text_field": corpus.text_field,
         }
+        if corpus.parallel:
+            shard_recipe["parallel"] = corpus.languages
         if corpus.annotations:
             shard_recipe["annotations"] = {name: annotator.recipe() for name, annotator in corpus.annotations.items()}
         self.request: dict[str, Any] = {
@@ -179,15 +181,17 @@ def _identities(sources: list[Source], corpus: CorpusConfig, folder: Path) -> li
             data = load_hub(source.path, corpus)
             found.append(["hub", source.path, corpus.subset, corpus.split, str(data._fingerprint)])
             continue
-        path = Path(source.path).resolve()
-        status = path.stat()
-        entry = known.get(str(path))
-        if entry is None or entry[:2] != [status.st_size, status.st_mtime_ns]:
-            entry = [status.st_size, status.st_mtime_ns, file_digest(path)]
-            if time.time() - status.st_mtime > 3:
-                known[str(path)] = entry
-                changed = True
-        found.append([source.kind, source.gzipped, entry[0], entry[2]])
+        entry: list[Any] = [source.kind, source.gzipped]
+        for path in (Path(name).resolve() for name in (source.path, source.target) if name is not None):
+            status = path.stat()
+            seen = known.get(str(path))
+            if seen is None or seen[:2] != [status.st_size, status.st_mtime_ns]:
+                seen = [status.st_size, status.st_mtime_ns, file_digest(path)]
+                if time.time() - status.st_mtime > 3:
+                    known[str(path)] = seen
+                    changed = True
+            entry += [seen[0], seen[2]]
+        found.append(entry)
     if changed:
         write_json(place, known, shared=True)
     return found

@@ -91,6 +91,12 @@ class Store:
         size = self.meta.get("text_bytes")
         return size / self.num_tokens if size and self.num_tokens else None
 
+    @property
+    def languages(self) -> list[str] | None:
+        """The two languages of translations, of which each document is a pair; ``None`` = other text."""
+        found: list[str] | None = self.meta.get("recipe", {}).get("parallel")
+        return found
+
     def document_tokens(self) -> NDArray[np.int64]:
         """(D + 1,) token offsets of the documents."""
         return np.asarray(self.sentences)[np.asarray(self.documents)]

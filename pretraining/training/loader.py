@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pretraining.arrays import ragged_ranges
 from pretraining.keyed_random import Draw
 from pretraining.layouts.base import Layout, Plan
 from pretraining.layouts.examples import Examples
@@ -22,6 +23,8 @@ _VALIDATION_SHARE = 0.1
 def split_documents(store: Store, validation_tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Training and held-out documents, chosen by a hash of the document's number.
 
+    Translations are split by their source sentence: pairs that have it in common stand on one side.
+
     Args:
         store: the corpus.
         validation_tokens: held-out tokens wanted; at most a tenth of the corpus is taken, so that small
@@ -32,10 +35,26 @@ def split_documents(store: Store, validation_tokens: int) -> tuple[NDArray[np.in
     wanted = min(validation_tokens, int(_VALIDATION_SHARE * lengths.sum()))
     if wanted <= 0 or len(documents) < 4:
         return documents, documents[:0]
-    order = Draw(_VALIDATION_SEED, 0).permutation(len(documents), "validation")
-    count = int(np.searchsorted(np.cumsum(lengths[order]), wanted)) + 1
-    count = min(max(count, 2), len(documents) // 2)
-    return np.sort(order[count:]), np.sort(order[:count])
+    owner = documents if store.languages is None else _source_numbers(store)
+    sizes = np.bincount(owner, weights=lengths)
+    order = Draw(_VALIDATION_SEED, 0).permutation(len(sizes), "validation")
+    count = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
+    held_out = np.isin(owner, order[: min(max(count, 2), len(sizes) // 2)])
+    return documents[~held_out], documents[held_out]
+
+
+def _source_numbers(store: Store) -> NDArray[np.int64]:
+    """(D,) a number for each pair's source sentence, the same where the tokens are the same."""
+    edges = np.asarray(store.sentences)
+    first = np.asarray(store.documents)[:-1]
+    starts, sizes = edges[first], edges[np.minimum(first + 1, len(edges) - 1)] - edges[first]
+    row = np.repeat(np.arange(len(first)), sizes)
+    places = ragged_ranges(np.zeros_like(sizes), sizes)
+    tokens = np.asarray(store.tokens[ragged_ranges(starts, sizes)]).astype(np.int64)
+    with np.errstate(over="ignore"):
+        digests = np.zeros(len(first), dtype=np.uint64)
+        np.add.at(digests, row, Draw(_VALIDATION_SEED, 0).keys((places << 32) + tokens, "source"))
+    return np.unique(digests, return_inverse=True)[1].reshape(-1)
 
 
 @dataclass
