@@ -4,6 +4,15 @@ from pretraining.masking.base import All, Budgeted, Prediction, Replacement, Sel
 from pretraining.masking.context_spans import ContextSpans, Parts
 from pretraining.masking.groups import Grouped, Groups
 from pretraining.masking.ngrams import NGrams
+from pretraining.masking.noise import Noise
+from pretraining.masking.noises import (
+    DocumentRotation,
+    SentencePermutation,
+    TextInfilling,
+    TokenDeletion,
+    TokenMasking,
+)
+from pretraining.masking.sentinels import PartitionedSpans, SpanCorruption
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace
 from pretraining.masking.words import KnowledgeUnits, RandomSpans, WholeWords
@@ -12,10 +21,13 @@ __all__ = [
     "All",
     "Budgeted",
     "ContextSpans",
+    "DocumentRotation",
     "Grouped",
     "Groups",
     "KnowledgeUnits",
     "NGrams",
+    "Noise",
+    "PartitionedSpans",
     "Parts",
     "Prediction",
     "RandomSpans",
@@ -24,6 +36,11 @@ __all__ = [
     "Replacement",
     "Selected",
     "Selector",
+    "SentencePermutation",
     "SimilarWords",
+    "SpanCorruption",
+    "TextInfilling",
+    "TokenDeletion",
+    "TokenMasking",
     "WholeWords",
 ]

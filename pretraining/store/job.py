@@ -145,7 +145,8 @@ class StoreJob:
         """What a trained tokenizer depends on beside the text, the tokens added to it included."""
         new, named = self.tokenizer.new_tokens, self.template.tokens if self.template else []
         added = {"new_tokens": [new, [token for token in new if token in named]]} if new else {}
-        return {**self.tokenizer.recipe(), **added}
+        sentinels = {"sentinels": self.tokenizer.sentinels} if self.tokenizer.sentinels else {}
+        return {**self.tokenizer.recipe(), **added, **sentinels}
 
 
 def _content(tokenizer: ZooTokenizer) -> str:

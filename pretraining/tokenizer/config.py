@@ -12,6 +12,8 @@ from zoo.values import Count, Range, UserPath, check_fields
 TRAINING = 3
 """Version of the training recipes below; part of every fingerprint of a trained tokenizer."""
 TokenizerKind = Literal["wordpiece", "bytebpe", "unigram", "word", "file"]
+SENTINEL = "<extra_id_{}>"
+"""Name of the sentinel with a number (T5)."""
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 SOME_UNKNOWN, MOST_UNKNOWN = 0.05, 0.5  # shares of unknown tokens from which a note is written, and an error raised
 _BERT = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
@@ -42,6 +44,8 @@ class TokenizerConfig:
         new_tokens: tokens that are added, in this order, where the vocabulary lacks them (:func:`extend`). A role's
             ([MASK], <mask>, what ``special`` names) or the template's become special tokens; all others are found in
             text, as whole words.
+        sentinels: special tokens ``<extra_id_0>``, ... that are added last, counted downwards as T5's, so that
+            ``<extra_id_0>`` has the largest id.
         special: role (``pad, unk, cls, sep, mask``) to token. Order gives the ids from 0 on; the mask
             of bytebpe is the last id, as in RoBERTa. Empty = the kind's usual ones.
     """
@@ -55,6 +59,7 @@ class TokenizerConfig:
     character_coverage: Annotated[float, Range(above=0, most=1)] = 0.9995
     train_bytes: Count = 2**27
     new_tokens: list[str] = field(default_factory=list)
+    sentinels: Annotated[int, Range(least=0, most=10_000)] = 0
     special: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +84,11 @@ class TokenizerConfig:
                 raise ZooError(f"tokenizer.new_tokens: {token!r} is empty or holds white space; a token is one word.")
 
     @property
+    def sentinel_tokens(self) -> list[str]:
+        """The sentinels in the order of their ids."""
+        return [SENTINEL.format(number) for number in reversed(range(self.sentinels))]
+
+    @property
     def folds_case(self) -> bool:
         """``lowercase`` with its default filled in."""
         return self.kind in ("wordpiece", "unigram") if self.lowercase is None else self.lowercase
@@ -96,6 +106,6 @@ class TokenizerConfig:
     def recipe(self) -> dict[str, Any]:
         """What training depends on besides the text, for fingerprints."""
         fields = dataclasses.asdict(self)
-        del fields["path"], fields["new_tokens"]
+        del fields["path"], fields["new_tokens"], fields["sentinels"]
         fields |= {"lowercase": self.folds_case, "strip_accents": self.folds_accents, "version": TRAINING}
         return {**fields, "special": list(self.roles.items())}

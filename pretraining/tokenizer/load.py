@@ -57,7 +57,7 @@ def load_tokenizer(path: str | Path, config: TokenizerConfig | None = None) -> Z
 def extend(
     tokenizer: ZooTokenizer, config: TokenizerConfig, template: Template | None = None, special: Iterable[str] = ()
 ) -> ZooTokenizer:
-    """The tokenizer with those of ``config.new_tokens`` that it lacks, numbered on in their order.
+    """The tokenizer with those of ``config.new_tokens``, then of its sentinels, that it lacks, numbered on in order.
 
     Args:
         tokenizer: trained or loaded; its backend is changed.
@@ -69,12 +69,15 @@ def extend(
         the tokenizer with its new roles. Ordinary new tokens are found in normalised text where they stand as whole
         words, or anywhere if they hold Chinese characters.
     """
-    if not config.new_tokens:
+    if not config.new_tokens and not config.sentinels:
         return tokenizer
     backend = tokenizer.backend
     roles = {**_roles_of(backend, {}, config), **tokenizer.roles}
-    special = {*roles.values(), *(template.tokens if template else ()), *special}
-    for token in config.new_tokens:  # one by one: the ids follow the order they were named in
+    special = {*roles.values(), *(template.tokens if template else ()), *special, *config.sentinel_tokens}
+    for token in [
+        *config.new_tokens,
+        *config.sentinel_tokens,
+    ]:  # one by one: the ids follow the order they were named in
         if backend.token_to_id(token) is not None:
             continue
         if token in special:

@@ -103,7 +103,7 @@ def overlay(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[
     """What replaces the settings' files: the checkpoint's config, template and tokenizer, by dotted key.
 
     A tokenizer whose kind the command line names is another one, and stays as files and command line describe it; so
-    do ``new_tokens``, which a checkpoint does not have.
+    do ``new_tokens`` and ``sentinels``, which a checkpoint does not have.
 
     Args:
         merged: all values of the run.
@@ -131,8 +131,9 @@ def overlay(merged: Mapping[str, Any], command_line: Mapping[str, Any]) -> dict[
         core["pooler"] = files.get("pooler", False)
     taken: dict[str, Any] = {"model": core, "template": metadata.template.to_dict()}
     if "kind" not in _below(command_line, "data", "tokenizer"):
-        new = _below(merged, "data", "tokenizer").get("new_tokens", [])
-        taken["data.tokenizer"] = {"kind": "file", "path": model, "new_tokens": new}
+        files = _below(merged, "data", "tokenizer")
+        new = {name: files[name] for name in ("new_tokens", "sentinels") if files.get(name)}
+        taken["data.tokenizer"] = {"kind": "file", "path": model, **new}
     return taken
 
 

@@ -21,6 +21,7 @@ from finetune.kinds.base import TaskKind
 from pretraining.annotations.base import Annotator
 from pretraining.layouts.base import Layout
 from pretraining.masking.base import Replacement, Selector
+from pretraining.masking.noise import Noise
 from pretraining.objectives.base import Objective
 from pretraining.optim.learning_rate import Schedule
 from pretraining.training.config import PretrainConfig, SeedConfig, TrainConfig
@@ -33,7 +34,18 @@ from zoo.settings.load import load_settings
 from zoo.settings.yaml_files import set_nested
 from zoo.values import Name, Range, UserPath, annotations_of, check_name, check_value, user_path
 
-ROLES = (Objective, Layout, Selector, Replacement, Schedule, Curriculum, Annotator, TaskKind, torch.optim.Optimizer)
+ROLES = (
+    Objective,
+    Layout,
+    Selector,
+    Replacement,
+    Noise,
+    Schedule,
+    Curriculum,
+    Annotator,
+    TaskKind,
+    torch.optim.Optimizer,
+)
 
 
 def modules() -> Iterator[Any]:

@@ -328,6 +328,18 @@ def test_new_tokens_take_the_roles_that_are_free(tmp_path):
     assert extend(full, TokenizerConfig(new_tokens=["<mask>"])).roles["mask"] == "[MASK]"
 
 
+def test_sentinels_are_special_and_counted_downwards(tmp_path):
+    before = train("unigram", 300)
+    size, config = before.vocabulary.size, TokenizerConfig(kind="unigram", vocab_size=300, sentinels=3)
+    grown = extend(before, config)
+    known = grown.backend.token_to_id
+    assert [known(f"<extra_id_{number}>") for number in range(4)] == [size + 2, size + 1, size, None]
+    assert size + 2 not in grown.encode_batch(["the <extra_id_0> sea"])[0][0]  # written out in a text it is text
+    grown.save(tmp_path)
+    assert load_tokenizer(tmp_path).backend.token_to_id("<extra_id_0>") == size + 2
+    assert config.recipe() == TokenizerConfig(kind="unigram", vocab_size=300).recipe()  # added, not trained
+
+
 def test_new_tokens_end_words_where_words_have_ends(tmp_path):
     vocabulary = {t: i for i, t in enumerate(["<unk>", "t", "h", "e", "e</w>", "s", "a", "a</w>", "th", "the</w>"])}
     (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
