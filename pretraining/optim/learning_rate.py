@@ -58,16 +58,20 @@ class WarmupDecay(Schedule):
 class Noam(Schedule):
     """Linear warm-up, then 1/sqrt(step), scaled to 1 at the peak (Vaswani et al. 2017, 5.3).
 
+    The paper's rate is d**-0.5 * min(step**-0.5, step * warmup**-1.5), whose peak is :func:`noam_peak`. fairseq's
+    ``inverse_sqrt`` starts its warm-up at 1e-7; T5's rate is constant during it, min(1, sqrt(warmup / step)).
+
     Args:
         warmup: share of the budget for the warm-up.
+        start: factor at which the warm-up starts: 0 (the paper), 2e-4 (fairseq, for a peak of 5e-4), 1 (T5).
         per_stage: start again, warm-up and all, with every stage of the run ("warm-up steps for each pretraining task",
             ERNIE 2.0, section 5.1); ``warmup`` is still a share of the whole budget, so all warm-ups are equally long.
     """
 
-    def __init__(self, warmup: Probability = 0.04, per_stage: bool = False) -> None:
+    def __init__(self, warmup: Probability = 0.04, per_stage: bool = False, start: Probability = 0.0) -> None:
         if not 0.0 < warmup < 1.0:
             raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in (0, 1).")
-        self.warmup, self.per_stage = warmup, per_stage
+        self.warmup, self.per_stage, self.start = warmup, per_stage, start
         self._starts = [0.0]
 
     def begin(self, starts: list[float]) -> None:
@@ -75,8 +79,13 @@ class Noam(Schedule):
         self._starts = sorted(starts) if self.per_stage else [0.0]
 
     def factor(self, progress: float) -> float:
-        """1 at the end of a warm-up, 0 where one starts."""
-        since = progress - max((start for start in self._starts if start <= progress), default=0.0)
-        if since <= 0.0:
-            return 0.0
-        return min(since / self.warmup, math.sqrt(self.warmup / since))
+        """1 at the end of a warm-up, ``start`` where one starts."""
+        since = max(progress - max((start for start in self._starts if start <= progress), default=0.0), 0.0)
+        if since < self.warmup:
+            return self.start + (1.0 - self.start) * since / self.warmup
+        return math.sqrt(self.warmup / since)
+
+
+def noam_peak(width: int, warmup_steps: int) -> float:
+    """The paper's learning rate at the end of the warm-up, (width * warmup_steps)**-0.5."""
+    return (width * warmup_steps) ** -0.5

@@ -19,7 +19,7 @@ class TokenLoss(NamedTuple):
 
     Args:
         total: 0-d sum in nats, with gradient.
-        nll: (T,) each position's loss, without gradient.
+        nll: (T,) each position's loss, without gradient; of smoothed labels what the sum adds up.
         correct: 0-d number of positions where the label scores highest; ``None`` while training,
             where it would cost another pass over the logits.
     """
@@ -33,7 +33,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Logits are made chunk by chunk, turned into their gradient in place and multiplied back at once.
 
     So few logits exist at a time (40 MB on a CPU), fewer still in single precision, and the backward pass only scales
-    what is ready. The sum's gradient with respect to each logit is softmax - one-hot.
+    what is ready. The sum's gradient with respect to each logit is softmax - one-hot, or, with smoothed labels, softmax
+    less their shares.
     """
 
     @staticmethod
@@ -46,6 +47,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         dtype: torch.dtype,
         train: bool,
         chunk_bytes: int,
+        smoothing: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         need = [train and ctx.needs_input_grad[i] for i in range(3)]
         nll = torch.empty(len(labels), dtype=torch.float32, device=features.device)
@@ -61,10 +63,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for part in _slices(len(logits), times * _PART_BYTES // (4 * weight.shape[0])):
                 index, losses = (x[part] for x in rows)
                 if any(need):
-                    losses.copy_(_to_gradient(logits[part], bias, index, grad_bias))
+                    losses.copy_(_to_gradient(logits[part], bias, index, grad_bias, smoothing))
                 else:
                     wide = _in_single(logits[part], bias)
-                    losses.copy_(torch.logsumexp(wide, dim=-1) - wide.gather(1, index[:, None]).squeeze(1))
+                    losses.copy_(torch.logsumexp(wide, dim=-1) - _expected(wide, index[:, None], smoothing).squeeze(1))
                     correct += (wide.argmax(-1) == index).sum()
             if grad_features is not None:
                 grad_features[chunk] = logits @ matrix
@@ -89,6 +91,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
@@ -106,14 +109,28 @@ def _in_single(logits: Tensor, bias: Tensor | None) -> Tensor:
     return logits.add_(bias) if logits.dtype == torch.float32 else logits.float().add_(bias)
 
 
-def _to_gradient(logits: Tensor, bias: Tensor | None, labels: Tensor, grad_bias: Tensor | None) -> Tensor:
+def _expected(logits: Tensor, index: Tensor, smoothing: float) -> Tensor:
+    """(n, 1) mean logit under the labels: that of each label, or with a share of all others'."""
+    label = logits.gather(1, index)
+    if not smoothing:
+        return label
+    share = smoothing / (logits.shape[1] - 1)
+    return (1 - smoothing - share) * label + share * logits.sum(-1, keepdim=True)
+
+
+def _to_gradient(
+    logits: Tensor, bias: Tensor | None, labels: Tensor, grad_bias: Tensor | None, smoothing: float
+) -> Tensor:
     """Losses of (n, V) logits, which their gradients overwrite; the bias's is added to ``grad_bias``."""
     wide, index = _in_single(logits, bias), labels[:, None]
-    expected = wide.gather(1, index)
+    expected = _expected(wide, index, smoothing)
     # One softmax serves loss and gradient: log-sum-exp = greatest logit - log(its probability).
     grad = torch.softmax(wide, dim=-1)
     norm = wide.amax(-1, keepdim=True) - grad.amax(-1, keepdim=True).log()
-    grad.scatter_add_(1, index, torch.full_like(index, -1, dtype=grad.dtype))
+    share = smoothing / (logits.shape[1] - 1) if smoothing else 0.0
+    if share:
+        grad.sub_(share)
+    grad.scatter_add_(1, index, torch.full_like(index, smoothing + share - 1, dtype=grad.dtype))
     if grad_bias is not None:
         grad_bias += grad.sum(0)
     logits.copy_(grad)
@@ -134,7 +151,12 @@ def _accumulate(total: Tensor | None, grad: Tensor, states: Tensor) -> Tensor:
 
 
 def linear_cross_entropy(
-    features: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, chunk_bytes: int = CHUNK_BYTES
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    chunk_bytes: int = CHUNK_BYTES,
+    smoothing: float = 0.0,
 ) -> TokenLoss:
     """Cross-entropy of ``features @ weight.T + bias`` with ``labels``, summed.
 
@@ -144,6 +166,9 @@ def linear_cross_entropy(
         bias: (V,) or ``None``.
         labels: (T,) int64.
         chunk_bytes: of logits that exist at a time on a CPU; on a GPU 16 times as many.
+        smoothing: share of each label that all other entries get, evenly, as in tensor2tensor and fairseq. (torch's
+            is spread over the label, too.) The sum is the cross-entropy, of which a smoothed label's own entropy is
+            the least.
 
     Returns:
         sum, per-position losses and hits; zeros where T = 0. Twice-differentiation is not supported.
@@ -152,5 +177,7 @@ def linear_cross_entropy(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
     with torch.autocast(device, enabled=False):
         train = torch.is_grad_enabled()
-        total, nll, correct = _LinearCrossEntropy.apply(features, weight, bias, labels, dtype, train, chunk_bytes)
+        total, nll, correct = _LinearCrossEntropy.apply(
+            features, weight, bias, labels, dtype, train, chunk_bytes, smoothing
+        )
     return TokenLoss(total, nll, None if total.requires_grad else correct)

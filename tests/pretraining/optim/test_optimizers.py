@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pretraining.optim.learning_rate import Noam, WarmupDecay
+from pretraining.optim.learning_rate import Noam, WarmupDecay, noam_peak
 from pretraining.optim.optimizers import AdamW, Lamb, parameter_groups
 from zoo.errors import ZooError
 
@@ -30,6 +30,27 @@ def test_roberta_and_gpt_schedule_numbers():
     assert Noam(0.1).factor(0.4) == pytest.approx(0.5)
     with pytest.raises(ZooError, match="warmup"):
         WarmupDecay(1.5)
+
+
+@pytest.mark.parametrize(
+    ("width", "step", "rate"),
+    [(512, 1, 1.747e-7), (512, 4000, 6.988e-4), (512, 100_000, 1.398e-4), (1024, 4000, 4.941e-4)],
+)
+def test_noam_has_the_papers_rates(width, step, rate):
+    """specs: Transformer, 4 and 8.4; 100,000 steps with a warm-up of 4,000."""
+    ours = noam_peak(width, 4000) * Noam(0.04).factor(step / 100_000)
+    assert ours == pytest.approx(rate, rel=5e-4)
+    assert ours == pytest.approx(width**-0.5 * min(step**-0.5, step * 4000**-1.5))
+
+
+def test_inverse_root_schedules_of_fairseq_and_t5():
+    fairseq = Noam(0.04, start=1e-7 / 5e-4)
+    assert 5e-4 * fairseq.factor(0) == pytest.approx(1e-7)
+    assert 5e-4 * fairseq.factor(0.02) == pytest.approx((5e-4 + 1e-7) / 2)
+    assert fairseq.factor(0.16) == pytest.approx(0.5)
+    t5, total = Noam(0.1, start=1), 100_000
+    for step in (0, 5_000, 10_000, 40_000, 100_000):
+        assert 0.01 * t5.factor(step / total) == pytest.approx(max(step, 10_000) ** -0.5)
 
 
 def steps(optimizer_class, parameter, grads, **arguments):

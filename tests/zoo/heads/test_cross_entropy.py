@@ -88,3 +88,29 @@ def test_analytic_flops_equal_torchs_counter(facts, outputs):
     )
     assert own == forward
     assert training_flops(own) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
+def test_smoothed_labels_are_fairseqs_with_gradients(chunk_rows):
+    """1 - e for the label, e / (V - 1) for each other entry (specs: Transformer, 3); torch's are others."""
+    torch.manual_seed(0)
+    leaves = [torch.randn(50, 16), torch.randn(301, 16), torch.randn(301)]
+    labels, smoothing = torch.randint(0, 301, (50,)), 0.1
+    features, weight, offset = ours = [x.clone().requires_grad_() for x in leaves]
+    loss = zoo.heads.cross_entropy.linear_cross_entropy(
+        features, weight, offset, labels, chunk_bytes=4 * 301 * chunk_rows, smoothing=smoothing
+    )
+    theirs = [x.clone().requires_grad_() for x in leaves]
+    chances = torch.log_softmax(functional.linear(*theirs), dim=-1)
+    shares = torch.full_like(chances, smoothing / 300).scatter(1, labels[:, None], 1 - smoothing)
+    expected = -(shares * chances).sum(-1)
+    (loss.total / 7).backward()
+    (expected.sum() / 7).backward()
+    assert torch.allclose(loss.nll, expected, atol=1e-5)
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=2e-5, rtol=1e-5)
+    with torch.no_grad():
+        again = zoo.heads.cross_entropy.linear_cross_entropy(*leaves, labels, smoothing=smoothing)
+    assert torch.allclose(again.nll, loss.nll, atol=1e-5)
+    stock = functional.cross_entropy(functional.linear(*leaves), labels, label_smoothing=smoothing, reduction="sum")
+    assert abs(float(stock - loss.total.detach())) > 1e-2
