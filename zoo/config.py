@@ -8,11 +8,16 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from zoo.config_parts import CharacterConfig, FusionConfig, RecurrentConfig
+from zoo.config_parts import CharacterConfig, DecoderConfig, FusionConfig, RecurrentConfig
 from zoo.errors import ZooError, nearest
 from zoo.values import Amount, Count, NotNegative, Positive, Probability, Range, check_fields
 
-_PARTS: dict[str, Any] = {"characters": CharacterConfig, "recurrent": RecurrentConfig, "fusion": FusionConfig}
+_PARTS: dict[str, Any] = {
+    "characters": CharacterConfig,
+    "recurrent": RecurrentConfig,
+    "fusion": FusionConfig,
+    "decoder": DecoderConfig,
+}
 """Fields that are configs of a part."""
 
 
@@ -24,7 +29,8 @@ class CoreConfig:
         vocab_size: rows of the token embedding; ``None`` takes the tokenizer's size.
         hidden_size: width of the hidden states.
         num_hidden_layers: layers that are run, at most 2**16.
-        num_attention_heads: heads per layer; must divide ``hidden_size``.
+        num_attention_heads: heads per layer; must divide ``hidden_size``, unless ``head_dim`` is given.
+        head_dim: width of a head; ``None`` = ``hidden_size`` shared out among the heads.
         num_key_value_heads: heads of keys and values, each shared by a group of query heads; ``None`` = as
             many as query heads.
         intermediate_size: inner width of the feed-forward part.
@@ -41,8 +47,14 @@ class CoreConfig:
         embedding_norm: LayerNorm after the embedding sum.
         scale_embedding: token embeddings are multiplied by sqrt(hidden_size).
         position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
-            k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019)
+            k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019),
+            ``relative_buckets`` (a number per head for each range of distances is added to scores; Raffel et al. 2020)
             or ``none``. The fields from ``untie_r`` to ``query_stream`` say more about ``relative``.
+        sinusoid_layout: of ``sinusoidal``: ``interleaved``, ``halves`` or ``halves_inclusive``
+            (:func:`zoo.core.functions.sinusoids`).
+        relative_attention_num_buckets: of ``relative_buckets``: ranges of distances, of both directions together where
+            tokens attend to both.
+        relative_attention_max_distance: of ``relative_buckets``: farther distances are in the last range.
         rope_theta: base of the rotary angles.
         max_position_embeddings: rows of the position table, ``position_offset`` included; without a table the
             length that the model is meant for, and no limit.
@@ -58,6 +70,7 @@ class CoreConfig:
         query_stream: a learned start vector for a second stream of states (permutation language models).
         type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
         task_type_vocab_size: task types; 0 = no table.
+        scale_attention: scores are divided by the square root of a head's width.
         attention_bias: biases on the attention projections.
         mlp_bias: biases on the feed-forward projections.
         layer_norm_eps: epsilon of every norm.
@@ -69,17 +82,20 @@ class CoreConfig:
         initializer_range: standard deviation of the initial weights.
         residual_init_scale: scale the output projections' initial values by 1/sqrt(2 * layers).
         tie_word_embeddings: output matrix of token heads = token embedding.
+        scale_logits: what token heads multiply with the output matrix is divided by sqrt(hidden_size).
         pooler: dense + tanh on the first token's state, as a part of the core.
         pad_token_id: row of the padding token; ``None`` = there is none.
         characters: read tokens by their characters instead of looking them up in a table; ``None`` = a table.
         recurrent: LSTM layers in the place of attention layers, whose fields are then not read; ``None`` = attention.
         fusion: entity vectors beside the tokens; ``None`` = there are none.
+        decoder: a second stack of layers that reads the first one's states; ``None`` = there is none.
     """
 
     vocab_size: Count | None = None
     hidden_size: Count = 128
     num_hidden_layers: Annotated[int, Range(least=1, most=2**16)] = 2
     num_attention_heads: Count = 2
+    head_dim: Count | None = None
     num_key_value_heads: Count | None = None
     intermediate_size: Count = 512
     embedding_size: Count | None = None
@@ -91,7 +107,10 @@ class CoreConfig:
     norm_position: Literal["post", "pre"] = "post"
     embedding_norm: bool = True
     scale_embedding: bool = False
-    position_type: Literal["learned", "sinusoidal", "rotary", "relative", "none"] = "learned"
+    position_type: Literal["learned", "sinusoidal", "rotary", "relative", "relative_buckets", "none"] = "learned"
+    sinusoid_layout: Literal["interleaved", "halves", "halves_inclusive"] = "interleaved"
+    relative_attention_num_buckets: Annotated[int, Range(least=4)] = 32
+    relative_attention_max_distance: Count = 128
     rope_theta: Positive = 10000.0
     max_position_embeddings: Amount = 512
     position_offset: Amount = 0
@@ -104,6 +123,7 @@ class CoreConfig:
     query_stream: bool = False
     type_vocab_size: Amount = 2
     task_type_vocab_size: Amount = 0
+    scale_attention: bool = True
     attention_bias: bool = True
     mlp_bias: bool = True
     layer_norm_eps: Positive = 1e-12
@@ -115,16 +135,19 @@ class CoreConfig:
     initializer_range: NotNegative = 0.02
     residual_init_scale: bool = False
     tie_word_embeddings: bool = True
+    scale_logits: bool = False
     pooler: bool = True
     pad_token_id: Annotated[int, Range(least=-1)] | None = None
     characters: CharacterConfig | None = None
     recurrent: RecurrentConfig | None = None
     fusion: FusionConfig | None = None
+    decoder: DecoderConfig | None = None
 
     def __post_init__(self) -> None:
         """Raise ZooError if no core can be built, naming what would work."""
         check_fields(self, "model")
-        for check in (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_fusion):
+        checks = (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_buckets, _check_fusion)
+        for check in (*checks, _check_decoder):
             check(self)
 
     @property
@@ -152,7 +175,7 @@ class CoreConfig:
     @property
     def head_width(self) -> int:
         """Width of an attention head."""
-        return self.hidden_size // self.num_attention_heads
+        return self.head_dim or self.hidden_size // self.num_attention_heads
 
     @property
     def key_value_heads(self) -> int:
@@ -173,6 +196,13 @@ class CoreConfig:
     def tokenizer_settings(self) -> dict[str, int]:
         """What a ``tokenizer_config.json`` has from its model: ``model_max_length``, where there is a limit."""
         return {"model_max_length": self.max_length} if self.has_position_table else {}
+
+    @property
+    def decoder_side(self) -> CoreConfig:
+        """The config of the decoder's layers, as of a core without a decoder; only where there is one."""
+        assert self.decoder is not None
+        own = {name: value for name, value in dataclasses.asdict(self.decoder).items() if value is not None}
+        return self.replace(**own, decoder=None)
 
     def group_of(self, layer: int) -> int:
         """Number of the weight set that layer ``layer`` uses (specs: ALBERT, section 2)."""
@@ -201,7 +231,7 @@ class CoreConfig:
 
 def _check_sizes(config: CoreConfig) -> None:
     """Raise ZooError if widths, heads or groups do not go together."""
-    if config.hidden_size % config.num_attention_heads:
+    if config.head_dim is None and config.hidden_size % config.num_attention_heads:
         works = [n for n in range(1, 65) if config.hidden_size % n == 0]
         raise ZooError(
             f"model.num_attention_heads = {config.num_attention_heads} does not divide model.hidden_size = "
@@ -253,7 +283,7 @@ def _check_parts(config: CoreConfig) -> None:
             f"model.hidden_size = {config.hidden_size}: with model.recurrent it is two directions side by side and "
             "must be even."
         )
-    if config.position_type in ("rotary", "relative"):
+    if config.position_type in ("rotary", "relative", "relative_buckets"):
         raise ZooError(
             f"model.position_type: {config.position_type} is for attention layers; with model.recurrent: none."
         )
@@ -277,6 +307,37 @@ def _check_relative(config: CoreConfig) -> None:
         raise ZooError("model.same_length shows every query the same model.mem_len keys: give that a length.")
 
 
+def _check_buckets(config: CoreConfig) -> None:
+    """Raise ZooError if distances could not be sorted into their buckets."""
+    if config.head_dim is not None and config.position_type == "relative":
+        raise ZooError("model.head_dim does not go with model.position_type: relative; leave it out.")
+    if config.position_type != "relative_buckets":
+        return
+    buckets, farthest = config.relative_attention_num_buckets, config.relative_attention_max_distance
+    if buckets % 4 or farthest <= buckets // 2:
+        raise ZooError(
+            f"model.relative_attention_num_buckets = {buckets} must be a multiple of 4 (two directions, half of "
+            f"each for single distances) and less than twice model.relative_attention_max_distance = {farthest}."
+        )
+
+
+def _check_decoder(config: CoreConfig) -> None:
+    """Raise ZooError if something does not go with a decoder."""
+    if config.decoder is None:
+        return
+    needed = {"pooler": False, "fusion": None, "characters": None, "recurrent": None, "query_stream": False}
+    for name, value in {**needed, "mem_len": None}.items():
+        if getattr(config, name) != value and (getattr(config, name) or value):
+            said = "false" if value is False else "null"
+            raise ZooError(f"model.decoder needs model.{name}: {said}, not {getattr(config, name)}.")
+    if config.position_type == "relative":
+        raise ZooError(
+            "model.position_type: relative is for one stack of layers; with model.decoder: learned, sinusoidal, "
+            "rotary, relative_buckets or none."
+        )
+    _ = config.decoder_side  # its own checks
+
+
 def _check_fusion(config: CoreConfig) -> None:
     """Raise ZooError if something does not go with entity vectors."""
     if config.fusion is None:
@@ -285,6 +346,8 @@ def _check_fusion(config: CoreConfig) -> None:
     for name, value in needed.items():
         if getattr(config, name) != value and (getattr(config, name) or value):
             raise ZooError(f"model.fusion needs model.{name}: {value}, not {getattr(config, name)}.")
+    if config.position_type == "relative_buckets":
+        raise ZooError("model.fusion does not go with model.position_type: relative_buckets.")
     if config.query_stream:
         raise ZooError("model.fusion does not go with a second stream (model.query_stream).")
     if len(config.fusion.layer_types) > config.num_hidden_layers:

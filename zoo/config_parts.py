@@ -1,4 +1,4 @@
-"""Configs of a core's parts: characters, recurrent layers, entity vectors."""
+"""Configs of a core's parts: characters, recurrent layers, entity vectors, a decoder."""
 
 from __future__ import annotations
 
@@ -116,3 +116,25 @@ class FusionConfig:
     def last(self) -> int:
         """Number of the last layer that mixes, -1 = none does."""
         return max((number for number, kind in enumerate(self.layer_types) if kind != "plain"), default=-1)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """A decoder beside the encoder that the other fields describe (Vaswani et al. 2017; specs: Transformer, section 2).
+
+    Its layers attend to the tokens before, then to the encoder's last states. All that is not said here is as in the
+    encoder; the two share the token embedding.
+
+    Args:
+        num_hidden_layers: its layers; ``null`` = as many as the encoder's.
+        num_attention_heads: heads per layer; ``null`` = as many.
+        intermediate_size: inner width of the feed-forward part; ``null`` = the same.
+    """
+
+    num_hidden_layers: Annotated[int, Range(least=1, most=2**16)] | None = None
+    num_attention_heads: Count | None = None
+    intermediate_size: Count | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if the part cannot be built."""
+        check_fields(self, "model.decoder")

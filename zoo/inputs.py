@@ -60,6 +60,22 @@ class QueryStream(NamedTuple):
     hidden_states: Tensor | None = None
 
 
+class DecoderInputs(NamedTuple):
+    """What the decoder of an encoder-decoder core reads; the fields of :class:`CoreInputs` are then the source.
+
+    Args:
+        input_ids: (B, T) tokens that the decoder reads: where it predicts the next one, the target shifted right.
+        attention_pattern: which of them attend to which; ``lengths`` are the target's. All attend to the source.
+        position_ids: (B, T) positions; absent = 0, 1, 2, ...
+        output_positions: (B, R) positions whose last states are read, as in :class:`CoreInputs`.
+    """
+
+    input_ids: Tensor
+    attention_pattern: AttentionPattern = AttentionPattern(causal=True)
+    position_ids: Tensor | None = None
+    output_positions: Tensor | None = None
+
+
 class CoreInputs(NamedTuple):
     """Inputs of a core; absent fields are ``None``. Nested named tuples move to a device unchanged.
 
@@ -76,9 +92,8 @@ class CoreInputs(NamedTuple):
         query: second stream (permutation language models).
         entity_ids: (B, L) row of ``entity_vectors`` that is aligned with a token, 0 = none (knowledge-fused cores).
         entity_vectors: (N, width) vectors of the batch's entities; row 0 stands for none and is all zeros.
-        encoder_states: (B, L', W) states to cross-attend to (encoder-decoder).
-        encoder_attention_pattern: to which of ``encoder_states`` tokens attend.
         character_ids: (B, L, characters) for cores that read characters.
+        decoder: the target side of an encoder-decoder core; absent = it only encodes.
     """
 
     input_ids: Tensor
@@ -92,23 +107,27 @@ class CoreInputs(NamedTuple):
     query: QueryStream | None = None
     entity_ids: Tensor | None = None
     entity_vectors: Tensor | None = None
-    encoder_states: Tensor | None = None
-    encoder_attention_pattern: AttentionPattern | None = None
     character_ids: Tensor | None = None
+    decoder: DecoderInputs | None = None
 
 
 class CoreOutput(NamedTuple):
     """What a core gives back.
 
     Args:
-        last_hidden_state: (B, L, W); NaN where a state was not computed, see :class:`CoreInputs`.
+        last_hidden_state: (B, L, W), where a decoder ran (B, T, W) its own; NaN where a state was not computed, see
+            :class:`CoreInputs`.
         pooler_output: (B, W), where the core has a pooler.
         hidden_states: every layer's states, first the embeddings, where they were asked for; rows of a second
-            stream stand after the first one's.
+            stream stand after the first one's. Of a decoder where one ran, like ``attentions``.
         attentions: (B, H, L, K) probabilities of every layer, where they were asked for; rows as above.
         query_states: (B, T, W) the second stream's last states, where there was one.
         state: for the next call. What is carried from segment to segment (memory, an LSTM's carry) is a dictionary of
             detached tensors by name, rows in the batch's order; a cache of keys and values is the cache itself.
+        encoder_last_hidden_state: (B, L, W) the encoder's last states, where a decoder ran.
+        encoder_hidden_states: every encoder layer's, as ``hidden_states``.
+        encoder_attentions: every encoder layer's, as ``attentions``.
+        cross_attentions: (B, H, T, L) probabilities of every decoder layer's cross-attention, like ``attentions``.
     """
 
     last_hidden_state: Tensor
@@ -117,6 +136,10 @@ class CoreOutput(NamedTuple):
     attentions: tuple[Tensor, ...] | None = None
     query_states: Tensor | None = None
     state: Any = None
+    encoder_last_hidden_state: Tensor | None = None
+    encoder_hidden_states: tuple[Tensor, ...] | None = None
+    encoder_attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 def pack_inputs(

@@ -52,9 +52,11 @@ class PretrainingModel(nn.Module):
         """Operations of the matrix products of a step on ``batch``, whose rows remember ``memory`` tokens."""
         inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
         queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
-        read = inputs.output_positions  # on the CPU still, where numpy counts without a wait for a device
+        target = inputs.decoder
+        read = (target or inputs).output_positions  # on the CPU still, where numpy counts without a wait
         outputs = None if read is None else int(np.count_nonzero(read.numpy() >= 0))
-        core = core_flops(self.core.config, rows, length, queries, memory, inputs.attention_pattern.causal, outputs)
+        causal, decoded = inputs.attention_pattern.causal, 0 if target is None else target.input_ids.shape[1]
+        core = core_flops(self.core.config, rows, length, queries, memory, causal, outputs, decoded)
         heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
         return training_flops(core + heads)
 

@@ -86,7 +86,7 @@ LISTS = {
     "zoo/sample/__init__.py",
     "zoo/weights/families/__init__.py",
 }  # faces that list what lies beside them
-A_FILE_EACH = {  # rooms that grow by a file for each layout, masking scheme, objective, kind of task and the like
+A_FILE_EACH = {  # rooms that grow by a file for each core, layout, masking scheme, objective, kind of task and the like
     "finetune/data/formats",
     "finetune/kinds",
     "finetune/metrics",
@@ -95,6 +95,7 @@ A_FILE_EACH = {  # rooms that grow by a file for each layout, masking scheme, ob
     "pretraining/objectives",
     "pretraining/optim",
     "zoo/attention",
+    "zoo/core",
     "zoo/weights/families",
 }
 READ_BERT = ROOT / "docs" / "read-bert.md"

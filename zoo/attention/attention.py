@@ -22,11 +22,12 @@ class Attention(nn.Module):
         width, bias = config.hidden_size, config.attention_bias
         self.heads, self.key_value_heads = config.num_attention_heads, config.key_value_heads
         self.dropout = config.attention_probs_dropout_prob
-        inner = config.key_value_heads * config.head_width
-        self.query = Linear(width, width, bias=bias)
+        self.scale = 1.0 / math.sqrt(config.head_width) if config.scale_attention else 1.0
+        asking, inner = config.num_attention_heads * config.head_width, config.key_value_heads * config.head_width
+        self.query = Linear(width, asking, bias=bias)
         self.key = Linear(width, inner, bias=bias)
         self.value = Linear(width, inner, bias=bias)
-        self.output = Linear(width, width, bias=bias)
+        self.output = Linear(asking, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
 
     def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
@@ -37,7 +38,6 @@ class Attention(nn.Module):
             shared: what all layers have in common.
             site: number of the place for dropout on the probabilities.
         """
-        batch, _, width = hidden.shape
         hidden = in_product_type(hidden)
         query = self._split(self.query(shared.of_rows(hidden)), self.heads)
         key = self._split(self.key(hidden), self.key_value_heads)
@@ -46,6 +46,12 @@ class Attention(nn.Module):
             query, key = rotate(query, shared.rotation, shared.rows), rotate(key, shared.rotation)
         if shared.cache is not None:
             key, value = shared.cache.update(key, value, shared.cache_layer)
+        return self._attended(query, key, value, shared, site)
+
+    def _attended(
+        self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, R, W) what (B, H, R, D) queries get of (B, G, K, D) keys and values; probabilities as in the call."""
         if self.heads != self.key_value_heads:
             groups = self.heads // self.key_value_heads
             key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -53,11 +59,12 @@ class Attention(nn.Module):
         if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
             context, probabilities = self._eager_attention(query, key, value, shared, site)
         else:
-            mask = shared.mask
+            mask, bias = shared.mask, shared.bias
+            allowed = mask.allowed if bias is None else bias.to(query.dtype)
             context = functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask.allowed, is_causal=mask.causal
+                query, key, value, attn_mask=allowed, is_causal=mask.causal, scale=self.scale
             )
-        return self.output(context.transpose(1, 2).reshape(batch, -1, width)), probabilities
+        return self.output(context.transpose(1, 2).flatten(2)), probabilities
 
     def _split(self, states: Tensor, heads: int) -> Tensor:
         """(B, L, heads * D) -> (B, heads, L, D)."""
@@ -68,7 +75,9 @@ class Attention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
-        scores = (query * (1.0 / math.sqrt(query.shape[-1]))) @ key.transpose(-1, -2)
+        scores = (query * self.scale) @ key.transpose(-1, -2)
+        if shared.bias is not None:
+            scores = scores + shared.bias
         hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that attends to nothing stays finite
         if shared.mask.causal:
             length = scores.shape[-1]

@@ -27,6 +27,32 @@ class Cache(Protocol):
         ...
 
 
+class CrossCache(Protocol):
+    """Keys and values of the encoder's states, of each decoder layer once."""
+
+    def held(self, layer_idx: int) -> tuple[Tensor, Tensor] | None:
+        """(B, G, L, D) keys and values of a layer; ``None`` = not computed yet."""
+        ...
+
+    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int) -> tuple[Tensor, Tensor]:
+        """Keep a layer's, and give them back."""
+        ...
+
+
+class EncoderContext(NamedTuple):
+    """What cross-attention reads of the encoder.
+
+    Args:
+        states: (B, L, W) its last states.
+        mask: which of them a decoder's state attends to.
+        cache: keys and values of them, which are computed once; ``None`` = anew in each call.
+    """
+
+    states: Tensor
+    mask: Mask
+    cache: CrossCache | None = None
+
+
 class KeyValueCache:
     """The plain cache: one pair of tensors for each layer that is run."""
 
@@ -41,6 +67,10 @@ class KeyValueCache:
             old = self.layers[layer_idx]
             self.layers[layer_idx] = (torch.cat([old[0], key_states], 2), torch.cat([old[1], value_states], 2))
         return self.layers[layer_idx]
+
+    def held(self, layer_idx: int) -> tuple[Tensor, Tensor] | None:
+        """A layer's keys and values as they are; ``None`` = there are none."""
+        return self.layers[layer_idx] if layer_idx < len(self.layers) else None
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """Tokens held."""
@@ -66,6 +96,9 @@ class AttentionContext(NamedTuple):
         distances: what relative scores read, their own attention pattern included.
         entity_mask: (B, L) where entity vectors stand, in a core that mixes them in.
         rows: (B, R) places of the states that a layer computes, which alone ask; all are keys. ``None`` = all.
+        bias: (1 or B, H, Q, K) added to scores, very low where the query does not attend to the key; it stands in
+            the mask's place.
+        encoder: what a decoder's layers cross-attend to.
     """
 
     mask: Mask
@@ -77,6 +110,8 @@ class AttentionContext(NamedTuple):
     distances: RelativeScoreInputs | None = None
     entity_mask: Tensor | None = None
     rows: Tensor | None = None
+    bias: Tensor | None = None
+    encoder: EncoderContext | None = None
 
     def of_rows(self, states: Tensor) -> Tensor:
         """(B, R, ...) those of the (B, Q, ...) states that are computed."""
@@ -109,7 +144,13 @@ class AttentionContext(NamedTuple):
         """
         rows = output_positions.clamp(min=0)
         if self.distances is None:
-            return self._replace(rows=rows, mask=self.mask.of_rows(rows, length))
+            encoder, bias = self.encoder, self.bias
+            if encoder is not None:
+                encoder = encoder._replace(mask=encoder.mask.of_rows(rows, length))
+            if bias is not None:
+                index = rows[:, None, :, None].expand(-1, bias.shape[1], -1, bias.shape[3])
+                bias = bias.expand(len(rows), -1, -1, -1).gather(2, index)
+            return self._replace(rows=rows, mask=self.mask.of_rows(rows, length), bias=bias, encoder=encoder)
         distances, rows = self.distances.of_rows(rows)
         return self._replace(rows=rows, distances=distances)
 

@@ -68,6 +68,35 @@ def make_mask(attention_pattern: AttentionPattern, length: int, device: torch.de
     return Mask((allowed & earlier) | itself, False)
 
 
+def make_cross_mask(source: AttentionPattern, target: AttentionPattern, length: int, device: torch.device) -> Mask:
+    """Which of the encoder's states a decoder's states attend to: all of the source's real tokens.
+
+    Where rows are packed, documents of both sides that have the same number belong together.
+
+    Args:
+        source: the encoder's. A ``dense`` pattern with one row for all queries hides keys here as well; one that
+            differs by query is the encoder's own affair, and so is ``causal``.
+        target: the decoder's.
+        length: L, tokens of the source.
+        device: where the mask is wanted.
+
+    Raises:
+        ZooError: the source is packed and the target is not, or the other way round.
+    """
+    allowed: Tensor | None = None
+    if source.lengths is not None:
+        allowed = (torch.arange(length, device=device) < source.lengths[:, None])[:, None, None, :]
+    if source.dense is not None and source.dense.shape[-2] == 1:
+        dense = source.dense[..., None, :, :]
+        allowed = dense if allowed is None else allowed & dense
+    if (source.documents is None) != (target.documents is None):
+        raise ZooError("packed rows need documents on both sides: the encoder's tokens and the decoder's.")
+    if source.documents is not None and target.documents is not None:
+        same = (target.documents[:, :, None] == source.documents[:, None, :])[:, None]
+        allowed = same if allowed is None else allowed & same
+    return Mask(allowed, False)
+
+
 def _same_document(attention_pattern: AttentionPattern) -> Tensor | None:
     if attention_pattern.documents is None:
         return None

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.attention.masks import attended_keys
-from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, encode_distances
+from zoo.attention.positions import RelativeScoreInputs, ScoreTerms, at_positions, encode_distances
 from zoo.config import CoreConfig
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
@@ -24,6 +24,41 @@ _ENCODING_SITE, _START_SITE = 1, 2  # places that draw dropout masks; the embedd
 Memory = dict[str, Tensor]
 """``memory_0``, ``memory_1``, ...: (B, M, W) the input of each layer at earlier tokens, detached; and, where documents
 do not attend to each other, ``documents``: (B, M) number of the document that each of these tokens belongs to."""
+
+
+def check_read(config: CoreConfig, inputs: CoreInputs, past: int, memory: Memory | None) -> None:
+    """Raise ZooError if a stack of attention layers cannot read all that it is given.
+
+    Args:
+        config: the core's config.
+        inputs: its inputs.
+        past: tokens before the row in a cache.
+        memory: what was remembered.
+    """
+    length = past + inputs.input_ids.shape[1]
+    if length > config.max_length:
+        raise ZooError(
+            f"a row of {length} tokens is longer than the {config.max_length} positions this core has; "
+            "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
+        )
+    unread = ["decoder"]
+    unread += [] if config.position_type == "relative" else ["query", "reversed"]
+    unread += [] if config.fusion is not None else ["entity_ids", "entity_vectors"]
+    given = [name for name in unread if getattr(inputs, name) is not None]
+    if given:
+        raise ZooError(f"this core does not read {', '.join(given)}.")
+    if config.fusion is not None and past:
+        raise ZooError("a core with entities (model.fusion) reads whole rows and does not go on from a cache.")
+    if memory and not config.mem_len:
+        raise ZooError("this core remembers nothing (model.mem_len) and does not read a memory.")
+
+
+def last_states(hidden: Tensor, inputs: CoreInputs, wanted: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Last states: (B, L, W) of the tokens, of which all or (B, R) wanted ones were computed; the second stream's."""
+    length = inputs.input_ids.shape[1]
+    width = length if wanted is None else wanted.shape[1]
+    first, second = (hidden, None) if inputs.query is None else (hidden[:, :width], hidden[:, width:])
+    return (first if wanted is None else at_positions(first, wanted, length)), second
 
 
 class RelativeContext(nn.Module):

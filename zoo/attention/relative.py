@@ -8,7 +8,6 @@ the memory are keys and values. Shapes: see the legend in ``zoo.inputs``; Q = L 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -111,7 +110,6 @@ class RelativeAttention(Attention):
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__(config)
-        self.scale = 1.0 / math.sqrt(config.head_width)
         # A bias here would add the same to all keys of a query, which softmax takes out again.
         self.position = Linear(config.hidden_size, config.hidden_size, bias=False)
         self.terms = ScoreTerms(config) if config.untie_r else None

@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zoo.config import CoreConfig
 from zoo.core.characters import CharacterEncoder
 from zoo.core.embeddings import Embeddings
+from zoo.core.functions import LayerCall, LayerOutput
 from zoo.core.init import named_generator
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput
@@ -27,6 +29,7 @@ class Core(nn.Module, ABC):
         layers: each set of weights once; one that layers share is called several times.
         pooler: dense layer of the pooled state, where the config has one.
         recompute_layers: recompute each layer in the backward pass instead of keeping its activations.
+        run_layer: calls a layer with its arguments; training may put a compiled call here.
     """
 
     config: CoreConfig
@@ -34,6 +37,14 @@ class Core(nn.Module, ABC):
     layers: nn.ModuleList
     pooler: nn.Linear | None
     recompute_layers: bool
+    run_layer: LayerCall
+
+    def call(self, layer: nn.Module, *arguments: Any) -> LayerOutput:
+        """Run a layer as training wants it run: recomputed in the backward pass, compiled, or plainly."""
+        if self.recompute_layers and torch.is_grad_enabled():
+            output: LayerOutput = checkpoint(self.run_layer, layer, *arguments, use_reentrant=False)
+            return output
+        return self.run_layer(layer, *arguments)
 
     @property
     def token_embedding(self) -> Tensor:

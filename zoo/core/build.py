@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zoo.config import CoreConfig
 from zoo.core.base import Core
+from zoo.core.encoder_decoder import EncoderDecoder
 from zoo.core.init import initialise
 from zoo.core.transformer import Transformer
 
@@ -12,6 +13,8 @@ def make_core(config: CoreConfig) -> Core:
     """The core that the config describes, with torch's own initial values; the only place that chooses."""
     from zoo.core.lstm import BidirectionalLSTM  # which builds on this module
 
+    if config.decoder is not None:
+        return EncoderDecoder(config)
     return Transformer(config) if config.recurrent is None else BidirectionalLSTM(config)
 
 

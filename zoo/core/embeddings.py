@@ -15,32 +15,89 @@ from zoo.errors import ZooError
 from zoo.inputs import CoreInputs
 
 
-class Embeddings(nn.Module):
-    """Token + position + segment + task, norm, dropout, and the map to the hidden width where there is one."""
+class PositionedEmbeddings(nn.Module):
+    """What the embeddings of either side add to token vectors: scale, positions, norm, dropout, the map to the width.
+
+    Args:
+        config: the core's config, or its decoder's side.
+    """
 
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
+        self.config = config
+
+    def _add_positions(self) -> None:
+        config = self.config
+        self.position_embeddings: nn.Embedding | None = None
+        if config.position_type == "learned":
+            self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.embedding_width)
+        elif config.position_type == "sinusoidal":
+            self.register_buffer("sinusoids", self.make_sinusoids(), persistent=False)
+
+    def _add_end(self) -> None:
+        config, width = self.config, self.config.embedding_width
+        self.scale = math.sqrt(config.hidden_size) if config.scale_embedding else None
+        self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
+        self.projection = nn.Linear(width, config.input_width) if config.has_embedding_projection else nn.Identity()
+
+    def make_sinusoids(self) -> Tensor:
+        """(positions, E) the fixed table that the config describes."""
+        return sinusoids(self.config.max_position_embeddings, self.config.embedding_width, self.config.sinusoid_layout)
+
+    def placed(self, hidden: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
+        """(B, L, E) token vectors, scaled, at their positions."""
+        if self.scale is not None:
+            hidden = hidden * self.scale
+        if not self.config.has_position_table:
+            return hidden
+        length, offset = hidden.shape[1], self.config.position_offset
+        table = self.position_embeddings.weight if self.position_embeddings is not None else self.sinusoids
+        assert isinstance(table, Tensor)
+        if position_ids is not None:
+            return hidden + functional.embedding(position_ids + offset, table)
+        return hidden + table[offset + past : offset + past + length]
+
+    def finished(self, hidden: Tensor, dropout_keys: Tensor | None, site: int) -> Tensor:
+        """(B, L, E) sums -> (B, L, width of the first layer's input)."""
+        dropped = keyed_dropout(self.norm(hidden), dropout_keys, site, self.config.hidden_dropout_prob)
+        projected: Tensor = self.projection(dropped)
+        return projected
+
+
+class DecoderEmbeddings(PositionedEmbeddings):
+    """The decoder's: token vectors come from the encoder's table."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__(config)
+        self._add_positions()
+        self._add_end()
+
+    def forward(
+        self, tokens: Tensor, position_ids: Tensor | None, dropout_keys: Tensor | None, site: int, past: int = 0
+    ) -> Tensor:
+        """(B, T, E) token vectors -> (B, T, W); ``past`` tokens of the rows were run before."""
+        return self.finished(self.placed(tokens, position_ids, past), dropout_keys, site)
+
+
+class Embeddings(PositionedEmbeddings):
+    """Token + position + segment + task, norm, dropout, and the map to the hidden width where there is one."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__(config)
         if not config.vocab_size and config.characters is None:
             raise ZooError("model.vocab_size is not set: give it, or let the tokenizer decide by leaving it null.")
         width = config.embedding_width
-        self.config = config
         self.word_embeddings: nn.Embedding | CharacterEncoder
         if config.characters is None:
             self.word_embeddings = nn.Embedding(config.vocab_size or 0, width)
         else:
             self.word_embeddings = CharacterEncoder(config)
-        self.position_embeddings: nn.Embedding | None = None
-        if config.position_type == "learned":
-            self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        elif config.position_type == "sinusoidal":
-            self.register_buffer("sinusoids", sinusoids(config.max_position_embeddings, width), persistent=False)
+        self._add_positions()
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width) if config.type_vocab_size else None
         self.task_type_embeddings = (
             nn.Embedding(config.task_type_vocab_size, width) if config.task_type_vocab_size else None
         )
-        self.scale = math.sqrt(config.hidden_size) if config.scale_embedding else None
-        self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
-        self.projection = nn.Linear(width, config.input_width) if config.has_embedding_projection else nn.Identity()
+        self._add_end()
 
     def forward(self, inputs: CoreInputs, past: int = 0) -> Tensor:
         """(B, L) ids -> (B, L, width of the first layer's input); ``past`` tokens of the rows were run before."""
@@ -51,10 +108,7 @@ class Embeddings(nn.Module):
             hidden = self.word_embeddings(inputs.input_ids)
         else:
             raise ZooError("this core has a table of tokens and does not read character_ids (model.characters: null).")
-        if self.scale is not None:
-            hidden = hidden * self.scale
-        if self.config.has_position_table:
-            hidden = hidden + self._positions(inputs, past)
+        hidden = self.placed(hidden, inputs.position_ids, past)
         if self.token_type_embeddings is not None:
             if inputs.token_type_ids is None or self.config.type_vocab_size == 1:  # one segment for all
                 hidden = hidden + self.token_type_embeddings.weight[0]
@@ -66,13 +120,4 @@ class Embeddings(nn.Module):
                 hidden = hidden + self.task_type_embeddings.weight[0]
             else:
                 hidden = hidden + self.task_type_embeddings(tasks if tasks.ndim == 2 else tasks[:, None])
-        hidden = keyed_dropout(self.norm(hidden), inputs.dropout_keys, 0, self.config.hidden_dropout_prob)
-        return self.projection(hidden)
-
-    def _positions(self, inputs: CoreInputs, past: int) -> Tensor:
-        length, offset = inputs.input_ids.shape[1], self.config.position_offset
-        table = self.position_embeddings.weight if self.position_embeddings is not None else self.sinusoids
-        assert isinstance(table, Tensor)
-        if inputs.position_ids is not None:
-            return functional.embedding(inputs.position_ids + offset, table)
-        return table[offset + past : offset + past + length]
+        return self.finished(hidden, inputs.dropout_keys, 0)

@@ -18,6 +18,7 @@ def core_flops(
     memory: int = 0,
     causal: bool = False,
     outputs: int | None = None,
+    target_length: int = 0,
 ) -> int:
     """Forward operations of the core on ``rows`` rows of ``length`` (padded) tokens.
 
@@ -28,22 +29,44 @@ def core_flops(
         queries: T, states of a second stream in each row.
         memory: M, remembered tokens of each row.
         causal: relative scores ask for distances to the left only; a recurrent core runs one direction.
-        outputs: states of all rows' tokens that the last layer is asked for; ``None`` = all.
+        outputs: states of all rows' tokens that the last layer is asked for; ``None`` = all. Of a decoder's last layer
+            where there is a target.
+        target_length: T, tokens that a decoder reads in each row; 0 = it is not run.
     """
     width, states, keys = config.hidden_size, length + queries, memory + length
+    decoded = 0
+    if config.decoder is not None and target_length:
+        decoded, outputs = _decoder_flops(config.decoder_side, rows, length, target_length, outputs), None
     if config.recurrent is not None:
         layer = rows * length * _recurrent_flops(config.recurrent, config.input_width, 1 if causal else 2)
         return config.num_hidden_layers * layer + _ends_flops(config, rows, length)
-    inner = config.key_value_heads * config.head_width
+    asking, inner = config.num_attention_heads * config.head_width, config.key_value_heads * config.head_width
     # What a state costs, then what a row of keys costs.
-    state = 2 * (2 * width * width + (3 if config.glu else 2) * width * config.intermediate_size) + 2 * 2 * keys * width
+    state = 2 * 2 * width * asking + _inner_flops(config) + 2 * 2 * keys * asking
     row = 2 * keys * 2 * width * inner
     if config.position_type == "relative":  # distances have a row of their own, for their direction or dropout
         distances = keys + (1 if causal else length)
         state, row = state + 2 * distances * width, row + 2 * distances * width * width
     layers = config.num_hidden_layers * rows * (states * state + row)
     skipped = 0 if outputs is None else (rows * length - outputs) * state
-    return layers - skipped + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
+    return layers - skipped + decoded + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
+
+
+def _inner_flops(config: CoreConfig) -> int:
+    """The feed-forward part of a layer, for one state."""
+    return 2 * (3 if config.glu else 2) * config.hidden_size * config.intermediate_size
+
+
+def _decoder_flops(config: CoreConfig, rows: int, length: int, target_length: int, outputs: int | None) -> int:
+    """The decoder's layers on targets of (B, T) tokens and sources of (B, L); arguments as in :func:`core_flops`."""
+    width = config.hidden_size
+    asking, inner = config.num_attention_heads * config.head_width, config.key_value_heads * config.head_width
+    attended = target_length + length
+    state = 2 * 2 * 2 * width * asking + _inner_flops(config) + 2 * 2 * attended * asking
+    layer = rows * (target_length * state + attended * 2 * 2 * width * inner)
+    skipped = 0 if outputs is None else (rows * target_length - outputs) * state
+    projection = 2 * rows * target_length * config.embedding_width * width if config.has_embedding_projection else 0
+    return config.num_hidden_layers * layer - skipped + projection
 
 
 def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:
@@ -98,7 +121,8 @@ def training_flops(forward: int) -> int:
 
 def layer_parameters(config: CoreConfig) -> int:
     """About how many weights the layers have, without building them; a weight is multiplied once for each token."""
-    once = core_flops(config.replace(pooler=False, characters=None), 1, 1) // 2
+    target = 0 if config.decoder is None else 1
+    once = core_flops(config.replace(pooler=False, characters=None), 1, 1, target_length=target) // 2
     return once * config.groups // config.num_hidden_layers
 
 
@@ -106,6 +130,8 @@ def embedding_parameters(config: CoreConfig, vocab_size: int) -> dict[str, int]:
     """Weights of tables, by the setting that makes their rows."""
     positions = config.max_position_embeddings if config.position_type == "learned" else 0
     rows = {"vocab_size": 0 if config.characters else vocab_size, "max_position_embeddings": positions}
+    if config.decoder is not None:
+        rows["max_position_embeddings"] *= 2
     rows |= {"type_vocab_size": config.type_vocab_size, "task_type_vocab_size": config.task_type_vocab_size}
     found = {name: count * config.embedding_width for name, count in rows.items()}
     if (own := config.characters) is not None:
@@ -132,5 +158,6 @@ def training_bytes(
     """
     found = {name: 16.0 * count for name, count in embedding_parameters(config, vocab_size).items()}
     kept = 2 * config.hidden_size if recompute else 6 * config.hidden_size + config.intermediate_size
-    rows_bytes = 2.0 * rows * length * kept * config.num_hidden_layers
+    layers = config.num_hidden_layers + (0 if config.decoder is None else config.decoder_side.num_hidden_layers)
+    rows_bytes = 2.0 * rows * length * kept * layers
     return {**found, "layers": 16.0 * layer_parameters(config), "rows": rows_bytes}

@@ -13,7 +13,7 @@ from torch.nn import functional
 from zoo.config import CoreConfig
 
 LayerOutput = tuple[Tensor, Tensor | None, Tensor | None]
-"""(B, L, W) states; attention probabilities and entities, where there are any."""
+"""(B, L, W) states; attention probabilities where they are wanted; entities, or a decoder's cross-attention."""
 
 LayerCall = Callable[..., LayerOutput]
 
@@ -36,12 +36,22 @@ def call_layer(layer: nn.Module, *arguments: Any) -> LayerOutput:
     return output
 
 
-def sinusoids(count: int, width: int) -> Tensor:
-    """(count, width) fixed positions: sines in even, cosines in odd columns (Vaswani et al. 2017, 3.5)."""
-    angles = torch.arange(count)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))[None]
+def sinusoids(count: int, width: int, layout: str = "interleaved") -> Tensor:
+    """(count, width) fixed positions (Vaswani et al. 2017, 3.5; specs: Transformer, section 2).
+
+    Args:
+        count: positions.
+        width: columns.
+        layout: ``interleaved``: sines in even, cosines in odd columns; ``halves``: sines first, then cosines;
+            ``halves_inclusive``: the same, and the last frequency is 1/10000 itself (tensor2tensor, fairseq).
+    """
+    steps = max(1, width // 2 - 1) * 2 if layout == "halves_inclusive" else width
+    angles = torch.arange(count)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / steps))[None]
+    sines, cosines = angles.sin(), angles.cos()[:, : width // 2]
+    if layout != "interleaved":
+        return torch.cat([sines, cosines], dim=1)
     table = torch.zeros(count, width)
-    table[:, 0::2] = angles.sin()
-    table[:, 1::2] = angles.cos()[:, : width // 2]
+    table[:, 0::2], table[:, 1::2] = sines, cosines
     return table
 
 

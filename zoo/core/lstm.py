@@ -164,7 +164,7 @@ class BidirectionalLSTM(Core):
             for n in ("documents", "permutation_ranks", "dense")
             if getattr(pattern, n) is not None
         ]
-        others = ("query", "entity_ids", "entity_vectors", "encoder_states")
+        others = ("query", "entity_ids", "entity_vectors", "decoder")
         unread += [name for name in others if getattr(inputs, name) is not None]
         if unread or attentions:
             raise ZooError(

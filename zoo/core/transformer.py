@@ -1,31 +1,27 @@
-"""The core: ids and an attention pattern in, hidden states out. It knows no objective and no model's name.
-
-Here stand what all cores share, the Transformer, and the choice between the cores; the recurrent one is in
-``zoo.core.lstm``.
-"""
+"""The core: ids and an attention pattern in, hidden states out. It knows no objective and no model's name."""
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from zoo.attention.attention import Attention
+from zoo.attention.buckets import RelativeBuckets
 from zoo.attention.context import AttentionContext, Cache
-from zoo.attention.masks import Mask, make_mask
-from zoo.attention.memory import Memory, RelativeContext
-from zoo.attention.positions import at_positions, rotary_angles
+from zoo.attention.masks import Mask
+from zoo.attention.memory import Memory, RelativeContext, check_read, last_states
+from zoo.attention.positioned import positioned
 from zoo.attention.relative import RelativeAttention
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
 from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer, make_norm
 from zoo.core.fusion import EntityStream, entity_stream
-from zoo.errors import ZooError
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.linear import Linear
 
-_SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
+SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
 
 class Layer(nn.Module):
@@ -64,13 +60,23 @@ class Layer(nn.Module):
                 run under several.
             entities: (B, L, entity width) states of the entities beside the tokens.
         """
+        hidden, probabilities = self._attended(hidden, shared, site)
+        hidden, entities = self._fed_forward(hidden, shared, site, entities)
+        return hidden, probabilities, entities
+
+    def _attended(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, L, W) -> (B, R, W) after self-attention, with its probabilities."""
         sublayer_input = hidden
         if self.pre_norm:
             sublayer_input, shared = self.attention_norm(hidden), shared.normed(self.attention_norm)
         attended, probabilities = self.attention(sublayer_input, shared, site)
         hidden = shared.of_rows(hidden) + shared.dropped(attended, site + 1, self.dropout)
-        if not self.pre_norm:
-            hidden = self.attention_norm(hidden)
+        return (hidden if self.pre_norm else self.attention_norm(hidden)), probabilities
+
+    def _fed_forward(
+        self, hidden: Tensor, shared: AttentionContext, site: int | Tensor, entities: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, R, W) -> (B, R, W) after the feed-forward part, with the entities."""
         sublayer_input, added = self.output_norm(hidden) if self.pre_norm else hidden, None
         if self.fusion is not None and entities is not None:
             entities, added = self.fusion.join(entities, shared, site)
@@ -79,7 +85,7 @@ class Layer(nn.Module):
         if self.fusion is not None and entities is not None:
             entities = self.fusion.leave(entities, inner, shared.dropout_keys, site)
         hidden = hidden + shared.dropped(self.output(inner), site + 2, self.dropout)
-        return (hidden if self.pre_norm else self.output_norm(hidden)), probabilities, entities
+        return (hidden if self.pre_norm else self.output_norm(hidden)), entities
 
     def _inner(self, hidden: Tensor, added: Tensor | None) -> Tensor:
         """(B, R, intermediate width): what stands between the two matrices of the feed-forward part."""
@@ -96,9 +102,7 @@ class Transformer(Core):
         config: the core's config.
 
     Attributes:
-        recompute_layers: recompute each layer in the backward pass instead of keeping its activations.
         eager_attention: never use a fused attention kernel.
-        run_layer: calls a layer with its arguments; training may put a compiled call here.
     """
 
     def __init__(self, config: CoreConfig) -> None:
@@ -113,6 +117,7 @@ class Transformer(Core):
         self.final_norm = make_norm(config, config.hidden_size) if pre_norm else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
         self.relative = RelativeContext(config) if config.position_type == "relative" else None
+        self.buckets = RelativeBuckets(config) if config.position_type == "relative_buckets" else None
 
     def forward(
         self,
@@ -144,7 +149,8 @@ class Transformer(Core):
             remembered["documents"] = remembers.remember_documents(inputs.attention_pattern.documents, memory or None)
         entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
         shared = shared._replace(entity_mask=mask)
-        states, attentions, shown = [hidden], [], output_hidden_states or output_attentions
+        attentions: list[Any] = []
+        states, shown = [hidden], output_hidden_states or output_attentions
         wanted = None if shown or shared.cache is not None else inputs.output_positions
         for layer_index in range(self.config.num_hidden_layers):
             name, layer = f"memory_{layer_index}", self.layers[self.config.group_of(layer_index)]
@@ -153,17 +159,14 @@ class Transformer(Core):
             own = shared.of_layer(layer_index, memory[name] if memory else None)
             if wanted is not None and layer_index == self.config.num_hidden_layers - 1:
                 own = own.of_last_layer(wanted, length)
-            arguments = (layer, hidden, own, (layer_index + 1) * _SITES_PER_LAYER, entities)
-            if self.recompute_layers and torch.is_grad_enabled():
-                hidden, probabilities, entities = checkpoint(self.run_layer, *arguments, use_reentrant=False)
-            else:
-                hidden, probabilities, entities = self.run_layer(*arguments)
+            site = (layer_index + 1) * SITES_PER_LAYER
+            hidden, probabilities, entities = self.call(layer, hidden, own, site, entities)
             if output_hidden_states:
                 states.append(hidden)
             attentions.append(probabilities)
         states[-1] = hidden = self.final_norm(hidden)
-        site = (self.config.num_hidden_layers + 1) * _SITES_PER_LAYER
-        first, second = _both_streams(own.dropped(hidden, site, self.config.final_dropout), inputs, wanted)
+        site = (self.config.num_hidden_layers + 1) * SITES_PER_LAYER
+        first, second = last_states(own.dropped(hidden, site, self.config.final_dropout), inputs, wanted)
         return CoreOutput(
             last_hidden_state=first,
             pooler_output=None if self.pooler is None else self.pooler(first[:, 0]).tanh(),
@@ -179,50 +182,13 @@ class Transformer(Core):
         """The first layer's input, and what all layers have in common."""
         memory, cache = (state, None) if isinstance(state, dict) else (None, state)
         past = 0 if cache is None else cache.get_seq_length()
-        self._check(inputs, past, memory)
+        check_read(self.config, inputs, past, memory)
         shared = AttentionContext(Mask(None, False), inputs.dropout_keys, cache=cache, eager_attention=eager_attention)
         hidden = self.embeddings(inputs, past)
         if self.relative is None:
-            mask = make_mask(inputs.attention_pattern, inputs.input_ids.shape[1], inputs.input_ids.device, past)
-            return hidden, shared._replace(mask=mask, rotation=self._rotation(inputs, past))
+            return hidden, positioned(shared, self.config, inputs, self.buckets, past)
         past = min(past, self.config.mem_len or past)
         if memory:
             past = memory["memory_0"].shape[1] if "memory_0" in memory else 0
         hidden, distances = self.relative(inputs, hidden, memory or None, past)
         return hidden, shared._replace(distances=distances)
-
-    def _rotation(self, inputs: CoreInputs, past: int) -> tuple[Tensor, Tensor] | None:
-        """Angles of these tokens' positions; the cache holds keys that were turned already."""
-        if self.config.position_type != "rotary":
-            return None
-        positions = inputs.position_ids
-        if positions is None:
-            length = inputs.input_ids.shape[1]
-            positions = torch.arange(past, past + length, device=inputs.input_ids.device)[None]
-        return rotary_angles(positions, self.config.head_width, self.config.rope_theta)
-
-    def _check(self, inputs: CoreInputs, past: int, memory: Memory | None) -> None:
-        length = past + inputs.input_ids.shape[1]
-        if length > self.config.max_length:
-            raise ZooError(
-                f"a row of {length} tokens is longer than the {self.config.max_length} positions this core has; "
-                "shorten data.sequence_length (or the fine-tuning max_length) or raise model.max_position_embeddings."
-            )
-        unread = ["encoder_states"]
-        unread += [] if self.relative is not None else ["query", "reversed"]
-        unread += [] if self.config.fusion is not None else ["entity_ids", "entity_vectors"]
-        given = [name for name in unread if getattr(inputs, name) is not None]
-        if given:
-            raise ZooError(f"this core does not read {', '.join(given)}.")
-        if self.config.fusion is not None and past:
-            raise ZooError("a core with entities (model.fusion) reads whole rows and does not go on from a cache.")
-        if memory and not self.config.mem_len:
-            raise ZooError("this core remembers nothing (model.mem_len) and does not read a memory.")
-
-
-def _both_streams(hidden: Tensor, inputs: CoreInputs, wanted: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Last states: (B, L, W) of the tokens, of which all or (B, R) wanted ones were computed; the second stream's."""
-    length = inputs.input_ids.shape[1]
-    width = length if wanted is None else wanted.shape[1]
-    first, second = (hidden, None) if inputs.query is None else (hidden[:, :width], hidden[:, width:])
-    return (first if wanted is None else at_positions(first, wanted, length)), second

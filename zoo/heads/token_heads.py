@@ -53,10 +53,12 @@ class TokenHead(nn.Module):
         self.activation = activation(config.hidden_act) if transform else nn.Identity()
         self.decoder = None if config.tie_word_embeddings else nn.Linear(width, entries, bias=False)
         self.bias = nn.Parameter(torch.zeros(entries)) if bias else None
+        self.scale = config.hidden_size**-0.5 if config.scale_logits else None
 
     def features(self, hidden: Tensor) -> Tensor:
         """(T, W) states -> (T, E) what the output matrix is multiplied with."""
-        return self.norm(self.activation(self.dense(hidden[..., : self.inner])))
+        features: Tensor = self.norm(self.activation(self.dense(hidden[..., : self.inner])))
+        return features if self.scale is None else features * self.scale
 
     def matrix(self, embedding: Tensor) -> Tensor:
         """(V, E) the output matrix: the token embedding, or an own one where the two are not tied."""
