@@ -46,13 +46,22 @@ def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Te
         for part, expected in zip(states.split(chunk), labels.split(chunk), strict=True):
             logits = head.features(part.to(dtype)).float() @ matrix.t()
             if head.bias is not None:
-                logits = logits + head.bias.float()
-            found.append(torch.log_softmax(logits, dim=-1).gather(1, expected[:, None]).squeeze(1))
-            most = logits == logits.max(dim=-1, keepdim=True).values
-            shares.append(most.gather(1, expected[:, None]).squeeze(1) / most.sum(dim=-1))
+                logits += head.bias.float()
+            own = logits.gather(1, expected[:, None]).squeeze(1)
+            found.append(own - torch.logsumexp(logits, dim=-1))
+            shares.append(_shares(logits, own))
     if not found:
         return states.new_zeros(0, dtype=torch.float32), states.new_zeros(0, dtype=torch.float32)
     return torch.cat(found), torch.cat(shares)
+
+
+def _shares(logits: Tensor, own: Tensor) -> Tensor:
+    """(T,) share of each row's greatest (T, V) logits that its ``own`` (T,) has: few rows need a look at all of them."""
+    greatest = logits.amax(dim=-1)
+    shares = torch.zeros_like(own)
+    right = torch.nonzero(own == greatest).squeeze(1)
+    shares[right] = 1.0 / (logits[right] == greatest[right, None]).sum(dim=-1)
+    return shares
 
 
 class MaskedModel(NamedTuple):
