@@ -56,7 +56,9 @@ def predict_command(argv: list[str]) -> int:
     texts = words[1:]
     output = _check(config, texts)
     from finetune.training.saved import open_saved
+    from zoo.runtime.processes import keep_heap
 
+    keep_heap()
     saved = open_saved(config.model, config.trust_code)
     if config.input is not None:
         examples = saved.read(Path(config.input), config.columns, config.file_format)

@@ -56,7 +56,7 @@ def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Te
 
 
 def _shares(logits: Tensor, own: Tensor) -> Tensor:
-    """(T,) share of each row's greatest (T, V) logits that its ``own`` (T,) has: few rows need a look at all of them."""
+    """(T,) share of a row's greatest (T, V) logits that its ``own`` (T,) has. Few rows need a look at all of them."""
     greatest = logits.amax(dim=-1)
     shares = torch.zeros_like(own)
     right = torch.nonzero(own == greatest).squeeze(1)

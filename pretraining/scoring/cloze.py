@@ -35,6 +35,7 @@ from pretraining.training.loader import split_documents
 from pretraining.training.renamed import RENAMED
 from pretraining.training.stores import run_store
 from zoo.errors import ZooError
+from zoo.runtime.processes import keep_heap
 from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_json
@@ -302,6 +303,7 @@ def cloze_command(argv: list[str]) -> int:
     if argv and not argv[0].startswith("-"):
         argv = ["--run", *argv]
     config = load_settings(ClozeConfig, argv, "zoo cloze RUN", "cloze", None, _words_as_in_the_run, RENAMED).value
+    keep_heap()
     found = cloze_of_run(config, show=True)
     groups = {**found["words"], **{name: found[name] for name in ("longer", "entity", "control") if name in found}}
     if config.corpus is not None:

@@ -14,6 +14,7 @@ import numpy as np
 from pretraining.scoring.scorer import Scorer
 from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError
+from zoo.runtime.processes import keep_heap
 from zoo.runtime.progress import Progress
 from zoo.settings.load import load_settings
 from zoo.storage.files import write_json
@@ -164,6 +165,7 @@ def score_command(argv: list[str]) -> int:
     config = load_settings(ScoreConfig, argv, "zoo score RUN", "score").value
     if config.pairs is None and config.cloze is None:
         raise ZooError("nothing to score: give --pairs FOLDER (minimal pairs) or --cloze FILE.")
+    keep_heap()
     scorer = Scorer(config.run, config.objective, config.trust_code, config.segmenter)
     words = scorer.segmenter.recipe
     result: dict[str, Any] = {"objective": scorer.name, "run": Path(config.run).name, "segmenter": words}

@@ -74,7 +74,7 @@ def start_processes(precision: str, threads: int | None, trackers: list[str], fo
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(accelerator.num_processes)))
     torch.set_num_threads(threads or max(1, usable_cpus() // local))
     _add_in_one_order(accelerator.device)
-    _keep_heap()
+    keep_heap()
     return accelerator
 
 
@@ -170,10 +170,11 @@ def _add_in_one_order(device: torch.device) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _keep_heap() -> None:
+def keep_heap() -> None:
     """Let glibc keep freed blocks of any size instead of returning them to the kernel at every step.
 
-    A training step frees and takes the same blocks again; without this each costs page faults.
+    Each training step, and each batch that is scored, takes the blocks that the one before freed; without this they
+    cost page faults. It holds for the whole process, so commands call it, and what opens a model does not.
     """
     try:
         libc = ctypes.CDLL("libc.so.6")
