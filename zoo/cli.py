@@ -63,6 +63,12 @@ COMMANDS = {
     "list": Subcommand("pretraining.tools.configs:list_command", "the chain of models: edge, config, objective, size"),
     "runs": Subcommand("zoo.runtime.provenance:runs_command", "the runs in a folder: steps, state, last loss, size"),
     "demo": Subcommand("ablation.demo:demo_command", "pretrain, fine-tune and compare on the shipped sample"),
+    "average": Subcommand(
+        "pretraining.tools.average:average_command",
+        "the mean of a run's last checkpoints as a model: zoo average RUN --last 5",
+        "pretraining.tools.average:AverageConfig",
+        "RUN",
+    ),
     "import": Subcommand(
         "zoo.weights.commands:import_command",
         "transformers' or ELMo's files to a model folder: SRC DST",

@@ -135,6 +135,22 @@ def find_checkpoint(folder: Path, note: Callable[[str], None] = lambda text: Non
     return None
 
 
+def complete_checkpoints(folder: Path) -> list[Path]:
+    """All complete and undamaged checkpoints of a run folder, the oldest first."""
+    return [path for path in sorted((folder / "checkpoints").glob("step-*")) if _complete(path)]
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The model's tensors as a checkpoint has them, in shards or not."""
+    if not (path / _SHARDS).is_dir():
+        return load_tensors(path / _WEIGHTS)
+    found = {name: torch.zeros(like.shape, dtype=like.dtype) for name, like in _stored(path, _WEIGHTS).items()}
+    load_shards(
+        path / _SHARDS, {f"{Path(_WEIGHTS).stem}.{name}": tensor for name, tensor in found.items()}, together=False
+    )
+    return found
+
+
 def _complete(path: Path) -> bool:
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
