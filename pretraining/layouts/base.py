@@ -101,6 +101,12 @@ class Layout(ABC):
     def check_length(self, length: int) -> None:  # noqa: B027  # most layouts make rows of any length
         """Raise ZooError if rows of ``length`` tokens have no room for what a row holds; no text is needed for that."""
 
+    def row_lengths(self, plan: Plan) -> Ints:
+        """(N,) tokens of each row but for a few template tokens, by which rows of like length come together."""
+        ends = np.append(0, np.cumsum(plan.lengths.astype(np.int64) + 1))[plan.offsets]
+        lengths: Ints = np.diff(ends)
+        return lengths
+
     @abstractmethod
     def plan(self, store: Store, documents: NDArray[np.int64], length: int, vocabulary: Vocabulary, draw: Draw) -> Plan:
         """The rows of one epoch over ``documents`` (ascending store numbers), each at most ``length`` tokens.

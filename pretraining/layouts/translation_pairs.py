@@ -71,6 +71,11 @@ class TranslationPairs(Layout):
         pairs = pairs.kept(longest <= length - 1 - int(self.opens), store, "TranslationPairs", length)
         return pairs.directed(self.direction).plan()
 
+    def row_lengths(self, plan: Plan) -> Ints:
+        """(N,) tokens of the longer side of each pair, with its end."""
+        longer: Ints = plan.lengths.reshape(-1, 2).max(axis=1).astype(np.int64) + 1 + int(self.opens)
+        return longer
+
     def rows(
         self, store: Store, plan: Plan, indices: NDArray[np.int64], length: int, vocabulary: Vocabulary
     ) -> Examples:

@@ -377,6 +377,6 @@ def _fits(config: PretrainConfig, rows: int, measured: int | None = None) -> boo
     from pretraining.training.checks import memory_needed
     from zoo.runtime.processes import device_memory
 
-    train = dataclasses.replace(config.train, batch_size=rows, micro_batch_size=rows)
+    train = dataclasses.replace(config.train, batch_size=rows, batch_tokens=None, micro_batch_size=rows)
     needed = measured or sum(memory_needed(dataclasses.replace(config, train=train), 1).values())
     return needed <= _ROOM * device_memory()

@@ -50,13 +50,14 @@ def make_tasks(
         check_memory(name, task.layout, config)
         task.layout.parallel_rows = config.train.batch_size
         length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.mask_copies
-        training[name] = TaskLoader(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
+        loader = TaskLoader(store, train, task.layout, own, vocabulary, length, seed, copies, task.task_type_id)
+        training[name] = dataclasses.replace(loader, batch_tokens=config.train.batch_tokens)
         check_parallel_rows(name, task.layout, len(training[name].plan(0)[0]), config.train.batch_size)
         if len(held_out):
             layout = copy.copy(task.layout)
             layout.parallel_rows = _VALIDATION_ROWS
             validation[name] = dataclasses.replace(
-                training[name], documents=held_out, layout=layout, seed=0, mask_copies=1, _plans={}
+                loader, documents=held_out, layout=layout, seed=0, mask_copies=1, _plans={}
             )
             try:
                 validation[name].plan(0)

@@ -22,6 +22,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import Cursor, TaskLoader
 from pretraining.training.state import TrainState, budget_used, task_at
 from zoo.dropout import row_keys
+from zoo.errors import ZooError
 
 
 class StepRows(NamedTuple):
@@ -33,7 +34,7 @@ class StepRows(NamedTuple):
         epoch: of the first row.
         offset: its place in the epoch's order.
         rows: of all processes.
-        micro_batch_size: rows in one pass of one process.
+        micro_batch_size: rows in one pass of one process; 0 = each process has its share of them in one.
     """
 
     task: str
@@ -44,12 +45,32 @@ class StepRows(NamedTuple):
     micro_batch_size: int
 
     @classmethod
-    def next(cls, config: PretrainConfig, state: TrainState, micro_batch_size: int) -> StepRows:
+    def next(
+        cls, config: PretrainConfig, state: TrainState, micro_batch_size: int, data: Mapping[str, TaskLoader]
+    ) -> StepRows:
         """Those of the step that comes after what ``state`` counts."""
         step, progress = state.counters.step, budget_used(config.train, state.counters)
         task = task_at(config.stages, list(config.tasks), step, progress, config.seed.data)
         cursor = state.cursors[task]
+        if config.train.batch_tokens is not None:
+            return cls(task, step, cursor.epoch, cursor.offset, data[task].batch_rows(cursor), 0)
         return cls(task, step, cursor.epoch, cursor.offset, config.train.batch_size, micro_batch_size)
+
+    def shares(self, processes: int, rank: int) -> list[tuple[int, int]]:
+        """First row of each pass of a process, and the row after its last one.
+
+        Raises:
+            ZooError: there are fewer rows than processes.
+        """
+        if self.micro_batch_size:
+            size = self.micro_batch_size
+            return [(first, first + size) for first in range(rank * size, self.rows, processes * size)]
+        if self.rows < processes:
+            raise ZooError(
+                f"a batch of task {self.task!r} has {self.rows} rows for {processes} processes; raise "
+                "train.batch_tokens, or start fewer processes."
+            )
+        return [(self.rows * rank // processes, self.rows * (rank + 1) // processes)]
 
 
 class StepBatches(NamedTuple):
@@ -105,12 +126,12 @@ class BatchMaker:
         return made
 
     def _make(self, wanted: StepRows) -> StepBatches:
-        data, size, cursor = self.data[wanted.task], wanted.micro_batch_size, Cursor(wanted.epoch, wanted.offset)
+        data, cursor = self.data[wanted.task], Cursor(wanted.epoch, wanted.offset)
         taken = data.advance(cursor, wanted.rows)
         processes, rank, batches = self.accelerator.num_processes, self.accelerator.process_index, list[Batch]()
-        for first in range(rank * size, wanted.rows, processes * size):
-            batch = make_batch(data.parts(taken, first, first + size), data.objectives, data.pad)
-            keys = row_keys(self.seed, wanted.step, np.arange(first, first + size))
+        for first, end in wanted.shares(processes, rank):
+            batch = make_batch(data.parts(taken, first, end), data.objectives, data.pad)
+            keys = row_keys(self.seed, wanted.step, np.arange(first, end))
             batches.append(self._pinned(batch._replace(inputs=batch.inputs._replace(dropout_keys=keys))))
         return StepBatches(batches, taken[0][0], cursor)
 

@@ -236,7 +236,7 @@ def _of_one_pass(trainer: Trainer, rows: int, processes: int) -> None:
     """Let a trainer take steps of one pass of so many rows in each process."""
     trainer.micro_batch_size, trainer.accumulation = rows, 1
     made = copy.copy(trainer.config)
-    train = dataclasses.replace(made.train, batch_size=rows * processes, micro_batch_size=rows)
+    train = dataclasses.replace(made.train, batch_size=rows * processes, batch_tokens=None, micro_batch_size=rows)
     object.__setattr__(made, "train", train)
     trainer.config = made
 

@@ -134,6 +134,11 @@ def check_parallel_rows(task: str, layout: Layout, rows: int, batch_size: int) -
 
 def check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
     """Raise ZooError if rows do not go on where the core has a memory, or it misses what the next row goes on from."""
+    if layout.order == "contiguous" and config.train.batch_tokens is not None:
+        raise ZooError(
+            f"task {task!r}: rows of {type(layout).__name__} go on from batch to batch, so they cannot be put together "
+            "by their lengths: set train.batch_tokens: null."
+        )
     model, length = config.model, config.data.sequence_length
     if not model.mem_len:
         return

@@ -138,6 +138,9 @@ class TrainConfig:
         flops: budget in floating-point operations of the matrix products.
         minutes: budget in minutes of training steps; a new run turns it into steps once, by steps that it measures.
         batch_size: sequences per optimiser step over all processes.
+        batch_tokens: a step has rows of like length instead, of all processes: as many as come to so many tokens where
+            each is padded to the longest (of source and target the longer one). ``batch_size`` then says how many rows
+            validation reads at once. ``null`` = ``batch_size`` rows of any length.
         micro_batch_size: sequences per forward pass and process; ``null`` = batch_size / processes.
         lr: peak learning rate.
         schedule: learning-rate factor over progress; ``null`` = 1 % linear warm-up, then linear to 0.
@@ -165,6 +168,7 @@ class TrainConfig:
     flops: Positive | None = None
     minutes: Positive | None = None
     batch_size: Count = 32
+    batch_tokens: Count | None = None
     micro_batch_size: Count | None = None
     lr: Positive = 1e-3
     schedule: Schedule | None = None
@@ -192,6 +196,11 @@ class TrainConfig:
             raise ZooError(
                 f"train needs exactly one budget out of {', '.join(BUDGETS[:-1])} and {BUDGETS[-1]}; found "
                 f"{' and '.join(given) or 'none'}."
+            )
+        if self.batch_tokens is not None and self.micro_batch_size is not None:
+            raise ZooError(
+                f"train.batch_tokens = {self.batch_tokens} makes steps of one pass in each process, so "
+                f"train.micro_batch_size = {self.micro_batch_size} has no meaning: set one of the two to null."
             )
 
 

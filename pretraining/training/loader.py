@@ -13,6 +13,7 @@ from pretraining.layouts.base import Layout, Plan
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import Objective
 from pretraining.store.token_store import Store
+from pretraining.training.buckets import batches_by_tokens
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 
@@ -79,6 +80,7 @@ class TaskLoader:
         seed: what keys plan, order and masks.
         mask_copies: static copies of the data, or ``None``.
         task_type_id: number of the task.
+        batch_tokens: rows are read in batches of like length of so many tokens; ``None`` = in an order that is drawn.
     """
 
     store: Store
@@ -90,7 +92,9 @@ class TaskLoader:
     seed: int
     mask_copies: int | None = None
     task_type_id: int = 0
+    batch_tokens: int | None = None
     _plans: dict[int, tuple[Plan, NDArray[np.int64]]] = field(default_factory=dict)
+    _ends: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def pad(self) -> int:
@@ -110,11 +114,27 @@ class TaskLoader:
                     f"{self.store.path}: the {len(self.documents)} documents give no row for "
                     f"{type(self.layout).__name__}; more text, or a shorter data.sequence_length, is needed."
                 )
-            shuffled = self.layout.order == "shuffled"
-            order = Draw(self.seed, epoch).permutation(len(plan), "order") if shuffled else np.arange(len(plan))
+            order = np.arange(len(plan))
+            if self.batch_tokens is not None:
+                order, self._ends[epoch] = batches_by_tokens(
+                    self.layout.row_lengths(plan), self.batch_tokens, Draw(self.seed, epoch)
+                )
+            elif self.layout.order == "shuffled":
+                order = Draw(self.seed, epoch).permutation(len(plan), "order")
             self._plans = {e: p for e, p in self._plans.items() if e >= epoch - 1}
             self._plans[epoch] = (plan, order)
         return self._plans[epoch]
+
+    def num_batches(self, epoch: int) -> int:
+        """Batches of an epoch, where rows are batched by their tokens."""
+        self.plan(epoch)
+        return len(self._ends[epoch])
+
+    def batch_rows(self, cursor: Cursor) -> int:
+        """Rows of the batch that a cursor stands before, where rows are batched by their tokens."""
+        self.plan(cursor.epoch)
+        ends = self._ends[cursor.epoch]
+        return int(ends[np.searchsorted(ends, cursor.offset, side="right")]) - cursor.offset
 
     def advance(self, cursor: Cursor, count: int) -> list[tuple[int, NDArray[np.int64]]]:
         """The next ``count`` rows as (epoch, plan indices), moving ``cursor`` past them."""

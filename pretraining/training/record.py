@@ -171,10 +171,13 @@ class Recorder:
         """A run's first line: processes, threads, precision, size."""
         size = sum(p.numel() for p in model.parameters())
         processes, train = self.accelerator.num_processes, self.config.train
+        batch = f"{train.batch_size} = {processes} x {accumulation} x {micro}"
+        if train.batch_tokens is not None:
+            batch = f"of like length, {train.batch_tokens:,} tokens"
         self.progress.note(
             f"{processes} process{'' if processes == 1 else 'es'} x {torch.get_num_threads()} threads, precision "
             f"{resolve_precision(train.precision)}, {size:,} parameters, {self.stores.tokens:,} tokens, "
-            f"{rows:,} rows an epoch, batch {train.batch_size} = {processes} x {accumulation} x {micro}"
+            f"{rows:,} rows an epoch, batch {batch}"
             f"{f', {self.steps} steps' if self.steps else ''}\n{self.folder}"
         )
         for line in self.config.stage_lines():

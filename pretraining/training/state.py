@@ -183,8 +183,11 @@ def planned_steps(train: TrainConfig, data: TaskLoader) -> str:
         return f"{train.steps:,}"
     if train.tokens is None:
         return ""
-    rows, _ = data.rows(0, np.arange(min(_SOME_ROWS, len(data.plan(0)[0]))))
-    return f"about {math.ceil(train.tokens / (float(rows.lengths.mean()) * train.batch_size)):,}"
+    count = len(data.plan(0)[0])
+    rows, _ = data.rows(0, np.arange(min(_SOME_ROWS, count)))
+    tokens = rows.lengths.mean() + rows.targets.get("target_lengths", np.zeros(1)).mean()
+    of_step = train.batch_size if train.batch_tokens is None else count / data.num_batches(0)
+    return f"about {math.ceil(train.tokens / (float(tokens) * of_step)):,}"
 
 
 def stage_at(stages: dict[str, StageConfig], progress: float) -> str:

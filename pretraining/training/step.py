@@ -109,7 +109,7 @@ class Trainer:
 
     def next_rows(self) -> StepRows:
         """Those of the step after what the state counts."""
-        return StepRows.next(self.config, self.state, self.micro_batch_size)
+        return StepRows.next(self.config, self.state, self.micro_batch_size, self.data)
 
     def micro_batches(self, rows: StepRows) -> list[Batch]:
         """This process's micro-batches of a step; its task has read them now."""
