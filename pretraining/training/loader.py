@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pretraining.arrays import ragged_ranges
 from pretraining.keyed_random import Draw
 from pretraining.layouts.base import Layout, Plan
+from pretraining.layouts.buckets import batches_by_tokens
 from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import Objective
 from pretraining.store.token_store import Store
-from pretraining.training.buckets import batches_by_tokens
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
 

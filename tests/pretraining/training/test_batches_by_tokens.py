@@ -8,7 +8,7 @@ from ranks import Ranks
 from training import Killed, arguments, interrupt_at, outcome, train, write_corpus
 
 from pretraining.keyed_random import Draw
-from pretraining.training.buckets import batches_by_tokens
+from pretraining.layouts.buckets import batches_by_tokens
 from pretraining.training.checkpoint import find_checkpoint
 from pretraining.training.config import TrainConfig
 from pretraining.training.load_config import load_pretrain_config
