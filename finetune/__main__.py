@@ -20,6 +20,7 @@ from zoo.settings.load import DRY_RUN, CommandHelp, help_text, load_settings, pr
 from zoo.settings.yaml_files import flatten
 
 if TYPE_CHECKING:
+    from finetune.inputs.row_cache import RowCache
     from finetune.results.report import Result
     from finetune.training.prepared import PreparedTask
 
@@ -133,17 +134,28 @@ def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) 
     """
     from finetune.training.prepared import PreparedTask
 
-    found = []
+    found, cache = [], row_cache(config)
     leaders = dict[str | None, PreparedTask]()
     for task in tasks:
         settings, leader = task_settings(config, task), leaders.get(task.model_of)
         test = config.predict == "test"
-        found.append(PreparedTask(Path(config.model), task, config.data, settings, test=test, leader=leader))
+        found.append(
+            PreparedTask(Path(config.model), task, config.data, settings, test=test, leader=leader, cache=cache)
+        )
         leaders[task.name] = found[-1]
         found[-1].check()
         for warning in found[-1].warnings if show else ():
             print(f"warning: {warning}", file=sys.stderr)
     return found
+
+
+def row_cache(config: FinetuneConfig) -> RowCache | None:
+    """Where encoded rows are kept; ``None`` = nowhere."""
+    from finetune.inputs.row_cache import RowCache, user_cache
+
+    if not config.rows_cache_mb:
+        return None
+    return RowCache(Path(config.rows_cache) if config.rows_cache else user_cache(), config.rows_cache_mb)
 
 
 def families_of(prepared: list[PreparedTask]) -> list[tuple[PreparedTask, list[PreparedTask]]]:
@@ -253,7 +265,8 @@ def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """One child process per task and seed, each with its share of the cores."""
     threads = config.threads or max(1, usable_cpus() // config.jobs)
     fixed = {"model": config.model, "data": config.data, "task_file": config.task_file, **config.to_dict()}
-    fixed |= {"checkpoint_minutes": config.checkpoint_minutes, "predict": config.predict}
+    kept = ("checkpoint_minutes", "predict", "rows_cache", "rows_cache_mb")
+    fixed |= {name: getattr(config, name) for name in kept}
     flat = flatten(fixed)
     options = [word for key, value in flat.items() if value is not None for word in (f"--{key}", str(value))]
     jobs = []

@@ -196,6 +196,9 @@ class FinetuneConfig(FinetuneSettings):
             trained.
         report: write and print the table (the children of a pool leave that to their parent).
         checkpoint_minutes: how often a training that takes long writes a checkpoint to resume from; 0 = never.
+        rows_cache: folder that keeps the token ids of tasks with 10,000 rows and more, so that processes share them and
+            the next run need not tokenise; default: ``sesame-zoo/rows`` in the user's cache (``XDG_CACHE_HOME``).
+        rows_cache_mb: size of all that it keeps; what was not read for longest goes first. 0 = keep nothing.
         lr: peak learning rate.
         epochs: passes over the training rows; default: the task's own.
         batch_size: rows per step, over all processes.
@@ -240,6 +243,8 @@ class FinetuneConfig(FinetuneSettings):
     predict: Literal["none", "test"] = "none"
     report: bool = True
     checkpoint_minutes: NotNegative = 5.0
+    rows_cache: UserPath | None = None
+    rows_cache_mb: Amount = 10_000
 
     def __post_init__(self) -> None:
         """Raise ZooError if the command cannot start."""

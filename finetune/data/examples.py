@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Self, TypeVar
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from finetune.data.spans import RowSpans
 from pretraining.keyed_random import Draw
+
+_PIECE = 4096  # items of a list that are hashed at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +62,21 @@ class TaskExamples(ABC):
         """16 hex digits that change with any text, label or span."""
         hashed = hashlib.sha256()
         for part in self.content():
-            hashed.update(part.tobytes() if isinstance(part, np.ndarray) else json_bytes(part))
+            for piece in [part.tobytes()] if isinstance(part, np.ndarray) else json_pieces(part):
+                hashed.update(piece)
         return hashed.hexdigest()[:16]
 
 
-def json_bytes(value: Any) -> bytes:
-    """A value as JSON, for a digest."""
-    return json.dumps(value, ensure_ascii=False).encode()
+def json_pieces(value: Any) -> Iterator[bytes]:
+    """A value as JSON, for a digest; a long list in pieces, so that it is never held twice."""
+    if not isinstance(value, list):
+        yield json.dumps(value, ensure_ascii=False).encode()
+        return
+    yield b"["
+    for start in range(0, len(value), _PIECE):
+        text = json.dumps(value[start : start + _PIECE], ensure_ascii=False)
+        yield (", " * bool(start) + text[1:-1]).encode()
+    yield b"]"
 
 
 def picked(values: Sequence[Any], at: NDArray[np.int64]) -> list[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,7 +151,7 @@ def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Seque
         ZooError: an extension that no reader knows, a missing column, broken text, no rows; by line or row.
     """
     if task.file_format in RECORD_FORMATS:
-        return _of_records(list(RECORD_FORMATS[task.file_format].read(path)), columns, optional, str(path))
+        return _of_records(RECORD_FORMATS[task.file_format].read(path), columns, optional, str(path))
     kind = f".{task.file_format}" if task.file_format else extension_of(path).lower().removesuffix(".gz")
     if kind in (".tsv", ".csv"):
         return _of_cells(task, path, columns, optional, quoted=kind == ".csv")
@@ -163,58 +164,80 @@ def read_rows(task: Task, path: Path, columns: Sequence[Column], optional: Seque
             "and label_column."
         )
     if kind == ".parquet":
-        values: list[dict[str, Any] | None] = list(read_parquet(path, fields, map(str, optional)))
-        where: Callable[[int], str] = lambda number: f"{path}, row {number + 1}"  # noqa: E731
+        values: Iterable[tuple[int, dict[str, Any]]] = enumerate(read_parquet(path, fields, map(str, optional)))
+        where: Callable[[int], str] = partial(_counted, path, "row")
     else:
         values, where = _json(path, fields, listed=kind == ".json")
-    numbers = [number for number, value in enumerate(values) if value is not None]
-    records = [value for value in values if value is not None]
-    present = [*columns, *(name for name in optional if records and all(name in record for record in records))]
-    return TaskTable(
-        {name: [record[str(name)] for record in records] for name in present},
-        np.array(numbers, dtype=np.int64),
-        where,
-        str(path),
-    )
+    numbers = list[int]()
+
+    def records() -> Iterator[dict[str, Any]]:
+        for number, record in values:
+            numbers.append(number)
+            yield record
+
+    return TaskTable(_gathered(records(), columns, optional), np.array(numbers, np.int64), where, str(path))
+
+
+def _gathered(
+    records: Iterable[dict[str, Any]], columns: Sequence[Column], optional: Sequence[Column]
+) -> dict[Column, list[Any]]:
+    """Columns of records, which are let go one by one; an optional column is there where all records have it."""
+    needed: dict[Column, list[Any]] = {name: [] for name in columns}
+    more: dict[Column, list[Any]] = {name: [] for name in optional if name not in needed}
+    for record in records:
+        for name, cells in needed.items():
+            cells.append(record[str(name)])
+        for name in list(more):
+            if name in record:
+                more[name].append(record[str(name)])
+            else:
+                del more[name]
+    return needed | {name: cells for name, cells in more.items() if cells}
 
 
 def _of_records(
-    found: list[tuple[str, dict[str, Any]]], columns: Sequence[Column], optional: Sequence[Column], source: str
+    found: Iterable[tuple[str, dict[str, Any]]], columns: Sequence[Column], optional: Sequence[Column], source: str
 ) -> TaskTable:
     """Rows of a format of its own: a place and a record each."""
-    if not found:
+    places, wanted = list[str](), [str(column) for column in columns]
+
+    def records() -> Iterator[dict[str, Any]]:
+        for place, record in found:
+            places.append(place)
+            yield check_record(record, place, wanted)
+
+    cells = _gathered(records(), columns, optional)
+    if not places:
         raise ZooError(f"{source} has no rows.")
-    places = [place for place, _ in found]
-    for place, record in found:
-        check_record(record, place, [str(column) for column in columns])
-    present = [*columns, *(name for name in optional if all(name in record for _, record in found))]
-    return TaskTable(
-        {name: [record[str(name)] for _, record in found] for name in present},
-        np.arange(len(found), dtype=np.int64),
-        places.__getitem__,
-        source,
-    )
+    return TaskTable(cells, np.arange(len(places), dtype=np.int64), places.__getitem__, source)
 
 
 def _of_cells(task: Task, path: Path, columns: Sequence[Column], optional: Sequence[Column], quoted: bool) -> TaskTable:
-    """Rows of a TSV or CSV."""
+    """Rows of a TSV or CSV; of each row no more than these columns is kept."""
     if task.span_fields:
         raise ZooError(f"{path}: marks and mentions of task {task.name!r} are read from .jsonl, .json or .parquet.")
-    table = list(read_table(path, quoted, even=not task.drop_broken_rows))
-    if not table:
+    table = read_table(path, quoted, even=not task.drop_broken_rows)
+    first = next(table, None)
+    if first is None:
         raise ZooError(f"{path} is empty.")
-    header, rows = (table[0][1], table[1:]) if task.header else ([], table)
-    width = len(table[0][1])
-    kept = [number for number, (_, row) in enumerate(rows) if len(row) == width]
+    header, width = first[1] if task.header else [], len(first[1])
     present = [*columns, *(c for c in optional if (c in header if isinstance(c, str) else c < width))]
-    places = {column: _place(task, column, header, table[0][1], path) for column in present}
-    lines = [line for line, _ in rows]
+    places = {column: _place(task, column, header, first[1], path) for column in present}
+    cells: dict[Column, list[Any]] = {column: [] for column in places}
+    lines, kept = list[int](), list[int]()
+    for number, (line, row) in enumerate(table if task.header else itertools.chain([first], table)):
+        lines.append(line)
+        if len(row) == width:
+            kept.append(number)
+            for column, place in places.items():
+                cells[column].append(row[place])
+    at = np.array(lines, np.int64)
     return TaskTable(
-        {column: [rows[number][1][place] for number in kept] for column, place in places.items()},
-        np.array(kept, dtype=np.int64),
-        lambda number: f"{path}, line {lines[number]}",
+        cells,
+        np.array(kept, np.int64),
+        lambda number: f"{path}, line {at[number]}",
         str(path),
-        broken=len(rows) - len(kept),
+        broken=len(lines) - len(kept),
     )
 
 
@@ -226,23 +249,28 @@ def _place(task: Task, column: Column, header: list[str], first: list[str], path
     raise ZooError(f"{path}: task {task.name!r} reads column {column}, but line 1 has columns 0 to {len(first) - 1}.")
 
 
-def _json(path: Path, wanted: list[str], listed: bool) -> tuple[list[dict[str, Any] | None], Callable[[int], str]]:
-    """One JSON object per line, blank lines passed over; or one list of objects where the file may be ``listed``."""
-    lines = list(read_lines(path))
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
+def _json(
+    path: Path, wanted: list[str], listed: bool
+) -> tuple[Iterable[tuple[int, dict[str, Any]]], Callable[[int], str]]:
+    """Number and object of each line that is not blank; or of one list of objects where the file may be ``listed``."""
+    lines, blank = read_lines(path), list[str]()
+    for line in lines:
+        blank.append(line)
+        if line.strip():
+            break
+    else:
         raise ZooError(f"{path} is empty.")
-    if listed and next(line for line in lines if line.strip()).lstrip().startswith("["):
+    every = itertools.chain(blank, lines)
+    if listed and blank[-1].lstrip().startswith("["):
         items = [
             check_record(item, f"{path}, item {number}", wanted)
-            for number, item in enumerate(parse_json("\n".join(lines), str(path)), start=1)
+            for number, item in enumerate(parse_json("\n".join(every), str(path)), start=1)
         ]
         for number, item in enumerate(items, start=1):
             check_surrogates([item[name] for name in wanted], f"{path}, item {number}")
-        return list(items), partial(_counted, path, "item")
+        return enumerate(items), partial(_counted, path, "item")
     where = partial(_counted, path, "line")
-    return [parse_record(line, where(n), wanted) if line.strip() else None for n, line in enumerate(lines)], where
+    return ((n, parse_record(line, where(n), wanted)) for n, line in enumerate(every) if line.strip()), where
 
 
 def _counted(path: Path, what: str, number: int) -> str:
@@ -270,11 +298,11 @@ def hub_rows(
     """
     reader = RECORD_FORMATS.get(task.file_format or "")
     if reader is not None and reader.hub is not None:
-        made = [
+        made = (
             (f"{source}, row {number}", record)
             for number, row in enumerate(dataset)
             for record in reader.hub(_named_classes(task, row, dataset.features, source))
-        ]
+        )
         return _of_records(made, columns, optional, source)
     theirs: dict[Column, str] = dict(zip(task.columns, task.hub_columns or map(str, task.columns), strict=True))
     theirs[task.label_column] = task.hub_label_column

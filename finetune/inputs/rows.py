@@ -43,9 +43,8 @@ class TaskRows:
         sequences: of all rows, one after the other.
         owners: (N,) int64 example that a row is of; an example may have several rows.
         sizes: (N,) int64 sequences of each row; ``None`` = one.
-        slots: (S,) int64 positions, in their sequence, of the states that are read; ``None`` = one state a sequence.
+        slots: (S,) positions, in their sequence, of the states that are read; ``None`` = one state a sequence.
         slot_sizes: (sequences,) int64 slots of each sequence.
-        unread: examples of which a part is in no row, since it is too long.
     """
 
     sequences: EncodedRows | TextRows
@@ -53,7 +52,6 @@ class TaskRows:
     sizes: NDArray[np.int64] | None = None
     slots: NDArray[np.int64] | None = None
     slot_sizes: NDArray[np.int64] | None = None
-    unread: int = 0
 
     def __len__(self) -> int:
         """Rows."""
@@ -105,7 +103,7 @@ class TaskRows:
         columns = np.arange(max(int(sizes.max()), 1))
         there = columns < sizes[:, None]
         at = np.where(there, firsts[:, None] + columns, 0)
-        return torch.from_numpy(np.where(there, self.slots[at], -1))
+        return torch.from_numpy(np.where(there, self.slots[at].astype(np.int64), -1))
 
 
 def padded(values: Tensor, sizes: Tensor, fill: float) -> Tensor:

@@ -196,7 +196,7 @@ class CharacterTokenizer:
         self._ids: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
         self._special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
         self._unknown = unknown
-        self._known, self._new = spellings, {}  # type: Tensor, dict[str, int]
+        self.spellings, self._new = spellings, {}  # type: Tensor, dict[str, int]
 
     def words(self, text: str) -> list[str]:
         """The words as the tokenizer finds them."""
@@ -241,14 +241,14 @@ class CharacterTokenizer:
         known = None if word in self._special else self._ids.get(word)  # "[SEP]" written in a text is text
         if known is not None:
             return known
-        return self._new.setdefault(word, len(self._known) + len(self._new))
+        return self._new.setdefault(word, len(self.spellings) + len(self._new))
 
     def characters_of(self, numbers: NDArray[np.int32]) -> tuple[NDArray[np.int32], WordCharacters]:
         """(T,) ids that the vocabulary has, and the characters of all tokens, of numbers as ``encode`` gives them."""
-        size, width = self._known.shape
+        size, width = self.spellings.shape
         distinct, words = np.unique(numbers, return_inverse=True)
         new = list(self._new)
-        rows = [self._known[torch.from_numpy(distinct[distinct < size])]]
+        rows = [self.spellings[torch.from_numpy(distinct[distinct < size])]]
         rows.append(character_table([new[number - size] for number in distinct[distinct >= size]], width))
         ids = np.where(numbers < size, numbers, 0 if self._unknown is None else self._unknown)
         return ids.astype(np.int32), WordCharacters(words.astype(np.int32), torch.cat(rows))

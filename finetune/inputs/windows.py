@@ -78,13 +78,19 @@ class WordRows(TaskRows):
     """Rows that read a state for every word, or for every token that words share.
 
     Args:
-        places: (N,) of (W,) number of the state that each word of an example is read from, counted over the example;
-            -1 = the tokenizer leaves nothing of the word.
+        places: (W,) number of the state that each word is read from, counted over its example; -1 = the tokenizer
+            leaves nothing of the word.
+        words: (E,) words of each example.
         targets: (S,) class number of each state.
     """
 
-    places: list[Ints] = field(default_factory=list)
+    places: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    words: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     targets: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def by_example(self) -> list[Ints]:
+        """The places of each example's words."""
+        return np.split(self.places, np.cumsum(self.words)[:-1]) if len(self.words) else []
 
 
 def word_rows(encoder: RowEncoder, texts: list[str], words: Sequence[Ints], where: list[str]) -> WordRows:
@@ -116,11 +122,15 @@ def word_rows(encoder: RowEncoder, texts: list[str], words: Sequence[Ints], wher
             counts.append(int(stop - first))
             slots.append(read[first:stop] - window.start)
     at, slot_sizes = np.array(owners, np.int64), np.array(counts, np.int64)
+    own_words = {
+        "places": np.concatenate([*places, np.zeros(0, np.int64)]),
+        "words": np.array([len(own) for own in places], np.int64),
+    }
     stretches = tokens.slices(at, np.array(begins, np.int64), np.array(sizes, np.int64))
     if encoder.apart:
         return WordRows(
-            encoder.laid_out_apart((stretches,)), at, slots=np.concatenate(slots), slot_sizes=slot_sizes, places=places
+            encoder.laid_out_apart((stretches,)), at, slots=np.concatenate(slots), slot_sizes=slot_sizes, **own_words
         )
     rows, offsets = encoder.laid_out(stretches)
     read = np.concatenate(slots) + np.repeat(offsets["$A"], slot_sizes)
-    return WordRows(rows, at, slots=read, slot_sizes=slot_sizes, places=places)
+    return WordRows(rows, at, slots=read, slot_sizes=slot_sizes, **own_words)

@@ -98,7 +98,7 @@ class Tagging(TaskKind[TaggedTexts]):
         rows = word_rows(encoder, examples.texts, examples.words, where)
         names, numbers = self.tags(task), {tag: number for number, tag in enumerate(self.tags(task))}
         found: list[int] = []
-        for own, tags in zip(rows.places, examples.tags, strict=True):
+        for own, tags in zip(rows.by_example(), examples.tags, strict=True):
             found += [numbers[tag] for tag in self._of_states([names[tag] for tag in tags], own)]
         return replace(rows, targets=np.array(found, np.int64))
 
@@ -142,7 +142,7 @@ class Tagging(TaskKind[TaggedTexts]):
     def targets(self, examples: TaggedTexts, rows: TaskRows, chosen: NDArray[np.int64]) -> Targets:
         """(S,) tag numbers of the slots."""
         assert isinstance(rows, WordRows)
-        return (torch.from_numpy(rows.targets[rows.outputs_of(chosen)]),)
+        return (torch.from_numpy(rows.targets[rows.outputs_of(chosen)].astype(np.int64)),)
 
     def count(self, rows: TaskRows, chosen: NDArray[np.int64]) -> int:
         """Slots."""
@@ -158,11 +158,12 @@ class Tagging(TaskKind[TaggedTexts]):
         """The tags of each example's words; entities are mended as ``conlleval`` reads them."""
         assert isinstance(rows, WordRows)
         names, best = self.tags(task), outputs.argmax(axis=1)
-        ends = np.cumsum([int(own.max(initial=-1)) + 1 for own in rows.places])
+        places = rows.by_example()
+        ends = np.cumsum([int(own.max(initial=-1)) + 1 for own in places])
         parts = np.split(best, ends[:-1])
         return [
             self._of_words([names[tag] for tag in part], own) if len(part) else [names[0]] * len(own)
-            for part, own in zip(parts, rows.places, strict=True)
+            for part, own in zip(parts, places, strict=True)
         ]
 
     def scores(self, task: Task, examples: TaggedTexts, answers: Sequence[Any]) -> dict[str, float]:

@@ -64,7 +64,9 @@ def tuned(
     if len(rates) * len(passes) == 1:
         return prepared.with_settings(lr=rates[0], epochs=passes[0]), None
     fit, held = held_back(prepared.data.train, prepared.settings.held_back, prepared.task.name)
-    base = PreparedTask(prepared.metadata.path, prepared.task, TaskSplits(fit, held), prepared.settings)
+    base = PreparedTask(
+        prepared.metadata.path, prepared.task, TaskSplits(fit, held), prepared.settings, cache=prepared.cache
+    )
 
     def score(lr: float, epochs: int) -> float:
         own, folder = base.with_settings(lr, epochs), output / "grid" / f"lr-{lr:g}-epochs-{epochs}"

@@ -21,6 +21,7 @@ from finetune.inputs.encode import spaced, template_tokens, tokenize
 from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.entities import task_entities
 from finetune.inputs.features import FeatureBatch, TextFeatures, TextRows, known_template
+from finetune.inputs.row_cache import RowCache, encoded_rows
 from finetune.inputs.rows import TaskBatch, TaskRows
 from finetune.inputs.task_tokenizer import (
     CharacterTokenizer,
@@ -85,6 +86,7 @@ class PreparedTask:
         settings: how it is fine-tuned.
         test: read the test rows, too.
         leader: the task whose model answers this one's rows, which has no training rows of its own then.
+        cache: keeps the ids of large parts in files; ``None`` = all stay in memory.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class PreparedTask:
         *,
         test: bool = False,
         leader: PreparedTask | None = None,
+        cache: RowCache | None = None,
     ) -> None:
-        self.leader: PreparedTask | None = leader
+        self.leader, self.cache = leader, cache
         if leader is not None:
             check_leader(task, leader.task)
             settings = leader.settings
@@ -223,7 +226,8 @@ class PreparedTask:
         if self.leader is not None and part == "train":
             return self.leader.rows(part)
         if part not in self._encoded:
-            self._encoded[part] = self.kind.encode(self.task, self.parts[part], self.encoder)
+            examples, cache = self.parts[part], self.cache
+            self._encoded[part] = encoded_rows(self.task, self.kind, examples, self.encoder, self.entities, cache)
         return self._encoded[part]
 
     @property

@@ -141,18 +141,22 @@ def read_lines(path: Path) -> Iterator[str]:
         ZooError: as :func:`open_bytes`; not UTF-8 or with zero bytes, naming the line.
     """
     with open_bytes(path) as stream:
-        source, number, rest, head = LineEnds(stream), 0, b"", b""
+        source, number, head = LineEnds(stream), 0, b""
+        rest = list[bytes]()  # parts of a line; a file may be one line of many megabytes
         while part := source.read(_BLOCK):
             if not number and not head:
                 part = part.removeprefix(codecs.BOM_UTF8)
                 head = part[:_HEAD]
-            lines = (rest + part).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
+            lines = part.split(b"\n")
+            rest.append(lines[0])
+            if len(lines) == 1:
+                continue
+            for line in (b"".join(rest), *lines[1:-1]):
                 number += 1
                 yield _decoded(line, path, number, head)
-        if rest:
-            yield _decoded(rest, path, number + 1, head)
+            rest = [lines[-1]]
+        if last := b"".join(rest):
+            yield _decoded(last, path, number + 1, head)
 
 
 def _decoded(line: bytes, path: Path | str, number: int, head: bytes) -> str:

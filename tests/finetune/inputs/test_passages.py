@@ -99,7 +99,7 @@ def test_slots_are_the_windows_tokens_and_one_for_no_answer(name: str, toy_folde
             assert first == last == nothing
         seen.update(words)
     assert seen == {*passage.split(), "blue"}
-    assert ready.train.truncated == ready.train.unread == 0
+    assert ready.train.truncated == 0
 
 
 def test_an_answer_over_the_edge_of_a_window_is_learned_where_it_is_whole(toy_folders) -> None:
