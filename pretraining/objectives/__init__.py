@@ -7,6 +7,7 @@ from pretraining.objectives.entity_autoencoder import EntityAutoencoder
 from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.objectives.permutation_lm import PermutationLM
 from pretraining.objectives.row_classification import PairClassification, RowClassification
+from pretraining.objectives.sequence_to_sequence import SequenceToSequence
 from pretraining.objectives.token_classification import (
     ArrayLabels,
     CapitalisationLabels,
@@ -31,6 +32,7 @@ __all__ = [
     "PermutationLM",
     "RowClassification",
     "Targets",
+    "SequenceToSequence",
     "TokenClassification",
     "TokenLabels",
 ]

@@ -23,6 +23,8 @@ from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
 from pretraining.masking.base import All
 from pretraining.masking.ngrams import NGrams
+from pretraining.masking.noises import SentencePermutation, TextInfilling
+from pretraining.masking.sentinels import SpanCorruption
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace
 from pretraining.masking.words import KnowledgeUnits, WholeWords
@@ -34,13 +36,14 @@ from pretraining.objectives import (
     PairClassification,
     PermutationLM,
     RowClassification,
+    SequenceToSequence,
     TokenClassification,
 )
 from pretraining.objectives.base import CoreRunner, Objective, Targets, base_inputs, collate
 from pretraining.objectives.token_classification import CapitalisationLabels
 from pretraining.objectives.token_scoring import MaskedModel, score_words
 from zoo.config import CoreConfig
-from zoo.config_parts import RecurrentConfig
+from zoo.config_parts import DecoderConfig, RecurrentConfig
 from zoo.core.build import make_core
 from zoo.core.init import initialise
 from zoo.dropout import row_keys
@@ -64,6 +67,7 @@ TWO_STREAMS = TINY.replace(
     pooler=False,
 )
 RECURRENT = TINY.replace(position_type="none", recurrent=RecurrentConfig(cell_size=48, dropout=0.0))
+WITH_DECODER = TINY.replace(type_vocab_size=0, pooler=False, decoder=DecoderConfig(), max_position_embeddings=80)
 DRAW = Draw(seed=2, epoch=0)
 ALL_MASK = Replace(mask=1, random=0, keep=0)
 
@@ -84,6 +88,13 @@ def other_side(rows: Examples, number: int) -> np.ndarray:
     """Positions of one row behind the place from which a two-way target looks, forward targets first."""
     columns, forward = np.arange(rows.shape[1])[None, :], int(rows.lengths[0]) - 1
     return columns > number if number < forward else columns < number - forward + 1
+
+
+class NumberedSentinels(SpanCorruption):
+    """Sentinels that need no tokenizer."""
+
+    def bind_tokenizer(self, tokenizer):
+        self.sentinels = np.arange(BERT_LIKE.size - 1, BERT_LIKE.size - 20, -1, dtype=np.int32)
 
 
 class Case(NamedTuple):
@@ -127,6 +138,27 @@ OBJECTIVES = {
         lambda: PermutationLM(RandomTokens(), perm_size=4), None, unseen=not_before, config=TWO_STREAMS
     ),
     "entities": Case(lambda: EntityAutoencoder(shared_table()), None, config=TINY.replace(fusion=FUSION), steps=150),
+    "span corruption": Case(
+        lambda: SequenceToSequence([NumberedSentinels()], start="pad"),
+        None,
+        can_be_empty=False,
+        config=WITH_DECODER,
+        steps=150,
+    ),
+    "denoising": Case(
+        lambda: SequenceToSequence([SentencePermutation(), TextInfilling(0.3)], bias=True),
+        None,
+        can_be_empty=False,
+        config=WITH_DECODER,
+        steps=120,
+    ),
+    "smoothed labels": Case(
+        lambda: SequenceToSequence([TextInfilling(0.3)], label_smoothing=0.1),
+        None,
+        can_be_empty=False,
+        config=WITH_DECODER,
+        steps=150,
+    ),
     "pair on the last token": Case(
         lambda: PairClassification(dense="tanh", pooling="last"),
         None,
@@ -279,7 +311,7 @@ def test_what_must_not_be_seen_changes_nothing(case):
         unseen |= case.hidden(corrupted)
     changed = np.where(unseen, (rows.input_ids + 17) % 900 + FIRST_ID, rows.input_ids).astype(np.int32)
     other = objective.corrupt(rows.replace(input_ids=changed), DRAW)
-    real = rows.real
+    real = corrupted.real
     assert (other.input_ids[real] == corrupted.input_ids[real]).all()
     same_labels = other.with_targets(**corrupted.targets)
     expected, found = loss_of(core, objective, corrupted), loss_of(core, objective, same_labels)
@@ -300,13 +332,18 @@ def test_gradient_is_exactly_zero_where_nothing_may_be_seen(case):
         # the tied output matrix is held fixed, so that only the inputs' side has a gradient
         objective(CoreRunner(core, batch.inputs), core.token_embedding.detach(), targets).total.backward()
         gradient = core.token_embedding.grad.abs().sum(dim=1)
-        unseen = np.zeros(rows.shape, dtype=bool) if case.hidden is None else case.hidden(corrupted)
-        if case.later:
-            unseen |= np.arange(rows.shape[1])[None, :] > int(positions[number])
-        if case.unseen is not None:
-            unseen |= case.unseen(corrupted, number)
-        seen_ids = set(corrupted.input_ids[~unseen].tolist())
-        unseen_ids = set(rows.input_ids[unseen].tolist()) - seen_ids
+        if case.config.decoder is not None:
+            read = corrupted.targets["decoder_input_ids"][0]
+            seen_ids = set(corrupted.input_ids.reshape(-1).tolist()) | set(read[: number + 1].tolist())
+            unseen_ids = set(read[number + 1 :].tolist()) - seen_ids
+        else:
+            unseen = np.zeros(rows.shape, dtype=bool) if case.hidden is None else case.hidden(corrupted)
+            if case.later:
+                unseen |= np.arange(rows.shape[1])[None, :] > int(positions[number])
+            if case.unseen is not None:
+                unseen |= case.unseen(corrupted, number)
+            seen_ids = set(corrupted.input_ids[~unseen].tolist())
+            unseen_ids = set(rows.input_ids[unseen].tolist()) - seen_ids
         assert unseen_ids or not (case.hidden or case.later or case.unseen) or number > 20
         assert all(gradient[i] == 0 for i in unseen_ids)
         assert all(gradient[i] > 0 for i in seen_ids - {TINY.pad_token_id})
@@ -332,9 +369,10 @@ def test_halves_of_a_batch_are_corrupted_alike(case):
     rows = some_rows(32)
     whole = objective.corrupt(rows, DRAW)
     halves = [objective.corrupt(take(rows, np.arange(a, a + 16)), DRAW) for a in (0, 16)]
-    assert (whole.input_ids == np.concatenate([h.input_ids for h in halves])).all()
+    together = Examples.concatenate(halves, BERT_LIKE.pad)
+    assert (whole.input_ids == together.input_ids).all()
     for name in whole.targets:
-        assert (whole.targets[name] == np.concatenate([h.targets[name] for h in halves])).all()
+        assert (whole.targets[name] == together.targets[name]).all()
     term, parts = loss_of(core, objective, whole), [loss_of(core, objective, half) for half in halves]
     assert term.count == sum(p.count for p in parts)
     assert term.total.item() == pytest.approx(sum(p.total.item() for p in parts), rel=1e-4)

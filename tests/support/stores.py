@@ -95,6 +95,9 @@ def take(rows: Examples, indices, width=None) -> Examples:
         out[:, :copied] = values[indices, :copied]
         return out
 
+    def of_target(name, values):
+        return values[indices] if name in ("decoder_input_ids", "labels") else part(values, 0)  # as long as they were
+
     return Examples(
         input_ids=part(rows.input_ids, 0),
         lengths=rows.lengths[indices],
@@ -105,5 +108,5 @@ def take(rows: Examples, indices, width=None) -> Examples:
         token_type_ids=part(rows.token_type_ids, 0),
         row_labels=part(rows.row_labels, 0),
         arrays={name: part(values, 0) for name, values in rows.arrays.items()},
-        targets={name: part(values, 0) for name, values in rows.targets.items()},
+        targets={name: of_target(name, values) for name, values in rows.targets.items()},
     )
