@@ -7,6 +7,7 @@ document longer than a chunk is handed over in parts.
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import hashlib
 import json
 import re
@@ -41,6 +42,7 @@ class Chunk:
         continued: the chunk before it ended inside a document.
         position: bytes of the source read so far, for progress.
         inside_line: the chunk before it ended inside a line.
+        language: number of the text's language, from 1; 0 = not known, or several.
     """
 
     data: bytes
@@ -50,12 +52,13 @@ class Chunk:
     continued: bool
     position: int
     inside_line: bool = False
+    language: int = 0
 
     @property
     def key(self) -> str:
         """Identity by content: the same bytes read the same way give the same key."""
         digest = hashlib.blake2b(f"{self.kind} {self.continued:d}{self.inside_line:d} ".encode(), digest_size=16)
-        digest.update(self.data)
+        digest.update(f"{self.language} ".encode() * bool(self.language) + self.data)
         return digest.hexdigest()
 
 
@@ -65,6 +68,11 @@ def read_chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     Raises:
         ZooError: damaged compression, a JSON line above ``RECORD_LIMIT``, an unreachable hub data set.
     """
+    for chunk in _chunks(source, config):
+        yield dataclasses.replace(chunk, language=source.language) if source.language else chunk
+
+
+def _chunks(source: Source, config: CorpusConfig) -> Iterator[Chunk]:
     if source.kind == "pairs":
         yield from _pair_chunks(source)
         return

@@ -12,6 +12,10 @@ from pretraining.text.segmenter import SegmenterName
 from zoo.errors import ZooError, nearest
 from zoo.values import UserPath, check_fields
 
+LANGUAGE = "language"
+"""Array of the store with each token's language."""
+MOST_LANGUAGES = 127
+
 
 @dataclass(frozen=True)
 class CorpusConfig:
@@ -29,7 +33,8 @@ class CorpusConfig:
         user_dictionary: words for rjieba to know besides its own.
         split: split of a hub data set.
         subset: configuration of a hub data set.
-        languages: names of the two languages of a parallel corpus, the source's first.
+        languages: language of each entry of ``files``; or of a parallel corpus its two, the source's first. The store
+            then keeps each token's (array ``language``: number in the list of languages, from 1).
         parallel: ``files`` are translations (:mod:`pretraining.corpus.parallel`): two files with as many lines,
             ``[SOURCE, TARGET]``, or tables (``.tsv``) whose first two columns are a pair. Each pair is a document of
             two sentences.
@@ -72,15 +77,28 @@ class CorpusConfig:
                 )
 
     def _check_languages(self) -> None:
-        """Raise ZooError if translations do not have two languages, or another text has some."""
+        """Raise ZooError if there is not a language for each text."""
         found = self.languages or []
         if self.parallel and (len(found) != 2 or len(set(found)) != 2 or not all(found)):
             raise ZooError(
                 f"corpus.languages is {self.languages!r}; a parallel corpus (corpus.parallel: true) has two, for "
                 "example [en, de], in the order of its files or columns."
             )
-        if found and not self.parallel:
-            raise ZooError(f"corpus.languages = {found} names those of translations; set corpus.parallel: true.")
+        entries = 1 if isinstance(self.files, str) else len(self.files)
+        if found and not self.parallel and (len(found) != entries or not all(found)):
+            raise ZooError(
+                f"corpus.languages is {found}, and corpus.files has {entries} entries; each has one language. For "
+                "translations set corpus.parallel: true."
+            )
+        if len(set(found)) > MOST_LANGUAGES:
+            raise ZooError(f"corpus.languages names {len(set(found))} languages; {MOST_LANGUAGES} is the most.")
+        if found and LANGUAGE in self.annotations:
+            raise ZooError(f"corpus.annotations.{LANGUAGE}: corpus.languages makes this array; choose another name.")
+
+    @property
+    def language_names(self) -> list[str]:
+        """The languages, each once; a token's number is its place here, from 1."""
+        return list(dict.fromkeys(self.languages or ()))
 
     @property
     def recorded(self) -> dict[str, RecordAnnotator]:

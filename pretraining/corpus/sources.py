@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -56,6 +57,7 @@ class Source:
         gzipped: whether it is compressed.
         size: bytes on disk.
         target: the file with the translations of ``path``'s lines, where there is one.
+        language: number of its language, from 1; 0 = not known, or several.
     """
 
     path: str
@@ -63,6 +65,7 @@ class Source:
     gzipped: bool = False
     size: int = 0
     target: str | None = None
+    language: int = 0
 
     @property
     def files(self) -> PairFiles:
@@ -84,11 +87,12 @@ def resolve_sources(config: CorpusConfig, notes: list[str] | None = None) -> lis
     if not entries:
         raise ZooError("corpus.files is empty: name a file, a folder, a glob or a hub id.")
     if config.parallel:
-        found = pair_files([_one_file(entry) for entry in entries])
-        return [_pair_source(files) for files in found]
+        return [_pair_source(files) for files in pair_files([_one_file(entry) for entry in entries])]
     sources: list[Source] = []
-    for entry in entries:
-        sources.extend(_resolve(entry, config, [] if notes is None else notes))
+    numbers = [config.language_names.index(name) + 1 for name in config.languages or ()] or [0] * len(entries)
+    for entry, number in zip(entries, numbers, strict=True):
+        found = _resolve(entry, config, [] if notes is None else notes)
+        sources.extend(dataclasses.replace(source, language=number) for source in found)
     return sources
 
 

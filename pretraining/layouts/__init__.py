@@ -8,6 +8,7 @@ from pretraining.layouts.dialogue import Dialogue
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.full_sentences import FullSentences
 from pretraining.layouts.labelled_pairs import LabelledPairs
+from pretraining.layouts.language_streams import LanguageStreams
 from pretraining.layouts.pairs import PairTable
 from pretraining.layouts.reordered_segments import DocumentSegments, ReorderedSegments
 from pretraining.layouts.segment_pairs import SegmentPairs
@@ -16,6 +17,7 @@ from pretraining.layouts.sentence_distance import SentenceDistance
 from pretraining.layouts.sentence_pairs import SentencePairs
 from pretraining.layouts.sentences import SentenceTable
 from pretraining.layouts.translation_pairs import TranslationPairs
+from pretraining.layouts.translation_rows import TranslationRows
 
 __all__ = [
     "Blocks",
@@ -25,6 +27,7 @@ __all__ = [
     "Examples",
     "FullSentences",
     "LabelledPairs",
+    "LanguageStreams",
     "Layout",
     "MinimumMarked",
     "PairTable",
@@ -36,4 +39,5 @@ __all__ = [
     "SentencePairs",
     "SentenceTable",
     "TranslationPairs",
+    "TranslationRows",
 ]

@@ -98,6 +98,10 @@ class Layout(ABC):
         """Tokens at the start of a row of ``length`` that the row after it goes on from; ``None`` = all."""
         return None
 
+    def languages_of(self, store: Store) -> list[str]:
+        """What the numbers in ``token_type_ids`` stand for, from 0, where they are languages; else nothing."""
+        return []
+
     def check_length(self, length: int) -> None:  # noqa: B027  # most layouts make rows of any length
         """Raise ZooError if rows of ``length`` tokens have no room for what a row holds; no text is needed for that."""
 

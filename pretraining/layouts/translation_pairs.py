@@ -81,7 +81,8 @@ class TranslationPairs(Layout):
     ) -> Examples:
         """The named pairs: sources as rows, and the targets beside them."""
         source, target = (
-            build_examples(store, _side(plan, place), indices, length, vocabulary, self.opens) for place in (0, 1)
+            build_examples(store, side_of_pairs(plan, place), indices, length, vocabulary, self.opens)
+            for place in (0, 1)
         )
         start = getattr(vocabulary, self.start)
         if start is None:
@@ -109,7 +110,7 @@ def decoder_targets(target: Examples, start: int, pad: int) -> dict[str, NDArray
     }
 
 
-def _side(plan: Plan, place: int) -> Plan:
+def side_of_pairs(plan: Plan, place: int) -> Plan:
     """The sources (0) or the targets (1) of a plan of pairs."""
     return Plan(
         piece_starts=plan.piece_starts[place::2],
@@ -118,6 +119,18 @@ def _side(plan: Plan, place: int) -> Plan:
         offsets=np.arange(len(plan) + 1),
         documents=plan.documents,
     )
+
+
+def language_numbers(store: Store, languages: list[str], layout: str) -> Ints32:
+    """Place of each of the store's languages among those of a run.
+
+    Raises:
+        ZooError: one is not among them.
+    """
+    missing = [name for name in store.languages if name not in languages]
+    if missing:
+        raise ZooError(f"{layout}: {store.path} has text in {', '.join(missing)}, and languages are {languages}.")
+    return np.array([languages.index(name) for name in store.languages], dtype=np.int32)
 
 
 class Pairs:
@@ -141,7 +154,7 @@ class Pairs:
             ZooError: the store is not of translations, or none of these has tokens on both sides.
         """
         check_documents(store, documents, layout)
-        if store.languages is None:
+        if not store.parallel:
             raise ZooError(
                 f"{layout}: {store.path} holds no translations. Its corpus needs `parallel: true`, `languages` and "
                 "`files` that are aligned: [SOURCE, TARGET], or a table (.tsv)."

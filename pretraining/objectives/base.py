@@ -209,9 +209,11 @@ def base_inputs(rows: Examples) -> CoreInputs:
     Where the next row repeats the rest of this one, the part that it remembers does not attend to that rest.
     """
     repeated = None if rows.reuse_length is None else np.arange(rows.shape[1])[None, :] >= rows.reuse_length[:, None]
+    positions = rows.arrays.get("position_ids")  # of a layout whose positions begin anew within a row
     return pack_inputs(
         rows.input_ids,
         rows.lengths,
+        position_ids=None if positions is None else torch.from_numpy(positions.astype(np.int64)),
         documents=rows.token_document,
         permutation_ranks=None if repeated is None else repeated.astype(np.int32),
         token_types=rows.token_type_ids,

@@ -32,6 +32,7 @@ class MaskedLM(Objective):
         replacement: what stands there instead; default :class:`pretraining.masking.Replace`, that is 80/10/10.
         predict: what is predicted; default the original tokens at the chosen positions.
         weight: factor of the loss.
+        transform: dense, activation and LayerNorm before the output matrix; XLM has none.
     """
 
     attention, predicts_tokens = "bidirectional", True
@@ -43,17 +44,18 @@ class MaskedLM(Objective):
         replacement: Replacement | None = None,
         predict: Prediction | None = None,
         weight: NotNegative = 1,
+        transform: bool = True,
     ) -> None:
         super().__init__()
         self.select, self.required_fields, self.weight = select, select.required_fields, weight
-        self.replacement, self.predict = replacement or Replace(), predict or Selected()
+        self.replacement, self.predict, self.transform = replacement or Replace(), predict or Selected(), transform
         self.shown = self.replacement.shown if isinstance(self.predict, Selected) else None
 
     def build(self, config: CoreConfig, vocabulary: Vocabulary) -> None:
-        """Create the head: dense, activation, LayerNorm, tied output matrix with a bias."""
+        """Create the head: dense, activation, LayerNorm (``transform``), tied output matrix with a bias."""
         if vocabulary.mask is None and self.replacement.needs_mask:
             raise ZooError("MaskedLM: no mask token. Add one (data.tokenizer.new_tokens: ['[MASK]']), or use CausalLM.")
-        self.vocabulary, self.config, self.head = vocabulary, config, TokenHead(config, transform=True, bias=True)
+        self.vocabulary, self.config, self.head = vocabulary, config, TokenHead(config, self.transform, bias=True)
 
     def data_files(self) -> list[Path]:
         """What ``replacement`` reads."""
@@ -92,7 +94,7 @@ class MaskedLM(Objective):
 
     def head_flops(self, targets: int) -> int:
         """The head's forward operations."""
-        return token_head_flops(self.config, targets, transform=True)
+        return token_head_flops(self.config, targets, transform=self.transform)
 
     def describe(self, rows: Examples) -> dict[str, float]:
         """Shares of what happened to the tokens."""

@@ -14,6 +14,7 @@ import numpy as np
 
 from pretraining.annotations.to_tokens import Found, describe
 from pretraining.corpus.chunks import Chunk, read_chunks
+from pretraining.corpus.config import LANGUAGE
 from pretraining.corpus.parallel import count_pairs
 from pretraining.corpus.records import no_documents
 from pretraining.store.beginnings import check_beginnings, mostly_unknown, some_sources
@@ -115,6 +116,7 @@ def _trained(job: StoreJob) -> ZooTokenizer:
 def _join(job: StoreJob, shards: list[Shard], tokenizer: ZooTokenizer) -> None:
     """Shards to the store, in order."""
     dtypes = {name: annotator.dtype for name, annotator in job.corpus.annotations.items()}
+    dtypes |= {LANGUAGE: "int8"} if job.corpus.languages else {}
     found = Found(job.corpus.annotations)
     writer, text_bytes = StoreWriter(job.path, tokenizer.vocabulary.size, dtypes), 0
     with writer:

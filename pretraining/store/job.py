@@ -69,8 +69,8 @@ class StoreJob:
             "segmenter": self.segmenter.recipe,
             "text_field": corpus.text_field,
         }
-        if corpus.parallel:
-            shard_recipe["parallel"] = corpus.languages
+        if corpus.languages:
+            shard_recipe |= {"languages": corpus.language_names, "parallel": corpus.parallel}
         if corpus.annotations:
             shard_recipe["annotations"] = {name: annotator.recipe() for name, annotator in corpus.annotations.items()}
         self.request: dict[str, Any] = {

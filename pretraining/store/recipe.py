@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pretraining.annotations.to_tokens import Annotations, Piece
 from pretraining.arrays import SENTENCE_START
 from pretraining.corpus.chunks import Chunk, read_chunks
-from pretraining.corpus.config import CorpusConfig
+from pretraining.corpus.config import LANGUAGE, CorpusConfig
 from pretraining.corpus.records import Document, parse_chunk
 from pretraining.corpus.sources import Source
 from pretraining.store.beginnings import ENOUGH_CHARACTERS
@@ -36,6 +36,7 @@ class Recipe:
         self._segmenter = Segmenter(corpus.segmenter, corpus.user_dictionary)
         self._annotations = Annotations(corpus.annotations, tokenizer.lowercases)
         self._annotated = bool(corpus.annotations)
+        self._languages = bool(corpus.languages)
         self._tokenizer = tokenizer
         self._joins = joins
         self._keeps_spaces = tokenizer.keeps_spaces
@@ -83,6 +84,7 @@ class Recipe:
         """One chunk's tokens. Sentences and documents without tokens are dropped."""
         pieces: list[Piece] = []
         lengths: list[int] = []
+        spoken: list[int] = []  # number of each piece's language; of a pair the first line has the first
         continues, text_bytes = False, 0
         parts: list[tuple[FlatIds, dict[str, NDArray[Any]]]] = []
         for place, document in enumerate(parse_chunk(chunk, self._field, self._annotations.recorded)):
@@ -93,10 +95,13 @@ class Recipe:
                 pieces.extend(self._sentences(document, number))
                 text_bytes += len(document.lines[number].encode())
                 lengths[-1] += len(pieces) - before
+                if self._languages:
+                    spoken += [chunk.language or number + 1] * (len(pieces) - before)
                 if len(pieces) >= _SENTENCES_AT_ONCE:
                     parts.append(self._encode(pieces))
         parts.append(self._encode(pieces))
         sizes = np.concatenate([part[0][2] for part in parts])
+        languages = np.repeat(np.array(spoken, dtype=np.int8), sizes if self._languages else 0)
         owner = np.repeat(np.arange(len(lengths)), lengths)[sizes > 0]
         documents = np.bincount(owner, minlength=len(lengths)).astype(np.int64)
         sizes = sizes[sizes > 0]
@@ -104,6 +109,8 @@ class Recipe:
         flags = np.concatenate([part[0][1] for part in parts])
         flags[np.cumsum(sizes) - sizes] |= SENTENCE_START
         arrays = {name: np.concatenate([part[1][name] for part in parts]) for name in parts[0][1]}
+        if self._languages:
+            arrays[LANGUAGE] = languages
         return ShardArrays(tokens, flags, sizes, documents, continues, arrays, self._annotations.counted(), text_bytes)
 
     def _encode(self, pieces: list[Piece]) -> tuple[FlatIds, dict[str, NDArray[Any]]]:

@@ -92,10 +92,14 @@ class Store:
         return size / self.num_tokens if size and self.num_tokens else None
 
     @property
-    def languages(self) -> list[str] | None:
-        """The two languages of translations, of which each document is a pair; ``None`` = other text."""
-        found: list[str] | None = self.meta.get("recipe", {}).get("parallel")
-        return found
+    def languages(self) -> list[str]:
+        """Languages of its text, numbered from 1 in the array ``language``; none where it does not say."""
+        return list(self.meta.get("recipe", {}).get("languages", ()))
+
+    @property
+    def parallel(self) -> bool:
+        """Whether its documents are translations: two sentences, the second in the second language."""
+        return bool(self.meta.get("recipe", {}).get("parallel"))
 
     def document_tokens(self) -> NDArray[np.int64]:
         """(D + 1,) token offsets of the documents."""

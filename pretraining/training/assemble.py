@@ -15,7 +15,13 @@ from torch import nn
 from pretraining.keyed_random import Draw
 from pretraining.optim.optimizers import parameter_groups
 from pretraining.store.token_store import Store
-from pretraining.training.checks import check_attention, check_memory, check_parallel_rows, missing_field
+from pretraining.training.checks import (
+    check_attention,
+    check_languages,
+    check_memory,
+    check_parallel_rows,
+    missing_field,
+)
 from pretraining.training.config import PretrainConfig, TrainConfig
 from pretraining.training.loader import TaskLoader, split_documents
 from pretraining.training.stores import TokenStores
@@ -38,6 +44,7 @@ def make_tasks(
     """
     training: dict[str, TaskLoader] = {}
     validation: dict[str, TaskLoader] = {}
+    check_languages(config, stores)
     for name, task in config.tasks.items():
         store = stores.for_task(name)
         train, held_out = split_documents(store, config.data.validation_tokens)

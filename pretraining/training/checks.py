@@ -132,6 +132,24 @@ def check_parallel_rows(task: str, layout: Layout, rows: int, batch_size: int) -
         )
 
 
+def check_languages(config: PretrainConfig, stores: TokenStores) -> None:
+    """Raise ZooError if tasks number their languages differently, or the model has too few embeddings of them."""
+    orders = {name: task.layout.languages_of(stores.for_task(name)) for name, task in config.tasks.items()}
+    orders = {name: found for name, found in orders.items() if found}
+    if len({tuple(found) for found in orders.values()}) > 1:
+        raise ZooError(
+            f"the tasks number their languages differently ({orders}), so one embedding would stand for several: give "
+            "their texts the same corpus.languages in the same order (a layout's direction: backward turns pairs "
+            "round), or each layout the same `languages`."
+        )
+    languages = next(iter(orders.values()), [])
+    if 1 < config.model.type_vocab_size < len(languages):
+        raise ZooError(
+            f"model.type_vocab_size = {config.model.type_vocab_size} embeddings do not reach for {len(languages)} "
+            f"languages ({', '.join(languages)}); set it to {len(languages)}, or to 0 for none."
+        )
+
+
 def check_memory(task: str, layout: Layout, config: PretrainConfig) -> None:
     """Raise ZooError if rows do not go on where the core has a memory, or it misses what the next row goes on from."""
     if layout.order == "contiguous" and config.train.batch_tokens is not None:

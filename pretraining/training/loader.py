@@ -36,7 +36,7 @@ def split_documents(store: Store, validation_tokens: int) -> tuple[NDArray[np.in
     wanted = min(validation_tokens, int(_VALIDATION_SHARE * lengths.sum()))
     if wanted <= 0 or len(documents) < 4:
         return documents, documents[:0]
-    owner = documents if store.languages is None else _source_numbers(store)
+    owner = documents if not store.parallel else _source_numbers(store)
     sizes = np.bincount(owner, weights=lengths)
     order = Draw(_VALIDATION_SEED, 0).permutation(len(sizes), "validation")
     count = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1

@@ -14,6 +14,7 @@ from accelerate.utils.launch import prepare_multi_gpu_env
 from entity_toys import entity_arguments
 from ranks import FSDP2
 from training import SAMPLE, arguments, log_lines, train
+from transformers import XLMConfig, XLMWithLMHeadModel
 
 from ablation.__main__ import main as ablation_main
 from finetune.__main__ import main as finetune_main
@@ -31,6 +32,8 @@ from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import TokenHead
 from zoo.runtime.sharding import requested_sharding
 from zoo.settings.yaml_files import parse_yaml, read_yaml, shipped_configs
+from zoo.weights.config_fields import write_config
+from zoo.weights.read import all_families
 
 MODELS = sorted(p.stem for p in (shipped_configs() / "model").glob("*.yaml"))
 RUNS = sorted(p.stem for p in (shipped_configs() / "pretrain").glob("*.yaml"))
@@ -62,6 +65,8 @@ PUBLISHED = {
     "albert-xlarge-zh": (57_589_248, None),
     "albert-xxlarge-zh": (221_459_968, None),
     "gpt-base": (116_534_784, 116_534_784),
+    "xlm-en-2048": (667_088_896, 667_119_041),
+    "xlm-xnli15-1024": (248_976_384, 249_071_384),
     "ernie-thu-base": (113_432_472, 114_133_760),
     "elmo-small": (13_593_296, None),
     "elmo-medium": (28_027_728, None),
@@ -91,6 +96,14 @@ def test_published_counts_of_both_bert_heads(name):
     with torch.device("meta"):
         parts = Transformer(facts(name)), TokenHead(facts(name)), SequenceHead(facts(name))
     assert sum(size(part) for part in parts) == PUBLISHED[name][1]
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLISHED if n.startswith("xlm")])
+def test_published_counts_of_xlm_are_those_of_the_stock_class(name):
+    with torch.device("meta"):
+        parts = Transformer(facts(name)), TokenHead(facts(name), transform=False)
+        stock = XLMWithLMHeadModel(XLMConfig.from_dict(write_config(all_families()["xlm"], facts(name))))
+    assert sum(size(part) for part in parts) == stock.num_parameters() == PUBLISHED[name][1]
 
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if n in RUNS and n.endswith("e") and PUBLISHED[n][1]])
@@ -203,6 +216,8 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, trained,
     language = "zh" if name.endswith("-zh") else "en"
     argv = arguments(place, "bert", 1, **model, **{"data.corpus.files": place / f"{language}.txt", "output": tmp_path})
     argv[1] = name
+    if name.startswith("xlm"):  # a text for each language
+        argv += ["--data.corpus.files", f"[{place}/en.txt, {place}/zh.txt]"]
     if name.startswith("ernie-thu"):
         argv += entity_arguments(place)
     resolved = load_pretrain_config([*argv, "--output", "runs"]).resolved

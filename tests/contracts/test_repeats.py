@@ -41,6 +41,8 @@ def run_arguments(folder: Path, name: str) -> list[str]:
         "train.threads": THREADS,
         "run_folder": folder / name / "run",
     }
+    if name.startswith("xlm"):
+        values["data.corpus.files"] = f"[{folder}/en.txt, {folder}/zh.txt]"
     if name.startswith("ernie-thu"):
         (folder / name).mkdir(exist_ok=True)
         values |= {

@@ -13,6 +13,7 @@ FIVE = {"vocab_size": 113, "hidden_size": 40, "num_hidden_layers": 5, "num_atten
 ONE = {"vocab_size": 61, "hidden_size": 12, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 50}
 WIDE = {"vocab_size": 89, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 96}
 SIX = {**THREE, "num_hidden_layers": 6, "hidden_size": 24, "num_attention_heads": 3}
+XLM = {"vocab_size": 97, "emb_dim": 32, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 24}
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "plain": {**THREE, "max_position_embeddings": 24},
@@ -144,6 +145,23 @@ GRID: dict[str, dict[str, dict[str, Any]]] = {
         },
         "biases of attention": {**ONE, "max_position_embeddings": 31, "attention_bias": True, "rms_norm_eps": 1e-2},
         "biases of the inner part": {**WIDE, "max_position_embeddings": 12, "pad_token_id": 1, "mlp_bias": True},
+    },
+    "xlm": {
+        "plain": {**XLM, "n_langs": 3},
+        "one language": {"vocab_size": 113, "emb_dim": 40, "n_layers": 5, "n_heads": 5, "max_position_embeddings": 17},
+        "two languages, relu": {
+            "vocab_size": 89,
+            "emb_dim": 48,
+            "n_layers": 2,
+            "n_heads": 2,
+            "n_langs": 2,
+            "max_position_embeddings": 13,
+            "gelu_activation": False,
+            "layer_norm_eps": 1e-2,
+            "pad_token_id": 7,
+        },
+        "untied": {**XLM, "n_langs": 15, "tie_word_embeddings": False, "pad_token_id": 5},
+        "languages unread": {**XLM, "n_langs": 4, "use_lang_emb": False},
     },
     "xlnet": {
         "plain": {"vocab_size": 97, "d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48, "mem_len": None},

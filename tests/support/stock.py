@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
 
-from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.heads.build import build_head
 from zoo.heads.cross_entropy import linear_cross_entropy
@@ -249,17 +248,17 @@ def make_batch(
     return Batch(inputs, lengths, real)
 
 
-def stock_inputs(batch: Batch, config: CoreConfig) -> dict[str, Tensor]:
+def stock_inputs(batch: Batch, metadata: ModelMetadata) -> dict[str, Tensor]:
     """The same rows as arguments of their models."""
     inputs = batch.inputs
     given = {"input_ids": inputs.input_ids, "attention_mask": batch.real.long()}
     if inputs.token_type_ids is not None:
-        given["token_type_ids"] = inputs.token_type_ids
+        given["langs" if metadata.origin == "xlm" else "token_type_ids"] = inputs.token_type_ids
     if inputs.task_type_ids is not None:
         tasks = inputs.task_type_ids
         given["task_type_ids"] = tasks if tasks.ndim == 2 else tasks[:, None].expand_as(inputs.input_ids)
     if inputs.position_ids is not None:
-        given["position_ids"] = inputs.position_ids + config.position_offset
+        given["position_ids"] = inputs.position_ids + metadata.config.position_offset
     return given
 
 

@@ -100,6 +100,20 @@ TRANSLATIONS: dict[str, Translation] = {
     "four times unless said": Translation(
         lambda config, key, default: config.get(key) or 4 * config.get("n_embd", 768), lambda value, key: {key: value}
     ),
+    # The same under an older name.
+    "or n_words": Translation(
+        lambda config, key, default: config.get(key, config.get("n_words", default)), lambda value, key: {key: value}
+    ),
+    "or pad_index": Translation(
+        lambda config, key, default: config.get(key, config.get("pad_index", default)), lambda value, key: {key: value}
+    ),
+    # A table of languages, which one language has not.
+    "languages": Translation(
+        lambda config, key, default: (
+            n if (n := config.get(key, default)) > 1 and config.get("use_lang_emb", True) else 0
+        ),
+        lambda value, key: {key: value or 1},
+    ),
     "rope": Translation(_read_rope, _write_rope),
     "entity layers": Translation(_read_entity_layers, _write_entity_layers),
     "groups": Translation(_read_groups, lambda value, key: {key: value}),
@@ -204,7 +218,7 @@ def inexpressible(family: Family, metadata: ModelMetadata) -> list[str]:
     for key, value in ours.items():
         if key not in TRAINING_ONLY and key != "pad_token_id" and value != back[key]:
             found.append(f"{key} = {value} ({family.title}: {back[key]})")
-    if metadata.attention != family.attention:
+    if metadata.attention != family.attention and not family.causal_key:
         found.append(f"attention = {metadata.attention} ({family.title}: {family.attention})")
     if metadata.heads and not matching_heads(family, metadata):
         found += _inexpressible_heads(family, metadata)

@@ -101,7 +101,7 @@ def read_checkpoint(
     metadata = ModelMetadata(
         config=core,
         template=_template(family, specials or {}),
-        attention=family.attention,
+        attention=family.attention_of(config),
         heads={name: described for name, (_, described) in heads.items()},
         origin=family.model_type,
     )

@@ -162,6 +162,8 @@ class Family:
         pooling: state that sequence heads read.
         padding_side: side that tokenizers pad at.
         at_least: smallest values of fields that their code can express.
+        causal_key: key of their ``config.json`` that is true where tokens attend backwards alone, whatever
+            ``attention`` says; empty = there is none.
         config_file: name of their config file; under another than transformers', the file does not say
             ``model_type``, and stock transformers has no class for it.
     """
@@ -183,11 +185,16 @@ class Family:
     pooling: Literal["first", "last"] = "first"
     padding_side: Literal["right", "left"] = "right"
     at_least: Mapping[str, int] = field(default_factory=dict)
+    causal_key: str = ""
     config_file: str = "config.json"
 
     def head(self, name: str) -> HeadTable:
         """The head of that name."""
         return next(head for head in self.heads if head.name == name)
+
+    def attention_of(self, config: Mapping[str, Any]) -> Literal["bidirectional", "causal"]:
+        """How tokens attend to each other by their ``config.json``."""
+        return "causal" if self.causal_key and config.get(self.causal_key) else self.attention
 
 
 def any_of(patterns: Iterable[str]) -> re.Pattern[str]:

@@ -41,6 +41,8 @@ def write_checkpoint(metadata: ModelMetadata, tensors: Mapping[str, Tensor], fam
     for name, original in copies.items():
         made.recipes[name] = made.recipes[original]
     config = {**write_config(table, metadata.config), "architectures": [architecture], **_labels(metadata, heads)}
+    if table.causal_key:
+        config[table.causal_key] = metadata.attention == "causal"
     left = [name for name in metadata.heads if name not in heads]
     report = [f"left out, {architecture} has no place for it: head {name}" for name in left]
     report += _gaps(table, architecture, metadata.config, set(made))

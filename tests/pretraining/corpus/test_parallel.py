@@ -101,7 +101,7 @@ def test_a_line_of_a_table_with_one_column_is_refused(tmp_path):
         ({"parallel": True}, "has two"),
         ({"parallel": True, "languages": ["en"]}, "has two"),
         ({"parallel": True, "languages": ["en", "en"]}, "has two"),
-        ({"languages": ["en", "de"]}, "set corpus.parallel: true"),
+        ({"languages": ["en", "de"]}, r"corpus.files has 1 entries; .* set corpus.parallel: true"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(settings, message):
@@ -131,3 +131,21 @@ def test_no_source_sentence_is_on_both_sides_of_the_split(tmp_path):
     assert not sources[0] & sources[1]
     assert len(held_out) == 3 * len(sources[1])
     assert 700 < sum(np.diff(store.document_tokens())[held_out]) < 900
+
+
+def test_texts_of_several_languages_keep_each_tokens(tmp_path):
+    one, other = (Path(file).rename(tmp_path / f"{n}.txt") for n, file in enumerate(write_aligned(tmp_path, PAIRS)))
+    again = tmp_path / "again.txt"
+    again.write_bytes(one.read_bytes())  # the same text under another language is another text
+    config = CorpusConfig([str(one), str(other), str(again)], languages=["en", "de", "fr"], sentences="line")
+    store = prepare_store(config, TokenizerConfig(vocab_size=60), tmp_path / "stores", processes=1, quiet=True)
+    assert store.languages == ["en", "de", "fr"]
+    assert not store.parallel
+    spans = [np.asarray(store.arrays["language"])[a:b] for a, b in zip(*(store.document_tokens()[k:] for k in (0, 1)))]
+    assert [set(span.tolist()) for span in spans] == [{1}, {2}, {3}]
+
+
+def test_a_pair_keeps_the_language_of_each_side(tmp_path):
+    store = pair_store(tmp_path)
+    edges = np.asarray(store.sentences)
+    assert np.asarray(store.arrays["language"])[edges[:-1]].tolist() == [1, 2] * len(sentences())

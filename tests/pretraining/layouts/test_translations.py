@@ -1,4 +1,6 @@
-"""Rows of translations: shifted targets, both directions, shuffled pairs, what does not fit."""
+"""Rows of translations and of several languages: targets, languages, positions, shuffled pairs, shares, what fits."""
+
+import copy
 
 import numpy as np
 import pytest
@@ -6,10 +8,12 @@ from pair_toys import pair_store, sentences
 from stores import synthetic_store
 
 from pretraining.keyed_random import Draw
-from pretraining.layouts import TranslationPairs
+from pretraining.layouts import Blocks, LanguageStreams, TranslationPairs, TranslationRows
 from pretraining.layouts.examples import Examples
-from pretraining.objectives import CausalLM
-from pretraining.objectives.base import collate
+from pretraining.layouts.language_streams import row_counts
+from pretraining.masking import RandomTokens
+from pretraining.objectives import CausalLM, MaskedLM
+from pretraining.objectives.base import base_inputs, collate
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 from zoo.vocabulary import Vocabulary
@@ -128,3 +132,116 @@ def test_a_language_whose_text_comes_to_no_token_is_refused(tmp_path, tokenizer)
     nothing = pair_store(tmp_path, [(source, "\u0301") for source, _ in sentences()])
     with pytest.raises(ZooError, match=r"none of 180 pairs .* has a token in both languages \(en, de\)"):
         rows_of(TranslationPairs(), nothing, tokenizer.vocabulary)
+
+
+# ---- both in one row ------------------------------------------------------------------------------------------------
+
+
+def test_both_languages_stand_in_a_row_and_positions_begin_anew(store, tokenizer):
+    vocabulary = tokenizer.vocabulary
+    rows = rows_of(TranslationRows(), store, vocabulary)
+    inputs = base_inputs(rows)
+    positions, types = inputs.position_ids.numpy(), rows.token_type_ids
+    assert len(rows.lengths) == len(sentences())
+    for row, pair in enumerate(sentences()):
+        ids = rows.input_ids[row, : rows.lengths[row]]
+        middle = int(np.flatnonzero(ids == vocabulary.cls)[1])
+        assert [said(ids[:middle], tokenizer), said(ids[middle:], tokenizer)] == list(pair)
+        assert ids[[0, middle - 1, middle, -1]].tolist() == [vocabulary.cls, vocabulary.sep] * 2
+        places = rows.special_tokens_mask[row, : rows.lengths[row]]
+        assert np.flatnonzero(places).tolist() == [0, middle - 1, middle, len(ids) - 1]
+        assert types[row, : len(ids)].tolist() == [0] * middle + [1] * (len(ids) - middle)
+        assert positions[row, : len(ids)].tolist() == [*range(middle), *range(len(ids) - middle)]
+    assert (rows.arrays["language"] == np.where(rows.special_tokens_mask, 0, types + 1)).all()
+
+
+def test_positions_run_on_where_that_is_wanted(store, tokenizer):
+    rows = rows_of(TranslationRows(reset_positions=False), store, tokenizer.vocabulary)
+    assert base_inputs(rows).position_ids is None
+
+
+def test_rows_the_other_way_have_the_languages_the_other_way(store, tokenizer):
+    vocabulary = tokenizer.vocabulary
+    rows = rows_of(TranslationRows("both"), store, vocabulary)
+    count = len(sentences())
+    assert len(rows.lengths) == 2 * count
+    assert (rows.token_type_ids[:count, 0] == 0).all()
+    assert (rows.token_type_ids[count:, 0] == 1).all()
+    assert (rows.lengths[:count] == rows.lengths[count:]).all()
+    assert said(rows.input_ids[count], tokenizer).startswith(sentences()[0][1])
+
+
+def test_masks_fall_on_both_sides(store, tokenizer):
+    objective = MaskedLM(RandomTokens(0.3))
+    objective.vocabulary = tokenizer.vocabulary
+    rows = objective.corrupt(rows_of(TranslationRows(), store, tokenizer.vocabulary), DRAW)
+    selected = rows.targets["selected"]
+    shares = [(selected & (rows.arrays["language"] == side)).sum() / selected.sum() for side in (1, 2)]
+    assert min(shares) > 0.35
+    assert not (selected & rows.special_tokens_mask).any()
+
+
+def test_shuffled_rows_keep_every_sentence(store, tokenizer):
+    plain = rows_of(TranslationRows(), store, tokenizer.vocabulary)
+    shuffled = rows_of(TranslationRows(shuffle_pairs=True), store, tokenizer.vocabulary)
+    again = rows_of(TranslationRows(shuffle_pairs=True), store, tokenizer.vocabulary)
+    assert (shuffled.input_ids == again.input_ids).all()
+    for side in (1, 2):
+        kept = [
+            sorted(tuple(i[a == side]) for i, a in zip(r.input_ids, r.arrays["language"], strict=True))
+            for r in (plain, shuffled)
+        ]
+        assert kept[0] == kept[1]
+    same = [{tuple(i[:n]) for i, n in zip(r.input_ids, r.lengths, strict=True)} for r in (plain, shuffled)]
+    assert len(same[0] & same[1]) < 0.1 * len(sentences())
+
+
+# ---- one language in each row ---------------------------------------------------------------------------------------
+
+
+def test_rows_of_streams_are_of_one_language_and_nothing_is_lost(store, tokenizer):
+    layout = LanguageStreams(Blocks(separator=True, separator_after="sentences"))
+    plan = layout.plan(store, np.arange(store.num_documents), 24, tokenizer.vocabulary, DRAW)
+    rows = layout.rows(store, plan, np.arange(len(plan)), 24, tokenizer.vocabulary)
+    text = ~rows.special_tokens_mask
+    assert (rows.arrays["language"][text] == rows.token_type_ids[text] + 1).all()
+    assert (rows.token_type_ids == rows.token_type_ids[:, :1] * rows.real).all()
+    assert text.sum() == store.num_tokens
+    assert sorted(rows.input_ids[text]) == sorted(np.asarray(store.tokens))
+    assert ((plan.documents >= 0) & (plan.documents < store.num_documents)).all()
+    part = layout.plan(store, np.arange(7), 24, tokenizer.vocabulary, DRAW)
+    assert set(part.documents) <= set(range(7))
+
+
+def test_rare_languages_come_oftener():
+    sizes = np.array([900, 90, 10])
+    assert row_counts(sizes, 1.0).tolist() == [900, 90, 10]
+    assert row_counts(sizes, 0.0).tolist() == [333, 334, 333]
+    shares = row_counts(sizes, 0.5) / 1000
+    expected = np.sqrt(sizes / 1000) / np.sqrt(sizes / 1000).sum()
+    assert np.abs(shares - expected).max() < 0.001
+    assert row_counts(np.array([5, 0]), 0.0).tolist() == [5, 0]
+
+
+def test_shares_of_languages_follow_alpha_and_draws_are_keyed(store, tokenizer):
+    more = copy.copy(store)
+    edges, first = np.asarray(store.sentences), np.asarray(store.documents)
+    array = np.ones(store.num_tokens, dtype=np.int8)
+    array[: edges[first[20]]] = 2  # 20 documents of a second language, of 180
+    more.arrays, more.meta = {"language": array}, {**store.meta, "recipe": {"languages": ["en", "de"]}}
+    counts = {}
+    for alpha in (1.0, 0.5, 0.0):
+        layout = LanguageStreams(Blocks(separate_documents=True), alpha)
+        plans = [layout.plan(more, np.arange(180), 48, tokenizer.vocabulary, Draw(1, epoch)) for epoch in (0, 0, 1)]
+        assert all(len(plan) == 180 for plan in plans)
+        assert (plans[0].piece_starts == plans[1].piece_starts).all()
+        assert (plans[0].piece_starts == plans[2].piece_starts).all() == (alpha == 1.0)
+        counts[alpha] = int((plans[0].documents < 20).sum())
+    assert counts == {1.0: 20, 0.5: 47, 0.0: 90}
+
+
+def test_streams_need_to_know_the_language(store, tokenizer, tmp_path):
+    with pytest.raises(ZooError, match="does not say which language"):
+        rows_of(LanguageStreams(Blocks()), synthetic_store(tmp_path / "plain"), tokenizer.vocabulary)
+    with pytest.raises(ZooError, match="no room for two texts"):
+        TranslationRows().check_length(5)

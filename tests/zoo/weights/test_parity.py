@@ -111,7 +111,7 @@ def test_states_logits_loss_and_gradients(case):
     batch = make_batch(ours.metadata, case.seed, case.model_type, padded=not spans)
     count_tensors(case, model, ours)
     labels = draw_labels(ours, batch, case.seed)
-    given = {**stock_inputs(batch, ours.metadata.config), **(stock_labels(model, labels) if labels else {})}
+    given = {**stock_inputs(batch, ours.metadata), **(stock_labels(model, labels) if labels else {})}
     base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
     record(case, "states", state_distance(ours.core, batch, base, whole))
     output = ours.core(batch.inputs)
@@ -168,7 +168,7 @@ def test_given_positions_and_padding_at_the_other_side(case, kind):
     model = make_stock(case)
     ours = read_stock(model)
     batch = make_batch(ours.metadata, case.seed, case.model_type, **{kind: True})
-    given = stock_inputs(batch, ours.metadata.config)
+    given = stock_inputs(batch, ours.metadata)
     with torch.no_grad():
         base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
         if not batch.real[:, 0].all():  # the first position, which is pooled, is padding there
@@ -184,7 +184,7 @@ def test_a_cache_of_keys_and_values_changes_nothing(case):
     batch = make_batch(ours.metadata, case.seed, case.model_type, padded=False)
     cache, states, start = KeyValueCache(), [], 0
     with torch.no_grad():
-        base, _ = run_stock(model, **stock_inputs(batch, ours.metadata.config))
+        base, _ = run_stock(model, **stock_inputs(batch, ours.metadata))
         for size in (1, 4, 1, 1, batch.real.shape[1] - 7):
             piece = batch.inputs._replace(input_ids=batch.inputs.input_ids[:, start : start + size])
             states.append(ours.core(piece, state=cache).last_hidden_state)
@@ -208,7 +208,7 @@ def test_bf16_is_as_close_to_fp32_as_theirs(architecture):
         batch = make_batch(ours.metadata, case.seed, case.model_type)
         with torch.no_grad():
             (exact, exact_whole), (rounded, rounded_whole) = (
-                run_stock(m, **stock_inputs(batch, ours.metadata.config)) for m in (high, low)
+                run_stock(m, **stock_inputs(batch, ours.metadata)) for m in (high, low)
             )
             output = ours.core(batch.inputs)
         states = [o["last_hidden_state"][batch.real] for o in (output._asdict(), rounded, exact)]
@@ -241,7 +241,7 @@ def worst_distance(model, ours: Ours, case: Case) -> float:
     """Of states and logits."""
     batch = make_batch(ours.metadata, case.seed, case.model_type)
     with torch.no_grad():
-        given = stock_inputs(batch, ours.metadata.config)
+        given = stock_inputs(batch, ours.metadata)
         base, whole = run_stock(model, **given, output_hidden_states=True, output_attentions=True)
         found = [state_distance(ours.core, batch, base, whole)]
         output = ours.core(batch.inputs)

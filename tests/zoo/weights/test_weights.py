@@ -30,6 +30,7 @@ from stock import (
     make_batch,
     make_stock,
     randomise,
+    read_stock,
     split_cases,
     stock_config,
     stock_inputs,
@@ -143,7 +144,7 @@ def test_stock_transformers_opens_what_is_written(case, tmp_path):
     assert set(told.missing_keys) <= tied_names(model)
     assert not told.unexpected_keys
     batch = make_batch(read.metadata, case.seed, case.model_type)
-    given = stock_inputs(batch, read.metadata.config)
+    given = stock_inputs(batch, read.metadata)
     with torch.no_grad():
         expected, found = model(**given, use_cache=False), again(**given, use_cache=False)
     tensors = {key: value for key, value in expected.items() if isinstance(value, Tensor)}
@@ -409,6 +410,30 @@ def test_files_of_the_first_llama_checkpoints():
     assert read_config(all_families()["llama"], old).rope_theta == 10000.0
 
 
+def test_published_xlm_says_words_and_padding_under_older_names():
+    """And a causal model is one by its own key, there and back."""
+    _, config, tensors = saved(bare_case("xlm"))
+    old = {key: value for key, value in config.items() if key not in ("vocab_size", "pad_token_id")}
+    old |= {"n_words": config["vocab_size"], "pad_index": 3, "causal": True}
+    read = read_checkpoint(old, tensors)
+    assert (read.metadata.config.vocab_size, read.metadata.config.pad_token_id) == (config["vocab_size"], 3)
+    assert read.metadata.attention == "causal"
+    assert write_checkpoint(read.metadata, read.tensors, "xlm").config["causal"] is True
+
+
+def test_a_causal_xlm_has_the_states_of_the_stock_class():
+    case = bare_case("xlm")
+    model = make_stock(case)
+    model.config.causal = model.causal = True
+    ours = read_stock(model)
+    assert ours.metadata.attention == "causal"
+    batch = make_batch(ours.metadata, case.seed, "xlm")
+    with torch.no_grad():
+        expected = model(**stock_inputs(batch, ours.metadata)).last_hidden_state[batch.real]
+        states = ours.core(batch.inputs).last_hidden_state[batch.real]
+    assert (states - expected).abs().max() < 1e-5
+
+
 # ---- out: what can and what cannot be said --------------------------------------------------------------------------
 
 
@@ -642,7 +667,9 @@ def assert_stock_agrees(metadata: ModelMetadata, seed: int, model_type: str, fol
     batch = make_batch(metadata, seed, model_type)
     with torch.no_grad():
         output = ours.core(batch.inputs)
-        whole = model.eval()(**stock_inputs(batch, metadata.config), output_hidden_states=True)
+        whole = model.eval()(
+            **stock_inputs(batch, dataclasses.replace(metadata, origin=model_type)), output_hidden_states=True
+        )
         expected = whole["hidden_states"][-1][batch.real]
         assert (output.last_hidden_state[batch.real] - expected).abs().max() < 1e-5
         kept = {name: metadata.heads[name] for name in matching_heads(family, metadata)}

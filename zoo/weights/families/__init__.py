@@ -10,7 +10,8 @@ from zoo.weights.families.ernie import TSINGHUA as ERNIE_THU
 from zoo.weights.families.gpt import FAMILY as GPT
 from zoo.weights.families.gpt import GPT2
 from zoo.weights.families.llama import FAMILY as LLAMA
+from zoo.weights.families.xlm import FAMILY as XLM
 from zoo.weights.families.xlnet import FAMILY as XLNET
 
-FAMILIES = (ALBERT, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, ROBERTA, XLNET)
+FAMILIES = (ALBERT, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, ROBERTA, XLM, XLNET)
 """Every family."""
