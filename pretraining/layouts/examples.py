@@ -25,18 +25,15 @@ class Examples:
         example_ids: (B,) int64 identity of the row in its plan: the key of all its random draws.
         document_ids: (B,) int64 store document that the row's first piece comes from.
         token_type_ids: int32 segment of each token, where the layout makes segments.
-        row_labels: (B,) int64 class of each row, where the layout gives it one; of a pair 0 = true order or true
-            continuation.
+        row_labels: (B,) int64 class of each row, where there is one; of a pair 0 = true order, true continuation.
         task_type_ids: (B,) int64 number of the task, where the core has a table of them; absent = 0.
         next_token: (B,) int32 token that follows the row in the text, -1 = none; where a layout knows it.
         reuse_length: (B,) int64 tokens at the row's start that the row after it remembers. They must not attend to
             the others, which that row repeats; absent = no such part.
-        token_document: (B, L) int32 store document of each token, where a layout keeps documents from attending to
-            each other; absent = a row's tokens may all attend to each other.
+        token_document: (B, L) int32 store document of each token, where documents do not attend to others; or absent.
         reversed: (B,) whether the row's text runs backwards; absent = no row's does.
         arrays: named per-token arrays of the store, gathered like the tokens (0 at template tokens).
-        targets: what objectives' ``corrupt`` adds, by name: selections, original ids, permutation ranks. A layout may
-            add what a decoder reads and is asked: :func:`pretraining.layouts.translation_pairs.decoder_targets`.
+        targets: by name what ``corrupt`` adds (selections, original ids), or a layout (``decoder_targets``).
     """
 
     input_ids: NDArray[np.int32]
