@@ -28,7 +28,7 @@ class CoreConfig:
     Args:
         vocab_size: rows of the token embedding; ``None`` takes the tokenizer's size.
         hidden_size: width of the hidden states.
-        num_hidden_layers: layers that are run, at most 2**16.
+        num_hidden_layers: layers that are run, at most 2**16; 0 = a table of vectors alone.
         num_attention_heads: heads per layer; must divide ``hidden_size``, unless ``head_dim`` is given.
         head_dim: width of a head; ``None`` = ``hidden_size`` shared out among the heads.
         num_key_value_heads: heads of keys and values, each shared by a group of query heads; ``None`` = as
@@ -78,8 +78,8 @@ class CoreConfig:
         attention_probs_dropout_prob: dropout on attention probabilities.
         activation_dropout: dropout after the feed-forward activation.
         final_dropout: dropout on the last states.
-        initializer: ``normal`` or ``truncated_normal`` (cut at two standard deviations).
-        initializer_range: standard deviation of the initial weights.
+        initializer: ``normal``, ``truncated_normal`` (cut at two standard deviations) or ``uniform``.
+        initializer_range: standard deviation of the initial weights; of ``uniform`` ones the bound.
         residual_init_scale: scale the output projections' initial values by 1/sqrt(2 * layers).
         tie_word_embeddings: output matrix of token heads = token embedding.
         scale_logits: what token heads multiply with the output matrix is divided by sqrt(hidden_size).
@@ -93,7 +93,7 @@ class CoreConfig:
 
     vocab_size: Count | None = None
     hidden_size: Count = 128
-    num_hidden_layers: Annotated[int, Range(least=1, most=2**16)] = 2
+    num_hidden_layers: Annotated[int, Range(least=0, most=2**16)] = 2
     num_attention_heads: Count = 2
     head_dim: Count | None = None
     num_key_value_heads: Count | None = None
@@ -131,7 +131,7 @@ class CoreConfig:
     attention_probs_dropout_prob: Probability = 0.1
     activation_dropout: Probability = 0.0
     final_dropout: Probability = 0.0
-    initializer: Literal["normal", "truncated_normal"] = "truncated_normal"
+    initializer: Literal["normal", "truncated_normal", "uniform"] = "truncated_normal"
     initializer_range: NotNegative = 0.02
     residual_init_scale: bool = False
     tie_word_embeddings: bool = True
@@ -147,7 +147,7 @@ class CoreConfig:
         """Raise ZooError if no core can be built, naming what would work."""
         check_fields(self, "model")
         checks = (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_buckets, _check_fusion)
-        for check in (*checks, _check_decoder):
+        for check in (*checks, _check_decoder, _check_table):
             check(self)
 
     @property
@@ -357,6 +357,26 @@ def _check_fusion(config: CoreConfig) -> None:
         )
     if config.fusion.last >= 0 and config.groups != config.num_hidden_layers:
         raise ZooError("model.fusion makes layers differ, so they cannot share weights (model.num_hidden_groups).")
+
+
+def _check_table(config: CoreConfig) -> None:
+    """Raise ZooError if a core without layers is told of anything but its table."""
+    if config.num_hidden_layers:
+        return
+    needed: dict[str, Any] = {"position_type": "none", "type_vocab_size": 0, "task_type_vocab_size": 0}
+    needed |= {"embedding_norm": False, "pooler": False, "hidden_dropout_prob": 0.0}
+    needed |= {"characters": None, "recurrent": None, "fusion": None, "decoder": None}
+    for name, value in needed.items():
+        if getattr(config, name) != value:
+            told = "null" if value is None else str(value).lower()
+            raise ZooError(f"model.num_hidden_layers: 0 is a table of vectors alone: set model.{name}: {told}.")
+    if config.has_embedding_projection:
+        raise ZooError("model.num_hidden_layers: 0 is a table of vectors alone: leave model.embedding_size out.")
+    if config.tie_word_embeddings:
+        raise ZooError(
+            "model.num_hidden_layers: 0 with model.tie_word_embeddings would make each word its own best context: set "
+            "model.tie_word_embeddings: false, so that words as inputs and as outputs have a table each."
+        )
 
 
 def _raise_on_unknown_keys(cls: Any, given: dict[str, Any], where: str) -> None:

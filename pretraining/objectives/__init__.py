@@ -8,6 +8,7 @@ from pretraining.objectives.masked_lm import MaskedLM
 from pretraining.objectives.permutation_lm import PermutationLM
 from pretraining.objectives.row_classification import PairClassification, RowClassification
 from pretraining.objectives.sequence_to_sequence import SequenceToSequence
+from pretraining.objectives.skip_gram import ContinuousBagOfWords, SkipGram
 from pretraining.objectives.token_classification import (
     ArrayLabels,
     CapitalisationLabels,
@@ -22,6 +23,7 @@ __all__ = [
     "BidirectionalLM",
     "CapitalisationLabels",
     "CausalLM",
+    "ContinuousBagOfWords",
     "CoreRunner",
     "EntityAutoencoder",
     "LossTerm",
@@ -31,8 +33,9 @@ __all__ = [
     "PairClassification",
     "PermutationLM",
     "RowClassification",
-    "Targets",
     "SequenceToSequence",
+    "SkipGram",
+    "Targets",
     "TokenClassification",
     "TokenLabels",
 ]

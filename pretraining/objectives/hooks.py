@@ -20,10 +20,12 @@ class Hooks:
         required_fields: optional fields of :class:`Examples` that it reads; checked against the layout's
             ``provided_fields``.
         select: which positions it hides or predicts, for objectives that choose some.
+        sparse_gradients: the core's table gets gradients of the rows that a batch reads, not of all.
     """
 
     required_fields: frozenset[str] = frozenset()
     select: Selector | None = None
+    sparse_gradients: bool = False
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""
@@ -49,6 +51,10 @@ class Hooks:
         """Raise ZooError if it cannot be trained on a text. Default: it can on any from which ``select`` can choose."""
         if self.select is not None:
             self.select.check(store)
+
+    def bind_store(self, store: Store) -> None:
+        """Take how often tokens occur and the like, before rows of that text are corrupted. Default: nothing."""
+        return
 
     def save_files(self, folder: Path) -> None:
         """Write what the model folder must keep beside weights and tokenizer. Default: nothing."""

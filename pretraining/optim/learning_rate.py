@@ -29,6 +29,7 @@ class WarmupDecay(Schedule):
         decay: ``linear``, ``cosine`` or ``constant``.
         decay_from: where the decay line starts: ``start`` (BERT's and ALBERT's code: the peak is never quite
             reached and the rate drops slightly when the warm-up ends) or ``warmup_end`` (RoBERTa, GPT).
+        floor: the factor falls no lower after the warm-up.
     """
 
     def __init__(
@@ -36,22 +37,23 @@ class WarmupDecay(Schedule):
         warmup: Probability = 0.01,
         decay: Literal["linear", "cosine", "constant"] = "linear",
         decay_from: Literal["start", "warmup_end"] = "warmup_end",
+        floor: Probability = 0.0,
     ) -> None:
         if not 0.0 <= warmup < 1.0:
             raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in [0, 1).")
-        self.warmup, self.decay, self.decay_from = warmup, decay, decay_from
+        self.warmup, self.decay, self.decay_from, self.floor = warmup, decay, decay_from, floor
 
     def factor(self, progress: float) -> float:
-        """0 at the start, 0 (or 1 if constant) at the end."""
+        """0 at the start, ``floor`` (or 1 if constant) at the end."""
         progress = min(max(progress, 0.0), 1.0)
         if progress < self.warmup:
             return progress / self.warmup
         start = self.warmup if self.decay_from == "warmup_end" else 0.0
         done = (progress - start) / (1.0 - start)
         if self.decay == "linear":
-            return 1.0 - done
+            return max(1.0 - done, self.floor)
         if self.decay == "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * done))
+            return max(0.5 * (1.0 + math.cos(math.pi * done)), self.floor)
         return 1.0
 
 

@@ -54,6 +54,7 @@ def make_tasks(
         check_attention(name, own)
         for objective in own.values():
             objective.check_store(store)
+            objective.bind_store(store)
         check_memory(name, task.layout, config)
         task.layout.parallel_rows = config.train.batch_size
         length, seed, copies = config.data.sequence_length, data_seed(config, name), config.data.mask_copies
@@ -99,19 +100,32 @@ def make_optimizer(train: TrainConfig, model: nn.Module) -> torch.optim.Optimize
     return train.optimizer(groups)
 
 
-def check_optimizer(train: TrainConfig) -> None:
+def check_optimizer(train: TrainConfig, sparse: bool = False) -> None:
     """Raise ZooError if the optimiser cannot be made, or makes no step, on weights like a run's.
 
+    Args:
+        train: names it.
+        sparse: gradients are of some rows of a table.
+
     Raises:
-        ZooError: what it says of its arguments.
+        ZooError: what it says of its arguments, or of such gradients.
     """
-    model = nn.ModuleDict({"core": nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2)])})})
+    part = nn.Embedding(2, 2) if sparse else nn.Linear(2, 2)
+    model = nn.ModuleDict({"core": nn.ModuleDict({"layers": nn.ModuleList([part])})})
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     try:
-        make_optimizer(train, model).step()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ZooError(f"train.optimizer cannot be used: {error}") from error
+        optimizer = make_optimizer(train, model)
+        if sparse:
+            part.weight.grad = torch.sparse_coo_tensor(
+                torch.tensor([[1]]), torch.ones(1, 2), (2, 2), check_invariants=False
+            )
+        optimizer.step()
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+        hint = (
+            ". An objective's gradients are of rows (sparse: true), which torch.optim.SGD and torch.optim.Adagrad take."
+        )
+        raise ZooError(f"train.optimizer cannot be used: {error}{hint if sparse else ''}") from error
 
 
 def check_sharded_optimizer(train: TrainConfig, device: torch.device) -> None:

@@ -94,6 +94,8 @@ def build_model(
         objective.build(config, vocabulary)
         if tokenizer is not None:
             objective.bind_tokenizer(tokenizer)
+    if any(objective.sparse_gradients for objective in objectives.values()):
+        core.make_gradients_sparse()
     model = PretrainingModel(core, objectives)
     initialise(core, config, seed, "core.")
     initialise(model.heads, config, seed, "heads.")

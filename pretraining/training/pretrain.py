@@ -115,4 +115,4 @@ def check_settings(settings: Settings[PretrainConfig], folder: Path, processes: 
     accumulation_of(train.batch_size, train.micro_batch_size, processes)
     check_memory_needed(config, processes)
     check_objectives(config)
-    check_optimizer(train)
+    check_optimizer(train, any(objective.sparse_gradients for objective in config.objectives.values()))

@@ -7,7 +7,6 @@ and the :class:`TrainState`, which is what a checkpoint holds.
 from __future__ import annotations
 
 import contextlib
-import math
 from typing import NamedTuple
 
 import torch
@@ -16,6 +15,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from pretraining.objectives.base import Batch, LossTerm, Objective
+from pretraining.optim.gradients import clip_gradients
 from pretraining.optim.learning_rate import Schedule
 from pretraining.training.batches import BatchMaker, StepRows
 from pretraining.training.checks import accumulation_of
@@ -142,9 +142,3 @@ def weighted_loss(terms: dict[str, LossTerm], counts: dict[str, float], objectiv
         divisor = max(counts[name], 1.0) if objectives[name].normalise == "count" else 1.0
         parts.append(term.weight * term.total / divisor)
     return torch.stack(parts).sum()
-
-
-def clip_gradients(model: nn.Module, limit: float) -> Tensor:
-    """Scale the gradients down to the norm ``limit``, 0 = leave them; the norm before, 0-d."""
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    return torch.nn.utils.clip_grad_norm_(parameters, limit if limit > 0 else math.inf, foreach=True)

@@ -71,6 +71,7 @@ PUBLISHED = {
     "elmo-small": (13_593_296, None),
     "elmo-medium": (28_027_728, None),
     "elmo-base": (93_600_848, 93_600_848 + 407_050_623),
+    "word2vec-base": (900_000_000, 1_800_000_000),
 }
 
 
@@ -211,6 +212,8 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, trained,
     model = {"model.num_attention_heads": 2, "model.vocab_size": "null"}
     if name.startswith("albert"):
         model["model.embedding_size"] = 16
+    if name.startswith("word2vec"):
+        model["model.num_hidden_layers"] = 0
     if name.startswith("xlnet"):
         model["model.reuse_len"] = 24  # half a row, as the layout has it
     language = "zh" if name.endswith("-zh") else "en"

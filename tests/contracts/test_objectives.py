@@ -31,15 +31,18 @@ from pretraining.masking.words import KnowledgeUnits, WholeWords
 from pretraining.objectives import (
     BidirectionalLM,
     CausalLM,
+    ContinuousBagOfWords,
     EntityAutoencoder,
     MaskedLM,
     PairClassification,
     PermutationLM,
     RowClassification,
     SequenceToSequence,
+    SkipGram,
     TokenClassification,
 )
 from pretraining.objectives.base import CoreRunner, Objective, Targets, base_inputs, collate
+from pretraining.objectives.skip_gram import WindowObjective
 from pretraining.objectives.token_classification import CapitalisationLabels
 from pretraining.objectives.token_scoring import MaskedModel, score_words
 from zoo.config import CoreConfig
@@ -68,6 +71,15 @@ TWO_STREAMS = TINY.replace(
 )
 RECURRENT = TINY.replace(position_type="none", recurrent=RecurrentConfig(cell_size=48, dropout=0.0))
 WITH_DECODER = TINY.replace(type_vocab_size=0, pooler=False, decoder=DecoderConfig(), max_position_embeddings=80)
+TABLE = TINY.replace(
+    num_hidden_layers=0,
+    position_type="none",
+    type_vocab_size=0,
+    embedding_norm=False,
+    hidden_dropout_prob=0.0,
+    pooler=False,
+    tie_word_embeddings=False,
+)
 DRAW = Draw(seed=2, epoch=0)
 ALL_MASK = Replace(mask=1, random=0, keep=0)
 
@@ -106,6 +118,7 @@ class Case(NamedTuple):
     config: CoreConfig = TINY
     steps: int = 80  # in which it learns one batch by heart
     rate: float = 5e-3
+    by_target: bool = True  # a part of its targets' tensors is the targets of that part
 
 
 OBJECTIVES = {
@@ -159,6 +172,8 @@ OBJECTIVES = {
         config=WITH_DECODER,
         steps=150,
     ),
+    "a word from each near it": Case(SkipGram, None, config=TABLE, steps=150, rate=4e-2, by_target=False),
+    "a word from all near it": Case(ContinuousBagOfWords, None, config=TABLE, steps=150, rate=4e-2, by_target=False),
     "pair on the last token": Case(
         lambda: PairClassification(dense="tanh", pooling="last"),
         None,
@@ -217,6 +232,9 @@ def build(objective: Objective, config=TINY, vocabulary=BERT_LIKE):
     core = make_core(config)
     initialise(core, config, 0, "core.")
     initialise(objective, config, 0, "heads.x.")
+    if isinstance(objective, WindowObjective):
+        objective.bind_counts(np.ones(vocabulary.size), "the test's text")
+        nn.init.normal_(objective.out_embed.weight, std=0.1)  # a table of zeros gives the core no gradient
     return core, objective
 
 
@@ -254,7 +272,9 @@ def test_no_gradient_is_added_in_an_order_that_threads_decide():
 def test_states_that_are_not_read_are_not_computed_and_change_nothing(case):
     """The last layer for some states alone: the same loss and gradients, dropout included, as for all of them."""
     dropout = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.3, "activation_dropout": 0.1}
-    core, objective = build(case.make(), case.config.replace(**({} if case.config.recurrent else dropout)))
+    core, objective = build(
+        case.make(), case.config.replace(**({} if case.config.recurrent or case.config is TABLE else dropout))
+    )
     batch = collate(objective.corrupt(some_rows(), DRAW), {"x": objective})
     keys = row_keys(seed=3, step=1, rows=np.arange(16))
     targets = Targets(batch.targets["x"], batch.counts["x"])
@@ -318,7 +338,7 @@ def test_what_must_not_be_seen_changes_nothing(case):
     assert (expected.row_total == found.row_total).all()
 
 
-@every_objective
+@objectives_where(lambda case: case.by_target)
 def test_gradient_is_exactly_zero_where_nothing_may_be_seen(case):
     """For single targets: no gradient with respect to the embeddings of tokens that it must not see."""
     core, objective = build(case.make(), case.config)

@@ -65,6 +65,11 @@ class Core(nn.Module, ABC):
         if isinstance(table, CharacterEncoder):
             table.set_spellings(words, vocabulary.cls, vocabulary.sep)
 
+    def make_gradients_sparse(self) -> None:
+        """From now on the table's gradient is of the rows that were looked up, for optimisers that take such ones."""
+        if isinstance(self.embeddings.word_embeddings, nn.Embedding):
+            self.embeddings.word_embeddings.sparse = True
+
     @abstractmethod
     def forward(
         self,

@@ -6,6 +6,7 @@ from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.encoder_decoder import EncoderDecoder
 from zoo.core.init import initialise
+from zoo.core.lookup import Lookup
 from zoo.core.transformer import Transformer
 
 
@@ -15,6 +16,8 @@ def make_core(config: CoreConfig) -> Core:
 
     if config.decoder is not None:
         return EncoderDecoder(config)
+    if config.num_hidden_layers == 0:
+        return Lookup(config)
     return Transformer(config) if config.recurrent is None else BidirectionalLSTM(config)
 
 

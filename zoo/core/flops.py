@@ -123,7 +123,7 @@ def layer_parameters(config: CoreConfig) -> int:
     """About how many weights the layers have, without building them; a weight is multiplied once for each token."""
     target = 0 if config.decoder is None else 1
     once = core_flops(config.replace(pooler=False, characters=None), 1, 1, target_length=target) // 2
-    return once * config.groups // config.num_hidden_layers
+    return once * config.groups // max(config.num_hidden_layers, 1)
 
 
 def embedding_parameters(config: CoreConfig, vocab_size: int) -> dict[str, int]:

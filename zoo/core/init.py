@@ -73,6 +73,8 @@ def initial_of(part: nn.Module, name: str, config: CoreConfig) -> Initial:
         return constant(1.0 if name == "weight" else 0.0)
     residual = config.residual_init_scale and getattr(part, "residual_output", False)
     std = config.initializer_range * (1.0 / math.sqrt(2 * config.num_hidden_layers) if residual else 1.0)
+    if config.initializer == "uniform":
+        return uniform(std)
     return partial(_truncated if config.initializer == "truncated_normal" else _normal, std=std)
 
 

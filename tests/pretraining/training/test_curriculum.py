@@ -32,6 +32,7 @@ from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.blocks import Blocks
 from pretraining.objectives.base import base_inputs, collate, corrupt, make_batch
+from pretraining.optim.gradients import clip_gradients
 from pretraining.optim.learning_rate import Noam
 from pretraining.tokenizer.load import load_tokenizer
 from pretraining.tools.configs import count_parameters
@@ -42,7 +43,7 @@ from pretraining.training.curriculum import Continual, Joint, Sequential, Table,
 from pretraining.training.load_config import load_pretrain_config, run_folder_of
 from pretraining.training.model import PretrainingModel
 from pretraining.training.state import idle_notes, task_at
-from pretraining.training.step import clip_gradients, weighted_loss
+from pretraining.training.step import weighted_loss
 from pretraining.training.stores import TokenStores, run_stores
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
