@@ -126,6 +126,12 @@ COMMANDS = {
         "pretraining.scoring.score:ScoreConfig",
         "RUN",
     ),
+    "retrieve": Subcommand(
+        "pretraining.scoring.retrieve:retrieve_command",
+        "whether translations are each other's nearest sentences: zoo retrieve RUN",
+        "pretraining.scoring.retrieve:RetrieveConfig",
+        "RUN",
+    ),
     "completion": Subcommand(
         "zoo.cli:completion_command",
         "a script for a shell's Tab key: source <(zoo completion bash)",

@@ -69,7 +69,7 @@ class Scorer:
             self.name, self.objective = _objective_of_head(self.metadata, objective, self.tokenizer.vocabulary)
         load_head(self.folder, self.name, self.objective)
         self.objective.eval()
-        self.prefix, self.suffix = _template_ids(self.metadata.template.single, self.tokenizer)
+        self.prefix, self.suffix = template_ids(self.metadata.template.single, self.tokenizer)
 
     @cached_property
     def segmenter(self) -> Segmenter:
@@ -227,7 +227,7 @@ def rule_of(metadata: ModelMetadata, head: str) -> CausalLM | MaskedLM | Permuta
     return PermutationLM() if metadata.config.query_stream else MaskedLM(select=RandomTokens())
 
 
-def _template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:
+def template_ids(single: str, tokenizer: ZooTokenizer) -> tuple[list[int], list[int]]:
     """Template ids before and after the text; tokens that fine-tuning would add are left out, being untrained."""
     words, known = [word for word, _ in parse_layout(single)], tokenizer.backend.token_to_id
     place = words.index("$A")
