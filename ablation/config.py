@@ -155,7 +155,7 @@ class AblationConfig:
                 f"Arms: {', '.join(self.changes)}."
             )
         for where, seeds in (("seeds", self.seeds), ("finetune.seeds", self.finetune.seeds if self.finetune else [0])):
-            if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) for seed in seeds):
+            if not seeds or len(set(seeds)) != len(seeds) or not all(type(seed) is int for seed in seeds):
                 raise ZooError(
                     f"{where} = {seeds!r}; a list of different whole numbers is needed, such as [1, 2, 3, 4, 5]."
                 )
@@ -255,8 +255,6 @@ def build(values: dict[str, Any]) -> AblationConfig:
     own = {
         key: check_keys(kinds[key], value, key) if key in ("seeds", "extra") else value for key, value in values.items()
     }
-    if isinstance(own.get("seeds"), int):
-        own["seeds"] = [own["seeds"]]
     primary = own["primary"] if isinstance(own["primary"], dict) else {"measure": own["primary"]}
     try:
         own["primary"] = _primary(primary)

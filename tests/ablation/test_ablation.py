@@ -72,6 +72,7 @@ def test_differences_name_what_an_arm_changes() -> None:
         ({"submit": "now"}, "submit = 'now'; settings of submitit are needed, such as"),
         ({"seeds": []}, "seeds = \\[\\]"),
         ({"seeds": [1, 1]}, "different whole numbers"),
+        ({"seeds": True}, "different whole numbers"),
         ({"primary": {"measures": "x"}}, "unknown key 'primary.measures'.*'measure'"),
         ({"primary": {"measure": "x", "floor": "frequency_loss"}}, r"primary.floor = 'frequency_loss'.*\{beats:"),
         ({"primary": {"measure": "x", "floor": {"measure": "y"}}}, "what has to be beaten is needed"),
@@ -396,6 +397,9 @@ def test_seeds_are_given_between_commas(tmp_path):
     for words in ("4,5", "[4,5]", "4, 5"):
         assert load_ablation([*base, "--seeds", words]).seeds == [4, 5]
     assert load_ablation([*base, "--seeds", "4"]).seeds == [4]
+    finetune = load_ablation(["--config", "masking", "--finetune.seeds", "4"]).finetune
+    assert finetune is not None
+    assert finetune.seeds == [4]
     with pytest.raises(ZooError, match=r"seeds.*four"):
         load_ablation([*base, "--seeds", "four,5"])
 

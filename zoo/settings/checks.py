@@ -62,6 +62,12 @@ def _split(annotation: Any, text: str) -> Any:
     return parts if inner is str else [parse_value(part) for part in parts]
 
 
+def _needs_a_list(annotation: Any) -> bool:
+    """Whether a number will do in a list only."""
+    origins = [typing.get_origin(option) or option for option in _alternatives(annotation)]
+    return list in origins and not {Any, object, int, float, bool, str} & {o for o in origins if o is not list}
+
+
 def _textual(annotation: Any) -> bool:
     """Whether only text will do: a text, a list of them, or one of some words."""
     options = _alternatives(annotation)
@@ -125,6 +131,8 @@ def check_keys(
         if of_number is not None and isinstance(value, int) and not isinstance(value, bool):
             return check_keys(annotation, of_number(value), where)
         value = _as_text(annotation, value, where, texts)
+        if isinstance(value, (int, float)) and _needs_a_list(annotation):  # `--seeds 1`, as `--seeds 1,2`
+            return check_keys(annotation, [value], where)
         return _needs_no_keys(annotation, check_value(annotation, value, where), where)
     if "class_path" in value:
         return _check_class(annotation, value, where, texts)
