@@ -37,3 +37,28 @@ def pair_store(folder: Path, pairs: list[tuple[str, str]] | None = None, vocab_s
     files = write_aligned(folder, pairs or sentences())
     corpus = CorpusConfig(files, languages=["en", "de"], parallel=True)
     return prepare_store(corpus, TokenizerConfig(vocab_size=vocab_size), folder / "stores", processes=1, quiet=True)
+
+
+def translation_arguments(folder: Path, steps: int, **more: object) -> list[str]:
+    """Command line of a tiny translation language model whose two tasks read one parallel corpus."""
+    values: dict[str, object] = {
+        "tasks.tlm.corpus": "null",
+        "data.corpus.files": f"[{', '.join(write_aligned(folder, sentences()))}]",
+        "data.corpus.languages": "[en, de]",
+        "data.corpus.parallel": "true",
+        "data.stores": folder / "stores",
+        "data.processes": 1,
+        "data.tokenizer.vocab_size": 120,
+        "data.sequence_length": 48,
+        "model.hidden_size": 32,
+        "model.intermediate_size": 64,
+        "train.steps": steps,
+        "train.tokens": "null",
+        "train.batch_size": 8,
+        "train.threads": 1,
+        "train.precision": "fp32",
+        "train.log_every": 1,
+        "train.save_every": 4,
+        **more,
+    }
+    return ["--config", "xlm-tlm-tiny", *(word for key, value in values.items() for word in (f"--{key}", str(value)))]

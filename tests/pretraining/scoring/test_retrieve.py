@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from pair_toys import sentences, write_aligned
+from pair_toys import sentences, translation_arguments
 from training import train
 
 from pretraining.layouts.gather import examples_from_tokens
@@ -20,25 +20,7 @@ from zoo.model_folder import load_core
 def run(tmp_path_factory):
     """A few steps of a translation language model, both tasks on one parallel corpus."""
     folder = tmp_path_factory.mktemp("run")
-    argv = ["--config", "xlm-tlm-tiny", "--tasks.tlm.corpus", "null"]
-    for key, value in {
-        "data.corpus.files": f"[{', '.join(write_aligned(folder, sentences()))}]",
-        "data.corpus.languages": "[en, de]",
-        "data.corpus.parallel": "true",
-        "data.stores": folder / "stores",
-        "data.processes": 1,
-        "data.tokenizer.vocab_size": 120,
-        "data.sequence_length": 48,
-        "model.hidden_size": 32,
-        "model.intermediate_size": 64,
-        "train.steps": 4,
-        "train.tokens": "null",
-        "train.batch_size": 8,
-        "train.threads": 1,
-        "run_folder": folder / "run",
-    }.items():
-        argv += [f"--{key}", str(value)]
-    return train(argv)
+    return train(translation_arguments(folder, 4, run_folder=folder / "run"))
 
 
 def test_the_measure_on_states_that_are_known():
