@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -42,7 +41,7 @@ class SequenceToSequence(Objective):
     scores know of no smoothing, so that they are log-probabilities.
 
     Args:
-        noise: what happens to a row of text, in this order; empty = the layout has targets.
+        noise: what happens to a row of text, in this order; absent = the layout has targets.
         label_smoothing: share that leaves each label.
         start: what the decoder reads first where ``noise`` makes the targets: ``sep`` (BART), ``pad`` (T5) or ``cls``.
         bias: a bias per vocabulary entry (Marian, BART).
@@ -53,7 +52,7 @@ class SequenceToSequence(Objective):
 
     def __init__(
         self,
-        noise: Sequence[Noise] = (),
+        noise: list[Noise] | None = None,
         label_smoothing: Annotated[float, Range(least=0, below=1)] = 0.0,
         start: Literal["sep", "pad", "cls"] = "sep",
         bias: bool = False,
@@ -64,7 +63,7 @@ class SequenceToSequence(Objective):
             raise ZooError(f"SequenceToSequence: label_smoothing is {label_smoothing}; it must lie in [0, 1).")
         if start not in ("sep", "pad", "cls"):
             raise ZooError(f"SequenceToSequence: start is {start!r}; sep, pad or cls would work.")
-        self.noise, self.label_smoothing, self.start = list(noise), label_smoothing, start
+        self.noise, self.label_smoothing, self.start = list(noise or ()), label_smoothing, start
         self.bias, self.weight = bias, weight
         needed = [part.required_fields for part in self.noise]
         self.required_fields = frozenset().union(*needed) if noise else _TARGET_FIELDS
@@ -169,10 +168,6 @@ class SequenceToSequence(Objective):
         total = np.zeros(len(rows.lengths), dtype=np.float64)
         np.add.at(total, row, token_log_probabilities(self.head, picked, embedding, labels).cpu().double().numpy())
         return total
-
-    def describe(self, rows: Examples) -> dict[str, Any]:
-        """Mean lengths of source and target, template tokens included."""
-        return {"source": float(rows.lengths.mean()), "target": float(rows.targets["target_lengths"].mean())}
 
 
 _TARGET_FIELDS = frozenset({"decoder_input_ids", "labels", "target_lengths"})

@@ -9,13 +9,15 @@ is known by name.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from pretraining.objectives.base import Objective
 from pretraining.show.config import ShowConfig
-from pretraining.show.reader import RowReading, TextSource, read_row
+from pretraining.show.reader import RowReading, TextSource, read_row, read_target
 from pretraining.show.streams import read_streams
 from pretraining.show.targets import read_targets
 from pretraining.show.text_store import Subject, TextStore, corpus_of, make_task, record_hint, row_length, text_store
@@ -96,14 +98,25 @@ def _rows(source: TextSource, show_config: ShowConfig) -> list[RowView]:
     if not numbers:
         raise ZooError(f"{type(source.task.layout).__name__} makes no row of this text; a longer text would work.")
     return [
-        _row_view(read_row(source, show_config.epoch, number), place, len(numbers))
+        view
         for place, number in enumerate(numbers[: show_config.rows], start=1)
+        for view in _row_views(read_row(source, show_config.epoch, number), place, len(numbers))
     ]
 
 
-def _row_view(row: RowReading, place: int, rows: int) -> RowView:
-    """One row, the ``place``-th of so many ``rows`` of the text."""
-    objectives = row.source.task.objectives
+def _row_views(row: RowReading, place: int, rows: int) -> Iterator[RowView]:
+    """One row, the ``place``-th of so many ``rows`` of the text; with a decoder its source, then its target."""
+    if row.inputs.decoder is None:
+        yield _row_view(row, place, rows, row.source.task.objectives, pair_in_words(row))
+        return
+    yield _row_view(row, place, rows, {}, "source: what the encoder reads")
+    view = _row_view(read_target(row), place, rows, row.source.task.objectives, "target: what the decoder reads")
+    cross = f"every token of the target attends to all {row.length} tokens of the source (cross-attention)"
+    yield replace(view, objectives=tuple(replace(o, notes=(*o.notes, cross)) for o in view.objectives))
+
+
+def _row_view(row: RowReading, place: int, rows: int, objectives: Mapping[str, Objective], pair: str) -> RowView:
+    """One row, with what these objectives ask for in it, under this title."""
     lines = {name: read_targets(row, name, objective) for name, objective in objectives.items()}
     views = [ObjectiveView(name, type(objectives[name]).__name__, tuple(own.notes)) for name, own in lines.items()]
     tracks = [track for own in lines.values() for track in own.tracks]
@@ -114,9 +127,11 @@ def _row_view(row: RowReading, place: int, rows: int) -> RowView:
         number=row.number,
         place=place,
         rows=rows,
-        pair=pair_in_words(row),
+        pair=pair,
         cells=tuple(_cells(row)),
-        tracks=(*tracks, *value_tracks(row, tracks, mentions), *bracket_tracks(row, mentions)),
+        tracks=tuple(tracks)
+        if row.written
+        else (*tracks, *value_tracks(row, tracks, mentions), *bracket_tracks(row, mentions)),
         objectives=tuple(views),
         streams=tuple(read_streams(row.source.config, row.inputs, row.length)),
     )
@@ -126,7 +141,7 @@ def _cells(row: RowReading) -> Iterator[TokenCell]:
     """The row's positions."""
     printer = row.source.printer
     for place, outcome in enumerate(row.outcomes):
-        own = bool(0 <= row.places[place] < row.source.store.own_tokens)
+        own = row.written or bool(0 <= row.places[place] < row.source.store.own_tokens)
         yield TokenCell(
             read=printer(row.read[place]),
             original=printer(row.original[place]),

@@ -20,6 +20,8 @@ from pretraining.training.loader import TaskLoader
 from zoo.config import CoreConfig
 from zoo.inputs import CoreInputs
 
+_COLUMN = "column of the clean row"  # an array that noise moves along with the tokens
+
 
 @dataclass(frozen=True)
 class TextSource:
@@ -59,7 +61,9 @@ class RowReading:
         number: its number in the plan, the key of its draws.
         rows: as the objectives' corruption left it.
         inputs: the same, collated.
-        original: (L,) ids before corruption.
+        original: (L,) ids before corruption; where noise put a token in, that token.
+        columns: (L,) place in the clean row of each token, -1 = noise put it in; absent = nothing was moved.
+        written: what a decoder reads of its target, which is no piece of the plan.
     """
 
     source: TextSource
@@ -68,6 +72,8 @@ class RowReading:
     rows: Examples
     inputs: CoreInputs
     original: Ints
+    columns: Ints | None = None
+    written: bool = False
 
     @property
     def length(self) -> int:
@@ -98,7 +104,13 @@ class RowReading:
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
-        """(L,) where in the store each token is, -1 at template tokens."""
+        """(L,) where in the store each token is, -1 at template tokens and at those of noise or a decoder."""
+        if self.written:
+            return np.full(self.length, -1, dtype=np.int64)
+        if self.columns is not None:
+            clean, _ = self.source.task.rows(self.epoch, np.array([self.number]))
+            before = RowReading(self.source, self.epoch, self.number, clean, self.inputs, clean.input_ids[0]).places
+            return np.where(self.columns < 0, -1, before[self.columns])
         plan = self.source.task.plan(self.epoch)[0]
         pieces = slice(plan.offsets[self.number], plan.offsets[self.number + 1])
         way = -1 if self.backwards else 1
@@ -112,7 +124,12 @@ class RowReading:
     @cached_property
     def documents(self) -> NDArray[np.int64]:
         """(L,) number of each token's document in the store, from 1 on; 0 at template tokens."""
-        return np.searchsorted(self.source.store.document_tokens(), self.places, side="right")
+        found = np.searchsorted(self.source.store.document_tokens(), self.places, side="right")
+        if self.columns is None:
+            return found
+        # What noise put in belongs to the document of the token before it.
+        known = np.where((self.columns >= 0) | self.special_tokens_mask, np.arange(self.length), 0)
+        return found[np.maximum.accumulate(known)]
 
     @cached_property
     def nearest(self) -> NDArray[np.int64]:
@@ -129,8 +146,11 @@ class RowReading:
         changed = self.read != self.original
         chosen = self.rows.targets.get("selected", self.rows.special_tokens_mask & False)[0]
         outcomes: list[TokenOutcome] = []
+        put_in = np.zeros(self.length, dtype=bool) if self.columns is None else self.columns < 0
         for place in range(self.length):
-            if changed[place]:
+            if put_in[place] and not self.special_tokens_mask[place]:
+                outcomes.append("masked")
+            elif changed[place]:
                 hidden = self.read[place] == self.source.task.vocabulary.mask
                 outcomes.append("masked" if hidden else "replaced")
             elif chosen[place]:
@@ -148,6 +168,32 @@ def read_row(source: TextSource, epoch: int, number: int) -> RowReading:
     """Row ``number`` of the plan of an epoch, through the loader that training uses."""
     task = source.task
     clean, draw = task.rows(epoch, np.array([number]))
-    rows = corrupt(clean, draw, task.objectives)
+    numbers = np.arange(1, clean.shape[1] + 1, dtype=np.int32)[None, :]
+    rows = corrupt(clean.replace(arrays={**clean.arrays, _COLUMN: numbers}), draw, task.objectives)
+    length, arrays = int(rows.lengths[0]), dict(rows.arrays)
+    columns = arrays.pop(_COLUMN)[0, :length].astype(np.int64) - 1
+    rows = rows.replace(arrays=arrays)
     inputs = collate(rows, task.objectives).inputs
-    return RowReading(source, epoch, number, rows, inputs, clean.input_ids[0, : int(rows.lengths[0])])
+    if length == clean.lengths[0] and (columns == np.arange(length)).all():
+        return RowReading(source, epoch, number, rows, inputs, clean.input_ids[0, :length])
+    original = np.where(columns < 0, rows.input_ids[0, :length], clean.input_ids[0, columns])
+    return RowReading(source, epoch, number, rows, inputs, original, columns)
+
+
+def read_target(row: RowReading) -> RowReading:
+    """What the decoder reads of a row whose encoder reads another one."""
+    assert row.inputs.decoder is not None
+    targets, decoder = row.rows.targets, row.inputs.decoder
+    ids, length = targets["decoder_input_ids"], int(targets["target_lengths"][0])
+    special = np.isin(ids, row.source.task.vocabulary.special_ids) | (np.arange(ids.shape[1]) >= length)
+    rows = Examples(
+        input_ids=ids,
+        lengths=targets["target_lengths"],
+        special_tokens_mask=special,
+        token_flags=np.full(ids.shape, WORD_START, dtype=np.uint8),
+        example_ids=row.rows.example_ids,
+        document_ids=row.rows.document_ids,
+        targets=targets,
+    )
+    inputs = CoreInputs(decoder.input_ids, decoder.attention_pattern)
+    return RowReading(row.source, row.epoch, row.number, rows, inputs, ids[0, :length], written=True)
