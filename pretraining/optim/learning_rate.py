@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from typing import Literal
 
 from zoo.errors import ZooError
-from zoo.values import Probability
+from zoo.values import Probability, Share
 
 
 class Schedule(ABC):
@@ -70,7 +70,7 @@ class Noam(Schedule):
             ERNIE 2.0, section 5.1); ``warmup`` is still a share of the whole budget, so all warm-ups are equally long.
     """
 
-    def __init__(self, warmup: Probability = 0.04, per_stage: bool = False, start: Probability = 0.0) -> None:
+    def __init__(self, warmup: Probability = 0.04, per_stage: bool = False, start: Share = 0.0) -> None:
         if not 0.0 < warmup < 1.0:
             raise ZooError(f"warmup = {warmup} is a share of the budget and must lie in (0, 1).")
         self.warmup, self.per_stage, self.start = warmup, per_stage, start

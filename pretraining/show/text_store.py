@@ -28,6 +28,7 @@ from zoo.vocabulary import Vocabulary
 
 _OTHERS = 40  # documents that random second segments come from
 _OTHER_SENTENCES = 30  # sentences taken of each
+_BETWEEN = " ||| "  # a text and its translation, as in Moses' tables
 _ROOM = 8  # tokens that a row of a pair may have beyond the text
 _SHORTEST = 32  # tokens that it may have in any case
 
@@ -117,6 +118,8 @@ def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | 
     corpus = corpus or data.corpus
     record = record_of(text, corpus.text_field)
     path = folder / ("text.txt" if record is None else "text.jsonl")
+    if corpus.parallel:
+        record, path, text = None, folder / "text.tsv", _pair_of(text, corpus.languages or [])
     content = text if record is None else f"{json.dumps(record, ensure_ascii=False)}\n"
     path.write_bytes(content.encode("utf-8", "replace"))
     given = {
@@ -134,6 +137,21 @@ def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | 
         return run_store(dataclasses.replace(subject.config, data=own), False)
     except ZooError as error:
         raise ZooError(str(error).replace(repr(str(path)), "the text").replace(str(path), "the text")) from error
+
+
+def _pair_of(text: str, languages: list[str]) -> str:
+    """A text and its translation as a line of a table.
+
+    Raises:
+        ZooError: it has one part, or several.
+    """
+    parts = [" ".join(part.split()) for part in text.replace("\t", _BETWEEN).split(_BETWEEN)]
+    if len(parts) != 2 or not all(parts):
+        raise ZooError(
+            f"the text is to be a pair, {' and '.join(languages)}, with a tab or {_BETWEEN.strip()} between them: zoo "
+            f"show ... 'TEXT {_BETWEEN.strip()} TRANSLATION'"
+        )
+    return "\t".join(parts) + "\n"
 
 
 class TextStore(Store):
@@ -198,7 +216,7 @@ def make_task(
         curriculum=None,
         data=dataclasses.replace(config.data, sequence_length=length, validation_tokens=0),
         seed=dataclasses.replace(config.seed, data=seed),
-        train=dataclasses.replace(config.train, batch_size=1, micro_batch_size=None),
+        train=dataclasses.replace(config.train, batch_size=1, batch_tokens=None, micro_batch_size=None),
     )
     return make_tasks(alone, TokenStores(store, {name: store}), vocabulary)[0][name]
 

@@ -68,6 +68,13 @@ PUBLISHED = {
     "xlm-en-2048": (667_088_896, 667_119_041),
     "xlm-xnli15-1024": (248_976_384, 249_071_384),
     "ernie-thu-base": (113_432_472, 114_133_760),
+    "transformer-base": (63_082_496, 63_082_496),
+    "transformer-big": (214_245_376, None),
+    "bart-base": (139_420_416, 139_420_416),
+    "bart-large": (406_291_456, 406_291_456),
+    "t5-small": (60_506_624, None),
+    "t5-base": (222_903_552, 222_903_552),
+    "t5-v1_1-small": (60_511_616, None),
     "elmo-small": (13_593_296, None),
     "elmo-medium": (28_027_728, None),
     "elmo-base": (93_600_848, 93_600_848 + 407_050_623),
@@ -221,6 +228,8 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, trained,
     argv[1] = name
     if name.startswith("xlm"):  # a text for each language
         argv += ["--data.corpus.files", f"[{place}/en.txt, {place}/zh.txt]"]
+    if name.startswith("transformer-") and not name.startswith("transformer-xl"):  # translations
+        argv += ["--data.corpus.files", "zoo:sample/pairs/en-zh.tsv"]
     if name.startswith("ernie-thu"):
         argv += entity_arguments(place)
     resolved = load_pretrain_config([*argv, "--output", "runs"]).resolved

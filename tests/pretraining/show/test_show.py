@@ -61,6 +61,8 @@ def data(tmp_path_factory):
 
     def options(config):
         files = folder / ("zh.txt" if config.endswith("-zh") else "text.txt")
+        if config == "transformer-tiny":
+            files = "zoo:sample/pairs/en-zh.tsv"
         values = {
             "data.corpus.files": files,
             "data.stores": folder / "stores",
@@ -101,10 +103,26 @@ def asked(row, name):
 # --- every config --------------------------------------------------------------------------------
 
 
+def test_a_target_stands_below_its_source(data, capsys):
+    assert show_command(["--config", "t5-tiny", *data("t5-tiny"), ENGLISH]) == 0
+    source, target = capsys.readouterr().out.split("target: what the decoder reads")
+    source = source.split("source: what the encoder reads")[1]
+    assert "<extra_id_0>" in source
+    reads = next(line for line in target.splitlines() if line.startswith("reads")).split()
+    asks = next(line for line in target.splitlines() if line.startswith("span_corruption")).split()
+    assert reads[1:3] == ["<pad>", "<extra_id_0>"]
+    assert [word.removeprefix("→") for word in asks[1:-1]] == reads[2:]
+    assert "tokens of the source (cross-attention)" in " ".join(target.split())
+    with pytest.raises(ZooError, match=r"is to be a pair, en and zh"):
+        show_command(["--config", "transformer-tiny", *data("transformer-tiny"), ENGLISH])
+
+
 @pytest.mark.parametrize("config", TINY)
 def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     text = CHINESE if config.endswith("-zh") else ENGLISH
+    if config == "transformer-tiny":
+        text = f"{ENGLISH} ||| {CHINESE}"
     settings = load_pretrain_config(["--config", config]).value
     given = frozenset(settings.data.corpus.annotations)
     given = given.union(*(task.layout.provided_fields for task in settings.tasks.values()))
