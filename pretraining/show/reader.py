@@ -195,5 +195,5 @@ def read_target(row: RowReading) -> RowReading:
         document_ids=row.rows.document_ids,
         targets=targets,
     )
-    inputs = CoreInputs(decoder.input_ids, decoder.attention_pattern)
+    inputs = row.inputs._replace(input_ids=decoder.input_ids, attention_pattern=decoder.attention_pattern, decoder=None)
     return RowReading(row.source, row.epoch, row.number, rows, inputs, ids[0, :length], written=True)
