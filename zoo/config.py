@@ -325,11 +325,13 @@ def _check_decoder(config: CoreConfig) -> None:
     """Raise ZooError if something does not go with a decoder."""
     if config.decoder is None:
         return
-    needed = {"pooler": False, "fusion": None, "characters": None, "recurrent": None, "query_stream": False}
+    needed = {"pooler": False, "fusion": None, "characters": None, "query_stream": False}
     for name, value in {**needed, "mem_len": None}.items():
         if getattr(config, name) != value and (getattr(config, name) or value):
             said = "false" if value is False else "null"
             raise ZooError(f"model.decoder needs model.{name}: {said}, not {getattr(config, name)}.")
+    if config.num_hidden_layers == 0:
+        raise ZooError("model.decoder reads an encoder's states: model.num_hidden_layers must be at least 1.")
     if config.position_type == "relative":
         raise ZooError(
             "model.position_type: relative is for one stack of layers; with model.decoder: learned, sinusoidal, "

@@ -41,6 +41,7 @@ class ModelMetadata:
         heads: config of each head by name (:func:`zoo.heads.build.build_head`).
         origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
+        decoder_start_token_id: what a decoder reads first; ``None`` = there is none, or it is not known.
     """
 
     config: CoreConfig
@@ -49,6 +50,7 @@ class ModelMetadata:
     heads: dict[str, dict[str, Any]] = field(default_factory=dict)
     origin: str | None = None
     path: Path = field(default_factory=Path)
+    decoder_start_token_id: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``config.json``."""
@@ -60,6 +62,7 @@ class ModelMetadata:
             "template": self.template.to_dict(),
             "heads": self.heads,
             "origin": self.origin,
+            **({} if self.config.decoder is None else {"decoder_start_token_id": self.decoder_start_token_id}),
         }
 
 
@@ -198,6 +201,7 @@ def metadata_from_dict(content: Mapping[str, Any], path: Path) -> ModelMetadata:
         heads=content.get("heads", {}),
         origin=content.get("origin"),
         path=path,
+        decoder_start_token_id=content.get("decoder_start_token_id"),
     )
 
 

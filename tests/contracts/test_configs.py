@@ -74,6 +74,7 @@ PUBLISHED = {
     "bart-large": (406_291_456, 406_291_456),
     "t5-small": (60_506_624, None),
     "t5-base": (222_903_552, 222_903_552),
+    "t5-v1_1-base": (222_903_552, None),  # with its output matrix 247,577,856
     "t5-v1_1-small": (60_511_616, None),
     "elmo-small": (13_593_296, None),
     "elmo-medium": (28_027_728, None),

@@ -15,6 +15,20 @@ WIDE = {"vocab_size": 89, "hidden_size": 48, "num_hidden_layers": 2, "num_attent
 SIX = {**THREE, "num_hidden_layers": 6, "hidden_size": 24, "num_attention_heads": 3}
 XLM = {"vocab_size": 97, "emb_dim": 32, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 24}
 
+PAIRED = {
+    "vocab_size": 61,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 48,
+    "pad_token_id": 1,
+    "decoder_start_token_id": 2,
+}
+BUCKETED = {"vocab_size": 61, "d_model": 32, "d_ff": 48, "num_layers": 2, "num_heads": 4, "pad_token_id": 0}
+
 ENCODERS: dict[str, dict[str, Any]] = {
     "plain": {**THREE, "max_position_embeddings": 24},
     "untied": {**FIVE, "max_position_embeddings": 17, "hidden_act": "relu", "tie_word_embeddings": False},
@@ -162,6 +176,51 @@ GRID: dict[str, dict[str, dict[str, Any]]] = {
         },
         "untied": {**XLM, "n_langs": 15, "tie_word_embeddings": False, "pad_token_id": 5},
         "languages unread": {**XLM, "n_langs": 4, "use_lang_emb": False},
+    },
+    "bart": {
+        "plain": {**PAIRED, "max_position_embeddings": 24},
+        "another decoder": {
+            **PAIRED,
+            "decoder_layers": 1,
+            "decoder_attention_heads": 2,
+            "decoder_ffn_dim": 52,
+            "max_position_embeddings": 17,
+            "activation_function": "relu",
+            "pad_token_id": 7,
+        },
+        "scaled": {**PAIRED, "scale_embedding": True, "max_position_embeddings": 11, "activation_function": "gelu_new"},
+    },
+    "marian": {
+        "plain": {**PAIRED, "max_position_embeddings": 24},
+        "published": {
+            **PAIRED,
+            "max_position_embeddings": 19,
+            "scale_embedding": True,
+            "activation_function": "swish",
+            "pad_token_id": 60,
+        },
+        "another decoder": {
+            **PAIRED,
+            "encoder_layers": 1,
+            "decoder_attention_heads": 1,
+            "decoder_ffn_dim": 20,
+            "max_position_embeddings": 13,
+            "activation_function": "relu",
+        },
+    },
+    "t5": {
+        "plain": {**BUCKETED, "d_kv": 8},
+        "gated": {**BUCKETED, "d_kv": 8, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+        "wide heads": {
+            **BUCKETED,
+            "d_kv": 12,
+            "num_decoder_layers": 3,
+            "relative_attention_num_buckets": 8,
+            "relative_attention_max_distance": 11,
+            "layer_norm_epsilon": 1e-3,
+            "pad_token_id": 5,
+        },
+        "gated otherwise": {**BUCKETED, "d_kv": 5, "feed_forward_proj": "gated-silu"},
     },
     "xlnet": {
         "plain": {"vocab_size": 97, "d_model": 32, "n_layer": 3, "n_head": 4, "d_inner": 48, "mem_len": None},

@@ -19,7 +19,7 @@ from zoo.core.build import make_core
 from zoo.heads.build import build_head
 from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.sequence_head import SequenceHead
-from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput
+from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, DecoderInputs
 from zoo.model_folder import ModelMetadata
 from zoo.weights.config_fields import read_config
 from zoo.weights.read import all_families, read_checkpoint
@@ -108,7 +108,11 @@ def randomise(module: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * STD)
+            if parameter.requires_grad:  # Marian keeps its fixed positions as a frozen parameter
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * STD)
+        for name, buffer in module.named_buffers():
+            if name.endswith("final_logits_bias"):
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * STD)
 
 
 def make_stock(case: Case, dtype: torch.dtype = torch.float32, attention: str | None = "eager") -> PreTrainedModel:
@@ -123,8 +127,14 @@ def make_stock(case: Case, dtype: torch.dtype = torch.float32, attention: str | 
 
 
 def stored(model: PreTrainedModel) -> dict[str, Tensor]:
-    """What their ``save_pretrained`` writes: the state dict without tied tensors."""
-    return {name: value for name, value in model.state_dict().items() if name not in tied_names(model)}
+    """What their ``save_pretrained`` writes, fixed positions left out: the state dict without tied tensors."""
+    left = tied_names(model) | fixed_names(model)
+    return {name: value for name, value in model.state_dict().items() if name not in left}
+
+
+def fixed_names(model: PreTrainedModel) -> set[str]:
+    """Tensors that nothing trains, which are rebuilt: fixed positions."""
+    return {name for name, value in model.named_parameters() if not value.requires_grad}
 
 
 def tied_names(model: PreTrainedModel) -> set[str]:
@@ -245,6 +255,10 @@ def make_batch(
         task_type_ids=torch.randint(0, tasks, shape[: 2 if positions else 1], generator=generator) if tasks else None,
         position_ids=given,
     )
+    if config.decoder is not None:  # a target of the same lengths: all that is compared stands where it is real
+        target = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
+        target = torch.where(real, target + (target >= padding), padding)
+        inputs = inputs._replace(decoder=DecoderInputs(target, visible._replace(causal=True)))
     return Batch(inputs, lengths, real)
 
 
@@ -252,6 +266,8 @@ def stock_inputs(batch: Batch, metadata: ModelMetadata) -> dict[str, Tensor]:
     """The same rows as arguments of their models."""
     inputs = batch.inputs
     given = {"input_ids": inputs.input_ids, "attention_mask": batch.real.long()}
+    if inputs.decoder is not None:
+        given |= {"decoder_input_ids": inputs.decoder.input_ids, "decoder_attention_mask": given["attention_mask"]}
     if inputs.token_type_ids is not None:
         given["langs" if metadata.origin == "xlm" else "token_type_ids"] = inputs.token_type_ids
     if inputs.task_type_ids is not None:

@@ -13,9 +13,10 @@ from zoo.core.transformer import Transformer
 def make_core(config: CoreConfig) -> Core:
     """The core that the config describes, with torch's own initial values; the only place that chooses."""
     from zoo.core.lstm import BidirectionalLSTM  # which builds on this module
+    from zoo.core.lstm_decoder import RecurrentEncoderDecoder
 
     if config.decoder is not None:
-        return EncoderDecoder(config)
+        return EncoderDecoder(config) if config.recurrent is None else RecurrentEncoderDecoder(config)
     if config.num_hidden_layers == 0:
         return Lookup(config)
     return Transformer(config) if config.recurrent is None else BidirectionalLSTM(config)

@@ -35,11 +35,13 @@ def core_flops(
     """
     width, states, keys = config.hidden_size, length + queries, memory + length
     decoded = 0
-    if config.decoder is not None and target_length:
+    if config.decoder is not None and target_length and config.recurrent is None:
         decoded, outputs = _decoder_flops(config.decoder_side, rows, length, target_length, outputs), None
     if config.recurrent is not None:
+        if config.decoder is not None and target_length:
+            decoded = _recurrent_decoder_flops(config.decoder_side, config.recurrent, rows, length, target_length)
         layer = rows * length * _recurrent_flops(config.recurrent, config.input_width, 1 if causal else 2)
-        return config.num_hidden_layers * layer + _ends_flops(config, rows, length)
+        return config.num_hidden_layers * layer + decoded + _ends_flops(config, rows, length)
     asking, inner = config.num_attention_heads * config.head_width, config.key_value_heads * config.head_width
     # What a state costs, then what a row of keys costs.
     state = 2 * 2 * width * asking + _inner_flops(config) + 2 * 2 * keys * asking
@@ -65,8 +67,19 @@ def _decoder_flops(config: CoreConfig, rows: int, length: int, target_length: in
     state = 2 * 2 * 2 * width * asking + _inner_flops(config) + 2 * 2 * attended * asking
     layer = rows * (target_length * state + attended * 2 * 2 * width * inner)
     skipped = 0 if outputs is None else (rows * target_length - outputs) * state
-    projection = 2 * rows * target_length * config.embedding_width * width if config.has_embedding_projection else 0
-    return config.num_hidden_layers * layer - skipped + projection
+    return config.num_hidden_layers * layer - skipped + _projection_flops(config, rows, target_length)
+
+
+def _recurrent_decoder_flops(
+    config: CoreConfig, recurrent: RecurrentConfig, rows: int, length: int, target_length: int
+) -> int:
+    """Recurrent layers over targets of (B, T) tokens, their starts, and attention to sources of (B, L)."""
+    width, cells = config.hidden_size, recurrent.cell_size
+    layers = [config.input_width, *[width] * (config.num_hidden_layers - 1)]
+    token = sum(2 * 4 * cells * (read + width) + 2 * cells * width for read in layers)
+    token += 2 * 4 * width * width + 2 * 2 * length * width  # query, output, two halves of the last matrix; scores
+    row = 2 * 2 * length * width * width + 2 * width * width * len(layers)
+    return rows * (target_length * token + row) + _projection_flops(config, rows, target_length)
 
 
 def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:
@@ -85,11 +98,15 @@ def _fusion_flops(config: CoreConfig, rows: int, length: int) -> int:
 def _ends_flops(config: CoreConfig, rows: int, length: int) -> int:
     """Before the first layer and after the last."""
     total = 0 if config.characters is None else rows * length * _character_flops(config.characters, config)
-    if config.has_embedding_projection:
-        total += 2 * rows * length * config.embedding_width * config.input_width
+    total += _projection_flops(config, rows, length)
     if config.pooler:
         total += 2 * rows * config.hidden_size**2
     return total
+
+
+def _projection_flops(config: CoreConfig, rows: int, length: int) -> int:
+    """The map from the embedding's width to the first layer's input."""
+    return 2 * rows * length * config.embedding_width * config.input_width if config.has_embedding_projection else 0
 
 
 def _recurrent_flops(config: RecurrentConfig, width: int, directions: int) -> int:

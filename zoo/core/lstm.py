@@ -26,18 +26,27 @@ _SITES_PER_LAYER = 8  # as in the other core; the last layer's output takes the 
 
 
 class RecurrentLayer(nn.Module):
-    """Two directions of an LSTM with projection; the recurrent input is the clipped projection."""
+    """Directions of an LSTM with projection; the recurrent input is the clipped projection.
 
-    def __init__(self, config: RecurrentConfig, width: int) -> None:
+    Args:
+        config: of recurrent layers.
+        width: of the projection.
+        directions: how many.
+        input_width: of what it reads; ``None`` = that of the projection.
+    """
+
+    def __init__(
+        self, config: RecurrentConfig, width: int, directions: int = 2, input_width: int | None = None
+    ) -> None:
         super().__init__()
         self.config = config
-        size = config.cell_size
-        self.input_weight = nn.Parameter(torch.zeros(2, 4 * size, width))
-        self.recurrent_weight = nn.Parameter(torch.zeros(2, 4 * size, width))
-        self.bias = nn.Parameter(torch.zeros(2, 4 * size))
-        self.projection = nn.Parameter(torch.zeros(2, width, size))
+        size, read = config.cell_size, width if input_width is None else input_width
+        self.input_weight = nn.Parameter(torch.zeros(directions, 4 * size, read))
+        self.recurrent_weight = nn.Parameter(torch.zeros(directions, 4 * size, width))
+        self.bias = nn.Parameter(torch.zeros(directions, 4 * size))
+        self.projection = nn.Parameter(torch.zeros(directions, width, size))
         # Glorot's bounds over the whole kernel, TensorFlow's default, which the original leaves in place.
-        kernel, project = uniform(math.sqrt(6 / (2 * width + 4 * size))), uniform(math.sqrt(6 / (width + size)))
+        kernel, project = uniform(math.sqrt(6 / (read + width + 4 * size))), uniform(math.sqrt(6 / (width + size)))
         self.initial = {
             "input_weight": kernel,
             "recurrent_weight": kernel,

@@ -113,7 +113,7 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of inputs and weights; the state before the first step gets none."""
+        """Gradients of inputs and weights, and of the output before the first step; the cell there gets none."""
         flat, input_weight, recurrent_weight, projection, gates, gated, hiddens, cells = ctx.saved_tensors
         directions, length, batch, size = gated.shape
         dtype = ctx.dtype
@@ -131,7 +131,8 @@ class _Recurrence(torch.autograd.Function):
             _multiply(across, before, dtype, wide) if need[2] else None,
             summed.sum(1).to(wide) if need[3] else None,
             _multiply(project, gated.view(directions, rows, size), dtype, wide) if need[4] else None,
-            *(None,) * 4,
+            _multiply(gates[:, 0], recurrent_weight, dtype, grads[0].dtype).add_(grads[0][:, 0]) if need[5] else None,
+            *(None,) * 3,
         )
 
 

@@ -22,10 +22,12 @@ from zoo.hf.models import (
     ZooForTokenClassification,
     ZooModel,
 )
+from zoo.hf.seq2seq import ZooForConditionalGeneration
 
 __all__ = [
     "ZooConfig",
     "ZooForCausalLM",
+    "ZooForConditionalGeneration",
     "ZooForMaskedLM",
     "ZooForMultipleChoice",
     "ZooForPreTraining",

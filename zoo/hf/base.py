@@ -16,7 +16,7 @@ from transformers import initialization as hf_init
 
 from zoo.config import CoreConfig
 from zoo.core.build import make_core
-from zoo.core.embeddings import Embeddings
+from zoo.core.embeddings import PositionedEmbeddings
 from zoo.core.init import initial_of
 from zoo.errors import ZooError
 from zoo.heads.build import build_head
@@ -30,10 +30,9 @@ from zoo.hf.inputs import (
     make_recomputable,
     real_tokens,
     second_stream,
-    sinusoids_of,
     with_order,
 )
-from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, QueryStream
+from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, DecoderInputs, QueryStream
 from zoo.model_folder import ModelMetadata
 
 # Names of new heads. PEFT trains what ends in "classifier" or "qa_outputs" in full, beside its adapters.
@@ -57,6 +56,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         attention_needed: attention for which its head makes sense, ``bidirectional`` or ``causal``; ``None`` = either.
         asks_second_stream: at masked positions its token head reads the second stream, where the core has one.
         base_class: the class of the core alone.
+        decodes: it reads a target beside the source; ``None`` = any core will do.
     """
 
     config_class = ZooConfig
@@ -65,7 +65,7 @@ class ZooPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
-    _no_split_modules: ClassVar[list[str]] = ["Embeddings", "RecomputableLayer"]
+    _no_split_modules: ClassVar[list[str]] = ["Embeddings", "RecomputableLayer", "RecomputableDecoderLayer"]
     # Heads that the class does not read, and what objectives own beside their heads.
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^heads\.", r"^objectives\."]
 
@@ -75,13 +75,14 @@ class ZooPreTrainedModel(PreTrainedModel):
     kinds: ClassVar[tuple[str, ...]] = ()
     attention_needed: ClassVar[str | None] = None
     asks_second_stream: ClassVar[bool] = False
+    decodes: ClassVar[bool] = False
     base_class: ClassVar[Any]
     _shares_core = False  # a second model around the core of another, which alone fills and freezes it
 
     def __init__(self, config: ZooConfig) -> None:
         config = copy.deepcopy(config)
         metadata = config.metadata()
-        self._check_attention(config.attention)
+        self._check_attention(config.attention, metadata.config.decoder)
         config.heads = self._choose_heads(config, metadata)
         super().__init__(config)
         self.core = make_core(metadata.config)
@@ -89,7 +90,12 @@ class ZooPreTrainedModel(PreTrainedModel):
         self.heads = nn.ModuleDict({name: build_head(metadata.config, head) for name, head in config.heads.items()})
         self.post_init()
 
-    def _check_attention(self, attention: str) -> None:
+    def _check_attention(self, attention: str, decoder: Any) -> None:
+        if self.kinds and (decoder is not None) != self.decodes:
+            which = (
+                "without a decoder (model.decoder)" if self.decodes else "with one: open it with AutoModelForSeq2SeqLM"
+            )
+            raise ZooError(f"{type(self).__name__} does not suit this core, which is {which}.")
         if self.attention_needed not in (None, attention):
             other = "AutoModelForMaskedLM" if attention == "bidirectional" else "AutoModelForCausalLM"
             raise ZooError(
@@ -224,8 +230,8 @@ class ZooPreTrainedModel(PreTrainedModel):
             if not getattr(parameter, "_is_hf_initialized", False):
                 with torch.no_grad():
                     initial_of(module, name, config)(parameter, None)
-        if isinstance(module, Embeddings) and hasattr(module, "sinusoids"):  # rebuilt, never in a file
-            hf_init.copy_(module.sinusoids, sinusoids_of(module))
+        if isinstance(module, PositionedEmbeddings) and hasattr(module, "sinusoids"):  # rebuilt, never in a file
+            hf_init.copy_(module.sinusoids, module.make_sinusoids())
 
     def tie_weights(self, *args: Any, **kwargs: Any) -> None:
         """As in transformers, which calls it last when a model is made and when it is loaded.
@@ -260,6 +266,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         perm_mask: Tensor | None = None,
         target_mapping: Tensor | None = None,
         input_mask: Tensor | None = None,
+        decoder: DecoderInputs | None = None,
         **more: Any,
     ) -> CoreOutput:
         """Run the core on transformers' arguments.
@@ -270,7 +277,7 @@ class ZooPreTrainedModel(PreTrainedModel):
             token_type_ids: (B, L) segments.
             position_ids: (B, L); absent = from 0 on, or from the cache's end.
             task_type_ids: (B, L) or (B,) tasks.
-            past_key_values: transformers' cache, which the core takes as it is.
+            past_key_values: transformers' cache, which the core takes as it is; a decoder's state of generation.
             output_attentions: give back the probabilities.
             output_hidden_states: give back every layer's states.
             inputs_embeds: an error; the core reads ids.
@@ -280,8 +287,11 @@ class ZooPreTrainedModel(PreTrainedModel):
                 for a core with two streams, as the next two.
             target_mapping: (B, T, L) positions that are asked for; the states are then those of these, (B, T, W).
             input_mask: (B, L) 1 = padding, instead of ``attention_mask``.
+            decoder: the target side; where its state has the source's states, ``input_ids`` may be absent.
             more: an error, unless it is nothing or says what holds anyway.
         """
+        if input_ids is None and decoder is not None and past_key_values is not None:
+            input_ids = decoder.input_ids  # stands for a source that is not read again
         if input_ids is None or inputs_embeds is not None:
             raise ZooError("models of the zoo read input_ids; inputs_embeds are not taken.")
         if isinstance(past_key_values, StaticCache):
@@ -306,11 +316,12 @@ class ZooPreTrainedModel(PreTrainedModel):
             position_ids=position_ids,
             dropout_keys=keys,
             character_ids=character_ids,
+            decoder=decoder,
         )
         wants = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attends = self.config.output_attentions if output_attentions is None else output_attentions
         # A recurrent core keeps no keys: the cache stays empty, so generation hands in the whole text each time.
-        cache = past_key_values if self.core.config.recurrent is None else None
+        cache = past_key_values if self.core.config.recurrent is None or decoder is not None else None
         if perm_mask is not None or target_mapping is not None:
             inputs = with_order(inputs, attention_mask, perm_mask, target_mapping)
             output = self.core(inputs, None, bool(wants), bool(attends))

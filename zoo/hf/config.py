@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,6 +29,7 @@ class ZooConfig(PretrainedConfig):
         heads: config of each head by name.
         origin: ``model_type`` of the checkpoint that the weights came from.
         zoo_version: version that wrote the folder.
+        decoder_start_token_id: what a decoder reads first.
         mask_token_id: what stands for a token to be predicted; like the next two, the tokenizer's where it is not said.
     """
 
@@ -44,10 +46,12 @@ class ZooConfig(PretrainedConfig):
     bos_token_id: int | None = None
     eos_token_id: int | None = None
     mask_token_id: int | None = None
+    decoder_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         """The core's config first, so that what follows can set its fields; labels come from the head that has them."""
         self.core = {**CoreConfig().to_dict(), **(self.core or {})}
+        self.is_encoder_decoder = self.core["decoder"] is not None
         self.template, self.heads = self.template or Template().to_dict(), self.heads or {}
         labels = next((head["labels"] for head in self.heads.values() if head.get("labels")), None)
         counted = [h["num_labels"] for h in self.heads.values() if h["kind"] in ("classification", "tagging")]
@@ -75,10 +79,14 @@ class ZooConfig(PretrainedConfig):
         named = {"name_or_path": pretrained_model_name_or_path, **kwargs}
         return super().from_pretrained(pretrained_model_name_or_path, **named)
 
-    @property
-    def head_dim(self) -> int:
-        """Width of an attention head, which caches ask for."""
-        return CoreConfig.from_dict(self.core or {}).head_width
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> ZooConfig:
+        """This configuration; of a decoder, which caches ask for, one with its layers and heads."""
+        if not decoder or encoder or not self.is_encoder_decoder:
+            return self
+        side = copy.deepcopy(self)
+        side.core = CoreConfig.from_dict(self.core or {}).decoder_side.to_dict()
+        side.is_encoder_decoder = False
+        return side
 
     @classmethod
     def of(cls, metadata: ModelMetadata) -> ZooConfig:
@@ -93,6 +101,8 @@ class ZooConfig(PretrainedConfig):
 def _core_field(name: str) -> property:
     def read(config: ZooConfig) -> Any:
         value = (config.core or {})[name]
+        if value is None and name == "head_dim":  # caches ask for it, and for the next
+            return CoreConfig.from_dict(config.core or {}).head_width
         return (config.core or {})["num_attention_heads"] if name == "num_key_value_heads" and value is None else value
 
     def write(config: ZooConfig, value: Any) -> None:

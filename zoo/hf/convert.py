@@ -17,15 +17,16 @@ from transformers import (
     AutoModelForMultipleChoice,
     AutoModelForPreTraining,
     AutoModelForQuestionAnswering,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedModel,
 )
 
+from zoo.core.embeddings import PositionedEmbeddings
 from zoo.errors import ZooError
 from zoo.hf.base import ZooPreTrainedModel
 from zoo.hf.config import ZooConfig
-from zoo.hf.inputs import sinusoids_of
 from zoo.hf.models import (
     ZooForCausalLM,
     ZooForMaskedLM,
@@ -36,6 +37,7 @@ from zoo.hf.models import (
     ZooForTokenClassification,
     ZooModel,
 )
+from zoo.hf.seq2seq import ZooForConditionalGeneration
 from zoo.model_folder import MODEL_TYPE, ModelMetadata, read_metadata
 from zoo.storage.tokenizer_files import special_tokens
 from zoo.weights.files import find_folder, open_checkpoint
@@ -48,6 +50,7 @@ AUTO_CLASSES: dict[Any, type[ZooPreTrainedModel]] = {
     AutoModelForMaskedLM: ZooForMaskedLM,
     AutoModelForCausalLM: ZooForCausalLM,
     AutoModelForPreTraining: ZooForPreTraining,
+    AutoModelForSeq2SeqLM: ZooForConditionalGeneration,
     AutoModelForSequenceClassification: ZooForSequenceClassification,
     AutoModelForTokenClassification: ZooForTokenClassification,
     AutoModelForQuestionAnswering: ZooForQuestionAnswering,
@@ -118,7 +121,9 @@ def to_transformers(model: ZooPreTrainedModel, family: str | None = None) -> Pre
     config = dict(checkpoint.config)
     (architecture,) = config.pop("architectures")
     ids = {
-        k: getattr(model.config, k) for k in ("bos_token_id", "eos_token_id") if getattr(model.config, k) is not None
+        k: getattr(model.config, k)
+        for k in ("bos_token_id", "eos_token_id", "decoder_start_token_id")
+        if getattr(model.config, k) is not None
     }
     stock_config = AutoConfig.for_model(**{"bos_token_id": None, "eos_token_id": None, **config, **ids})
     stock: PreTrainedModel = getattr(transformers, architecture)(stock_config)
@@ -146,6 +151,8 @@ def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
             return own
     if kinds & {"pair", "replaced"}:
         return ZooForPreTraining
+    if metadata.config.decoder is not None:
+        return ZooForConditionalGeneration if "token" in kinds else ZooModel
     if "token" in kinds:
         return ZooForCausalLM if metadata.attention == "causal" else ZooForMaskedLM
     return ZooModel
@@ -154,7 +161,7 @@ def auto_class(metadata: ModelMetadata) -> type[ZooPreTrainedModel]:
 def _filled(model: ZooPreTrainedModel, state: dict[str, Tensor]) -> ZooPreTrainedModel:
     """A model made on the meta device with its tensors put in, and what is never in a file rebuilt."""
     model.load_state_dict(state, assign=True)
-    embeddings = model.core.embeddings
-    if hasattr(embeddings, "sinusoids"):
-        embeddings.sinusoids = sinusoids_of(embeddings)
+    for module in model.core.modules():
+        if isinstance(module, PositionedEmbeddings) and hasattr(module, "sinusoids"):
+            module.sinusoids = module.make_sinusoids()
     return model.eval()

@@ -12,8 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import can_return_tuple as untyped_can_return_tuple
 
 from zoo.config import CoreConfig
-from zoo.core.embeddings import Embeddings
-from zoo.core.functions import sinusoids
+from zoo.core.encoder_decoder import DecoderLayer
 from zoo.core.lstm import RecurrentLayer
 from zoo.core.transformer import Layer
 from zoo.errors import ZooError
@@ -28,13 +27,21 @@ class RecomputableLayer(GradientCheckpointingLayer, Layer):
     """A Transformer's layer that transformers can have recomputed in the backward pass."""
 
 
+class RecomputableDecoderLayer(GradientCheckpointingLayer, DecoderLayer):
+    """The same of a decoder."""
+
+
 class RecomputableRecurrentLayer(GradientCheckpointingLayer, RecurrentLayer):
     """The same of a recurrent core."""
 
 
 def make_recomputable(core: nn.Module) -> None:
     """Let transformers find the core's layers; names, weights and numbers stay as they are."""
-    classes = {Layer: RecomputableLayer, RecurrentLayer: RecomputableRecurrentLayer}
+    classes = {
+        Layer: RecomputableLayer,
+        DecoderLayer: RecomputableDecoderLayer,
+        RecurrentLayer: RecomputableRecurrentLayer,
+    }
     for module in core.modules():
         if type(module) in classes:
             module.__class__ = classes[type(module)]
@@ -205,8 +212,3 @@ def mean_cross_entropy(logits: Tensor, labels: Tensor, count: Tensor | int | Non
         return functional.cross_entropy(flat, wanted)
     total = functional.cross_entropy(flat, wanted, reduction="sum")
     return total / (count.to(total.device) if isinstance(count, Tensor) else count)
-
-
-def sinusoids_of(embeddings: Embeddings) -> Tensor:
-    """(positions, W) sinusoids for an embedding of that size."""
-    return sinusoids(embeddings.config.max_position_embeddings, embeddings.config.embedding_width)

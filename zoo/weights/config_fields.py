@@ -38,11 +38,11 @@ class Translation(NamedTuple):
 
     Args:
         read: (their config, key, default) -> our value.
-        write: (our value, key) -> their keys.
+        write: (our value, key, their keys so far) -> their keys.
     """
 
     read: Callable[[Mapping[str, Any], str, Any], Any]
-    write: Callable[[Any, str], dict[str, Any]]
+    write: Callable[[Any, str, Mapping[str, Any]], dict[str, Any]]
 
 
 def _read_rope(config: Mapping[str, Any], key: str, default: Any) -> float:
@@ -54,7 +54,7 @@ def _read_rope(config: Mapping[str, Any], key: str, default: Any) -> float:
     return float(found.get("rope_theta", config.get("rope_theta", default)))
 
 
-def _write_rope(value: float | None, key: str) -> dict[str, Any]:
+def _write_rope(value: float | None, key: str, written: Mapping[str, Any]) -> dict[str, Any]:
     return {} if value is None else {key: {"rope_type": "default", "rope_theta": value}}
 
 
@@ -82,41 +82,90 @@ def _read_entity_layers(config: Mapping[str, Any], key: str, default: Any) -> di
     return {"layer_types": [ours[kind] for kind in said], "entity_size": 100, "num_attention_heads": 4}
 
 
-def _write_entity_layers(value: Mapping[str, Any] | None, key: str) -> dict[str, Any]:
+def _write_entity_layers(value: Mapping[str, Any] | None, key: str, written: Mapping[str, Any]) -> dict[str, Any]:
     return {} if value is None else {key: [_ENTITY_LAYERS[kind] for kind in value["layer_types"]]}
 
 
+_SIZES = {"num_hidden_layers": "layers", "num_attention_heads": "attention_heads", "intermediate_size": "ffn_dim"}
+
+
+def _read_decoder(config: Mapping[str, Any], key: str, default: Any) -> dict[str, Any]:
+    """Sizes of the decoder, each as said or, where their class has a number of its own for it, that one."""
+    defaults = {"layers": default, "attention_heads": 16, "ffn_dim": 4096}
+    return {ours: config.get(f"decoder_{name}", defaults[name]) for ours, name in _SIZES.items()}
+
+
+def _write_decoder(value: Mapping[str, Any] | None, key: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if value is None else {f"decoder_{name}": value[ours] for ours, name in _SIZES.items()}
+
+
+def _read_gated(config: Mapping[str, Any], key: str, default: Any) -> str:
+    """The activation in ``gated-gelu`` and the like; that one word means the tanh form."""
+    name = str(config.get(key, default))
+    if name == "gated-gelu":
+        return "gelu_new"
+    return name.removeprefix("gated-")
+
+
+def _write_gated(value: str, key: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    if not written["is_gated_act"]:
+        return {key: value}
+    return {key: "gated-gelu" if value == "gelu_new" else f"gated-{value}"}
+
+
 TRANSLATIONS: dict[str, Translation] = {
-    "same": Translation(lambda config, key, default: config.get(key, default), lambda value, key: {key: value}),
+    "same": Translation(lambda config, key, default: config.get(key, default), lambda value, key, _: {key: value}),
     # Their tables keep the rows up to the padding's for nobody.
-    "after": Translation(lambda config, key, default: (config.get(key, default) or 0) + 1, lambda value, key: {}),
+    "after": Translation(lambda config, key, default: (config.get(key, default) or 0) + 1, lambda value, key, _: {}),
     # A table that is there only where `use_...` says so.
     "optional": Translation(
         lambda config, key, default: config.get(key, default) if config.get("use_task_id") else 0,
-        lambda value, key: {key: value or 3, "use_task_id": bool(value)},
+        lambda value, key, _: {key: value or 3, "use_task_id": bool(value)},
     ),
     # An inner width that is always four times the hidden width, or so unless said.
-    "four times": Translation(lambda config, key, default: 4 * config.get(key, default), lambda value, key: {}),
+    "four times": Translation(lambda config, key, default: 4 * config.get(key, default), lambda value, key, _: {}),
     "four times unless said": Translation(
-        lambda config, key, default: config.get(key) or 4 * config.get("n_embd", 768), lambda value, key: {key: value}
+        lambda config, key, default: config.get(key) or 4 * config.get("n_embd", 768),
+        lambda value, key, _: {key: value},
     ),
     # The same under an older name.
     "or n_words": Translation(
-        lambda config, key, default: config.get(key, config.get("n_words", default)), lambda value, key: {key: value}
+        lambda config, key, default: config.get(key, config.get("n_words", default)), lambda value, key, _: {key: value}
     ),
     "or pad_index": Translation(
-        lambda config, key, default: config.get(key, config.get("pad_index", default)), lambda value, key: {key: value}
+        lambda config, key, default: config.get(key, config.get("pad_index", default)),
+        lambda value, key, _: {key: value},
     ),
     # A table of languages, which one language has not.
     "languages": Translation(
         lambda config, key, default: (
             n if (n := config.get(key, default)) > 1 and config.get("use_lang_emb", True) else 0
         ),
-        lambda value, key: {key: value or 1},
+        lambda value, key, _: {key: value or 1},
     ),
     "rope": Translation(_read_rope, _write_rope),
     "entity layers": Translation(_read_entity_layers, _write_entity_layers),
-    "groups": Translation(_read_groups, lambda value, key: {key: value}),
+    "groups": Translation(_read_groups, lambda value, key, _: {key: value}),
+    # A table with two rows before those that their number counts.
+    "two more": Translation(
+        lambda config, key, default: config.get(key, default) + 2, lambda value, key, _: {key: value - 2}
+    ),
+    "decoder sizes": Translation(_read_decoder, _write_decoder),
+    "decoder layers": Translation(
+        lambda config, key, default: {"num_hidden_layers": config.get(key, default)},
+        lambda value, key, _: {} if value is None else {key: value["num_hidden_layers"]},
+    ),
+    # Whether there is a gate is said in the activation's name.
+    "gated": Translation(
+        lambda config, key, default: str(config.get(key, default)).startswith("gated-"),
+        lambda value, key, _: {"is_gated_act": value},
+    ),
+    "gated activation": Translation(_read_gated, _write_gated),
+    # Older files say it by tie_word_embeddings alone.
+    "as tied unless said": Translation(
+        lambda config, key, default: config.get(key, config.get("tie_word_embeddings", True) is not False),
+        lambda value, key, _: {key: value},
+    ),
 }
 """What a field may name as its ``op``."""
 
@@ -165,7 +214,7 @@ def write_config(family: Family, core: CoreConfig) -> dict[str, Any]:
     for field in family.fields:
         value = plain[field.ours]
         if isinstance(field.op, str):
-            config |= TRANSLATIONS[field.op].write(value, field.theirs)
+            config |= TRANSLATIONS[field.op].write(value, field.theirs, config)
         else:
             config[field.theirs] = dict(field.op).get(value)
     return config
@@ -179,7 +228,15 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
         "embedding_projection": core.has_embedding_projection,
         "num_hidden_groups": core.groups,
         "num_key_value_heads": core.key_value_heads,
+        "head_dim": core.head_width,
     }
+    if core.decoder is not None:
+        side = core.decoder_side
+        values["decoder"] = {name: getattr(side, name) for name in values["decoder"]}
+    if core.position_type != "sinusoidal":
+        values["sinusoid_layout"] = None
+    if core.position_type != "relative_buckets":
+        values |= {"relative_attention_num_buckets": None, "relative_attention_max_distance": None}
     if core.position_type != "rotary":
         values["rope_theta"] = None
     if not core.has_position_table:
@@ -248,6 +305,7 @@ def _mismatch(table: HeadTable, head: Mapping[str, Any], metadata: ModelMetadata
     """How a head of ours differs from one of theirs."""
     plain = {**metadata.config.to_dict(), "pooler": metadata.config.pooler}
     wanted = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.config.items()}
+    wanted = {key: value for key, value in wanted.items() if not str(value).startswith("?")}
     found = [f"{key} = {head.get(key)} (there: {value})" for key, value in wanted.items() if head.get(key) != value]
     found += [
         f"{key} = {plain[key]} (there: {value})" for key, value in table.required_fields.items() if plain[key] != value

@@ -104,6 +104,7 @@ def read_checkpoint(
         attention=family.attention_of(config),
         heads={name: described for name, (_, described) in heads.items()},
         origin=family.model_type,
+        decoder_start_token_id=_decoder_start(family, config) if core.decoder is not None else None,
     )
     return Model(metadata, made, reader.report)
 
@@ -176,7 +177,7 @@ def _read_heads(
     of_class = family.architectures.get(named, ())
     tables = [family.head(name) for name in of_class] + [h for h in family.heads if h.name not in of_class]
     for table in tables:
-        rows = [row for row in table.rows if row.tied in (None, core.tie_word_embeddings)]
+        rows = table.needed_rows(core.tie_word_embeddings)
         present = [reader.has(row.theirs) for row in rows]
         clash = [f"{k} = {v}" for k, v in table.required_fields.items() if core.to_dict()[k] != v]
         if clash and rows and all(present):
@@ -184,6 +185,8 @@ def _read_heads(
         if clash:
             continue
         wanted = any(present) if rows else any(copy.theirs in reader.tensors for copy in table.copies)
+        if not rows:  # tensors that a checkpoint may leave out speak for the head where they are there
+            wanted |= any(reader.has(row.theirs) for row in table.rows if row.tied is None)
         if table.name in of_class:
             wanted |= not rows  # a head without tensors of its own: only the class says that it is there
         else:
@@ -202,6 +205,7 @@ def _read_head_config(reader: _Reader, table: HeadTable, core: CoreConfig, confi
     """Config of one head, number and names of its classes included."""
     plain = core.to_dict()
     found = {key: plain[value[1:]] if str(value).startswith("$") else value for key, value in table.config.items()}
+    found = {key: reader.has(value[1:]) if str(value).startswith("?") else value for key, value in found.items()}
     scores = next((row.theirs for row in table.rows if row.ours == "output"), None)
     if scores is None:
         return found
@@ -216,6 +220,11 @@ def _read_head_config(reader: _Reader, table: HeadTable, core: CoreConfig, confi
     return found
 
 
+def _decoder_start(family: Family, config: Mapping[str, Any]) -> int | None:
+    said = config.get("decoder_start_token_id")
+    return family.decoder_start_token_id if said is None else int(said)
+
+
 def _template(family: Family, specials: Mapping[str, str]) -> Template:
     known = {**family.specials, **{role: token for role, token in specials.items() if token}}
     known = {role: known[role] for role in family.specials}
@@ -228,8 +237,9 @@ def _template(family: Family, specials: Mapping[str, str]) -> Template:
 def _check_copies(reader: _Reader, core: CoreConfig, heads: Mapping[str, tuple[HeadTable, dict[str, Any]]]) -> None:
     """Tensors that repeat others must do so; they are then known and left out."""
     base = f"{reader.family.prefix}."
-    for table, _ in heads.values():
-        for copy in table.copies:
+    of_core = [c._replace(theirs=reader.prefix + c.theirs, of=reader.prefix + c.of) for c in reader.family.copies]
+    for copies in (of_core, *(table.copies for table, _ in heads.values())):
+        for copy in copies:
             if copy.theirs not in reader.tensors or copy.tied not in (None, core.tie_word_embeddings):
                 continue
             original = copy.of if copy.of in reader.tensors else copy.of.removeprefix(base)

@@ -38,6 +38,8 @@ def _turned(tensor: Tensor) -> Tensor:
 
 OPERATIONS: dict[str, Operation] = {
     "same": Operation(list, list),
+    # A vector that is a matrix of one row there.
+    "row": Operation(lambda x: [x[0].squeeze(0)], lambda x: [x[0][None]]),
     # A matrix that is stored input first there.
     "transpose": Operation(lambda x: [_turned(x[0])], lambda x: [_turned(x[0])]),
     # Query, key and value in one input-first matrix there.
@@ -73,6 +75,7 @@ class WeightRow(NamedTuple):
         op: a name in :data:`OPERATIONS` or :data:`HEAD_OPERATIONS`.
         tied: the row holds only where the output matrix is (``True``) or is not (``False``) the token embedding.
         like: a tensor of ours with one row for each head.
+        given: a tensor of ours that the row holds beside; with ``!`` before it, one that there must not be.
     """
 
     ours: str | tuple[str, ...]
@@ -80,6 +83,7 @@ class WeightRow(NamedTuple):
     op: str = "same"
     tied: bool | None = None
     like: str = ""
+    given: str = ""
 
 
 class Copy(NamedTuple):
@@ -124,7 +128,8 @@ class HeadTable:
 
     Args:
         name: our name for it.
-        config: config of our head (``zoo.heads.build``), without labels.
+        config: config of our head (``zoo.heads.build``), without labels; ``$NAME`` = that field of the core's config,
+            ``?NAME`` = whether a checkpoint has that tensor, which it may leave out.
         rows: its tensors, under their full names there.
         copies: tensors there that repeat others.
         required_fields: fields of the core's config that their code presumes for this head.
@@ -138,6 +143,11 @@ class HeadTable:
     required_fields: Mapping[str, Any] = field(default_factory=dict)
     pooling: Literal["first", "last"] | None = None
 
+    def needed_rows(self, tied: bool) -> list[WeightRow]:
+        """Rows of tensors that a checkpoint cannot leave out."""
+        optional = {str(value)[1:] for value in self.config.values() if str(value).startswith("?")}
+        return [row for row in self.rows if row.tied in (None, tied) and row.theirs not in optional]
+
 
 @dataclass(frozen=True)
 class Family:
@@ -146,7 +156,7 @@ class Family:
     Args:
         model_type: its name in their ``config.json``.
         title: its name for people.
-        prefix: name of the base model inside a model with a head.
+        prefix: name of the base model inside a model with a head; empty = it has none.
         attention: ``bidirectional`` or ``causal``.
         fixed: fields of the core's config that every such model has alike.
         fields: fields that vary, under both names.
@@ -164,6 +174,8 @@ class Family:
         at_least: smallest values of fields that their code can express.
         causal_key: key of their ``config.json`` that is true where tokens attend backwards alone, whatever
             ``attention`` says; empty = there is none.
+        copies: tensors of the core that repeat others, without the prefix.
+        decoder_start_token_id: what a decoder reads first where their config does not say it.
         config_file: name of their config file; under another than transformers', the file does not say
             ``model_type``, and stock transformers has no class for it.
     """
@@ -186,6 +198,8 @@ class Family:
     padding_side: Literal["right", "left"] = "right"
     at_least: Mapping[str, int] = field(default_factory=dict)
     causal_key: str = ""
+    copies: tuple[Copy, ...] = ()
+    decoder_start_token_id: int | None = None
     config_file: str = "config.json"
 
     def head(self, name: str) -> HeadTable:
@@ -250,6 +264,8 @@ def match(rows: tuple[WeightRow, ...], names: Mapping[str, torch.Size], tied: bo
             if found is None:
                 continue
             *numbers, ending = found.groups()
+            if row.given and (row.given.lstrip("!").format(*numbers) in names) == row.given.startswith("!"):
+                continue
             ours = (name, *(other.format(*numbers) + (ending or "") for other in others))
             if taken & set(ours):
                 raise ZooError(f"two rows of a weight table name {', '.join(sorted(taken & set(ours)))}.")

@@ -30,7 +30,7 @@ def write_checkpoint(metadata: ModelMetadata, tensors: Mapping[str, Tensor], fam
     heads = matching_heads(table, metadata)
     architecture, names = _architecture(table, {head.name for head in heads.values()})
     heads = {name: head for name, head in heads.items() if head.name in names}
-    prefix = f"{table.prefix}." if names else ""
+    prefix = f"{table.prefix}." if names and table.prefix else ""
     parts = match_core(table.core, metadata.config, prefix)
     copies: dict[str, str] = {}
     for name, head in heads.items():
@@ -43,6 +43,8 @@ def write_checkpoint(metadata: ModelMetadata, tensors: Mapping[str, Tensor], fam
     config = {**write_config(table, metadata.config), "architectures": [architecture], **_labels(metadata, heads)}
     if table.causal_key:
         config[table.causal_key] = metadata.attention == "causal"
+    if metadata.decoder_start_token_id is not None:
+        config["decoder_start_token_id"] = metadata.decoder_start_token_id
     left = [name for name in metadata.heads if name not in heads]
     report = [f"left out, {architecture} has no place for it: head {name}" for name in left]
     report += _gaps(table, architecture, metadata.config, set(made))
@@ -58,8 +60,7 @@ def _gaps(family: Family, architecture: str, core: CoreConfig, written: set[str]
     report = []
     heads = [family.head(name) for name in family.architectures[architecture]]
     for head in heads:
-        rows = [row for row in head.rows if row.tied in (None, core.tie_word_embeddings)]
-        if not all(present(row.theirs) for row in rows):
+        if not all(present(row.theirs) for row in head.needed_rows(core.tie_word_embeddings)):
             report.append(f"{architecture} has a head that this model lacks, filled at random there: {head.name}")
     pooler = next((row.theirs for row in family.core if row.ours == "pooler"), None)
     if pooler is not None:

@@ -12,9 +12,9 @@ from zoo.attention.buckets import buckets_of
 from zoo.config import CoreConfig
 from zoo.config_parts import DecoderConfig
 from zoo.core.build import build_core, make_core
-from zoo.core.encoder_decoder import GenerationState
 from zoo.core.flops import core_flops
 from zoo.core.functions import sinusoids
+from zoo.core.target_reader import GenerationState
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.heads.token_heads import TokenHead

@@ -78,7 +78,8 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 def run_stock(model, **given) -> tuple[dict, dict]:
     """Outputs of their base model, and of the whole."""
     base: dict[str, Tensor] = {}
-    hook = model.base_model.register_forward_hook(lambda module, args, output: base.update(output.items()))
+    inside = model.get_decoder() if model.config.is_encoder_decoder else model.base_model
+    hook = inside.register_forward_hook(lambda module, args, output: base.update(output.items()))
     whole = dict(model(**given).items())
     hook.remove()
     return base, whole
@@ -90,10 +91,19 @@ def state_distance(core: Transformer, batch, base: dict, whole: dict) -> float:
     written = core(batch.inputs, output_attentions=True)
     real = batch.real
     found = [distance(output.last_hidden_state[real], base["last_hidden_state"][real])]
-    found += [distance(a[real], b[real]) for a, b in zip(output.hidden_states, whole["hidden_states"], strict=True)]
+    side = "" if output.encoder_last_hidden_state is None else "decoder_"
+    pairs = [(output.hidden_states, whole[f"{side}hidden_states"])]
+    probabilities = [(written.attentions, whole[f"{side}attentions"])]
+    if side:
+        found.append(distance(output.encoder_last_hidden_state[real], whole["encoder_last_hidden_state"][real]))
+        pairs.append((output.encoder_hidden_states, whole["encoder_hidden_states"]))
+        probabilities += [(getattr(written, n), whole[n]) for n in ("encoder_attentions", "cross_attentions")]
+    for ours, theirs in pairs:
+        found += [distance(a[real], b[real]) for a, b in zip(ours, theirs, strict=True)]
     found += [distance(written.last_hidden_state[real], output.last_hidden_state[real])]
-    for ours, theirs in zip(written.attentions, whole["attentions"], strict=True):
-        found.append(distance(ours.transpose(1, 2)[real], theirs.transpose(1, 2)[real]))
+    for ours, theirs in probabilities:
+        for a, b in zip(ours, theirs, strict=True):
+            found.append(distance(a.transpose(1, 2)[real], b.transpose(1, 2)[real]))
     assert (output.pooler_output is None) == (base.get("pooler_output") is None)
     if output.pooler_output is not None:
         found.append(distance(output.pooler_output, base["pooler_output"]))
@@ -153,6 +163,8 @@ def gradient_distance(case: Case, model, ours: Ours) -> float:
     theirs = dict(model.named_parameters(remove_duplicate=False))
     unread, found = unread_copies(model, case.family), []
     for name, mine in under_their_names(ours, gradients).items():
+        if name not in theirs:  # a buffer there, which is not trained
+            continue
         expected = theirs[name].grad
         if name in unread:
             assert expected is None

@@ -27,6 +27,7 @@ from stock import (
     bare_cases,
     both_scores,
     cases,
+    fixed_names,
     make_batch,
     make_stock,
     randomise,
@@ -71,7 +72,8 @@ def saved(case: Case) -> Saved:
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         config = json.loads((Path(folder) / "config.json").read_text())
-        return Saved(model, config, load_file(Path(folder) / "model.safetensors"))
+        tensors = load_file(Path(folder) / "model.safetensors")
+        return Saved(model, config, {name: x for name, x in tensors.items() if name not in fixed_names(model)})
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -141,7 +143,7 @@ def test_stock_transformers_opens_what_is_written(case, tmp_path):
     assert canonical(back) == canonical(read.metadata.config)
     again = getattr(transformers, case.architecture)._from_config(opened, attn_implementation="eager").eval()
     told = again.load_state_dict(dict(written.tensors), strict=False)
-    assert set(told.missing_keys) <= tied_names(model)
+    assert set(told.missing_keys) <= tied_names(model) | fixed_names(model)
     assert not told.unexpected_keys
     batch = make_batch(read.metadata, case.seed, case.model_type)
     given = stock_inputs(batch, read.metadata)
@@ -206,7 +208,7 @@ def test_old_names_of_norms(case):
 @pytest.mark.parametrize("case", VARIED, ids=by_id)
 def test_tied_tensors_that_are_written_out(case):
     model, config, tensors = saved(case)
-    whole = {name: value.clone() for name, value in model.state_dict().items()}
+    whole = {name: value.clone() for name, value in model.state_dict().items() if name not in fixed_names(model)}
     assert set(whole) - set(tensors) == tied_names(model)
     assert_same(read_checkpoint(config, whole), read_checkpoint(config, tensors))
     for name in tied_names(model):
@@ -251,7 +253,7 @@ def test_heads_that_the_class_names_and_the_checkpoint_lacks(case):
     read = read_checkpoint(config, saved(bare_case(case.model_type)).tensors)
     heads = [case.family.head(name) for name in case.family.architectures[case.architecture]]
     tied = model.config.tie_word_embeddings
-    absent = [h.name for h in heads if any(row.tied in (None, tied) for row in h.rows) and not h.required_fields]
+    absent = [h.name for h in heads if h.needed_rows(tied) and not h.required_fields]
     assert read.report == ([f"absent heads: {', '.join(absent)}"] if absent else [])
     assert set(read.metadata.heads).isdisjoint(absent)
 
@@ -275,7 +277,7 @@ def test_a_checkpoint_under_another_familys_config(case):
     _, config, tensors = saved(case)
     for model_type in set(GRID) - {case.model_type}:
         other = stock_config(bare_case(model_type)).to_dict()
-        with pytest.raises(ZooError, match="tensors are missing from the checkpoint"):
+        with pytest.raises(ZooError, match=r"tensors are missing from the checkpoint|are in no row of the"):
             read_checkpoint({**other, "architectures": config["architectures"]}, tensors)
 
 
@@ -637,6 +639,7 @@ def heads_of(case: Case, core: CoreConfig) -> dict[str, dict[str, Any]]:
         table = case.family.head(name)
         if all(plain[key] == value for key, value in table.required_fields.items()):
             facts = {k: plain[v[1:]] if str(v).startswith("$") else v for k, v in table.config.items()}
+            facts = {k: True if str(v).startswith("?") else v for k, v in facts.items()}  # a part that may be left out
             found[name] = facts if facts["kind"] == "token" else {"num_labels": LABELS, **facts}
     return found
 
@@ -662,7 +665,9 @@ def assert_stock_agrees(metadata: ModelMetadata, seed: int, model_type: str, fol
     architecture = getattr(transformers, written.config["architectures"][0])
     model, told = architecture.from_pretrained(folder, output_loading_info=True)
     assert not told["mismatched_keys"]
-    assert bool(told["missing_keys"]) == any("filled at random" in line for line in written.report)
+    fixed = "embed_positions" if metadata.config.position_type == "sinusoidal" else "no such name"  # rebuilt there
+    missing = {name for name in told["missing_keys"] if fixed not in name}
+    assert bool(missing) == any("filled at random" in line for line in written.report)
     assert bool(told["unexpected_keys"]) == any("has no pooler" in line for line in written.report)
     batch = make_batch(metadata, seed, model_type)
     with torch.no_grad():
@@ -670,7 +675,8 @@ def assert_stock_agrees(metadata: ModelMetadata, seed: int, model_type: str, fol
         whole = model.eval()(
             **stock_inputs(batch, dataclasses.replace(metadata, origin=model_type)), output_hidden_states=True
         )
-        expected = whole["hidden_states"][-1][batch.real]
+        side = "" if metadata.config.decoder is None else "decoder_"
+        expected = whole[f"{side}hidden_states"][-1][batch.real]
         assert (output.last_hidden_state[batch.real] - expected).abs().max() < 1e-5
         kept = {name: metadata.heads[name] for name in matching_heads(family, metadata)}
         kept = {name: head for name, head in kept.items() if f"head {name}" not in " ".join(written.report)}
@@ -743,7 +749,7 @@ def test_a_recombined_model_is_refused_or_the_same_in_stock_transformers(seed, t
 
 def test_the_recombined_models_reach_every_family_and_both_outcomes():
     outcomes: Counter = Counter()
-    for seed in range(200):
+    for seed in range(400):
         started, changed, facts = draw(seed)
         for model_type in GRID:
             try:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from zoo.weights.families.albert import FAMILY as ALBERT
+from zoo.weights.families.bart import FAMILY as BART
+from zoo.weights.families.bart import MARIAN
 from zoo.weights.families.bert import ELECTRA, ROBERTA
 from zoo.weights.families.bert import FAMILY as BERT
 from zoo.weights.families.ernie import FAMILY as ERNIE
@@ -10,8 +12,9 @@ from zoo.weights.families.ernie import TSINGHUA as ERNIE_THU
 from zoo.weights.families.gpt import FAMILY as GPT
 from zoo.weights.families.gpt import GPT2
 from zoo.weights.families.llama import FAMILY as LLAMA
+from zoo.weights.families.t5 import FAMILY as T5
 from zoo.weights.families.xlm import FAMILY as XLM
 from zoo.weights.families.xlnet import FAMILY as XLNET
 
-FAMILIES = (ALBERT, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, ROBERTA, XLM, XLNET)
+FAMILIES = (ALBERT, BART, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, MARIAN, ROBERTA, T5, XLM, XLNET)
 """Every family."""
