@@ -109,6 +109,12 @@ COMMANDS = {
         "vectors of a graph's entities: --triples FILE",
         "pretraining.tools.entities:EntitiesConfig",
     ),
+    "vectors": Subcommand(
+        "pretraining.tools.vectors:vectors_command",
+        "word vectors of a run or a file: zoo vectors RUN nearest WORD, similarity FILE, analogies FILE, export FILE",
+        "pretraining.tools.vectors:VectorsConfig",
+        "RUN nearest|similarity|analogies|export|import WORD|FILE|FOLDER ...",
+    ),
     "linked": Subcommand(
         "pretraining.tools.linked:linked_command",
         "text with linked entities to JSON lines: --tokens FILE",

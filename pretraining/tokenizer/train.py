@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers import trainers as tokenizer_trainers
 
-from pretraining.text.segmenter import has_cjk
+from pretraining.text.segmenter import SegmenterName, has_cjk
 from pretraining.tokenizer.config import TokenizerConfig
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.errors import ZooError
@@ -343,6 +343,22 @@ def train_word(backend: Tokenizer, config: TokenizerConfig, texts: Iterable[str]
     backend.train_from_iterator(_batches(texts), trainer)
     vocabulary = json.loads(backend.to_str())["model"]["vocab"]
     return _assembled(backend, models.WordLevel(vocabulary, config.roles.get("unk", "")), config)
+
+
+def word_tokenizer(config: TokenizerConfig, words: Sequence[str], segmenter: SegmenterName = "none") -> ZooTokenizer:
+    """A tokenizer of given words, in their order behind the special tokens.
+
+    Args:
+        config: of kind ``word``.
+        words: different ones, no special token among them.
+        segmenter: what finds the words of Chinese text; ``none`` = white space does, or there is none.
+    """
+    backend = untrained(config, words_given=segmenter != "none")
+    entries = {token: number for number, token in enumerate([*config.roles.values(), *words])}
+    model = models.WordLevel(entries, config.roles.get("unk", ""))
+    made = ZooTokenizer(_assembled(backend, model, config), config.roles)
+    made.segmenter = segmenter
+    return made
 
 
 def _batches(texts: Iterable[str], size: int = 256) -> Iterator[list[str]]:

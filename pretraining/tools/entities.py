@@ -6,8 +6,6 @@ They are trained on triples, read from files of others, or made as a control.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,11 +21,9 @@ from zoo.storage.entity_table import Entities, control, open_entities, save_enti
 from zoo.storage.files import write_atomic, write_json
 from zoo.storage.tensors import save_tensors
 from zoo.storage.user_files import read_lines
+from zoo.storage.vector_files import read_values, read_vector_file
 from zoo.values import Seed, UserPath, check_fields
 
-_SPACES = " \t"  # what parts values
-_DIGITS = 10  # of a number that is larger than any count
-_DECIMAL = re.compile(rb"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?")
 _RANKED = 1000  # triples whose tails are ranked for the record
 Floats = NDArray[np.float32]
 
@@ -40,7 +36,7 @@ class EntitiesConfig:
         output: folder for the table.
         triples: file of a graph's facts, one a line: head, relation, tail, tabs between them.
         exclude: benchmark's facts in the same form, which the graph must not hold.
-        vectors: file of vectors: OpenKE's, with ``ids`` beside it, or word2vec's text form.
+        vectors: file of vectors: OpenKE's, with ``ids`` beside it, or word2vec's text or binary form.
         ids: OpenKE's ``entity2id.txt``.
         like: another table, of which a control is made.
         control: ``shuffled``: every entity gets the vector of another; ``random``: values like those of the table.
@@ -105,68 +101,24 @@ def read_vectors(vectors: str | Path, ids: str | Path | None = None) -> tuple[li
 
     Args:
         vectors: with ``ids``, one vector a line and nothing else (OpenKE's ``entity2vec.vec``); without, word2vec's
-            text form: a line with count and width, then name and values.
+            text or binary form: a line with count and width, then name and values.
         ids: OpenKE's ``entity2id.txt``: a line with the count, then name and number.
 
     Raises:
         ZooError: a file that is none of these (naming the line), or the two do not agree.
     """
     path = Path(vectors)
-    lines = ((number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip(_SPACES))
-    if ids is not None:
-        rows = [_numbers(path, number, line.encode().split()) for number, line in lines]
-        names = _read_ids(Path(ids))
-    else:
-        names, rows = _named_vectors(path, lines)
+    if ids is None:
+        return read_vector_file(path)
+    lines = ((number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip(" \t"))
+    rows = [read_values(path, number, line.encode().split()) for number, line in lines]
+    names = _read_ids(Path(ids))
     wrong = next((number for number, row in enumerate(rows, start=1) if len(row) != len(rows[0])), None)
     if wrong is not None:
         raise ZooError(f"{path}: vector {wrong} has {len(rows[wrong - 1])} values, the first has {len(rows[0])}.")
     if len(names) != len(rows):
         raise ZooError(f"{ids} names {len(names)} entities, {path} has {len(rows)} vectors.")
     return names, np.stack(rows) if rows else np.zeros((0, 0), dtype=np.float32)
-
-
-def _named_vectors(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[list[str], list[Floats]]:
-    """Names and vectors in word2vec's text form.
-
-    The first line says how many values a line ends with. What stands before them is the name, spaces in it included;
-    only spaces and tabs part values, as U+00A0, U+3000 and U+0085 may stand in a name.
-    """
-    _, head = next(lines, (1, ""))
-    stated = head.split()
-    if len(stated) != 2 or not all(part.isascii() and part.isdecimal() and len(part) < _DIGITS for part in stated):
-        raise ZooError(f"{path}, line 1: a number of entities and a width belong here (word2vec), or give --ids.")
-    count, width = map(int, stated)
-    names: list[str] = []
-    rows: list[Floats] = []
-    for number, line in lines:
-        name, *values = line.encode().rstrip().rsplit(None, width)
-        if len(values) != width:
-            raise ZooError(
-                f"{path}, line {number}: a name and {width} values are needed, as line 1 says; found {line[:60]!r}."
-            )
-        if _DECIMAL.fullmatch(name.split()[-1]) and len(name.split()) > 1:
-            raise ZooError(
-                f"{path}, line {number}: line 1 says that {width} values stand behind a name, here {name.decode()!r}, "
-                "whose end looks like one more. Write _ for spaces in a name that ends so, or mend the width in line 1."
-            )
-        names.append(name.decode().lstrip(_SPACES))
-        rows.append(_numbers(path, number, values))
-    if len(names) != count:
-        raise ZooError(f"{path}: line 1 says {count} vectors of width {width}, and {len(names)} are there.")
-    return names, rows
-
-
-def _numbers(path: Path, line: int, parts: list[bytes]) -> Floats:
-    try:
-        with np.errstate(over="ignore"):  # what is too large is an error below
-            values: Floats = np.array(parts, dtype=np.float32)
-    except ValueError as error:
-        raise ZooError(f"{path}, line {line}: a value is no number ({error}).") from error
-    if not np.isfinite(values).all():
-        wrong = parts[int(np.argmin(np.isfinite(values)))]
-        raise ZooError(f"{path}, line {line}: the value {wrong.decode()} is not finite, or too large for float32.")
-    return values
 
 
 def _read_ids(path: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -69,6 +70,8 @@ class Core(nn.Module, ABC):
         """From now on the table's gradient is of the rows that were looked up, for optimisers that take such ones."""
         if isinstance(self.embeddings.word_embeddings, nn.Embedding):
             self.embeddings.word_embeddings.sparse = True
+            # torch's own optimisers leave these checks out as well as others do, and are warned about it.
+            warnings.filterwarnings("ignore", message="Sparse invariant checks")
 
     @abstractmethod
     def forward(

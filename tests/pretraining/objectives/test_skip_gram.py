@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from ranks import Ranks
+from shared import FACTS
 from stores import BERT_LIKE, FIRST_ID, synthetic_store
-from training import arguments, log_lines, train
+from training import Killed, arguments, assert_same_course, interrupt_at, log_lines, outcome, train
 
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
@@ -286,8 +288,7 @@ def test_an_optimiser_that_takes_no_gradients_of_rows_is_named(tmp_path):
 
 
 def run_arguments(folder, steps=6, **more):
-    own = {"model.num_hidden_layers": 0, "model.hidden_size": 16, "data.tokenizer.min_frequency": 2}
-    return ["--config", "word2vec-tiny", *arguments(folder, "bert", steps, **own, **more)[2:]]
+    return arguments(folder, "word2vec", steps, **FACTS["word2vec"], **{"model.hidden_size": 16, **more})
 
 
 @pytest.mark.parametrize("objective", ["SkipGram", "ContinuousBagOfWords"])
@@ -299,3 +300,24 @@ def test_a_run_learns_and_is_logged(tmp_path, objective):
     assert lines[-1]["terms"]["skip_gram"] < lines[0]["terms"]["skip_gram"] - 0.1
     core, _ = load_core(folder)
     assert core.token_embedding.shape[1] == 16
+
+
+def test_interrupted_and_continued_it_is_bit_identical(shared, monkeypatch, tmp_path):
+    whole = shared.finished_run("word2vec")
+    argv = shared.settings("word2vec", output=tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        interrupt_at(patch, 7)
+        train(argv)
+    assert outcome(train(argv)) == outcome(whole)
+
+
+def test_two_processes_take_the_same_course(shared, tmp_path):
+    """Gradients of different rows in each process add up."""
+    whole = shared.finished_run("word2vec")
+    with Ranks(tmp_path) as ranks:
+        code, out = ranks.run(shared.settings("word2vec", output=tmp_path / "runs"))
+    assert code == 0, out
+    (together,) = (tmp_path / "runs").iterdir()
+    assert_same_course(whole, together)
+    one, two = (load_core(folder)[0].token_embedding for folder in (whole, together))
+    torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
