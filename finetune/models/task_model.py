@@ -14,6 +14,7 @@ from finetune.inputs.features import FeatureBatch, TextFeatures
 from zoo.attention.positions import states_at
 from zoo.core.base import Core
 from zoo.core.init import initialise
+from zoo.core.target_reader import on_both_sides
 from zoo.dropout import keyed_dropout
 from zoo.heads.build import build_head
 from zoo.heads.scalar_mix import FrozenCore
@@ -28,6 +29,8 @@ _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
 
 class TaskModel(nn.Module):
     """A core, dropout and a head: on one state of each sequence, or on the states at its slots.
+
+    A core with a decoder reads each row on both sides, and the states are the decoder's.
 
     What stands between one state and its scores is :func:`zoo.heads.sequence_head.new_sequence_head`'s to say.
 
@@ -44,7 +47,7 @@ class TaskModel(nn.Module):
         self.core = core
         self.frozen = False
         self.token_head: TokenHead | None = None
-        self.pooling = metadata.template.pooling
+        self.pooling, self.decoder_start = metadata.template.pooling, metadata.decoder_start_token_id
         self.dropout = dropout
         of_state = head["kind"] in ("classification", "choice")
         new = new_sequence_head(core.config, self.pooling, metadata.attention) if of_state else {}
@@ -103,7 +106,10 @@ class TaskModel(nn.Module):
 
     def _read_core(self, inputs: CoreInputs, positions: Tensor | None) -> CoreOutput:
         keys = None if self.frozen else inputs.dropout_keys
-        output: CoreOutput = self.core(inputs._replace(output_positions=positions, dropout_keys=keys))
+        inputs = inputs._replace(output_positions=positions, dropout_keys=keys)
+        if self.core.config.decoder is not None:
+            inputs = on_both_sides(inputs, self.decoder_start)
+        output: CoreOutput = self.core(inputs)
         return output
 
     def _of_slots(self, inputs: CoreInputs, slots: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from zoo.weights.table import Family
 from zoo.weights.write import write_checkpoint
 
 STD = 0.3  # of every random weight, bias and gain: large enough for every mistake to show
+END = 0  # id of the token that ends a row
 LABELS = 3  # classes of a classifier or tagger
 
 
@@ -99,7 +100,7 @@ def stock_config(case: Case, **changes: Any) -> Any:
     kinds = {case.family.head(head).config["kind"] for head in heads}
     labels = {"num_labels": LABELS} if kinds & {"classification", "tagging"} else {}
     facts = {**GRID[case.model_type][case.point], **labels, **changes}
-    inside = {"bos_token_id": 0, "eos_token_id": 0}  # their defaults lie outside these small vocabularies
+    inside = {"bos_token_id": END, "eos_token_id": END}  # their defaults lie outside these small vocabularies
     return AutoConfig.for_model(case.model_type, **{**inside, **facts})
 
 
@@ -242,6 +243,9 @@ def make_batch(
     shape = real.shape
     ids = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
     ids = torch.where(real, ids + (ids >= padding), padding)  # the padding's id stands nowhere else
+    if model_type == "bart":  # their classifier reads the state at a row's only end token
+        ids = ids.masked_fill(real & (ids == END), END + 2)
+        ids[torch.arange(len(lengths)), lengths - 1] = END
     causal = metadata.attention == "causal"
     visible = AttentionPattern(causal, dense=real[:, None, :]) if left else AttentionPattern(causal, lengths)
     types, tasks = 3 if config.relative_segments else config.type_vocab_size, config.task_type_vocab_size

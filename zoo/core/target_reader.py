@@ -15,9 +15,9 @@ from zoo.attention.masks import make_cross_mask
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.errors import ZooError
-from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput
+from zoo.inputs import AttentionPattern, CoreInputs, CoreOutput, DecoderInputs
 
-DECODER_SITE = 1 << 20  # the decoder's first place that draws a dropout mask, beyond those of any encoder
+DECODER_SITE = 1 << 23  # the decoder's first place that draws a dropout mask, beyond those of encoders and heads
 
 
 class GenerationState(NamedTuple):
@@ -99,6 +99,30 @@ class TargetReader(Core):
             encoder_hidden_states=encoded.hidden_states,
             encoder_attentions=encoded.attentions,
         )
+
+
+def on_both_sides(inputs: CoreInputs, start: int | None) -> CoreInputs:
+    """A row as the source and, shifted right, as the target (Lewis et al. 2020, "BART", section 3.1).
+
+    The state at the row's last token has then read the whole row on both sides, so that it can be classified. States
+    that are asked for are the decoder's.
+
+    Args:
+        inputs: rows with their padding at the right.
+        start: what the target starts with.
+
+    Raises:
+        ZooError: nobody knows what a target starts with.
+    """
+    if start is None:
+        raise ZooError(
+            "this model's config.json does not say which token a target starts with: set decoder_start_token_id there."
+        )
+    read = inputs.input_ids.roll(1, dims=1)
+    read[:, 0] = start
+    pattern = AttentionPattern(causal=True, lengths=inputs.attention_pattern.lengths)
+    target = DecoderInputs(read, pattern, output_positions=inputs.output_positions)
+    return inputs._replace(decoder=target, output_positions=None)
 
 
 def check_target(config: CoreConfig, length: int) -> None:

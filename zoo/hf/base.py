@@ -56,7 +56,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         attention_needed: attention for which its head makes sense, ``bidirectional`` or ``causal``; ``None`` = either.
         asks_second_stream: at masked positions its token head reads the second stream, where the core has one.
         base_class: the class of the core alone.
-        decodes: it reads a target beside the source; ``None`` = any core will do.
+        decodes: it reads a target beside the source; ``None`` = any core will do, and a decoder reads the row, too.
     """
 
     config_class = ZooConfig
@@ -75,7 +75,7 @@ class ZooPreTrainedModel(PreTrainedModel):
     kinds: ClassVar[tuple[str, ...]] = ()
     attention_needed: ClassVar[str | None] = None
     asks_second_stream: ClassVar[bool] = False
-    decodes: ClassVar[bool] = False
+    decodes: ClassVar[bool | None] = False
     base_class: ClassVar[Any]
     _shares_core = False  # a second model around the core of another, which alone fills and freezes it
 
@@ -91,7 +91,7 @@ class ZooPreTrainedModel(PreTrainedModel):
         self.post_init()
 
     def _check_attention(self, attention: str, decoder: Any) -> None:
-        if self.kinds and (decoder is not None) != self.decodes:
+        if self.kinds and self.decodes is not None and (decoder is not None) != self.decodes:
             which = (
                 "without a decoder (model.decoder)" if self.decodes else "with one: open it with AutoModelForSeq2SeqLM"
             )

@@ -20,11 +20,13 @@ from transformers.modeling_outputs import (
     TokenClassifierOutput,
 )
 
+from zoo.core.target_reader import on_both_sides
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import SequenceHead
 from zoo.heads.token_heads import LabelHead, TokenHead
 from zoo.hf.base import ZooPreTrainedModel
 from zoo.hf.inputs import can_return_tuple, mean_cross_entropy
+from zoo.inputs import CoreInputs, DecoderInputs
 
 
 class ZooModel(ZooPreTrainedModel):
@@ -212,6 +214,7 @@ class ZooForSequenceClassification(ZooPreTrainedModel):
     """The class of a text or pair; regression where there is one label."""
 
     kinds = ("classification",)
+    decodes = None
 
     @can_return_tuple
     def forward(
@@ -222,12 +225,20 @@ class ZooForSequenceClassification(ZooPreTrainedModel):
         **kwargs: Any,
     ) -> Any:
         """(B, num_labels) logits; ``labels`` are (B,) classes, or (B, num_labels) values or truths of each label."""
-        output = self.encode(input_ids, attention_mask, **kwargs)
+        output = self.encode(input_ids, attention_mask, decoder=self._row_again(input_ids, attention_mask), **kwargs)
         logits = self.sequence_scores(output, attention_mask)
         loss = None if labels is None else self._loss(logits.float(), labels)
         return SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
+
+    def _row_again(self, input_ids: Tensor | None, mask: Tensor | None) -> DecoderInputs | None:
+        """The row as the decoder's, where the core has one."""
+        if self.core.config.decoder is None or input_ids is None:
+            return None
+        if mask is not None and bool((mask[:, 1:] > mask[:, :-1]).any()):
+            raise ZooError("a decoder that reads the row, too, wants padding at the right of it.")
+        return on_both_sides(CoreInputs(input_ids), self.config.decoder_start_token_id).decoder
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """By the config's ``problem_type``; where it names none, by the number of labels and their type."""

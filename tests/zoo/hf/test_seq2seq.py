@@ -5,9 +5,12 @@ import torch
 from stock import Case, make_stock
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSeq2SeqLM, T5ForConditionalGeneration
 
+from finetune.models.task_model import TaskModel
 from zoo import hf
 from zoo.errors import ZooError
 from zoo.hf.seq2seq import shifted_right
+from zoo.inputs import AttentionPattern, CoreInputs
+from zoo.model_folder import load_core, load_head
 from zoo.storage.files import read_json
 from zoo.storage.tensors import save_tensors
 from zoo.weights.commands import export_folder, import_folder
@@ -148,3 +151,24 @@ def test_what_is_missing_is_said():
     ours.config.decoder_start_token_id = None
     with pytest.raises(ZooError, match="which token a target starts with"):
         ours(**source(), labels=torch.ones(3, 4, dtype=torch.long))
+
+
+def test_a_row_on_both_sides_is_classified_as_in_the_stock_class(tmp_path):
+    theirs = make_stock(Case("bart", "plain", "BartForSequenceClassification"), attention="sdpa")
+    theirs.config.eos_token_id, theirs.config.decoder_start_token_id = END, START
+    ours = hf.from_transformers(theirs)
+    assert type(ours) is hf.ZooForSequenceClassification
+    given = source()
+    given["input_ids"][torch.arange(3), given["attention_mask"].sum(1) - 1] = END
+    labels = torch.tensor([0, 2, 1])
+    one, other = theirs(**given, labels=labels), ours(**given, labels=labels)
+    assert torch.allclose(one.logits, other.logits, atol=1e-5)
+    assert torch.allclose(one.loss, other.loss, atol=1e-5)
+    ours.save_pretrained(tmp_path)
+    core, metadata = load_core(tmp_path)
+    task = TaskModel(core, metadata, {"kind": "classification", "num_labels": 3}, 0.0, seed=1).eval()
+    load_head(tmp_path, "classifier", task.head)
+    rows = CoreInputs(given["input_ids"], AttentionPattern(lengths=given["attention_mask"].sum(1)))
+    assert torch.allclose(task(rows), one.logits, atol=1e-5)  # fine-tuning's model computes one state of a row
+    with pytest.raises(ZooError, match="padding at the right"):
+        ours(given["input_ids"], given["attention_mask"].flip(1))

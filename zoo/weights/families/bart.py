@@ -97,8 +97,20 @@ FAMILY = Family(
         *LAYERS,
     ),
     copies=COPIES,
-    heads=(LANGUAGE_HEAD,),
-    architectures={"BartForConditionalGeneration": ("seq2seq_lm",), "BartModel": ()},
+    heads=(
+        LANGUAGE_HEAD,
+        HeadTable(
+            "classifier",
+            {"kind": "classification", "dense": "tanh"},
+            (WeightRow("dense", "classification_head.dense"), WeightRow("output", "classification_head.out_proj")),
+            pooling="last",
+        ),
+    ),
+    architectures={
+        "BartForConditionalGeneration": ("seq2seq_lm",),
+        "BartForSequenceClassification": ("classifier",),
+        "BartModel": (),
+    },
     derived=(r"encoder\.version", r"decoder\.version"),
     single="{bos} $A {eos}",
     pair="{bos} $A {eos} {eos} $B {eos}",
