@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pretraining.arrays import Bools
 from pretraining.keyed_random import Draw
 from pretraining.layouts.base import Layout
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.translation_pairs import decoder_targets
 from pretraining.masking.noise import Noise
+from pretraining.masking.sentinels import SpanCorruption
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets, base_inputs
+from pretraining.objectives.restored_words import hide_each_word
 from pretraining.objectives.token_scoring import token_log_probabilities
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.tokenizer import ZooTokenizer
@@ -154,14 +157,32 @@ class SequenceToSequence(Objective):
     def score(self, run_core: CoreRunner, embedding: Tensor, rows: Examples) -> NDArray[np.float64]:
         """(B,) log-probability in nats of each row's target, its end included, given its source.
 
+        A row without a target is scored by a model that restores text, as a pseudo-log-likelihood: each word is hidden
+        from the encoder by itself, and its tokens are scored as the decoder writes them. In BART's way the decoder
+        also knows what stands before the word, so that these figures are not comparable with a masked model's.
+
         Raises:
-            ZooError: the rows have no targets.
+            ZooError: rows without targets, and no noise that hides a word.
         """
-        if not rows.targets.keys() >= _TARGET_FIELDS:
+        if rows.targets.keys() >= _TARGET_FIELDS:
+            return self._score(run_core, embedding, rows, rows.targets["labels"] >= 0)
+        spans = next((part for part in self.noise if isinstance(part, SpanCorruption)), None)
+        token = self.vocabulary.mask if any(part.needs_mask for part in self.noise) else None
+        if spans is not None:
+            token = int(spans.sentinels[0])
+        if token is None:
             raise ZooError(
                 "SequenceToSequence does not say how it scores a text by itself: it scores a target given its source."
             )
-        row, column = np.nonzero(rows.targets["labels"] >= 0)
+        start, pad = getattr(self.vocabulary, self.start), self.vocabulary.pad or 0
+        total = np.zeros(len(rows.lengths), dtype=np.float64)
+        for part in hide_each_word(rows, token, start, pad, self.vocabulary.sep if spans is not None else None):
+            np.add.at(total, part.row, self._score(run_core, embedding, part.copies, part.asked))
+        return total
+
+    def _score(self, run_core: CoreRunner, embedding: Tensor, rows: Examples, asked: Bools) -> NDArray[np.float64]:
+        """(B,) log-probability of the labels that are ``asked`` (B, T) for."""
+        row, column = np.nonzero(asked)
         states = run_core(self.inputs(rows, base_inputs(rows))).last_hidden_state
         labels = torch.from_numpy(rows.targets["labels"][row, column].astype(np.int64)).to(states.device)
         picked = states[torch.from_numpy(row), torch.from_numpy(column)]

@@ -444,7 +444,7 @@ def test_no_targets_give_zeros(case):
 def test_scores(case):
     """A score is a log-probability; neighbours, order and padding do not change it."""
     core, objective = build(case.make(), case.config)
-    if not isinstance(objective, MaskedLM | CausalLM | PermutationLM | BidirectionalLM):
+    if not isinstance(objective, MaskedLM | CausalLM | PermutationLM | BidirectionalLM | SequenceToSequence):
         with pytest.raises(ZooError, match="does not say how it scores"):
             objective.score(core, core.token_embedding, some_rows())
         return

@@ -1,6 +1,7 @@
 """A decoder's text from an encoder's: loss, what the decoder reads, what cannot work (specs: Transformer, 3, 8)."""
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import torch
 from stores import BERT_LIKE, GPT_LIKE, full_rows, take
 
+from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts import FullSentences, TranslationPairs
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.translation_pairs import decoder_targets
-from pretraining.masking import SpanCorruption, TextInfilling, TokenMasking
+from pretraining.masking import SentencePermutation, SpanCorruption, TextInfilling, TokenMasking
 from pretraining.objectives import SequenceToSequence
 from pretraining.objectives.base import CoreRunner, Targets, collate
 from pretraining.objectives.sequence_to_sequence import smoothing_floor
@@ -22,6 +24,7 @@ from zoo.core.build import make_core
 from zoo.core.init import initialise
 from zoo.errors import ZooError
 from zoo.heads.cross_entropy import linear_cross_entropy
+from zoo.inputs import CoreInputs, DecoderInputs
 
 TINY = CoreConfig(
     vocab_size=BERT_LIKE.size,
@@ -155,8 +158,36 @@ def test_scores_are_log_probabilities_of_the_target_given_its_source():
     np.testing.assert_allclose(scores, -term_of(core, objective, rows).row_total.detach().numpy(), rtol=1e-5)
     part = objective.score(CoreRunner(core, None), core.token_embedding, take(rows, np.array([4, 1])))
     np.testing.assert_allclose(part, scores[[4, 1]], rtol=1e-5)
+    core, objective = built(SequenceToSequence([SentencePermutation()]))
     with pytest.raises(ZooError, match="given its source"):
         objective.score(CoreRunner(core, None), core.token_embedding, full_rows(2, 9))
+
+
+@pytest.mark.parametrize("kind", ["mask", "sentinel"])
+def test_a_text_by_itself_is_scored_word_by_word(kind):
+    """As by hand: a copy for each word, the word hidden from the encoder, its tokens scored in the target."""
+    spans = SpanCorruption()
+    spans.sentinels = np.arange(999, 990, -1, dtype=np.int32)
+    core, objective = built(SequenceToSequence([spans if kind == "sentinel" else TextInfilling()]))
+    objective.eval()
+    rows = full_rows(2, 9, word_start_share=0.6)
+    expected = np.zeros(2)
+    for number in range(2):
+        ids, starts = rows.input_ids[number].tolist(), np.flatnonzero(rows.token_flags[number] & WORD_START).tolist()
+        starts = sorted({*starts, 1})  # the first token after [CLS] begins a word in any case
+        for start, end in itertools.pairwise(starts[1:]):
+            word = ids[start:end]
+            source = [*ids[:start], 999 if kind == "sentinel" else BERT_LIKE.mask, *ids[end:]]
+            target = [999, *word, BERT_LIKE.sep] if kind == "sentinel" else ids
+            first = 1 if kind == "sentinel" else start
+            given = CoreInputs(
+                torch.tensor([source]), decoder=DecoderInputs(torch.tensor([[BERT_LIKE.sep, *target[:-1]]]))
+            )
+            logits = objective.head(core(given).last_hidden_state[0], core.token_embedding).log_softmax(-1)
+            places = range(first, first + len(word))
+            expected[number] += sum(float(logits[place, target[place]].detach()) for place in places)
+    scores = objective.score(CoreRunner(core, None), core.token_embedding, rows)
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
 
 
 def test_what_cannot_work_is_explained():
