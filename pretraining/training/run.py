@@ -29,7 +29,7 @@ from pretraining.training.checkpoint import (
     load_recurrent_state,
     save_checkpoint,
 )
-from pretraining.training.checks import accumulation_of, check_weights, common_attention
+from pretraining.training.checks import accumulation_of, check_weights, common_attention, decoder_start
 from pretraining.training.compiled import WHY_NOT_RECURRENT, CompiledCore
 from pretraining.training.config import PretrainConfig
 from pretraining.training.evaluate import evaluate
@@ -129,7 +129,9 @@ class Run:
         vocabulary = self.tokenizer.vocabulary
         core = with_vocabulary(config.model, vocabulary)
         self.raw_model = build_model(core, objectives, vocabulary, config.seed.init, self.tokenizer)
-        self.metadata = ModelMetadata(core, config.template, common_attention(objectives))
+        start = decoder_start(config, vocabulary)
+        attention = common_attention(objectives)
+        self.metadata = ModelMetadata(core, config.template, attention, decoder_start_token_id=start)
         check_template(self.metadata.template, core, self.metadata.attention)
         self.raw_model.core.recompute_layers = train.gradient_checkpointing
         if accelerator.is_main_process:
