@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from toys import FIRST, LAST, PERMUTED, POOLED, SPELT, check_shares
-from transformers import AutoModelForMultipleChoice, AutoTokenizer
+from transformers import AutoModelForMultipleChoice, AutoTokenizer, BertForMultipleChoice
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
 from finetune.config import FeatureSettings, FinetuneSettings
@@ -24,6 +24,7 @@ from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
 from zoo.errors import ZooError
 from zoo.model_folder import load_core, load_head, read_metadata
+from zoo.weights.commands import export_folder, import_folder
 
 TOYS = {"pooled": POOLED, "first": FIRST, "last": LAST, "permuted": PERMUTED, "spelt": SPELT}
 PATH = "finetune.kinds.Choice"
@@ -398,6 +399,25 @@ def test_a_kept_chooser_answers_inside_transformers(name: str, toy_folders, data
         said = [float(value) for value in line.split("\t")[3].split()]
         np.testing.assert_allclose(found.softmax(-1)[0], answer.probabilities, atol=2e-5)
         np.testing.assert_allclose(said, answer.probabilities, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", ["pooled", "first"])
+def test_a_kept_chooser_is_exported_to_a_stock_one(name: str, toy_folders, data: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=1)
+    finetune(toy_folders[name], TASK, data, 1, settings, tmp_path, progress=False, save_model=True)
+    assert export_folder(tmp_path / "model", tmp_path / "stock")[0].endswith("BertForMultipleChoice")
+    stock = BertForMultipleChoice.from_pretrained(tmp_path / "stock").eval()
+    ours = AutoModelForMultipleChoice.from_pretrained(tmp_path / "model").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "stock")
+    import_folder(tmp_path / "stock", tmp_path / "again")
+    again = AutoModelForMultipleChoice.from_pretrained(tmp_path / "again").eval()
+    for row in toy_rows(6, 1):
+        pairs = tokenizer([row["seen"]] * len(row["choices"]), row["choices"], return_tensors="pt", padding=True)
+        batch = {key: value[None] for key, value in pairs.items()}
+        with torch.inference_mode():
+            expected = stock(**batch).logits
+            for model in (ours, again):
+                torch.testing.assert_close(model(**batch).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------

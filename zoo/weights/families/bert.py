@@ -92,6 +92,19 @@ def heads(base: str) -> tuple[HeadTable, ...]:
             required_fields={"pooler": False},
             pooling="first",
         ),
+        HeadTable(
+            "choice_classifier",
+            {"kind": "choice", "num_labels": 1, "dense": "pooler", "bias": True},
+            (WeightRow("output", "classifier"),),
+            pooling="first",
+        ),
+        HeadTable(
+            "choice_classifier_with_dense",
+            {"kind": "choice", "num_labels": 1, "dense": "tanh", "bias": True},
+            (WeightRow("dense", f"{base}.pooler.dense"), WeightRow("output", "classifier")),
+            required_fields={"pooler": False},
+            pooling="first",
+        ),
         HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
         HeadTable(
             "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
@@ -106,6 +119,7 @@ def architectures(name: str) -> dict[str, tuple[str, ...]]:
         f"{name}ForMaskedLM": ("masked_lm",),
         f"{name}ForNextSentencePrediction": ("next_sentence",),
         f"{name}ForSequenceClassification": ("classifier", "classifier_with_dense"),
+        f"{name}ForMultipleChoice": ("choice_classifier", "choice_classifier_with_dense"),
         f"{name}ForTokenClassification": ("token_classifier",),
         f"{name}ForQuestionAnswering": ("qa_outputs",),
         f"{name}Model": (),
@@ -164,6 +178,13 @@ ROBERTA = Family(
             (WeightRow("dense", "classifier.dense"), WeightRow("output", "classifier.out_proj")),
             pooling="first",
         ),
+        HeadTable(
+            "choice_classifier",
+            {"kind": "choice", "num_labels": 1, "dense": "tanh", "bias": True},
+            (WeightRow("dense", "roberta.pooler.dense"), WeightRow("output", "classifier")),
+            required_fields={"pooler": False},
+            pooling="first",
+        ),
         HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
         HeadTable(
             "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
@@ -172,6 +193,7 @@ ROBERTA = Family(
     architectures={
         "RobertaForMaskedLM": ("masked_lm",),
         "RobertaForSequenceClassification": ("classifier",),
+        "RobertaForMultipleChoice": ("choice_classifier",),
         "RobertaForTokenClassification": ("token_classifier",),
         "RobertaForQuestionAnswering": ("qa_outputs",),
         "RobertaModel": (),

@@ -74,6 +74,7 @@ TSINGHUA = Family(
         "ErnieForPreTraining": ("masked_lm", "next_sentence", "entities"),
         "ErnieForMaskedLM": ("masked_lm",),
         "ErnieForSequenceClassification": ("classifier", "classifier_with_dense"),
+        "ErnieForMultipleChoice": ("choice_classifier", "choice_classifier_with_dense"),
         "ErnieForTokenClassification": ("token_classifier",),
         "ErnieForQuestionAnswering": ("qa_outputs",),
         "ErnieModel": (),
