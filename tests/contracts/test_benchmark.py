@@ -176,21 +176,27 @@ def test_minutes_that_are_used_up_skip_what_is_left():
     assert gpu.attempt(lambda: 1 / 0, lambda: 1.0) == {"error": "ZeroDivisionError: division by zero"}
 
 
-def test_both_arms_fine_tune_the_same_rows(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("task", "peer", "loss"),
+    [("rte", "run_glue", np.log(2)), ("squad", "run_qa", 5.4), ("conll", "run_ner", np.log(9))],
+)
+def test_both_arms_fine_tune_the_same_rows(task, peer, loss, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(SCRIPT.parent)
     finetuning, threads = load("finetuning"), torch.get_num_threads()
-    shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab": 200, "rows": 72, "rounds": 2, "threads": 1}
+    shape = {"layers": 1, "hidden": 32, "heads": 2, "vocab": 200, "rows": 72, "rounds": 1, "threads": 1}
     argv = [text for key, value in shape.items() for text in (f"--{key}", str(value))]
-    finetuning.main([*argv, "--tasks", "rte", "--output", str(tmp_path / "figures.json")])
+    finetuning.main([*argv, "--tasks", task, "--output", str(tmp_path / "figures.json")])
     torch.set_num_threads(threads)
-    found = json.loads((tmp_path / "figures.json").read_text())["found"]["rte"]
-    assert set(found["arms"]) == {"ours", "ours-fp32", "run_glue"}
+    found = json.loads((tmp_path / "figures.json").read_text())["found"][task]
+    assert set(found["arms"]) == {"ours", "ours-fp32", peer}
     for arm, one in found["arms"].items():
-        assert len(one["seconds"]) == len(one["losses"]) == 2
-        assert all(abs(loss - np.log(2)) < 0.1 for loss in one["losses"])  # random labels
-        speed = found["times_run_glue"][arm]["examples_per_second"]
+        assert len(one["seconds"]) == len(one["losses"]) == 1
+        assert all(
+            abs(own - loss) < 0.2 * loss for own in one["losses"]
+        )  # random labels; the peer's windows score padding, too
+        speed = found["times_peer"][arm]["examples_per_second"]
         assert speed["max"] == pytest.approx(72 / min(clock for clock, _ in one["seconds"]))
-    assert found["times_run_glue"]["run_glue"]["clock"] == {"median": 1.0, "min": 1.0, "max": 1.0}
-    lengths = finetuning.pair_lengths("rte", 4000)
+    assert found["times_peer"][peer]["clock"] == {"median": 1.0, "min": 1.0, "max": 1.0}
+    lengths = finetuning.row_lengths("rte", 4000)
     assert lengths.max() == 128
     assert 60 < lengths.mean() < 66
