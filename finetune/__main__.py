@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from finetune.config import FinetuneConfig, FinetuneSettings, GridSettings
+from finetune.config import FinetuneConfig, GridSettings
 from finetune.data.tasks import Task, read_task_file, shipped_tasks, tasks_named
+from finetune.training.places import MODEL, folder_of, keeps_model, source_folder
 from zoo.errors import ZooError, run_command
 from zoo.runtime.pool import Job, run_pool
 from zoo.runtime.signals import usable_cpus
@@ -20,7 +20,6 @@ from zoo.settings.load import DRY_RUN, CommandHelp, help_text, load_settings, pr
 from zoo.settings.yaml_files import flatten
 
 if TYPE_CHECKING:
-    from finetune.inputs.row_cache import RowCache
     from finetune.results.report import Result
     from finetune.training.prepared import PreparedTask
 
@@ -54,9 +53,13 @@ def main() -> int:
     tasks = answerable(config, source_first(tasks_named(config.tasks, extra), config, extra))
     seeds = config.seed_list
     launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.multi_task != "none" and config.jobs > 1:
+        raise ZooError(f"--jobs {config.jobs}: tasks under one core are one training; leave --jobs out.")
     if config.jobs > 1 and launched > 1:
         raise ZooError(f"--jobs {config.jobs} under a launcher with {launched} processes; use one or the other.")
     output = output_folder(config)
+    if wants_dry_run and config.multi_task != "none":
+        raise ZooError("--dry_run does not know multi_task yet; without --multi_task it checks the same rows.")
     if wants_dry_run:
         import torch
 
@@ -64,6 +67,8 @@ def main() -> int:
         print_once("\n".join(dry_run_lines(config, tasks, seeds, output)))
         return 0
     if config.jobs > 1:
+        from finetune.training.all_tasks import prepare_tasks
+
         prepare_tasks(config, tasks)  # before the first child trains; this process reads them again for the report
         sources = [task for task in tasks if config.from_task and config.from_task in (task.name, task.model_of)]
         others = [task for task in tasks if task not in sources]
@@ -99,17 +104,6 @@ def source_first(tasks: list[Task], config: FinetuneConfig, extra: dict[str, Tas
     return [*sources, *others]
 
 
-def task_settings(config: FinetuneConfig, task: Task) -> FinetuneSettings:
-    """How a task is fine-tuned; the source of the others starts from the pretrained core itself."""
-    is_source = task.name == config.from_task
-    return dataclasses.replace(config.settings, from_task=None) if is_source else config.settings
-
-
-def keeps_model(config: FinetuneConfig, task: Task) -> bool:
-    """Whether a task's fine-tuned models are kept; others start from a source's."""
-    return config.save_model or task.name == config.from_task
-
-
 def output_folder(config: FinetuneConfig) -> Path:
     """``--output``, or a folder in the model's own whose name changes with weights and settings."""
     from zoo.model_folder import model_digest, read_metadata
@@ -121,57 +115,14 @@ def output_folder(config: FinetuneConfig) -> Path:
     return metadata.path / f"finetune-{hashlib.sha256(decides.encode()).hexdigest()[:8]}"
 
 
-def prepare_tasks(config: FinetuneConfig, tasks: list[Task], show: bool = True) -> list[PreparedTask]:
-    """The rows of every task, all of them read and checked: a mistake in the last must not cost the others' training.
-
-    Args:
-        config: the command.
-        tasks: its tasks.
-        show: print what should be known before they are trained.
-
-    Raises:
-        ZooError: what is wrong with a task's rows, or between them and the model.
-    """
-    from finetune.training.prepared import PreparedTask
-
-    found, cache = [], row_cache(config)
-    leaders = dict[str | None, PreparedTask]()
-    for task in tasks:
-        settings, leader = task_settings(config, task), leaders.get(task.model_of)
-        test = config.predict == "test"
-        found.append(
-            PreparedTask(Path(config.model), task, config.data, settings, test=test, leader=leader, cache=cache)
-        )
-        leaders[task.name] = found[-1]
-        found[-1].check()
-        for warning in found[-1].warnings if show else ():
-            print(f"warning: {warning}", file=sys.stderr)
-    return found
-
-
-def row_cache(config: FinetuneConfig) -> RowCache | None:
-    """Where encoded rows are kept; ``None`` = nowhere."""
-    from finetune.inputs.row_cache import RowCache, user_cache
-
-    if not config.rows_cache_mb:
-        return None
-    return RowCache(Path(config.rows_cache) if config.rows_cache else user_cache(), config.rows_cache_mb)
-
-
-def families_of(prepared: list[PreparedTask]) -> list[tuple[PreparedTask, list[PreparedTask]]]:
-    """Each task that is trained, with those that its model answers."""
-    return [
-        (ready, [other for other in prepared if other.leader is ready]) for ready in prepared if ready.leader is None
-    ]
-
-
 def dry_run_lines(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[str]:
     """What would be fine-tuned, in lines; everything that needs no training is checked, and nothing is written.
 
     Raises:
         ZooError: as :func:`prepare_tasks`, or a folder holds a result of something else.
     """
-    from finetune.training.run import MODEL, fingerprint_of
+    from finetune.training.all_tasks import families_of, prepare_tasks
+    from finetune.training.run import fingerprint_of
     from finetune.training.tested import is_answered
     from zoo.core.flops import training_bytes
     from zoo.runtime.processes import device_memory
@@ -247,20 +198,6 @@ def time_line(prepared: list[PreparedTask], runs_left: list[int], seed: int, job
     return f"time: about {duration(seconds)}{several}, by measured steps ({', '.join(told)})"
 
 
-def folder_of(output: Path, task: str, seed: int) -> Path:
-    """Where one task's and seed's result lies."""
-    return output / task / f"seed-{seed}"
-
-
-def source_folder(config: FinetuneConfig, task: Task, seed: int, output: Path) -> Path | None:
-    """Folder of the fine-tuned model whose core a task and seed start from."""
-    from finetune.training.run import MODEL
-
-    if config.from_task is None or task.name == config.from_task:
-        return None
-    return folder_of(output, config.from_task, seed) / MODEL
-
-
 def jobs_of(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output: Path) -> list[Job]:
     """One child process per task and seed, each with its share of the cores."""
     threads = config.threads or max(1, usable_cpus() // config.jobs)
@@ -295,7 +232,6 @@ def done_file(config: FinetuneConfig, family: list[Task], seed: int, output: Pat
         output: of all tasks.
     """
     from finetune.results.report import RESULT
-    from finetune.training.run import MODEL
     from finetune.training.tested import ANSWERED
 
     folders = [folder_of(output, task.name, seed) for task in family]
@@ -309,10 +245,9 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
     """Every task and seed in this process (or this group of processes), one after the other, then the report."""
     import torch
 
-    from finetune.results.report import read_result, write_report
-    from finetune.training.grid import tuned
+    from finetune.results.report import write_report
+    from finetune.training.all_tasks import families_of, prepare_tasks, trainings_of
     from finetune.training.processes import Processes
-    from finetune.training.run import finetune
     from zoo.runtime.processes import leave_group_together, resolve_precision, start_processes
     from zoo.runtime.progress import Progress
     from zoo.runtime.sharding import requested_sharding
@@ -323,56 +258,23 @@ def run_all(config: FinetuneConfig, tasks: list[Task], seeds: list[int], output:
             "configs/accelerate/ddp-8.yaml."
         )
     precision = resolve_precision(config.precision)
-    accelerator = start_processes(precision, config.threads, [], output)
-    processes = Processes(accelerator)
-    if config.progress and processes.rank == 0:
+    processes = Processes(start_processes(precision, config.threads, [], output))
+    shows, reports = config.progress and processes.rank == 0, config.report and processes.rank == 0
+    if shows:
         several = "processes" if processes.world > 1 else "process"
         print(
             f"{processes.world} {several} x {torch.get_num_threads()} threads, precision {precision}", file=sys.stderr
         )
+    known, told = {**shipped_tasks(), **{task.name: task for task in tasks}}, Progress("", shows)
+    results: list[Result] = []
     with leave_group_together():
-        known = {**shipped_tasks(), **{task.name: task for task in tasks}}
-        told = Progress("", config.progress and processes.rank == 0)
-        results: list[Result] = []
         families = families_of(prepare_tasks(config, tasks, show=config.jobs == 1 and processes.rank == 0))
-        done, trainings = 0, len(families) * len(seeds)
-        while families:
-            prepared, followers = families.pop(0)  # a task's tokens go when it is done
-            task = prepared.task
-            chosen: tuple[PreparedTask, dict[str, Any] | None] | None = None
-            for seed in seeds:
-                start = source_folder(config, task, seed, output)
-                if chosen is None:
-                    chosen = tuned(
-                        prepared, output / task.name, config.progress, processes, config.checkpoint_minutes, start
-                    )
-                own = chosen[0].settings
-                also = [
-                    (one.with_settings(own.lr, own.epochs or 1), folder_of(output, one.task.name, seed))
-                    for one in followers
-                ]
-                result = finetune(
-                    config.model,
-                    task,
-                    chosen[0],
-                    seed,
-                    own,
-                    folder_of(output, task.name, seed),
-                    config.progress,
-                    processes,
-                    keeps_model(config, task),
-                    config.checkpoint_minutes,
-                    start,
-                    also,
-                )
-                done += 1
-                results.append(dataclasses.replace(result, chosen=chosen[1]))
-                results += [read_result(folder) for one, folder in also if len(one.data.evaluation)]
-                if config.report and processes.rank == 0:
-                    # it grows as seeds finish
-                    table = write_report(output, config.model, config.to_dict(), results, known)
-                    told.note(finished_line(result, done, trainings))
-        if config.report and processes.rank == 0:
+        for done, of, found in trainings_of(config, families, seeds, output, processes):
+            results += found
+            if reports:  # it grows as seeds finish
+                table = write_report(output, config.model, config.to_dict(), results, known)
+                told.note(finished_line(found[0], done, of))
+        if reports:
             print(table)
             print(f"\nresults and predictions: {output}")
             for path in zips_of(config, tasks, seeds, output):

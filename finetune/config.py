@@ -80,6 +80,24 @@ class GridSettings:
 
 
 @dataclass(frozen=True)
+class MixingSettings:
+    """How many batches of each task an epoch of multi-task training has.
+
+    Args:
+        power: of a task's number of batches, to which its share is proportional; 1 = as many as it has rows for, 0 =
+            the same for all tasks.
+        cap: a task of more rows counts as one of so many; ``None`` = no bound.
+    """
+
+    power: Annotated[float, Range(least=0, most=1)] = 1.0
+    cap: Count | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ZooError if a value means nothing."""
+        check_fields(self, "mixing")
+
+
+@dataclass(frozen=True)
 class FinetuneSettings:
     """How one task is fine-tuned; ``None`` leaves the choice to the task or the model's metadata.
 
@@ -106,6 +124,9 @@ class FinetuneSettings:
         lora: settings of ``lora``.
         from_task: task that the model is fine-tuned on first, with the same settings and seed; this one starts from
             that core.
+        multi_task: ``only`` trains one core for all tasks together, with a head for each; ``first`` does that, too, and
+            each task is then fine-tuned alone from that core.
+        mixing: of the tasks' batches, where they are trained together.
         lm_weight: weight of an auxiliary loss, the next token of the task's own rows, for causal models (GPT took 0.5).
         layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
         class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.
@@ -132,6 +153,8 @@ class FinetuneSettings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
     from_task: str | None = None
+    multi_task: Literal["none", "only", "first"] = "none"
+    mixing: MixingSettings = field(default_factory=MixingSettings)
     lm_weight: NotNegative = 0.0
     layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
     class_weights: Literal["none", "balanced"] = "none"
@@ -147,6 +170,10 @@ class FinetuneSettings:
             object.__setattr__(self, "lora", LoraSettings(**self.lora))
         if isinstance(self.grid, dict):
             object.__setattr__(self, "grid", GridSettings(**self.grid))
+        if isinstance(self.mixing, dict):
+            object.__setattr__(self, "mixing", MixingSettings(**self.mixing))
+        if self.multi_task != "none":
+            self._check_together()
         if self.lm_weight and self.use not in ("finetune", "lora"):
             raise ZooError(f"lm_weight trains the core, and use: {self.use} leaves it as it is; leave lm_weight out.")
         if self.patience is not None and self.grid != GridSettings():
@@ -157,6 +184,14 @@ class FinetuneSettings:
         if self.layer_decay != 1 and self.use != "finetune":
             raise ZooError(f"layer_decay is for use: finetune, where the layers are trained; use is {self.use}.")
 
+    def _check_together(self) -> None:
+        """Raise ZooError if settings go with tasks that are trained alone only."""
+        for name, plain in (("from_task", None), ("patience", None), ("grid", GridSettings()), ("lm_weight", 0.0)):
+            if getattr(self, name) != plain:
+                raise ZooError(f"multi_task and {name} do not go together yet; leave one of them out.")
+        if self.use == "features":
+            raise ZooError("multi_task trains one core for all tasks, and use: features trains none; leave one out.")
+
     def to_dict(self) -> dict[str, Any]:
         """The fine-tuning settings as JSON values, without what a subclass adds; of the later ones those that count."""
         always = {"lr", "epochs", "batch_size", "max_length", "warmup", "weight_decay", "classifier_dropout"}
@@ -165,7 +200,8 @@ class FinetuneSettings:
         for item in dataclasses.fields(FinetuneSettings):
             value = getattr(self, item.name)
             if dataclasses.is_dataclass(value) and not isinstance(value, type):
-                wanted = value != GridSettings() if item.name == "grid" else self.use == item.name
+                used = {"grid": value != GridSettings(), "mixing": self.multi_task != "none"}
+                wanted = used.get(item.name, self.use == item.name)
                 found |= {item.name: dataclasses.asdict(value)} if wanted else {}
             elif item.name in always or value != item.default:
                 found[item.name] = value
@@ -221,6 +257,9 @@ class FinetuneConfig(FinetuneSettings):
         lora: settings of ``lora``.
         from_task: task that the model is fine-tuned on first, with the same settings and seed; this one starts from
             that core.
+        multi_task: ``only`` trains one core for all tasks together, with a head for each; ``first`` does that, too, and
+            each task is then fine-tuned alone from that core.
+        mixing: of the tasks' batches, where they are trained together.
         lm_weight: weight of an auxiliary loss, the next token of the task's own rows, for causal models (GPT took 0.5).
         layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
         class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.

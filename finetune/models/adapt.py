@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from finetune.config import LoraSettings
-from finetune.models.task_model import TaskModel
+from finetune.models.task_model import JointModel, TaskModel
 from pretraining.optim.optimizers import parameter_groups
 from zoo.core.base import Core
 from zoo.errors import ZooError
@@ -73,7 +73,7 @@ def rate_groups(model: nn.Module, weight_decay: float, layer_decay: float) -> li
     if layer_decay == 1:
         return parameter_groups(model.named_parameters(), weight_decay, spared)
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    layers = len(model.core.layers) if isinstance(model, TaskModel) else 0
+    layers = len(model.core.layers) if isinstance(model, TaskModel | JointModel) else 0
     depths: dict[int, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in named:
         depths.setdefault(_depth(name, layers), []).append((name, parameter))

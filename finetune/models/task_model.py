@@ -56,14 +56,15 @@ class TaskModel(nn.Module):
         self.head = made
         for key, module in (("dense", made.dense), ("classifier", made.output)):
             initialise(module, core.config, seed, f"finetune.{key}.")
-        if core.pooler is not None and not self._reads_pooler:
+        if core.pooler is not None and not self.reads_pooler:
             core.pooler.requires_grad_(False)  # read by nobody here
         start = getattr(getattr(core, "relative", None), "start", None)
         if start is not None:
             start.requires_grad_(False)  # of the second stream, which has no part in this
 
     @property
-    def _reads_pooler(self) -> bool:
+    def reads_pooler(self) -> bool:
+        """Whether the head is on the core's pooler."""
         return isinstance(self.head, SequenceHead) and self.head.reads_pooler
 
     def forward(self, inputs: CoreInputs, slots: Tensor | None = None) -> Tensor:
@@ -83,7 +84,7 @@ class TaskModel(nn.Module):
         if self.token_head is not None and self.training:
             return self._with_next_tokens(inputs, self.token_head)
         output = self._read_core(inputs, self._read(inputs))
-        state = output.pooler_output if self._reads_pooler else self._state(output.last_hidden_state, inputs)
+        state = output.pooler_output if self.reads_pooler else self._state(output.last_hidden_state, inputs)
         assert state is not None
         return self._scores(state, inputs.dropout_keys)
 
@@ -128,7 +129,7 @@ class TaskModel(nn.Module):
     def _read(self, inputs: CoreInputs) -> Tensor | None:
         """(B, 1) position of the only state that is read; ``None`` = there are two."""
         lengths, first = inputs.attention_pattern.lengths, torch.zeros_like(inputs.input_ids[:, :1])
-        if self._reads_pooler or self.pooling == "first":
+        if self.reads_pooler or self.pooling == "first":
             return first
         if self.pooling != "last":
             return None
@@ -148,6 +149,46 @@ class TaskModel(nn.Module):
     def heads(self) -> dict[str, nn.Module]:
         """What a model folder keeps beside the core."""
         return {"classifier": self.head}
+
+    def penalty(self) -> float:
+        """What the loss gets on top: nothing."""
+        return 0.0
+
+
+class JointModel(nn.Module):
+    """One core under the heads of several tasks (MT-DNN, Liu et al. 2019); a batch is of one task.
+
+    Args:
+        models: of each task by its name; all of them hold the same core.
+        whole: all of the core is trained, its pooler where any of them reads it.
+
+    Attributes:
+        task: whose head reads the core.
+    """
+
+    def __init__(self, models: Mapping[str, TaskModel], whole: bool) -> None:
+        super().__init__()
+        self._models = tuple(models.items())  # what they hold is here already; their cores are one
+        self.core = self._models[0][1].core
+        self.heads = nn.ModuleDict({str(number): model.head for number, (_, model) in enumerate(self._models)})
+        self.task = self._models[0][0]
+        if whole and self.core.pooler is not None:
+            self.core.pooler.requires_grad_(any(model.reads_pooler for model in models.values()))
+
+    def of(self, task: str) -> TaskModel:
+        """The core under one task's head."""
+        return dict(self._models)[task]
+
+    def train(self, mode: bool = True) -> JointModel:
+        """Switch dropout on or off, in all of them."""
+        for _, model in self._models:
+            model.train(mode)
+        super().train(mode)
+        return self
+
+    def forward(self, inputs: CoreInputs, slots: Tensor | None = None) -> Tensor:
+        """Scores of B sequences of the task that :attr:`task` names, as :meth:`TaskModel.forward`."""
+        return self.of(self.task)(inputs, slots)
 
     def penalty(self) -> float:
         """What the loss gets on top: nothing."""

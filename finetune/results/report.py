@@ -94,6 +94,13 @@ class Result:
         return found
 
 
+    @property
+    def together(self) -> str | None:
+        """How it was trained with other tasks, as a report says it."""
+        how = self.fingerprint.get("settings", {}).get("multi_task", "none")
+        return {"only": "multi-task", "first": "multi-task first"}.get(how)
+
+
 def read_result(folder: Path) -> Result:
     """The finished result in a folder."""
     result = Result(**read_json(folder / RESULT))
@@ -286,6 +293,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
                 {
                     "task": task,
                     **({"from_task": own[0].from_task} if own[0].from_task else {}),
+                    **({"multi_task": own[0].together} if own[0].together else {}),
                     "metric": metric,
                     "primary": place == 0,
                     "mean": mean,
@@ -327,6 +335,9 @@ def text_table(rows: Sequence[dict[str, Any]]) -> str:
 def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What a reader must know to read the figures rightly."""
     lines = ["Scores x 100 on the development rows; sd over fine-tuning seeds of one pretrained model."]
+    joint = [row["task"] for row in rows if row["primary"] and "multi_task" in row]
+    if joint:
+        lines.append(f"Tasks that were trained under one core, with a head each: {', '.join(joint)}.")
     mixed = [f"{row['task']} {_shares(row)}" for row in rows if row["primary"] and "mixes" in row]
     if mixed:
         lines.append(f"Layers in the mix in %, token vectors first, mean over seeds: {'; '.join(mixed)}.")
@@ -361,6 +372,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
         collapsed,
     ]
     task = f"{row['task']} (from {row['from_task']})" if "from_task" in row else row["task"]
+    task = f"{task} ({row['multi_task']})" if "multi_task" in row else task
     return [task, row["metric"], *numbers]
 
 

@@ -7,20 +7,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from finetune.config import FinetuneSettings
 from finetune.inputs.batches import evaluation_batches, training_batches
 from finetune.inputs.rows import Targets, TaskBatch
 from finetune.kinds.base import Outputs
 from finetune.models.adapt import rate_groups
-from finetune.models.task_model import FeatureModel, TaskModel
+from finetune.models.task_model import FeatureModel, JointModel, TaskModel
 from finetune.training.prepared import Part, PreparedTask, sequence_places
 from finetune.training.processes import ALONE, Processes
+from pretraining.keyed_random import Draw
 from pretraining.optim.learning_rate import WarmupDecay
 from pretraining.training.checkpoint import find_checkpoint, load_average, load_checkpoint, save_checkpoint
 from zoo.errors import ZooError
@@ -101,9 +103,59 @@ class Checkpoints:
         return LoopState(**told["loop"])
 
 
+class Course(NamedTuple):
+    """The tasks that one training goes through, and in which order; for one task, its own batches.
+
+    Of several tasks, each batch is of one. An epoch has as many batches as all tasks have, a task of more rows than
+    ``cap`` counting as ``cap`` rows; of these each task gets a share by the power ``power`` of its batches, at least
+    one. What an epoch leaves of a task's rows the next one goes on with. Their order is drawn.
+
+    Args:
+        tasks: in order; the first one's settings are those of the training.
+    """
+
+    tasks: Sequence[PreparedTask]
+
+    @property
+    def settings(self) -> FinetuneSettings:
+        """Rate, epochs and the like."""
+        return self.tasks[0].settings
+
+    def shares(self) -> list[int]:
+        """Batches of each task in an epoch."""
+        size, mixing = self.settings.batch_size, self.settings.mixing
+        own = [math.ceil(len(task.train) / size) for task in self.tasks]
+        if len(own) == 1:
+            return own
+        capped = [min(count, math.ceil(mixing.cap / size)) if mixing.cap else count for count in own]
+        weights = np.array(capped, float) ** mixing.power
+        return [max(1, round(sum(capped) * share)) for share in (weights / weights.sum()).tolist()]
+
+    def epoch(self, seed: int, epoch: int) -> list[tuple[PreparedTask, NDArray[np.int64]]]:
+        """The task and the rows of each step, a pure function of the arguments."""
+        size = self.settings.batch_size
+        if len(self.tasks) == 1:
+            return [(self.tasks[0], rows) for rows in training_batches(self.tasks[0].train.lengths, size, seed, epoch)]
+        found = list[tuple[PreparedTask, NDArray[np.int64]]]()
+        for task, share in zip(self.tasks, self.shares(), strict=True):
+            whole, passes = math.ceil(len(task.train) / size), dict[int, list[NDArray[np.int64]]]()
+            for at in range(epoch * share, (epoch + 1) * share):
+                if at // whole not in passes:
+                    passes[at // whole] = training_batches(task.train.lengths, size, seed, at // whole)
+                found.append((task, passes[at // whole][at % whole]))
+        return [found[at] for at in Draw(seed, epoch).permutation(len(found), "finetune.tasks")]
+
+    def count(self, steps: Sequence[tuple[PreparedTask, NDArray[np.int64]]]) -> int:
+        """What the summed losses of an epoch are divided by."""
+        if len(self.tasks) == 1:
+            data = self.tasks[0].train
+            return max(self.tasks[0].kind.count(data, np.arange(len(data))), 1)
+        return max(sum(task.kind.count(task.train, rows) for task, rows in steps), 1)
+
+
 def train(
-    model: AnyTaskModel,
-    prepared: PreparedTask,
+    model: AnyTaskModel | JointModel,
+    trained: Course | PreparedTask,
     seed: int,
     processes: Processes,
     progress: Progress,
@@ -111,29 +163,38 @@ def train(
 ) -> LoopState:
     """Train in place, for all epochs or until what is held back says that nothing is gained.
 
+    Args:
+        model: of one task, or of all tasks of a course.
+        trained: the task, or the course.
+        seed: of the rows' order and of dropout.
+        processes: who shares the work.
+        progress: shows loss and time left.
+        checkpoints: what a killed training goes on from.
+
     Raises:
         DivergedError: the loss is no longer a number.
         ZooError: a checkpoint of another training is there.
     """
-    settings, data = prepared.settings, prepared.train
+    course = trained if isinstance(trained, Course) else Course((trained,))
+    settings = course.settings
     assert settings.epochs is not None
-    targets = max(prepared.kind.count(data, np.arange(len(data))), 1)
-    per_epoch = math.ceil(len(data) / settings.batch_size)
+    per_epoch = sum(course.shares())
     total = settings.epochs * per_epoch
-    optimizer = task_optimizer(model, prepared)
+    optimizer = task_optimizer(model, settings)
     schedule = WarmupDecay(warmup=settings.warmup, decay="linear", decay_from="warmup_end")
     best: dict[str, Tensor] = {}
     state = LoopState() if checkpoints is None else checkpoints.load(model, optimizer, best)
-    shared = processes.share(model)
+    shared = processes.share(model, several=len(course.tasks) > 1)
     shared.train()
     while state.step < total and not _stopped(state, settings.patience):
         epoch, done = divmod(state.step, per_epoch)
         summed, seen = torch.zeros((), device=processes.device), 0
-        for rows in training_batches(data.lengths, settings.batch_size, seed, epoch)[done:]:
+        steps = course.epoch(seed, epoch)
+        for prepared, rows in steps[done:]:
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * group.get("rate", 1.0) * schedule.factor((state.step + 1) / (total + 1))
             summed += take_step(shared, model, optimizer, prepared, rows, (seed, state.step), processes)
-            seen += prepared.kind.count(data, rows[processes.rank :: processes.world])
+            seen += prepared.kind.count(prepared.train, rows[processes.rank :: processes.world])
             state.step += 1
             if state.step % _SHOW_EVERY == 0 or state.step == total:
                 mean = float(summed) / max(seen, 1)  # over this process's own targets, which stand for all
@@ -143,13 +204,13 @@ def train(
                 state.summed += float(processes.total(summed))
                 summed.zero_()
                 checkpoints.save(model, optimizer, state, best, processes.rank == 0)
-        state.losses.append((state.summed + float(processes.total(summed))) / targets)
+        state.losses.append((state.summed + float(processes.total(summed))) / course.count(steps))
         state.summed = 0.0
         if not math.isfinite(state.losses[-1]):
             told = f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr."
             raise DivergedError(told)
         if settings.patience is not None:
-            _judge(model, prepared, state, best, processes)
+            _judge(model, course.tasks[0], state, best, processes)
             shared.train()
         if checkpoints and processes.any(processes.rank == 0 and checkpoints.due()):
             checkpoints.save(model, optimizer, state, best, processes.rank == 0)
@@ -161,7 +222,11 @@ def train(
 
 
 def _judge(
-    model: AnyTaskModel, prepared: PreparedTask, state: LoopState, best: dict[str, Tensor], processes: Processes
+    model: AnyTaskModel | JointModel,
+    prepared: PreparedTask,
+    state: LoopState,
+    best: dict[str, Tensor],
+    processes: Processes,
 ) -> None:
     """Score an epoch on what is held back; keep its weights where it is the best so far."""
     answers = predict(model, prepared, processes, "validation")
@@ -178,16 +243,15 @@ def _stopped(state: LoopState, patience: int | None) -> bool:
     return patience is not None and best is not None and len(state.held_scores) - best >= patience
 
 
-def task_optimizer(model: nn.Module, prepared: PreparedTask) -> torch.optim.Optimizer:
+def task_optimizer(model: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
     """AdamW over what is trained."""
-    settings = prepared.settings
     groups = rate_groups(model, settings.weight_decay, settings.layer_decay)
     return torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.999), eps=1e-6, fused=True)
 
 
 def take_step(
     shared: nn.Module,
-    model: AnyTaskModel,
+    model: AnyTaskModel | JointModel,
     optimizer: torch.optim.Optimizer,
     prepared: PreparedTask,
     rows: NDArray[np.int64],
@@ -195,6 +259,8 @@ def take_step(
     processes: Processes,
 ) -> Tensor:
     """One step of ``model``, called through ``shared``; the summed loss of this process's rows."""
+    if isinstance(model, JointModel):
+        model.task = prepared.task.name
     loss = step_loss(shared, prepared, rows, key, processes)
     optimizer.zero_grad()
     # DDP averages: times world makes it the global mean; what comes on top is the same in every process.
@@ -214,7 +280,7 @@ def measured_step(prepared: PreparedTask, seed: int, most: float) -> float:
         most: about how many seconds it measures; the first step warms up, and one is counted in any case.
     """
     model, settings = prepared.model(seed).to(ALONE.device).train(), prepared.settings
-    optimizer, times = task_optimizer(model, prepared), list[float]()
+    optimizer, times = task_optimizer(model, settings), list[float]()
     begun = time.perf_counter()
     for step, rows in enumerate(training_batches(prepared.train.lengths, settings.batch_size, seed, 0)):
         start = time.perf_counter()
@@ -256,9 +322,11 @@ def _forward(
 
 
 def predict(
-    model: AnyTaskModel, prepared: PreparedTask, processes: Processes = ALONE, part: Part = "evaluation"
+    model: AnyTaskModel | JointModel, prepared: PreparedTask, processes: Processes = ALONE, part: Part = "evaluation"
 ) -> Sequence[Any]:
     """The kind's answers for the examples of a part, in their order."""
+    if isinstance(model, JointModel):
+        model = model.of((prepared.leader or prepared).task.name)
     data = prepared.rows(part)
     model.eval()
     width = int(prepared.kind.head_config(prepared.task)["num_labels"])

@@ -47,6 +47,7 @@ from pretraining.arrays import ragged_ranges
 from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
 from pretraining.tokenizer.tokenizer import ZooTokenizer
+from zoo.core.base import Core
 from zoo.dropout import row_keys
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
@@ -282,19 +283,15 @@ class PreparedTask:
         """
         self.encoder.room(self.kind.pair(self.task) and self.features is None)
         if self.unknown > MOST_UNKNOWN:
+            text = self.data.train.sample_texts()[0]
             raise ZooError(
-                f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {self._first_text[:40]!r}, "
+                f"task {self.task.name!r}: {self.unknown:.0%} of its tokens, as in {text[:40]!r}, "
                 f"are unknown to the tokenizer of {self.metadata.path}, so that most of the texts could not be told "
                 "apart. A model pretrained on text of the task's language and spelling would work, or one whose "
                 "tokenizer knows every byte (kind: bytebpe)."
             )
         if self.task.span_fields:
             _ = self.train, self.evaluation
-
-    @property
-    def _first_text(self) -> str:
-        examples: TaskExamples = self.data.train
-        return examples.sample_texts()[0]
 
     def model(self, seed: int, start: Path | None = None) -> TaskModel | FeatureModel:
         """The pretrained core, with rows for new special tokens, under a new head.
@@ -307,20 +304,28 @@ class PreparedTask:
         if self.settings.task_type_id:
             table = core.get_parameter("embeddings.task_type_embeddings.weight").data
             table[0] = table[self.settings.task_type_id]
-        dropout, head = self.settings.classifier_dropout, self.kind.head_config(self.task)
         if self.features is not None:
-            return FeatureModel(core, head, self.features, dropout, self.kind.pair(self.task), seed)
+            return self.headed(core, seed)
         known, size = self.stored_tokenizer.vocabulary.size, self.tokenizer.vocabulary.size
         if size > known:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
-        made = TaskModel(core, metadata, head, dropout, seed)
+        made = self.headed(core, seed)
+        assert isinstance(made, TaskModel)
         if self.settings.lm_weight:
             made.token_head = next_token_head(core, metadata)
+        if self.settings.use == "lora":
+            add_lora(core, self.settings.lora, seed)
+        return made
+
+    def headed(self, core: Core, seed: int) -> TaskModel | FeatureModel:
+        """The task's new head on a core."""
+        head, dropout = self.kind.head_config(self.task), self.settings.classifier_dropout
+        if self.features is not None:
+            return FeatureModel(core, head, self.features, dropout, self.kind.pair(self.task), seed)
+        made = TaskModel(core, self.metadata, head, dropout, seed)
         if self.settings.use == "probe":
             made.freeze_core()
-        elif self.settings.use == "lora":
-            add_lora(core, self.settings.lora, seed)
         return made
 
     def save(self, model: TaskModel | FeatureModel, folder: Path) -> None:

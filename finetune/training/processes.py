@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 
@@ -36,9 +37,19 @@ class Processes:
             return torch.device(self.accelerator.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
-    def share(self, model: nn.Module) -> nn.Module:
-        """The model with gradients averaged over the processes."""
-        return self.accelerator.prepare(model) if self.world > 1 else model
+    def share(self, model: nn.Module, several: bool = False) -> nn.Module:
+        """The model with gradients averaged over the processes.
+
+        Args:
+            model: the same in each of them.
+            several: it has heads that a step may leave out.
+        """
+        if self.world == 1:
+            return model
+        if several:
+            self.accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
+        shared: nn.Module = self.accelerator.prepare(model)
+        return shared
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over the processes."""

@@ -380,11 +380,12 @@ def test_the_command_pools_resumes_reports_and_trains_again_what_was_not_kept(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("how", [["mood"], ["mood,colour", "--multi_task", "only"]], ids=["alone", "multi-task"])
 def test_two_processes_give_what_one_gives(
-    bert: Path, toy_data: Path, task_file: Path, warm: Warm, tmp_path: Path
+    how: list[str], bert: Path, toy_data: Path, task_file: Path, warm: Warm, tmp_path: Path
 ) -> None:
-    words = ["--model", bert, "--tasks", "mood", "--seeds", "1", "--data", toy_data, "--task_file", task_file]
-    words += ["--epochs", "1"]
+    words = ["--model", bert, "--seeds", "1", "--data", toy_data, "--task_file", task_file]
+    words += ["--epochs", "1", "--tasks", *how]
     assert "1 process " in finish(warm.start("finetune", *words, "--output", tmp_path / "one"))
     both = warm.launch([*words, "--output", tmp_path / "two"], processes=2, module="finetune")
     assert "2 processes " in finish(both)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from multiprocessing import get_context
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kind_toys import CHOICES, SPANS, TAGS, VALUES, make_kinds
 from toys import FIRST, PAIR, SINGLE, SPELT, make_data, make_model
 
 from finetune.config import FinetuneSettings
-from finetune.data.tasks import KindSpec, Task
+from finetune.data.tasks import Task
 from finetune.inputs import row_cache
 from finetune.inputs.row_cache import RowCache
 from finetune.kinds import Classification
@@ -22,17 +22,7 @@ from finetune.training.prepared import PreparedTask
 from zoo.errors import ZooError
 
 SETTINGS = FinetuneSettings(epochs=1, batch_size=8)
-TAGS = Task(name="tags", columns=("text",), labels=("A", "B"), kind=KindSpec("finetune.kinds.Tagging"), max_length=8)
-SPANS = Task(
-    name="spans", columns=("question", "passage"), label_column="answer", max_length=16,
-    kind=KindSpec("finetune.kinds.AnswerSpan", {"stride": 4}),
-)  # fmt: skip
-CHOICES = Task(
-    name="choices", columns=("passage", "question"), label_column="answer", kind=KindSpec("finetune.kinds.Choice")
-)
-VALUES = Task(name="values", columns=("a", "b"), kind=KindSpec("finetune.kinds.Regression"), symmetric=True)
 EVERY = [SINGLE, PAIR, TAGS, SPANS, CHOICES, VALUES]
-WORDS = ["good", "bad", "same", "red", "blue", "green", "a", "b", "c", "d", "strange"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,34 +33,7 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = make_data(tmp_path_factory.mktemp("data"))
-    rng = np.random.default_rng(0)
-
-    def text(most: int) -> str:
-        return " ".join(rng.choice(WORDS, rng.integers(1, most + 1)))
-
-    def rows(name: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for _ in range(30):
-            long = text(20)
-            if name == "tags":
-                count = len(long.split())
-                found.append({"text": long, "label": [["O", "B-A", "I-A"][n % 3] for n in range(count)]})
-            elif name == "spans":
-                found.append({"question": text(4), "passage": long, "answer": long.split()[-1]})
-            elif name == "choices":
-                own = [text(3) for _ in range(rng.integers(2, 5))]
-                found.append({"passage": long, "question": text(3), "choices": own, "answer": 1})
-            else:
-                found.append({"a": text(5), "b": text(5), "label": float(rng.random())})
-        return found
-
-    for task in (TAGS, SPANS, CHOICES, VALUES):
-        (folder / task.name).mkdir(exist_ok=True)
-        for part in ("train", "dev"):
-            lines = "".join(json.dumps(row) + "\n" for row in rows(task.name))
-            (folder / task.name / f"{part}.jsonl").write_text(lines)
-    return folder
+    return make_kinds(make_data(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,12 @@ from toys import LAST, PAIR, POOLED, SINGLE, SPELT, Share, rows_of
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
-from finetune.__main__ import folder_of, jobs_of
+from finetune.__main__ import jobs_of
 from finetune.config import FeatureSettings, FinetuneConfig, FinetuneSettings
 from finetune.inputs.features import known_template
 from finetune.results.report import notes, summary
 from finetune.training.loop import predict, step_loss
+from finetune.training.places import folder_of
 from finetune.training.prepared import PreparedTask
 from finetune.training.processes import Processes
 from finetune.training.run import finetune

@@ -13,10 +13,11 @@ from toys import POOLED, SINGLE, make_model
 from training import finish
 from warm import Warm
 
-from finetune.__main__ import main, prepare_tasks
+from finetune.__main__ import main
 from finetune.config import FinetuneConfig, FinetuneSettings
 from finetune.data.tasks import Task, read_task_file
 from finetune.results.report import stored_result
+from finetune.training.all_tasks import prepare_tasks
 from finetune.training.prepared import PreparedTask
 from finetune.training.run import finetune
 from zoo.errors import ZooError
