@@ -93,7 +93,6 @@ class Result:
         found: str | None = self.fingerprint.get("settings", {}).get("from_task")
         return found
 
-
     @property
     def together(self) -> str | None:
         """How it was trained with other tasks, as a report says it."""
