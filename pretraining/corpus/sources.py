@@ -156,7 +156,9 @@ def _counts(passed: Counter[str]) -> str:
 
 def _missing(path: Path) -> str:
     """Message for a file that is not there, with its neighbours."""
-    parent = path.parent
+    parent, parts = path.parent, str(path).split(",")
+    if len(parts) > 1 and all(Path(part.strip()).exists() for part in parts):
+        return f"corpus.files: {path} is no file, but each part between commas is: give a list, '[{', '.join(parts)}]'."
     if not parent.is_dir():
         return f"corpus.files: {path} does not exist, nor does the folder {parent}."
     return f"corpus.files: {path} does not exist.{nearest(path.name, (p.name for p in parent.iterdir()))}"

@@ -127,6 +127,8 @@ def test_bad_places(tmp_path):
     (tmp_path / "corpus.txt").write_text("text")
     with pytest.raises(ZooError, match=r"does not exist.*Did you mean 'corpus\.txt'"):
         resolve_sources(CorpusConfig(str(tmp_path / "corpsu.txt")))
+    with pytest.raises(ZooError, match=r"each part between commas is: give a list, '\[.*corpus.txt, .*corpus.txt\]'"):
+        resolve_sources(CorpusConfig(f"{tmp_path / 'corpus.txt'},{tmp_path / 'corpus.txt'}"))
     with pytest.raises(ZooError, match="nothing matches"):
         resolve_sources(CorpusConfig(str(tmp_path / "*.jsonl")))
     (tmp_path / "sub").mkdir()
