@@ -229,7 +229,7 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, trained,
     argv[1] = name
     if name.startswith("xlm"):  # a text for each language
         argv += ["--data.corpus.files", f"[{place}/en.txt, {place}/zh.txt]"]
-    if name.startswith("transformer-") and not name.startswith("transformer-xl"):  # translations
+    if name.startswith(("transformer-", "recurrent-")) and not name.startswith("transformer-xl"):  # translations
         argv += ["--data.corpus.files", "zoo:sample/pairs/en-zh.tsv"]
     if name.startswith("ernie-thu"):
         argv += entity_arguments(place)

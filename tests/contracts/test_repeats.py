@@ -43,7 +43,7 @@ def run_arguments(folder: Path, name: str) -> list[str]:
     }
     if name.startswith("xlm"):
         values["data.corpus.files"] = f"[{folder}/en.txt, {folder}/zh.txt]"
-    if name.startswith("transformer-") and not name.startswith("transformer-xl"):  # translations
+    if name.startswith(("transformer-", "recurrent-")) and not name.startswith("transformer-xl"):  # translations
         values["data.corpus.files"] = "zoo:sample/pairs/en-zh.tsv"
     if name.startswith("ernie-thu"):
         (folder / name).mkdir(exist_ok=True)

@@ -61,7 +61,7 @@ def data(tmp_path_factory):
 
     def options(config):
         files = folder / ("zh.txt" if config.endswith("-zh") else "text.txt")
-        if config == "transformer-tiny":
+        if config in ("transformer-tiny", "recurrent-attention-tiny"):
             files = "zoo:sample/pairs/en-zh.tsv"
         values = {
             "data.corpus.files": files,
@@ -121,7 +121,7 @@ def test_a_target_stands_below_its_source(data, capsys):
 def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     text = CHINESE if config.endswith("-zh") else ENGLISH
-    if config == "transformer-tiny":
+    if config in ("transformer-tiny", "recurrent-attention-tiny"):
         text = f"{ENGLISH} ||| {CHINESE}"
     settings = load_pretrain_config(["--config", config]).value
     given = frozenset(settings.data.corpus.annotations)
