@@ -204,11 +204,7 @@ def train(
                 state.summed += float(processes.total(summed))
                 summed.zero_()
                 checkpoints.save(model, optimizer, state, best, processes.rank == 0)
-        state.losses.append((state.summed + float(processes.total(summed))) / course.count(steps))
-        state.summed = 0.0
-        if not math.isfinite(state.losses[-1]):
-            told = f"the loss is no longer a number in epoch {epoch + 1} (lr = {settings.lr}); lower --lr."
-            raise DivergedError(told)
+        _end_epoch(state, float(processes.total(summed)), course.count(steps), settings.lr)
         if settings.patience is not None:
             _judge(model, course.tasks[0], state, best, processes)
             shared.train()
@@ -219,6 +215,14 @@ def train(
             if name in best:
                 parameter.copy_(best[name])
     return state
+
+
+def _end_epoch(state: LoopState, summed: float, count: int, lr: float) -> None:
+    """Note an epoch's mean loss, which must be a number."""
+    state.losses.append((state.summed + summed) / count)
+    state.summed = 0.0
+    if not math.isfinite(state.losses[-1]):
+        raise DivergedError(f"the loss is no longer a number in epoch {len(state.losses)} (lr = {lr}); lower --lr.")
 
 
 def _judge(

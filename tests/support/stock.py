@@ -279,7 +279,11 @@ def stock_inputs(batch: Batch, metadata: ModelMetadata) -> dict[str, Tensor]:
         given["task_type_ids"] = tasks if tasks.ndim == 2 else tasks[:, None].expand_as(inputs.input_ids)
     if inputs.position_ids is not None:
         given["position_ids"] = inputs.position_ids + metadata.config.position_offset
-    return given
+    chooses = any(head["kind"] == "choice" for head in metadata.heads.values())
+    if not chooses:
+        return given
+    flat = {"task_type_ids"}  # of ERNIE's chooser, which does not flatten them
+    return {name: value if name in flat else value[None] for name, value in given.items()}  # one row of many choices
 
 
 def draw_labels(ours: Ours, batch: Batch, seed: int) -> list[Tensor]:
@@ -296,6 +300,8 @@ def draw_labels(ours: Ours, batch: Batch, seed: int) -> list[Tensor]:
             chosen = torch.rand(real.shape, generator=generator) < 0.4
             chosen[:, 0] = True
             labels.append(torch.where(real & chosen, drawn, -100))
+        elif kind == "choice":
+            labels.append(torch.randint(0, rows, (1,), generator=generator))
         elif kind in ("pair", "classification"):
             labels.append(torch.randint(0, head["num_labels"], (rows,), generator=generator))
         elif kind == "span":
@@ -335,6 +341,8 @@ def our_loss(ours: Ours, output: CoreOutput, batch: Batch, labels: list[Tensor])
         elif facts["kind"] == "span":
             both = [functional.cross_entropy(s, w) for s, w in zip(scores.unbind(-1), (wanted, next(left)))]
             total = total + sum(both) / 2
+        elif facts["kind"] == "choice":
+            total = total + functional.cross_entropy(scores.view(1, -1), wanted)
         else:
             total = total + functional.cross_entropy(scores.flatten(0, -2), wanted.flatten())
     return total
@@ -350,5 +358,5 @@ def both_scores(ours: Ours, output: CoreOutput, theirs: Mapping[str, Tensor], ba
             place = next(i for i, value in enumerate(found) if value.numel() == part.numel())
             expected = found.pop(place)
             mine = part.reshape(expected.shape)
-            whole = facts["kind"] in ("pair", "classification")
+            whole = facts["kind"] in ("pair", "classification", "choice")
             yield (mine, expected) if whole else (mine[batch.real], expected[batch.real])

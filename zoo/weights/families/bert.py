@@ -178,13 +178,6 @@ ROBERTA = Family(
             (WeightRow("dense", "classifier.dense"), WeightRow("output", "classifier.out_proj")),
             pooling="first",
         ),
-        HeadTable(
-            "choice_classifier",
-            {"kind": "choice", "num_labels": 1, "dense": "tanh", "bias": True},
-            (WeightRow("dense", "roberta.pooler.dense"), WeightRow("output", "classifier")),
-            required_fields={"pooler": False},
-            pooling="first",
-        ),
         HeadTable("token_classifier", {"kind": "tagging", "dense": "none"}, (WeightRow("output", "classifier"),)),
         HeadTable(
             "qa_outputs", {"kind": "span", "num_labels": 2, "dense": "none"}, (WeightRow("output", "qa_outputs"),)
@@ -193,7 +186,6 @@ ROBERTA = Family(
     architectures={
         "RobertaForMaskedLM": ("masked_lm",),
         "RobertaForSequenceClassification": ("classifier",),
-        "RobertaForMultipleChoice": ("choice_classifier",),
         "RobertaForTokenClassification": ("token_classifier",),
         "RobertaForQuestionAnswering": ("qa_outputs",),
         "RobertaModel": (),
