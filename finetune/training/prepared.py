@@ -35,6 +35,7 @@ from finetune.kinds.base import TaskKind, open_kind
 from finetune.models.adapt import add_lora
 from finetune.models.task_model import FeatureModel, TaskModel
 from finetune.training.suits import (
+    check_layers,
     check_leader,
     check_next_tokens,
     check_task_type,
@@ -110,6 +111,7 @@ class PreparedTask:
         self.kind: TaskKind[Any] = open_kind(task)
         check_template(self.metadata.template, self.metadata.config, self.metadata.attention)
         check_task_type(settings.task_type_id, self.metadata)
+        check_layers(self.metadata, settings.use)
         self.features = settings.features if settings.use == "features" else None
         if self.features is not None:
             known = self.stored_tokenizer.backend.token_to_id

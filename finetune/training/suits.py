@@ -56,6 +56,15 @@ def check_leader(task: Task, leader: Task) -> None:
             )
 
 
+def check_layers(metadata: ModelMetadata, use: str) -> None:
+    """Raise ZooError if a core without layers is asked to read a text by itself."""
+    if metadata.config.num_hidden_layers == 0 and use != "features":
+        raise ZooError(
+            f"{metadata.path} is a table of word vectors, whose state of one token says nothing of the text: "
+            "--config features reads them by a task network."
+        )
+
+
 def check_next_tokens(metadata: ModelMetadata, head: str) -> None:
     """Raise ZooError if a model and a head cannot take an auxiliary loss of the next token."""
     if metadata.attention != "causal":

@@ -20,11 +20,13 @@ class Hooks:
         required_fields: optional fields of :class:`Examples` that it reads; checked against the layout's
             ``provided_fields``.
         select: which positions it hides or predicts, for objectives that choose some.
+        reads_rows: the core reads rows as they are laid out, and targets are of their tokens.
         sparse_gradients: the core's table gets gradients of the rows that a batch reads, not of all.
     """
 
     required_fields: frozenset[str] = frozenset()
     select: Selector | None = None
+    reads_rows: bool = True
     sparse_gradients: bool = False
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:

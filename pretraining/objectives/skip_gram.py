@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from pretraining.layouts.examples import Examples
 from pretraining.objectives.base import CoreRunner, LossTerm, Objective, Targets
 from pretraining.objectives.windows import WindowBlocks, WordFrequencies, distinct, draw_reach, window_blocks
 from pretraining.store.token_store import Store
+from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.core.init import Initial, constant
 from zoo.errors import ZooError
@@ -46,6 +47,7 @@ class WindowObjective(Objective):
     """
 
     normalise = "sum"
+    reads_rows = False
     shown = None
     select = None
 
@@ -77,6 +79,15 @@ class WindowObjective(Objective):
         self.size, self.width, self.special_ids = config.vocab_size, config.hidden_size, vocabulary.special_ids
         self.out_embed = OutputVectors(config.vocab_size, config.hidden_size, sparse=self.sparse_gradients)
 
+    def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
+        """Take the spelling of words, to describe rows."""
+        self.tokenizer = tokenizer
+
+    def describe(self, rows: Examples) -> dict[str, Any]:
+        """How many predictions are made, and the noise words in the order of those that stay."""
+        noise = [self.tokenizer.token(number) for number in rows.targets["noise"][rows.targets["kept"]]]
+        return {"predictions": self.targets(rows).count, "noise": " ".join(noise)}
+
     def bind_store(self, store: Store) -> None:
         """Take the counts of words. Tokens that are special, the unknown one among them, are no words."""
         self.bind_counts(np.asarray(store.counts), str(store.path))
@@ -105,7 +116,8 @@ class WindowObjective(Objective):
             raise ZooError(f"{type(self).__name__} thins words out, and another objective has: it needs its own task.")
         kept = self.frequencies.keep(rows, draw)
         noise = self.frequencies.noise(rows, kept, draw)
-        return rows.with_targets(kept=kept, reach=draw_reach(rows, self.window, draw), noise=noise)
+        reach = np.where(kept, draw_reach(rows, self.window, draw), 0)
+        return rows.with_targets(kept=kept, reach=reach, noise=noise)
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
         """The core looks each different word up once."""

@@ -81,6 +81,8 @@ def _task_view(subject: Subject, core: CoreConfig, name: str, show_config: ShowC
         printer, rows = TokenPrinter(subject.tokenizer), list[RowView]()
         for seed in show_config.seeds or [config.seed.data]:
             loader = make_task(config, name, store, subject.tokenizer.vocabulary, seed, length)
+            for objective in loader.objectives.values():  # which goes by the whole text's counts, if there is one
+                objective.bind_store(subject.store or store)
             rows += _rows(TextSource(loader, store, printer, core, corpus.annotations), show_config)
         notes = tuple(_notes(loader, store, rows, show_config))
     except ZooError as error:

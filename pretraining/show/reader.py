@@ -88,7 +88,8 @@ class RowReading:
     @cached_property
     def read(self) -> Ints:
         """(L,) ids that the core reads."""
-        ids: Ints = self.inputs.input_ids[0, : self.length].numpy()
+        as_laid_out = all(objective.reads_rows for objective in self.source.task.objectives.values())
+        ids: Ints = (self.inputs.input_ids[0].numpy() if as_laid_out else self.rows.input_ids[0])[: self.length]
         return ids
 
     @cached_property

@@ -24,6 +24,8 @@ def read_streams(config: CoreConfig, inputs: CoreInputs, length: int) -> Iterato
         inputs: one row.
         length: its real tokens.
     """
+    if config.num_hidden_layers == 0:  # each token is looked up by itself
+        return
     width, pattern, query = inputs.input_ids.shape[1], inputs.attention_pattern, inputs.query
     everyone = list(range(length))
     found: list[tuple[str, list[int], Bools]]

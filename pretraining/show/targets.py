@@ -42,7 +42,7 @@ def read_targets(row: RowReading, name: str, objective: Objective) -> ObjectiveL
     tensors = {key: tensor.numpy() for key, tensor in objective.targets(row.rows).tensors.items()}
     lines = ObjectiveLines()
     _add_labels(lines, row, name, objective, tensors)
-    for key, values in tensors.items():
+    for key, values in tensors.items() if objective.reads_rows else ():
         _add_values(lines, row, name, key, values)
     for key, value in objective.describe(row.rows).items():
         _add_description(lines, row, name, key, value)

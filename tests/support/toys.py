@@ -77,6 +77,20 @@ SPELT = Toy(
     "bidirectional",
 )
 
+STATIC = Toy(
+    _TINY.replace(
+        num_hidden_layers=0,
+        type_vocab_size=0,
+        pooler=False,
+        embedding_norm=False,
+        position_type="none",
+        hidden_dropout_prob=0.0,
+        tie_word_embeddings=False,
+    ),
+    Template("$A", "$A [SEP] $B"),
+    "bidirectional",
+)
+
 
 def make_model(folder: Path, toy: Toy, seed: int = 0, words: list[str] | None = None) -> Path:
     """A model folder with random weights."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import LAST, PAIR, POOLED, SINGLE, SPELT, Share, rows_of
+from toys import LAST, PAIR, POOLED, SINGLE, SPELT, STATIC, Share, rows_of
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 import zoo.hf  # noqa: F401  makes model toy_folders known to the Auto classes
@@ -32,7 +32,7 @@ from zoo.model_folder import open_weights, read_metadata
 from zoo.settings.load import load_settings
 from zoo.vocabulary import Template
 
-TOYS = {"pooled": POOLED, "last": LAST, "spelt": SPELT}
+TOYS = {"pooled": POOLED, "last": LAST, "spelt": SPELT, "static": STATIC}
 FEATURES = FeatureSettings(hidden_size=16, dropout=0.1)
 SETTINGS = FinetuneSettings(lr=1e-2, use="features", features=FEATURES)
 
@@ -52,6 +52,12 @@ def tuned(toy_folders, toy_data, tmp_path_factory) -> tuple[Path, object, object
     return place / "colour" / "seed-1", result, prepared
 
 
+def test_a_table_of_vectors_answers_nothing_by_itself(toy_folders, toy_data: Path) -> None:
+    for use in ("finetune", "probe"):
+        with pytest.raises(ZooError, match=r"a table of word vectors.*--config features"):
+            PreparedTask(toy_folders["static"], SINGLE, toy_data, FinetuneSettings(use=use))
+
+
 # --- learning ------------------------------------------------------------------------------------------------
 
 
@@ -61,7 +67,7 @@ def test_a_frozen_core_is_enough_for_a_task_network(name: str, toy_folders, toy_
     result = finetune(toy_folders[name], SINGLE, toy_data, 1, settings, tmp_path, progress=False)
     assert result.scores["accuracy"] > 0.95
     ((mix,),) = ([m["shares"] for m in result.mixes],)
-    assert len(mix) == 3
+    assert len(mix) == TOYS[name].config.num_hidden_layers + 1
     assert sum(mix) == pytest.approx(1.0)
 
 

@@ -16,6 +16,7 @@ from pretraining.objectives import ContinuousBagOfWords, SkipGram
 from pretraining.objectives.base import CoreRunner, Targets, base_inputs, collate
 from pretraining.objectives.windows import WordFrequencies, draw_reach, window_blocks
 from pretraining.optim.learning_rate import WarmupDecay
+from pretraining.show.command import show_command
 from zoo.config import CoreConfig
 from zoo.core.build import build_core
 from zoo.core.init import initialise
@@ -321,3 +322,11 @@ def test_two_processes_take_the_same_course(shared, tmp_path):
     assert_same_course(whole, together)
     one, two = (load_core(folder)[0].token_embedding for folder in (whole, together))
     torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_a_text_is_shown_with_what_stays_of_it(shared, capsys):
+    run = shared.finished_run("word2vec")
+    assert show_command(["--run", str(run), " ".join(["The town lies by the river."] * 12)]) == 0
+    shown = capsys.readouterr().out
+    for line in ("kept", "reach", "skip_gram", "predictions", "noise"):
+        assert line in shown
