@@ -35,10 +35,9 @@ from finetune.kinds.base import TaskKind, open_kind
 from finetune.models.adapt import add_lora
 from finetune.models.task_model import FeatureModel, TaskModel
 from finetune.training.suits import (
-    check_layers,
     check_leader,
+    check_model,
     check_next_tokens,
-    check_task_type,
     held_back,
     longest_input,
     next_token_head,
@@ -110,8 +109,7 @@ class PreparedTask:
         self.task: Task = task
         self.kind: TaskKind[Any] = open_kind(task)
         check_template(self.metadata.template, self.metadata.config, self.metadata.attention)
-        check_task_type(settings.task_type_id, self.metadata)
-        check_layers(self.metadata, settings.use)
+        check_model(self.metadata, settings.use, settings.task_type_id)
         self.features = settings.features if settings.use == "features" else None
         if self.features is not None:
             known = self.stored_tokenizer.backend.token_to_id

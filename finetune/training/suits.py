@@ -56,8 +56,9 @@ def check_leader(task: Task, leader: Task) -> None:
             )
 
 
-def check_layers(metadata: ModelMetadata, use: str) -> None:
-    """Raise ZooError if a core without layers is asked to read a text by itself."""
+def check_model(metadata: ModelMetadata, use: str, task_type_id: int) -> None:
+    """Raise ZooError if a core without layers is asked to read a text by itself, or has no such task type."""
+    check_task_type(task_type_id, metadata)
     if metadata.config.num_hidden_layers == 0 and use != "features":
         raise ZooError(
             f"{metadata.path} is a table of word vectors, whose state of one token says nothing of the text: "
