@@ -438,6 +438,10 @@ def test_a_tokenizer_that_knows_hardly_anything_is_refused_before_the_work(tmp_p
     for _ in range(2):  # built, and opened
         prepare_store(CorpusConfig(str(tmp_path / "mixed.txt")), loaded, tmp_path / "s", processes=1)
         assert "% of the tokens are unknown to the tokenizer ([UNK])" in capfd.readouterr().err
+    (tmp_path / "rare.txt").write_text(" ".join(f"rare{n}" for n in range(300)) + " often" * 9, encoding="utf-8")
+    of_its_own = TokenizerConfig(kind="word", min_frequency=5)  # trained on the text, most of whose words are too rare
+    prepare_store(CorpusConfig(str(tmp_path / "rare.txt")), of_its_own, tmp_path / "s", processes=1)
+    assert "% of the tokens are unknown to the tokenizer ([UNK])" in capfd.readouterr().err
     start = "Alpha beta gamma Delta epsilon zeta. " * 800 + "\n"  # the beginning does not tell
     (tmp_path / "later.txt").write_text(start + "北京是中国的首都。\n" * 9000, encoding="utf-8")
     with pytest.raises(ZooError, match=r"% of the tokens of .*later\.txt are unknown"):
