@@ -138,6 +138,12 @@ COMMANDS = {
         "pretraining.scoring.retrieve:RetrieveConfig",
         "RUN",
     ),
+    "translate": Subcommand(
+        "pretraining.scoring.translate:translate_command",
+        "what a decoder writes of a text, and its BLEU: zoo translate RUN FILE",
+        "pretraining.scoring.translate:TranslateConfig",
+        'RUN FILE|"TEXT"',
+    ),
     "completion": Subcommand(
         "zoo.cli:completion_command",
         "a script for a shell's Tab key: source <(zoo completion bash)",

@@ -84,6 +84,7 @@ class Layout(ABC):
             the row before. The text is then cut into G equally long stretches, one for each of the G rows of a global
             batch, and the plan's rows are in the order of training: row t * G + g is the t-th of stretch g. Every epoch
             starts them anew.
+        target_start: role of the special token that a decoder reads first, where the layout gives rows targets.
         parallel_rows: G, for ``order = "contiguous"``; set before :meth:`plan` by what knows the batch. Text for fewer
             rows makes as many stretches as there are rows.
     """
@@ -93,6 +94,7 @@ class Layout(ABC):
     short: Mapping[str, object] = MappingProxyType({})
     order: Literal["shuffled", "contiguous"] = "shuffled"
     parallel_rows: int = 32
+    target_start: str | None = None
 
     def memory_span(self, length: int) -> int | None:
         """Tokens at the start of a row of ``length`` that the row after it goes on from; ``None`` = all."""

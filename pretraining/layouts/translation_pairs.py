@@ -51,7 +51,8 @@ class TranslationPairs(Layout):
         for name, value, known in (("direction", direction, DIRECTIONS), ("start", start, ("pad", "cls", "sep"))):
             if value not in known:
                 raise ZooError(f"TranslationPairs: {name} is {value!r}; {', '.join(known)} would work.")
-        self.direction, self.start, self.opens, self.shuffle_pairs = direction, start, opens, shuffle_pairs
+        self.direction, self.opens, self.shuffle_pairs = direction, opens, shuffle_pairs
+        self.start = self.target_start = start
 
     def check_length(self, length: int) -> None:
         """Raise ZooError if a row has no room for what it holds."""

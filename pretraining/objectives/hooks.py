@@ -21,12 +21,14 @@ class Hooks:
             ``provided_fields``.
         select: which positions it hides or predicts, for objectives that choose some.
         reads_rows: the core reads rows as they are laid out, and targets are of their tokens.
+        target_start: role of the special token that a decoder reads first, where the objective makes the targets.
         sparse_gradients: the core's table gets gradients of the rows that a batch reads, not of all.
     """
 
     required_fields: frozenset[str] = frozenset()
     select: Selector | None = None
     reads_rows: bool = True
+    target_start: str | None = None
     sparse_gradients: bool = False
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:

@@ -67,7 +67,7 @@ class SequenceToSequence(Objective):
         if start not in ("sep", "pad", "cls"):
             raise ZooError(f"SequenceToSequence: start is {start!r}; sep, pad or cls would work.")
         self.noise, self.label_smoothing, self.start = list(noise or ()), label_smoothing, start
-        self.bias, self.weight = bias, weight
+        self.bias, self.weight, self.target_start = bias, weight, start if noise else None
         needed = [part.required_fields for part in self.noise]
         self.required_fields = frozenset().union(*needed) if noise else _TARGET_FIELDS
 

@@ -80,6 +80,22 @@ def make_tasks(
     return training, validation
 
 
+def decoder_start(config: PretrainConfig, vocabulary: Vocabulary) -> int | None:
+    """What a decoder reads first in the rows of a run; ``None`` = they have no targets.
+
+    Raises:
+        ZooError: tasks start their targets differently, so that a model could not know with what.
+    """
+    layouts = {f"tasks.{name}.layout": task.layout.target_start for name, task in config.tasks.items()}
+    objectives = {f"objectives.{name}": objective.target_start for name, objective in config.objectives.items()}
+    found = {name: role for name, role in {**layouts, **objectives}.items() if role is not None}
+    if len(set(found.values())) > 1:
+        raise ZooError(f"targets of this run start with different tokens ({found}): give them the same `start`.")
+    role = next(iter(found.values()), None)
+    start: int | None = None if role is None else getattr(vocabulary, role)
+    return start
+
+
 def data_seed(config: PretrainConfig, task: str) -> int:
     """What keys a task's order and masks.
 

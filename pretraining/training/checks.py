@@ -268,19 +268,6 @@ def common_attention(objectives: dict[str, Objective]) -> Literal["bidirectional
     return "causal" if needed == {"causal"} else "bidirectional"
 
 
-def decoder_start(config: PretrainConfig, vocabulary: Vocabulary) -> int | None:
-    """What a decoder reads first, as the first task with one has it; ``None`` where the core has none."""
-    if config.model.decoder is None:
-        return None
-    for task in config.tasks.values():
-        objectives = [config.objectives[name] for name in task.objectives]
-        for part in (task.layout, *objectives) if "labels" in task.layout.provided_fields else objectives:
-            if (name := getattr(part, "start", None)) is not None:
-                found: int | None = getattr(vocabulary, name)
-                return found
-    return None
-
-
 def accumulation_of(batch_size: int, micro_batch_size: int | None, processes: int) -> tuple[int, int]:
     """Rows per forward pass and accumulation steps.
 

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 from pretraining.objectives.base import make_batch
 from pretraining.optim.average import AveragedWeights
 from pretraining.tokenizer.load import load_tokenizer
-from pretraining.training.assemble import check_sharded_optimizer, make_optimizer, make_tasks, with_vocabulary
+from pretraining.training.assemble import (
+    check_sharded_optimizer,
+    decoder_start,
+    make_optimizer,
+    make_tasks,
+    with_vocabulary,
+)
 from pretraining.training.budget import make_trainer, minutes_in_steps
 from pretraining.training.checkpoint import (
     check_room,
@@ -29,7 +35,7 @@ from pretraining.training.checkpoint import (
     load_recurrent_state,
     save_checkpoint,
 )
-from pretraining.training.checks import accumulation_of, check_weights, common_attention, decoder_start
+from pretraining.training.checks import accumulation_of, check_weights, common_attention
 from pretraining.training.compiled import WHY_NOT_RECURRENT, CompiledCore
 from pretraining.training.config import PretrainConfig
 from pretraining.training.evaluate import evaluate
