@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pretraining.scoring.scorer import template_ids
-from pretraining.scoring.translation import in_words, translation_scores
+from pretraining.scoring.translation import scores_in_words, translation_scores
 from pretraining.tokenizer.load import load_tokenizer
 from zoo.errors import ZooError
 from zoo.model_folder import read_metadata
@@ -206,5 +206,5 @@ def translate_command(argv: list[str]) -> int:
         target = Path(config.scores) if config.scores else Path(config.run) / "translation.json"
         facts = {"texts": len(texts), "search": config.search, **scores}
         write_json(target, facts)
-        print("\n".join([*in_words(scores), f"written to {target}"]))
+        print("\n".join([*scores_in_words(scores), f"written to {target}"]))
     return 0

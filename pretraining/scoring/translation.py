@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,26 +27,25 @@ def translation_scores(
         ZooError: sacrebleu is not installed, there is nothing to score, or not a reference for each translation.
     """
     if len(translations) != len(references):
-        raise ZooError(
-            f"{len(translations):,} translations and {len(references):,} references: one for each is needed."
-        )
+        raise ZooError(f"{len(references):,} references of {len(translations):,} translations: each needs one.")
     if not translations:
         raise ZooError("there are no translations to score.")
     try:
-        metrics = importlib.import_module("sacrebleu.metrics")
+        from sacrebleu.metrics.bleu import BLEU
+        from sacrebleu.metrics.chrf import CHRF
     except ImportError as error:
         raise ZooError("BLEU and chrF are sacrebleu's: pip install sesame-zoo[mt] (or sacrebleu).") from error
     found = {}
     for name, metric in (
-        ("bleu", metrics.BLEU(tokenize=_TOKENIZERS.get(language or "", "13a"))),
-        ("chrf", metrics.CHRF()),
+        ("bleu", BLEU(tokenize=_TOKENIZERS.get(language or "", "13a"))),
+        ("chrf", CHRF()),
     ):
         score = metric.corpus_score(list(translations), [list(references)])
         found[name] = {"score": float(score.score), "signature": str(metric.get_signature())}
     return found
 
 
-def in_words(scores: dict[str, dict[str, Any]]) -> list[str]:
+def scores_in_words(scores: dict[str, dict[str, Any]]) -> list[str]:
     """A line for each figure."""
     names = {"bleu": "BLEU", "chrf": "chrF2"}
     return [f"{names[key]} {entry['score']:.2f}  {entry['signature']}" for key, entry in scores.items()]
