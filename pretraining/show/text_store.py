@@ -116,19 +116,28 @@ def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | 
     """
     data = subject.config.data
     corpus = corpus or data.corpus
-    record = record_of(text, corpus.text_field)
-    path = folder / ("text.txt" if record is None else "text.jsonl")
-    if corpus.parallel:
-        record, path, text = None, folder / "text.tsv", _pair_of(text, corpus.languages or [])
-    content = text if record is None else f"{json.dumps(record, ensure_ascii=False)}\n"
-    path.write_bytes(content.encode("utf-8", "replace"))
+    languages = corpus.languages or []
+    record = record_of(text, corpus.text_field) if len(languages) < 2 else None
+    if len(languages) < 2:
+        contents = (
+            {"text.txt": text} if record is None else {"text.jsonl": json.dumps(record, ensure_ascii=False) + "\n"}
+        )
+    elif corpus.parallel:
+        contents = {"text.tsv": "\t".join(_text_of_each(text, languages)) + "\n"}
+    else:
+        contents = {f"text-{n}.txt": part for n, part in enumerate(_text_of_each(text, languages))}
+    paths = [folder / name for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        path.write_bytes(content.encode("utf-8", "replace"))
     given = {
         name: annotator if record is not None and name in record else annotator.lenient()
         for name, annotator in corpus.annotations.items()
     }
     own = dataclasses.replace(
         data,
-        corpus=dataclasses.replace(corpus, files=str(path), annotations=given),
+        corpus=dataclasses.replace(
+            corpus, files=str(paths[0]) if len(paths) == 1 else list(map(str, paths)), annotations=given
+        ),
         tokenizer=TokenizerConfig(kind="file", path=str(subject.home)),
         stores=str(folder),
         processes=1,
@@ -136,22 +145,25 @@ def tokenised(subject: Subject, text: str, folder: Path, corpus: CorpusConfig | 
     try:
         return run_store(dataclasses.replace(subject.config, data=own), False)
     except ZooError as error:
-        raise ZooError(str(error).replace(repr(str(path)), "the text").replace(str(path), "the text")) from error
+        message = str(error)
+        for path in paths:
+            message = message.replace(repr(str(path)), "the text").replace(str(path), "the text")
+        raise ZooError(message) from error
 
 
-def _pair_of(text: str, languages: list[str]) -> str:
-    """A text and its translation as a line of a table.
+def _text_of_each(text: str, languages: list[str]) -> list[str]:
+    """A text and its translations, one in each language.
 
     Raises:
-        ZooError: it has one part, or several.
+        ZooError: a language has none, or several.
     """
     parts = [" ".join(part.split()) for part in text.replace("\t", _BETWEEN).split(_BETWEEN)]
-    if len(parts) != 2 or not all(parts):
+    if len(parts) != len(languages) or not all(parts):
         raise ZooError(
-            f"the text is to be a pair, {' and '.join(languages)}, with a tab or {_BETWEEN.strip()} between them: zoo "
-            f"show ... 'TEXT {_BETWEEN.strip()} TRANSLATION'"
+            f"the text is to be one in each of {', '.join(languages)}, with a tab or {_BETWEEN.strip()} between them: "
+            f"zoo show ... '{_BETWEEN.join(f'TEXT IN {language}' for language in languages)}'"
         )
-    return "\t".join(parts) + "\n"
+    return parts
 
 
 class TextStore(Store):

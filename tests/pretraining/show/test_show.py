@@ -63,6 +63,8 @@ def data(tmp_path_factory):
         files = folder / ("zh.txt" if config.endswith("-zh") else "text.txt")
         if config in ("transformer-tiny", "recurrent-attention-tiny"):
             files = "zoo:sample/pairs/en-zh.tsv"
+        if config in ("xlm-tiny", "xlm-tlm-tiny"):
+            files = [str(folder / "text.txt"), str(folder / "zh.txt")]
         values = {
             "data.corpus.files": files,
             "data.stores": folder / "stores",
@@ -113,7 +115,7 @@ def test_a_target_stands_below_its_source(data, capsys):
     assert reads[1:3] == ["<pad>", "<extra_id_0>"]
     assert [word.removeprefix("→") for word in asks[1:-1]] == reads[2:]
     assert "tokens of the source (cross-attention)" in " ".join(target.split())
-    with pytest.raises(ZooError, match=r"is to be a pair, en and zh"):
+    with pytest.raises(ZooError, match=r"is to be one in each of en, zh"):
         show_command(["--config", "transformer-tiny", *data("transformer-tiny"), ENGLISH])
 
 
@@ -121,7 +123,7 @@ def test_a_target_stands_below_its_source(data, capsys):
 def test_every_tiny_config_shows_a_sentence(config, data, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "90")
     text = CHINESE if config.endswith("-zh") else ENGLISH
-    if config in ("transformer-tiny", "recurrent-attention-tiny"):
+    if config in ("transformer-tiny", "recurrent-attention-tiny", "xlm-tiny", "xlm-tlm-tiny"):
         text = f"{ENGLISH} ||| {CHINESE}"
     settings = load_pretrain_config(["--config", config]).value
     given = frozenset(settings.data.corpus.annotations)
