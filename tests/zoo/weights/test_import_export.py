@@ -430,9 +430,9 @@ def test_a_config_that_is_far_too_large_says_what_it_would_need(tmp_path):
 
     assert "would take 96,000,000,016.0 GB" in refused("gpt2", "1,000,000,000 wide", n_embd=10**9)
     refused("gpt2", "2 layers, 32 wide, which would take 512.0 GB", n_inner=10**9)
-    refused("gpt2", "from 1 to 65,536", n_layer=10**9)
-    refused("albert", "from 1 to 65,536", num_hidden_layers=10**9)
-    refused("albert", "from 1 to 65,536", num_hidden_layers=10**9, num_hidden_groups=10**9)
+    refused("gpt2", "from 0 to 65,536", n_layer=10**9)
+    refused("albert", "from 0 to 65,536", num_hidden_layers=10**9)
+    refused("albert", "from [01] to 65,536", num_hidden_layers=10**9, num_hidden_groups=10**9)
 
 
 def test_a_config_of_another_family(checkpoint, tmp_path):
