@@ -1,16 +1,16 @@
-"""The config of a core: its architecture, with the names the transformers library uses for them."""
+"""The config of a core: which fields go together, and how it is read and written."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from zoo.config_parts import CharacterConfig, DecoderConfig, FusionConfig, RecurrentConfig
+from zoo.core_fields import CoreFields
 from zoo.errors import ZooError, nearest
-from zoo.values import Amount, Count, NotNegative, Positive, Probability, Range, check_fields
+from zoo.values import check_fields
 
 _PARTS: dict[str, Any] = {
     "characters": CharacterConfig,
@@ -22,126 +22,8 @@ _PARTS: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class CoreConfig:
-    """Architecture of a core. Every field can be recombined with the others; none is a family's name.
-
-    Args:
-        vocab_size: rows of the token embedding; ``None`` takes the tokenizer's size.
-        hidden_size: width of the hidden states.
-        num_hidden_layers: layers that are run, at most 2**16; 0 = a table of vectors alone.
-        num_attention_heads: heads per layer; must divide ``hidden_size``, unless ``head_dim`` is given.
-        head_dim: width of a head; ``None`` = ``hidden_size`` shared out among the heads.
-        num_key_value_heads: heads of keys and values, each shared by a group of query heads; ``None`` = as
-            many as query heads.
-        intermediate_size: inner width of the feed-forward part.
-        embedding_size: width of the embedding tables; ``None`` = that of the first layer's input, which is
-            ``hidden_size``, or half of it with ``recurrent`` (no factorisation).
-        embedding_projection: linear map from ``embedding_size`` to the first layer's input; ``None`` = only where
-            the two differ.
-        num_hidden_groups: distinct sets of layer weights; ``None`` = one per layer. Layer ``i`` uses
-            group ``floor(i / num_hidden_layers * num_hidden_groups)``.
-        hidden_act: ``gelu`` (erf), ``gelu_new`` (tanh form), ``relu``, ``silu``.
-        glu: gated feed-forward, act(x G) * (x V) before the output matrix (Shazeer 2020).
-        norm: ``layer`` (LayerNorm) or ``rms`` (RMSNorm: no mean, no bias; Zhang & Sennrich 2019).
-        norm_position: ``post`` (after the residual sum) or ``pre`` (before each part, plus a final norm).
-        embedding_norm: LayerNorm after the embedding sum.
-        scale_embedding: token embeddings are multiplied by sqrt(hidden_size).
-        position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
-            k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019),
-            ``relative_buckets`` (a number per head for each range of distances is added to scores; Raffel et al. 2020)
-            or ``none``. The fields from ``untie_r`` to ``query_stream`` say more about ``relative``.
-        sinusoid_layout: of ``sinusoidal``: ``interleaved``, ``halves`` or ``halves_inclusive``
-            (:func:`zoo.core.functions.sinusoids`).
-        relative_attention_num_buckets: of ``relative_buckets``: ranges of distances, of both directions together where
-            tokens attend to both.
-        relative_attention_max_distance: of ``relative_buckets``: farther distances are in the last range.
-        rope_theta: base of the rotary angles.
-        max_position_embeddings: rows of the position table, ``position_offset`` included; without a table the
-            length that the model is meant for, and no limit.
-        position_offset: row of the first position (2 where a table keeps rows for padding).
-        untie_r: each set of layer weights has vectors u, v (and s) of its own in the relative scores; false = all
-            layers share them.
-        clamp_len: farther distances count as this one; -1 = none does.
-        relative_segments: scores read whether query and key are of one segment (XLNet, section 2).
-        mem_len: states of earlier tokens that every layer remembers for the next segment; ``None`` or 0 = none.
-        reuse_len: only so many tokens from a segment's start are remembered; ``None`` or 0 = all.
-        same_length: hide keys that are ``mem_len`` tokens back or more, so that all queries attend to equally many
-            (for evaluation).
-        query_stream: a learned start vector for a second stream of states (permutation language models).
-        type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
-        task_type_vocab_size: task types; 0 = no table.
-        scale_attention: scores are divided by the square root of a head's width.
-        attention_bias: biases on the attention projections.
-        mlp_bias: biases on the feed-forward projections.
-        layer_norm_eps: epsilon of every norm.
-        hidden_dropout_prob: dropout on embeddings and on each part's output.
-        attention_probs_dropout_prob: dropout on attention probabilities.
-        activation_dropout: dropout after the feed-forward activation.
-        final_dropout: dropout on the last states.
-        initializer: ``normal``, ``truncated_normal`` (cut at two standard deviations) or ``uniform``.
-        initializer_range: standard deviation of the initial weights; of ``uniform`` ones the bound.
-        residual_init_scale: scale the output projections' initial values by 1/sqrt(2 * layers).
-        tie_word_embeddings: output matrix of token heads = token embedding.
-        scale_logits: what token heads multiply with the output matrix is divided by sqrt(hidden_size).
-        pooler: dense + tanh on the first token's state, as a part of the core.
-        pad_token_id: row of the padding token; ``None`` = there is none.
-        characters: read tokens by their characters instead of looking them up in a table; ``None`` = a table.
-        recurrent: LSTM layers in the place of attention layers, whose fields are then not read; ``None`` = attention.
-        fusion: entity vectors beside the tokens; ``None`` = there are none.
-        decoder: a second stack of layers that reads the first one's states; ``None`` = there is none.
-    """
-
-    vocab_size: Count | None = None
-    hidden_size: Count = 128
-    num_hidden_layers: Annotated[int, Range(least=0, most=2**16)] = 2
-    num_attention_heads: Count = 2
-    head_dim: Count | None = None
-    num_key_value_heads: Count | None = None
-    intermediate_size: Count = 512
-    embedding_size: Count | None = None
-    embedding_projection: bool | None = None
-    num_hidden_groups: Count | None = None
-    hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
-    glu: bool = False
-    norm: Literal["layer", "rms"] = "layer"
-    norm_position: Literal["post", "pre"] = "post"
-    embedding_norm: bool = True
-    scale_embedding: bool = False
-    position_type: Literal["learned", "sinusoidal", "rotary", "relative", "relative_buckets", "none"] = "learned"
-    sinusoid_layout: Literal["interleaved", "halves", "halves_inclusive"] = "interleaved"
-    relative_attention_num_buckets: Annotated[int, Range(least=4)] = 32
-    relative_attention_max_distance: Count = 128
-    rope_theta: Positive = 10000.0
-    max_position_embeddings: Amount = 512
-    position_offset: Amount = 0
-    untie_r: bool = False
-    clamp_len: Annotated[int, Range(least=-1)] = -1
-    relative_segments: bool = False
-    mem_len: Amount | None = None
-    reuse_len: Amount | None = None
-    same_length: bool = False
-    query_stream: bool = False
-    type_vocab_size: Amount = 2
-    task_type_vocab_size: Amount = 0
-    scale_attention: bool = True
-    attention_bias: bool = True
-    mlp_bias: bool = True
-    layer_norm_eps: Positive = 1e-12
-    hidden_dropout_prob: Probability = 0.1
-    attention_probs_dropout_prob: Probability = 0.1
-    activation_dropout: Probability = 0.0
-    final_dropout: Probability = 0.0
-    initializer: Literal["normal", "truncated_normal", "uniform"] = "truncated_normal"
-    initializer_range: NotNegative = 0.02
-    residual_init_scale: bool = False
-    tie_word_embeddings: bool = True
-    scale_logits: bool = False
-    pooler: bool = True
-    pad_token_id: Annotated[int, Range(least=-1)] | None = None
-    characters: CharacterConfig | None = None
-    recurrent: RecurrentConfig | None = None
-    fusion: FusionConfig | None = None
-    decoder: DecoderConfig | None = None
+class CoreConfig(CoreFields):
+    """Architecture of a core: fields that were checked against each other."""
 
     def __post_init__(self) -> None:
         """Raise ZooError if no core can be built, naming what would work."""
@@ -151,62 +33,11 @@ class CoreConfig:
             check(self)
 
     @property
-    def input_width(self) -> int:
-        """Width of the first layer's input: the states' own, or one direction's half of it."""
-        return self.hidden_size if self.recurrent is None else self.hidden_size // 2
-
-    @property
-    def embedding_width(self) -> int:
-        """Width of the embedding tables."""
-        return self.embedding_size or self.input_width
-
-    @property
-    def has_embedding_projection(self) -> bool:
-        """Whether a linear map stands between the embeddings and the first layer."""
-        if self.embedding_projection is None:
-            return self.embedding_width != self.input_width
-        return self.embedding_projection
-
-    @property
-    def groups(self) -> int:
-        """Distinct sets of layer weights."""
-        return self.num_hidden_groups or self.num_hidden_layers
-
-    @property
-    def head_width(self) -> int:
-        """Width of an attention head."""
-        return self.head_dim or self.hidden_size // self.num_attention_heads
-
-    @property
-    def key_value_heads(self) -> int:
-        """Heads of keys and values."""
-        return self.num_key_value_heads or self.num_attention_heads
-
-    @property
-    def has_position_table(self) -> bool:
-        """Whether positions are rows of a table, which limits the length."""
-        return self.position_type in ("learned", "sinusoidal")
-
-    @property
-    def max_length(self) -> int:
-        """Longest input, in tokens; without a position table there is no limit."""
-        return self.max_position_embeddings - self.position_offset if self.has_position_table else sys.maxsize
-
-    @property
-    def tokenizer_settings(self) -> dict[str, int]:
-        """What a ``tokenizer_config.json`` has from its model: ``model_max_length``, where there is a limit."""
-        return {"model_max_length": self.max_length} if self.has_position_table else {}
-
-    @property
     def decoder_side(self) -> CoreConfig:
         """The config of the decoder's layers, as of a core without a decoder; only where there is one."""
         assert self.decoder is not None
         own = {name: value for name, value in dataclasses.asdict(self.decoder).items() if value is not None}
         return self.replace(**own, decoder=None)
-
-    def group_of(self, layer: int) -> int:
-        """Number of the weight set that layer ``layer`` uses (specs: ALBERT, section 2)."""
-        return layer * self.groups // self.num_hidden_layers
 
     def replace(self, **changes: Any) -> CoreConfig:
         """A copy with some fields changed."""

@@ -25,6 +25,7 @@ ORDER = [
     "zoo/values.py",
     "zoo/vocabulary.py",
     "zoo/config_parts.py",
+    "zoo/core_fields.py",
     "zoo/config.py",
     "zoo/inputs.py",
     "zoo/dropout.py",
@@ -240,7 +241,7 @@ def test_files_and_rooms_stay_small():
     assert long == {}
     rooms = Counter(file.rsplit("/", 1)[0] for file in files)
     assert {room: count for room, count in rooms.items() if count > 20} == {}
-    assert sum(file.rsplit("/", 1)[0] not in A_FILE_EACH for file in files) <= 190
+    assert sum(file.rsplit("/", 1)[0] not in A_FILE_EACH for file in files) <= 200
 
 
 def test_a_face_defines_nothing_and_nobody_inside_reads_it():
