@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AutoConfig, PreTrainedModel
 
+from zoo.config import CoreConfig
 from zoo.core.build import make_core
 from zoo.heads.build import build_head
 from zoo.heads.cross_entropy import linear_cross_entropy
@@ -27,7 +28,7 @@ from zoo.weights.table import Family
 from zoo.weights.write import write_checkpoint
 
 STD = 0.3  # of every random weight, bias and gain: large enough for every mistake to show
-END = 0  # id of the token that ends a row
+END = 0  # id of the token that ends a row, where padding has another
 LABELS = 3  # classes of a classifier or tagger
 
 
@@ -213,6 +214,11 @@ class Batch(NamedTuple):
     real: Tensor
 
 
+def end_of(config: CoreConfig) -> int:
+    """Id of the token that ends a row: never that of padding."""
+    return END + 1 if config.pad_token_id == END else END
+
+
 def make_batch(
     metadata: ModelMetadata,
     seed: int,
@@ -244,8 +250,9 @@ def make_batch(
     ids = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
     ids = torch.where(real, ids + (ids >= padding), padding)  # the padding's id stands nowhere else
     if model_type == "bart":  # their classifier reads the state at a row's only end token
-        ids = ids.masked_fill(real & (ids == END), END + 2)
-        ids[torch.arange(len(lengths)), lengths - 1] = END
+        end = end_of(config)
+        ids = ids.masked_fill(real & (ids == end), end + 2)
+        ids[torch.arange(len(lengths)), lengths - 1] = end
     causal = metadata.attention == "causal"
     visible = AttentionPattern(causal, dense=real[:, None, :]) if left else AttentionPattern(causal, lengths)
     types, tasks = 3 if config.relative_segments else config.type_vocab_size, config.task_type_vocab_size

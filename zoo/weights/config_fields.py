@@ -233,6 +233,7 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
     if core.decoder is not None:
         side = core.decoder_side
         values["decoder"] = {name: getattr(side, name) for name in values["decoder"]}
+        values["decoder"]["num_hidden_groups"] = side.groups
     if core.position_type != "sinusoidal":
         values["sinusoid_layout"] = None
     if core.position_type != "relative_buckets":
