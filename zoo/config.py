@@ -29,7 +29,7 @@ class CoreConfig(CoreFields):
         """Raise ZooError if no core can be built, naming what would work."""
         check_fields(self, "model")
         checks = (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_buckets, _check_fusion)
-        for check in (*checks, _check_decoder, _check_table):
+        for check in (*checks, _check_attention_layers, _check_decoder, _check_table):
             check(self)
 
     @property
@@ -152,6 +152,32 @@ def _check_buckets(config: CoreConfig) -> None:
         )
 
 
+def _check_attention_layers(config: CoreConfig) -> None:
+    """Raise ZooError if entries are no class paths, or layers that share weights would attend in different ways."""
+    if config.attention_layers is None:
+        return
+    where = "model.attention_layers"
+    if not config.attention_layers:
+        raise ZooError(f"{where} is empty: name a class for each layer in turn, or leave it out.")
+    for number, entry in enumerate(config.attention_layers):
+        place, keys = f"{where}[{number}]", ("class_path", "init_args")
+        for key in entry:
+            if key not in keys:
+                raise ZooError(f"unknown key {key!r} in {place}.{nearest(str(key), keys)}")
+        if not isinstance(entry.get("class_path"), str) or not isinstance(entry.get("init_args") or {}, dict):
+            raise ZooError(f"{place} = {entry}: a class_path is needed, with its init_args as names and values.")
+    if config.position_type == "relative" or config.recurrent is not None:
+        found = "model.recurrent" if config.recurrent is not None else "model.position_type: relative"
+        raise ZooError(f"{where} is for layers of plain attention; it does not go with {found}.")
+    for layer in range(config.num_hidden_layers):
+        first = next(i for i in range(layer + 1) if config.group_of(i) == config.group_of(layer))
+        if config.attention_of(first) != config.attention_of(layer):
+            raise ZooError(
+                f"{where} has different entries for the layers {first} and {layer}, which share their weights "
+                f"(model.num_hidden_groups = {config.num_hidden_groups})."
+            )
+
+
 def _check_decoder(config: CoreConfig) -> None:
     """Raise ZooError if something does not go with a decoder."""
     if config.decoder is None:
@@ -176,6 +202,8 @@ def _check_fusion(config: CoreConfig) -> None:
     if config.fusion is None:
         return
     needed = {"norm_position": "post", "norm": "layer", "glu": False, "recurrent": None, "mem_len": None}
+    if not config.feed_forward:
+        raise ZooError("model.fusion mixes entities into the feed-forward part: model.feed_forward: true is needed.")
     for name, value in needed.items():
         if getattr(config, name) != value and (getattr(config, name) or value):
             raise ZooError(f"model.fusion needs model.{name}: {value}, not {getattr(config, name)}.")
@@ -198,7 +226,7 @@ def _check_table(config: CoreConfig) -> None:
         return
     needed: dict[str, Any] = {"position_type": "none", "type_vocab_size": 0, "task_type_vocab_size": 0}
     needed |= {"embedding_norm": False, "pooler": False, "hidden_dropout_prob": 0.0}
-    needed |= {"characters": None, "recurrent": None, "fusion": None, "decoder": None}
+    needed |= {"characters": None, "recurrent": None, "fusion": None, "decoder": None, "attention_layers": None}
     for name, value in needed.items():
         if getattr(config, name) != value:
             told = "null" if value is None else str(value).lower()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from zoo.config_parts import CharacterConfig, DecoderConfig, FusionConfig, RecurrentConfig
 from zoo.values import Amount, Count, NotNegative, Positive, Probability, Range
@@ -59,6 +59,9 @@ class CoreFields:
         query_stream: a learned start vector for a second stream of states (permutation language models).
         type_vocab_size: segment types; with 1 (a table of one row) or 0 (no table) segments look alike.
         task_type_vocab_size: task types; 0 = no table.
+        attention_layers: classes of attention in turn, each with a ``class_path`` and, where it takes some,
+            ``init_args``; layer ``i`` has entry ``i`` modulo their number; ``None`` = every token attends to all.
+        feed_forward: layers have a feed-forward part after attention.
         scale_attention: scores are divided by the square root of a head's width.
         attention_bias: biases on the attention projections.
         mlp_bias: biases on the feed-forward projections.
@@ -112,6 +115,8 @@ class CoreFields:
     query_stream: bool = False
     type_vocab_size: Amount = 2
     task_type_vocab_size: Amount = 0
+    attention_layers: list[dict[str, Any]] | None = field(default=None, hash=False)
+    feed_forward: bool = True
     scale_attention: bool = True
     attention_bias: bool = True
     mlp_bias: bool = True
@@ -179,6 +184,14 @@ class CoreFields:
         """What a ``tokenizer_config.json`` has from its model: ``model_max_length``, where there is a limit."""
         return {"model_max_length": self.max_length} if self.has_position_table else {}
 
+    def attention_of(self, layer: int) -> dict[str, Any] | None:
+        """What layer ``layer`` attends with, as ``class_path`` and ``init_args``; ``None`` = the plain class."""
+        return self.attention_layers[layer % len(self.attention_layers)] if self.attention_layers else None
+
     def group_of(self, layer: int) -> int:
         """Number of the weight set that layer ``layer`` uses (specs: ALBERT, section 2)."""
         return layer * self.groups // self.num_hidden_layers
+
+    def first_layer(self, group: int) -> int:
+        """The first layer that uses weight set ``group``."""
+        return -(-group * self.num_hidden_layers // self.groups)

@@ -1,6 +1,6 @@
 """What is hidden, what stands there instead, what is predicted; class paths name this room."""
 
-from pretraining.masking.base import All, Budgeted, Prediction, Replacement, Selected, Selector
+from pretraining.masking.base import Budgeted, Prediction, Replacement, Selected, Selector
 from pretraining.masking.context_spans import ContextSpans, Parts
 from pretraining.masking.groups import Grouped, Groups
 from pretraining.masking.ngrams import NGrams
@@ -12,6 +12,7 @@ from pretraining.masking.noises import (
     TokenDeletion,
     TokenMasking,
 )
+from pretraining.masking.predictions import All
 from pretraining.masking.sentinels import PartitionedSpans, SpanCorruption
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace

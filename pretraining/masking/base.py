@@ -88,14 +88,6 @@ class Selected(Prediction):
         return selected
 
 
-class All(Prediction):
-    """The original tokens at every real position, template tokens included (ELECTRA's all-tokens arm)."""
-
-    def __call__(self, rows: Examples, selected: Bools) -> Bools:
-        """Every real position."""
-        return rows.real
-
-
 class Budgeted(Selector):
     """A chooser with a number of tokens per row that it must not exceed.
 

@@ -1,1 +1,1 @@
-"""TODO face."""
+"""Training: from settings and stores to a checkpoint."""

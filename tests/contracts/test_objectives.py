@@ -21,9 +21,9 @@ from pretraining.arrays import CAPITALISED, WORD_START
 from pretraining.keyed_random import Draw
 from pretraining.layouts.examples import Examples
 from pretraining.layouts.gather import examples_from_tokens
-from pretraining.masking.base import All
 from pretraining.masking.ngrams import NGrams
 from pretraining.masking.noises import SentencePermutation, TextInfilling
+from pretraining.masking.predictions import All
 from pretraining.masking.sentinels import SpanCorruption
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace

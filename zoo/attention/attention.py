@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from zoo.attention.context import AttentionContext, in_product_type
+from zoo.attention.mixer import TokenMixer
 from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
 from zoo.linear import Linear
 
 
-class Attention(nn.Module):
+class Attention(TokenMixer):
     """Multi-head self-attention: separate query, key, value and output projections, scores / sqrt(D)."""
 
     def __init__(self, config: CoreConfig) -> None:
@@ -52,9 +53,7 @@ class Attention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """(B, R, W) what (B, H, R, D) queries get of (B, G, K, D) keys and values; probabilities as in the call."""
-        if self.heads != self.key_value_heads:
-            groups = self.heads // self.key_value_heads
-            key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        key, value = self.of_all_heads(key, value)
         probabilities: Tensor | None = None
         if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
             context, probabilities = self._eager_attention(query, key, value, shared, site)
@@ -65,6 +64,13 @@ class Attention(nn.Module):
                 query, key, value, attn_mask=allowed, is_causal=mask.causal, scale=self.scale
             )
         return self.output(context.transpose(1, 2).flatten(2)), probabilities
+
+    def of_all_heads(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, H, K, D) keys and values by query head, of (B, G, K, D) that groups of heads share."""
+        groups = self.heads // self.key_value_heads
+        if groups == 1:
+            return key, value
+        return key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
 
     def _split(self, states: Tensor, heads: int) -> Tensor:
         """(B, L, heads * D) -> (B, heads, L, D)."""

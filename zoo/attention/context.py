@@ -89,7 +89,9 @@ class AttentionContext(NamedTuple):
     Args:
         mask: which queries attend to which keys.
         dropout_keys: (B,) keys, ``None`` = no dropout.
+        causal: rows attend to earlier tokens only, whichever part of the mask says so.
         rotation: cosines and sines of the positions, each (B or 1, 1, L, D); ``None`` = queries and keys stay.
+        positions: (B or 1, L) the positions that they are of.
         cache: earlier keys and values.
         cache_layer: how many layers were run before; where the cache keeps this one.
         eager_attention: compute the probabilities and give them back, instead of using a fused kernel.
@@ -103,7 +105,9 @@ class AttentionContext(NamedTuple):
 
     mask: Mask
     dropout_keys: Tensor | None = None
+    causal: bool = False
     rotation: tuple[Tensor, Tensor] | None = None
+    positions: Tensor | None = None
     cache: Cache | None = None
     cache_layer: int = 0
     eager_attention: bool = False

@@ -32,6 +32,7 @@ def positioned(
     pattern, positions = inputs.attention_pattern, inputs.position_ids
     length, device = inputs.input_ids.shape[1], inputs.input_ids.device
     mask = make_mask(pattern, length, device, past)
+    shared = shared._replace(causal=pattern.causal)
     if buckets is not None:
         if positions is not None:
             raise ZooError("model.position_type: relative_buckets counts distances itself: position_ids are not read.")
@@ -40,4 +41,5 @@ def positioned(
         return shared._replace(mask=mask)
     if positions is None:
         positions = torch.arange(past, past + length, device=device)[None]
-    return shared._replace(mask=mask, rotation=rotary_angles(positions, config.head_width, config.rope_theta))
+    rotation = rotary_angles(positions, config.head_width, config.rope_theta)
+    return shared._replace(mask=mask, rotation=rotation, positions=positions)

@@ -1,1 +1,1 @@
-"""TODO face."""
+"""Cores: ids and an attention pattern in, hidden states out."""

@@ -45,7 +45,8 @@ class DecoderLayer(Layer):
         hidden = hidden + shared.dropped(attended, site + _CROSS_SITE + 1, self.dropout)
         if not self.pre_norm:
             hidden = self.cross_norm(hidden)
-        hidden, _ = self._fed_forward(hidden, shared, site, None)
+        if self.has_feed_forward:
+            hidden, _ = self._fed_forward(hidden, shared, site, None)
         return hidden, probabilities, crossed
 
 
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = DecoderEmbeddings(config)
-        self.layers = nn.ModuleList(DecoderLayer(config, layer_index) for layer_index in range(config.groups))
+        self.layers = nn.ModuleList(DecoderLayer(config, config.first_layer(group)) for group in range(config.groups))
         self.final_norm = make_norm(config, config.hidden_size) if config.norm_position == "pre" else nn.Identity()
         self.buckets = RelativeBuckets(config) if config.position_type == "relative_buckets" else None
 

@@ -6,6 +6,7 @@ torch's own counter in ``tests/zoo/heads/test_cross_entropy.py``.
 
 from __future__ import annotations
 
+from zoo.attention.build import attention_class
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig, RecurrentConfig
 
@@ -42,6 +43,8 @@ def core_flops(
             decoded = _recurrent_decoder_flops(config.decoder_side, config.recurrent, rows, length, target_length)
         layer = rows * length * _recurrent_flops(config.recurrent, config.input_width, 1 if causal else 2)
         return config.num_hidden_layers * layer + decoded + _ends_flops(config, rows, length)
+    if config.attention_layers:
+        return _mixed_flops(config, rows, length, outputs) + decoded + _ends_flops(config, rows, length)
     asking, inner = config.num_attention_heads * config.head_width, config.key_value_heads * config.head_width
     # What a state costs, then what a row of keys costs.
     state = 2 * 2 * width * asking + _inner_flops(config) + 2 * 2 * keys * asking
@@ -54,8 +57,23 @@ def core_flops(
     return layers - skipped + decoded + _fusion_flops(config, rows, length) + _ends_flops(config, rows, length)
 
 
+def _mixed_flops(config: CoreConfig, rows: int, length: int, outputs: int | None) -> int:
+    """All layers, each with the attention of its own that the config names; of the last one what is asked for."""
+    plain = config.replace(attention_layers=None, num_hidden_layers=1, num_hidden_groups=None, pooler=False)
+    plain = plain.replace(embedding_size=None, embedding_projection=None, characters=None, decoder=None)
+    full, total, last = core_flops(plain, 1, length), 0, config.num_hidden_layers - 1
+    for layer_index in range(config.num_hidden_layers):
+        found = attention_class(config, layer_index)
+        own = None if found is None else found[0].row_flops(config, length, **found[1])
+        layer = rows * (full if own is None else own + length * _inner_flops(config))
+        total += layer if outputs is None or layer_index < last else layer * outputs // (rows * length)
+    return total
+
+
 def _inner_flops(config: CoreConfig) -> int:
     """The feed-forward part of a layer, for one state."""
+    if not config.feed_forward:
+        return 0
     return 2 * (3 if config.glu else 2) * config.hidden_size * config.intermediate_size
 
 

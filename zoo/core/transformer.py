@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from zoo.attention.attention import Attention
 from zoo.attention.buckets import RelativeBuckets
+from zoo.attention.build import check_caches, make_attention
 from zoo.attention.context import AttentionContext, Cache
 from zoo.attention.masks import Mask
 from zoo.attention.memory import Memory, RelativeContext, check_read, last_states
 from zoo.attention.positioned import positioned
-from zoo.attention.relative import RelativeAttention
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
@@ -36,8 +35,11 @@ class Layer(nn.Module):
         super().__init__()
         self.pre_norm = config.norm_position == "pre"
         self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
-        self.attention = RelativeAttention(config) if config.position_type == "relative" else Attention(config)
+        self.attention = make_attention(config, layer_index)
         self.attention_norm = make_norm(config, config.hidden_size)
+        self.has_feed_forward = config.feed_forward
+        if not config.feed_forward:
+            return
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
         self.activation = activation(config.hidden_act)
         self.gate = Linear(width, inner, bias=bias) if config.glu else None
@@ -61,7 +63,8 @@ class Layer(nn.Module):
             entities: (B, L, entity width) states of the entities beside the tokens.
         """
         hidden, probabilities = self._attended(hidden, shared, site)
-        hidden, entities = self._fed_forward(hidden, shared, site, entities)
+        if self.has_feed_forward:
+            hidden, entities = self._fed_forward(hidden, shared, site, entities)
         return hidden, probabilities, entities
 
     def _attended(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
@@ -112,7 +115,7 @@ class Transformer(Core):
         self.eager_attention = False
         self.run_layer: LayerCall = call_layer
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config, layer_index) for layer_index in range(config.groups))
+        self.layers = nn.ModuleList(Layer(config, config.first_layer(group)) for group in range(config.groups))
         pre_norm = config.norm_position == "pre"
         self.final_norm = make_norm(config, config.hidden_size) if pre_norm else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
@@ -183,6 +186,8 @@ class Transformer(Core):
         memory, cache = (state, None) if isinstance(state, dict) else (None, state)
         past = 0 if cache is None else cache.get_seq_length()
         check_read(self.config, inputs, past, memory)
+        if cache is not None:
+            check_caches(layer.attention for layer in self.layers)
         shared = AttentionContext(Mask(None, False), inputs.dropout_keys, cache=cache, eager_attention=eager_attention)
         hidden = self.embeddings(inputs, past)
         if self.relative is None:

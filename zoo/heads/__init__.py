@@ -1,1 +1,1 @@
-"""TODO face."""
+"""Heads: hidden states in, logits or a loss out."""

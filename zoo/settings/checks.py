@@ -134,8 +134,8 @@ def check_keys(
         if isinstance(value, (int, float)) and _needs_a_list(annotation):  # `--seeds 1`, as `--seeds 1,2`
             return check_keys(annotation, [value], where)
         return _needs_no_keys(annotation, check_value(annotation, value, where), where)
-    if "class_path" in value:
-        return _check_class(annotation, value, where, texts)
+    if "class_path" in value and dict[str, Any] not in _alternatives(annotation):
+        return check_class(annotation, value, where, texts)
     for option in _alternatives(annotation):
         if dataclasses.is_dataclass(option):
             hints = annotations_of(option)
@@ -197,7 +197,9 @@ def _raise_on_unknown_keys(value: dict[str, Any], names: list[str], where: str) 
             )
 
 
-def _check_class(annotation: Any, value: dict[str, Any], where: str, texts: Mapping[str, str | None]) -> dict[str, Any]:
+def check_class(
+    annotation: Any, value: dict[str, Any], where: str, texts: Mapping[str, str | None] = MappingProxyType({})
+) -> dict[str, Any]:
     """A ``class_path`` with its ``init_args``, checked against the role that the place has, and not called."""
     _raise_on_unknown_keys(value, ["class_path", "init_args"], where)
     roles = _roles(annotation)

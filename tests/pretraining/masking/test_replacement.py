@@ -7,8 +7,9 @@ from stores import BERT_LIKE, GPT_LIKE, ROBERTA_LIKE, full_rows, take
 
 from pretraining.arrays import WORD_START
 from pretraining.keyed_random import Draw
-from pretraining.masking.base import All, Selected
+from pretraining.masking.base import Selected
 from pretraining.masking.ngrams import NGrams
+from pretraining.masking.predictions import All
 from pretraining.masking.tokens import RandomTokens, Replace, random_ids
 from pretraining.masking.words import WholeWords
 from zoo.errors import ZooError

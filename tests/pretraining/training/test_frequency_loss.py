@@ -8,7 +8,7 @@ from stores import full_rows
 
 from pretraining.keyed_random import Draw
 from pretraining.masking import RandomTokens, Replace, SimilarWords
-from pretraining.masking.base import All
+from pretraining.masking.predictions import All
 from pretraining.objectives import CausalLM, MaskedLM
 from pretraining.training.assemble import frequency_loss
 from pretraining.training.stores import TokenStores

@@ -560,6 +560,7 @@ NUMBERS: dict[str, tuple] = {
     "rope_theta": (10000.0, 300.0),
     "max_position_embeddings": (9, 14),
     "position_offset": (0, 1, 2, 8),
+    "attention_layers": (None, [{"class_path": "zoo.attention.SlidingWindow", "init_args": {"window": 4}}]),
     "type_vocab_size": (0, 1, 2, 4),
     "task_type_vocab_size": (0, 3, 5),
     "layer_norm_eps": (1e-12, 1e-5, 1e-2),
