@@ -29,7 +29,7 @@ class CoreConfig(CoreFields):
         """Raise ZooError if no core can be built, naming what would work."""
         check_fields(self, "model")
         checks = (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_buckets, _check_fusion)
-        for check in (*checks, _check_attention_layers, _check_decoder, _check_table):
+        for check in (*checks, _check_attention_layers, _check_axial, _check_reversible, _check_decoder, _check_table):
             check(self)
 
     @property
@@ -176,6 +176,49 @@ def _check_attention_layers(config: CoreConfig) -> None:
                 f"{where} has different entries for the layers {first} and {layer}, which share their weights "
                 f"(model.num_hidden_groups = {config.num_hidden_groups})."
             )
+
+
+def _check_axial(config: CoreConfig) -> None:
+    """Raise ZooError if two tables of positions do not make one of the whole length and width."""
+    sizes = {"axial_pos_shape": config.axial_pos_shape, "axial_pos_embds_dim": config.axial_pos_embds_dim}
+    if config.position_type != "axial":
+        for name, value in sizes.items():
+            if value is not None:
+                raise ZooError(f"model.{name} = {value} is for model.position_type: axial, not {config.position_type}.")
+        return
+    for name, value in sizes.items():
+        if value is None or len(value) != 2 or min(value) < 1:
+            raise ZooError(f"model.{name} = {value}: position_type: axial needs two whole numbers of at least 1.")
+    shape, widths = config.axial_pos_shape or [], config.axial_pos_embds_dim or []
+    length = config.max_position_embeddings
+    if shape[0] * shape[1] != length:
+        rows = max(n for n in range(1, max(1, int(length**0.5)) + 1) if length % n == 0)
+        raise ZooError(
+            f"model.axial_pos_shape = {shape} makes {shape[0] * shape[1]} positions, and model.max_position_embeddings "
+            f"is {length}: the two must be equal; [{rows}, {length // rows}] would work."
+        )
+    if sum(widths) != config.embedding_width:
+        raise ZooError(
+            f"model.axial_pos_embds_dim = {widths} adds up to {sum(widths)}, and the embeddings are "
+            f"{config.embedding_width} wide: the two must be equal."
+        )
+    if config.position_offset:
+        raise ZooError("model.position_type: axial begins with the first row: set model.position_offset: 0.")
+
+
+def _check_reversible(config: CoreConfig) -> None:
+    """Raise ZooError if something does not go with a pair of states."""
+    if config.chunk_size_feed_forward and config.fusion is not None:
+        raise ZooError("model.chunk_size_feed_forward does not go with model.fusion: leave one of the two out.")
+    if not config.reversible:
+        return
+    needed: dict[str, Any] = {"norm_position": "pre", "feed_forward": True, "pooler": False, "recurrent": None}
+    for name, value in {**needed, "fusion": None, "decoder": None}.items():
+        if getattr(config, name) != value:
+            told = "null" if value is None else str(value).lower()
+            raise ZooError(f"model.reversible needs model.{name}: {told}, not {getattr(config, name)}.")
+    if config.position_type == "relative" or not config.num_hidden_layers:
+        raise ZooError("model.reversible needs at least one layer, and another model.position_type than relative.")
 
 
 def _check_decoder(config: CoreConfig) -> None:

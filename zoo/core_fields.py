@@ -38,7 +38,12 @@ class CoreFields:
         position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
             k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019),
             ``relative_buckets`` (a number per head for each range of distances is added to scores; Raffel et al. 2020)
-            or ``none``. The fields from ``untie_r`` to ``query_stream`` say more about ``relative``.
+            ``axial`` (two short tables, one for each axis of a rectangle; Kitaev et al. 2020) or ``none``. The fields
+            from ``untie_r`` to ``query_stream`` say more about ``relative``.
+        axial_pos_shape: of ``axial``: the rectangle's rows and columns, whose product is ``max_position_embeddings``;
+            position p stands in row p // columns.
+        axial_pos_embds_dim: of ``axial``: widths of the two tables, whose sum is the embeddings'.
+        axial_norm_std: of ``axial``: standard deviation of the initial tables.
         sinusoid_layout: of ``sinusoidal``: ``interleaved``, ``halves`` or ``halves_inclusive``
             (:func:`zoo.core.functions.sinusoids`).
         relative_attention_num_buckets: of ``relative_buckets``: ranges of distances, of both directions together where
@@ -62,6 +67,10 @@ class CoreFields:
         attention_layers: classes of attention in turn, each with a ``class_path`` and, where it takes some,
             ``init_args``; layer ``i`` has entry ``i`` modulo their number; ``None`` = every token attends to all.
         feed_forward: layers have a feed-forward part after attention.
+        reversible: layers run over a pair of states, from which the backward pass rebuilds their inputs instead of
+            keeping them; the last states are both, side by side, ``2 * hidden_size`` wide.
+        chunk_size_feed_forward: the feed-forward part works on so many tokens at a time, which takes less memory and
+            changes nothing else; 0 = on all at once.
         scale_attention: scores are divided by the square root of a head's width.
         attention_bias: biases on the attention projections.
         mlp_bias: biases on the feed-forward projections.
@@ -99,7 +108,12 @@ class CoreFields:
     norm_position: Literal["post", "pre"] = "post"
     embedding_norm: bool = True
     scale_embedding: bool = False
-    position_type: Literal["learned", "sinusoidal", "rotary", "relative", "relative_buckets", "none"] = "learned"
+    position_type: Literal["learned", "sinusoidal", "rotary", "relative", "relative_buckets", "axial", "none"] = (
+        "learned"
+    )
+    axial_pos_shape: list[int] | None = field(default=None, hash=False)
+    axial_pos_embds_dim: list[int] | None = field(default=None, hash=False)
+    axial_norm_std: Positive = 1.0
     sinusoid_layout: Literal["interleaved", "halves", "halves_inclusive"] = "interleaved"
     relative_attention_num_buckets: Annotated[int, Range(least=4)] = 32
     relative_attention_max_distance: Count = 128
@@ -117,6 +131,8 @@ class CoreFields:
     task_type_vocab_size: Amount = 0
     attention_layers: list[dict[str, Any]] | None = field(default=None, hash=False)
     feed_forward: bool = True
+    reversible: bool = False
+    chunk_size_feed_forward: Amount = 0
     scale_attention: bool = True
     attention_bias: bool = True
     mlp_bias: bool = True
@@ -141,6 +157,11 @@ class CoreFields:
     def input_width(self) -> int:
         """Width of the first layer's input: the states' own, or one direction's half of it."""
         return self.hidden_size if self.recurrent is None else self.hidden_size // 2
+
+    @property
+    def output_width(self) -> int:
+        """Width of the last states: of a reversible core both of the pair."""
+        return 2 * self.hidden_size if self.reversible else self.hidden_size
 
     @property
     def embedding_width(self) -> int:
@@ -172,7 +193,7 @@ class CoreFields:
     @property
     def has_position_table(self) -> bool:
         """Whether positions are rows of a table, which limits the length."""
-        return self.position_type in ("learned", "sinusoidal")
+        return self.position_type in ("learned", "sinusoidal", "axial")
 
     @property
     def max_length(self) -> int:

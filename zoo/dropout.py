@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _ODD = -1640531535  # 2**32 / golden ratio as int32: odd, bits well spread
+_NORMAL = 0x2545F491  # tells normal numbers from the dropout of the same place
 _STRIDE = 4096  # places of one query row, so that an element's number does not depend on padding
 
 
@@ -124,6 +125,22 @@ class _DroppedProduct(torch.autograd.Function):
         factors = _factors(x, rows, elements, ctx.p)
         grad_values = (factors * x).to(values.dtype).transpose(-1, -2) @ grads[0]
         return factors.mul_(grads[0] @ values.transpose(-1, -2)), None, None, None, grad_values
+
+
+def keyed_normal(keys: Tensor, site: int | Tensor, count: int) -> Tensor:
+    """(B, count) standard normal numbers that ``keys`` (B,) and ``site`` determine, by Box and Muller's method.
+
+    Args:
+        keys: from :func:`row_keys`.
+        site: number of the place in the model.
+        count: numbers of each row.
+    """
+    numbers = torch.arange(2 * count, dtype=torch.int32, device=keys.device)
+    rows = _row_hash(keys ^ _NORMAL, site)
+    hashed = _mix(_mix(rows[:, None] ^ _mix(numbers * -1640531527 + 374761393)[None]))
+    uniform = ((hashed & 0xFFFFFF).to(torch.float32) + 0.5) * 2.0**-24
+    radius, angle = uniform[:, :count].log().mul(-2.0).sqrt(), uniform[:, count:] * (2.0 * torch.pi)
+    return radius * angle.cos()
 
 
 def dropped_product(

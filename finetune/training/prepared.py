@@ -387,7 +387,7 @@ class PreparedTask:
         every = [self.rows(part).sequences for part in self.parts]
         parts = [part for part in every if isinstance(part, TextRows)]
         config = self.metadata.config
-        needed = 4 * (config.num_hidden_layers + 1) * config.hidden_size * sum(part.tokens() for part in parts)
+        needed = 4 * (config.num_hidden_layers + 1) * config.output_width * sum(part.tokens() for part in parts)
         if needed > self.features.cache_mb * 2**20 or any(part.layers for part in parts):
             return
         for part in parts:

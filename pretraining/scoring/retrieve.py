@@ -121,7 +121,7 @@ def sentence_states(
         raise ZooError(f"a sentence of {longest} tokens is longer than this model's {room}; leave it out of the pairs.")
     if layer is not None and layer > layers:
         raise ZooError(f"layer {layer}: this model has {layers} layers (0 = the embeddings).")
-    found = np.zeros((len(sentences), core.config.hidden_size))
+    found = np.zeros((len(sentences), core.config.output_width))
     order = np.argsort([len(ids) for ids in sentences], kind="stable")
     for start in range(0, len(order), batch_size):
         part = order[start : start + batch_size]

@@ -91,6 +91,8 @@ class CompiledCore:
         length, config, pattern = inputs.input_ids.shape[1], self.core.config, inputs.attention_pattern
         if inputs.decoder is not None:  # targets have lengths of their own
             return False
+        if config.reversible:  # its layers are one function, with a backward pass of its own
+            return False
         if length == self.length:
             remembered = state["memory_0"].shape[1] if isinstance(state, dict) and "memory_0" in state else 0
             return remembered == (config.mem_len or 0)  # a memory fills in the first steps of an epoch

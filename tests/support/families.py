@@ -252,5 +252,8 @@ GRID: dict[str, dict[str, dict[str, Any]]] = {
 }
 """Arguments of transformers' configuration class, by ``model_type`` and a name for the test's id."""
 
+APART = {"reformer"}
+"""Families with tests of their own: layers over a pair of states, hashes, gradients in training mode alone."""
+
 PADDED_LEFT = {"xlnet"}
 """Families whose classifiers read the last position of a row, padding or not, so that padding stands at the left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,8 @@ class AttentionContext(NamedTuple):
         bias: (1 or B, H, Q, K) added to scores, very low where the query does not attend to the key; it stands in
             the mask's place.
         encoder: what a decoder's layers cross-attend to.
+        lengths: (B,) tokens of each row, where its end is padding.
+        held_buckets: buckets that a hash gave, by the layer's place, to be used again when a layer is run again.
     """
 
     mask: Mask
@@ -116,6 +118,8 @@ class AttentionContext(NamedTuple):
     rows: Tensor | None = None
     bias: Tensor | None = None
     encoder: EncoderContext | None = None
+    lengths: Tensor | None = None
+    held_buckets: dict[Any, Tensor] | None = None
 
     def of_rows(self, states: Tensor) -> Tensor:
         """(B, R, ...) those of the (B, Q, ...) states that are computed."""

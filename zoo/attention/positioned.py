@@ -32,7 +32,7 @@ def positioned(
     pattern, positions = inputs.attention_pattern, inputs.position_ids
     length, device = inputs.input_ids.shape[1], inputs.input_ids.device
     mask = make_mask(pattern, length, device, past)
-    shared = shared._replace(causal=pattern.causal)
+    shared = shared._replace(causal=pattern.causal, lengths=pattern.lengths)
     if buckets is not None:
         if positions is not None:
             raise ZooError("model.position_type: relative_buckets counts distances itself: position_ids are not read.")

@@ -7,6 +7,7 @@ from zoo.core.base import Core
 from zoo.core.encoder_decoder import EncoderDecoder
 from zoo.core.init import initialise
 from zoo.core.lookup import Lookup
+from zoo.core.reversible import ReversibleTransformer
 from zoo.core.transformer import Transformer
 
 
@@ -19,6 +20,8 @@ def make_core(config: CoreConfig) -> Core:
         return EncoderDecoder(config) if config.recurrent is None else RecurrentEncoderDecoder(config)
     if config.num_hidden_layers == 0:
         return Lookup(config)
+    if config.reversible:
+        return ReversibleTransformer(config)
     return Transformer(config) if config.recurrent is None else BidirectionalLSTM(config)
 
 

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zoo.config import CoreConfig
 from zoo.core.characters import CharacterEncoder
 from zoo.core.functions import make_norm, sinusoids
+from zoo.core.init import normal
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.inputs import CoreInputs
+
+
+class AxialPositions(nn.Module):
+    """Positions of a rectangle: a row's vector beside a column's (specs: Reformer, section 2).
+
+    Args:
+        config: the core's config.
+    """
+
+    def __init__(self, config: CoreConfig) -> None:
+        super().__init__()
+        assert config.axial_pos_shape is not None
+        assert config.axial_pos_embds_dim is not None
+        (rows, self.columns), (width, other) = config.axial_pos_shape, config.axial_pos_embds_dim
+        self.of_rows = nn.Parameter(torch.zeros(rows, 1, width))
+        self.of_columns = nn.Parameter(torch.zeros(1, self.columns, other))
+        drawn = normal(1.0 / config.axial_norm_std**2)
+        self.initial = {"of_rows": drawn, "of_columns": drawn}
+
+    def forward(self, hidden: Tensor, position_ids: Tensor | None, past: int) -> Tensor:
+        """(B, L, E) token vectors at their positions; ``past`` tokens of the rows were run before."""
+        if position_ids is None:
+            position_ids = torch.arange(past, past + hidden.shape[1], device=hidden.device)[None]
+        row = functional.embedding(position_ids // self.columns, self.of_rows[:, 0])
+        column = functional.embedding(position_ids % self.columns, self.of_columns[0])
+        return hidden + torch.cat([row, column], dim=-1)
 
 
 class PositionedEmbeddings(nn.Module):
@@ -29,6 +57,7 @@ class PositionedEmbeddings(nn.Module):
     def _add_positions(self) -> None:
         config = self.config
         self.position_embeddings: nn.Embedding | None = None
+        self.axial = AxialPositions(config) if config.position_type == "axial" else None
         if config.position_type == "learned":
             self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.embedding_width)
         elif config.position_type == "sinusoidal":
@@ -50,6 +79,9 @@ class PositionedEmbeddings(nn.Module):
             hidden = hidden * self.scale
         if not self.config.has_position_table:
             return hidden
+        if self.axial is not None:
+            placed: Tensor = self.axial(hidden, position_ids, past)
+            return placed
         length, offset = hidden.shape[1], self.config.position_offset
         table = self.position_embeddings.weight if self.position_embeddings is not None else self.sinusoids
         assert isinstance(table, Tensor)

@@ -20,6 +20,7 @@ from zoo.attention.positions import at_positions
 from zoo.config import CoreConfig
 from zoo.core.embeddings import DecoderEmbeddings
 from zoo.core.functions import LayerOutput, make_norm
+from zoo.core.slices import in_slices
 from zoo.core.target_reader import DECODER_SITE, TargetReader, check_target
 from zoo.core.transformer import SITES_PER_LAYER, Layer, Transformer
 from zoo.inputs import CoreInputs, CoreOutput
@@ -46,7 +47,7 @@ class DecoderLayer(Layer):
         if not self.pre_norm:
             hidden = self.cross_norm(hidden)
         if self.has_feed_forward:
-            hidden, _ = self._fed_forward(hidden, shared, site, None)
+            hidden, _ = in_slices(self._fed_forward, self.chunk_size, hidden, shared, site, None)
         return hidden, probabilities, crossed
 
 

@@ -36,6 +36,7 @@ def core_flops(
     """
     width, states, keys = config.hidden_size, length + queries, memory + length
     decoded = 0
+    outputs = None if config.reversible else outputs  # whose last layer computes all states
     if config.decoder is not None and target_length and config.recurrent is None:
         decoded, outputs = _decoder_flops(config.decoder_side, rows, length, target_length, outputs), None
     if config.recurrent is not None:
@@ -144,7 +145,8 @@ def token_head_flops(
 ) -> int:
     """Forward operations of a token head on ``targets`` positions; see :class:`zoo.heads.token_heads.TokenHead`."""
     assert config.vocab_size is not None
-    width, inner = config.embedding_width, config.hidden_size // 2 if half else config.hidden_size
+    inner = config.output_width // 2 if half else config.output_width
+    width = inner if config.reversible and not config.tie_word_embeddings else config.embedding_width
     dense = 2 * targets * inner * width if transform or width != inner else 0
     return dense + 2 * targets * width * (config.vocab_size if outputs is None else outputs)
 
@@ -164,11 +166,13 @@ def layer_parameters(config: CoreConfig) -> int:
 def embedding_parameters(config: CoreConfig, vocab_size: int) -> dict[str, int]:
     """Weights of tables, by the setting that makes their rows."""
     positions = config.max_position_embeddings if config.position_type == "learned" else 0
+    axial = sum(n * d for n, d in zip(config.axial_pos_shape or (), config.axial_pos_embds_dim or (), strict=True))
     rows = {"vocab_size": 0 if config.characters else vocab_size, "max_position_embeddings": positions}
     if config.decoder is not None:
         rows["max_position_embeddings"] *= 2
     rows |= {"type_vocab_size": config.type_vocab_size, "task_type_vocab_size": config.task_type_vocab_size}
     found = {name: count * config.embedding_width for name, count in rows.items()}
+    found["max_position_embeddings"] += axial
     if (own := config.characters) is not None:
         convolved = sum(width * own.embedding_dim * number for width, number in own.filters)
         mixed = own.features * (2 * own.n_highway * own.features + config.embedding_width)

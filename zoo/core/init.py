@@ -27,7 +27,7 @@ Initial = Callable[..., object]
 """Fills a tensor in place: ``(values, generator or None)``; a partial of a function below, so that it pickles."""
 
 
-def normal(fan_in: int) -> Initial:
+def normal(fan_in: float) -> Initial:
     """Normal values of variance 1 / ``fan_in``."""
     return partial(_normal, std=1.0 / math.sqrt(fan_in))
 

@@ -17,6 +17,7 @@ from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
 from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer, make_norm
 from zoo.core.fusion import EntityStream, entity_stream
+from zoo.core.slices import in_slices
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.linear import Linear
 
@@ -37,7 +38,7 @@ class Layer(nn.Module):
         self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
         self.attention = make_attention(config, layer_index)
         self.attention_norm = make_norm(config, config.hidden_size)
-        self.has_feed_forward = config.feed_forward
+        self.has_feed_forward, self.chunk_size = config.feed_forward, config.chunk_size_feed_forward
         if not config.feed_forward:
             return
         width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
@@ -64,7 +65,7 @@ class Layer(nn.Module):
         """
         hidden, probabilities = self._attended(hidden, shared, site)
         if self.has_feed_forward:
-            hidden, entities = self._fed_forward(hidden, shared, site, entities)
+            hidden, entities = in_slices(self._fed_forward, self.chunk_size, hidden, shared, site, entities)
         return hidden, probabilities, entities
 
     def _attended(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
@@ -92,9 +93,7 @@ class Layer(nn.Module):
 
     def _inner(self, hidden: Tensor, added: Tensor | None) -> Tensor:
         """(B, R, intermediate width): what stands between the two matrices of the feed-forward part."""
-        inner = self.intermediate(hidden)
-        if added is not None:
-            inner = inner + added
+        inner = self.intermediate(hidden) if added is None else self.intermediate(hidden) + added
         return self.activation(inner) if self.gate is None else self.activation(self.gate(hidden)) * inner
 
 
@@ -108,6 +107,8 @@ class Transformer(Core):
         eager_attention: never use a fused attention kernel.
     """
 
+    layer_type: type[Layer] = Layer
+
     def __init__(self, config: CoreConfig) -> None:
         super().__init__()
         self.config = config
@@ -115,9 +116,8 @@ class Transformer(Core):
         self.eager_attention = False
         self.run_layer: LayerCall = call_layer
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(Layer(config, config.first_layer(group)) for group in range(config.groups))
-        pre_norm = config.norm_position == "pre"
-        self.final_norm = make_norm(config, config.hidden_size) if pre_norm else nn.Identity()
+        self.layers = nn.ModuleList(self.layer_type(config, config.first_layer(i)) for i in range(config.groups))
+        self.final_norm = make_norm(config, config.output_width) if config.norm_position == "pre" else nn.Identity()
         self.pooler = nn.Linear(config.hidden_size, config.hidden_size) if config.pooler else None
         self.relative = RelativeContext(config) if config.position_type == "relative" else None
         self.buckets = RelativeBuckets(config) if config.position_type == "relative_buckets" else None

@@ -45,9 +45,10 @@ class SequenceHead(nn.Module):
             self.head_config["labels"] = list(labels)
         own = dense not in ("pooler", "none")
         self.reads_pooler = dense == "pooler"
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
+        self.dense = nn.Linear(config.output_width, config.hidden_size) if own else nn.Identity()
         self.activation = activation(dense) if own else nn.Identity()
-        self.output = nn.Linear(config.hidden_size, num_labels, bias=bias)
+        width = config.output_width if dense == "none" else config.hidden_size
+        self.output = nn.Linear(width, num_labels, bias=bias)
 
     def features(self, state: Tensor) -> Tensor:
         """(B, W) state -> (B, W) what the classifier is multiplied with; dropout, where wanted, follows it."""

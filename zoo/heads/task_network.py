@@ -71,8 +71,8 @@ class TaskNetwork(nn.Module):
             self.head_config["labels"] = list(labels)
         if tokens:
             self.head_config["tokens"] = True
-        width = 2 * hidden_size + (config.hidden_size if mixes == 2 else 0)
-        self.reader = _lstm(config.hidden_size, hidden_size)
+        width = 2 * hidden_size + (config.output_width if mixes == 2 else 0)
+        self.reader = _lstm(config.output_width, hidden_size)
         self.compare = _dense(4 * width, hidden_size) if pair else None
         self.composer = _lstm(hidden_size, hidden_size) if pair else None
         read = 2 * hidden_size if pair else width  # of a token

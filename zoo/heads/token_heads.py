@@ -45,7 +45,9 @@ class TokenHead(nn.Module):
                 f"a head over the first {entries} of {config.vocab_size} tokens cannot have the token embedding as its "
                 "matrix: set model.tie_word_embeddings: false, or let it score all of them."
             )
-        width, inner = config.embedding_width, config.hidden_size // 2 if half else config.hidden_size
+        inner = config.output_width // 2 if half else config.output_width
+        # A pair of states has a matrix of its own width, unless the embedding is its matrix.
+        width = inner if config.reversible and not config.tie_word_embeddings else config.embedding_width
         self.inner = inner
         # A factorised core needs the map back to the embedding width even without the transform.
         self.dense = nn.Linear(inner, width) if transform or width != inner else nn.Identity()
@@ -128,9 +130,9 @@ class LabelHead(nn.Module):
         if labels is not None:
             self.head_config["labels"] = list(labels)
         own = dense != "none"
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size) if own else nn.Identity()
+        self.dense = nn.Linear(config.output_width, config.hidden_size) if own else nn.Identity()
         self.activation = activation(dense) if own else nn.Identity()
-        self.output = nn.Linear(config.hidden_size, num_labels)
+        self.output = nn.Linear(config.hidden_size if own else config.output_width, num_labels)
 
     def features(self, hidden: Tensor) -> Tensor:
         """(..., W) states -> (..., W) what the scores are computed of; dropout, where wanted, follows it."""

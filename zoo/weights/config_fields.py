@@ -5,10 +5,12 @@ Expressible = the fields survive the way there and back: whatever comes back cha
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from zoo.attention.build import attention_class
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata
@@ -23,6 +25,8 @@ TRAINING_ONLY = frozenset(
         "attention_probs_dropout_prob",
         "activation_dropout",
         "final_dropout",
+        "axial_norm_std",
+        "chunk_size_feed_forward",
     )
 )
 """Fields that steer training only; other libraries have no word for some of them."""
@@ -113,6 +117,45 @@ def _write_gated(value: str, key: str, written: Mapping[str, Any]) -> dict[str, 
     return {key: "gated-gelu" if value == "gelu_new" else f"gated-{value}"}
 
 
+_HASHED, _LOCAL = "LSHSelfAttention", "LocalSelfAttention"
+_CHUNKS = {"lsh": _HASHED, "local": _LOCAL}
+
+
+def _read_chunked(config: Mapping[str, Any], key: str, default: Any) -> list[dict[str, Any]]:
+    """Attention of each layer; what their config says of all hashed, or of all local layers stands with each here."""
+    kinds = list(config.get(key) or default)
+    if not set(kinds) <= set(_CHUNKS):
+        raise ZooError(f"its config says {key} = {kinds!r}; the zoo has {', '.join(_CHUNKS)}.")
+    made = {}
+    for kind in _CHUNKS:
+        arguments: dict[str, Any] = {
+            "chunk_length": config.get(f"{kind}_attn_chunk_length", 64),
+            "num_chunks_before": config.get(f"{kind}_num_chunks_before", 1),
+            "num_chunks_after": config.get(f"{kind}_num_chunks_after", 0),
+            "attention_probs_dropout_prob": config.get(
+                f"{kind}_attention_probs_dropout_prob", 0.0 if kind == "lsh" else 0.05
+            ),
+        }
+        if kind == "lsh":
+            arguments |= {"num_hashes": config.get("num_hashes", 1), "num_buckets": config.get("num_buckets")}
+            arguments["hash_seed"] = config.get("hash_seed") or 0
+        made[kind] = {"class_path": f"zoo.attention.{_CHUNKS[kind]}", "init_args": arguments}
+    return [made[kind] for kind in kinds]
+
+
+def _write_chunked(value: list[dict[str, Any]] | None, key: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    """Their keys; layers of one kind that differ come back changed, which tells that they cannot be said."""
+    found: dict[str, Any] = {key: []}
+    for entry in value or []:
+        name = entry["class_path"].rpartition(".")[2]
+        kind = next((theirs for theirs, ours in _CHUNKS.items() if ours == name), name)
+        found[key].append(kind)
+        for argument, given in entry["init_args"].items():
+            own = argument.replace("chunk_length", "attn_chunk_length")
+            found[argument if argument in ("num_hashes", "num_buckets", "hash_seed") else f"{kind}_{own}"] = given
+    return found if value else {}
+
+
 TRANSLATIONS: dict[str, Translation] = {
     "same": Translation(lambda config, key, default: config.get(key, default), lambda value, key, _: {key: value}),
     # Their tables keep the rows up to the padding's for nobody.
@@ -161,6 +204,15 @@ TRANSLATIONS: dict[str, Translation] = {
         lambda value, key, _: {"is_gated_act": value},
     ),
     "gated activation": Translation(_read_gated, _write_gated),
+    # A list of kinds, one for each layer.
+    "number of layers": Translation(
+        lambda config, key, default: len(config.get(key) or default), lambda value, key, _: {}
+    ),
+    "hashed and local": Translation(_read_chunked, _write_chunked),
+    "axial": Translation(
+        lambda config, key, default: list(config.get(key, default)) if config.get("axial_pos_embds", True) else None,
+        lambda value, key, _: {} if value is None else {key: value},
+    ),
     # Older files say it by tie_word_embeddings alone.
     "as tied unless said": Translation(
         lambda config, key, default: config.get(key, config.get("tie_word_embeddings", True) is not False),
@@ -230,6 +282,8 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
         "num_key_value_heads": core.key_value_heads,
         "head_dim": core.head_width,
     }
+    if core.attention_layers:
+        values["attention_layers"] = [_described(core, layer) for layer in range(core.num_hidden_layers)]
     if core.decoder is not None:
         side = core.decoder_side
         values["decoder"] = {name: getattr(side, name) for name in values["decoder"]}
@@ -243,6 +297,18 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
     if not core.has_position_table:
         values["position_offset"] = None
     return values
+
+
+def _described(core: CoreConfig, layer: int) -> dict[str, Any]:
+    """The attention of a layer with all arguments of its class."""
+    found = attention_class(core, layer)
+    assert found is not None
+    kind, given = found
+    known = inspect.signature(kind).parameters.values()
+    arguments = {p.name: p.default for p in known if p.default is not p.empty} | given
+    if arguments.get("attention_probs_dropout_prob", 0) is None:
+        arguments["attention_probs_dropout_prob"] = core.attention_probs_dropout_prob
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
 
 
 def architecture(core: CoreConfig) -> dict[str, Any]:
@@ -311,6 +377,8 @@ def _mismatch(table: HeadTable, head: Mapping[str, Any], metadata: ModelMetadata
     found += [
         f"{key} = {plain[key]} (there: {value})" for key, value in table.required_fields.items() if plain[key] != value
     ]
+    if table.attention not in (None, metadata.attention):
+        found.append(f"attention = {metadata.attention} (there: {table.attention})")
     if table.pooling not in (None, metadata.template.pooling):
         found.append(f"template.pooling = {metadata.template.pooling} (there: {table.pooling})")
     return found

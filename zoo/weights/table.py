@@ -134,6 +134,8 @@ class HeadTable:
         copies: tensors there that repeat others.
         required_fields: fields of the core's config that their code presumes for this head.
         pooling: the state that it reads, where it reads one.
+        attention: how tokens attend to each other in models of its class; ``None`` = in either way.
+        caveat: what their code makes of what is written; empty = the same as ours.
     """
 
     name: str
@@ -142,6 +144,8 @@ class HeadTable:
     copies: tuple[Copy, ...] = ()
     required_fields: Mapping[str, Any] = field(default_factory=dict)
     pooling: Literal["first", "last"] | None = None
+    attention: Literal["bidirectional", "causal"] | None = None
+    caveat: str = ""
 
     def needed_rows(self, tied: bool) -> list[WeightRow]:
         """Rows of tensors that a checkpoint cannot leave out."""

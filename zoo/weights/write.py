@@ -45,9 +45,10 @@ def write_checkpoint(metadata: ModelMetadata, tensors: Mapping[str, Tensor], fam
         config[table.causal_key] = metadata.attention == "causal"
     if metadata.decoder_start_token_id is not None:
         config["decoder_start_token_id"] = metadata.decoder_start_token_id
+    caveats = [f"{architecture}: {head.caveat}" for head in heads.values() if head.caveat]
     left = [name for name in metadata.heads if name not in heads]
     report = [f"left out, {architecture} has no place for it: head {name}" for name in left]
-    report += _gaps(table, architecture, metadata.config, set(made))
+    report += caveats + _gaps(table, architecture, metadata.config, set(made))
     return Checkpoint(config, made, report)
 
 

@@ -12,9 +12,10 @@ from zoo.weights.families.ernie import TSINGHUA as ERNIE_THU
 from zoo.weights.families.gpt import FAMILY as GPT
 from zoo.weights.families.gpt import GPT2
 from zoo.weights.families.llama import FAMILY as LLAMA
+from zoo.weights.families.reformer import FAMILY as REFORMER
 from zoo.weights.families.t5 import FAMILY as T5
 from zoo.weights.families.xlm import FAMILY as XLM
 from zoo.weights.families.xlnet import FAMILY as XLNET
 
-FAMILIES = (ALBERT, BART, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, MARIAN, ROBERTA, T5, XLM, XLNET)
+FAMILIES = (ALBERT, BART, BERT, ELECTRA, ERNIE, ERNIE_THU, GPT, GPT2, LLAMA, MARIAN, REFORMER, ROBERTA, T5, XLM, XLNET)
 """Every family."""
