@@ -28,8 +28,9 @@ class CoreConfig(CoreFields):
     def __post_init__(self) -> None:
         """Raise ZooError if no core can be built, naming what would work."""
         check_fields(self, "model")
-        checks = (_check_sizes, _check_embeddings, _check_parts, _check_relative, _check_buckets, _check_fusion)
-        for check in (*checks, _check_attention_layers, _check_axial, _check_reversible, _check_decoder, _check_table):
+        checks = (_check_sizes, _check_block, _check_embeddings, _check_parts, _check_relative, _check_buckets)
+        later = (_check_attention_layers, _check_axial, _check_reversible, _check_decoder, _check_table)
+        for check in (*checks, _check_fusion, *later):
             check(self)
 
     @property
@@ -84,6 +85,29 @@ def _check_sizes(config: CoreConfig) -> None:
             f"model.num_hidden_groups = {groups} must lie between 1 (all layers shared) and "
             f"model.num_hidden_layers = {config.num_hidden_layers} (all distinct)."
         )
+
+
+def _check_block(config: CoreConfig) -> None:
+    """Raise ZooError if a fact of the layers would be read by nothing."""
+    if not config.first_attention_norm:
+        if config.norm_position != "pre":
+            raise ZooError(
+                "model.first_attention_norm: false leaves out a norm before attention, and with model.norm_position: "
+                f"{config.norm_position} there is none; set norm_position: pre, or leave first_attention_norm out."
+            )
+        if config.groups != config.num_hidden_layers:
+            raise ZooError(
+                "model.first_attention_norm: false makes the first layer differ, so layers cannot share weights "
+                "(model.num_hidden_groups)."
+            )
+    elsewhere = "model.recurrent" if config.recurrent is not None else ""
+    if config.position_type == "relative":
+        elsewhere = "model.position_type: relative, whose scores have terms of their own"
+    for name in ("qk_norm", "attn_logit_softcapping"):
+        if getattr(config, name) and elsewhere:
+            raise ZooError(
+                f"model.{name} = {getattr(config, name)} is for plain attention and does not go with {elsewhere}."
+            )
 
 
 def _check_embeddings(config: CoreConfig) -> None:

@@ -29,11 +29,15 @@ class CoreFields:
             the two differ.
         num_hidden_groups: distinct sets of layer weights; ``None`` = one per layer. Layer ``i`` uses
             group ``floor(i / num_hidden_layers * num_hidden_groups)``.
-        hidden_act: ``gelu`` (erf), ``gelu_new`` (tanh form), ``relu``, ``silu``.
-        glu: gated feed-forward, act(x G) * (x V) before the output matrix (Shazeer 2020).
+        hidden_act: ``gelu`` (erf), ``gelu_new`` (tanh form), ``relu``, ``silu``, ``sigmoid``, ``linear`` (none).
+        glu: gated feed-forward, act(x G) * (x V) before the output matrix (Shazeer 2020); ``hidden_act`` makes it
+            GLU (``sigmoid``), bilinear (``linear``), ReGLU, GEGLU or SwiGLU (``silu``).
         norm: ``layer`` (LayerNorm) or ``rms`` (RMSNorm: no mean, no bias; Zhang & Sennrich 2019).
         norm_position: ``post`` (after the residual sum) or ``pre`` (before each part, plus a final norm).
-        embedding_norm: LayerNorm after the embedding sum.
+        norm_bias: LayerNorm has a bias; RMSNorm never has one.
+        first_attention_norm: of ``pre``: the first layer has a norm before its attention, as the others do; false where
+            the embeddings were normalised just before (ModernBERT).
+        embedding_norm: norm after the embedding sum.
         scale_embedding: token embeddings are multiplied by sqrt(hidden_size).
         position_type: ``learned``, ``sinusoidal``, ``rotary`` (queries and keys turned by their position, pairs
             k and k + D/2; Su et al. 2021), ``relative`` (scores read the distance to the key; Dai et al. 2019),
@@ -72,6 +76,10 @@ class CoreFields:
         chunk_size_feed_forward: the feed-forward part works on so many tokens at a time, which takes less memory and
             changes nothing else; 0 = on all at once.
         scale_attention: scores are divided by the square root of a head's width.
+        qk_norm: every head's queries and keys are normalised before they are turned and multiplied, with gains that
+            heads share (Henry et al. 2020; Dehghani et al. 2023).
+        attn_logit_softcapping: scores s become c tanh(s / c) before the mask (Gemma 2); ``None`` = they stay.
+        final_logit_softcapping: the same of the token heads' logits.
         attention_bias: biases on the attention projections.
         mlp_bias: biases on the feed-forward projections.
         layer_norm_eps: epsilon of every norm.
@@ -84,6 +92,8 @@ class CoreFields:
         residual_init_scale: scale the output projections' initial values by 1/sqrt(2 * layers).
         tie_word_embeddings: output matrix of token heads = token embedding.
         scale_logits: what token heads multiply with the output matrix is divided by sqrt(hidden_size).
+        z_loss_weight: while training, token heads add it times log(Z)^2 to a prediction's loss, Z being the sum
+            of the exponentiated logits (Chowdhery et al. 2022, section 5).
         pooler: dense + tanh on the first token's state, as a part of the core.
         pad_token_id: row of the padding token; ``None`` = there is none.
         characters: read tokens by their characters instead of looking them up in a table; ``None`` = a table.
@@ -102,10 +112,12 @@ class CoreFields:
     embedding_size: Count | None = None
     embedding_projection: bool | None = None
     num_hidden_groups: Count | None = None
-    hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] = "gelu"
+    hidden_act: Literal["gelu", "gelu_new", "relu", "silu", "sigmoid", "linear"] = "gelu"
     glu: bool = False
     norm: Literal["layer", "rms"] = "layer"
     norm_position: Literal["post", "pre"] = "post"
+    norm_bias: bool = True
+    first_attention_norm: bool = True
     embedding_norm: bool = True
     scale_embedding: bool = False
     position_type: Literal["learned", "sinusoidal", "rotary", "relative", "relative_buckets", "axial", "none"] = (
@@ -134,6 +146,9 @@ class CoreFields:
     reversible: bool = False
     chunk_size_feed_forward: Amount = 0
     scale_attention: bool = True
+    qk_norm: bool = False
+    attn_logit_softcapping: Positive | None = None
+    final_logit_softcapping: Positive | None = None
     attention_bias: bool = True
     mlp_bias: bool = True
     layer_norm_eps: Positive = 1e-12
@@ -146,6 +161,7 @@ class CoreFields:
     residual_init_scale: bool = False
     tie_word_embeddings: bool = True
     scale_logits: bool = False
+    z_loss_weight: NotNegative = 0.0
     pooler: bool = True
     pad_token_id: Annotated[int, Range(least=-1)] | None = None
     characters: CharacterConfig | None = None

@@ -17,7 +17,6 @@ from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
 from zoo.core.flops import core_flops, token_head_flops
 from zoo.errors import ZooError
-from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.values import Count, NotNegative
@@ -69,6 +68,12 @@ class BidirectionalLM(Objective):
                 f"BidirectionalLM: with outputs = {fewer} of {vocabulary.size} tokens the others are predicted as the "
                 "unknown token, and the tokenizer has none among its first: train a word-level one (kind: word)."
             )
+        for name in ("final_logit_softcapping", "z_loss_weight"):
+            if self.sampled is not None and getattr(config, name):
+                raise ZooError(
+                    f"BidirectionalLM: model.{name} reads all logits, and sampled: {self.sampled} makes a few; set "
+                    "sampled: null, or leave it out."
+                )
         self.head = TokenHead(config, transform=False, bias=self.bias, half=self.two_halves, outputs=fewer)
 
     def inputs(self, rows: Examples, inputs: CoreInputs) -> CoreInputs:
@@ -100,13 +105,13 @@ class BidirectionalLM(Objective):
         states = self.direction_states(run_core, None)
         positions, labels = batch.tensors["positions"], batch.tensors["labels"]
         picked = states.reshape(-1, states.shape[-1]).index_select(0, 2 * positions + batch.tensors["backward"])
-        features, matrix = self.head.features(picked), self.head.matrix(embedding)
         if self.training and self.sampled is not None and 2 * self.sampled <= self.entries:
             # The loop seeds torch with (seed, step) at every step: a key that all processes and slices share.
             negatives = draw_negatives(torch.initial_seed(), self.sampled, self.entries)
+            features, matrix = self.head.features(picked), self.head.matrix(embedding)
             loss = sampled_cross_entropy(features, matrix, self.head.bias, labels, *negatives)
         else:
-            loss = linear_cross_entropy(features, matrix, self.head.bias, labels)
+            loss = self.head.cross_entropy(picked, embedding, labels)
         return LossTerm.by_row(loss, batch, states, self.weight)
 
     def direction_states(self, run_core: CoreRunner, inputs: CoreInputs | None) -> Tensor:

@@ -25,7 +25,6 @@ from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
 from zoo.core.flops import token_head_flops
 from zoo.errors import ZooError
-from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.token_heads import TokenHead
 from zoo.inputs import CoreInputs, DecoderInputs
 from zoo.values import NotNegative, Range
@@ -138,13 +137,7 @@ class SequenceToSequence(Objective):
         states = run_core().last_hidden_state
         read = states.reshape(-1, states.shape[-1]).index_select(0, batch.tensors["positions"])
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = linear_cross_entropy(
-            self.head.features(read),
-            self.head.matrix(embedding),
-            self.head.bias,
-            batch.tensors["labels"],
-            smoothing=smoothing,
-        )
+        loss = self.head.cross_entropy(read, embedding, batch.tensors["labels"], smoothing)
         if smoothing:
             loss = loss._replace(total=loss.total - self.floor * batch.count, nll=loss.nll - self.floor)
         return LossTerm.by_row(loss, batch, states, self.weight)

@@ -30,6 +30,7 @@ ORDER = [
     "zoo/inputs.py",
     "zoo/dropout.py",
     "zoo/linear.py",
+    "zoo/norms.py",
     "zoo/sample/",
     "zoo/settings/",
     "zoo/storage/",

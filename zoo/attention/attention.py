@@ -13,6 +13,7 @@ from zoo.attention.mixer import TokenMixer
 from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
 from zoo.linear import Linear
+from zoo.norms import make_norm
 
 
 class Attention(TokenMixer):
@@ -30,6 +31,9 @@ class Attention(TokenMixer):
         self.value = Linear(width, inner, bias=bias)
         self.output = Linear(asking, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
+        self.cap = config.attn_logit_softcapping
+        norms = (make_norm(config, config.head_width) if config.qk_norm else nn.Identity() for _ in range(2))
+        self.query_norm, self.key_norm = norms
 
     def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, L, W) -> (B, R, W), and the (B, H, R, K) probabilities where attention is eager.
@@ -40,8 +44,8 @@ class Attention(TokenMixer):
             site: number of the place for dropout on the probabilities.
         """
         hidden = in_product_type(hidden)
-        query = self._split(self.query(shared.of_rows(hidden)), self.heads)
-        key = self._split(self.key(hidden), self.key_value_heads)
+        query = self.query_norm(self._split(self.query(shared.of_rows(hidden)), self.heads))
+        key = self.key_norm(self._split(self.key(hidden), self.key_value_heads))
         value = self._split(self.value(hidden), self.key_value_heads)
         if shared.rotation is not None:
             query, key = rotate(query, shared.rotation, shared.rows), rotate(key, shared.rotation)
@@ -55,7 +59,7 @@ class Attention(TokenMixer):
         """(B, R, W) what (B, H, R, D) queries get of (B, G, K, D) keys and values; probabilities as in the call."""
         key, value = self.of_all_heads(key, value)
         probabilities: Tensor | None = None
-        if shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0):
+        if shared.eager_attention or self.cap or (shared.dropout_keys is not None and self.dropout > 0.0):
             context, probabilities = self._eager_attention(query, key, value, shared, site)
         else:
             mask, bias = shared.mask, shared.bias
@@ -80,10 +84,12 @@ class Attention(TokenMixer):
     def _eager_attention(
         self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
-        """Probabilities as a tensor, since no fused kernel takes keyed dropout or gives them back."""
+        """Probabilities as a tensor, since no fused kernel takes keyed dropout or caps, or gives them back."""
         scores = (query * self.scale) @ key.transpose(-1, -2)
         if shared.bias is not None:
             scores = scores + shared.bias
+        if self.cap is not None:
+            scores = self.cap * torch.tanh(scores / self.cap)
         hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that attends to nothing stays finite
         if shared.mask.causal:
             length = scores.shape[-1]

@@ -24,7 +24,12 @@ def make_attention(config: CoreConfig, layer_index: int) -> nn.Module:
     if config.position_type == "relative":
         return RelativeAttention(config)
     found = attention_class(config, layer_index)
-    return Attention(config) if found is None else found[0](config, **found[1])
+    if found is None:
+        return Attention(config)
+    for name in ("qk_norm", "attn_logit_softcapping"):
+        if getattr(config, name) and not issubclass(found[0], Attention):
+            raise ZooError(f"model.{name} = {getattr(config, name)} is not read by {found[0].__name__}; leave it out.")
+    return found[0](config, **found[1])
 
 
 def check_caches(layers: Iterable[Any]) -> None:

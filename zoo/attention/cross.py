@@ -21,7 +21,7 @@ class CrossAttention(Attention):
         """
         encoder = shared.encoder
         assert encoder is not None
-        query = self._split(self.query(in_product_type(hidden)), self.heads)
+        query = self.query_norm(self._split(self.query(in_product_type(hidden)), self.heads))
         key, value = self._keys_and_values(encoder, shared.cache_layer)
         return self._attended(query, key, value, shared._replace(mask=encoder.mask, bias=None), site)
 
@@ -31,6 +31,6 @@ class CrossAttention(Attention):
         if held is not None:
             return held
         states = in_product_type(encoder.states)
-        key = self._split(self.key(states), self.key_value_heads)
+        key = self.key_norm(self._split(self.key(states), self.key_value_heads))
         value = self._split(self.value(states), self.key_value_heads)
         return (key, value) if encoder.cache is None else encoder.cache.update(key, value, layer)

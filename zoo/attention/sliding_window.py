@@ -61,7 +61,7 @@ class SlidingWindow(Attention):
         length, reach = key.shape[2], self._reach(shared.causal)
         only_padding = shared.mask.allowed is None or shared.mask.allowed.shape[2] == 1  # is hidden, if anything
         whole = shared.rows is None and shared.bias is None and query.shape[2] == length and only_padding
-        eager = shared.eager_attention or (shared.dropout_keys is not None and self.dropout > 0.0)
+        eager = shared.eager_attention or self.cap or (shared.dropout_keys is not None and self.dropout > 0.0)
         if whole and not eager and self.global_tokens == 0 and length >= _BLOCKS * max(reach, _SMALLEST_BLOCK):
             context = self._in_blocks(query, *self.of_all_heads(key, value), shared)
             return self.output(context.transpose(1, 2).flatten(2)), None

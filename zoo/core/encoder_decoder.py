@@ -19,11 +19,12 @@ from zoo.attention.positioned import positioned
 from zoo.attention.positions import at_positions
 from zoo.config import CoreConfig
 from zoo.core.embeddings import DecoderEmbeddings
-from zoo.core.functions import LayerOutput, make_norm
+from zoo.core.functions import LayerOutput
 from zoo.core.slices import in_slices
 from zoo.core.target_reader import DECODER_SITE, TargetReader, check_target
 from zoo.core.transformer import SITES_PER_LAYER, Layer, Transformer
 from zoo.inputs import CoreInputs, CoreOutput
+from zoo.norms import make_norm
 
 _CROSS_SITE = 4  # of a layer's places; those before are of self-attention and the feed-forward part
 

@@ -1,4 +1,4 @@
-"""Activations, fixed positions and norms that the layers of a core use, and how a layer is called."""
+"""Activations and fixed positions that the layers of a core use, and how a layer is called."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from zoo.config import CoreConfig
 
 LayerOutput = tuple[Tensor, Tensor | None, Tensor | None]
 """(B, L, W) states; attention probabilities where they are wanted; entities, or a decoder's cross-attention."""
@@ -25,6 +23,8 @@ def activation(name: str) -> Callable[[Tensor], Tensor]:
         "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
         "relu": functional.relu,
         "silu": functional.silu,
+        "sigmoid": torch.sigmoid,
+        "linear": lambda x: x,
         "tanh": torch.tanh,
     }
     return table[name]
@@ -53,24 +53,3 @@ def sinusoids(count: int, width: int, layout: str = "interleaved") -> Tensor:
     table = torch.zeros(count, width)
     table[:, 0::2], table[:, 1::2] = sines, cosines
     return table
-
-
-class RMSNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight, statistics in fp32 (Zhang & Sennrich 2019; specs: LLaMA block, section 2)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Same shape as ``x``; cast back before the gain, as the original does."""
-        wide = x.float()
-        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * wide.to(x.dtype)
-
-
-def make_norm(config: CoreConfig, width: int) -> nn.Module:
-    """The norm that the config names."""
-    kind = {"layer": nn.LayerNorm, "rms": RMSNorm}[config.norm]
-    return kind(width, eps=config.layer_norm_eps)

@@ -15,11 +15,12 @@ from zoo.attention.positioned import positioned
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
-from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer, make_norm
+from zoo.core.functions import LayerCall, LayerOutput, activation, call_layer
 from zoo.core.fusion import EntityStream, entity_stream
 from zoo.core.slices import in_slices
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.linear import Linear
+from zoo.norms import make_norm
 
 SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
@@ -37,7 +38,8 @@ class Layer(nn.Module):
         self.pre_norm = config.norm_position == "pre"
         self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
         self.attention = make_attention(config, layer_index)
-        self.attention_norm = make_norm(config, config.hidden_size)
+        bare = layer_index == 0 and not config.first_attention_norm
+        self.attention_norm = nn.Identity() if bare else make_norm(config, config.hidden_size)
         self.has_feed_forward, self.chunk_size = config.feed_forward, config.chunk_size_feed_forward
         if not config.feed_forward:
             return

@@ -11,7 +11,8 @@ from torch.nn import functional
 from zoo.config import CoreConfig
 from zoo.core.functions import activation
 from zoo.errors import ZooError
-from zoo.heads.cross_entropy import TokenLoss, linear_cross_entropy
+from zoo.heads.cross_entropy import LogitFacts, TokenLoss, linear_cross_entropy
+from zoo.norms import make_layer_norm
 
 
 class TokenHead(nn.Module):
@@ -51,11 +52,12 @@ class TokenHead(nn.Module):
         self.inner = inner
         # A factorised core needs the map back to the embedding width even without the transform.
         self.dense = nn.Linear(inner, width) if transform or width != inner else nn.Identity()
-        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps) if transform else nn.Identity()
+        self.norm = make_layer_norm(config, width) if transform else nn.Identity()
         self.activation = activation(config.hidden_act) if transform else nn.Identity()
         self.decoder = None if config.tie_word_embeddings else nn.Linear(width, entries, bias=False)
         self.bias = nn.Parameter(torch.zeros(entries)) if bias else None
         self.scale = config.hidden_size**-0.5 if config.scale_logits else None
+        self.facts = LogitFacts(softcap=config.final_logit_softcapping, z_weight=config.z_loss_weight)
 
     def features(self, hidden: Tensor) -> Tensor:
         """(T, W) states -> (T, E) what the output matrix is multiplied with."""
@@ -68,7 +70,12 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(T, W) states and the (V, E) token embedding -> (T, V) logits."""
-        return functional.linear(self.features(hidden), self.matrix(embedding), self.bias)
+        return self.capped(functional.linear(self.features(hidden), self.matrix(embedding), self.bias))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits of the same shape, soft-capped where the config caps them."""
+        cap = self.facts.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def loss(self, hidden: Tensor, embedding: Tensor, positions: Tensor, labels: Tensor) -> TokenLoss:
         """Summed cross-entropy at T positions; states are gathered first, so nothing is computed elsewhere.
@@ -80,7 +87,12 @@ class TokenHead(nn.Module):
             labels: (T,) ids expected there.
         """
         states = hidden.reshape(-1, hidden.shape[-1]).index_select(0, positions)
-        return linear_cross_entropy(self.features(states), self.matrix(embedding), self.bias, labels)
+        return self.cross_entropy(states, embedding, labels)
+
+    def cross_entropy(self, states: Tensor, embedding: Tensor, labels: Tensor, smoothing: float = 0.0) -> TokenLoss:
+        """Summed cross-entropy of (T, W) states with (T,) labels, of which ``smoothing`` goes to the other entries."""
+        facts = self.facts._replace(smoothing=smoothing)
+        return linear_cross_entropy(self.features(states), self.matrix(embedding), self.bias, labels, facts=facts)
 
 
 class EntityHead(nn.Module):

@@ -27,6 +27,7 @@ TRAINING_ONLY = frozenset(
         "final_dropout",
         "axial_norm_std",
         "chunk_size_feed_forward",
+        "z_loss_weight",
     )
 )
 """Fields that steer training only; other libraries have no word for some of them."""
@@ -296,6 +297,8 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
         values["rope_theta"] = None
     if not core.has_position_table:
         values["position_offset"] = None
+    if core.norm == "rms":
+        values["norm_bias"] = None
     return values
 
 

@@ -23,7 +23,7 @@ from zoo.config_parts import DecoderConfig
 from zoo.core.build import make_core
 from zoo.core.init import initialise
 from zoo.errors import ZooError
-from zoo.heads.cross_entropy import linear_cross_entropy
+from zoo.heads.cross_entropy import LogitFacts, linear_cross_entropy
 from zoo.inputs import CoreInputs, DecoderInputs
 
 TINY = CoreConfig(
@@ -82,9 +82,9 @@ def test_smoothed_loss_of_a_perfect_match_is_the_floor_and_of_uniform_logits_ln_
     floor, label, one = smoothing_floor(smoothing, entries), torch.tensor([7]), torch.ones(1, 1)
     shares = torch.full((1, entries), smoothing / (entries - 1))
     shares[0, 7] = 1 - smoothing
-    matched = linear_cross_entropy(one, shares.log().t(), None, label, smoothing=smoothing)
+    matched = linear_cross_entropy(one, shares.log().t(), None, label, facts=LogitFacts(smoothing))
     assert float(matched.total) == pytest.approx(floor, abs=1e-6)
-    uniform = linear_cross_entropy(one, torch.zeros(entries, 1), None, label, smoothing=smoothing)
+    uniform = linear_cross_entropy(one, torch.zeros(entries, 1), None, label, facts=LogitFacts(smoothing))
     assert float(uniform.total) == pytest.approx(math.log(entries))
     assert smoothing_floor(0.0, entries) == 0
 

@@ -5,6 +5,7 @@ from torch.nn import functional
 import zoo.heads.cross_entropy
 from zoo.config import CoreConfig
 from zoo.core.flops import core_flops, token_head_flops, training_flops
+from zoo.heads.cross_entropy import LogitFacts
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 7, 1000])
@@ -98,7 +99,7 @@ def test_smoothed_labels_are_fairseqs_with_gradients(chunk_rows):
     labels, smoothing = torch.randint(0, 301, (50,)), 0.1
     features, weight, offset = ours = [x.clone().requires_grad_() for x in leaves]
     loss = zoo.heads.cross_entropy.linear_cross_entropy(
-        features, weight, offset, labels, chunk_bytes=4 * 301 * chunk_rows, smoothing=smoothing
+        features, weight, offset, labels, chunk_bytes=4 * 301 * chunk_rows, facts=LogitFacts(smoothing)
     )
     theirs = [x.clone().requires_grad_() for x in leaves]
     chances = torch.log_softmax(functional.linear(*theirs), dim=-1)
@@ -110,7 +111,7 @@ def test_smoothed_labels_are_fairseqs_with_gradients(chunk_rows):
     for a, b in zip(ours, theirs, strict=True):
         assert torch.allclose(a.grad, b.grad, atol=2e-5, rtol=1e-5)
     with torch.no_grad():
-        again = zoo.heads.cross_entropy.linear_cross_entropy(*leaves, labels, smoothing=smoothing)
+        again = zoo.heads.cross_entropy.linear_cross_entropy(*leaves, labels, facts=LogitFacts(smoothing))
     assert torch.allclose(again.nll, loss.nll, atol=1e-5)
     stock = functional.cross_entropy(functional.linear(*leaves), labels, label_smoothing=smoothing, reduction="sum")
     assert abs(float(stock - loss.total.detach())) > 1e-2
