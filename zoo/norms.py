@@ -33,3 +33,14 @@ def make_norm(config: CoreConfig, width: int) -> nn.Module:
 def make_layer_norm(config: CoreConfig, width: int) -> nn.LayerNorm:
     """LayerNorm, which the heads over tokens have whatever the core's norm is."""
     return nn.LayerNorm(width, eps=config.layer_norm_eps, bias=config.norm_bias)
+
+
+def make_attention_norm(config: CoreConfig, layer_index: int) -> nn.Module:
+    """The norm that goes with a layer's attention; the first layer may have none."""
+    bare = layer_index == 0 and not config.first_attention_norm
+    return nn.Identity() if bare else make_norm(config, config.hidden_size)
+
+
+def make_head_norm(config: CoreConfig) -> nn.Module:
+    """The norm of a head's queries or keys, where there is one."""
+    return make_norm(config, config.head_width) if config.qk_norm else nn.Identity()

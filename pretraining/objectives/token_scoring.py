@@ -47,7 +47,7 @@ def token_answers(head: TokenHead, states: Tensor, embedding: Tensor, labels: Te
             logits = head.features(part.to(dtype)).float() @ matrix.t()
             if head.bias is not None:
                 logits += head.bias.float()
-            logits = head.capped(logits)
+            logits = head.facts.capped(logits)
             own = logits.gather(1, expected[:, None]).squeeze(1)
             found.append(own - torch.logsumexp(logits, dim=-1))
             shares.append(_shares(logits, own))

@@ -13,7 +13,7 @@ from zoo.attention.mixer import TokenMixer
 from zoo.attention.positions import rotate
 from zoo.config import CoreConfig
 from zoo.linear import Linear
-from zoo.norms import make_norm
+from zoo.norms import make_head_norm
 
 
 class Attention(TokenMixer):
@@ -23,7 +23,7 @@ class Attention(TokenMixer):
         super().__init__()
         width, bias = config.hidden_size, config.attention_bias
         self.heads, self.key_value_heads = config.num_attention_heads, config.key_value_heads
-        self.dropout = config.attention_probs_dropout_prob
+        self.dropout, self.cap = config.attention_probs_dropout_prob, config.attn_logit_softcapping
         self.scale = 1.0 / math.sqrt(config.head_width) if config.scale_attention else 1.0
         asking, inner = config.num_attention_heads * config.head_width, config.key_value_heads * config.head_width
         self.query = Linear(width, asking, bias=bias)
@@ -31,9 +31,7 @@ class Attention(TokenMixer):
         self.value = Linear(width, inner, bias=bias)
         self.output = Linear(asking, width, bias=bias)
         self.output.residual_output = True  # type: ignore[assignment]
-        self.cap = config.attn_logit_softcapping
-        norms = (make_norm(config, config.head_width) if config.qk_norm else nn.Identity() for _ in range(2))
-        self.query_norm, self.key_norm = norms
+        self.query_norm, self.key_norm = make_head_norm(config), make_head_norm(config)
 
     def forward(self, hidden: Tensor, shared: AttentionContext, site: int | Tensor) -> tuple[Tensor, Tensor | None]:
         """(B, L, W) -> (B, R, W), and the (B, H, R, K) probabilities where attention is eager.
@@ -78,8 +76,7 @@ class Attention(TokenMixer):
 
     def _split(self, states: Tensor, heads: int) -> Tensor:
         """(B, L, heads * D) -> (B, heads, L, D)."""
-        batch, length, width = states.shape
-        return states.view(batch, length, heads, width // heads).transpose(1, 2)
+        return states.unflatten(-1, (heads, -1)).transpose(1, 2)
 
     def _eager_attention(
         self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext, site: int | Tensor
@@ -88,12 +85,10 @@ class Attention(TokenMixer):
         scores = (query * self.scale) @ key.transpose(-1, -2)
         if shared.bias is not None:
             scores = scores + shared.bias
-        if self.cap is not None:
-            scores = self.cap * torch.tanh(scores / self.cap)
+        scores = scores if self.cap is None else self.cap * torch.tanh(scores / self.cap)
         hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that attends to nothing stays finite
         if shared.mask.causal:
-            length = scores.shape[-1]
-            later = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1)
+            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
             scores = scores.masked_fill(later, hidden)
         if shared.mask.allowed is not None:
             scores = scores.masked_fill(~shared.mask.allowed, hidden)

@@ -20,7 +20,7 @@ from zoo.core.fusion import EntityStream, entity_stream
 from zoo.core.slices import in_slices
 from zoo.inputs import CoreInputs, CoreOutput
 from zoo.linear import Linear
-from zoo.norms import make_norm
+from zoo.norms import make_attention_norm, make_norm
 
 SITES_PER_LAYER = 8  # places that draw dropout masks; the embeddings take number 0
 
@@ -38,8 +38,7 @@ class Layer(nn.Module):
         self.pre_norm = config.norm_position == "pre"
         self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.activation_dropout
         self.attention = make_attention(config, layer_index)
-        bare = layer_index == 0 and not config.first_attention_norm
-        self.attention_norm = nn.Identity() if bare else make_norm(config, config.hidden_size)
+        self.attention_norm = make_attention_norm(config, layer_index)
         self.has_feed_forward, self.chunk_size = config.feed_forward, config.chunk_size_feed_forward
         if not config.feed_forward:
             return

@@ -45,6 +45,10 @@ class LogitFacts(NamedTuple):
     softcap: float | None = None
     z_weight: float = 0.0
 
+    def capped(self, logits: Tensor) -> Tensor:
+        """Logits of the same shape, soft-capped where they are to be."""
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
 
 PLAIN = LogitFacts()
 

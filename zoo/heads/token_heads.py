@@ -70,12 +70,7 @@ class TokenHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         """(T, W) states and the (V, E) token embedding -> (T, V) logits."""
-        return self.capped(functional.linear(self.features(hidden), self.matrix(embedding), self.bias))
-
-    def capped(self, logits: Tensor) -> Tensor:
-        """Logits of the same shape, soft-capped where the config caps them."""
-        cap = self.facts.softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return self.facts.capped(functional.linear(self.features(hidden), self.matrix(embedding), self.bias))
 
     def loss(self, hidden: Tensor, embedding: Tensor, positions: Tensor, labels: Tensor) -> TokenLoss:
         """Summed cross-entropy at T positions; states are gathered first, so nothing is computed elsewhere.
