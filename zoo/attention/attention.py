@@ -88,8 +88,7 @@ class Attention(TokenMixer):
         scores = scores if self.cap is None else self.cap * torch.tanh(scores / self.cap)
         hidden = torch.finfo(scores.dtype).min  # exp() of it is 0, and a row that attends to nothing stays finite
         if shared.mask.causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-            scores = scores.masked_fill(later, hidden)
+            scores = scores.masked_fill(torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1), hidden)
         if shared.mask.allowed is not None:
             scores = scores.masked_fill(~shared.mask.allowed, hidden)
         probabilities = scores.softmax(-1, dtype=torch.float32)
