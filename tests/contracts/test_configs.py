@@ -65,6 +65,7 @@ PUBLISHED = {
     "albert-xlarge-zh": (57_589_248, None),
     "albert-xxlarge-zh": (221_459_968, None),
     "gpt-base": (116_534_784, 116_534_784),
+    "llama-7b": (6_607_343_616, None),  # with its output matrix 6,738,415,616
     "xlm-en-2048": (667_088_896, 667_119_041),
     "xlm-xnli15-1024": (248_976_384, 249_071_384),
     "ernie-thu-base": (113_432_472, 114_133_760),
