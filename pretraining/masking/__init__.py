@@ -13,6 +13,7 @@ from pretraining.masking.noises import (
     TokenMasking,
 )
 from pretraining.masking.predictions import All
+from pretraining.masking.row_rates import RowRates
 from pretraining.masking.sentinels import PartitionedSpans, SpanCorruption
 from pretraining.masking.similar_words import SimilarWords
 from pretraining.masking.tokens import RandomTokens, Replace
@@ -35,6 +36,7 @@ __all__ = [
     "RandomTokens",
     "Replace",
     "Replacement",
+    "RowRates",
     "Selected",
     "Selector",
     "SentencePermutation",
