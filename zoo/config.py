@@ -29,7 +29,14 @@ class CoreConfig(CoreFields):
         """Raise ZooError if no core can be built, naming what would work."""
         check_fields(self, "model")
         checks = (_check_sizes, _check_block, _check_embeddings, _check_parts, _check_relative, _check_buckets)
-        later = (_check_attention_layers, _check_axial, _check_reversible, _check_decoder, _check_table)
+        later = (
+            _check_attention_layers,
+            _check_axial,
+            _check_depth_signal,
+            _check_reversible,
+            _check_decoder,
+            _check_table,
+        )
         for check in (*checks, _check_fusion, *later):
             check(self)
 
@@ -176,6 +183,26 @@ def _check_buckets(config: CoreConfig) -> None:
         )
 
 
+def _check_depth_signal(config: CoreConfig) -> None:
+    """Raise ZooError if sines of the layer's number would be read by nothing, or do not fit."""
+    if not config.depth_signal:
+        return
+    for name, found in (
+        ("recurrent", config.recurrent),
+        ("decoder", config.decoder),
+        ("reversible", config.reversible),
+    ):
+        if found:
+            raise ZooError(f"model.depth_signal is for a stack of attention layers by itself; not with model.{name}.")
+    if config.position_type == "relative":
+        raise ZooError("model.depth_signal tells layers absolute positions; not with model.position_type: relative.")
+    if config.hidden_size % 2:
+        raise ZooError(
+            f"model.depth_signal puts sines beside cosines: an even model.hidden_size is needed, not "
+            f"{config.hidden_size}."
+        )
+
+
 def _check_attention_layers(config: CoreConfig) -> None:
     """Raise ZooError if entries are no class paths, or layers that share weights would attend in different ways."""
     if config.attention_layers is None:
@@ -294,6 +321,7 @@ def _check_table(config: CoreConfig) -> None:
     needed: dict[str, Any] = {"position_type": "none", "type_vocab_size": 0, "task_type_vocab_size": 0}
     needed |= {"embedding_norm": False, "pooler": False, "hidden_dropout_prob": 0.0}
     needed |= {"characters": None, "recurrent": None, "fusion": None, "decoder": None, "attention_layers": None}
+    needed |= {"depth_signal": False}
     for name, value in needed.items():
         if getattr(config, name) != value:
             told = "null" if value is None else str(value).lower()

@@ -75,6 +75,8 @@ class CoreFields:
             keeping them; the last states are both, side by side, ``2 * hidden_size`` wide.
         chunk_size_feed_forward: the feed-forward part works on so many tokens at a time, which takes less memory and
             changes nothing else; 0 = on all at once.
+        depth_signal: every layer is told its number, and its tokens their positions, by sines that are added to its
+            input (Dehghani et al. 2018, "Universal Transformers", whose layers share their weights).
         scale_attention: scores are divided by the square root of a head's width.
         qk_norm: every head's queries and keys are normalised before they are turned and multiplied, with gains that
             heads share (Henry et al. 2020; Dehghani et al. 2023).
@@ -145,6 +147,7 @@ class CoreFields:
     feed_forward: bool = True
     reversible: bool = False
     chunk_size_feed_forward: Amount = 0
+    depth_signal: bool = False
     scale_attention: bool = True
     qk_norm: bool = False
     attn_logit_softcapping: Positive | None = None

@@ -17,8 +17,8 @@ from pretraining.objectives.windows import WindowBlocks, WordFrequencies, distin
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
-from zoo.core.init import Initial, constant
 from zoo.errors import ZooError
+from zoo.initial import Initial, constant
 from zoo.inputs import AttentionPattern, CoreInputs
 from zoo.values import Count, Probability
 from zoo.vocabulary import Vocabulary

@@ -46,6 +46,7 @@ from pretraining.training.record import Recorder
 from pretraining.training.state import budget_used, planned_steps
 from pretraining.training.step import weighted_loss
 from pretraining.training.stores import TokenStores
+from zoo.attention.mixer import figures_of, penalty_of
 from zoo.core.transformer import Transformer
 from zoo.errors import ZooError
 from zoo.heads.sequence_head import check_template
@@ -174,7 +175,7 @@ class Run:
                 self._read_log_window(norm)
             if logging:
                 epoch = max(cursor.epoch for cursor in state.cursors.values())
-                figures = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch}
+                figures = {"lr": lr, "gradient_norm": float(norm), "epoch": epoch, **figures_of(self.raw_model.core)}
                 recorder.log(state.counters, self.progress, figures)
                 state.log_window.zero_()
             if ended or (train.validate_every and step % train.validate_every == 0):
@@ -269,6 +270,11 @@ class Run:
     def _shard(self) -> None:
         """Share weights out, before any are loaded; layers that run several times stay with the rest."""
         core, train = self.raw_model.core, self.config.train
+        if not isinstance(penalty_of(core), float):
+            raise ZooError(
+                "layers with a penalty in the loss (AdaptiveSpan) do not train where weights are shared out (FSDP2): "
+                "use data parallelism (MULTI_GPU), or set their penalty aside with another class."
+            )
         once = core.config.groups == core.config.num_hidden_layers
         check_sharded_optimizer(train, self.accelerator.device)
         shard_model(self.raw_model, core.layers if once else (), self.accelerator.device)

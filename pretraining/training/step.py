@@ -1,7 +1,6 @@
 """The training step, from rows to new weights: micro-batches, global counts, loss, backward, clip, step.
 
-Every draw is keyed by seed, epoch, step and global row. So a step is a function of the weights, the optimiser's moments
-and the :class:`TrainState`, which is what a checkpoint holds.
+Draws are keyed by seed, epoch, step and global row: a step is a function of weights, moments and :class:`TrainState`.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from pretraining.training.config import PretrainConfig
 from pretraining.training.loader import TaskLoader
 from pretraining.training.model import PretrainingModel
 from pretraining.training.state import TrainState, budget_used, stage_at
+from zoo.attention.mixer import penalty_of
 from zoo.runtime.signals import StopRequest
 
 
@@ -94,9 +94,9 @@ class Trainer:
             last = number == len(batches) - 1  # gradients are exchanged once
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
                 terms = self.loss_terms(batch, task, number)
-                loss = weighted_loss(terms, counts, config.objectives)
-                # Data parallelism averages over processes; the counts are global, so undo that.
-                self.accelerator.backward(loss * self.accelerator.num_processes)
+                price = penalty_of(self.raw_model.core) / self.accelerator.num_processes if last else 0.0
+                loss = weighted_loss(terms, counts, config.objectives) + price
+                self.accelerator.backward(loss * self.accelerator.num_processes)  # data parallelism averages
             for name, term in terms.items():
                 loss_sums[names.index(name)] += term.total.detach()
         norm = clip_gradients(self.raw_model, config.train.max_grad_norm)

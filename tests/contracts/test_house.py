@@ -29,6 +29,7 @@ ORDER = [
     "zoo/config.py",
     "zoo/inputs.py",
     "zoo/dropout.py",
+    "zoo/initial.py",
     "zoo/linear.py",
     "zoo/norms.py",
     "zoo/sample/",

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext
-from zoo.attention.masks import Mask
+from zoo.attention.pattern import restricted
 from zoo.attention.positions import rotary_angles
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
@@ -33,7 +33,7 @@ class SlidingWindow(Attention):
         rope_theta: base of the rotary angles of these layers; ``None`` = the config's.
 
     Raises:
-        ZooError: a rotary base without rotary positions.
+        ZooError: a rotary base without rotary positions; more global tokens than a row may have.
     """
 
     def __init__(
@@ -44,6 +44,11 @@ class SlidingWindow(Attention):
             raise ZooError(
                 f"rope_theta = {rope_theta} of a SlidingWindow is for model.position_type: rotary, not "
                 f"{config.position_type}."
+            )
+        if global_tokens > config.max_length:
+            raise ZooError(
+                f"SlidingWindow: global_tokens = {global_tokens}, and rows have at most {config.max_length} tokens: "
+                "fewer are needed."
             )
         self.window, self.global_tokens = window, global_tokens
         self.rope_theta, self.head_width = rope_theta, config.head_width
@@ -72,20 +77,14 @@ class SlidingWindow(Attention):
         return self.window - 1 if causal else self.window // 2
 
     def _near(self, query: Tensor, length: int, shared: AttentionContext) -> AttentionContext:
-        """The context with all that is far hidden; each token keeps itself, since padding may see nothing else."""
+        """The context with all that is far hidden."""
         keys = torch.arange(length, device=query.device)
         asking = keys[None, length - query.shape[2] :] if shared.rows is None else shared.rows
-        distance = asking[:, None, :, None] - keys
-        near = distance.abs() <= self._reach(shared.causal)
+        asking = asking[:, None, :, None]
+        near = (asking - keys).abs() <= self._reach(shared.causal)
         if self.global_tokens:
-            near = near | (keys < self.global_tokens) | (asking[:, None, :, None] < self.global_tokens)
-        if shared.bias is not None:
-            return shared._replace(bias=shared.bias.masked_fill(~near, torch.finfo(shared.bias.dtype).min))
-        if shared.mask.causal:
-            near = near & (distance >= 0)
-        if shared.mask.allowed is not None:
-            near = (near & shared.mask.allowed) | (distance == 0)
-        return shared._replace(mask=Mask(near, False))
+            near = near | (keys < self.global_tokens) | (asking < self.global_tokens)
+        return restricted(shared, asking, keys, near)
 
     def _in_blocks(self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext) -> Tensor:
         """(B, H, L, D) what queries get, each block of them from its own keys and the neighbouring blocks' alone."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from zoo.config import CoreConfig
 from zoo.config_parts import CharacterConfig
-from zoo.core.init import constant, normal, uniform
 from zoo.errors import ZooError
+from zoo.initial import constant, normal, uniform
 
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD = range(256, 261)
 _FIRST_MARK = 256

@@ -11,9 +11,9 @@ from torch.nn import functional
 from zoo.config import CoreConfig
 from zoo.core.characters import CharacterEncoder
 from zoo.core.functions import sinusoids
-from zoo.core.init import normal
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
+from zoo.initial import normal
 from zoo.inputs import CoreInputs
 from zoo.norms import make_norm
 

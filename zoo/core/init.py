@@ -8,50 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from zoo.config import CoreConfig
+from zoo.initial import Initial, constant, fill_normal, uniform
 
 
 def named_generator(seed: int, name: str) -> torch.Generator:
     """A CPU generator that depends on ``seed`` and ``name`` only."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") % (2**63))
-
-
-Initial = Callable[..., object]
-"""Fills a tensor in place: ``(values, generator or None)``; a partial of a function below, so that it pickles."""
-
-
-def normal(fan_in: float) -> Initial:
-    """Normal values of variance 1 / ``fan_in``."""
-    return partial(_normal, std=1.0 / math.sqrt(fan_in))
-
-
-def uniform(bound: float) -> Initial:
-    """Uniform values between -``bound`` and ``bound``."""
-    return partial(_uniform, bound=bound)
-
-
-def constant(value: float) -> Initial:
-    """One value everywhere."""
-    return partial(_constant, value=value)
-
-
-def _normal(values: Tensor, generator: torch.Generator | None, std: float) -> None:
-    values.normal_(0.0, std, generator=generator)
-
-
-def _uniform(values: Tensor, generator: torch.Generator | None, bound: float) -> None:
-    values.uniform_(-bound, bound, generator=generator)
-
-
-def _constant(values: Tensor, generator: torch.Generator | None, value: float) -> None:
-    values.fill_(value)
 
 
 def _truncated(values: Tensor, generator: torch.Generator | None, std: float) -> None:
@@ -62,7 +31,7 @@ def initial_of(part: nn.Module, name: str, config: CoreConfig) -> Initial:
     """How a parameter starts: matrices random, norms one, biases zero; or as the part's own ``initial`` says.
 
     Args:
-        part: the module that the parameter is directly in; its ``initial`` is a dictionary of :data:`Initial` by name.
+        part: the module that the parameter is directly in; its ``initial`` has :data:`~zoo.initial.Initial` by name.
         name: the parameter's name there.
         config: says distribution (``initializer``), width (``initializer_range``) and residual scaling.
     """
@@ -75,7 +44,7 @@ def initial_of(part: nn.Module, name: str, config: CoreConfig) -> Initial:
     std = config.initializer_range * (1.0 / math.sqrt(2 * config.num_hidden_layers) if residual else 1.0)
     if config.initializer == "uniform":
         return uniform(std)
-    return partial(_truncated if config.initializer == "truncated_normal" else _normal, std=std)
+    return partial(_truncated if config.initializer == "truncated_normal" else fill_normal, std=std)
 
 
 def initialise(module: nn.Module, config: CoreConfig, seed: int, prefix: str = "") -> None:

@@ -16,10 +16,10 @@ from zoo.config import CoreConfig
 from zoo.config_parts import RecurrentConfig
 from zoo.core.base import Core
 from zoo.core.embeddings import Embeddings
-from zoo.core.init import constant, uniform
 from zoo.core.lstm_kernel import FORGET_BIAS, LstmWeights, recurrence
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
+from zoo.initial import constant, uniform
 from zoo.inputs import CoreInputs, CoreOutput
 
 _SITES_PER_LAYER = 8  # as in the other core; the last layer's output takes the number behind the layers'

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.attention.buckets import RelativeBuckets
 from zoo.attention.build import check_caches, make_attention
 from zoo.attention.context import AttentionContext, Cache
+from zoo.attention.depth import depth_signal, place_signal
 from zoo.attention.masks import Mask
 from zoo.attention.memory import Memory, RelativeContext, check_read, last_states
 from zoo.attention.positioned import positioned
@@ -60,8 +61,7 @@ class Layer(nn.Module):
         Args:
             hidden: states.
             shared: what all layers have in common, and what this one remembers.
-            site: number of its first place that draws a dropout mask, as a number or a () tensor; shared weights are
-                run under several.
+            site: number or () tensor: its first place that draws a dropout mask; shared weights run under several.
             entities: (B, L, entity width) states of the entities beside the tokens.
         """
         hidden, probabilities = self._attended(hidden, shared, site)
@@ -137,13 +137,11 @@ class Transformer(Core):
             state: what stands before these tokens and is attended to: a cache of keys and values, which is
                 extended in place; or, with ``mem_len``, the dictionary of tensors that an earlier call gave back.
                 A cache serves generation: of it, too, the last ``mem_len`` tokens are read.
-            output_hidden_states: also return the embeddings and every layer's states, the last one after the
-                final norm.
+            output_hidden_states: also return the embeddings and all layers' states, the last after the final norm.
             output_attentions: also return every layer's attention probabilities.
 
         Raises:
-            ZooError: the rows are longer than the position table, or a field is given that this core
-                does not read.
+            ZooError: the rows are longer than the position table, or a field is given that this core does not read.
         """
         memory = state if isinstance(state, dict) else None
         hidden, shared = self._begin(inputs, state, output_attentions or self.eager_attention)
@@ -154,6 +152,7 @@ class Transformer(Core):
         entities, mask = (None, None) if self.config.fusion is None else entity_stream(inputs, self.config.fusion)
         shared = shared._replace(entity_mask=mask)
         attentions: list[Any] = []
+        signal = place_signal(inputs.position_ids, shared, hidden) if self.config.depth_signal else None
         states, shown = [hidden], output_hidden_states or output_attentions
         wanted = None if shown or shared.cache is not None else inputs.output_positions
         for layer_index in range(self.config.num_hidden_layers):
@@ -164,6 +163,7 @@ class Transformer(Core):
             if wanted is not None and layer_index == self.config.num_hidden_layers - 1:
                 own = own.of_last_layer(wanted, length)
             site = (layer_index + 1) * SITES_PER_LAYER
+            hidden = hidden if signal is None else hidden + signal + depth_signal(layer_index, hidden)
             hidden, probabilities, entities = self.call(layer, hidden, own, site, entities)
             if output_hidden_states:
                 states.append(hidden)

@@ -17,10 +17,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.attention.positions import states_at
 from zoo.config import CoreConfig
-from zoo.core.init import constant, uniform
 from zoo.dropout import keyed_dropout
 from zoo.errors import ZooError
 from zoo.heads.scalar_mix import SITES_PER_TEXT
+from zoo.initial import constant, uniform
 
 _NETWORK_SITE = 1 << 22  # the same for the task network
 
