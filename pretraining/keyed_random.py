@@ -72,12 +72,7 @@ class Draw(NamedTuple):
 
     def at(self, examples: NDArray[np.integer], positions: NDArray[np.integer], stream: str) -> UInt32:
         """The same numbers as :meth:`bits`, at chosen (example, position) pairs only."""
-        keys = self.keys(examples, stream)
-        low = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        high = (keys >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
-        with np.errstate(over="ignore"):
-            spread = (positions.astype(np.uint32) + np.uint32(1)) * np.uint32(0x9E3779B9)
-            return mix32(spread * high + low)
+        return bits_at(self.keys(examples, stream), positions)
 
     def uniform(self, examples: NDArray[np.integer], stream: str) -> NDArray[np.float64]:
         """One number in [0, 1) per example."""
@@ -90,6 +85,15 @@ class Draw(NamedTuple):
     def permutation(self, count: int, stream: str) -> NDArray[np.int64]:
         """A random order of ``count`` things."""
         return np.argsort(self.keys(np.arange(count), stream), kind="stable")
+
+
+def bits_at(keys: NDArray[np.uint64], positions: NDArray[np.integer]) -> UInt32:
+    """The 32-bit number at each position of the row that a key of :meth:`Draw.keys` belongs to; shapes alike."""
+    low = (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+    high = (keys >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
+    with np.errstate(over="ignore"):
+        spread = (positions.astype(np.uint32) + np.uint32(1)) * np.uint32(0x9E3779B9)
+        return mix32(spread * high + low)
 
 
 def scaled(bits: UInt32, high: int) -> NDArray[np.int64]:

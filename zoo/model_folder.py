@@ -1,7 +1,8 @@
 """A model folder: ``config.json``, ``model.safetensors`` and the tokenizer's files. No class is executed to load it.
 
 Tensors are named ``core.*``, ``heads.NAME.*`` (heads that ``config.json`` describes) and ``objectives.NAME.*`` (what
-else an objective owns). The weights may be one file or shards with an index, as transformers writes them.
+else an objective owns; a second core is at ``objectives.NAME.companion.*``, and ``config.json`` describes it). The
+weights may be one file or shards with an index, as transformers writes them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from zoo.config import CoreConfig
 from zoo.core.base import Core
 from zoo.core.build import make_core
+from zoo.core.companion import Companion
 from zoo.errors import ZooError
 from zoo.storage.files import file_digest, read_json, write_json
 from zoo.storage.tensors import LazyTensors, load_state, open_tensors, save_tensors
@@ -42,6 +44,7 @@ class ModelMetadata:
         origin: transformers' ``model_type`` of the checkpoint that the weights came from.
         path: the folder.
         decoder_start_token_id: what a decoder reads first; ``None`` = there is none, or it is not known.
+        companions: configs ``core`` and ``head`` of second cores, by the objective that trained them.
     """
 
     config: CoreConfig
@@ -51,6 +54,7 @@ class ModelMetadata:
     origin: str | None = None
     path: Path = field(default_factory=Path)
     decoder_start_token_id: int | None = None
+    companions: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``config.json``."""
@@ -62,6 +66,7 @@ class ModelMetadata:
             "template": self.template.to_dict(),
             "heads": self.heads,
             "origin": self.origin,
+            **({"companions": self.companions} if self.companions else {}),
             **({} if self.config.decoder is None else {"decoder_start_token_id": self.decoder_start_token_id}),
         }
 
@@ -103,6 +108,37 @@ def head_configs(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
     return {name: dict(head.head_config) for name, head in found.items() if head is not None}  # type: ignore[arg-type]
 
 
+def companion_configs(heads: Mapping[str, nn.Module]) -> dict[str, dict[str, Any]]:
+    """Configs of the second cores that objectives train."""
+    found = {name: getattr(module, "companion", None) for name, module in heads.items()}
+    return {name: part.describe() for name, part in found.items() if isinstance(part, Companion)}
+
+
+def companion_model(
+    metadata: ModelMetadata, tensors: Mapping[str, Tensor], name: str
+) -> tuple[ModelMetadata, dict[str, Tensor]]:
+    """A second core as a model by itself: the tables that it shares, its own layers, its head under ``name``.
+
+    Args:
+        metadata: of the folder.
+        tensors: its tensors.
+        name: the objective that trained it.
+
+    Raises:
+        ZooError: no such one is there.
+    """
+    if name not in metadata.companions:
+        have = ", ".join(metadata.companions) or "none, as the model is one core"
+        raise ZooError(f"{metadata.path} has no part {name!r}; its parts beside the core: {have}.")
+    described, own = metadata.companions[name], f"objectives.{name}.companion."
+    shared = {f"core.embeddings.{key}": value for key, value in _below(tensors, "core.embeddings.").items()}
+    found = {key: value for key, value in shared.items() if not key.startswith("core.embeddings.projection.")}
+    found |= {f"core.{key}": value for key, value in _below(tensors, f"{own}core.").items()}
+    found |= {f"heads.{name}.{key}": value for key, value in _below(tensors, f"{own}head.").items()}
+    core, heads = CoreConfig.from_dict(described["core"]), {name: described["head"]}
+    return replace(metadata, config=core, heads=heads, companions={}), found
+
+
 def _head_of(module: nn.Module) -> nn.Module | None:
     """The head with a config: the module itself, or the ``head`` of the objective that it is."""
     head = module if hasattr(module, "head_config") else getattr(module, "head", None)
@@ -122,12 +158,13 @@ def save_model_folder(
         folder: where to.
         core: the core.
         heads: head modules, or the objectives that own them, by name.
-        metadata: everything but ``heads``, which are asked themselves.
+        metadata: everything but ``heads`` and ``companions``, which are asked themselves.
         tensors: what :func:`pack_model` makes of them; ``None`` = it is asked.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, pack_model(core, heads) if tensors is None else tensors)
-    write_json(folder / "config.json", replace(metadata, heads=head_configs(heads)).to_dict())
+    described = replace(metadata, heads=head_configs(heads), companions=companion_configs(heads))
+    write_json(folder / "config.json", described.to_dict())
 
 
 def weights_digest(folder: Path) -> str:
@@ -202,6 +239,7 @@ def metadata_from_dict(content: Mapping[str, Any], path: Path) -> ModelMetadata:
         origin=content.get("origin"),
         path=path,
         decoder_start_token_id=content.get("decoder_start_token_id"),
+        companions=content.get("companions", {}),
     )
 
 
@@ -223,5 +261,5 @@ def load_head(folder: str | Path, name: str, module: nn.Module) -> None:
     load_state(module, tensors, str(Path(folder) / WEIGHTS))
 
 
-def _below(weights: LazyTensors, prefix: str) -> dict[str, Tensor]:
+def _below(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}

@@ -13,6 +13,7 @@ from pretraining.masking.noises import (
     TokenMasking,
 )
 from pretraining.masking.predictions import All
+from pretraining.masking.repeated import RepeatedTokens
 from pretraining.masking.row_rates import RowRates
 from pretraining.masking.sentinels import PartitionedSpans, SpanCorruption
 from pretraining.masking.similar_words import SimilarWords
@@ -34,6 +35,7 @@ __all__ = [
     "Prediction",
     "RandomSpans",
     "RandomTokens",
+    "RepeatedTokens",
     "Replace",
     "Replacement",
     "RowRates",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from pretraining.layouts.base import Layout
 from pretraining.layouts.examples import Examples
@@ -11,6 +14,7 @@ from pretraining.masking.base import Selector
 from pretraining.store.token_store import Store
 from pretraining.tokenizer.tokenizer import ZooTokenizer
 from zoo.config import CoreConfig
+from zoo.core.base import Core
 
 
 class Hooks:
@@ -23,6 +27,9 @@ class Hooks:
         reads_rows: the core reads rows as they are laid out, and targets are of their tokens.
         target_start: role of the special token that a decoder reads first, where the objective makes the targets.
         sparse_gradients: the core's table gets gradients of the rows that a batch reads, not of all.
+        score_note: what a reader of its scores must know; empty = nothing.
+        unasked: tensors of its targets that ask for nothing, and say only how to compute.
+        draws_by_weights: what it puts into a row is drawn by weights, so ``zoo show`` builds the core for it.
     """
 
     required_fields: frozenset[str] = frozenset()
@@ -30,6 +37,9 @@ class Hooks:
     reads_rows: bool = True
     target_start: str | None = None
     sparse_gradients: bool = False
+    score_note: str = ""
+    unasked: frozenset[str] = frozenset()
+    draws_by_weights: bool = False
 
     def example_settings(self, name: str, corpus: str) -> tuple[str, str]:
         """For messages: settings below ``corpus`` that give ``name`` its ``required_fields``, and a record of text."""
@@ -41,6 +51,22 @@ class Hooks:
 
     def bind_tokenizer(self, tokenizer: ZooTokenizer) -> None:
         """Take the ids of words and the like, once after :meth:`build` and before rows are corrupted. Default: none."""
+        return
+
+    def core_flops(self, rows: int, length: int, tensors: dict[str, Tensor]) -> int:
+        """Forward operations of a core of its own on (B, L) tokens, whose targets are ``tensors``. Default: none."""
+        return 0
+
+    def bind_core(self, core: Core) -> None:
+        """Take what it shares with the core, once after :meth:`build`. Default: nothing."""
+        return
+
+    def notes(self, config: CoreConfig) -> list[str]:
+        """Lines on what is allowed, and probably not meant. Default: none."""
+        return []
+
+    def check_task(self, before: Mapping[str, Hooks]) -> None:
+        """Raise ZooError, before any text is read, if the objectives ``before`` it in a task do not suit it."""
         return
 
     def check_model(self, config: CoreConfig) -> None:

@@ -28,7 +28,8 @@ class WarmupDecay(Schedule):
         warmup: share of the budget for the warm-up.
         decay: ``linear``, ``cosine`` or ``constant``.
         decay_from: where the decay line starts: ``start`` (BERT's and ALBERT's code: the peak is never quite
-            reached and the rate drops slightly when the warm-up ends) or ``warmup_end`` (RoBERTa, GPT).
+            reached and the rate drops slightly when the warm-up ends), ``throughout`` (ELECTRA's code: the same line,
+            and the warm-up is multiplied with it) or ``warmup_end`` (RoBERTa, GPT).
         floor: the factor falls no lower after the warm-up.
     """
 
@@ -36,7 +37,7 @@ class WarmupDecay(Schedule):
         self,
         warmup: Probability = 0.01,
         decay: Literal["linear", "cosine", "constant"] = "linear",
-        decay_from: Literal["start", "warmup_end"] = "warmup_end",
+        decay_from: Literal["start", "throughout", "warmup_end"] = "warmup_end",
         floor: Probability = 0.0,
     ) -> None:
         if not 0.0 <= warmup < 1.0:
@@ -47,7 +48,12 @@ class WarmupDecay(Schedule):
         """0 at the start, ``floor`` (or 1 if constant) at the end."""
         progress = min(max(progress, 0.0), 1.0)
         if progress < self.warmup:
-            return progress / self.warmup
+            decayed = self._decayed(progress) if self.decay_from == "throughout" else 1.0
+            return progress / self.warmup * decayed
+        return self._decayed(progress)
+
+    def _decayed(self, progress: float) -> float:
+        """The decay line."""
         start = self.warmup if self.decay_from == "warmup_end" else 0.0
         done = (progress - start) / (1.0 - start)
         if self.decay == "linear":

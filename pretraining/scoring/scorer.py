@@ -65,6 +65,7 @@ class Scorer:
         if (self.folder / "run.json").exists():
             self.name, self.objective = _objective_of_run(self.folder, objective, trust_code)
             self.objective.build(self.core.config, self.tokenizer.vocabulary)
+            self.objective.bind_core(self.core)
         else:  # a checkpoint that was brought in
             self.name, self.objective = _objective_of_head(self.metadata, objective, self.tokenizer.vocabulary)
         load_head(self.folder, self.name, self.objective)
@@ -79,6 +80,8 @@ class Scorer:
     @property
     def note(self) -> str | None:
         """What puts all figures in doubt; ``None`` = nothing is known to."""
+        if self.objective.score_note:
+            return f"{self.name}: {self.objective.score_note}"
         if not isinstance(self.objective, MaskedLM) or self.objective.replacement.needs_mask:
             return None
         return (
@@ -202,9 +205,11 @@ def _objective_of_head(metadata: ModelMetadata, name: str | None, vocabulary: Vo
         )
     if not able:
         have = ", ".join(f"{head} ({described['kind']})" for head, described in metadata.heads.items()) or "none"
+        replaced = any(described["kind"] == "replaced" for described in metadata.heads.values())
+        hint = " A discriminator gives no probability of a text; its generator does, imported by itself."
         raise ZooError(
             f"{metadata.path} has no head that scores sentences; one of kind token is needed, and its heads are: "
-            f"{have}."
+            f"{have}.{hint if replaced else ''}"
         )
     chosen = name or able[0]
     objective = rule_of(metadata, chosen)

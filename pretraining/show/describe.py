@@ -25,8 +25,10 @@ from pretraining.show.tracks import bracket_tracks, pair_in_words, value_tracks
 from pretraining.show.views import ObjectiveView, RowView, TaskView, TokenCell, TokenPrinter
 from pretraining.training.assemble import with_vocabulary
 from pretraining.training.loader import TaskLoader
+from pretraining.training.model import build_model
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
+from zoo.model_folder import INDEX, WEIGHTS, load_core, load_head
 
 
 def show_text(subject: Subject, show_config: ShowConfig) -> list[TaskView]:
@@ -41,9 +43,7 @@ def show_text(subject: Subject, show_config: ShowConfig) -> list[TaskView]:
     """
     config, vocabulary = subject.config, subject.tokenizer.vocabulary
     core = with_vocabulary(config.model, vocabulary)
-    for objective in config.objectives.values():
-        objective.build(core, vocabulary)
-        objective.bind_tokenizer(subject.tokenizer)
+    drawn = _build(subject, core)
     with tempfile.TemporaryDirectory() as folder:
         views = [
             _task_view(subject, core, name, show_config, Path(folder))
@@ -51,7 +51,24 @@ def show_text(subject: Subject, show_config: ShowConfig) -> list[TaskView]:
         ]
     if not any(view.rows for view in views):
         raise ZooError("\n".join(note for view in views for note in view.notes))
-    return views
+    return [replace(view, notes=(*view.notes, drawn)) for view in views] if drawn else views
+
+
+def _build(subject: Subject, core: CoreConfig) -> str:
+    """Build the objectives; where one draws by weights, load a run's, or make first ones, and note which."""
+    objectives, vocabulary = subject.config.objectives, subject.tokenizer.vocabulary
+    if not any(objective.draws_by_weights for objective in objectives.values()):
+        for objective in objectives.values():
+            objective.build(core, vocabulary)
+            objective.bind_tokenizer(subject.tokenizer)
+        return ""
+    model = build_model(core, objectives, vocabulary, subject.config.seed.init, subject.tokenizer).eval()
+    if not any((subject.home / name).exists() for name in (WEIGHTS, INDEX)):
+        return "Samples are drawn by untrained weights, as in a run's first step; --run FOLDER draws by a run's."
+    model.core.load_state_dict(load_core(subject.home)[0].state_dict())
+    for name, objective in objectives.items():
+        load_head(subject.home, name, objective)
+    return f"Samples are drawn by the weights of {subject.home.name}."
 
 
 def _task_view(subject: Subject, core: CoreConfig, name: str, show_config: ShowConfig, folder: Path) -> TaskView:

@@ -39,7 +39,8 @@ class ObjectiveLines:
 
 def read_targets(row: RowReading, name: str, objective: Objective) -> ObjectiveLines:
     """What the objective of this name asks for and says."""
-    tensors = {key: tensor.numpy() for key, tensor in objective.targets(row.rows).tensors.items()}
+    targets = objective.targets(row.rows).tensors
+    tensors = {key: tensor.numpy() for key, tensor in targets.items() if key not in objective.unasked}
     lines = ObjectiveLines()
     _add_labels(lines, row, name, objective, tensors)
     for key, values in tensors.items() if objective.reads_rows else ():

@@ -57,10 +57,20 @@ def check_layouts(config: PretrainConfig) -> None:
         task.layout.check_length(config.data.sequence_length)
         for key in task.objectives:
             config.objectives[key].check_layout(task.layout, config.data.sequence_length)
+        check_order(name, task.own(config.objectives))
         if (missing := missing_field(config, name)) is not None:
             raise missing.error()
         check_attention(name, task.own(config.objectives))
         check_memory(name, task.layout, config)
+
+
+def check_order(task: str, objectives: dict[str, Objective]) -> None:
+    """Raise ZooError if an objective of a task needs others before it."""
+    for place, (name, objective) in enumerate(objectives.items()):
+        try:
+            objective.check_task(dict(list(objectives.items())[:place]))
+        except ZooError as error:
+            raise ZooError(f"task {task!r}, objective {name!r}: {error}") from error
 
 
 def check_objectives(config: PretrainConfig) -> None:

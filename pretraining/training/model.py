@@ -51,21 +51,20 @@ class PretrainingModel(nn.Module):
     def flops(self, batch: Batch, memory: int = 0) -> int:
         """Operations of the matrix products of a step on ``batch``, whose rows remember ``memory`` tokens."""
         inputs, (rows, length) = batch.inputs, batch.inputs.input_ids.shape
-        queries = 0 if inputs.query is None else inputs.query.positions.shape[1]
-        target = inputs.decoder
+        target, queries = inputs.decoder, 0 if inputs.query is None else inputs.query.positions.shape[1]
         read = (target or inputs).output_positions  # on the CPU still, where numpy counts without a wait
         outputs = None if read is None else int(np.count_nonzero(read.numpy() >= 0))
         causal, decoded = inputs.attention_pattern.causal, 0 if target is None else target.input_ids.shape[1]
         core = core_flops(self.core.config, rows, length, queries, memory, causal, outputs, decoded)
         heads = sum(self.objectives[name].head_flops(count) for name, count in batch.counts.items())
-        return training_flops(core + heads)
+        own = sum(self.objectives[name].core_flops(rows, length, found) for name, found in batch.targets.items())
+        return training_flops(core + heads + own)
 
 
 def tokens_by_id(tokenizer: ZooTokenizer) -> list[str]:
     """Every token by its id, empty where an id is nobody's."""
-    known = tokenizer.backend.get_vocab(with_added_tokens=True)
     words = [""] * tokenizer.vocabulary.size
-    for word, number in known.items():
+    for word, number in tokenizer.backend.get_vocab(with_added_tokens=True).items():
         words[number] = word
     return words
 
@@ -94,6 +93,7 @@ def build_model(
         objective.build(config, vocabulary)
         if tokenizer is not None:
             objective.bind_tokenizer(tokenizer)
+        objective.bind_core(core)
     if any(objective.sparse_gradients for objective in objectives.values()):
         core.make_gradients_sparse()
     model = PretrainingModel(core, objectives)

@@ -213,8 +213,9 @@ def task_at(stages: dict[str, StageConfig] | None, tasks: list[str], step: int, 
 
 
 def idle_notes(config: PretrainConfig) -> list[str]:
-    """A line on stages that get no step, where there are some."""
+    """Lines on what is probably not meant: stages that get no step, and what objectives say of the model."""
+    lines = [f"note: {line}" for o in config.objectives.values() for line in o.notes(config.model)]
     if not (idle := config.idle_stages()):
-        return []
+        return lines
     ends = f"{', '.join(idle)} {'gets' if len(idle) == 1 else 'get'} no step of {config.train.steps}"
-    return [f"note: {ends}: more steps (train.steps), or other ends of the stages (until), would change that."]
+    return [*lines, f"note: {ends}: more steps (train.steps), or other ends of the stages (until), would change that."]

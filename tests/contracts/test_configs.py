@@ -77,6 +77,9 @@ PUBLISHED = {
     "t5-base": (222_903_552, 222_903_552),
     "t5-v1_1-base": (222_903_552, None),  # with its output matrix 247,577,856
     "t5-v1_1-small": (60_511_616, None),
+    "electra-small": (13_483_008, 14_196_219),
+    "electra-base": (108_891_648, 119_386_427),
+    "electra-large": (334_092_288, 354_655_291),
     "elmo-small": (13_593_296, None),
     "elmo-medium": (28_027_728, None),
     "elmo-base": (93_600_848, 93_600_848 + 407_050_623),

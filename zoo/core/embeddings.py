@@ -134,6 +134,10 @@ class Embeddings(PositionedEmbeddings):
 
     def forward(self, inputs: CoreInputs, past: int = 0) -> Tensor:
         """(B, L) ids -> (B, L, width of the first layer's input); ``past`` tokens of the rows were run before."""
+        return self.finished(self.summed(inputs, past), inputs.dropout_keys, 0)
+
+    def summed(self, inputs: CoreInputs, past: int = 0) -> Tensor:
+        """(B, L) ids -> (B, L, E) the tables' sum, before the norm."""
         hidden: Tensor
         if isinstance(self.word_embeddings, CharacterEncoder):
             hidden = self.word_embeddings(inputs.input_ids, inputs.character_ids)
@@ -153,4 +157,4 @@ class Embeddings(PositionedEmbeddings):
                 hidden = hidden + self.task_type_embeddings.weight[0]
             else:
                 hidden = hidden + self.task_type_embeddings(tasks if tasks.ndim == 2 else tasks[:, None])
-        return self.finished(hidden, inputs.dropout_keys, 0)
+        return hidden

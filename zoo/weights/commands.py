@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from zoo.errors import ZooError
-from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelMetadata, open_weights, read_metadata
+from zoo.model_folder import MODEL_TYPE, WEIGHTS, ModelMetadata, companion_model, open_weights, read_metadata
 from zoo.settings.load import load_settings
 from zoo.storage.files import whole_folder, write_atomic, write_json
 from zoo.storage.tensors import save_tensors
@@ -49,11 +52,13 @@ class ExportConfig:
         target: the transformers folder to make, or ELMo's.
         family: ``model_type`` to write, or ``elmo`` for the files that allennlp and bilm-tf read; absent = where the
             weights came from, or the first that can say the model.
+        part: the objective whose second core is written instead of the core (a generator).
     """
 
     source: UserPath
     target: UserPath
     family: str | None = None
+    part: str | None = None
 
 
 def import_folder(
@@ -132,7 +137,9 @@ def _check_tokenizer(folder: Path, has_tokenizer: bool, metadata: ModelMetadata)
     return [f"{rows - size} rows of the embedding belong to no token"] if size < rows else []
 
 
-def export_folder(source: str | Path, target: str | Path, family: str | None = None) -> list[str]:
+def export_folder(
+    source: str | Path, target: str | Path, family: str | None = None, part: str | None = None
+) -> list[str]:
     """Make a folder that opens without the zoo: in stock transformers, or in allennlp and bilm-tf.
 
     Args:
@@ -140,6 +147,7 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
         target: the folder to make; must not exist.
         family: ``model_type`` to write, or ``elmo``; ``None`` = where the weights came from, or the first that can say
             the model, which for LSTM layers is ELMo's.
+        part: the objective whose second core is written; ``None`` = the core.
 
     Returns:
         the class it opens as, and what was left out, a line each.
@@ -150,7 +158,12 @@ def export_folder(source: str | Path, target: str | Path, family: str | None = N
     metadata = read_metadata(source)
     if family == ELMO or (family is None and metadata.config.recurrent is not None):
         return _export_elmo(metadata, Path(target))
-    checkpoint = write_checkpoint(metadata, open_weights(metadata.path), family)
+    tensors: Mapping[str, Tensor] = open_weights(metadata.path)
+    others = [name for name in metadata.companions if name != part]
+    if part is not None:
+        metadata, tensors = companion_model(metadata, tensors, part)
+    checkpoint = write_checkpoint(metadata, tensors, family)
+    checkpoint.report.extend(f"left out: the core of {name}, which --part {name} writes" for name in others)
     check_kinds_of_numbers(checkpoint.tensors, checkpoint.tensors)
     check_finite(checkpoint.tensors)
     with whole_folder(Path(target)) as made:
@@ -214,8 +227,8 @@ def import_command(argv: list[str]) -> int:
 
 
 def export_command(argv: list[str]) -> int:
-    """``zoo export RUN DST [--family NAME]``."""
+    """``zoo export RUN DST [--family NAME] [--part OBJECTIVE]``."""
     config = load_settings(ExportConfig, _positional(argv), "zoo export RUN DST", "export").value
-    report = export_folder(config.source, config.target, config.family)
+    report = export_folder(config.source, config.target, config.family, config.part)
     print("\n".join([*report, f"written to {config.target}"]))
     return 0
