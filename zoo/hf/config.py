@@ -50,7 +50,9 @@ class ZooConfig(PretrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """The core's config first, so that what follows can set its fields; labels come from the head that has them."""
-        self.core = {**CoreConfig().to_dict(), **(self.core or {})}
+        plain, early = CoreConfig().to_dict(), self.__dict__.pop("_early", {})
+        said = {name: value for name, value in early.items() if value != plain[name]}
+        self.core = {**plain, **(self.core or {}), **said}
         self.is_encoder_decoder = self.core["decoder"] is not None
         self.template, self.heads = self.template or Template().to_dict(), self.heads or {}
         labels = next((head["labels"] for head in self.heads.values() if head.get("labels")), None)
@@ -106,8 +108,10 @@ def _core_field(name: str) -> property:
         return (config.core or {})["num_attention_heads"] if name == "num_key_value_heads" and value is None else value
 
     def write(config: ZooConfig, value: Any) -> None:
-        assert config.core is not None
-        config.core[name] = value
+        if config.core is None:  # a field that transformers has, too, and sets before those of this class
+            config.__dict__.setdefault("_early", {})[name] = value
+        else:
+            config.core[name] = value
 
     return property(read, write)
 

@@ -228,6 +228,16 @@ def test_one_label_is_a_value(encoder):
         assert output.loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+def test_a_field_that_transformers_has_too_is_the_core_s():
+    """Transformers' own configuration has ``chunk_size_feed_forward``, and sets it before the core is there."""
+    core = ENCODER.replace(chunk_size_feed_forward=8)
+    config = hf.ZooConfig.of(ModelMetadata(core))
+    assert config.chunk_size_feed_forward == config.metadata().config.chunk_size_feed_forward == 8
+    assert hf.ZooConfig.from_dict(config.to_dict()).chunk_size_feed_forward == 8
+    assert hf.ZooConfig(core=ENCODER.to_dict()).core["chunk_size_feed_forward"] == 0
+    assert hf.ZooConfig(core=ENCODER.to_dict(), chunk_size_feed_forward=4).core["chunk_size_feed_forward"] == 4
+
+
 # ---- initial values -------------------------------------------------------------------------------------------------
 
 
