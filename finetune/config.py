@@ -129,6 +129,8 @@ class FinetuneSettings:
         mixing: of the tasks' batches, where they are trained together.
         lm_weight: weight of an auxiliary loss, the next token of the task's own rows, for causal models (GPT took 0.5).
         layer_decay: what each layer's rate is of the next one's, the head's being ``lr``; 1 = all the same.
+        text_to_text: an encoder-decoder reads a task of labels as a text that opens with the task's name, and writes
+            the label's word, as T5 does.
         class_weights: ``balanced`` weighs a class by the inverse of its frequency in training.
         patience: epochs without a better score on rows of *training* that are held back, after which training stops;
             the best epoch's weights are kept. ``None`` = train for all epochs.
@@ -157,6 +159,7 @@ class FinetuneSettings:
     mixing: MixingSettings = field(default_factory=MixingSettings)
     lm_weight: NotNegative = 0.0
     layer_decay: Annotated[float, Range(above=0, most=1)] = 1.0
+    text_to_text: bool = False
     class_weights: Literal["none", "balanced"] = "none"
     patience: Count | None = None
     held_back: Annotated[float, Range(above=0, below=1)] = 0.1

@@ -115,6 +115,35 @@ class LabelledTexts(TaskExamples):
         return [*self.texts, *(self.pairs or [])]
 
 
+@dataclass(frozen=True)
+class SourceTargets(TaskExamples):
+    """N texts that a model reads, and the text that it has to write of each.
+
+    Args:
+        sources: (N,) whole, with everything that stands in front.
+        targets: (N,) empty where nobody knows them.
+        labels: (N,) int64 class numbers that the targets stand for; ``None`` = the targets are texts of their own.
+    """
+
+    sources: list[str]
+    targets: list[str]
+    labels: NDArray[np.int64] | None = None
+
+    def chosen(self, at: NDArray[np.int64]) -> SourceTargets:
+        """Some of the examples, by place."""
+        labels = None if self.labels is None else self.labels[at]
+        sources, targets = picked(self.sources, at), picked(self.targets, at)
+        return replace(self, sources=sources, targets=targets, labels=labels, numbers=self.numbers[at])
+
+    def content(self) -> list[Any]:
+        """Sources and targets, which say the labels."""
+        return [self.sources, self.targets]
+
+    def sample_texts(self) -> list[str]:
+        """Every text of both sides."""
+        return [*self.sources, *(text for text in self.targets if text)]
+
+
 ExamplesT = TypeVar("ExamplesT", bound=TaskExamples)
 
 

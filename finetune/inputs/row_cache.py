@@ -33,7 +33,7 @@ from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.entities import TaskEntities
 from finetune.inputs.features import TextRows
 from finetune.inputs.passages import PassageRows
-from finetune.inputs.rows import TaskRows
+from finetune.inputs.rows import TaskRows, WrittenRows
 from finetune.inputs.task_tokenizer import WordCharacters
 from finetune.inputs.windows import WordRows
 from pretraining.text.segmenter import Segmenter
@@ -52,9 +52,9 @@ FORMAT = 1
 """Version of the files; part of every key."""
 _OWN = "finetune.kinds."
 _INDEX = "rows.json"
-_CLASSES: dict[str, Any] = {c.__name__: c for c in (TaskRows, WordRows, PassageRows, EncodedRows, TextRows)} | {
-    WordCharacters.__name__: WordCharacters
-}
+_CLASSES: dict[str, Any] = {
+    c.__name__: c for c in (TaskRows, WordRows, PassageRows, WrittenRows, EncodedRows, TextRows)
+} | {WordCharacters.__name__: WordCharacters}
 _MAPPED = {"ids", "types", "entities", "slots", "targets", "places", "characters"}
 """Arrays with a value for each token, which stay in their files, in a narrow type; others are few, and copied."""
 _ABANDONED = 86_400.0  # seconds after which an unfinished folder has no writer

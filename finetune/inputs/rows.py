@@ -30,7 +30,7 @@ class TaskBatch(NamedTuple):
         targets: for the kind's loss.
     """
 
-    inputs: CoreInputs | FeatureBatch
+    inputs: CoreInputs | FeatureBatch | NamedTuple
     slots: Tensor | None
     targets: Targets
 
@@ -104,6 +104,58 @@ class TaskRows:
         there = columns < sizes[:, None]
         at = np.where(there, firsts[:, None] + columns, 0)
         return torch.from_numpy(np.where(there, self.slots[at].astype(np.int64), -1))
+
+
+class WritingBatch(NamedTuple):
+    """B sources for a model that writes.
+
+    Args:
+        inputs: the sources.
+        labels: (B, T) ids of the targets, -100 beyond their end.
+    """
+
+    inputs: CoreInputs
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class WrittenRows(TaskRows):
+    """N sources, one a row, and what is to be written of each.
+
+    Args:
+        targets: ids of the targets, template tokens in place; ``None`` = nobody knows them.
+    """
+
+    targets: EncodedRows | None = None
+
+    @property
+    def truncated(self) -> int:
+        """Rows that lost tokens of either side."""
+        if self.targets is None:
+            return self.sequences.truncated
+        return int((self.sequences.cut | self.targets.cut).sum())
+
+    def labels(self, rows: NDArray[np.int64]) -> Tensor:
+        """(B, T) ids of some rows' targets, -100 beyond their end; T = 0 where nobody knows them."""
+        if self.targets is None:
+            return torch.zeros(len(rows), 0, dtype=torch.long)
+        starts, lengths = self.targets.offsets[rows], self.targets.lengths[rows]
+        columns = np.arange(int(lengths.max()))
+        real = columns[None, :] < lengths[:, None]
+        ids = self.targets.ids[np.where(real, starts[:, None] + columns, 0)]
+        return torch.from_numpy(np.where(real, ids.astype(np.int64), -100))
+
+
+def sequence_places(rows: TaskRows, batch: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places in the global batch of the sequences of some of its rows, for dropout.
+
+    Args:
+        rows: the task's.
+        batch: (B,) rows of the global batch.
+        own: (b,) which of them, by place.
+    """
+    sizes = rows.firsts[batch + 1] - rows.firsts[batch]
+    return ragged_ranges((np.cumsum(sizes) - sizes)[own], sizes[own])
 
 
 def padded(values: Tensor, sizes: Tensor, fill: float) -> Tensor:

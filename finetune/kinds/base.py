@@ -98,15 +98,31 @@ class TaskKind(ABC, Generic[ExamplesT]):
         """What cannot be meant, and can be trained on."""
         return []
 
+    def signatures(self, task: Task) -> dict[str, str]:
+        """How metrics were computed, by name, where a library says it in words."""
+        return {}
+
     # ---- the model
+
+    def bind_encoder(self, task: Task, encoder: RowEncoder) -> None:
+        """Learn how the model spells texts; called once, before rows are encoded or answered.
+
+        Raises:
+            ZooError: the model cannot spell what the task asks for.
+        """
 
     @abstractmethod
     def head_config(self, task: Task) -> dict[str, Any]:
         """The head on the core, as :func:`zoo.heads.build.build_head` reads it: ``kind``, ``num_labels``, ``labels``.
 
         Kinds ``classification`` and ``choice`` score one state a sequence; ``tagging`` and ``span`` score the states
-        at the slots of :class:`finetune.inputs.rows.TaskRows`.
+        at the slots of :class:`finetune.inputs.rows.TaskRows`. ``written`` is no new head: the model writes with the
+        one over tokens that it has, ``num_labels`` tokens at most.
         """
+
+    def search(self) -> dict[str, Any]:
+        """How a model that writes does it: arguments of :class:`finetune.models.task_model.Search`."""
+        return {}
 
     @abstractmethod
     def encode(self, task: Task, examples: ExamplesT, encoder: RowEncoder) -> TaskRows:

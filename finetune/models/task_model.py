@@ -1,9 +1,9 @@
-"""A core under a task's head: trained with it, or frozen, its layers mixed for a task network."""
+"""A core under a task's head: trained with it; frozen, its layers mixed; or under its own, to write."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,17 +11,19 @@ from torch.nn import functional
 
 from finetune.config import FeatureSettings
 from finetune.inputs.features import FeatureBatch, TextFeatures
+from finetune.inputs.rows import WritingBatch
 from zoo.attention.positions import states_at
 from zoo.core.base import Core
 from zoo.core.init import initialise
 from zoo.core.target_reader import on_both_sides
 from zoo.dropout import keyed_dropout
 from zoo.heads.build import build_head
+from zoo.heads.cross_entropy import linear_cross_entropy
 from zoo.heads.scalar_mix import FrozenCore
 from zoo.heads.sequence_head import SequenceHead, new_sequence_head, pooled_state
 from zoo.heads.task_network import TaskNetwork
 from zoo.heads.token_heads import LabelHead, TokenHead
-from zoo.inputs import CoreInputs, CoreOutput
+from zoo.inputs import CoreInputs, CoreOutput, DecoderInputs
 from zoo.model_folder import ModelMetadata
 
 _SITE = 1 << 20  # number of the classifier's dropout, beyond those of any core
@@ -256,3 +258,112 @@ class FeatureModel(nn.Module):
     def penalty(self) -> Tensor:
         """0-d: what the loss gets on top."""
         return self.settings.regulariser * self.features.regulariser()
+
+
+class Search(NamedTuple):
+    """How a target is written.
+
+    Args:
+        tokens: of it, at most.
+        end: token that ends it.
+        pad: padding id.
+        num_beams: beams; 1 = greedy.
+        length_penalty: the beams' log-probability is divided by their length to this power.
+    """
+
+    tokens: int
+    end: int
+    pad: int
+    num_beams: int = 1
+    length_penalty: float = 1.0
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of transformers' ``generate``."""
+        beams = {"length_penalty": self.length_penalty} if self.num_beams > 1 else {}
+        return {"do_sample": False, "num_beams": self.num_beams, "max_new_tokens": self.tokens, **beams}
+
+
+class WritingModel(nn.Module):
+    """A core with a decoder under the head that it was pretrained with: nothing is new (Raffel et al. 2020).
+
+    Args:
+        core: the pretrained core.
+        head: its head over tokens.
+        name: the head's, in the model folder.
+        metadata: the model folder's; what a target starts with is read.
+        search: how targets are written.
+    """
+
+    def __init__(self, core: Core, head: TokenHead, name: str, metadata: ModelMetadata, search: Search) -> None:
+        super().__init__()
+        self.core, self.head, self.name, self.search = core, head, name, search
+        assert metadata.decoder_start_token_id is not None
+        self.start = metadata.decoder_start_token_id
+        self._metadata = metadata
+        if core.pooler is not None:
+            core.pooler.requires_grad_(False)  # read by nobody here
+
+    @property
+    def heads(self) -> dict[str, nn.Module]:
+        """What a model folder keeps beside the core."""
+        return {self.name: self.head}
+
+    def forward(self, batch: WritingBatch) -> Tensor:
+        """The loss while it trains; else what it writes.
+
+        Args:
+            batch: sources, and targets while it trains.
+
+        Returns:
+            (1, 1) summed cross-entropy of all targets' tokens; or (B, tokens) the ids that are written of each source,
+            with 1 added, its end among them, and 0 behind.
+        """
+        return self._loss(batch) if self.training else self._written(batch.inputs)
+
+    def penalty(self) -> float:
+        """What the loss gets on top: nothing."""
+        return 0.0
+
+    def _loss(self, batch: WritingBatch) -> Tensor:
+        labels = batch.labels
+        read = torch.full_like(labels, self.start)
+        read[:, 1:] = labels[:, :-1]
+        read = read.masked_fill(labels < 0, self.search.pad)
+        states = self.core(batch.inputs._replace(decoder=DecoderInputs(read))).last_hidden_state
+        asked = labels.reshape(-1) >= 0
+        picked = states.reshape(-1, states.shape[-1])[asked]
+        matrix = self.head.matrix(self.core.token_embedding)
+        loss = linear_cross_entropy(self.head.features(picked), matrix, self.head.bias, labels.reshape(-1)[asked])
+        return loss.total.reshape(1, 1)
+
+    def _written(self, inputs: CoreInputs) -> Tensor:
+        from zoo.hf.seq2seq import ZooForConditionalGeneration
+
+        if "_generator" not in self.__dict__:
+            made = ZooForConditionalGeneration.around(self.core, self.heads, self._metadata)
+            self.__dict__["_generator"] = made  # no part of this model, whose parts it shares
+        written = (
+            self.__dict__["_generator"]
+            .eval()
+            .generate(
+                inputs.input_ids,
+                attention_mask=_real(inputs),
+                decoder_start_token_id=self.start,
+                eos_token_id=self.search.end,
+                pad_token_id=self.search.pad,
+                **self.search.options(),
+            )[:, 1:]
+        )
+        ended = (written == self.search.end).int().cumsum(1) - (written == self.search.end).int() > 0
+        found = torch.zeros(len(written), self.search.tokens, device=written.device)
+        found[:, : written.shape[1]] = (written + 1).masked_fill(ended, 0).to(found.dtype)
+        return found
+
+
+def _real(inputs: CoreInputs) -> Tensor:
+    """(B, L) 1 = a token that is no padding."""
+    pattern = inputs.attention_pattern
+    real = torch.ones_like(inputs.input_ids)
+    if pattern.lengths is None:
+        return real
+    return real * (torch.arange(real.shape[1], device=real.device) < pattern.lengths[:, None])

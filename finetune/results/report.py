@@ -58,6 +58,7 @@ class Result:
         mentions: ``named``: spans of all rows with an entity of enough confidence; ``known``: those with a vector;
             ``None`` = the core reads no entities, or the rows name none.
         held_scores: primary metric of each epoch on training rows that were held back; ``None`` = none were.
+        signatures: how a library says it computed a metric, by the metric's name.
         random: the same metrics of answering at random; ``None`` = the majority says as much.
         chosen: learning rate and epochs, where they were chosen out of a grid, and how; not kept with the result.
         timing: ``seconds`` of training and scoring, of the process that finished it, and the most memory that this
@@ -80,6 +81,7 @@ class Result:
     mentions: dict[str, int] | None = None
     held_scores: list[float] | None = None
     random: dict[str, float] | None = None
+    signatures: dict[str, str] = field(default_factory=dict)
     chosen: dict[str, Any] | None = field(default=None, compare=False)
     timing: dict[str, Any] | None = field(default=None, compare=False)
 
@@ -308,6 +310,7 @@ def summary(results: Sequence[Result]) -> list[dict[str, Any]]:
             )
             if own[0].chosen:
                 rows[-1]["chosen"] = own[0].chosen
+            rows[-1] |= {"signature": own[0].signatures[metric]} if metric in own[0].signatures else {}
             if own[0].marks_cut:
                 rows[-1]["marks_cut"] = own[0].marks_cut
             if own[0].mentions:
@@ -348,6 +351,7 @@ def notes(rows: Sequence[dict[str, Any]]) -> list[str]:
         for row in rows
         if row["primary"] and "marks_cut" in row
     ]
+    lines += [f"{row['task']}: {row['metric']} is {row['signature']}." for row in rows if "signature" in row]
     small = list(dict.fromkeys(row["task"] for row in rows if row["eval_rows"] < _DECIDING_ROWS))
     if small:
         lines.append(f"Fewer than {_DECIDING_ROWS:,} rows, so shown and never deciding: {', '.join(small)}.")
@@ -386,9 +390,8 @@ def _chosen(row: dict[str, Any]) -> str:
     """Which rate and how many epochs were chosen, and how."""
     it = row["chosen"]
     edges = f"; at the grid's edge: {' and '.join(it['edges'])}" if it["edges"] else ""
-    values = f"lr {it['lr']:g} and {it['epochs']} epochs"
-    held = f"{it['held_back']:,} training rows that were held back"
-    return f"{row['task']}: {values}, the best of {it['of']} on {held}{edges}."
+    values, held = f"lr {it['lr']:g} and {it['epochs']} epochs", f"{it['held_back']:,} training rows"
+    return f"{row['task']}: {values}, the best of {it['of']} on {held} that were held back{edges}."
 
 
 def _linked(row: dict[str, Any]) -> str:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from finetune.config import FinetuneSettings
 from finetune.inputs.batches import evaluation_batches, training_batches
-from finetune.inputs.rows import Targets, TaskBatch
+from finetune.inputs.rows import Targets, TaskBatch, sequence_places
 from finetune.kinds.base import Outputs
 from finetune.models.adapt import rate_groups
-from finetune.models.task_model import FeatureModel, JointModel, TaskModel
-from finetune.training.prepared import Part, PreparedTask, sequence_places
+from finetune.models.task_model import JointModel
+from finetune.training.prepared import AnyTaskModel, Part, PreparedTask
 from finetune.training.processes import ALONE, Processes
 from pretraining.keyed_random import Draw
 from pretraining.optim.learning_rate import WarmupDecay
@@ -29,9 +29,9 @@ from zoo.errors import ZooError
 from zoo.runtime.processes import autocast, to_device
 from zoo.runtime.progress import Progress
 
-_EVALUATION_BATCH = 64
+EVALUATION_BATCH = 64
+"""Rows that are scored or answered at once."""
 _SHOW_EVERY = 10  # steps between progress lines at most; reading the loss waits for a GPU
-AnyTaskModel = TaskModel | FeatureModel
 
 
 class DivergedError(ZooError):
@@ -335,7 +335,7 @@ def predict(
     model.eval()
     width = int(prepared.kind.head_config(prepared.task)["num_labels"])
     outputs = torch.zeros(int(data.outputs[-1]), width, device=processes.device)
-    batches = evaluation_batches(data.lengths, _EVALUATION_BATCH)
+    batches = evaluation_batches(data.lengths, EVALUATION_BATCH)
     with torch.inference_mode():
         for rows in batches[processes.rank :: processes.world]:
             scores, _ = _forward(model, prepared.batch(part, rows), prepared, processes.device)

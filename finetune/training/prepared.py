@@ -22,7 +22,7 @@ from finetune.inputs.encoder import RowEncoder
 from finetune.inputs.entities import task_entities
 from finetune.inputs.features import FeatureBatch, TextFeatures, TextRows, known_template
 from finetune.inputs.row_cache import RowCache, encoded_rows
-from finetune.inputs.rows import TaskBatch, TaskRows
+from finetune.inputs.rows import TaskBatch, TaskRows, WritingBatch, WrittenRows
 from finetune.inputs.task_tokenizer import (
     CharacterTokenizer,
     make_marker,
@@ -32,18 +32,19 @@ from finetune.inputs.task_tokenizer import (
     task_tokenizer,
 )
 from finetune.kinds.base import TaskKind, open_kind
+from finetune.kinds.text_to_text import as_text
 from finetune.models.adapt import add_lora
-from finetune.models.task_model import FeatureModel, TaskModel
+from finetune.models.task_model import FeatureModel, TaskModel, WritingModel
 from finetune.training.suits import (
+    check_head,
     check_leader,
     check_model,
-    check_next_tokens,
     held_back,
     longest_input,
     next_token_head,
     read_splits,
+    writing_model,
 )
-from pretraining.arrays import ragged_ranges
 from pretraining.text.segmenter import SegmenterName
 from pretraining.tokenizer.config import MOST_UNKNOWN, SOME_UNKNOWN
 from pretraining.tokenizer.tokenizer import ZooTokenizer
@@ -61,20 +62,10 @@ _SAMPLE = 1000  # rows of each part in which unknown tokens are counted
 Part = Literal["train", "validation", "evaluation", "test"]
 """What a model is trained on; what of the training examples is held back; what it is scored on; what has no answers."""
 
+AnyTaskModel = TaskModel | FeatureModel | WritingModel
+
 Keys = tuple[int, int, NDArray[np.int64]]
 """Seed, step and (sequences,) places in the global batch, for dropout."""
-
-
-def sequence_places(rows: TaskRows, batch: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Places in the global batch of the sequences of some of its rows, for dropout.
-
-    Args:
-        rows: the task's.
-        batch: (B,) rows of the global batch.
-        own: (b,) which of them, by place.
-    """
-    sizes = rows.firsts[batch + 1] - rows.firsts[batch]
-    return ragged_ranges((np.cumsum(sizes) - sizes)[own], sizes[own])
 
 
 class PreparedTask:
@@ -106,6 +97,7 @@ class PreparedTask:
             check_leader(task, leader.task)
             settings = leader.settings
         self.metadata: ModelMetadata = read_metadata(model_folder)
+        task = as_text(task) if settings.text_to_text else task
         self.task: Task = task
         self.kind: TaskKind[Any] = open_kind(task)
         check_template(self.metadata.template, self.metadata.config, self.metadata.attention)
@@ -115,8 +107,9 @@ class PreparedTask:
             known = self.stored_tokenizer.backend.token_to_id
             template = known_template(self.metadata.template, lambda word: known(word) is not None)
             self.metadata = dataclasses.replace(self.metadata, template=template)
-        if settings.lm_weight:
-            check_next_tokens(self.metadata, self.kind.head_config(task)["kind"])
+        head = self.kind.head_config(task)["kind"]
+        self.writes: bool = head == "written"
+        check_head(self.metadata, settings, head)
         template_tokens(self.metadata.template, self.kind.pair(task) and self.features is None)
         self.max_length = longest_input(settings.max_length, task, self.metadata)
         self.settings: FinetuneSettings = dataclasses.replace(
@@ -183,7 +176,7 @@ class PreparedTask:
     def encoder(self) -> RowEncoder:
         """How the model lays texts out."""
         entities, tokenizer, characters = self.entities, self.tokenizer, self.character_tokenizer
-        return RowEncoder(
+        made = RowEncoder(
             tokenizer=tokenizer,
             template=self.metadata.template,
             max_length=self.max_length,
@@ -194,6 +187,8 @@ class PreparedTask:
             both_orders=self.task.symmetric and self.features is None and self._reads_extracts,
             apart=self.features is not None,
         )
+        self.kind.bind_encoder(self.task, made)
+        return made
 
     @property
     def _reads_extracts(self) -> bool:
@@ -261,6 +256,7 @@ class PreparedTask:
             for part in parts
             if part.broken
         ]
+        _ = self.encoder  # some kinds warn of what the tokenizer makes of texts
         warnings += self.kind.warnings(self.task, self.data)
         new = self.tokenizer.vocabulary.size - self.stored_tokenizer.vocabulary.size
         if new > 0 and self.settings.use in ("probe", "lora"):
@@ -293,8 +289,8 @@ class PreparedTask:
         if self.task.span_fields:
             _ = self.train, self.evaluation
 
-    def model(self, seed: int, start: Path | None = None) -> TaskModel | FeatureModel:
-        """The pretrained core, with rows for new special tokens, under a new head.
+    def model(self, seed: int, start: Path | None = None) -> AnyTaskModel:
+        """The pretrained core, with rows for new special tokens, under a new head, or the one that writes.
 
         Args:
             seed: keys what is new.
@@ -311,15 +307,18 @@ class PreparedTask:
             core.resize_token_embeddings(known, seed)  # spare rows go: what a new token starts from follows its number
             core.resize_token_embeddings(size, seed)
         made = self.headed(core, seed)
-        assert isinstance(made, TaskModel)
         if self.settings.lm_weight:
+            assert isinstance(made, TaskModel)
             made.token_head = next_token_head(core, metadata)
         if self.settings.use == "lora":
             add_lora(core, self.settings.lora, seed)
         return made
 
-    def headed(self, core: Core, seed: int) -> TaskModel | FeatureModel:
-        """The task's new head on a core."""
+    def headed(self, core: Core, seed: int) -> AnyTaskModel:
+        """The task's new head on a core, or the pretrained one that writes."""
+        if self.writes:
+            _ = self.encoder  # which tells the kind how long its answers are
+            return writing_model(core, self.metadata, self.task, self.kind, self.tokenizer.vocabulary)
         head, dropout = self.kind.head_config(self.task), self.settings.classifier_dropout
         if self.features is not None:
             return FeatureModel(core, head, self.features, dropout, self.kind.pair(self.task), seed)
@@ -328,7 +327,7 @@ class PreparedTask:
             made.freeze_core()
         return made
 
-    def save(self, model: TaskModel | FeatureModel, folder: Path) -> None:
+    def save(self, model: AnyTaskModel, folder: Path) -> None:
         """Write a fine-tuned model as a model folder, whose tokenizer lays texts out as it was trained."""
         metadata = dataclasses.replace(self.metadata, config=model.core.config)
         with whole_folder(folder) as made:
@@ -354,11 +353,10 @@ class PreparedTask:
         """
         data = self.rows(part)
         numbers = data.sequences_of(rows)
-        return TaskBatch(
-            self._inputs(data.sequences, numbers, keys),
-            data.slots_of(numbers),
-            self.kind.targets(self.parts[part], data, rows),
-        )
+        inputs: Any = self._inputs(data.sequences, numbers, keys)
+        if isinstance(data, WrittenRows):
+            inputs = WritingBatch(inputs, data.labels(rows))
+        return TaskBatch(inputs, data.slots_of(numbers), self.kind.targets(self.parts[part], data, rows))
 
     def _inputs(
         self, data: EncodedRows | TextRows, numbers: NDArray[np.int64], keys: Keys | None
@@ -380,7 +378,7 @@ class PreparedTask:
         lengths, start = (torch.from_numpy(part[rows]) for part in data.own(text))
         return TextFeatures(lengths, self._collated(text, rows), start)
 
-    def keep_layers(self, model: TaskModel | FeatureModel, device: torch.device) -> None:
+    def keep_layers(self, model: AnyTaskModel, device: torch.device) -> None:
         """Run a frozen core on every text once, where the layers have room in memory; seeds share them."""
         if not isinstance(model, FeatureModel) or self.features is None:
             return

@@ -16,9 +16,9 @@ from finetune.data.tasks import Task
 from finetune.models.adapt import merge_lora
 from finetune.models.task_model import FeatureModel, JointModel, TaskModel
 from finetune.results.report import RESULT, TIMING, Result, stored_result, write_predictions
-from finetune.training.loop import AnyTaskModel, Checkpoints, Course, LoopState, predict, train
+from finetune.training.loop import Checkpoints, Course, LoopState, predict, train
 from finetune.training.places import MODEL
-from finetune.training.prepared import PreparedTask
+from finetune.training.prepared import AnyTaskModel, PreparedTask
 from finetune.training.processes import ALONE, Processes
 from finetune.training.tested import is_answered, write_answers
 from zoo.errors import ZooError
@@ -298,6 +298,7 @@ def _result(
         scores=kind.scores(task, examples.evaluation, answers),
         majority=floors["majority"],
         random=floors.get("random"),
+        signatures=kind.signatures(task),
         train_rows=len(examples.train),
         eval_rows=len(examples.evaluation),
         classes_predicted=kind.distinct(answers),

@@ -19,8 +19,8 @@ from finetune.inputs.entities import NO_ENTITIES, entities_named
 from finetune.inputs.task_tokenizer import stored_tokenizer
 from finetune.kinds.base import TaskKind, open_kind
 from finetune.kinds.load import examples_of, read_asked
-from finetune.training.loop import AnyTaskModel, predict
-from finetune.training.prepared import PreparedTask
+from finetune.training.loop import predict
+from finetune.training.prepared import AnyTaskModel, PreparedTask
 from finetune.training.processes import ALONE
 from pretraining.tokenizer.config import SOME_UNKNOWN
 from pretraining.training.load_config import require_trusted_code
@@ -168,9 +168,10 @@ class SavedModel:
     def _settings(self) -> FinetuneSettings:
         reads_none = self.metadata.config.fusion is not None and self._names is None
         settings = FinetuneSettings(max_length=self.max_length, entities=NO_ENTITIES if reads_none else None)
-        network, mixes = self.metadata.heads["classifier"], self.metadata.heads.get("mixes")
+        mixes = self.metadata.heads.get("mixes")
         if mixes is None:
             return settings
+        network = self.metadata.heads["classifier"]
         features = FeatureSettings(
             mixes=mixes["mixes"], layer_norm=mixes["layer_norm"], hidden_size=network["hidden_size"], cache_mb=0
         )
@@ -187,7 +188,7 @@ def _fine_tuned(folder: Path) -> ModelMetadata:
     if (inner := folder / "model" / TASK_FILE).exists() and not (folder / TASK_FILE).exists():
         raise ZooError(f"{folder} is no model folder; the fine-tuned model is in {inner.parent}.")
     metadata = read_metadata(folder)
-    if (folder / TASK_FILE).exists() and "classifier" in metadata.heads:
+    if (folder / TASK_FILE).exists() and ("classifier" in metadata.heads or metadata.config.decoder is not None):
         return metadata
     if "classifier" in metadata.heads:
         raise ZooError(

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from finetune.config import FinetuneSettings
 from finetune.data.examples import TaskExamples, TaskSplits
 from finetune.data.tasks import Task
+from finetune.kinds.base import TaskKind
 from finetune.kinds.load import load_answered, load_task, load_test
+from finetune.models.task_model import Search, WritingModel
 from finetune.results.submission import check_test_rows
 from pretraining.keyed_random import Draw
 from zoo.core.base import Core
@@ -18,6 +21,7 @@ from zoo.errors import ZooError
 from zoo.heads.build import build_head
 from zoo.heads.token_heads import TokenHead
 from zoo.model_folder import ModelMetadata, load_head
+from zoo.vocabulary import Vocabulary
 
 
 def read_splits(
@@ -66,6 +70,14 @@ def check_model(metadata: ModelMetadata, use: str, task_type_id: int) -> None:
         )
 
 
+def check_head(metadata: ModelMetadata, settings: FinetuneSettings, head: str) -> None:
+    """Raise ZooError if a model, settings and the kind of a task's head do not go together."""
+    if head == "written":
+        check_writes(metadata, settings)
+    if settings.lm_weight:
+        check_next_tokens(metadata, head)
+
+
 def check_next_tokens(metadata: ModelMetadata, head: str) -> None:
     """Raise ZooError if a model and a head cannot take an auxiliary loss of the next token."""
     if metadata.attention != "causal":
@@ -78,6 +90,56 @@ def check_next_tokens(metadata: ModelMetadata, head: str) -> None:
         raise ZooError(f"lm_weight needs a head over tokens, and {metadata.path} has none (its heads: {have}).")
     if head not in ("classification", "choice"):
         raise ZooError(f"lm_weight goes with tasks that read one state of a row, not with {head}; leave it out.")
+
+
+def check_writes(metadata: ModelMetadata, settings: FinetuneSettings) -> None:
+    """Raise ZooError if a model cannot write texts, or settings are of a head that is new."""
+    if metadata.config.decoder is None:
+        raise ZooError(
+            f"{metadata.path} has no decoder (model.decoder), so it writes no texts. A run of an encoder-decoder would "
+            "work (zoo list names them), or an import of BART, T5 or Marian; for labels, this model without text to "
+            "text."
+        )
+    if not any(own["kind"] == "token" for own in metadata.heads.values()):
+        have = ", ".join(str(own["kind"]) for own in metadata.heads.values()) or "none"
+        raise ZooError(f"text to text writes with the head over tokens, and {metadata.path} has none (heads: {have}).")
+    if metadata.decoder_start_token_id is None:
+        raise ZooError(
+            f"{metadata.path} does not say which token a target starts with: set decoder_start_token_id in config.json."
+        )
+    if settings.use not in ("finetune", "lora"):
+        raise ZooError(f"text to text has no new head, and use: {settings.use} trains that alone; leave use out.")
+    for name, plain in (("lm_weight", 0.0), ("layer_decay", 1.0), ("multi_task", "none"), ("from_task", None)):
+        if getattr(settings, name) != plain:
+            raise ZooError(f"{name} and text to text do not go together; leave {name} out.")
+
+
+def writing_model(
+    core: Core, metadata: ModelMetadata, task: Task, kind: TaskKind[Any], vocabulary: Vocabulary
+) -> WritingModel:
+    """A core under the head over tokens that it was pretrained with.
+
+    Args:
+        core: with a decoder.
+        metadata: of the model folder that holds the head.
+        task: what is written.
+        kind: its own, which knows how long its answers are.
+        vocabulary: of the task's tokenizer.
+
+    Raises:
+        ZooError: no token ends a target; targets may be longer than the core reads; as :func:`next_token_head`.
+    """
+    end, most, width = vocabulary.sep, core.config.max_length, int(kind.head_config(task)["num_labels"])
+    if end is None:
+        raise ZooError(f"the tokenizer of {metadata.path} has no separator (sep), by which a target ends.")
+    if width > most:
+        raise ZooError(
+            f"task {task.name!r}: targets have up to {width} tokens (kind.init_args.max_target_length), and "
+            f"{metadata.path} has positions for {most}; {most} would work."
+        )
+    name = next(name for name, own in metadata.heads.items() if own["kind"] == "token")
+    search = Search(end=end, pad=vocabulary.pad or 0, **kind.search())
+    return WritingModel(core, next_token_head(core, metadata), name, metadata, search)
 
 
 def next_token_head(core: Core, metadata: ModelMetadata) -> TokenHead:
@@ -94,8 +156,8 @@ def next_token_head(core: Core, metadata: ModelMetadata) -> TokenHead:
     known = entries if head.bias is None else len(head.bias)
     if core.config.vocab_size != known:
         raise ZooError(
-            f"lm_weight: the template's new tokens have no entry in the head over tokens of {metadata.path}, whose "
-            "matrix or bias is its own; leave lm_weight out."
+            f"the template's new tokens have no entry in the head over tokens of {metadata.path}, whose matrix or bias "
+            "is its own; leave lm_weight out, or give the tokenizer these tokens before pretraining."
         )
     return head
 

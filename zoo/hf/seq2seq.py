@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
 
-from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin
+from torch import Tensor, nn
+from transformers import DynamicCache, EncoderDecoderCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndCrossAttentions, Seq2SeqLMOutput
 
+from zoo.core.base import Core
 from zoo.core.target_reader import GenerationState
 from zoo.errors import ZooError
 from zoo.hf.base import ZooPreTrainedModel
+from zoo.hf.config import ZooConfig
 from zoo.hf.inputs import can_return_tuple, dense_mask, mean_cross_entropy
 from zoo.inputs import AttentionPattern, CoreOutput, DecoderInputs
+from zoo.model_folder import ModelMetadata, head_configs
 
 
 class CrossKeys:
@@ -56,6 +61,23 @@ class ZooForConditionalGeneration(ZooPreTrainedModel, GenerationMixin):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self._state_ids()
+
+    @classmethod
+    def around(cls, core: Core, heads: Mapping[str, nn.Module], metadata: ModelMetadata) -> Self:
+        """A model of parts that exist already, which stay their owner's: what is being trained can then generate.
+
+        Args:
+            core: with a decoder.
+            heads: the one over tokens, by its name.
+            metadata: of the model folder that they came from.
+        """
+        made = cls.__new__(cls)
+        config = ZooConfig.of(dataclasses.replace(metadata, config=core.config, heads=head_configs(heads)))
+        PreTrainedModel.__init__(made, config)
+        made._shares_core, made.core, made.heads = True, core, nn.ModuleDict(heads)
+        made.post_init()
+        made._state_ids()
+        return made
 
     def _state_ids(self) -> None:
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
