@@ -125,8 +125,8 @@ class CoreFields:
     position_type: Literal["learned", "sinusoidal", "rotary", "relative", "relative_buckets", "axial", "none"] = (
         "learned"
     )
-    axial_pos_shape: list[int] | None = field(default=None, hash=False)
-    axial_pos_embds_dim: list[int] | None = field(default=None, hash=False)
+    axial_pos_shape: list[Count] | None = field(default=None, hash=False)
+    axial_pos_embds_dim: list[Count] | None = field(default=None, hash=False)
     axial_norm_std: Positive = 1.0
     sinusoid_layout: Literal["interleaved", "halves", "halves_inclusive"] = "interleaved"
     relative_attention_num_buckets: Annotated[int, Range(least=4)] = 32

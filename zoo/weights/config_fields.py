@@ -16,20 +16,18 @@ from zoo.errors import ZooError
 from zoo.model_folder import ModelMetadata
 from zoo.weights.table import Family, HeadTable
 
-TRAINING_ONLY = frozenset(
-    (
-        "initializer",
-        "initializer_range",
-        "residual_init_scale",
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "activation_dropout",
-        "final_dropout",
-        "axial_norm_std",
-        "chunk_size_feed_forward",
-        "z_loss_weight",
-    )
-)
+TRAINING_ONLY = {
+    "initializer",
+    "initializer_range",
+    "residual_init_scale",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "activation_dropout",
+    "final_dropout",
+    "axial_norm_std",
+    "chunk_size_feed_forward",
+    "z_loss_weight",
+}
 """Fields that steer training only; other libraries have no word for some of them."""
 
 # Fields that are numbers, and those that may be absent.
@@ -129,13 +127,12 @@ def _read_chunked(config: Mapping[str, Any], key: str, default: Any) -> list[dic
         raise ZooError(f"its config says {key} = {kinds!r}; the zoo has {', '.join(_CHUNKS)}.")
     made = {}
     for kind in _CHUNKS:
+        dropout = f"{kind}_attention_probs_dropout_prob"
         arguments: dict[str, Any] = {
             "chunk_length": config.get(f"{kind}_attn_chunk_length", 64),
             "num_chunks_before": config.get(f"{kind}_num_chunks_before", 1),
             "num_chunks_after": config.get(f"{kind}_num_chunks_after", 0),
-            "attention_probs_dropout_prob": config.get(
-                f"{kind}_attention_probs_dropout_prob", 0.0 if kind == "lsh" else 0.05
-            ),
+            "attention_probs_dropout_prob": config.get(dropout, 0.0 if kind == "lsh" else 0.05),
         }
         if kind == "lsh":
             arguments |= {"num_hashes": config.get("num_hashes", 1), "num_buckets": config.get("num_buckets")}
@@ -155,6 +152,10 @@ def _write_chunked(value: list[dict[str, Any]] | None, key: str, written: Mappin
             own = argument.replace("chunk_length", "attn_chunk_length")
             found[argument if argument in ("num_hashes", "num_buckets", "hash_seed") else f"{kind}_{own}"] = given
     return found if value else {}
+
+
+def _write_given(value: Any, key: str, written: Mapping[str, Any]) -> dict[str, Any]:
+    return {} if value is None else {key: value}
 
 
 TRANSLATIONS: dict[str, Translation] = {
@@ -212,8 +213,9 @@ TRANSLATIONS: dict[str, Translation] = {
     "hashed and local": Translation(_read_chunked, _write_chunked),
     "axial": Translation(
         lambda config, key, default: list(config.get(key, default)) if config.get("axial_pos_embds", True) else None,
-        lambda value, key, _: {} if value is None else {key: value},
+        _write_given,
     ),
+    "where there is one": Translation(lambda config, key, default: config.get(key, default), _write_given),
     # Older files say it by tie_word_embeddings alone.
     "as tied unless said": Translation(
         lambda config, key, default: config.get(key, config.get("tie_word_embeddings", True) is not False),
@@ -293,8 +295,9 @@ def canonical(core: CoreConfig) -> dict[str, Any]:
         values["sinusoid_layout"] = None
     if core.position_type != "relative_buckets":
         values |= {"relative_attention_num_buckets": None, "relative_attention_max_distance": None}
-    if core.position_type != "rotary":
-        values["rope_theta"] = None
+    for kind, name in (("rotary", "rope_theta"), ("axial", "axial_norm_std")):
+        if core.position_type != kind:
+            values[name] = None
     if not core.has_position_table:
         values["position_offset"] = None
     if core.norm == "rms":

@@ -698,7 +698,7 @@ def assert_stock_agrees(metadata: ModelMetadata, seed: int, model_type: str, fol
 
 def training_only(core: CoreConfig) -> dict[str, Any]:
     """Facts that steer training only, which not every family has a word for."""
-    facts = ("dropout", "initializer", "init_scale", "z_loss")
+    facts = ("dropout", "initializer", "init_scale", "z_loss", "axial_norm_std", "chunk_size")
     return {name: value for name, value in core.to_dict().items() if any(word in name for word in facts)}
 
 

@@ -43,7 +43,7 @@ FAMILY = Family(
         ConfigField("position_type", "axial_pos_embds", True, (("axial", True), ("learned", False))),
         ConfigField("axial_pos_shape", "axial_pos_shape", (64, 64), "axial"),
         ConfigField("axial_pos_embds_dim", "axial_pos_embds_dim", (64, 192), "axial"),
-        ConfigField("axial_norm_std", "axial_norm_std", 1.0),
+        ConfigField("axial_norm_std", "axial_norm_std", 1.0, "where there is one"),
         ConfigField("max_position_embeddings", "max_position_embeddings", 4096),
         ConfigField("chunk_size_feed_forward", "chunk_size_feed_forward", 0),
         ConfigField("layer_norm_eps", "layer_norm_eps", 1e-12),
