@@ -64,6 +64,7 @@ PUBLISHED = {
     "albert-large-zh": (16_548_352, None),
     "albert-xlarge-zh": (57_589_248, None),
     "albert-xxlarge-zh": (221_459_968, None),
+    "reformer-enwik8": (148_654_080, 149_182_722),
     "gpt-base": (116_534_784, 116_534_784),
     "llama-7b": (6_607_343_616, None),  # with its output matrix 6,738,415,616
     "xlm-en-2048": (667_088_896, 667_119_041),
@@ -228,6 +229,8 @@ def test_every_run_config_makes_a_step_with_tiny_overrides(place, name, trained,
         model["model.num_hidden_layers"] = 0
     if name.startswith("xlnet"):
         model["model.reuse_len"] = 24  # half a row, as the layout has it
+    if name.startswith("reformer"):
+        model |= {"model.axial_pos_embds_dim": "[12, 20]", "model.head_dim": 16}
     language = "zh" if name.endswith("-zh") else "en"
     argv = arguments(place, "bert", 1, **model, **{"data.corpus.files": place / f"{language}.txt", "output": tmp_path})
     argv[1] = name

@@ -13,6 +13,7 @@ from training import arguments, train, write_corpus
 FACTS: dict[str, dict[str, object]] = {
     "gpt": {"model.intermediate_size": 128},  # four times the width, as stock GPT has it
     "xlnet": {"model.num_attention_heads": 2, "model.reuse_len": 24, "train.batch_size": 4},
+    "reformer": {"model.axial_pos_embds_dim": "[12, 20]"},
     "word2vec": {"model.num_hidden_layers": 0, "data.tokenizer.min_frequency": 2},
     "elmo": {"data.tokenizer.vocab_size": 3000, "objectives.bidirectional_lm.init_args.outputs": 400},
 }
