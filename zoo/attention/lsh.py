@@ -1,6 +1,6 @@
 """Attention to what hashes alike: tokens are sorted by hash, and each attends within its chunk of that order.
 
-Source: Kitaev et al. 2020, "Reformer" (specs: Reformer, section 3). Queries are keys: k_j = q_j / |q_j|. Everything
+Source: Kitaev et al. 2020, "Reformer" (specs: Reformer, section 3). Queries are keys: ``k_j = q_j / |q_j|``. Everything
 inside a chunk and those beside it is visible, of whatever bucket. Rounds are merged by their partition functions, and a
 key met in several rounds counts several times, as in Trax and transformers.
 """

@@ -12,7 +12,7 @@ from zoo.values import Positive
 
 
 class GaussianPrior(Pattern):
-    """Scores lose |w d^2 + b| at distance d, with a learned w and b of each head.
+    """Scores lose ``|w d^2 + b|`` at distance d, with a learned w and b of each head.
 
     Args:
         config: the core's config.
