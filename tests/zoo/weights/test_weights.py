@@ -754,18 +754,17 @@ def test_a_recombined_model_is_refused_or_the_same_in_stock_transformers(seed, t
 
 def test_the_recombined_models_reach_every_family_and_both_outcomes():
     outcomes: Counter = Counter()
-    for seed in range(20 * len(GRID)):
+    for seed in range(50 * len(GRID)):
         started, changed, facts = draw(seed)
-        for model_type in GRID:
-            try:
-                heads = len(matching_heads(all_families()[model_type], facts))
-                write_checkpoint(facts, {}, model_type)
-                outcomes["expressed", model_type, bool(heads)] += 1
-                outcomes["expressed although changed"] += bool(changed)
-            except ZooError:
-                outcomes["refused", model_type == started] += 1
+        try:
+            heads = len(matching_heads(all_families()[started], facts))
+            write_checkpoint(facts, {}, started)
+            outcomes["expressed", started, bool(heads)] += 1
+            outcomes["expressed although changed"] += bool(changed)
+        except ZooError:
+            outcomes["refused"] += 1
     for model_type in GRID:
         assert outcomes["expressed", model_type, True] >= 2, model_type
         assert outcomes["expressed", model_type, False] >= 1, model_type
     assert outcomes["expressed although changed"] > 40
-    assert outcomes["refused", True] > 40
+    assert outcomes["refused"] > 40
