@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zoo.attention.attention import Attention
 from zoo.attention.context import AttentionContext
-from zoo.attention.pattern import restricted
+from zoo.attention.pattern import Pattern
 from zoo.attention.positions import rotary_angles
 from zoo.config import CoreConfig
 from zoo.errors import ZooError
@@ -23,7 +22,7 @@ _BLOCKS = 6  # from so many blocks of a row on, computing them alone takes less 
 _SMALLEST_BLOCK = 32
 
 
-class SlidingWindow(Attention):
+class SlidingWindow(Pattern):
     """Each token attends to those at most ``window // 2`` places away; of causal rows, to the last ``window`` tokens.
 
     Args:
@@ -70,21 +69,18 @@ class SlidingWindow(Attention):
         if whole and not eager and self.global_tokens == 0 and length >= _BLOCKS * max(reach, _SMALLEST_BLOCK):
             context = self._in_blocks(query, *self.of_all_heads(key, value), shared)
             return self.output(context.transpose(1, 2).flatten(2)), None
-        return super()._attended(query, key, value, self._near(query, length, shared), site)
+        return super()._attended(query, key, value, shared, site)
 
     def _reach(self, causal: bool) -> int:
         """How many places away the farthest token in sight is."""
         return self.window - 1 if causal else self.window // 2
 
-    def _near(self, query: Tensor, length: int, shared: AttentionContext) -> AttentionContext:
-        """The context with all that is far hidden."""
-        keys = torch.arange(length, device=query.device)
-        asking = keys[None, length - query.shape[2] :] if shared.rows is None else shared.rows
-        asking = asking[:, None, :, None]
-        near = (asking - keys).abs() <= self._reach(shared.causal)
+    def sees(self, query: Tensor, key: Tensor, causal: bool) -> Tensor:
+        """What is near, and the global tokens."""
+        near = (query - key).abs() <= self._reach(causal)
         if self.global_tokens:
-            near = near | (keys < self.global_tokens) | (asking < self.global_tokens)
-        return restricted(shared, asking, keys, near)
+            near = near | (key < self.global_tokens) | (query < self.global_tokens)
+        return near
 
     def _in_blocks(self, query: Tensor, key: Tensor, value: Tensor, shared: AttentionContext) -> Tensor:
         """(B, H, L, D) what queries get, each block of them from its own keys and the neighbouring blocks' alone."""
