@@ -5,6 +5,8 @@ Source: Kitaev et al. 2020, "Reformer" (specs: Reformer, section 3). Time and me
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -35,6 +37,8 @@ class ChunkedAttention(TokenMixer):
     """
 
     caches = False
+    projections: ClassVar[int]
+    """Matrices between states and heads, the last one included."""
 
     def __init__(
         self,
@@ -65,6 +69,24 @@ class ChunkedAttention(TokenMixer):
         self.dropout = config.attention_probs_dropout_prob if own is None else own
         self.output = Linear(self.heads * self.head_width, config.hidden_size, bias=config.attention_bias)
         self.output.residual_output = True  # type: ignore[assignment]
+
+    @classmethod
+    def row_flops(
+        cls,
+        config: CoreConfig,
+        length: int,
+        *,
+        chunk_length: int = 64,
+        num_chunks_before: int = 1,
+        num_chunks_after: int = 0,
+        num_hashes: int = 1,
+        **init_args: Any,
+    ) -> int | None:
+        """Projections, and in each round two products with the keys of a query; hashing is left out."""
+        keys = num_hashes * (num_chunks_before + 1 + num_chunks_after) * chunk_length
+        inner = config.num_attention_heads * config.head_width
+        attended = length if length <= chunk_length else keys
+        return length * inner * (cls.projections * 2 * config.hidden_size + 2 * 2 * attended)
 
     def projection(self, config: CoreConfig) -> Linear:
         """A matrix from states to all heads."""

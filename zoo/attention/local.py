@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +25,8 @@ class LocalSelfAttention(ChunkedAttention):
         num_chunks_after: likewise.
         attention_probs_dropout_prob: likewise.
     """
+
+    projections = 4
 
     def __init__(
         self,
@@ -59,19 +60,3 @@ class LocalSelfAttention(ChunkedAttention):
         if not shared.eager_attention:
             return output, None
         return output, self.table(probabilities, asking, keys, length, shared)
-
-    @classmethod
-    def row_flops(
-        cls,
-        config: CoreConfig,
-        length: int,
-        *,
-        chunk_length: int = 64,
-        num_chunks_before: int = 1,
-        num_chunks_after: int = 0,
-        **init_args: Any,
-    ) -> int | None:
-        """Four projections, and two products with the keys of a query."""
-        keys = length if length <= chunk_length else (num_chunks_before + 1 + num_chunks_after) * chunk_length
-        inner = config.num_attention_heads * config.head_width
-        return length * inner * (4 * 2 * config.hidden_size + 2 * 2 * keys)

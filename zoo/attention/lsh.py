@@ -8,7 +8,6 @@ key met in several rounds counts several times, as in Trax and transformers.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +43,8 @@ class LSHSelfAttention(ChunkedAttention):
     Raises:
         ZooError: an odd number of buckets.
     """
+
+    projections = 3
 
     def __init__(
         self,
@@ -184,23 +185,6 @@ class LSHSelfAttention(ChunkedAttention):
         if 2**power <= 2 * max(math.isqrt(self.longest // self.chunk_length), self.chunk_length):
             return [2**power]
         return [2 ** (power // 2), 2 ** (power - power // 2)]
-
-    @classmethod
-    def row_flops(
-        cls,
-        config: CoreConfig,
-        length: int,
-        *,
-        chunk_length: int = 64,
-        num_chunks_before: int = 1,
-        num_chunks_after: int = 0,
-        num_hashes: int = 1,
-        **init_args: Any,
-    ) -> int | None:
-        """Three projections, and of each round two products with the keys of a query; hashing is left out."""
-        keys = num_hashes * (num_chunks_before + 1 + num_chunks_after) * chunk_length
-        inner = config.num_attention_heads * config.head_width
-        return length * inner * (3 * 2 * config.hidden_size + 2 * 2 * (length if length <= chunk_length else keys))
 
 
 def _sorted(states: Tensor, order: Tensor) -> Tensor:
