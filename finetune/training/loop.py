@@ -210,11 +210,16 @@ def train(
             shared.train()
         if checkpoints and processes.any(processes.rank == 0 and checkpoints.due()):
             checkpoints.save(model, optimizer, state, best, processes.rank == 0)
+    _restore(model, best)
+    return state
+
+
+def _restore(model: nn.Module, best: dict[str, Tensor]) -> None:
+    """Put the weights of the best epoch back, where some were kept."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name in best:
                 parameter.copy_(best[name])
-    return state
 
 
 def _end_epoch(state: LoopState, summed: float, count: int, lr: float) -> None:
