@@ -1,4 +1,4 @@
-"""A model folder: ``config.json``, ``model.safetensors`` and the tokenizer's files. No class is executed to load it.
+"""A model folder: ``config.json``, ``model.safetensors`` and the tokenizer's files. No foreign code runs to load it.
 
 Tensors are named ``core.*``, ``heads.NAME.*`` (heads that ``config.json`` describes) and ``objectives.NAME.*`` (what
 else an objective owns; a second core is at ``objectives.NAME.companion.*``, and ``config.json`` describes it). The
@@ -8,6 +8,8 @@ weights may be one file or shards with an index, as transformers writes them.
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +23,7 @@ from zoo.core.base import Core
 from zoo.core.build import make_core
 from zoo.core.companion import Companion
 from zoo.errors import ZooError
+from zoo.settings.checks import import_class
 from zoo.storage.files import file_digest, read_json, write_json
 from zoo.storage.tensors import LazyTensors, load_state, open_tensors, save_tensors
 from zoo.version import __version__
@@ -29,6 +32,8 @@ from zoo.vocabulary import Template
 MODEL_TYPE = "sesame-zoo"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+TRUST = "ZOO_TRUST_CODE"
+"""Environment variable: 1 = classes from outside the package, which a folder's config names, may be imported."""
 _RENAMED = {"visibility": ("attention", {"all": "bidirectional"})}  # old key of config.json -> new key, new values
 
 
@@ -216,11 +221,35 @@ def _unfinished(folder: Path, record: Mapping[str, Any]) -> str:
     )
 
 
+def foreign_classes(config: CoreConfig) -> list[str]:
+    """Class paths of a core's config that are not of this package."""
+    named = [str(entry["class_path"]) for entry in config.attention_layers or ()]
+    return [path for path in dict.fromkeys(named) if not path.startswith("zoo.")]
+
+
+def import_foreign(folder: Path) -> None:
+    """Import what a folder's config names from outside the package: its reader has said that it may be."""
+    content = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    if isinstance(content.get("core"), dict):
+        for path in foreign_classes(CoreConfig.from_dict(content["core"])):
+            import_class(path, str(folder / "config.json"))
+
+
+def _require_known_code(config: CoreConfig, folder: Path) -> None:
+    """Raise ZooError if classes would have to be imported from outside the package, unasked."""
+    unknown = [path for path in foreign_classes(config) if path.rpartition(".")[0] not in sys.modules]
+    if unknown and os.environ.get(TRUST) != "1":
+        raise ZooError(
+            f"{folder / 'config.json'} names {', '.join(unknown)}, not the package's own code; if you trust it, set "
+            f"{TRUST}=1 (some commands have --trust_code), or import its module first in Python."
+        )
+
+
 def metadata_from_dict(content: Mapping[str, Any], path: Path) -> ModelMetadata:
     """Metadata out of the content of a ``config.json``, which transformers may have added keys of its own to.
 
     Raises:
-        ZooError: an old name, or no core.
+        ZooError: an old name, no core, or code from outside the package that has not been imported.
     """
     for key, (name, values) in _RENAMED.items():
         if key in content:
@@ -231,8 +260,10 @@ def metadata_from_dict(content: Mapping[str, Any], path: Path) -> ModelMetadata:
             )
     if not isinstance(content.get("core"), dict):
         raise ZooError(f"{path / 'config.json'} has no `core`, the config of the core.")
+    config = CoreConfig.from_dict(content["core"])
+    _require_known_code(config, path)
     return ModelMetadata(
-        config=CoreConfig.from_dict(content["core"]),
+        config=config,
         template=Template(**content.get("template", {})),
         attention=content.get("attention", "bidirectional"),
         heads=content.get("heads", {}),

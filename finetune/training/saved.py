@@ -25,7 +25,7 @@ from finetune.training.processes import ALONE
 from pretraining.tokenizer.config import SOME_UNKNOWN
 from pretraining.training.load_config import require_trusted_code
 from zoo.errors import ZooError
-from zoo.model_folder import ModelMetadata, load_head, read_metadata
+from zoo.model_folder import ModelMetadata, import_foreign, load_head, read_metadata
 from zoo.storage.entity_table import NAMES, open_entities
 from zoo.storage.files import read_json
 
@@ -67,6 +67,8 @@ class SavedModel:
 
     def __init__(self, folder: str | Path, trust_code: bool = False) -> None:
         self.folder = Path(folder)
+        if trust_code:
+            import_foreign(self.folder)
         self.metadata = _fine_tuned(self.folder)
         fields = read_json(self.folder / TASK_FILE)
         named = fields.get("kind")

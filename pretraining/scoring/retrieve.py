@@ -28,7 +28,7 @@ from pretraining.training.loader import split_documents
 from pretraining.training.stores import TokenStores, look_for_stores
 from zoo.core.base import Core
 from zoo.errors import ZooError
-from zoo.model_folder import load_core
+from zoo.model_folder import import_foreign, load_core
 from zoo.runtime.processes import keep_heap
 from zoo.settings.load import load_settings
 from zoo.storage.files import read_json, write_json
@@ -248,6 +248,8 @@ def retrieve_command(argv: list[str]) -> int:
     config = load_settings(RetrieveConfig, argv, "zoo retrieve RUN", "score").value
     keep_heap()
     folder = Path(config.run)
+    if config.trust_code:
+        import_foreign(folder)
     core, metadata = load_core(folder)
     core.eval()
     tokenizer = load_tokenizer(folder)

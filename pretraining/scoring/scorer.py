@@ -29,7 +29,7 @@ from pretraining.tokenizer.tokenizer import TextIds, ZooTokenizer
 from pretraining.training.load_config import load_run_config
 from zoo.errors import ZooError, nearest
 from zoo.heads.build import build_head
-from zoo.model_folder import ModelMetadata, load_core, load_head
+from zoo.model_folder import ModelMetadata, import_foreign, load_core, load_head
 from zoo.storage.files import read_json
 from zoo.vocabulary import Vocabulary, parse_layout
 
@@ -53,6 +53,8 @@ class Scorer:
         segmenter: SegmenterName | None = None,
     ) -> None:
         self.folder, self._asked = Path(run), segmenter
+        if trust_code:
+            import_foreign(self.folder)
         self.core, self.metadata = load_core(self.folder)
         self.core.eval()
         self.tokenizer = load_tokenizer(self.folder)

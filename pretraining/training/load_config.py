@@ -107,7 +107,7 @@ def run_folder_of(settings: Settings[PretrainConfig]) -> Path:
 # --- whose code they name --------------------------------------------------------------------------
 
 
-KNOWN_CODE = ("pretraining.", "torch.optim.")
+KNOWN_CODE = ("pretraining.", "torch.optim.", "zoo.")
 """Beginnings of the class paths that are safe to import."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ from places import ROOT
 import finetune.__main__ as finetune_main
 import pretraining.__main__ as pretraining_main
 from pretraining.tokenizer.load import load_tokenizer
+from pretraining.training.load_config import require_trusted_code
 from zoo import cli
+from zoo.config import CoreConfig
+from zoo.core.build import build_core
 from zoo.errors import ZooError, run_command
+from zoo.model_folder import ModelMetadata, import_foreign, load_core, save_model_folder
 from zoo.weights.files import copy_tokenizer, stock_tokenizer
 
 PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
@@ -94,6 +99,38 @@ def test_a_folder_with_code_and_an_unknown_type(command, theirs, tmp_path, monke
     assert "'strange'" in text
     assert "trust_remote_code" not in text
     assert "Traceback" not in text
+
+
+def test_a_model_folder_that_names_attention_of_its_own(tmp_path, monkeypatch):
+    """The module is not imported, not even from the working directory, before its reader says that it may be."""
+    core = CoreConfig(vocab_size=9, hidden_size=8, num_attention_heads=2, intermediate_size=8, num_hidden_layers=1)
+    save_model_folder(tmp_path, build_core(core), {}, ModelMetadata(core))
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["core"]["attention_layers"] = [{"class_path": "stranger.Own"}]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    code = (
+        "import pathlib; pathlib.Path('ran').touch()\nfrom zoo.attention import Attention\nclass Own(Attention): pass\n"
+    )
+    (tmp_path / "stranger.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ZooError, match=r"names stranger\.Own, not the package's own code; .* ZOO_TRUST_CODE=1"):
+        load_core(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    import_foreign(tmp_path)
+    assert type(load_core(tmp_path)[0].layers[0].attention).__name__ == "Own"
+    monkeypatch.delitem(sys.modules, "stranger")
+    monkeypatch.setenv("ZOO_TRUST_CODE", "1")
+    assert type(load_core(tmp_path)[0].layers[0].attention).__name__ == "Own"
+    monkeypatch.delitem(sys.modules, "stranger")
+
+
+def test_a_run_with_patterns_of_the_package_needs_no_trust():
+    require_trusted_code(
+        Path("runs/x"), {"model": {"attention_layers": [{"class_path": "zoo.attention.Fixed"}]}}, False
+    )
+    with pytest.raises(ZooError, match="zoological"):
+        require_trusted_code(Path("runs/x"), {"class_path": "zoological.Fixed"}, False)
 
 
 def test_tokenizers_with_code_of_their_own(theirs):
